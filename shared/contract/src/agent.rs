@@ -1,0 +1,141 @@
+//! A session's own queue, and what its agent reports to the queue `reports`.
+
+use crate::{Failure, Outcome, Settings, command::RunWish};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a session's agent is told. Each may come twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum AgentCommand {
+    /// Bring the environment to what the flow's requirements say. Answered by `installed` or `install-failed`; an install that was done
+    /// already is answered again. A later attempt of the same operation takes over from an earlier one.
+    Install { operation: String, attempt: u32, settings: Settings },
+    /// Leave the environment as it was, if this install is under way.
+    CancelInstall { operation: String },
+    /// Run this. Answered by `run-started` and `run-done`. A run that is known already is not run again.
+    Run { run: String, settings: Settings, wish: RunWish },
+    /// The lease counts from when the agent asked with this nonce.
+    Lease { nonce: u64 },
+}
+
+/// What an agent saw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "report", rename_all = "kebab-case")]
+pub enum AgentReport {
+    /// It asks for a lease, and has these runs in progress or their ends not yet reported.
+    Alive { nonce: u64, runs: Vec<String> },
+    Installed {
+        operation: String,
+        attempt: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warning: Option<String>,
+    },
+    InstallFailed { operation: String, attempt: u32, failure: Failure },
+    RunStarted { run: String },
+    RunDone { run: String, outcome: Outcome, result: RunResult },
+    /// Output of an operation or a run, for people to read as it comes. Lines have passed the redactor.
+    Output { of: String, lines: Vec<OutputLine> },
+    /// Somebody used the session by another way.
+    Activity,
+}
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutputLine {
+    /// Counted from 0 for each operation or run: a line that comes twice is kept once.
+    pub seq: u64,
+    /// When the agent saw it, in milliseconds since the Unix epoch.
+    pub at: u64,
+    pub kind: LineKind,
+    pub text: String,
+}
+
+/// What a line of output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LineKind {
+    /// A stage begins, such as "resolving 3 requirements" or "downloading numpy 2.1.0 (16 MB)".
+    Stage,
+    Stdout,
+    Stderr,
+}
+
+/// How a run ended.
+///
+/// * `outputs`: one object a line of data, in order; left out when they are larger than [`MOST_INLINE_OUTPUTS`] bytes together.
+/// * `folder`: where the run's own output is: `outputs.jsonl`, `logs.txt` and what the flow wrote.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunResult {
+    pub lines: u64,
+    pub failed_lines: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<serde_json::Value>,
+    pub folder: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// The most bytes of outputs that a report carries; what is larger is in the run's folder alone.
+pub const MOST_INLINE_OUTPUTS: usize = 100_000;
+
+/// A report with its proof: `signature` is over the bytes of `body`, and `body` is a [`SignedBody`] in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignedReport {
+    pub body: String,
+    /// Ed25519, base64.
+    pub signature: String,
+}
+
+/// What an agent signs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SignedBody {
+    pub flow: String,
+    pub generation: u32,
+    #[serde(flatten)]
+    pub report: AgentReport,
+}
+
+impl SignedReport {
+    /// Signs a report with the session's own key.
+    pub fn sign(key: &SigningKey, body: &SignedBody) -> Self {
+        let body = serde_json::to_string(body).expect("a report is always JSON");
+        let signature = BASE64.encode(key.sign(body.as_bytes()).to_bytes());
+        Self { body, signature }
+    }
+
+    /// Whether the body was signed by the owner of `key` (public half, base64).
+    pub fn is_signed_by(&self, key: &str) -> bool {
+        let key = BASE64.decode(key).ok().and_then(|k| VerifyingKey::from_bytes(k.as_slice().try_into().ok()?).ok());
+        let signature = BASE64.decode(&self.signature).ok().and_then(|s| Signature::from_slice(&s).ok());
+        match (key, signature) {
+            (Some(key), Some(signature)) => key.verify(self.body.as_bytes(), &signature).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+/// The public half of a session's key, as it is stored.
+pub fn public_half(key: &SigningKey) -> String {
+    BASE64.encode(key.verifying_key().to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_counts_only_with_the_signature_of_its_own_session_over_its_own_words() {
+        let (mine, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let body = SignedBody { flow: "f".into(), generation: 1, report: AgentReport::Activity };
+        let signed = SignedReport::sign(&mine, &body);
+        assert!(signed.is_signed_by(&public_half(&mine)));
+        assert!(!signed.is_signed_by(&public_half(&other)));
+        let altered = SignedReport { body: signed.body.replace("\"f\"", "\"g\""), ..signed.clone() };
+        assert!(!altered.is_signed_by(&public_half(&mine)));
+        assert!(!SignedReport { signature: "x".into(), ..signed }.is_signed_by("y"));
+    }
+}

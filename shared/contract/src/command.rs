@@ -1,0 +1,94 @@
+//! `commands.fifo`: what anybody with the right to send there may want.
+//!
+//! Message group: the flow's key. Deduplication id: the command's own id.
+
+use crate::{FlowRef, Millis, Principal};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A command.
+///
+/// * `id`: chosen by the sender, 1 to 80 characters of `A-Z a-z 0-9 - _`. The same id is the same wish. It is the operation's or the run's id.
+/// * `flow`: whose session. Left out by nobody.
+/// * `principal`: for whom it is. Only this system's own roles may say that; for anybody else it is the queue's own sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Command {
+    pub id: String,
+    pub flow: FlowRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Principal>,
+    #[serde(flatten)]
+    pub wish: Wish,
+}
+
+/// What a command wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Wish {
+    /// A session that is Ready.
+    Start { settings: Wanted },
+    /// The environment as the requirements say now.
+    Install { settings: Option<Wanted> },
+    /// The session deleted and made anew.
+    Reset { settings: Option<Wanted> },
+    /// No session.
+    Stop,
+    /// A run, in the session that the flow has or gets.
+    Run { settings: Wanted, run: RunWish },
+    /// From the sweep alone: a stop, if the session is still as the sweep saw it.
+    StopIfIdle { generation: u32, activity: Millis },
+    /// From the sweep alone: look at what is due.
+    Check,
+}
+
+/// The settings that a session is wanted with. What is left out has a default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// The flow folder: an absolute path on one machine. Left out, it is the flow's lineage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// The VM size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<String>,
+    /// The user-assigned identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// The base image, before the flow's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// How long it may be idle, in seconds: from 60 to 86400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
+}
+
+/// What a run runs over.
+///
+/// * `data`: a file of JSON lines, an absolute path on one machine; `None` runs the flow once over its own default inputs.
+/// * `inputs`: values for the flow's inputs when there is no data.
+/// * `column_mapping`: `${data.x}` by input name; an input without one takes the column of its own name.
+/// * `variant`: `${node.variant}`.
+/// * `environment_variables`: for this run alone. Never a secret: they are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunWish {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, serde_json::Value>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub column_mapping: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment_variables: BTreeMap<String, String>,
+    /// Arguments of a class-based flex flow's constructor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub init: BTreeMap<String, serde_json::Value>,
+}
+
+/// The id of a command is bounded, and names no path and no key of another row.
+pub fn is_good_id(id: &str) -> bool {
+    (1..=80).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}

@@ -1,0 +1,42 @@
+//! The queue `compute-requests`, and what a compute driver reports to the queue `reports`.
+
+use crate::{Failure, Millis, Settings, Slot};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is asked of a compute driver. Each may come twice, late or out of order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum ComputeRequest {
+    /// A compute resource of this slot's user and size, under this id. Answered by `compute-up` (also if it is up already).
+    CreateCompute { compute: String, slot: Slot },
+    /// Delete it, and what is on it. Answered by `compute-gone` (also if it never was).
+    ReleaseCompute { compute: String },
+    /// Start the container of this generation on this compute resource, unless it is later than `until`, or this generation or a
+    /// later one was removed. Answered by `session-up` (also if it is up already), or by `session-gone` with a failure.
+    LaunchSession { flow: String, owner: String, workspace: String, generation: u32, compute: String, settings: Settings, until: Millis },
+    /// See that there is no container of this generation or an older one, and never will be. Answered by `session-gone`.
+    RemoveSession {
+        flow: String,
+        generation: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<String>,
+    },
+}
+
+/// What a compute driver saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "report", rename_all = "kebab-case")]
+pub enum DriverReport {
+    ComputeUp { compute: String },
+    ComputeGone { compute: String, why: String },
+    /// `key`: the public half of the agent's key, Ed25519, base64.
+    SessionUp { flow: String, generation: u32, key: String },
+    /// No container of this generation is there, and none will be. `failure`: why, if nobody asked for it.
+    SessionGone {
+        flow: String,
+        generation: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+}

@@ -1,0 +1,103 @@
+//! What `functions/api` answers. All bodies are JSON; `Authorization: Bearer <JWT>` on all but `/v1/health`.
+//!
+//! | route | body or query | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/health` | | 200 [`Health`] |
+//! | `POST /v1/commands` | a [`Command`](crate::command::Command) without principal | 202 [`Accepted`]; 400, 401, 403 [`Problem`] |
+//! | `GET /v1/operations/{id}` | `wait=milliseconds` (at most 20000) waits for its end | 200 [`OperationRow`](crate::row::OperationRow); 404 until it is accepted |
+//! | `GET /v1/runs/{id}` | `wait` likewise | 200 [`RunRow`](crate::row::RunRow) |
+//! | `GET /v1/output/{operation or run}` | `after=seq`, `wait` for a line after it | 200 [`Output`] |
+//! | `GET /v1/sessions` | | 200 [`Sessions`] |
+//! | `GET /v1/sessions/{flow key}` | | 200 [`SessionView`] |
+//! | `GET /v1/sessions/{flow key}/events` | `after=revision` | 200 [`Events`] |
+//!
+//! A read by `wait` ends early when the thing is there, and answers what there is when the time has passed.
+
+use crate::{FlowRef, Kind, Millis, Phase, Settings, agent::OutputLine, row::LogRow};
+use lifecycle::Failure;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The service is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    pub version: String,
+}
+
+/// A command is in the queue. Whether it is admitted, its operation or run says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Accepted {
+    pub id: String,
+    /// The flow's key.
+    pub flow: String,
+}
+
+/// Why a request was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    pub error: Failure,
+}
+
+/// Lines of output of an operation or a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Output {
+    pub lines: Vec<OutputLine>,
+    /// Whether there will be no more.
+    pub ended: bool,
+}
+
+/// The sessions that the caller may see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Sessions {
+    pub sessions: Vec<SessionView>,
+}
+
+/// A session, for people and programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionView {
+    /// The flow's key.
+    pub key: String,
+    pub flow: FlowRef,
+    pub phase: Phase,
+    pub generation: u32,
+    pub settings: Settings,
+    pub compute: Option<String>,
+    pub current: Option<OperationView>,
+    pub next: Option<OperationView>,
+    /// The runs waiting or in progress.
+    pub runs: Vec<String>,
+    pub last_activity: Millis,
+    /// When it is deleted if nothing happens before.
+    pub idle_due: Option<Millis>,
+    pub failure: Option<Failure>,
+    /// By the control plane's clock, when this was read.
+    pub now: Millis,
+}
+
+/// An operation, inside a session's view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationView {
+    pub id: String,
+    pub kind: Kind,
+}
+
+/// A flow's history, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Events {
+    pub events: Vec<LogRow>,
+}
+
+/// The claims of a bearer token.
+///
+/// * `sub`: the user's name; `ws`: the workspace; `roles`: what they may do there; `exp`: seconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Claims {
+    pub sub: String,
+    pub ws: String,
+    pub roles: Vec<crate::Role>,
+    pub exp: u64,
+    pub aud: String,
+}
+
+/// The audience of a bearer token.
+pub const AUDIENCE: &str = "pfsession";

@@ -1,0 +1,54 @@
+//! All JSON that crosses a border: messages in queues, rows in the table, bodies over HTTP. One type for each, with its schema.
+//!
+//! This crate sends nothing and stores nothing. What the words mean is in [`lifecycle`].
+//!
+//! * [`command`]: what anybody may send to the commands queue.
+//! * [`step`]: what the state machine sends to the handlers' queues.
+//! * [`driver`]: what the handlers ask of a compute driver, and what it reports.
+//! * [`agent`]: what the handlers tell a session's agent, and what it reports, signed.
+//! * [`tick`]: what the schedule sends.
+//! * [`row`]: what the table holds.
+//! * [`http`]: what the HTTP front answers.
+//! * [`names`]: the names of queues and environment variables.
+
+pub mod agent;
+pub mod command;
+pub mod driver;
+pub mod http;
+pub mod names;
+pub mod row;
+pub mod step;
+pub mod tick;
+
+pub use lifecycle::{
+    Failure, Millis,
+    access::{Principal, Role},
+    compute::Slot,
+    session::{Kind, Outcome, Phase, Settings, Step},
+};
+
+/// A flow, as its users name it.
+///
+/// * `workspace`: the workspace's name; `local` on one machine.
+/// * `owner`: the user whose session it is. Two people who cloned the same repository have two flows.
+/// * `lineage`: what stays the same when the flow is edited: its canonical folder on one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FlowRef {
+    pub workspace: String,
+    pub owner: String,
+    pub lineage: String,
+}
+
+impl FlowRef {
+    /// The flow's key: 32 hex digits, the same for the same flow for ever.
+    pub fn key(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        for part in [&self.workspace, &self.owner, &self.lineage] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}

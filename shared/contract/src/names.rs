@@ -1,0 +1,47 @@
+//! Names that the template, the functions and the host must agree on.
+
+/// A queue's name is its key here behind the deployment's prefix; a handler finds its URL in the environment variable.
+pub struct Queue {
+    /// As in the template: `commands.fifo`.
+    pub name: &'static str,
+    /// The environment variable that holds its URL.
+    pub url_variable: &'static str,
+}
+
+pub const COMMANDS: Queue = Queue { name: "commands.fifo", url_variable: "PFSESSION_COMMANDS_URL" };
+pub const START_SESSION: Queue = Queue { name: "start-session", url_variable: "PFSESSION_START_SESSION_URL" };
+pub const INSTALL_PACKAGES: Queue = Queue { name: "install-packages", url_variable: "PFSESSION_INSTALL_PACKAGES_URL" };
+pub const STOP_SESSION: Queue = Queue { name: "stop-session", url_variable: "PFSESSION_STOP_SESSION_URL" };
+pub const IDLE_TICKS: Queue = Queue { name: "idle-ticks", url_variable: "PFSESSION_IDLE_TICKS_URL" };
+pub const REPORTS: Queue = Queue { name: "reports", url_variable: "PFSESSION_REPORTS_URL" };
+pub const COMPUTE_REQUESTS: Queue = Queue { name: "compute-requests", url_variable: "PFSESSION_COMPUTE_REQUESTS_URL" };
+
+/// Where accept-command puts what is no command.
+pub const COMMANDS_DEAD: Queue = Queue { name: "commands-dead.fifo", url_variable: "PFSESSION_COMMANDS_DEAD_URL" };
+
+/// The URL before the name of a session's own queue; see [`agent_queue`].
+pub const AGENT_QUEUE_PREFIX: &str = "PFSESSION_AGENT_QUEUE_PREFIX";
+/// The table's name.
+pub const TABLE: &str = "PFSESSION_TABLE";
+/// The state machine's ARN.
+pub const STATE_MACHINE: &str = "PFSESSION_STATE_MACHINE";
+/// The sender ids, separated by commas, that may speak for somebody else: this system's own roles.
+pub const TRUSTED_SENDERS: &str = "PFSESSION_TRUSTED_SENDERS";
+/// The sender ids, separated by commas, that are compute drivers.
+pub const DRIVER_SENDERS: &str = "PFSESSION_DRIVER_SENDERS";
+/// The public key, PEM, of who issues bearer tokens.
+pub const ISSUER_KEY: &str = "PFSESSION_ISSUER_KEY";
+/// The most sessions that one user has at once.
+pub const SESSIONS_PER_USER: &str = "PFSESSION_SESSIONS_PER_USER";
+
+/// The name of the queue of a session's agent. Each generation has its own.
+pub fn agent_queue(flow: &str, generation: u32) -> String {
+    format!("agent-{flow}-{generation}")
+}
+
+/// The index on the due time: partition `due_shard`, sort `due_at`.
+pub const DUE_INDEX: &str = "due";
+/// The index on the owner: partition `owner`, sort `pk`.
+pub const OWNER_INDEX: &str = "owner";
+/// How many shards the due index has.
+pub const DUE_SHARDS: u32 = 4;

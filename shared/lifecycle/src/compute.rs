@@ -1,0 +1,169 @@
+//! One compute resource: it has one user for all its life, and a set of sessions on it.
+
+use crate::{Millis, deadlines};
+use std::collections::BTreeSet;
+
+/// What tells one compute resource of a user from another.
+///
+/// # Source
+///
+/// "a user might have compute resources with different VM sizes or user-assigned managed identities" (seed, *Relationship*).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Slot {
+    pub workspace: String,
+    pub owner: String,
+    pub size: String,
+    pub identity: Option<String>,
+}
+
+/// Where a compute resource is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum ComputePhase {
+    /// Its driver was asked for it.
+    Requested,
+    /// Its driver has seen it.
+    Up,
+    /// Nothing is on it, and its driver was asked to delete it. It takes no session any more.
+    Releasing,
+    /// Its driver has seen it gone. Final.
+    Gone,
+}
+
+/// A serverless compute resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Compute {
+    pub id: String,
+    pub slot: Slot,
+    pub phase: ComputePhase,
+    /// The flows whose sessions are on it, or about to be.
+    pub sessions: BTreeSet<String>,
+    pub revision: u64,
+    /// When it is to be looked after; none once it is gone.
+    pub due: Option<Millis>,
+}
+
+/// Puts the session of `flow` on a compute resource of `slot`.
+///
+/// Gives back the compute resource with the session on it. It is the one that `slot` has now, if that still takes sessions; else a new
+/// one with the id `new_id`, which its driver must then be asked for. Claiming twice is claiming once.
+pub fn claim(in_slot: Option<&Compute>, slot: &Slot, flow: &str, new_id: &str, now: Millis) -> Compute {
+    match in_slot {
+        Some(compute) if matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up) => {
+            let mut next = compute.clone();
+            next.sessions.insert(flow.to_owned());
+            next
+        }
+        _ => Compute {
+            id: new_id.to_owned(),
+            slot: slot.clone(),
+            phase: ComputePhase::Requested,
+            sessions: BTreeSet::from([flow.to_owned()]),
+            revision: 0,
+            due: Some(now + deadlines::COMPUTE_RETRY),
+        },
+    }
+}
+
+/// Takes the session of `flow` off `compute`. When it was the last one, the compute resource is Releasing in the same step, so
+/// that nobody can claim it between the two.
+///
+/// # Source
+///
+/// "If there's no active compute session on the underlying compute, the serverless compute resource will also be deleted" (seed, *Update*).
+pub fn leave(compute: &Compute, flow: &str, now: Millis) -> Compute {
+    let mut next = compute.clone();
+    next.sessions.remove(flow);
+    if next.sessions.is_empty() && matches!(next.phase, ComputePhase::Requested | ComputePhase::Up) {
+        next.phase = ComputePhase::Releasing;
+        next.due = Some(now + deadlines::COMPUTE_RETRY);
+    }
+    next
+}
+
+/// What a driver saw of a compute resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    Up,
+    Gone,
+}
+
+/// Takes in what the driver saw. `None` if it changes nothing: it came late, or twice.
+pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
+    let mut next = compute.clone();
+    match (compute.phase, seen) {
+        (ComputePhase::Requested, Seen::Up) => next.phase = ComputePhase::Up,
+        (ComputePhase::Requested | ComputePhase::Up | ComputePhase::Releasing, Seen::Gone) => {
+            next.phase = ComputePhase::Gone;
+            next.sessions.clear();
+        }
+        _ => return None,
+    }
+    // One that is up and in use is looked after through its sessions; one that is gone needs nobody.
+    next.due = None;
+    Some(next)
+}
+
+/// What is still to be asked of the driver of a compute resource whose due time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Chase {
+    /// Ask for it again.
+    Create,
+    /// Ask for its deletion again.
+    Delete,
+}
+
+/// Looks after `compute` at `now`: says what to ask its driver again, and sets its next due time.
+pub fn chase(compute: &Compute, now: Millis) -> Option<(Compute, Chase)> {
+    if compute.due.is_none_or(|due| now < due) {
+        return None;
+    }
+    let ask = match compute.phase {
+        ComputePhase::Requested => Chase::Create,
+        ComputePhase::Releasing => Chase::Delete,
+        ComputePhase::Up | ComputePhase::Gone => return None,
+    };
+    Some((Compute { due: Some(now + deadlines::COMPUTE_RETRY), ..compute.clone() }, ask))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        Slot { workspace: "ws".into(), owner: "alice".into(), size: "local".into(), identity: None }
+    }
+
+    #[test]
+    fn a_second_session_joins_the_compute_that_its_user_has() {
+        let first = claim(None, &slot(), "a", "c1", 0);
+        let both = claim(Some(&first), &slot(), "b", "c2", 0);
+        assert_eq!((both.id.as_str(), both.sessions.len()), ("c1", 2));
+    }
+
+    #[test]
+    fn the_last_session_to_leave_releases_and_a_releasing_one_is_never_claimed() {
+        let both = claim(Some(&claim(None, &slot(), "a", "c1", 0)), &slot(), "b", "-", 0);
+        let one = leave(&both, "a", 5);
+        assert_eq!(one.phase, ComputePhase::Requested);
+        let none = leave(&one, "b", 5);
+        assert_eq!(none.phase, ComputePhase::Releasing);
+        assert_eq!(claim(Some(&none), &slot(), "a", "c2", 6).id, "c2");
+    }
+
+    #[test]
+    fn what_is_not_final_and_not_in_use_is_due() {
+        let c = claim(None, &slot(), "a", "c1", 0);
+        assert_eq!(chase(&c, deadlines::COMPUTE_RETRY).unwrap().1, Chase::Create);
+        let up = observe(&c, Seen::Up).unwrap();
+        assert_eq!(up.due, None);
+        let releasing = leave(&up, "a", 10);
+        assert_eq!(chase(&releasing, 10 + deadlines::COMPUTE_RETRY).unwrap().1, Chase::Delete);
+        let gone = observe(&releasing, Seen::Gone).unwrap();
+        assert_eq!((gone.phase, gone.due), (ComputePhase::Gone, None));
+        assert_eq!(observe(&gone, Seen::Gone), None);
+    }
+}

@@ -1,0 +1,45 @@
+//! Every number of milliseconds that a promise rests on. A test compares the ones that the state machine repeats with
+//! `infra/lifecycle.asl.json`: a step there waits longer than the phase here may take, so that the core decides first and the
+//! state machine is the second net.
+
+use crate::Millis;
+
+/// How long a compute resource may take to come up. An EC2 instance takes a minute or two; a machine that is already there, nothing.
+pub const PROVISIONING: Millis = 600_000;
+
+/// How long a container may take from the request to its agent's first word. It pulls the base image.
+pub const LAUNCHING: Millis = 300_000;
+
+/// How long an install may take. Large wheels over a slow network, built from source.
+pub const INSTALLING: Millis = 1_800_000;
+
+/// How long after the driver was asked to remove a container it is asked again.
+pub const STOPPING: Millis = 4_000;
+
+/// How long an agent lives after it asked for the lease that was last granted. It asks at every third of this.
+pub const LEASE: Millis = 60_000;
+
+/// What is added to a lease before its agent is held for ended: clocks that tick at different rates, and the time to end itself.
+pub const LEASE_MARGIN: Millis = 10_000;
+
+/// How long a request to launch may be acted on. A driver drops an older one.
+pub const LAUNCH_WINDOW: Millis = 60_000;
+
+/// How long a run may go without its agent naming it among the runs in progress.
+pub const RUN_LEASE: Millis = 90_000;
+
+/// How long an effect may stay unsent before a sweep looks after it.
+pub const OUTBOX: Millis = 3_000;
+
+/// How long a compute resource may stay in a phase that is not final before its driver is asked again.
+pub const COMPUTE_RETRY: Millis = 15_000;
+
+/// How long a session may be idle when its flow was started from the command line or by a run and nothing else was said: one hour.
+///
+/// # Source
+///
+/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (seed, *Use a compute session to submit a flow run*).
+pub const IDLE_DEFAULT: Millis = 3_600_000;
+
+/// The bound within which a stop ends on one machine, where the driver is part of the host.
+pub const STOP_BOUND_ON_ONE_MACHINE: Millis = 15_000;

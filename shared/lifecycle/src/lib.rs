@@ -1,0 +1,44 @@
+//! The lifecycle of a compute session, as a pure function: a state and an event go in, the next state and the effects come out.
+//!
+//! This crate owns *legality and meaning*: what an event means in a phase. Order and time (which step comes next, how long to
+//! wait, what to clean up after a failure) belong to `infra/lifecycle.asl.json`.
+//!
+//! What is absent here, on purpose: a clock, a random number, a network, JSON, `async`. Time and new ids are arguments. That is why
+//! it cannot fail halfway, and why `tests/` can search every interleaving of it.
+//!
+//! * [`session`]: one flow's compute session ([`session::decide`]).
+//! * [`compute`]: one compute resource of one user ([`compute::claim`], [`compute::leave`]).
+//! * [`access`]: who may do what ([`access::may`]).
+//! * [`deadlines`]: every number of milliseconds that a promise rests on.
+
+pub mod access;
+pub mod compute;
+pub mod deadlines;
+pub mod session;
+
+/// Milliseconds since the Unix epoch, by the control plane's clock.
+pub type Millis = u64;
+
+/// Why something did not succeed: a stable name for programs, and a sentence for people.
+///
+/// * `error`: the name that reaches the log, the reply and the state machine's `ErrorEquals`, such as `Session.QuotaExceeded`.
+/// * `message`: what happened and what to do next. Never a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Failure {
+    pub error: String,
+    pub message: String,
+}
+
+impl Failure {
+    /// Makes a failure from its stable name and its sentence.
+    pub fn new(error: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { error: error.into(), message: message.into() }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.error, self.message)
+    }
+}

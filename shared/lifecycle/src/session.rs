@@ -1,0 +1,910 @@
+//! One flow's compute session.
+
+use crate::{Failure, Millis, compute::Slot, deadlines};
+use std::collections::BTreeMap;
+
+/// Where a session is in its life. Idle is not a phase: see [`Session::idle_due`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Phase {
+    /// A compute resource is being had.
+    Provisioning,
+    /// The container is starting.
+    Launching,
+    /// The environment is being brought to what the requirements say.
+    Installing,
+    /// Runs are taken.
+    Ready,
+    /// The container is being removed.
+    Stopping,
+    /// The container is gone because somebody, or the idle time, wanted it so.
+    Stopped,
+    /// The container is gone because something did not succeed; `Session::failure` says what.
+    Failed,
+}
+
+impl Phase {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 7] =
+        [Self::Provisioning, Self::Launching, Self::Installing, Self::Ready, Self::Stopping, Self::Stopped, Self::Failed];
+
+    /// Whether there is, or may be, a container.
+    pub fn is_live(self) -> bool {
+        !matches!(self, Self::Stopped | Self::Failed)
+    }
+}
+
+/// What can be wanted of a session that takes time. Each one is an execution of the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Kind {
+    Start,
+    Install,
+    /// A change of settings that needs the session made anew, such as the VM size.
+    Update,
+    Reset,
+    Stop,
+}
+
+impl Kind {
+    pub const ALL: [Self; 5] = [Self::Start, Self::Install, Self::Update, Self::Reset, Self::Stop];
+}
+
+/// What a session is made of, as its user asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Settings {
+    /// Where the flow folder is: an absolute path on one machine, a snapshot's address on AWS.
+    pub folder: String,
+    /// The VM size.
+    pub size: String,
+    /// The user-assigned identity; `None` is the user's own.
+    pub identity: Option<String>,
+    /// The base image that the command names; `None` leaves it to the flow, and then to the default.
+    pub image: Option<String>,
+    /// How long the session may be idle, in milliseconds.
+    pub idle: Millis,
+}
+
+/// A step of the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Step {
+    ClaimCompute,
+    LaunchSession,
+    InstallPackages,
+    StopSession,
+    /// Ends what a failed operation left.
+    CleanUp,
+}
+
+/// An operation: wanted, waiting or under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Operation {
+    /// The id of the command that asked for it.
+    pub id: String,
+    pub kind: Kind,
+    /// What the session is to be made of; `None` keeps what it has.
+    pub wants: Option<Settings>,
+    /// The state machine's token of the step it waits in.
+    pub token: Option<String>,
+    /// How often a step was entered: what an agent says about an earlier one counts no more.
+    pub attempt: u32,
+}
+
+impl Operation {
+    /// An operation that nobody has begun.
+    pub fn new(id: impl Into<String>, kind: Kind, wants: Option<Settings>) -> Self {
+        Self { id: id.into(), kind, wants, token: None, attempt: 0 }
+    }
+}
+
+/// A run that a session has taken, and its lease: while it is live the session is not idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Lease {
+    /// It waits for the session to be Ready.
+    Waiting,
+    /// The agent was told, and is held to it until then.
+    Until(Millis),
+}
+
+/// A flow's compute session, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Session {
+    /// The flow's key: one flow has one of these, and so at most one live session.
+    pub flow: String,
+    pub workspace: String,
+    pub owner: String,
+    /// Raised by each change; a save needs it to be the one that was read.
+    pub revision: u64,
+    /// Raised by each start; what an older one says changes nothing.
+    pub generation: u32,
+    pub phase: Phase,
+    pub settings: Settings,
+    /// The one compute resource that it is on.
+    pub compute: Option<String>,
+    /// The public half of the key that its agent signs with.
+    pub agent_key: Option<String>,
+    /// The operation under way.
+    pub current: Option<Operation>,
+    /// The one that waits for it.
+    pub next: Option<Operation>,
+    pub runs: BTreeMap<String, Lease>,
+    pub last_activity: Millis,
+    /// The time after which its agent has certainly ended itself; `None` if none can have been launched.
+    pub alive_until: Option<Millis>,
+    /// When the phase has lasted too long.
+    pub deadline: Option<Millis>,
+    /// Why it is Failed, or will be once its container is gone.
+    pub failure: Option<Failure>,
+}
+
+/// The most runs that a session takes at once.
+pub const MOST_RUNS: usize = 100;
+
+/// Something that happened, or that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(tag = "event", rename_all = "kebab-case"))]
+pub enum Event {
+    /// A command wants an operation.
+    Wanted { operation: Operation },
+    /// A sweep saw the session idle, at this generation and this last activity.
+    IdleSeen { operation: String, generation: u32, activity: Millis },
+    /// A command wants a run. A flow without a session gets one first: `wants` says of what.
+    RunWanted { run: String, wants: Settings },
+    /// The state machine entered a step. Its compute resource is set for [`Step::ClaimCompute`].
+    StepEntered { operation: String, step: Step, token: String, compute: Option<Claimed>, cause: Option<Failure> },
+    /// A handler found that a step cannot be done.
+    StepRefused { operation: String, failure: Failure },
+    /// The driver saw the compute resource up.
+    ComputeUp { compute: String },
+    /// The driver saw the compute resource gone, and all on it.
+    ComputeGone { compute: String, why: String },
+    /// The driver saw the container up. `key` is the public half of what its agent signs with.
+    SessionUp { generation: u32, key: String },
+    /// The driver saw that there is no container of this generation, nor can there be one any more.
+    SessionGone { generation: u32, failure: Option<Failure> },
+    /// The agent brought the environment to what the requirements say.
+    Installed { generation: u32, operation: String, attempt: u32, warning: Option<String> },
+    /// The agent could not, and left the environment as it was.
+    InstallFailed { generation: u32, operation: String, attempt: u32, failure: Failure },
+    /// The agent is alive, asks for a lease, and has these runs in progress.
+    Alive { generation: u32, nonce: u64, runs: Vec<String> },
+    /// The agent saw a run end.
+    RunDone { generation: u32, run: String, outcome: Outcome, failure: Option<Failure> },
+    /// Somebody used the session by another way.
+    Activity { generation: u32 },
+    /// Time has passed.
+    Tick,
+}
+
+/// A compute resource that a handler has claimed for a session, in the transaction that saves this event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Claimed {
+    pub id: String,
+    /// Whether it is there already.
+    pub up: bool,
+    /// Whether it is new, so that its driver has to be asked for it.
+    pub new: bool,
+}
+
+/// How an operation or a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Outcome {
+    Succeeded,
+    Failed,
+    Canceled,
+}
+
+/// What has to be done because of a decision.
+///
+/// A *row* is written in the transaction that saves the session. A *message* is saved with it, and sent after it; whoever comes
+/// next sends what is left over, so a message may be sent twice and each receiver takes it as once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(tag = "effect", rename_all = "kebab-case"))]
+pub enum Effect {
+    /// Row: the operation ended.
+    OperationEnded { operation: String, outcome: Outcome, failure: Option<Failure>, warning: Option<String> },
+    /// Row: the operation is another one's, which wants the same.
+    OperationJoined { operation: String, to: String },
+    /// Row: the run ended.
+    RunEnded { run: String, outcome: Outcome, failure: Option<Failure> },
+    /// Row: the session is off its compute resource, and out of its user's quota.
+    LeaveCompute { compute: String },
+    /// Message to the state machine: start the execution of this operation, by its name.
+    StartExecution { operation: String, kind: Kind },
+    /// Message to the state machine: this step's token is answered.
+    AnswerStep { token: String, failure: Option<Failure> },
+    /// Message to the driver: a compute resource is needed.
+    CreateCompute { compute: String, slot: Slot },
+    /// Message to the driver: start the container, unless it is later than `until` or this generation was removed.
+    LaunchSession { generation: u32, compute: String, settings: Settings, until: Millis },
+    /// Message to the driver: see that there is no container of this generation or an older one, and never will be.
+    RemoveSession { generation: u32, compute: Option<String> },
+    /// Message to the agent: bring the environment to what the requirements say.
+    AgentInstall { generation: u32, operation: String, attempt: u32, settings: Settings },
+    /// Message to the agent: leave the environment as it was.
+    AgentCancelInstall { generation: u32, operation: String },
+    /// Message to the agent: run this.
+    AgentRun { generation: u32, run: String },
+    /// Message to the agent: its lease counts from when it asked.
+    AgentLease { generation: u32, nonce: u64 },
+}
+
+impl Effect {
+    /// Whether it is a row, written with the session.
+    pub fn is_row(&self) -> bool {
+        matches!(
+            self,
+            Self::OperationEnded { .. } | Self::OperationJoined { .. } | Self::RunEnded { .. } | Self::LeaveCompute { .. }
+        )
+    }
+}
+
+/// A command that has no meaning here. Final: nothing has changed, and trying again will not help.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// There is no session to do this with.
+    NoSession(Kind),
+    /// Another operation runs and another one waits.
+    Busy { running: Kind, waiting: Kind },
+    /// The session has as many runs as it takes.
+    TooManyRuns,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoSession(kind) => Failure::new(
+                "Session.NoSession",
+                format!("{} needs a session, and this flow has none. Start one first.", word(kind)),
+            ),
+            Refusal::Busy { running, waiting } => Failure::new(
+                "Session.Busy",
+                format!("{} is under way and {} waits. Try again when one has ended, or stop the session.", word(running), word(waiting)),
+            ),
+            Refusal::TooManyRuns => Failure::new(
+                "Session.TooManyRuns",
+                format!("The session has {MOST_RUNS} runs already. Try again when some have ended."),
+            ),
+        }
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Start => "a start",
+        Kind::Install => "an install",
+        Kind::Update => "an update",
+        Kind::Reset => "a reset",
+        Kind::Stop => "a stop",
+    }
+}
+
+/// What a new command of a kind means while an operation of another runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Meeting {
+    /// It wants what is under way already, and ends with it.
+    Join,
+    /// It waits its turn.
+    Wait,
+    /// It ends what is under way.
+    Supersede,
+    /// It makes no sense then.
+    Refuse,
+}
+
+/// The one table of running operation × new command.
+pub fn meeting(running: Kind, wanted: Kind) -> Meeting {
+    use Kind::*;
+    match (running, wanted) {
+        (Stop, Stop) | (Start | Reset | Update, Start) | (Reset, Reset) => Meeting::Join,
+        (_, Stop) => Meeting::Supersede,
+        (Stop, Install | Update) => Meeting::Refuse,
+        (Stop, Start | Reset) | (Install, _) | (_, Install | Update) | (_, Reset) => Meeting::Wait,
+    }
+}
+
+impl Session {
+    /// A session of a flow that has never had one.
+    pub fn never(flow: impl Into<String>, workspace: impl Into<String>, owner: impl Into<String>, settings: Settings) -> Self {
+        Self {
+            flow: flow.into(),
+            workspace: workspace.into(),
+            owner: owner.into(),
+            revision: 0,
+            generation: 0,
+            phase: Phase::Stopped,
+            settings,
+            compute: None,
+            agent_key: None,
+            current: None,
+            next: None,
+            runs: BTreeMap::new(),
+            last_activity: 0,
+            alive_until: None,
+            deadline: None,
+            failure: None,
+        }
+    }
+
+    /// When the session is to be deleted for idleness if nothing happens before: only a Ready one with nothing to do is ever idle.
+    ///
+    /// # Source
+    ///
+    /// "…deletes the compute session automatically if it isn't in use for a while" (seed, *Start with advanced settings*).
+    pub fn idle_due(&self) -> Option<Millis> {
+        let quiet = self.phase == Phase::Ready && self.current.is_none() && self.runs.is_empty();
+        quiet.then(|| self.last_activity.saturating_add(self.settings.idle))
+    }
+
+    /// When somebody has to look at the session next; `None` only if nothing can be due. What is unsent is the shell's to add.
+    pub fn due(&self) -> Option<Millis> {
+        let leases = self.runs.values().filter_map(|lease| match lease {
+            Lease::Until(until) => Some(*until),
+            Lease::Waiting => None,
+        });
+        let lost = self.alive_until.filter(|_| matches!(self.phase, Phase::Installing | Phase::Ready));
+        leases.chain(lost).chain(self.deadline).chain(self.idle_due()).min()
+    }
+
+    /// The slot of the compute resource that it needs.
+    pub fn slot(&self) -> Slot {
+        Slot {
+            workspace: self.workspace.clone(),
+            owner: self.owner.clone(),
+            size: self.settings.size.clone(),
+            identity: self.settings.identity.clone(),
+        }
+    }
+}
+
+/// Decides what `event` means for `session` at the time `now`.
+///
+/// Asking twice is the same as asking once: an event already acted on gives the session back unchanged, with no effects. That is what
+/// lets queues deliver twice and Step Functions retry. (A command that has *ended* is the shell's to know: it has the row.)
+///
+/// * `session`: as last stored, or [`Session::never`].
+/// * `now`: by the shell's clock.
+///
+/// # Errors
+///
+/// [`Refusal`] when a command has no meaning in this phase. Final: nothing has changed, and trying again will not help.
+pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session, Vec<Effect>), Refusal> {
+    let mut turn = Turn { s: session.clone(), effects: Vec::new(), now };
+    match event {
+        Event::Wanted { operation } => turn.wanted(operation)?,
+        Event::IdleSeen { operation, generation, activity } => turn.idle_seen(operation, *generation, *activity),
+        Event::RunWanted { run, wants } => turn.run_wanted(run, wants)?,
+        Event::StepEntered { operation, step, token, compute, cause } => {
+            turn.step_entered(operation, *step, token, compute.as_ref(), cause.as_ref());
+        }
+        Event::StepRefused { operation, failure } => {
+            if turn.runs_operation(operation) {
+                turn.fail(failure.clone());
+            }
+        }
+        Event::ComputeUp { compute } => turn.compute_up(compute),
+        Event::ComputeGone { compute, why } => {
+            if turn.s.compute.as_ref() == Some(compute) {
+                turn.gone(Some(Failure::new(
+                    "Session.ComputeLost",
+                    format!("The compute resource is gone ({why}). Start the session again."),
+                )));
+            }
+        }
+        Event::SessionUp { generation, key } => turn.session_up(*generation, key),
+        Event::SessionGone { generation, failure } => {
+            if *generation == turn.s.generation && turn.s.phase.is_live() && turn.s.phase != Phase::Provisioning {
+                turn.gone(failure.clone());
+            }
+        }
+        Event::Installed { generation, operation, attempt, warning } => {
+            if turn.is_install(*generation, operation, *attempt) {
+                turn.ready();
+                turn.end(Outcome::Succeeded, None, warning.clone());
+            }
+        }
+        Event::InstallFailed { generation, operation, attempt, failure } => {
+            if turn.is_install(*generation, operation, *attempt) {
+                turn.fail(failure.clone());
+            }
+        }
+        Event::Alive { generation, nonce, runs } => turn.alive(*generation, *nonce, runs),
+        Event::RunDone { generation, run, outcome, failure } => {
+            if *generation == turn.s.generation && matches!(turn.s.runs.get(run), Some(Lease::Until(_))) {
+                turn.s.runs.remove(run);
+                turn.active();
+                turn.effects.push(Effect::RunEnded { run: run.clone(), outcome: *outcome, failure: failure.clone() });
+            }
+        }
+        Event::Activity { generation } => {
+            if *generation == turn.s.generation && turn.s.phase.is_live() {
+                turn.active();
+            }
+        }
+        Event::Tick => turn.tick(),
+    }
+    if turn.s != *session || !turn.effects.is_empty() {
+        turn.s.revision = session.revision + 1;
+    }
+    Ok((turn.s, turn.effects))
+}
+
+/// One decision in the making.
+struct Turn {
+    s: Session,
+    effects: Vec<Effect>,
+    now: Millis,
+}
+
+impl Turn {
+    fn wanted(&mut self, wanted: &Operation) -> Result<(), Refusal> {
+        let known = |slot: &Option<Operation>| slot.as_ref().is_some_and(|o| o.id == wanted.id);
+        if known(&self.s.current) || known(&self.s.next) {
+            return Ok(());
+        }
+        let Some(running) = self.s.current.as_ref().map(|o| (o.id.clone(), o.kind)) else {
+            return self.begin(wanted.clone());
+        };
+        match meeting(running.1, wanted.kind) {
+            Meeting::Supersede => {
+                self.supersede();
+                self.begin(wanted.clone())
+            }
+            // What is under way only counts as what is wanted while it still can become that.
+            Meeting::Join if wanted.kind == Kind::Stop || self.s.failure.is_none() => {
+                if wanted.kind == Kind::Stop {
+                    self.cancel_what_waits();
+                }
+                self.effects.push(Effect::OperationJoined { operation: wanted.id.clone(), to: running.0 });
+                Ok(())
+            }
+            Meeting::Join | Meeting::Wait => match &self.s.next {
+                None => {
+                    self.s.next = Some(wanted.clone());
+                    Ok(())
+                }
+                Some(next) if next.kind == wanted.kind => {
+                    let to = next.id.clone();
+                    self.effects.push(Effect::OperationJoined { operation: wanted.id.clone(), to });
+                    Ok(())
+                }
+                Some(next) => Err(Refusal::Busy { running: running.1, waiting: next.kind }),
+            },
+            Meeting::Refuse => Err(Refusal::NoSession(wanted.kind)),
+        }
+    }
+
+    /// Begins an operation that nothing stands in the way of.
+    fn begin(&mut self, operation: Operation) -> Result<(), Refusal> {
+        let live = self.s.phase.is_live();
+        match operation.kind {
+            Kind::Install | Kind::Update if !live => return Err(Refusal::NoSession(operation.kind)),
+            Kind::Start if live => {
+                // It is Ready: that is what was wanted.
+                self.active();
+                self.ended(operation.id, Outcome::Succeeded, None, None);
+                return Ok(());
+            }
+            Kind::Start | Kind::Reset if !live => {
+                if let Some(wants) = operation.wants.clone() {
+                    self.s.settings = wants;
+                }
+                self.new_generation();
+            }
+            Kind::Stop if !live => {
+                self.s.phase = Phase::Stopped;
+                self.s.failure = None;
+                self.ended(operation.id, Outcome::Succeeded, None, None);
+                return Ok(());
+            }
+            Kind::Stop => {
+                self.s.failure = None;
+                self.stopping();
+            }
+            Kind::Install => {
+                self.active();
+                self.enter(Phase::Installing, deadlines::INSTALLING);
+            }
+            // The state machine's first step takes the session down.
+            Kind::Start | Kind::Reset | Kind::Update => {
+                self.active();
+                self.stopping();
+            }
+        }
+        self.effects.push(Effect::StartExecution { operation: operation.id.clone(), kind: operation.kind });
+        self.s.current = Some(operation);
+        Ok(())
+    }
+
+    /// A generation begins: nothing of the one before is left.
+    fn new_generation(&mut self) {
+        self.s.generation += 1;
+        self.s.failure = None;
+        self.s.agent_key = None;
+        self.s.alive_until = None;
+        self.active();
+        self.enter(Phase::Provisioning, deadlines::PROVISIONING);
+    }
+
+    fn idle_seen(&mut self, operation: &str, generation: u32, activity: Millis) {
+        let as_seen = generation == self.s.generation && activity == self.s.last_activity;
+        if as_seen && self.s.idle_due().is_some_and(|due| self.now >= due) {
+            // A Ready session with no operation can always be stopped.
+            let _ = self.begin(Operation::new(operation, Kind::Stop, None));
+        }
+    }
+
+    fn run_wanted(&mut self, run: &str, wants: &Settings) -> Result<(), Refusal> {
+        if self.s.runs.contains_key(run) {
+            return Ok(());
+        }
+        if self.s.runs.len() >= MOST_RUNS {
+            return Err(Refusal::TooManyRuns);
+        }
+        let start = || Operation::new(format!("start-for-{run}"), Kind::Start, Some(wants.clone()));
+        match self.s.phase {
+            Phase::Stopped | Phase::Failed => self.begin(start())?,
+            // The session that is going takes no run; the one that comes after it does.
+            Phase::Stopping if !self.comes_back() => self.wanted(&start())?,
+            _ => {}
+        }
+        self.s.runs.insert(run.to_owned(), Lease::Waiting);
+        self.active();
+        self.send_waiting_runs();
+        Ok(())
+    }
+
+    /// Whether a session that is Stopping will be there again after it.
+    fn comes_back(&self) -> bool {
+        let reset = self.s.current.as_ref().is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update));
+        let again = self.s.next.as_ref().is_some_and(|o| matches!(o.kind, Kind::Start | Kind::Reset));
+        (reset && self.s.failure.is_none()) || again
+    }
+
+    fn step_entered(
+        &mut self,
+        operation: &str,
+        step: Step,
+        token: &str,
+        claimed: Option<&Claimed>,
+        cause: Option<&Failure>,
+    ) {
+        if !self.runs_operation(operation) {
+            // A clean-up of what is over has nothing to do. Any other step belongs to somebody who was superseded.
+            let failure = (step != Step::CleanUp).then(superseded);
+            self.effects.push(Effect::AnswerStep { token: token.to_owned(), failure });
+            return;
+        }
+        let Some(current) = self.s.current.as_mut() else { return };
+        if current.token.as_deref() == Some(token) {
+            return;
+        }
+        current.token = Some(token.to_owned());
+        current.attempt += 1;
+        let (attempt, kind) = (current.attempt, current.kind);
+        let going_down = self.s.phase == Phase::Stopping;
+        match step {
+            Step::CleanUp if going_down => self.remove(),
+            Step::CleanUp => self.fail(cause.cloned().unwrap_or_else(|| {
+                Failure::new("Session.StepFailed", "A step of the operation failed without a reason. Start the session again.")
+            })),
+            _ if self.s.failure.is_some() => self.answer(self.s.failure.clone()),
+            Step::StopSession if going_down => self.remove(),
+            // A reset that is already on its way up has its stop behind it.
+            Step::StopSession => self.answer(None),
+            Step::ClaimCompute if self.s.phase == Phase::Provisioning => {
+                if let Some(claimed) = claimed {
+                    self.s.compute = Some(claimed.id.clone());
+                    if claimed.new {
+                        let slot = self.s.slot();
+                        self.effects.push(Effect::CreateCompute { compute: claimed.id.clone(), slot });
+                    }
+                    if claimed.up {
+                        self.compute_up(&claimed.id);
+                    }
+                }
+            }
+            Step::LaunchSession if self.s.phase == Phase::Launching => {
+                if let Some(compute) = self.s.compute.clone() {
+                    let until = self.now + deadlines::LAUNCH_WINDOW;
+                    let ended = until + deadlines::LEASE + deadlines::LEASE_MARGIN;
+                    self.s.alive_until = self.s.alive_until.max(Some(ended));
+                    let (generation, settings) = (self.s.generation, self.s.settings.clone());
+                    self.effects.push(Effect::LaunchSession { generation, compute, settings, until });
+                }
+            }
+            Step::InstallPackages if self.s.phase == Phase::Installing => {
+                // What an install wants counts from here on, and is kept if it succeeds.
+                let wants = self.s.current.as_ref().and_then(|o| o.wants.clone()).filter(|_| kind == Kind::Install);
+                self.effects.push(Effect::AgentInstall {
+                    generation: self.s.generation,
+                    operation: operation.to_owned(),
+                    attempt,
+                    settings: wants.unwrap_or_else(|| self.s.settings.clone()),
+                });
+            }
+            // The fact that the step is there to bring about is recorded already.
+            Step::ClaimCompute | Step::LaunchSession | Step::InstallPackages if self.s.phase.is_live() => self.answer(None),
+            _ => {}
+        }
+    }
+
+    fn compute_up(&mut self, compute: &str) {
+        if self.s.phase == Phase::Provisioning && self.s.compute.as_deref() == Some(compute) {
+            self.enter(Phase::Launching, deadlines::LAUNCHING);
+            self.answer(None);
+        }
+    }
+
+    fn session_up(&mut self, generation: u32, key: &str) {
+        if generation != self.s.generation {
+            // One that was held for gone: see that it is.
+            self.effects.push(Effect::RemoveSession { generation, compute: None });
+        } else if self.s.phase == Phase::Launching {
+            self.s.agent_key = Some(key.to_owned());
+            self.granted();
+            self.enter(Phase::Installing, deadlines::INSTALLING);
+            self.answer(None);
+        } else if !self.s.phase.is_live() {
+            self.effects.push(Effect::RemoveSession { generation, compute: None });
+        }
+    }
+
+    fn is_install(&self, generation: u32, operation: &str, attempt: u32) -> bool {
+        generation == self.s.generation
+            && self.s.phase == Phase::Installing
+            && self.s.current.as_ref().is_some_and(|o| o.id == operation && o.attempt == attempt)
+    }
+
+    fn alive(&mut self, generation: u32, nonce: u64, runs: &[String]) {
+        if generation != self.s.generation || !matches!(self.s.phase, Phase::Installing | Phase::Ready) {
+            return;
+        }
+        self.granted();
+        let until = self.now + deadlines::RUN_LEASE;
+        for run in runs {
+            if let Some(Lease::Until(lease)) = self.s.runs.get_mut(run) {
+                *lease = until.max(*lease);
+            }
+        }
+        self.effects.push(Effect::AgentLease { generation, nonce });
+    }
+
+    fn tick(&mut self) {
+        let late = self.s.deadline.is_some_and(|deadline| self.now >= deadline);
+        let ended = self.s.alive_until.is_none_or(|until| self.now >= until);
+        match self.s.phase {
+            // Nothing was ever launched, or it has certainly ended itself, and nothing launches it any more.
+            Phase::Stopping if late && ended => self.gone(None),
+            Phase::Stopping if late => {
+                self.s.deadline = Some(self.now + deadlines::STOPPING);
+                self.remove();
+            }
+            Phase::Provisioning | Phase::Launching | Phase::Installing if late => {
+                let what = match self.s.phase {
+                    Phase::Provisioning => "No compute resource came up",
+                    Phase::Launching => "The container did not start",
+                    _ => "The install did not end",
+                };
+                self.fail(Failure::new("Session.TimedOut", format!("{what} in time. Try again.")));
+            }
+            Phase::Installing | Phase::Ready if ended => self.gone(Some(Failure::new(
+                "Session.AgentSilent",
+                "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
+            ))),
+            _ => {}
+        }
+        let now = self.now;
+        let lost: Vec<String> = self
+            .s
+            .runs
+            .iter()
+            .filter(|(_, lease)| matches!(lease, Lease::Until(until) if now >= *until))
+            .map(|(run, _)| run.clone())
+            .collect();
+        for run in lost {
+            self.s.runs.remove(&run);
+            self.active();
+            let failure = Failure::new("Run.Lost", "The session's agent no longer knows this run. Submit it again.");
+            self.effects.push(Effect::RunEnded { run, outcome: Outcome::Failed, failure: Some(failure) });
+        }
+    }
+
+    /// The operation under way did not succeed. An install leaves the session as it was; any other leaves none.
+    fn fail(&mut self, failure: Failure) {
+        if self.s.phase == Phase::Stopping {
+            return;
+        }
+        self.answer(Some(failure.clone()));
+        match self.s.current.as_ref().map(|o| (o.kind, o.id.clone())) {
+            Some((Kind::Install, operation)) => {
+                let generation = self.s.generation;
+                self.effects.push(Effect::AgentCancelInstall { generation, operation });
+                self.ready_again();
+                self.end(Outcome::Failed, Some(failure), None);
+            }
+            _ => {
+                self.s.failure = Some(failure);
+                self.stopping();
+                self.remove();
+            }
+        }
+    }
+
+    /// There is no container of this generation any more.
+    fn gone(&mut self, why: Option<Failure>) {
+        let wanted = self.s.phase == Phase::Stopping && self.s.failure.is_none();
+        if let Some(compute) = self.s.compute.take() {
+            self.effects.push(Effect::LeaveCompute { compute });
+        }
+        let again = self.s.current.as_ref().is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update));
+        self.s.agent_key = None;
+        self.s.alive_until = None;
+        self.s.deadline = None;
+        if wanted {
+            self.end_sent_runs(Outcome::Canceled, stopped());
+        } else {
+            let failure = self.s.failure.take().or(why).unwrap_or_else(|| {
+                Failure::new("Session.ContainerEnded", "The session's container ended without a word. Start the session again.")
+            });
+            self.end_sent_runs(Outcome::Failed, failure.clone());
+            self.s.failure = Some(failure);
+        }
+        if wanted && again {
+            if let Some(wants) = self.s.current.as_ref().and_then(|o| o.wants.clone()) {
+                self.s.settings = wants;
+            }
+            self.new_generation();
+            self.answer(None);
+            return;
+        }
+        let cleaned_up = self.s.failure.clone();
+        // In Stopping the token is a stop's or a clean-up's, and what it waits for is true. Else the step it belongs to has failed.
+        self.answer(if self.s.phase == Phase::Stopping { None } else { cleaned_up.clone() });
+        self.s.phase = if wanted { Phase::Stopped } else { Phase::Failed };
+        if self.s.next.as_ref().is_none_or(|o| !matches!(o.kind, Kind::Start | Kind::Reset)) {
+            let failure = cleaned_up.clone().unwrap_or_else(stopped);
+            self.end_waiting_runs(if wanted { Outcome::Canceled } else { Outcome::Failed }, failure);
+        }
+        self.end(if wanted { Outcome::Succeeded } else { Outcome::Failed }, cleaned_up, None);
+    }
+
+    /// Ends the operation under way, and begins the one that waits.
+    fn end(&mut self, outcome: Outcome, failure: Option<Failure>, warning: Option<String>) {
+        if let Some(done) = self.s.current.take() {
+            if outcome == Outcome::Succeeded && done.kind == Kind::Install {
+                if let Some(wants) = done.wants {
+                    self.s.settings = wants;
+                }
+            }
+            self.ended(done.id, outcome, failure, warning);
+        }
+        if let Some(next) = self.s.next.take() {
+            let id = next.id.clone();
+            if let Err(refusal) = self.begin(next) {
+                self.ended(id, Outcome::Failed, Some(refusal.into()), None);
+            }
+        }
+        self.send_waiting_runs();
+    }
+
+    /// Ends what is under way and what waits, because of a stop. The state machine's clean-up is the stop's to do.
+    fn supersede(&mut self) {
+        self.answer(Some(superseded()));
+        if let Some(current) = self.s.current.take() {
+            self.ended(current.id, Outcome::Canceled, Some(superseded()), None);
+        }
+        self.cancel_what_waits();
+    }
+
+    fn cancel_what_waits(&mut self) {
+        if let Some(next) = self.s.next.take() {
+            self.ended(next.id, Outcome::Canceled, Some(superseded()), None);
+        }
+        self.end_waiting_runs(Outcome::Canceled, stopped());
+    }
+
+    fn ended(&mut self, operation: String, outcome: Outcome, failure: Option<Failure>, warning: Option<String>) {
+        self.effects.push(Effect::OperationEnded { operation, outcome, failure, warning });
+    }
+
+    fn ready(&mut self) {
+        self.answer(None);
+        self.ready_again();
+    }
+
+    fn ready_again(&mut self) {
+        self.s.phase = Phase::Ready;
+        self.s.deadline = None;
+        self.active();
+    }
+
+    fn stopping(&mut self) {
+        self.enter(Phase::Stopping, deadlines::STOPPING);
+    }
+
+    fn enter(&mut self, phase: Phase, at_most: Millis) {
+        self.s.phase = phase;
+        self.s.deadline = Some(self.now + at_most);
+    }
+
+    /// Activity only moves forward.
+    fn active(&mut self) {
+        self.s.last_activity = self.s.last_activity.max(self.now);
+    }
+
+    fn granted(&mut self) {
+        let until = self.now + deadlines::LEASE + deadlines::LEASE_MARGIN;
+        self.s.alive_until = self.s.alive_until.max(Some(until));
+    }
+
+    fn remove(&mut self) {
+        let (generation, compute) = (self.s.generation, self.s.compute.clone());
+        self.effects.push(Effect::RemoveSession { generation, compute });
+    }
+
+    /// Answers the token of the step that the operation waits in, if it waits in one.
+    fn answer(&mut self, failure: Option<Failure>) {
+        if let Some(token) = self.s.current.as_mut().and_then(|o| o.token.take()) {
+            self.effects.push(Effect::AnswerStep { token, failure });
+        }
+    }
+
+    fn runs_operation(&self, operation: &str) -> bool {
+        self.s.current.as_ref().is_some_and(|o| o.id == operation)
+    }
+
+    fn send_waiting_runs(&mut self) {
+        if self.s.phase != Phase::Ready {
+            return;
+        }
+        let until = self.now + deadlines::RUN_LEASE;
+        let generation = self.s.generation;
+        for (run, lease) in &mut self.s.runs {
+            if *lease == Lease::Waiting {
+                *lease = Lease::Until(until);
+                self.effects.push(Effect::AgentRun { generation, run: run.clone() });
+            }
+        }
+    }
+
+    fn end_waiting_runs(&mut self, outcome: Outcome, failure: Failure) {
+        self.end_runs(|lease| *lease == Lease::Waiting, outcome, &failure);
+    }
+
+    fn end_sent_runs(&mut self, outcome: Outcome, failure: Failure) {
+        self.end_runs(|lease| *lease != Lease::Waiting, outcome, &failure);
+    }
+
+    fn end_runs(&mut self, which: impl Fn(&Lease) -> bool, outcome: Outcome, failure: &Failure) {
+        let (out, stay) = std::mem::take(&mut self.s.runs).into_iter().partition(|(_, lease)| which(lease));
+        self.s.runs = stay;
+        let out: BTreeMap<String, Lease> = out;
+        for run in out.into_keys() {
+            self.effects.push(Effect::RunEnded { run, outcome, failure: Some(failure.clone()) });
+        }
+    }
+}
+
+/// What the token of a step says that belongs to an operation which a stop has ended.
+fn superseded() -> Failure {
+    Failure::new("Session.Superseded", "A stop ended this operation.")
+}
+
+fn stopped() -> Failure {
+    Failure::new("Session.Stopped", "The session was stopped.")
+}
