@@ -229,6 +229,8 @@ pub enum Effect {
     AnswerStep { token: String, failure: Option<Failure> },
     /// Message to the driver: a compute resource is needed.
     CreateCompute { compute: String, slot: Slot },
+    /// Message to the driver: the compute resource is not needed any more. The shell's own, for a [`Effect::LeaveCompute`] of the last session.
+    ReleaseCompute { compute: String },
     /// Message to the driver: start the container, unless it is later than `until` or this generation was removed.
     LaunchSession { generation: u32, compute: String, settings: Settings, until: Millis },
     /// Message to the driver: see that there is no container of this generation or an older one, and never will be.
