@@ -146,8 +146,8 @@ pub struct Session {
     pub failure: Option<Failure>,
 }
 
-/// The most runs that a session takes at once.
-pub const MOST_RUNS: usize = 100;
+/// The most runs that a session takes at once: all of them must be able to end in one transaction of 100 rows.
+pub const MOST_RUNS: usize = 80;
 
 /// Something that happened, or that somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
