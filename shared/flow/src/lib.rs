@@ -1,1 +1,71 @@
-//! stub
+//! What a flow folder is: its kind, its environment, and the view of it that a run gets.
+//!
+//! * [`canonical`], [`include_root`]: where a flow lies, and how far what it names may lead.
+//! * [`kind`]: DAG, flex, or a plain folder of Python.
+//! * [`environment()`]: the base image and the requirements.
+//! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes at its root.
+//! * [`run_yaml`]: a run's own file.
+//!
+//! This crate knows no network, no clock, no session. It reads the file system, and writes only where [`view::copy_into`] is told to.
+//! It never reads a file outside the include root, whichever way a flow names one. Every [`Failure`] is final: somebody has to
+//! change the folder first. It names the file, relative to the flow folder, with the line where there is one, and what to do next; no
+//! credential of a URL is in it ([`redact`]).
+
+mod environment;
+mod folder;
+mod requirements;
+mod run_yaml;
+pub mod view;
+
+pub use environment::{Environment, environment};
+pub use folder::{Kind, canonical, include_root, kind};
+pub use lifecycle::Failure;
+pub use requirements::{Line, Requirements};
+pub use run_yaml::{Identity, Place, Resources, RunYaml, run_yaml};
+
+/// Takes the credentials out of every URL in `text`: `https://user:word@host` becomes `https://***@host`, and a query `?***`.
+///
+/// Where a password is badly written, with `/` or `@` in it, more than the password is taken out rather than less.
+pub fn redact(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>'))
+            .unwrap_or(after.len());
+        let (url, next) = after.split_at(end);
+        out.push_str(&redact_after_scheme(url));
+        rest = next;
+    }
+    out.push_str(rest);
+    out
+}
+
+fn redact_after_scheme(url: &str) -> String {
+    let authority = &url[..url.find(['/', '?', '#']).unwrap_or(url.len())];
+    let odd_port = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.bytes().all(|b| b.is_ascii_digit()));
+    let mut out = String::new();
+    let mut rest = url;
+    // The seed's `{private}` stands for a credential and is none.
+    if (authority.contains('@') || odd_port) && !authority.starts_with("{private}@") {
+        if let Some(at) = url.rfind('@') {
+            out.push_str("***");
+            rest = &url[at..];
+        }
+    }
+    match rest.split_once('?') {
+        Some((path, query)) => {
+            let fragment = query
+                .split_once('#')
+                .map(|(_, fragment)| format!("#{fragment}"))
+                .unwrap_or_default();
+            out.push_str(&format!("{path}?***{fragment}"));
+        }
+        None => out.push_str(rest),
+    }
+    out
+}

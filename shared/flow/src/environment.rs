@@ -1,0 +1,129 @@
+//! The environment that a flow declares.
+
+use crate::{
+    Failure,
+    folder::{FlowFile, Folder, clean, type_of},
+    requirements::{self, Requirements},
+};
+use serde_yaml_ng::Value;
+use std::path::Path;
+
+/// What a flow's session is made of.
+///
+/// # Source
+///
+/// "Each flow is self-contained and defines the base image and required Python packages in the flow folder" (seed, *Relationship*).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// The base image that the flow names; `None` leaves it to the default.
+    pub image: Option<String>,
+    /// `None` if the flow needs no packages beyond the base image's.
+    pub requirements: Option<Requirements>,
+}
+
+/// Reads the environment from the flow file, and the requirements that it names, which may come by an additional include. A
+/// `requirements.txt` that is there and not declared counts.
+///
+/// * `include_root`: how far paths may lead; see [`crate::include_root`].
+///
+/// # Errors
+///
+/// All final. `Flow.BadEnvironment`, `Flow.BadFlowFile`, `Flow.MissingRequirements`; about a line `Flow.BadRequirement`,
+/// `Flow.LocalPackage`, `Flow.PinnedPromptflow`, `Flow.VariableInRequirement`; about a path `Flow.PathLeadsOut`,
+/// `Flow.MissingInclude`, `Flow.AbsoluteInclude`, `Flow.BadIncludes`, `Flow.ZipInclude`, `Flow.TooLarge`, `Flow.Unreadable`; and what
+/// [`crate::canonical`] says.
+pub fn environment(folder: &Path, include_root: &Path) -> Result<Environment, Failure> {
+    let folder = Folder::open(folder, include_root)?;
+    let declared = match &folder.flow_file {
+        Some(file) => Declared::of(file)?,
+        None => Declared::default(),
+    };
+    let includes = folder.includes()?;
+    let requirements = match &declared.requirements {
+        Some((written, place)) => {
+            let target = clean(Path::new(written));
+            if target.is_absolute() || target.starts_with("..") {
+                return Err(Failure::new(
+                    "Flow.PathLeadsOut",
+                    format!(
+                        "{place}: python_requirements_txt {written} leads out of the flow folder. Add it to additional_includes, and name it \
+                         here as it is then called in the flow folder."
+                    ),
+                ));
+            }
+            let source = folder.find(&includes, &target, place)?.ok_or_else(|| {
+                Failure::new(
+                    "Flow.MissingRequirements",
+                    format!(
+                        "{place}: there is no file {written} in the flow folder or its additional_includes. Create it, or correct \
+                         python_requirements_txt."
+                    ),
+                )
+            })?;
+            Some(requirements::read(
+                &folder, &includes, source, &target, true,
+            )?)
+        }
+        None => {
+            let target = Path::new("requirements.txt");
+            match folder.find(&includes, target, "requirements.txt")? {
+                Some(source) => Some(requirements::read(
+                    &folder, &includes, source, target, false,
+                )?),
+                None => None,
+            }
+        }
+    };
+    Ok(Environment {
+        image: declared.image,
+        requirements,
+    })
+}
+
+/// `environment:` of a flow file.
+#[derive(Default)]
+struct Declared {
+    image: Option<String>,
+    /// As written, and where.
+    requirements: Option<(String, String)>,
+}
+
+impl Declared {
+    fn of(file: &FlowFile) -> Result<Self, Failure> {
+        let bad = |key: &str, what: &str, should: &str| {
+            Failure::new(
+                "Flow.BadEnvironment",
+                format!(
+                    "{}: {key} is {what}. It should be {should}.",
+                    file.place(key)
+                ),
+            )
+        };
+        let keys = match file.value.get("environment") {
+            None | Some(Value::Null) => return Ok(Self::default()),
+            Some(Value::Mapping(keys)) => keys,
+            Some(other) => {
+                return Err(bad(
+                    "environment",
+                    type_of(other),
+                    "a mapping with `python_requirements_txt: requirements.txt`, `image: …` or both",
+                ));
+            }
+        };
+        let text = |key: &str, should: &str| match keys.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text.clone())),
+            Some(Value::String(_)) => Err(bad(key, "empty", should)),
+            Some(other) => Err(bad(key, type_of(other), should)),
+        };
+        let key = "python_requirements_txt";
+        Ok(Self {
+            image: text("image", "the name of a base image, as text")?,
+            requirements: text(
+                key,
+                "the path of a requirements file, relative to the flow folder",
+            )?
+            .map(|path| (path, file.place(key))),
+        })
+    }
+}

@@ -1,0 +1,500 @@
+//! The folder itself: where it lies, its flow file, its includes, and reading inside the include root.
+
+use crate::Failure;
+use serde_yaml_ng::Value;
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+/// The most bytes that a flow file, a requirements file or a run file may have.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The names of the files that make a folder a flow.
+const FLOW_FILES: [&str; 4] = [
+    "flow.dag.yaml",
+    "flow.dag.yml",
+    "flow.flex.yaml",
+    "flow.flex.yml",
+];
+
+/// What a flow folder holds, and so what runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A graph of nodes; `file` is `flow.dag.yaml` or `flow.dag.yml`.
+    Dag { file: &'static str },
+    /// A function or a class; `file` is `flow.flex.yaml`, or `flow.dag.yaml` in older flows, or ends in `yml`. `entry` names it:
+    /// `module:function`, `package.module:Class`.
+    Flex { file: &'static str, entry: String },
+    /// Python code, or a requirements file. It has packages to install, and no flow to run.
+    Folder,
+}
+
+impl Kind {
+    /// The name of the flow file, if there is one.
+    pub fn file(&self) -> Option<&'static str> {
+        match self {
+            Self::Dag { file } | Self::Flex { file, .. } => Some(file),
+            Self::Folder => None,
+        }
+    }
+}
+
+/// The folder's canonical absolute path.
+///
+/// # Errors
+///
+/// `Flow.NoSuchFolder`, `Flow.NotAFolder`, `Flow.Unreadable`.
+pub fn canonical(folder: &Path) -> Result<PathBuf, Failure> {
+    let path = fs::canonicalize(folder).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(
+            "Flow.NoSuchFolder",
+            format!(
+                "There is no folder {}. Give the path of the folder that holds the flow.",
+                folder.display()
+            ),
+        ),
+        io::ErrorKind::NotADirectory => not_a_folder(folder),
+        _ => unreadable(&folder.display().to_string(), &error),
+    })?;
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(not_a_folder(folder))
+    }
+}
+
+fn not_a_folder(path: &Path) -> Failure {
+    Failure::new(
+        "Flow.NotAFolder",
+        format!(
+            "{} is not a folder. Give the path of the folder that holds the flow.",
+            path.display()
+        ),
+    )
+}
+
+/// How far what the flow names may lead, unless its user says otherwise: the repository that the folder lies in, else its parent folder.
+pub fn include_root(folder: &Path) -> PathBuf {
+    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    // In a work tree or a submodule `.git` is a file.
+    let repository = folder
+        .ancestors()
+        .find(|above| fs::symlink_metadata(above.join(".git")).is_ok());
+    repository.or(folder.parent()).unwrap_or(&folder).to_owned()
+}
+
+/// What the folder holds.
+///
+/// # Errors
+///
+/// What [`canonical`] says; `Flow.NoFlow` if there is neither a flow nor Python nor a requirements file in it; `Flow.TwoFlows`,
+/// `Flow.BadFlowFile`, `Flow.PathLeadsOut`, `Flow.Unreadable` about its flow file.
+pub fn kind(folder: &Path) -> Result<Kind, Failure> {
+    let folder = Folder::open(folder, &include_root(folder))?;
+    if let Some(file) = &folder.flow_file {
+        return match file.value.get("entry") {
+            None if file.name.contains(".dag.") => Ok(Kind::Dag { file: file.name }),
+            Some(Value::String(entry)) if entry.contains(':') => Ok(Kind::Flex {
+                file: file.name,
+                entry: entry.clone(),
+            }),
+            _ => Err(Failure::new(
+                "Flow.BadFlowFile",
+                format!(
+                    "{}: a flex flow needs its entry, a function or a class. Write `entry: module:name`, where module.py is in the flow folder.",
+                    file.place("entry")
+                ),
+            )),
+        };
+    }
+    let entries = fs::read_dir(&folder.path)
+        .map_err(|error| unreadable(&folder.path.display().to_string(), &error))?;
+    let is_code = |name: &str| {
+        name == "requirements.txt" || name.ends_with(".py") || name.ends_with(".ipynb")
+    };
+    if entries
+        .flatten()
+        .any(|entry| is_code(&entry.file_name().to_string_lossy()))
+    {
+        return Ok(Kind::Folder);
+    }
+    Err(Failure::new(
+        "Flow.NoFlow",
+        format!(
+            "{} holds no flow.dag.yaml, no flow.flex.yaml, no Python and no requirements.txt. Give the path of the folder that holds the flow.",
+            folder.path.display()
+        ),
+    ))
+}
+
+/// A flow folder, opened.
+pub(crate) struct Folder {
+    /// Canonical, as is the root.
+    pub(crate) path: PathBuf,
+    pub(crate) root: PathBuf,
+    pub(crate) flow_file: Option<FlowFile>,
+}
+
+/// One of [`FLOW_FILES`], read.
+pub(crate) struct FlowFile {
+    pub(crate) name: &'static str,
+    text: String,
+    pub(crate) value: Value,
+}
+
+impl FlowFile {
+    /// `file:line` of the first line that begins with a key, or holds a word.
+    pub(crate) fn place(&self, word: &str) -> String {
+        let key = |line: &str| {
+            line.trim_start()
+                .strip_prefix(word)
+                .is_some_and(|rest| rest.trim_start().starts_with(':'))
+        };
+        let lines = || self.text.lines().enumerate();
+        let number = lines()
+            .find(|(_, line)| key(line))
+            .or_else(|| lines().find(|(_, line)| line.contains(word)))
+            .map(|(i, _)| i + 1);
+        number.map_or(self.name.to_owned(), |number| {
+            format!("{}:{number}", self.name)
+        })
+    }
+}
+
+/// One of the additional includes.
+pub(crate) struct Include {
+    /// As the flow file has it.
+    pub(crate) written: String,
+    /// `file:line` of it.
+    pub(crate) place: String,
+    /// The name it gets at the flow's root.
+    pub(crate) name: PathBuf,
+    /// Canonical, inside the root.
+    pub(crate) source: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn open(folder: &Path, include_root: &Path) -> Result<Self, Failure> {
+        let path = canonical(folder)?;
+        let root = fs::canonicalize(include_root)
+            .map_err(|error| unreadable(&include_root.display().to_string(), &error))?;
+        if !path.starts_with(&root) {
+            return Err(Failure::new(
+                "Flow.PathLeadsOut",
+                format!(
+                    "The flow folder {} is not inside the include root {}. Choose an include root that holds the flow folder.",
+                    path.display(),
+                    root.display()
+                ),
+            ));
+        }
+        let mut opened = Self {
+            path,
+            root,
+            flow_file: None,
+        };
+        let there = |name: &&&str| fs::symlink_metadata(opened.path.join(name)).is_ok();
+        let found: Vec<&'static str> = FLOW_FILES.iter().filter(there).copied().collect();
+        let name = match found.as_slice() {
+            [] => return Ok(opened),
+            [name] => *name,
+            several => {
+                let message = format!(
+                    "{} holds {}. Keep the one that is meant, and move the other away.",
+                    opened.path.display(),
+                    several.join(" and ")
+                );
+                return Err(Failure::new("Flow.TwoFlows", message));
+            }
+        };
+        let text = opened.read(&opened.path.join(name), name)?;
+        let value = mapping(name, &text, "Flow.BadFlowFile")?;
+        opened.flow_file = Some(FlowFile { name, text, value });
+        Ok(opened)
+    }
+
+    /// A path, as the flow folder sees it.
+    pub(crate) fn show(&self, path: &Path) -> String {
+        if let Ok(below) = path.strip_prefix(&self.path) {
+            return if below.as_os_str().is_empty() {
+                ".".to_owned()
+            } else {
+                below.display().to_string()
+            };
+        }
+        let common = self.path.ancestors().find(|above| path.starts_with(above));
+        match common.filter(|common| *common != Path::new("/") && path.starts_with(&self.root)) {
+            Some(common) => {
+                let up = self
+                    .path
+                    .strip_prefix(common)
+                    .map_or(0, |below| below.components().count());
+                Path::new(&"../".repeat(up))
+                    .join(path.strip_prefix(common).unwrap_or(path))
+                    .display()
+                    .to_string()
+            }
+            None => path.display().to_string(),
+        }
+    }
+
+    /// Follows every link of `path`. `None` if there is nothing.
+    ///
+    /// * `place`: who names it, for the error.
+    pub(crate) fn follow(&self, path: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
+        // What is outside is not looked at, not even for whether it is there.
+        if !clean(path).starts_with(&self.root) {
+            return Err(self.leads_out(&self.show(&clean(path)), place));
+        }
+        match fs::canonicalize(path) {
+            Ok(real) if real.starts_with(&self.root) => Ok(Some(real)),
+            Ok(_) => Err(self.leads_out(&self.show(path), place)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(unreadable(&self.show(path), &error)),
+        }
+    }
+
+    pub(crate) fn leads_out(&self, path: &str, place: &str) -> Failure {
+        let place = if place == path {
+            String::new()
+        } else {
+            format!("{place}: ")
+        };
+        Failure::new(
+            "Flow.PathLeadsOut",
+            format!(
+                "{place}{path} leads out of what this flow may see, which is {}. Move what it needs in there, or choose a wider include root.",
+                self.root.display()
+            ),
+        )
+    }
+
+    /// The text of a regular file inside the root.
+    pub(crate) fn read(&self, path: &Path, place: &str) -> Result<String, Failure> {
+        let shown = self.show(path);
+        let real = self
+            .follow(path, place)?
+            .ok_or_else(|| unreadable(&shown, &io::ErrorKind::NotFound.into()))?;
+        read_text(&real, &shown)
+    }
+
+    /// The additional includes, each with what it stands for.
+    pub(crate) fn includes(&self) -> Result<Vec<Include>, Failure> {
+        let Some(file) = &self.flow_file else {
+            return Ok(Vec::new());
+        };
+        let key = "additional_includes";
+        let bad = |what: &str| {
+            Failure::new(
+                "Flow.BadIncludes",
+                format!(
+                    "{}: {key} is {what}. It should be a list of paths relative to the flow folder, such as `- ../shared/helpers.py`.",
+                    file.place(key)
+                ),
+            )
+        };
+        let items = match file.value.get(key) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Sequence(items)) => items,
+            Some(other) => return Err(bad(type_of(other))),
+        };
+        items
+            .iter()
+            .map(|item| match item {
+                Value::String(written) if !written.trim().is_empty() => {
+                    self.include(written, &file.place(written))
+                }
+                other => Err(bad(&format!("a list with {} in it", type_of(other)))),
+            })
+            .collect()
+    }
+
+    fn include(&self, written: &str, place: &str) -> Result<Include, Failure> {
+        let relative = Path::new(written);
+        let drive = written.as_bytes().get(1) == Some(&b':') || written.starts_with('\\');
+        if relative.is_absolute() || drive {
+            return Err(Failure::new(
+                "Flow.AbsoluteInclude",
+                format!(
+                    "{place}: the include {written} is an absolute path. Write it relative to the flow folder, such as ../shared."
+                ),
+            ));
+        }
+        let path = self.path.join(relative);
+        let Some(source) = self.follow(&path, place)? else {
+            let folder = path.with_extension("");
+            if path.extension().is_some_and(|extension| extension == "zip") && folder.is_dir() {
+                let shown = self.show(&clean(&folder));
+                return Err(Failure::new(
+                    "Flow.ZipInclude",
+                    format!(
+                        "{place}: the include {written} asks for the folder {shown} as a zip file, which is not done here. Include {shown}."
+                    ),
+                ));
+            }
+            let what = if fs::symlink_metadata(&path).is_ok() {
+                "is a link to nothing"
+            } else {
+                "is not there"
+            };
+            return Err(Failure::new(
+                "Flow.MissingInclude",
+                format!(
+                    "{place}: the include {written} {what}. Correct the path, which is relative to the flow folder, or take it out."
+                ),
+            ));
+        };
+        // As promptflow has it: a link goes by the name of what it leads to.
+        let name = source.file_name().unwrap_or_default().into();
+        Ok(Include {
+            written: written.to_owned(),
+            place: place.to_owned(),
+            name,
+            source,
+        })
+    }
+
+    /// The file at `target` of the view, as [`crate::view::list`] would have it. `None` if there is none.
+    pub(crate) fn find(
+        &self,
+        includes: &[Include],
+        target: &Path,
+        place: &str,
+    ) -> Result<Option<PathBuf>, Failure> {
+        let is_file = |found: &PathBuf| found.is_file();
+        for include in includes.iter().rev() {
+            if let Ok(below) = target.strip_prefix(&include.name) {
+                let path = if below.as_os_str().is_empty() {
+                    include.source.clone()
+                } else {
+                    include.source.join(below)
+                };
+                if let Some(found) = self.follow(&path, place)?.filter(is_file) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(self.follow(&self.path.join(target), place)?.filter(is_file))
+    }
+}
+
+/// A path without `.` and `..`, by its words alone.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir
+                if matches!(out.components().next_back(), Some(Component::Normal(_))) =>
+            {
+                out.pop();
+            }
+            Component::ParentDir if out.has_root() => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// The text of a regular, small file: UTF-8, or UTF-16 with its mark, as some Windows tools write it.
+pub(crate) fn read_text(path: &Path, shown: &str) -> Result<String, Failure> {
+    // A pipe or a device would be read for ever.
+    let about = fs::metadata(path).map_err(|error| unreadable(shown, &error))?;
+    if !about.is_file() {
+        return Err(Failure::new(
+            "Flow.Unreadable",
+            format!("{shown} is not a file. Put a text file there."),
+        ));
+    }
+    if about.len() > MOST_BYTES {
+        let message = format!(
+            "{shown} has {} bytes, and may have {MOST_BYTES}. Make it smaller.",
+            about.len()
+        );
+        return Err(Failure::new("Flow.TooLarge", message));
+    }
+    let bytes = fs::read(path).map_err(|error| unreadable(shown, &error))?;
+    let not_text = |_| {
+        Failure::new(
+            "Flow.Unreadable",
+            format!("{shown} is not UTF-8 text. Save it as UTF-8."),
+        )
+    };
+    let wide = |of: fn([u8; 2]) -> u16| {
+        let words: Vec<u16> = bytes[2..]
+            .chunks_exact(2)
+            .map(|pair| of([pair[0], pair[1]]))
+            .collect();
+        String::from_utf16(&words).map_err(|_| ()).map_err(not_text)
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, text @ ..] => String::from_utf8(text.to_vec())
+            .map_err(|_| ())
+            .map_err(not_text),
+        _ => String::from_utf8(bytes).map_err(|_| ()).map_err(not_text),
+    }
+}
+
+/// Reads YAML that has to be a mapping.
+pub(crate) fn mapping(shown: &str, text: &str, error: &str) -> Result<Value, Failure> {
+    let value: Value =
+        serde_yaml_ng::from_str(text).map_err(|yaml| bad_yaml(shown, &yaml, error))?;
+    match value {
+        Value::Mapping(_) => Ok(value),
+        other => {
+            let message = format!(
+                "{shown} is {}. It should be a mapping of keys to values; see the flow's documentation.",
+                type_of(&other)
+            );
+            Err(Failure::new(error, message))
+        }
+    }
+}
+
+/// What the parser says of YAML, with the line.
+pub(crate) fn bad_yaml(shown: &str, yaml: &serde_yaml_ng::Error, error: &str) -> Failure {
+    let line = yaml
+        .location()
+        .map(|at| format!(":{}", at.line()))
+        .unwrap_or_default();
+    Failure::new(
+        error,
+        format!(
+            "{shown}{line}: this is not as it should be: {}. Correct the file.",
+            crate::redact(&yaml.to_string())
+        ),
+    )
+}
+
+/// A YAML value's type, in words.
+pub(crate) fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Tagged(_) => "a value with a tag",
+    }
+}
+
+pub(crate) fn unreadable(shown: &str, error: &io::Error) -> Failure {
+    Failure::new(
+        "Flow.Unreadable",
+        format!(
+            "{shown} cannot be read: {}. See that it is there and may be read.",
+            error.kind()
+        ),
+    )
+}

@@ -1,0 +1,166 @@
+//! `run.yml`: a run, as its user writes it down.
+
+use crate::{
+    Failure,
+    folder::{bad_yaml, mapping, read_text},
+};
+use serde::{Deserialize, Deserializer, de::Error};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// A run, as its user writes it down.
+///
+/// # Source
+///
+/// "Submit this run via CLI: `pfazure run create --file run.yml`" (seed, *Use a compute session to submit a flow run*).
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RunYaml {
+    pub name: Option<String>,
+    pub display_name: Option<String>,
+    pub description: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    pub tags: BTreeMap<String, String>,
+    #[serde(deserialize_with = "texts")]
+    pub properties: BTreeMap<String, String>,
+    /// The flow folder, or its flow file.
+    pub flow: Option<Place>,
+    /// A file of JSON lines.
+    pub data: Option<Place>,
+    /// What each input takes: `${data.x}`, `${run.outputs.x}`, or the value itself.
+    #[serde(deserialize_with = "or_empty")]
+    pub column_mapping: BTreeMap<String, Value>,
+    pub runtime: Option<String>,
+    #[serde(deserialize_with = "or_empty")]
+    pub resources: Resources,
+    #[serde(deserialize_with = "or_empty")]
+    pub identity: Identity,
+    /// The run whose outputs this one reads.
+    pub run: Option<String>,
+    /// `${node.variant}`.
+    pub variant: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    pub environment_variables: BTreeMap<String, String>,
+    /// By node, what takes the place of the flow's own connections.
+    #[serde(deserialize_with = "or_empty")]
+    pub connections: BTreeMap<String, BTreeMap<String, String>>,
+    /// Arguments of a class-based flex flow's constructor.
+    #[serde(deserialize_with = "or_empty")]
+    pub init: BTreeMap<String, Value>,
+}
+
+/// Where something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine; absolute.
+    Local(PathBuf),
+    /// Anywhere else, as written: `azureml:…`, `https://…`.
+    Remote(String),
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let written = String::deserialize(from)?;
+        let remote = written.starts_with("azureml:") || written.contains("://");
+        Ok(if remote {
+            Self::Remote(written)
+        } else {
+            Self::Local(written.into())
+        })
+    }
+}
+
+/// What the run is to run on: a VM size, or a compute instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Resources {
+    /// The VM size of serverless compute.
+    pub instance_type: Option<String>,
+    /// The name of a compute instance.
+    pub compute: Option<String>,
+}
+
+/// As whom the session pulls, connects and installs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// The user's own.
+    #[default]
+    User,
+    /// A user-assigned identity: the one with this client id, or the workspace's first.
+    Managed { client_id: Option<String> },
+}
+
+impl<'de> Deserialize<'de> for Identity {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Written {
+            r#type: String,
+            client_id: Option<String>,
+        }
+        let written = Written::deserialize(from)?;
+        match (written.r#type.as_str(), written.client_id) {
+            ("user_identity", None) => Ok(Self::User),
+            ("user_identity", Some(_)) => Err(D::Error::custom(
+                "a client_id goes with `type: managed` alone",
+            )),
+            ("managed", client_id) => Ok(Self::Managed { client_id }),
+            (other, _) => Err(D::Error::custom(format!(
+                "type is {other}; it may be managed or user_identity"
+            ))),
+        }
+    }
+}
+
+/// Reads a run file. Relative paths count from the folder that it is in.
+///
+/// # Errors
+///
+/// All final. `Flow.BadRunFile`, `Flow.Unreadable`, `Flow.TooLarge`.
+pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
+    let shown = path.display().to_string();
+    let text = read_text(path, &shown)?;
+    mapping(&shown, &text, "Flow.BadRunFile")?;
+    let mut run: RunYaml = serde_yaml_ng::from_str(&text)
+        .map_err(|error| bad_yaml(&shown, &error, "Flow.BadRunFile"))?;
+    if run.resources.instance_type.is_some() && run.resources.compute.is_some() {
+        let message = format!(
+            "{shown}: resources has both instance_type and compute. Keep the one that the run is to use."
+        );
+        return Err(Failure::new("Flow.BadRunFile", message));
+    }
+    let folder = std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned))
+        .unwrap_or_default();
+    for place in [&mut run.flow, &mut run.data].into_iter().flatten() {
+        if let Place::Local(path) = place {
+            *path = crate::folder::clean(&folder.join(&*path));
+        }
+    }
+    Ok(run)
+}
+
+/// A key with nothing behind it is as good as none.
+fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// YAML takes `1.0` and `true` for more than text; whoever writes a tag or a variable means the text.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let written: BTreeMap<String, Value> = or_empty(from)?;
+    let text = |(key, value)| match value {
+        Value::String(text) => Ok((key, text)),
+        Value::Null => Ok((key, String::new())),
+        Value::Bool(_) | Value::Number(_) => Ok((key, value.to_string())),
+        Value::Array(_) | Value::Object(_) => {
+            Err(D::Error::custom(format!("{key} should be text")))
+        }
+    };
+    written.into_iter().map(text).collect()
+}
