@@ -21,6 +21,8 @@ pub const COMMANDS_DEAD: Queue = Queue { name: "commands-dead.fifo", url_variabl
 
 /// The URL before the name of a session's own queue; see [`agent_queue`].
 pub const AGENT_QUEUE_PREFIX: &str = "PFSESSION_AGENT_QUEUE_PREFIX";
+/// The URL of the queue that feeds the function, to shorten the visibility of what it hands back.
+pub const OWN_QUEUE: &str = "PFSESSION_OWN_QUEUE_URL";
 /// The table's name.
 pub const TABLE: &str = "PFSESSION_TABLE";
 /// The state machine's ARN.

@@ -1,1 +1,64 @@
-//! stub
+//! The shell around the core: load → decide → save → send.
+//!
+//! One transaction saves what was decided: the session, its history, the rows that go with it, the claims, and the messages still to be
+//! sent. Then they are sent, then cleared. A crash between any two of these loses nothing: whoever comes next to the session sends what
+//! is left over, and a sweep comes within [`lifecycle::deadlines::OUTBOX`] if nobody else does.
+//!
+//! What is absent here: an SDK. What the shell needs of the outside is [`Ports`]; `shared/aws` has the adapters.
+
+mod command;
+mod ports;
+mod sweep;
+mod turn;
+
+pub use command::{Sender, accept, defaults};
+pub use ports::{Due, Ports, Save, Write};
+pub use sweep::sweep;
+pub use turn::{Happened, happen, observe_compute};
+
+use lifecycle::Failure;
+
+/// Why a handler could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Somebody else changed a row between the read and the save. Worth a retry at once, from the read on.
+    #[error("somebody else changed the row")]
+    Conflict,
+    /// The user has as many sessions as they may have. Final.
+    #[error("the quota is used up")]
+    QuotaUsedUp,
+    /// The outside did not do its part. Worth a retry.
+    #[error("{what} did not succeed")]
+    Outside {
+        what: &'static str,
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The message makes no sense, and never will. Final.
+    #[error("{0}")]
+    Meaningless(Failure),
+}
+
+impl Fault {
+    /// A fault of the outside, with what was being done.
+    pub fn outside(
+        what: &'static str,
+    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
+        move |cause| Self::Outside { what, cause }
+    }
+
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Conflict | Self::Outside { .. })
+    }
+
+    /// The stable name, for the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Conflict => "Shell.Conflict",
+            Self::QuotaUsedUp => "Session.QuotaExceeded",
+            Self::Outside { .. } => "Shell.Outside",
+            Self::Meaningless(_) => "Shell.Meaningless",
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The clients, made of what a Lambda function finds in its environment.
+
+use aws_credential_types::Credentials;
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion, Region, SharedCredentialsProvider, retry::RetryConfig, timeout::TimeoutConfig,
+};
+use aws_smithy_http_client::Builder;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use contract::names;
+use std::{env, time::Duration};
+
+/// Everything that a handler needs of the outside.
+pub struct Aws {
+    pub(crate) dynamo: aws_sdk_dynamodb::Client,
+    pub(crate) sqs: aws_sdk_sqs::Client,
+    pub(crate) sfn: aws_sdk_sfn::Client,
+    pub(crate) table: String,
+    pub(crate) state_machine: Option<String>,
+    pub(crate) commands: Option<String>,
+    pub(crate) commands_dead: Option<String>,
+    pub(crate) compute_requests: Option<String>,
+    pub(crate) agent_queue_prefix: Option<String>,
+    pub(crate) own_queue: Option<String>,
+    pub(crate) sessions_per_user: usize,
+    pub(crate) trusted_senders: Vec<String>,
+    pub(crate) driver_senders: Vec<String>,
+}
+
+/// Makes the clients, and starts the log.
+///
+/// Credentials and region are what the Lambda service puts into the environment, so no chain of providers is asked for them. That keeps
+/// the start of a function short and four crates out of its binary.
+///
+/// # Errors
+///
+/// When a variable that must be there is not: final, the template is wrong.
+pub fn boot() -> Result<Aws, lambda_runtime::Error> {
+    start_log();
+    let variable = |name: &str| {
+        env::var(name).map_err(|_| format!("the environment variable {name} is not set"))
+    };
+    let credentials = Credentials::new(
+        variable("AWS_ACCESS_KEY_ID")?,
+        variable("AWS_SECRET_ACCESS_KEY")?,
+        env::var("AWS_SESSION_TOKEN").ok(),
+        None,
+        "environment",
+    );
+    let credentials = SharedCredentialsProvider::new(credentials);
+    let region = Region::new(variable("AWS_REGION")?);
+    let endpoint = env::var("AWS_ENDPOINT_URL").ok();
+    let http = http_client(endpoint.as_deref())?;
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(Duration::from_secs(5))
+        .build();
+
+    macro_rules! client {
+        ($sdk:ident) => {{
+            let mut config = $sdk::Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .region(region.clone())
+                .credentials_provider(credentials.clone())
+                .http_client(http.clone())
+                .timeout_config(timeouts.clone())
+                .retry_config(RetryConfig::standard().with_max_attempts(3));
+            if let Some(endpoint) = &endpoint {
+                config = config.endpoint_url(endpoint);
+            }
+            $sdk::Client::from_conf(config.build())
+        }};
+    }
+    let list = |name| {
+        env::var(name)
+            .unwrap_or_default()
+            .split(',')
+            .filter(|id| !id.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    Ok(Aws {
+        dynamo: client!(aws_sdk_dynamodb),
+        sqs: client!(aws_sdk_sqs),
+        sfn: client!(aws_sdk_sfn),
+        table: variable(names::TABLE)?,
+        state_machine: env::var(names::STATE_MACHINE).ok(),
+        commands: env::var(names::COMMANDS.url_variable).ok(),
+        commands_dead: env::var(names::COMMANDS_DEAD.url_variable).ok(),
+        compute_requests: env::var(names::COMPUTE_REQUESTS.url_variable).ok(),
+        agent_queue_prefix: env::var(names::AGENT_QUEUE_PREFIX).ok(),
+        own_queue: env::var(names::OWN_QUEUE).ok(),
+        sessions_per_user: env::var(names::SESSIONS_PER_USER)
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(20),
+        trusted_senders: list(names::TRUSTED_SENDERS),
+        driver_senders: list(names::DRIVER_SENDERS),
+    })
+}
+
+/// A client for plain HTTP, which is what the one-machine host speaks, or for TLS, which is what AWS speaks.
+fn http_client(endpoint: Option<&str>) -> Result<SharedHttpClient, lambda_runtime::Error> {
+    if endpoint.is_some_and(|url| url.starts_with("http://")) {
+        return Ok(Builder::new().build_http());
+    }
+    #[cfg(feature = "https")]
+    {
+        use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+        Ok(Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https())
+    }
+    #[cfg(not(feature = "https"))]
+    Err("this binary speaks plain HTTP only, and AWS_ENDPOINT_URL names no http:// address; build it with the feature `https`".into())
+}
+
+/// Starts the log: JSON lines on standard output, as CloudWatch takes them; `RUST_LOG` sets the level.
+pub fn start_log() {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // A second start in the same process keeps the first.
+    let _ = tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_current_span(false)
+        .try_init();
+}

@@ -1,0 +1,227 @@
+//! Rows as DynamoDB items, and back.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use contract::{
+    FlowRef, Millis, names,
+    row::{OperationRow, OperationStatus, RunRow, RunStatus, SessionRow},
+};
+use lifecycle::{Failure, compute::Slot, session::Effect};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use shell::Fault;
+use std::collections::{BTreeMap, HashMap};
+
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+pub(crate) fn text(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+pub(crate) fn number(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+pub(crate) fn json(value: &impl Serialize) -> AttributeValue {
+    text(serde_json::to_string(value).expect("a row is always JSON"))
+}
+
+pub(crate) fn key(pk: String, sk: impl Into<String>) -> Item {
+    HashMap::from([("pk".to_owned(), text(pk)), ("sk".to_owned(), text(sk))])
+}
+
+pub(crate) fn session_key(flow: &str) -> Item {
+    key(format!("FLOW#{flow}"), "SESSION")
+}
+
+pub(crate) fn log_key(flow: &str, revision: u64) -> Item {
+    key(format!("FLOW#{flow}"), format!("LOG#{revision:012}"))
+}
+
+pub(crate) fn operation_key(id: &str) -> Item {
+    key(format!("OP#{id}"), "OP")
+}
+
+pub(crate) fn run_key(id: &str) -> Item {
+    key(format!("RUN#{id}"), "RUN")
+}
+
+pub(crate) fn output_key(of: &str, seq: u64) -> Item {
+    key(format!("OUT#{of}"), format!("{seq:012}"))
+}
+
+pub(crate) fn compute_key(id: &str) -> Item {
+    key(format!("COMPUTE#{id}"), "COMPUTE")
+}
+
+pub(crate) fn slot_key(slot: &Slot) -> Item {
+    let identity = slot.identity.as_deref().unwrap_or_default();
+    key(
+        format!(
+            "SLOT#{}#{}#{}#{identity}",
+            slot.workspace, slot.owner, slot.size
+        ),
+        "SLOT",
+    )
+}
+
+pub(crate) fn quota_key(owner: &FlowRef) -> Item {
+    key(
+        format!("QUOTA#{}#{}", owner.workspace, owner.owner),
+        "QUOTA",
+    )
+}
+
+/// The partition of the owner index.
+pub(crate) fn owner_of(workspace: &str, owner: &str) -> String {
+    format!("{workspace}#{owner}")
+}
+
+/// The shard of the due index that a row is in: spread evenly by the row's own key.
+pub(crate) fn shard_of(key: &str) -> String {
+    let sum = key.bytes().fold(0u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
+    (sum % names::DUE_SHARDS).to_string()
+}
+
+/// The two attributes of a row that is not final.
+pub(crate) fn due(item: &mut Item, key: &str, due: Option<Millis>) {
+    if let Some(at) = due {
+        item.insert("due_shard".to_owned(), text(shard_of(key)));
+        item.insert("due_at".to_owned(), number(at));
+    }
+}
+
+pub(crate) fn session_item(row: &SessionRow, due_at: Option<Millis>) -> Item {
+    let session = &row.session;
+    let mut item = session_key(&session.flow);
+    item.insert("body".to_owned(), json(row));
+    item.insert("revision".to_owned(), number(session.revision));
+    item.insert(
+        "owner".to_owned(),
+        text(owner_of(&session.workspace, &session.owner)),
+    );
+    item.insert("phase".to_owned(), json(&session.phase));
+    let outbox = row
+        .outbox
+        .iter()
+        .map(|(key, effect)| (key.clone(), json(effect)))
+        .collect();
+    item.insert("outbox".to_owned(), AttributeValue::M(outbox));
+    due(&mut item, &session.flow, due_at);
+    item
+}
+
+pub(crate) fn session_of(item: &Item) -> Result<SessionRow, Fault> {
+    let mut row: SessionRow = body(item)?;
+    if let Some(AttributeValue::M(outbox)) = item.get("outbox") {
+        let entry =
+            |(key, value): (&String, &AttributeValue)| Ok((key.clone(), parsed::<Effect>(value)?));
+        row.outbox = outbox
+            .iter()
+            .map(entry)
+            .collect::<Result<BTreeMap<_, _>, Fault>>()?;
+    }
+    Ok(row)
+}
+
+/// How an operation ended, apart from how it was accepted: the two are written at different times.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct OperationEnd {
+    status: OperationStatus,
+    ended: Option<Millis>,
+    failure: Option<Failure>,
+    warning: Option<String>,
+    joined: Option<String>,
+}
+
+impl OperationEnd {
+    pub(crate) fn of(row: &OperationRow) -> Self {
+        Self {
+            status: row.status,
+            ended: row.ended,
+            failure: row.failure.clone(),
+            warning: row.warning.clone(),
+            joined: row.joined.clone(),
+        }
+    }
+}
+
+pub(crate) fn operation_of(item: &Item) -> Result<OperationRow, Fault> {
+    let row: OperationRow = body(item)?;
+    let Some(end) = item.get("end") else {
+        return Ok(row);
+    };
+    let OperationEnd {
+        status,
+        ended,
+        failure,
+        warning,
+        joined,
+    } = parsed(end)?;
+    Ok(OperationRow {
+        status,
+        ended,
+        failure,
+        warning,
+        joined,
+        ..row
+    })
+}
+
+/// How a run ended.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RunEnd {
+    status: RunStatus,
+    ended: Option<Millis>,
+    failure: Option<Failure>,
+    result: Option<contract::agent::RunResult>,
+}
+
+impl RunEnd {
+    pub(crate) fn of(row: &RunRow) -> Self {
+        Self {
+            status: row.status,
+            ended: row.ended,
+            failure: row.failure.clone(),
+            result: row.result.clone(),
+        }
+    }
+}
+
+pub(crate) fn run_of(item: &Item) -> Result<RunRow, Fault> {
+    let mut row: RunRow = body(item)?;
+    row.started = item
+        .get("started")
+        .and_then(|at| at.as_n().ok()?.parse().ok());
+    if let Some(end) = item.get("end") {
+        let RunEnd {
+            status,
+            ended,
+            failure,
+            result,
+        } = parsed(end)?;
+        return Ok(RunRow {
+            status,
+            ended,
+            failure,
+            result,
+            ..row
+        });
+    }
+    if row.started.is_some() && !row.status.is_final() {
+        row.status = RunStatus::Running;
+    }
+    Ok(row)
+}
+
+pub(crate) fn body<T: DeserializeOwned>(item: &Item) -> Result<T, Fault> {
+    let missing = || Fault::outside("reading a row")("the row has no body".into());
+    parsed(item.get("body").ok_or_else(missing)?)
+}
+
+fn parsed<T: DeserializeOwned>(value: &AttributeValue) -> Result<T, Fault> {
+    let text = value
+        .as_s()
+        .map_err(|_| Fault::outside("reading a row")("an attribute is no text".into()))?;
+    serde_json::from_str(text).map_err(|cause| Fault::outside("reading a row")(cause.into()))
+}

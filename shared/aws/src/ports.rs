@@ -1,0 +1,666 @@
+//! The shell's ports.
+
+use crate::{
+    Aws,
+    items::{self, Item, json, number, text},
+};
+use aws_sdk_dynamodb::{
+    error::SdkError,
+    operation::transact_write_items::TransactWriteItemsError,
+    types::{AttributeValue, Put, TransactWriteItem, Update, WriteRequest},
+};
+use contract::{
+    FlowRef, Millis,
+    agent::{AgentCommand, OutputLine},
+    command::Command,
+    driver::ComputeRequest,
+    names,
+    row::{OperationRow, RunRow, SessionRow},
+    step::ExecutionInput,
+};
+use lifecycle::{
+    Failure,
+    compute::{Compute, Slot},
+    session::Effect,
+};
+use serde::Serialize;
+use shell::{Due, Fault, Ports, Save, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long output and history of what is over is kept, in seconds.
+const KEPT: u64 = 14 * 86_400;
+
+impl Ports for Aws {
+    fn now(&self) -> Millis {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn new_id(&self) -> String {
+        let mut bytes = [0u8; 16];
+        // Without randomness there is no identity, no TLS, no process that could have come so far.
+        getrandom::fill(&mut bytes).expect("the system has randomness");
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn sessions_per_user(&self) -> usize {
+        self.sessions_per_user
+    }
+
+    async fn load_session(&self, flow: &str) -> Result<Option<SessionRow>, Fault> {
+        self.get(items::session_key(flow))
+            .await?
+            .map(|item| items::session_of(&item))
+            .transpose()
+    }
+
+    async fn load_operation(&self, id: &str) -> Result<Option<OperationRow>, Fault> {
+        self.get(items::operation_key(id))
+            .await?
+            .map(|item| items::operation_of(&item))
+            .transpose()
+    }
+
+    async fn load_run(&self, id: &str) -> Result<Option<RunRow>, Fault> {
+        self.get(items::run_key(id))
+            .await?
+            .map(|item| items::run_of(&item))
+            .transpose()
+    }
+
+    async fn load_compute(&self, id: &str) -> Result<Option<Compute>, Fault> {
+        self.get(items::compute_key(id))
+            .await?
+            .map(|item| items::body(&item))
+            .transpose()
+    }
+
+    async fn load_slot(&self, slot: &Slot) -> Result<Option<Compute>, Fault> {
+        match self.get(items::slot_key(slot)).await? {
+            Some(item) => self.load_compute(&items::body::<String>(&item)?).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn save(&self, save: Save) -> Result<(), Fault> {
+        let quota = save
+            .writes
+            .iter()
+            .position(|write| matches!(write, Write::EnterQuota { .. }));
+        let writes = save
+            .writes
+            .into_iter()
+            .map(|write| self.transact(write))
+            .collect();
+        let sent = self
+            .dynamo
+            .transact_write_items()
+            .set_transact_items(Some(writes))
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(error) => Err(refused(error, quota)),
+        }
+    }
+
+    async fn clear(
+        &self,
+        flow: &str,
+        sent: &[String],
+        revision: u64,
+        due: Option<Millis>,
+    ) -> Result<(), Fault> {
+        let mut remove: Vec<String> = (0..sent.len()).map(|i| format!("outbox.#k{i}")).collect();
+        if due.is_none() {
+            remove.extend(["due_shard".to_owned(), "due_at".to_owned()]);
+        }
+        let mut expression = if remove.is_empty() {
+            String::new()
+        } else {
+            format!("REMOVE {}", remove.join(", "))
+        };
+        let mut update = self
+            .dynamo
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(items::session_key(flow)));
+        for (i, key) in sent.iter().enumerate() {
+            update = update.expression_attribute_names(format!("#k{i}"), key);
+        }
+        let only_sent = update.clone();
+        if let Some(at) = due {
+            expression = format!("SET due_shard = :s, due_at = :d {expression}");
+            update = update
+                .expression_attribute_values(":s", text(items::shard_of(flow)))
+                .expression_attribute_values(":d", number(at));
+        }
+        let cleared = update
+            .update_expression(expression)
+            .condition_expression("revision = :r")
+            .expression_attribute_values(":r", number(revision))
+            .send()
+            .await;
+        match cleared {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                // Somebody has gone on from here, and has set a due time of their own.
+                if sent.is_empty() {
+                    return Ok(());
+                }
+                let remove: Vec<String> =
+                    (0..sent.len()).map(|i| format!("outbox.#k{i}")).collect();
+                let cleared = only_sent
+                    .update_expression(format!("REMOVE {}", remove.join(", ")))
+                    .send()
+                    .await;
+                cleared
+                    .map(|_| ())
+                    .map_err(|e| Fault::outside("clearing the outbox")(e.into()))
+            }
+            Err(error) => Err(Fault::outside("clearing the outbox")(error.into())),
+        }
+    }
+
+    async fn send(&self, row: &SessionRow, message: &Effect) -> Result<(), Fault> {
+        let flow = row.session.flow.clone();
+        match message.clone() {
+            Effect::StartExecution { operation, kind } => {
+                self.start_execution(&ExecutionInput {
+                    flow,
+                    operation,
+                    kind,
+                })
+                .await
+            }
+            Effect::AnswerStep { token, failure } => self.answer_step(&token, failure).await,
+            Effect::CreateCompute { compute, slot } => {
+                self.ask_driver(&ComputeRequest::CreateCompute { compute, slot })
+                    .await
+            }
+            Effect::ReleaseCompute { compute } => {
+                self.ask_driver(&ComputeRequest::ReleaseCompute { compute })
+                    .await
+            }
+            Effect::LaunchSession {
+                generation,
+                compute,
+                settings,
+                until,
+            } => {
+                let FlowRef {
+                    owner, workspace, ..
+                } = row.flow.clone();
+                let request = ComputeRequest::LaunchSession {
+                    flow,
+                    owner,
+                    workspace,
+                    generation,
+                    compute,
+                    settings,
+                    until,
+                };
+                self.ask_driver(&request).await
+            }
+            Effect::RemoveSession {
+                generation,
+                compute,
+            } => {
+                self.ask_driver(&ComputeRequest::RemoveSession {
+                    flow,
+                    generation,
+                    compute,
+                })
+                .await
+            }
+            Effect::AgentInstall {
+                generation,
+                operation,
+                attempt,
+                settings,
+            } => {
+                self.tell_agent(
+                    &flow,
+                    generation,
+                    &AgentCommand::Install {
+                        operation,
+                        attempt,
+                        settings,
+                    },
+                )
+                .await
+            }
+            Effect::AgentCancelInstall {
+                generation,
+                operation,
+            } => {
+                self.tell_agent(
+                    &flow,
+                    generation,
+                    &AgentCommand::CancelInstall { operation },
+                )
+                .await
+            }
+            Effect::AgentLease { generation, nonce } => {
+                self.tell_agent(&flow, generation, &AgentCommand::Lease { nonce })
+                    .await
+            }
+            Effect::AgentRun { generation, run } => match self.load_run(&run).await? {
+                Some(wanted) if !wanted.status.is_final() => {
+                    let settings = row.session.settings.clone();
+                    self.tell_agent(
+                        &flow,
+                        generation,
+                        &AgentCommand::Run {
+                            run,
+                            settings,
+                            wish: wanted.wish,
+                        },
+                    )
+                    .await
+                }
+                _ => Ok(()),
+            },
+            // Rows are written, not sent.
+            Effect::OperationEnded { .. }
+            | Effect::OperationJoined { .. }
+            | Effect::RunEnded { .. }
+            | Effect::LeaveCompute { .. } => Ok(()),
+        }
+    }
+
+    async fn send_command(&self, command: &Command) -> Result<(), Fault> {
+        let queue = needed(&self.commands, names::COMMANDS.url_variable)?;
+        let sent = self
+            .sqs
+            .send_message()
+            .queue_url(queue)
+            .message_body(body_of(command))
+            .message_group_id(command.flow.key())
+            .message_deduplication_id(&command.id)
+            .send()
+            .await;
+        sent.map(|_| ())
+            .map_err(|e| Fault::outside("sending a command")(e.into()))
+    }
+
+    async fn ask_driver(&self, request: &ComputeRequest) -> Result<(), Fault> {
+        let queue = needed(&self.compute_requests, names::COMPUTE_REQUESTS.url_variable)?;
+        let sent = self
+            .sqs
+            .send_message()
+            .queue_url(queue)
+            .message_body(body_of(request))
+            .send()
+            .await;
+        sent.map(|_| ())
+            .map_err(|e| Fault::outside("asking the compute driver")(e.into()))
+    }
+
+    async fn due(&self, shard: u32, now: Millis) -> Result<Vec<Due>, Fault> {
+        let page = self
+            .dynamo
+            .query()
+            .table_name(&self.table)
+            .index_name(names::DUE_INDEX)
+            .key_condition_expression("due_shard = :s AND due_at <= :n")
+            .expression_attribute_values(":s", text(shard.to_string()))
+            .expression_attribute_values(":n", number(now))
+            .limit(100)
+            .send()
+            .await
+            .map_err(|e| Fault::outside("reading what is due")(e.into()))?;
+        let keys = page.items.unwrap_or_default();
+        let name = |item: &Item| {
+            let (kind, id) = item.get("pk")?.as_s().ok()?.split_once('#')?;
+            match kind {
+                "FLOW" => Some(Due::Session(id.to_owned())),
+                "COMPUTE" => Some(Due::Compute(id.to_owned())),
+                _ => None,
+            }
+        };
+        Ok(keys.iter().filter_map(name).collect())
+    }
+
+    async fn run_started(&self, run: &str, at: Millis) -> Result<(), Fault> {
+        let marked = self
+            .dynamo
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(items::run_key(run)))
+            .update_expression("SET started = if_not_exists(started, :t)")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":t", number(at))
+            .send()
+            .await;
+        match marked {
+            Err(e)
+                if !e
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Err(Fault::outside("marking a run as started")(e.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn keep_output(&self, of: &str, lines: &[OutputLine]) -> Result<(), Fault> {
+        let until = self.now() / 1000 + KEPT;
+        for page in lines.chunks(25) {
+            let write = |line: &OutputLine| {
+                let mut item = items::output_key(of, line.seq);
+                item.insert("body".to_owned(), json(line));
+                item.insert("expires_at".to_owned(), number(until));
+                let put = aws_sdk_dynamodb::types::PutRequest::builder()
+                    .set_item(Some(item))
+                    .build();
+                put.map(|put| WriteRequest::builder().put_request(put).build())
+            };
+            // The same line twice in one call is an error of the whole call.
+            let mut distinct: Vec<&OutputLine> = page.iter().collect();
+            distinct.sort_by_key(|line| line.seq);
+            distinct.dedup_by_key(|line| line.seq);
+            let mut left = distinct
+                .into_iter()
+                .map(write)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|e| Fault::outside("keeping output")(e.into()))?;
+            for _ in 0..5 {
+                let sent = self
+                    .dynamo
+                    .batch_write_item()
+                    .request_items(&self.table, left)
+                    .send()
+                    .await;
+                let sent = sent.map_err(|e| Fault::outside("keeping output")(e.into()))?;
+                left = sent
+                    .unprocessed_items
+                    .unwrap_or_default()
+                    .remove(&self.table)
+                    .unwrap_or_default();
+                if left.is_empty() {
+                    break;
+                }
+            }
+            if !left.is_empty() {
+                return Err(Fault::outside("keeping output")(
+                    "the table takes no more for now".into(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Aws {
+    pub(crate) async fn get(&self, key: Item) -> Result<Option<Item>, Fault> {
+        let got = self
+            .dynamo
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key))
+            .consistent_read(true)
+            .send()
+            .await;
+        got.map(|got| got.item)
+            .map_err(|e| Fault::outside("reading a row")(e.into()))
+    }
+
+    fn transact(&self, write: Write) -> TransactWriteItem {
+        match write {
+            Write::Session { row, read, due } => {
+                let mut put = self.put(items::session_item(&row, due));
+                if read == 0 {
+                    put = put.condition_expression("attribute_not_exists(pk)");
+                } else {
+                    put = put.condition_expression("revision = :r").expression_attribute_values(":r", number(read));
+                }
+                made(put)
+            }
+            Write::Log { flow, entry } => {
+                let mut item = items::log_key(&flow, entry.revision);
+                item.insert("body".to_owned(), json(&entry));
+                made(self.put(item))
+            }
+            Write::NewOperation(row) => {
+                let mut item = items::operation_key(&row.id);
+                item.insert("body".to_owned(), json(&row));
+                made(self.put(item).condition_expression("attribute_not_exists(pk)"))
+            }
+            Write::NewRun(row) => {
+                let mut item = items::run_key(&row.id);
+                item.insert("body".to_owned(), json(&row));
+                made(self.put(item).condition_expression("attribute_not_exists(pk)"))
+            }
+            Write::EndOperation(row) => {
+                let end = json(&items::OperationEnd::of(&row));
+                changed(self.update(items::operation_key(&row.id)).update_expression("SET #e = :e").expression_attribute_names("#e", "end").expression_attribute_values(":e", end))
+            }
+            Write::EndRun(row) => {
+                let end = json(&items::RunEnd::of(&row));
+                changed(self.update(items::run_key(&row.id)).update_expression("SET #e = :e").expression_attribute_names("#e", "end").expression_attribute_values(":e", end))
+            }
+            Write::Compute { compute, read } => {
+                let mut item = items::compute_key(&compute.id);
+                item.insert("body".to_owned(), json(&compute));
+                item.insert("revision".to_owned(), number(compute.revision));
+                items::due(&mut item, &compute.id, compute.due);
+                let put = self.put(item);
+                made(match read {
+                    None => put.condition_expression("attribute_not_exists(pk)"),
+                    Some(read) => put.condition_expression("revision = :r").expression_attribute_values(":r", number(read)),
+                })
+            }
+            Write::Slot { slot, compute, was } => {
+                let mut item = items::slot_key(&slot);
+                item.insert("body".to_owned(), json(&compute));
+                let put = self.put(item);
+                made(match was {
+                    None => put.condition_expression("attribute_not_exists(pk)"),
+                    Some(was) => put
+                        .condition_expression("#b = :w")
+                        .expression_attribute_names("#b", "body")
+                        .expression_attribute_values(":w", json(&was)),
+                })
+            }
+            Write::EnterQuota { flow, owner, most } => changed(
+                self.update(items::quota_key(&owner))
+                    .update_expression("ADD sessions :f")
+                    .condition_expression("attribute_not_exists(sessions) OR size(sessions) < :m OR contains(sessions, :k)")
+                    .expression_attribute_values(":f", AttributeValue::Ss(vec![flow.clone()]))
+                    .expression_attribute_values(":k", text(flow))
+                    .expression_attribute_values(":m", number(most)),
+            ),
+            Write::LeaveQuota { flow, owner } => changed(
+                self.update(items::quota_key(&owner))
+                    .update_expression("DELETE sessions :f")
+                    .expression_attribute_values(":f", AttributeValue::Ss(vec![flow])),
+            ),
+        }
+    }
+
+    fn put(&self, item: Item) -> aws_sdk_dynamodb::types::builders::PutBuilder {
+        Put::builder().table_name(&self.table).set_item(Some(item))
+    }
+
+    fn update(&self, key: Item) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
+        Update::builder().table_name(&self.table).set_key(Some(key))
+    }
+
+    async fn start_execution(&self, input: &ExecutionInput) -> Result<(), Fault> {
+        let machine = needed(&self.state_machine, names::STATE_MACHINE)?;
+        let started = self
+            .sfn
+            .start_execution()
+            .state_machine_arn(machine)
+            .name(&input.operation)
+            .input(body_of(input))
+            .send()
+            .await;
+        match started {
+            // Started before: that is what was wanted.
+            Err(e)
+                if e.as_service_error()
+                    .is_some_and(|e| e.is_execution_already_exists()) =>
+            {
+                Ok(())
+            }
+            Err(e) => Err(Fault::outside("starting an execution")(e.into())),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn answer_step(&self, token: &str, failure: Option<Failure>) -> Result<(), Fault> {
+        match failure {
+            None => match self
+                .sfn
+                .send_task_success()
+                .task_token(token)
+                .output("{}")
+                .send()
+                .await
+            {
+                Err(e)
+                    if !e.as_service_error().is_some_and(|e| {
+                        e.is_task_does_not_exist() || e.is_task_timed_out() || e.is_invalid_token()
+                    }) =>
+                {
+                    Err(Fault::outside("answering a step")(e.into()))
+                }
+                _ => Ok(()),
+            },
+            Some(Failure { error, message }) => {
+                let answer = self
+                    .sfn
+                    .send_task_failure()
+                    .task_token(token)
+                    .error(error)
+                    .cause(message)
+                    .send()
+                    .await;
+                match answer {
+                    Err(e)
+                        if !e.as_service_error().is_some_and(|e| {
+                            e.is_task_does_not_exist()
+                                || e.is_task_timed_out()
+                                || e.is_invalid_token()
+                        }) =>
+                    {
+                        Err(Fault::outside("answering a step")(e.into()))
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn tell_agent(
+        &self,
+        flow: &str,
+        generation: u32,
+        command: &AgentCommand,
+    ) -> Result<(), Fault> {
+        let prefix = needed(&self.agent_queue_prefix, names::AGENT_QUEUE_PREFIX)?;
+        let queue = format!("{prefix}{}", names::agent_queue(flow, generation));
+        match self
+            .sqs
+            .send_message()
+            .queue_url(queue)
+            .message_body(body_of(command))
+            .send()
+            .await
+        {
+            // The session went, and its queue with it.
+            Err(e)
+                if e.as_service_error()
+                    .is_some_and(|e| e.is_queue_does_not_exist()) =>
+            {
+                Ok(())
+            }
+            Err(e) => Err(Fault::outside("telling the agent")(e.into())),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Puts what is no command where nobody trips over it.
+    pub(crate) async fn bury(&self, body: &str, group: &str, id: &str) -> Result<(), Fault> {
+        let queue = needed(&self.commands_dead, names::COMMANDS_DEAD.url_variable)?;
+        let sent = self
+            .sqs
+            .send_message()
+            .queue_url(queue)
+            .message_body(body)
+            .message_group_id(group)
+            .message_deduplication_id(id)
+            .send()
+            .await;
+        sent.map(|_| ())
+            .map_err(|e| Fault::outside("putting a message into the dead-letter queue")(e.into()))
+    }
+}
+
+fn made(put: aws_sdk_dynamodb::types::builders::PutBuilder) -> TransactWriteItem {
+    TransactWriteItem::builder()
+        .put(put.build().expect("a put has a table and an item"))
+        .build()
+}
+
+fn changed(update: aws_sdk_dynamodb::types::builders::UpdateBuilder) -> TransactWriteItem {
+    TransactWriteItem::builder()
+        .update(
+            update
+                .build()
+                .expect("an update has a table, a key and an expression"),
+        )
+        .build()
+}
+
+fn body_of(message: &impl Serialize) -> String {
+    serde_json::to_string(message).expect("a message is always JSON")
+}
+
+pub(crate) fn needed<'a>(
+    value: &'a Option<String>,
+    variable: &'static str,
+) -> Result<&'a str, Fault> {
+    value.as_deref().ok_or_else(|| {
+        Fault::outside("reading the environment")(format!("{variable} is not set").into())
+    })
+}
+
+/// What a transaction that was not done means.
+fn refused(error: SdkError<TransactWriteItemsError>, quota: Option<usize>) -> Fault {
+    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) =
+        error.as_service_error()
+    else {
+        return Fault::outside("saving")(error.into());
+    };
+    let failed = |place: usize, code: &str| {
+        canceled
+            .cancellation_reasons()
+            .get(place)
+            .and_then(|r| r.code())
+            == Some(code)
+    };
+    let any =
+        |code: &str| (0..canceled.cancellation_reasons().len()).any(|place| failed(place, code));
+    match quota {
+        // Only if nothing else stands against it: else the read was old, and the quota may be as well.
+        Some(place)
+            if failed(place, "ConditionalCheckFailed")
+                && (0..canceled.cancellation_reasons().len())
+                    .all(|p| p == place || !failed(p, "ConditionalCheckFailed")) =>
+        {
+            Fault::QuotaUsedUp
+        }
+        _ if any("ConditionalCheckFailed") || any("TransactionConflict") => Fault::Conflict,
+        _ => Fault::outside("saving")(error.into()),
+    }
+}

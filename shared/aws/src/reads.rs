@@ -1,0 +1,148 @@
+//! What the HTTP front reads.
+
+use crate::{
+    Aws,
+    items::{self, Item, text},
+};
+use aws_sdk_dynamodb::types::KeysAndAttributes;
+use contract::{
+    agent::OutputLine,
+    command::Command,
+    names,
+    row::{LogRow, SessionRow},
+};
+use shell::{Fault, Ports};
+
+impl Aws {
+    /// Reads the sessions of one user, as they are now.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Outside`], worth a retry.
+    pub async fn sessions_of(
+        &self,
+        workspace: &str,
+        owner: &str,
+    ) -> Result<Vec<SessionRow>, Fault> {
+        let mut sessions = Vec::new();
+        let mut from = None;
+        loop {
+            let page = self
+                .dynamo
+                .query()
+                .table_name(&self.table)
+                .index_name(names::OWNER_INDEX)
+                .key_condition_expression("#o = :o")
+                .expression_attribute_names("#o", "owner")
+                .expression_attribute_values(":o", text(items::owner_of(workspace, owner)))
+                .limit(100)
+                .set_exclusive_start_key(from)
+                .send()
+                .await
+                .map_err(|e| Fault::outside("listing sessions")(e.into()))?;
+            let keys: Vec<Item> = page
+                .items
+                .unwrap_or_default()
+                .into_iter()
+                .map(|item| {
+                    item.into_iter()
+                        .filter(|(name, _)| name == "pk" || name == "sk")
+                        .collect()
+                })
+                .collect();
+            if !keys.is_empty() {
+                let wanted = KeysAndAttributes::builder()
+                    .set_keys(Some(keys))
+                    .consistent_read(true)
+                    .build()
+                    .map_err(|e| Fault::outside("listing sessions")(e.into()))?;
+                let got = self
+                    .dynamo
+                    .batch_get_item()
+                    .request_items(&self.table, wanted)
+                    .send()
+                    .await
+                    .map_err(|e| Fault::outside("listing sessions")(e.into()))?;
+                for item in got
+                    .responses
+                    .unwrap_or_default()
+                    .remove(&self.table)
+                    .unwrap_or_default()
+                {
+                    sessions.push(items::session_of(&item)?);
+                }
+            }
+            from = page.last_evaluated_key;
+            if from.is_none() {
+                return Ok(sessions);
+            }
+        }
+    }
+
+    /// Reads a flow's history after a revision, oldest first, at most a few hundred entries.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Outside`], worth a retry.
+    pub async fn history(&self, flow: &str, after: u64) -> Result<Vec<LogRow>, Fault> {
+        self.after(
+            format!("FLOW#{flow}"),
+            format!("LOG#{after:012}"),
+            "LOG#~".to_owned(),
+            "reading the history",
+        )
+        .await?
+        .iter()
+        .map(items::body)
+        .collect()
+    }
+
+    /// Reads the lines of output after a sequence number (all, without one), at most a few hundred.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Outside`], worth a retry.
+    pub async fn output(&self, of: &str, after: Option<u64>) -> Result<Vec<OutputLine>, Fault> {
+        let from = after.map_or_else(|| " ".to_owned(), |seq| format!("{seq:012}"));
+        self.after(format!("OUT#{of}"), from, "~".to_owned(), "reading output")
+            .await?
+            .iter()
+            .map(items::body)
+            .collect()
+    }
+
+    async fn after(
+        &self,
+        pk: String,
+        from: String,
+        to: String,
+        what: &'static str,
+    ) -> Result<Vec<Item>, Fault> {
+        let page = self
+            .dynamo
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("pk = :p AND sk BETWEEN :f AND :t")
+            .expression_attribute_values(":p", text(pk))
+            .expression_attribute_values(":f", text(from.clone()))
+            .expression_attribute_values(":t", text(to))
+            .consistent_read(true)
+            .limit(500)
+            .send()
+            .await
+            .map_err(|e| Fault::outside(what)(e.into()))?;
+        let mut items = page.items.unwrap_or_default();
+        // `BETWEEN` takes its ends in.
+        items.retain(|item| item.get("sk").and_then(|sk| sk.as_s().ok()) != Some(&from));
+        Ok(items)
+    }
+
+    /// Sends a command on behalf of the one who asked for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Outside`], worth a retry: the same id is the same wish.
+    pub async fn command(&self, command: &Command) -> Result<(), Fault> {
+        self.send_command(command).await
+    }
+}

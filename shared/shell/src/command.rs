@@ -1,0 +1,257 @@
+//! A command, from its words to its decision.
+
+use crate::{
+    Fault,
+    ports::{Ports, Save, Write},
+    turn::{Happened, happen, refused_operation, refused_run},
+};
+use contract::{
+    Principal, Role,
+    command::{Command, Wanted, Wish, is_good_id},
+};
+use lifecycle::{
+    Failure,
+    access::{Action, may},
+    deadlines,
+    session::{Event, Kind, Operation, Settings},
+};
+
+/// Who put a message into a queue, as the queue has proved them to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub id: String,
+    /// Whether it is one of this system's own roles, which may speak for somebody else.
+    pub is_ours: bool,
+}
+
+/// The settings that a command asks for, with the default for each that it leaves out.
+///
+/// # Source
+///
+/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (seed); "It runs on the virtual machine (VM) size of
+/// serverless compute" (seed, *Start a compute session on a flow page*): `local` is the size of one machine.
+pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
+    Settings {
+        folder: wanted.folder.clone().unwrap_or_else(|| lineage.to_owned()),
+        size: wanted.size.clone().unwrap_or_else(|| "local".to_owned()),
+        identity: wanted.identity.clone(),
+        image: wanted.image.clone(),
+        idle: wanted
+            .idle_seconds
+            .map_or(deadlines::IDLE_DEFAULT, |seconds| {
+                seconds.saturating_mul(1000)
+            }),
+    }
+}
+
+/// Takes a command in: admits it, or refuses it in the row of its operation or run, where its sender looks.
+///
+/// # Errors
+///
+/// [`Fault::Meaningless`] if `body` is no command: final, and for the dead-letter queue. Else as [`happen`].
+pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(), Fault> {
+    let command = read(body)?;
+    let flow = command.flow.key();
+    let principal = principal_of(&command, sender)?;
+    let lineage = command.flow.lineage.as_str();
+    let (settings, run) = match &command.wish {
+        Wish::Start { settings } => (defaults(settings, lineage), None),
+        Wish::Run { settings, run } => (defaults(settings, lineage), Some(run)),
+        Wish::Install { settings } | Wish::Reset { settings } => (
+            defaults(&settings.clone().unwrap_or_default(), lineage),
+            None,
+        ),
+        Wish::Stop | Wish::StopIfIdle { .. } | Wish::Check => {
+            (defaults(&Wanted::default(), lineage), None)
+        }
+    };
+    let event = event_of(&command, &settings);
+    let mut happened = Happened {
+        run,
+        ..Happened::new(&flow, event, principal.name())
+    };
+    // The sweep only looks after sessions that there are.
+    if action_of(&command.wish) != Action::Sweep {
+        happened.first = Some((&command.flow, &settings));
+    }
+    // A command that has its row was decided on. What it left unsent is sent all the same.
+    if already_decided(ports, &command).await? {
+        happened.event = Event::Tick;
+        happened.first = None;
+        let _ = happen(ports, &happened).await?;
+        return Ok(());
+    }
+    if !may(
+        &principal,
+        action_of(&command.wish),
+        &command.flow.workspace,
+        &command.flow.owner,
+    ) {
+        let failure = Failure::new(
+            "Access.Denied",
+            format!(
+                "{} may not do this with the session of {} in the workspace {}. It needs the flow's owner with the role data-scientist there; a new role can take some minutes to count.",
+                principal.name(),
+                command.flow.owner,
+                command.flow.workspace
+            ),
+        );
+        return refuse(ports, &command, &happened, failure).await;
+    }
+    match happen(ports, &happened).await? {
+        Ok(_) => Ok(()),
+        Err(refusal) => refuse(ports, &command, &happened, refusal.into()).await,
+    }
+}
+
+fn read(body: &str) -> Result<Command, Fault> {
+    let meaningless =
+        |message: String| Fault::Meaningless(Failure::new("Command.Malformed", message));
+    let command: Command =
+        serde_json::from_str(body).map_err(|e| meaningless(format!("This is no command: {e}.")))?;
+    if !is_good_id(&command.id) {
+        return Err(meaningless(
+            "A command's id is 1 to 80 characters of A-Z a-z 0-9 - _.".to_owned(),
+        ));
+    }
+    let flow = &command.flow;
+    let bounded = |text: &str, most: usize| {
+        !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control)
+    };
+    // Between `#` signs these are parts of keys.
+    let plain = |text: &str| bounded(text, 100) && !text.contains('#');
+    if !(plain(&flow.workspace) && plain(&flow.owner) && bounded(&flow.lineage, 1000)) {
+        return Err(meaningless("A flow is a workspace and an owner of up to 100 characters without #, and a lineage of up to 1000.".to_owned()));
+    }
+    let wanted = match &command.wish {
+        Wish::Start { settings } | Wish::Run { settings, .. } => Some(settings),
+        Wish::Install { settings } | Wish::Reset { settings } => settings.as_ref(),
+        Wish::Stop | Wish::StopIfIdle { .. } | Wish::Check => None,
+    };
+    if let Some(wanted) = wanted {
+        if wanted
+            .idle_seconds
+            .is_some_and(|idle| !(60..=86_400).contains(&idle))
+        {
+            return Err(meaningless(
+                "The idle time is from 60 to 86400 seconds.".to_owned(),
+            ));
+        }
+        let texts = [
+            &wanted.folder,
+            &wanted.size,
+            &wanted.identity,
+            &wanted.image,
+        ];
+        if texts
+            .into_iter()
+            .flatten()
+            .any(|text| !bounded(text, 1000) || text.contains('#'))
+        {
+            return Err(meaningless(
+                "A folder, size, identity or image is a line of up to 1000 characters without #."
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(command)
+}
+
+/// For whom the command is. What a stranger says about that counts for nothing.
+fn principal_of(command: &Command, sender: &Sender) -> Result<Principal, Fault> {
+    match (&command.principal, sender.is_ours) {
+        (Some(principal), true) => Ok(principal.clone()),
+        (None, true) => Err(Fault::Meaningless(Failure::new(
+            "Command.NoPrincipal",
+            "A command of this system says for whom it is.",
+        ))),
+        // The right to send to the queue of a workspace is the role there.
+        (_, false) => Ok(Principal::User {
+            name: sender.id.clone(),
+            workspace: command.flow.workspace.clone(),
+            roles: vec![Role::DataScientist],
+        }),
+    }
+}
+
+fn action_of(wish: &Wish) -> Action {
+    match wish {
+        Wish::Start { .. } | Wish::Install { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
+            Action::Use
+        }
+        Wish::Stop => Action::Stop,
+        Wish::StopIfIdle { .. } | Wish::Check => Action::Sweep,
+    }
+}
+
+fn event_of(command: &Command, settings: &Settings) -> Event {
+    let wanted = |kind, wants: Option<&Settings>| Event::Wanted {
+        operation: Operation::new(&command.id, kind, wants.cloned()),
+    };
+    match &command.wish {
+        Wish::Start { .. } => wanted(Kind::Start, Some(settings)),
+        Wish::Install { settings: said } => wanted(Kind::Install, said.as_ref().map(|_| settings)),
+        Wish::Reset { settings: said } => wanted(Kind::Reset, said.as_ref().map(|_| settings)),
+        Wish::Stop => wanted(Kind::Stop, None),
+        Wish::Run { .. } => Event::RunWanted {
+            run: command.id.clone(),
+            wants: settings.clone(),
+        },
+        Wish::StopIfIdle {
+            generation,
+            activity,
+        } => Event::IdleSeen {
+            operation: command.id.clone(),
+            generation: *generation,
+            activity: *activity,
+        },
+        Wish::Check => Event::Tick,
+    }
+}
+
+async fn already_decided(ports: &impl Ports, command: &Command) -> Result<bool, Fault> {
+    Ok(match command.wish {
+        Wish::Run { .. } => ports.load_run(&command.id).await?.is_some(),
+        // A tick changes only what is due, so it needs no row.
+        Wish::Check => false,
+        _ => ports.load_operation(&command.id).await?.is_some(),
+    })
+}
+
+async fn refuse(
+    ports: &impl Ports,
+    command: &Command,
+    happened: &Happened<'_>,
+    failure: Failure,
+) -> Result<(), Fault> {
+    let now = ports.now();
+    tracing::warn!(
+        flow = happened.flow,
+        command = command.id,
+        fault = failure.error,
+        cause = failure.message,
+        "refused"
+    );
+    let write = match &happened.event {
+        Event::RunWanted { run, .. } => Write::NewRun(refused_run(run, happened, failure, now)),
+        Event::Wanted { operation } => Write::NewOperation(refused_operation(
+            &command.id,
+            operation.kind,
+            happened,
+            failure,
+            now,
+        )),
+        // Nobody waits for what a sweep wanted.
+        _ => return Ok(()),
+    };
+    match ports
+        .save(Save {
+            writes: vec![write],
+        })
+        .await
+    {
+        // It has its row: it came twice.
+        Err(Fault::Conflict) => Ok(()),
+        done => done,
+    }
+}

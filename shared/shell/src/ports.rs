@@ -1,0 +1,147 @@
+//! What the shell needs of the outside.
+
+use crate::Fault;
+use contract::{
+    FlowRef, Millis,
+    row::{LogRow, OperationRow, RunRow, SessionRow},
+};
+use lifecycle::{
+    compute::{Compute, Slot},
+    session::{Effect, Session},
+};
+use std::future::Future;
+
+/// The table, the queues and the state machine. `shared/aws` has the adapter, and the tests have one in memory; both pass the same suite.
+///
+/// # Errors
+///
+/// Each call gives [`Fault::Outside`] when the outside fails, which is worth a retry; `save` gives [`Fault::Conflict`] and
+/// [`Fault::QuotaUsedUp`] besides.
+pub trait Ports: Send + Sync {
+    /// The control plane's clock, in milliseconds since the Unix epoch.
+    fn now(&self) -> Millis;
+    /// An id that nobody has used.
+    fn new_id(&self) -> String;
+    /// The most sessions that one user has at once.
+    fn sessions_per_user(&self) -> usize;
+
+    /// Reads a flow's session as it is now (not as it was a moment ago).
+    fn load_session(
+        &self,
+        flow: &str,
+    ) -> impl Future<Output = Result<Option<SessionRow>, Fault>> + Send;
+    fn load_operation(
+        &self,
+        id: &str,
+    ) -> impl Future<Output = Result<Option<OperationRow>, Fault>> + Send;
+    fn load_run(&self, id: &str) -> impl Future<Output = Result<Option<RunRow>, Fault>> + Send;
+    fn load_compute(&self, id: &str)
+    -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
+    /// Reads the compute resource that a slot has now.
+    fn load_slot(&self, slot: &Slot)
+    -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
+
+    /// Writes all of it or nothing.
+    fn save(&self, save: Save) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Takes messages out of the outbox of a session, and sets its due time if it still has this revision.
+    fn clear(
+        &self,
+        flow: &str,
+        sent: &[String],
+        revision: u64,
+        due: Option<Millis>,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Sends one message. One that is too late for its receiver (an answered token, a queue that is gone, an execution that exists)
+    /// counts as sent.
+    fn send(
+        &self,
+        row: &SessionRow,
+        message: &Effect,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Sends a command of this system's own.
+    fn send_command(
+        &self,
+        command: &contract::command::Command,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Asks the driver for something that belongs to no session.
+    fn ask_driver(
+        &self,
+        request: &contract::driver::ComputeRequest,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Reads the keys of what is due in a shard, oldest first, at most a page.
+    fn due(&self, shard: u32, now: Millis) -> impl Future<Output = Result<Vec<Due>, Fault>> + Send;
+    /// Marks a run as started, if it has not ended.
+    fn run_started(&self, run: &str, at: Millis) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Keeps lines of output; a line that comes twice is kept once.
+    fn keep_output(
+        &self,
+        of: &str,
+        lines: &[contract::agent::OutputLine],
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// A row whose due time has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A flow's session, by its key.
+    Session(String),
+    /// A compute resource, by its id.
+    Compute(String),
+}
+
+/// One transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Save {
+    pub writes: Vec<Write>,
+}
+
+/// One row of a transaction.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// A session, if its stored revision is still `read`. Its due time is part of it: see [`due_of`].
+    Session {
+        row: Box<SessionRow>,
+        read: u64,
+        due: Option<Millis>,
+    },
+    /// One entry of the history.
+    Log {
+        flow: String,
+        entry: LogRow,
+    },
+    /// An operation that is new; it may have ended already.
+    NewOperation(OperationRow),
+    /// The end of an operation that has a row.
+    EndOperation(OperationRow),
+    NewRun(RunRow),
+    EndRun(RunRow),
+    /// A compute resource, if its stored revision is still `read` (`None`: if there is no such row).
+    Compute {
+        compute: Compute,
+        read: Option<u64>,
+    },
+    /// The slot's compute resource is this one now; it was `was`.
+    Slot {
+        slot: Slot,
+        compute: String,
+        was: Option<String>,
+    },
+    /// One more session of this user, if they may have more.
+    EnterQuota {
+        flow: String,
+        owner: FlowRef,
+        most: usize,
+    },
+    LeaveQuota {
+        flow: String,
+        owner: FlowRef,
+    },
+}
+
+/// When somebody has to look at the session next, its unsent messages included.
+pub(crate) fn due_of(session: &Session, has_unsent: bool, now: Millis) -> Option<Millis> {
+    let unsent = has_unsent.then_some(now + lifecycle::deadlines::OUTBOX);
+    session.due().into_iter().chain(unsent).min()
+}

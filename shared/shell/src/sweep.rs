@@ -1,0 +1,119 @@
+//! The sweep: finds what is due, and has it looked after.
+
+use crate::{
+    Fault,
+    ports::{Due, Ports, Save, Write, due_of},
+};
+use contract::{
+    FlowRef, Millis, Principal,
+    command::{Command, Wish},
+    driver::ComputeRequest,
+};
+use lifecycle::{
+    compute::{Chase, Compute, chase},
+    session::Session,
+};
+
+/// How long a command of the sweep stands before the same one is sent again, if it has not been acted on.
+const AGAIN: Millis = 5_000;
+
+/// Sweeps one shard, and says how much was due.
+///
+/// It costs what is due, not what exists: the due time is an index. It changes no session by itself but sends commands, so that the order
+/// of a flow's commands holds. A session whose due time has moved on since it was stored gets the new one.
+///
+/// # Errors
+///
+/// As [`crate::happen`]; what was not swept is still due, and the next sweep finds it.
+pub async fn sweep(ports: &impl Ports, shard: u32) -> Result<usize, Fault> {
+    let mut swept = 0;
+    let mut last = None;
+    loop {
+        let now = ports.now();
+        let page = ports.due(shard, now).await?;
+        // An index may show for a moment what is no longer so.
+        if page.is_empty() || last.as_ref() == Some(&page) {
+            return Ok(swept);
+        }
+        for due in &page {
+            match due {
+                Due::Session(flow) => look_after_session(ports, flow, now).await?,
+                Due::Compute(id) => look_after_compute(ports, id, now).await?,
+            }
+            swept += 1;
+        }
+        last = Some(page);
+    }
+}
+
+async fn look_after_session(ports: &impl Ports, flow: &str, now: Millis) -> Result<(), Fault> {
+    let Some(row) = ports.load_session(flow).await? else {
+        return Ok(());
+    };
+    let session = &row.session;
+    let wish = if session.idle_due().is_some_and(|due| now >= due) {
+        Wish::StopIfIdle {
+            generation: session.generation,
+            activity: session.last_activity,
+        }
+    } else if !row.outbox.is_empty() || session.due().is_some_and(|due| now >= due) {
+        Wish::Check
+    } else {
+        return ports
+            .clear(flow, &[], session.revision, due_of(session, false, now))
+            .await;
+    };
+    ports
+        .send_command(&command(&row.flow, session, wish, now))
+        .await?;
+    // Until the command has been acted on, or `AGAIN` has passed, there is nothing to see here.
+    ports
+        .clear(flow, &[], session.revision, Some(now + AGAIN))
+        .await
+}
+
+fn command(flow: &FlowRef, session: &Session, wish: Wish, now: Millis) -> Command {
+    let id = format!("sweep-{}-{}-{now}", &session.flow, session.revision);
+    Command {
+        id,
+        flow: flow.clone(),
+        principal: Some(Principal::Sweep),
+        wish,
+    }
+}
+
+async fn look_after_compute(ports: &impl Ports, id: &str, now: Millis) -> Result<(), Fault> {
+    let Some(held) = ports.load_compute(id).await? else {
+        return Ok(());
+    };
+    let Some((next, ask)) = chase(&held, now) else {
+        return Ok(());
+    };
+    let next = Compute {
+        revision: held.revision + 1,
+        ..next
+    };
+    let request = match ask {
+        Chase::Create => ComputeRequest::CreateCompute {
+            compute: id.to_owned(),
+            slot: held.slot.clone(),
+        },
+        Chase::Delete => ComputeRequest::ReleaseCompute {
+            compute: id.to_owned(),
+        },
+    };
+    ports.ask_driver(&request).await?;
+    match ports
+        .save(Save {
+            writes: vec![Write::Compute {
+                compute: next,
+                read: Some(held.revision),
+            }],
+        })
+        .await
+    {
+        // Somebody has just changed it; it is due again if it still needs to be.
+        Err(Fault::Conflict) => Ok(()),
+        done => done,
+    }
+}

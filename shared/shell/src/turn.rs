@@ -1,0 +1,567 @@
+//! One event, from the load to the last message sent.
+
+use crate::{
+    Fault,
+    ports::{Ports, Save, Write, due_of},
+};
+use contract::{
+    FlowRef, Millis,
+    agent::RunResult,
+    command::RunWish,
+    row::{LogRow, OperationRow, OperationStatus, RunRow, RunStatus, SessionRow},
+};
+use lifecycle::{
+    Failure,
+    compute::{self, Compute, ComputePhase, Seen},
+    session::{
+        Claimed, Effect, Event, Kind, Operation, Outcome, Phase, Refusal, Session, Settings, Step,
+        decide,
+    },
+};
+use std::collections::BTreeMap;
+
+/// How often a save is tried again after somebody else's.
+const TRIES: usize = 30;
+
+/// Something that happened to a flow, and who says so.
+///
+/// * `run`: what a run that is wanted runs over; it goes into the run's row.
+/// * `result`: how a run ended; it goes into the run's row.
+/// * `first`: for a flow that has never had a session: who it is, and what its session would be made of.
+#[derive(Clone, Debug)]
+pub struct Happened<'a> {
+    pub flow: &'a str,
+    pub event: Event,
+    pub by: &'a str,
+    pub run: Option<&'a RunWish>,
+    pub result: Option<&'a RunResult>,
+    pub first: Option<(&'a FlowRef, &'a Settings)>,
+}
+
+impl<'a> Happened<'a> {
+    /// An event without anything besides.
+    pub fn new(flow: &'a str, event: Event, by: &'a str) -> Self {
+        Self {
+            flow,
+            event,
+            by,
+            run: None,
+            result: None,
+            first: None,
+        }
+    }
+}
+
+/// Takes in what happened: loads, decides, saves, sends.
+///
+/// Gives back the session as it is afterwards, or `None` if the flow has none and this event makes none.
+///
+/// # Errors
+///
+/// [`Fault::is_transient`] tells whether trying again may help; nothing is lost either way, as what was saved will be sent. The inner
+/// error is the core's [`Refusal`]: final.
+pub async fn happen(
+    ports: &impl Ports,
+    happened: &Happened<'_>,
+) -> Result<Result<Option<Session>, Refusal>, Fault> {
+    for _ in 0..TRIES {
+        match once(ports, happened).await {
+            Err(Fault::Conflict) => {}
+            done => return done,
+        }
+    }
+    Err(Fault::Conflict)
+}
+
+async fn once(
+    ports: &impl Ports,
+    happened: &Happened<'_>,
+) -> Result<Result<Option<Session>, Refusal>, Fault> {
+    let now = ports.now();
+    let stored = ports.load_session(happened.flow).await?;
+    let row = match (stored, happened.first) {
+        (Some(row), _) => row,
+        (None, Some((flow, settings))) => SessionRow {
+            session: Session::never(
+                happened.flow,
+                &flow.workspace,
+                &flow.owner,
+                settings.clone(),
+            ),
+            flow: flow.clone(),
+            outbox: BTreeMap::new(),
+        },
+        (None, None) => return Ok(Ok(None)),
+    };
+    let mut event = happened.event.clone();
+    let mut claim = claim_of(ports, &row.session, &mut event, now).await?;
+    let (session, effects) = match decide(&row.session, &event, now) {
+        Ok(decided) => decided,
+        Err(refusal) => {
+            flush(ports, &row, now).await?;
+            return Ok(Err(refusal));
+        }
+    };
+    if session == row.session && effects.is_empty() {
+        flush(ports, &row, now).await?;
+        return Ok(Ok(Some(row.session)));
+    }
+
+    let mut next = SessionRow {
+        flow: row.flow.clone(),
+        session,
+        outbox: row.outbox.clone(),
+    };
+    let mut writes = std::mem::take(&mut claim);
+    let mut place = 0;
+    let mut put_out = |outbox: &mut BTreeMap<String, Effect>, message: Effect| {
+        outbox.insert(
+            format!("r{:012}m{place:03}", next.session.revision),
+            message,
+        );
+        place += 1;
+    };
+    let mut ends: BTreeMap<String, OperationRow> = BTreeMap::new();
+    for effect in effects {
+        match effect {
+            Effect::LeaveCompute { compute } => {
+                writes.push(Write::LeaveQuota {
+                    flow: happened.flow.to_owned(),
+                    owner: row.flow.clone(),
+                });
+                if let Some(held) = ports.load_compute(&compute).await? {
+                    let left = compute::leave(&held, happened.flow, now);
+                    if left != held {
+                        if left.phase == ComputePhase::Releasing
+                            && held.phase != ComputePhase::Releasing
+                        {
+                            put_out(&mut next.outbox, Effect::ReleaseCompute { compute });
+                        }
+                        writes.push(changed(left, &held));
+                    }
+                }
+            }
+            Effect::OperationEnded {
+                operation,
+                outcome,
+                failure,
+                warning,
+            } => {
+                let end = OperationRow {
+                    status: outcome.into(),
+                    ended: Some(now),
+                    failure,
+                    warning,
+                    ..blank(&operation, happened, now)
+                };
+                ends.insert(operation, end);
+            }
+            Effect::OperationJoined { operation, to } => {
+                let end = OperationRow {
+                    status: OperationStatus::Joined,
+                    joined: Some(to),
+                    ..blank(&operation, happened, now)
+                };
+                ends.insert(operation, end);
+            }
+            Effect::RunEnded {
+                run,
+                outcome,
+                failure,
+            } => {
+                let result = happened.result.cloned();
+                writes.push(Write::EndRun(RunRow {
+                    status: outcome.into(),
+                    ended: Some(now),
+                    failure,
+                    result,
+                    ..blank_run(&run, happened, now)
+                }));
+            }
+            message => put_out(&mut next.outbox, message),
+        }
+    }
+    for operation in newly_known(&row.session, &next.session, &event) {
+        let end = ends.remove(&operation.id);
+        let new = OperationRow {
+            kind: operation.kind,
+            ..end.unwrap_or_else(|| blank(&operation.id, happened, now))
+        };
+        writes.push(Write::NewOperation(new));
+    }
+    writes.extend(ends.into_values().map(Write::EndOperation));
+    if let (Event::RunWanted { run, .. }, Some(wish)) = (&event, happened.run) {
+        writes.push(Write::NewRun(RunRow {
+            wish: wish.clone(),
+            ..blank_run(run, happened, now)
+        }));
+    }
+    // A lease asked for and given is no history: it comes every few seconds, and changes nothing that anybody decides on later.
+    if !matches!(event, Event::Alive { .. }) {
+        writes.push(Write::Log {
+            flow: happened.flow.to_owned(),
+            entry: entry(&row.session, &next.session, event, happened.by, now),
+        });
+    }
+    let due = due_of(&next.session, !next.outbox.is_empty(), now);
+    writes.push(Write::Session {
+        row: Box::new(next.clone()),
+        read: row.session.revision,
+        due,
+    });
+
+    match ports.save(Save { writes }).await {
+        // The step cannot be done, and says so by its name.
+        Err(Fault::QuotaUsedUp) => Box::pin(refuse_quota(ports, happened)).await,
+        Err(fault) => Err(fault),
+        Ok(()) => {
+            tell(&row.session, &next.session, happened);
+            flush(ports, &next, now).await?;
+            Ok(Ok(Some(next.session)))
+        }
+    }
+}
+
+async fn refuse_quota(
+    ports: &impl Ports,
+    happened: &Happened<'_>,
+) -> Result<Result<Option<Session>, Refusal>, Fault> {
+    let Event::StepEntered { operation, .. } = &happened.event else {
+        return Err(Fault::QuotaUsedUp);
+    };
+    let failure = Failure::new(
+        "Session.QuotaExceeded",
+        format!(
+            "You have {} sessions, as many as one user may have. Stop one that you do not need, then start this one again.",
+            ports.sessions_per_user()
+        ),
+    );
+    let entered = Happened {
+        event: Event::StepEntered {
+            operation: operation.clone(),
+            step: Step::CleanUp,
+            token: token_of(&happened.event),
+            compute: None,
+            cause: Some(failure),
+        },
+        ..happened.clone()
+    };
+    Box::pin(happen(ports, &entered)).await
+}
+
+fn token_of(event: &Event) -> String {
+    match event {
+        Event::StepEntered { token, .. } => token.clone(),
+        _ => String::new(),
+    }
+}
+
+/// For a step that claims a compute resource: claims it, and says so in the event.
+async fn claim_of(
+    ports: &impl Ports,
+    session: &Session,
+    event: &mut Event,
+    now: Millis,
+) -> Result<Vec<Write>, Fault> {
+    let Event::StepEntered {
+        operation,
+        step: Step::ClaimCompute,
+        token,
+        compute,
+        ..
+    } = event
+    else {
+        return Ok(Vec::new());
+    };
+    let current = session
+        .current
+        .as_ref()
+        .is_some_and(|o| o.id == *operation && o.token.as_deref() != Some(token));
+    if !current || session.phase != Phase::Provisioning {
+        return Ok(Vec::new());
+    }
+    let held = match &session.compute {
+        Some(id) => ports
+            .load_compute(id)
+            .await?
+            .filter(|c| c.sessions.contains(&session.flow)),
+        None => None,
+    };
+    if let Some(held) = held {
+        *compute = Some(Claimed {
+            up: held.phase == ComputePhase::Up,
+            new: held.phase == ComputePhase::Requested,
+            id: held.id,
+        });
+        return Ok(Vec::new());
+    }
+    let slot = session.slot();
+    let in_slot = ports.load_slot(&slot).await?;
+    let claimed = compute::claim(in_slot.as_ref(), &slot, &session.flow, &ports.new_id(), now);
+    let owner = FlowRef {
+        workspace: session.workspace.clone(),
+        owner: session.owner.clone(),
+        lineage: String::new(),
+    };
+    let mut writes = vec![Write::EnterQuota {
+        flow: session.flow.clone(),
+        owner,
+        most: ports.sessions_per_user(),
+    }];
+    let joined = in_slot.as_ref().filter(|c| c.id == claimed.id);
+    *compute = Some(Claimed {
+        id: claimed.id.clone(),
+        up: claimed.phase == ComputePhase::Up,
+        new: joined.is_none(),
+    });
+    match joined {
+        Some(held) => writes.push(changed(claimed, held)),
+        None => {
+            let was = in_slot.map(|c| c.id);
+            writes.push(Write::Slot {
+                slot,
+                compute: claimed.id.clone(),
+                was,
+            });
+            writes.push(Write::Compute {
+                compute: claimed,
+                read: None,
+            });
+        }
+    }
+    Ok(writes)
+}
+
+fn changed(next: Compute, read: &Compute) -> Write {
+    Write::Compute {
+        compute: Compute {
+            revision: read.revision + 1,
+            ..next
+        },
+        read: Some(read.revision),
+    }
+}
+
+/// Sends what the row's outbox holds, in order, and takes it out.
+async fn flush(ports: &impl Ports, row: &SessionRow, now: Millis) -> Result<(), Fault> {
+    if row.outbox.is_empty() {
+        return Ok(());
+    }
+    let mut sent = Vec::new();
+    let mut failed = None;
+    for (key, message) in &row.outbox {
+        match ports.send(row, message).await {
+            Ok(()) => sent.push(key.clone()),
+            Err(fault) => {
+                failed = Some(fault);
+                break;
+            }
+        }
+    }
+    let due = due_of(&row.session, failed.is_some(), now);
+    ports
+        .clear(row.session.flow.as_str(), &sent, row.session.revision, due)
+        .await?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// The operations that have no row yet: the one that a command wants, and those that the core made.
+fn newly_known(before: &Session, after: &Session, event: &Event) -> Vec<Operation> {
+    let known = |session: &Session, id: &str| {
+        [&session.current, &session.next]
+            .into_iter()
+            .flatten()
+            .any(|o| o.id == id)
+    };
+    let mut new: Vec<Operation> = [&after.current, &after.next]
+        .into_iter()
+        .flatten()
+        .filter(|o| !known(before, &o.id))
+        .cloned()
+        .collect();
+    if let Event::Wanted { operation } = event {
+        if !known(before, &operation.id) && !new.iter().any(|o| o.id == operation.id) {
+            new.push(operation.clone());
+        }
+    }
+    new
+}
+
+fn blank(operation: &str, happened: &Happened<'_>, now: Millis) -> OperationRow {
+    OperationRow {
+        id: operation.to_owned(),
+        flow: happened.flow.to_owned(),
+        kind: Kind::Stop,
+        by: happened.by.to_owned(),
+        accepted: now,
+        status: OperationStatus::InProgress,
+        ended: None,
+        failure: None,
+        warning: None,
+        joined: None,
+    }
+}
+
+fn blank_run(run: &str, happened: &Happened<'_>, now: Millis) -> RunRow {
+    RunRow {
+        id: run.to_owned(),
+        flow: happened.flow.to_owned(),
+        by: happened.by.to_owned(),
+        wish: RunWish::default(),
+        accepted: now,
+        status: RunStatus::NotStarted,
+        started: None,
+        ended: None,
+        failure: None,
+        result: None,
+    }
+}
+
+fn entry(before: &Session, after: &Session, event: Event, by: &str, now: Millis) -> LogRow {
+    LogRow {
+        revision: after.revision,
+        at: now,
+        by: by.to_owned(),
+        from: before.phase,
+        to: after.phase,
+        generation: after.generation,
+        event,
+    }
+}
+
+fn tell(before: &Session, after: &Session, happened: &Happened<'_>) {
+    let operation = after
+        .current
+        .as_ref()
+        .or(before.current.as_ref())
+        .map(|o| o.id.as_str());
+    if before.phase != after.phase {
+        tracing::info!(
+            flow = happened.flow, session = after.generation, operation,
+            from = ?before.phase, to = ?after.phase, event = name_of(&happened.event), "phase"
+        );
+    }
+    if let (None, Some(failure)) = (&before.failure, &after.failure) {
+        tracing::warn!(
+            flow = happened.flow,
+            session = after.generation,
+            operation,
+            fault = failure.error,
+            cause = failure.message,
+            "failed"
+        );
+    }
+}
+
+fn name_of(event: &Event) -> &'static str {
+    match event {
+        Event::Wanted { .. } => "wanted",
+        Event::IdleSeen { .. } => "idle-seen",
+        Event::RunWanted { .. } => "run-wanted",
+        Event::StepEntered { .. } => "step-entered",
+        Event::StepRefused { .. } => "step-refused",
+        Event::ComputeUp { .. } => "compute-up",
+        Event::ComputeGone { .. } => "compute-gone",
+        Event::SessionUp { .. } => "session-up",
+        Event::SessionGone { .. } => "session-gone",
+        Event::Installed { .. } => "installed",
+        Event::InstallFailed { .. } => "install-failed",
+        Event::Alive { .. } => "alive",
+        Event::RunDone { .. } => "run-done",
+        Event::Activity { .. } => "activity",
+        Event::Tick => "tick",
+    }
+}
+
+/// Takes in what a driver saw of a compute resource: its own row first, then each session on it.
+///
+/// A crash in between is mended by the driver's next word or by the deadline of each session. One that came up after it was given up is
+/// asked to go.
+///
+/// # Errors
+///
+/// As [`happen`].
+pub async fn observe_compute(
+    ports: &impl Ports,
+    id: &str,
+    seen: Seen,
+    why: &str,
+) -> Result<(), Fault> {
+    let held = ports.load_compute(id).await?;
+    let on_it = held
+        .as_ref()
+        .map(|c| c.sessions.clone())
+        .unwrap_or_default();
+    match &held {
+        Some(compute) if compute.phase != ComputePhase::Gone => {
+            if let Some(next) = compute::observe(compute, seen) {
+                // Who is on it is kept until each of them has been told.
+                let next = Compute {
+                    sessions: on_it.clone(),
+                    ..next
+                };
+                ports
+                    .save(Save {
+                        writes: vec![changed(next, compute)],
+                    })
+                    .await?;
+            }
+        }
+        _ if seen == Seen::Up => {
+            return ports
+                .ask_driver(&contract::driver::ComputeRequest::ReleaseCompute {
+                    compute: id.to_owned(),
+                })
+                .await;
+        }
+        _ => {}
+    }
+    for flow in &on_it {
+        let event = match seen {
+            Seen::Up => Event::ComputeUp {
+                compute: id.to_owned(),
+            },
+            Seen::Gone => Event::ComputeGone {
+                compute: id.to_owned(),
+                why: why.to_owned(),
+            },
+        };
+        // A report is refused by nobody.
+        let _ = happen(ports, &Happened::new(flow, event, "driver")).await?;
+    }
+    Ok(())
+}
+
+/// How a refused run is written: it has a row, so that whoever submitted it learns why.
+pub(crate) fn refused_run(
+    run: &str,
+    happened: &Happened<'_>,
+    failure: Failure,
+    now: Millis,
+) -> RunRow {
+    let wish = happened.run.cloned().unwrap_or_default();
+    RunRow {
+        wish,
+        status: Outcome::Failed.into(),
+        ended: Some(now),
+        failure: Some(failure),
+        ..blank_run(run, happened, now)
+    }
+}
+
+/// How a refused operation is written, likewise.
+pub(crate) fn refused_operation(
+    operation: &str,
+    kind: Kind,
+    happened: &Happened<'_>,
+    failure: Failure,
+    now: Millis,
+) -> OperationRow {
+    OperationRow {
+        kind,
+        status: Outcome::Failed.into(),
+        ended: Some(now),
+        failure: Some(failure),
+        ..blank(operation, happened, now)
+    }
+}
