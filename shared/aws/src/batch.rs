@@ -56,11 +56,7 @@ impl Aws {
     ///
     /// [`Fault::Outside`], worth a retry.
     pub async fn bury_record(&self, record: &Record) -> Result<(), Fault> {
-        let group = record
-            .attributes
-            .message_group_id
-            .as_deref()
-            .unwrap_or("none");
+        let group = record.attributes.message_group_id.as_deref().unwrap_or("none");
         self.bury(&record.body, group, &record.message_id).await
     }
 
@@ -160,20 +156,14 @@ where
             for record in &failed {
                 aws.hand_back(record).await;
             }
-            failed
-                .into_iter()
-                .map(|record| record.message_id)
-                .collect::<Vec<_>>()
+            failed.into_iter().map(|record| record.message_id).collect::<Vec<_>>()
         });
     }
     let mut failures = Vec::new();
     while let Some(done) = work.join_next().await {
         failures.extend(done?);
     }
-    let failures: Vec<Value> = failures
-        .into_iter()
-        .map(|id| json!({ "itemIdentifier": id }))
-        .collect();
+    let failures: Vec<Value> = failures.into_iter().map(|id| json!({ "itemIdentifier": id })).collect();
     Ok(json!({ "batchItemFailures": failures }))
 }
 

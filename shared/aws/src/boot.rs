@@ -36,9 +36,7 @@ pub struct Aws {
 /// When a variable that must be there is not: final, the template is wrong.
 pub fn boot() -> Result<Aws, lambda_runtime::Error> {
     start_log();
-    let variable = |name: &str| {
-        env::var(name).map_err(|_| format!("the environment variable {name} is not set"))
-    };
+    let variable = |name: &str| env::var(name).map_err(|_| format!("the environment variable {name} is not set"));
     let credentials = Credentials::new(
         variable("AWS_ACCESS_KEY_ID")?,
         variable("AWS_SECRET_ACCESS_KEY")?,
@@ -116,8 +114,7 @@ fn http_client(endpoint: Option<&str>) -> Result<SharedHttpClient, lambda_runtim
 
 /// Starts the log: JSON lines on standard output, as CloudWatch takes them; `RUST_LOG` sets the level.
 pub fn start_log() {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // A second start in the same process keeps the first.
     let _ = tracing_subscriber::fmt()
         .json()

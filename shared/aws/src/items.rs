@@ -55,19 +55,13 @@ pub(crate) fn compute_key(id: &str) -> Item {
 pub(crate) fn slot_key(slot: &Slot) -> Item {
     let identity = slot.identity.as_deref().unwrap_or_default();
     key(
-        format!(
-            "SLOT#{}#{}#{}#{identity}",
-            slot.workspace, slot.owner, slot.size
-        ),
+        format!("SLOT#{}#{}#{}#{identity}", slot.workspace, slot.owner, slot.size),
         "SLOT",
     )
 }
 
 pub(crate) fn quota_key(owner: &FlowRef) -> Item {
-    key(
-        format!("QUOTA#{}#{}", owner.workspace, owner.owner),
-        "QUOTA",
-    )
+    key(format!("QUOTA#{}#{}", owner.workspace, owner.owner), "QUOTA")
 }
 
 /// The partition of the owner index.
@@ -77,9 +71,9 @@ pub(crate) fn owner_of(workspace: &str, owner: &str) -> String {
 
 /// The shard of the due index that a row is in: spread evenly by the row's own key.
 pub(crate) fn shard_of(key: &str) -> String {
-    let sum = key.bytes().fold(0u32, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
-    });
+    let sum = key
+        .bytes()
+        .fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
     (sum % names::DUE_SHARDS).to_string()
 }
 
@@ -96,10 +90,7 @@ pub(crate) fn session_item(row: &SessionRow, due_at: Option<Millis>) -> Item {
     let mut item = session_key(&session.flow);
     item.insert("body".to_owned(), json(row));
     item.insert("revision".to_owned(), number(session.revision));
-    item.insert(
-        "owner".to_owned(),
-        text(owner_of(&session.workspace, &session.owner)),
-    );
+    item.insert("owner".to_owned(), text(owner_of(&session.workspace, &session.owner)));
     item.insert("phase".to_owned(), json(&session.phase));
     let outbox = row
         .outbox
@@ -114,12 +105,8 @@ pub(crate) fn session_item(row: &SessionRow, due_at: Option<Millis>) -> Item {
 pub(crate) fn session_of(item: &Item) -> Result<SessionRow, Fault> {
     let mut row: SessionRow = body(item)?;
     if let Some(AttributeValue::M(outbox)) = item.get("outbox") {
-        let entry =
-            |(key, value): (&String, &AttributeValue)| Ok((key.clone(), parsed::<Effect>(value)?));
-        row.outbox = outbox
-            .iter()
-            .map(entry)
-            .collect::<Result<BTreeMap<_, _>, Fault>>()?;
+        let entry = |(key, value): (&String, &AttributeValue)| Ok((key.clone(), parsed::<Effect>(value)?));
+        row.outbox = outbox.iter().map(entry).collect::<Result<BTreeMap<_, _>, Fault>>()?;
     }
     Ok(row)
 }
@@ -190,9 +177,7 @@ impl RunEnd {
 
 pub(crate) fn run_of(item: &Item) -> Result<RunRow, Fault> {
     let mut row: RunRow = body(item)?;
-    row.started = item
-        .get("started")
-        .and_then(|at| at.as_n().ok()?.parse().ok());
+    row.started = item.get("started").and_then(|at| at.as_n().ok()?.parse().ok());
     if let Some(end) = item.get("end") {
         let RunEnd {
             status,

@@ -32,9 +32,7 @@ const KEPT: u64 = 14 * 86_400;
 
 impl Ports for Aws {
     fn now(&self) -> Millis {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -89,11 +87,7 @@ impl Ports for Aws {
             .writes
             .iter()
             .position(|write| matches!(write, Write::EnterQuota { .. }));
-        let writes = save
-            .writes
-            .into_iter()
-            .map(|write| self.transact(write))
-            .collect();
+        let writes = save.writes.into_iter().map(|write| self.transact(write)).collect();
         let sent = self
             .dynamo
             .transact_write_items()
@@ -106,13 +100,7 @@ impl Ports for Aws {
         }
     }
 
-    async fn clear(
-        &self,
-        flow: &str,
-        sent: &[String],
-        revision: u64,
-        due: Option<Millis>,
-    ) -> Result<(), Fault> {
+    async fn clear(&self, flow: &str, sent: &[String], revision: u64, due: Option<Millis>) -> Result<(), Fault> {
         let mut remove: Vec<String> = (0..sent.len()).map(|i| format!("outbox.#k{i}")).collect();
         if due.is_none() {
             remove.extend(["due_shard".to_owned(), "due_at".to_owned()]);
@@ -154,8 +142,7 @@ impl Ports for Aws {
                 if sent.is_empty() {
                     return Ok(());
                 }
-                let remove: Vec<String> =
-                    (0..sent.len()).map(|i| format!("outbox.#k{i}")).collect();
+                let remove: Vec<String> = (0..sent.len()).map(|i| format!("outbox.#k{i}")).collect();
                 let cleared = only_sent
                     .update_expression(format!("REMOVE {}", remove.join(", ")))
                     .send()
@@ -172,31 +159,20 @@ impl Ports for Aws {
         let flow = row.session.flow.clone();
         match message.clone() {
             Effect::StartExecution { operation, kind } => {
-                self.start_execution(&ExecutionInput {
-                    flow,
-                    operation,
-                    kind,
-                })
-                .await
+                self.start_execution(&ExecutionInput { flow, operation, kind }).await
             }
             Effect::AnswerStep { token, failure } => self.answer_step(&token, failure).await,
             Effect::CreateCompute { compute, slot } => {
-                self.ask_driver(&ComputeRequest::CreateCompute { compute, slot })
-                    .await
+                self.ask_driver(&ComputeRequest::CreateCompute { compute, slot }).await
             }
-            Effect::ReleaseCompute { compute } => {
-                self.ask_driver(&ComputeRequest::ReleaseCompute { compute })
-                    .await
-            }
+            Effect::ReleaseCompute { compute } => self.ask_driver(&ComputeRequest::ReleaseCompute { compute }).await,
             Effect::LaunchSession {
                 generation,
                 compute,
                 settings,
                 until,
             } => {
-                let FlowRef {
-                    owner, workspace, ..
-                } = row.flow.clone();
+                let FlowRef { owner, workspace, .. } = row.flow.clone();
                 let request = ComputeRequest::LaunchSession {
                     flow,
                     owner,
@@ -208,10 +184,7 @@ impl Ports for Aws {
                 };
                 self.ask_driver(&request).await
             }
-            Effect::RemoveSession {
-                generation,
-                compute,
-            } => {
+            Effect::RemoveSession { generation, compute } => {
                 self.ask_driver(&ComputeRequest::RemoveSession {
                     flow,
                     generation,
@@ -236,20 +209,12 @@ impl Ports for Aws {
                 )
                 .await
             }
-            Effect::AgentCancelInstall {
-                generation,
-                operation,
-            } => {
-                self.tell_agent(
-                    &flow,
-                    generation,
-                    &AgentCommand::CancelInstall { operation },
-                )
-                .await
+            Effect::AgentCancelInstall { generation, operation } => {
+                self.tell_agent(&flow, generation, &AgentCommand::CancelInstall { operation })
+                    .await
             }
             Effect::AgentLease { generation, nonce } => {
-                self.tell_agent(&flow, generation, &AgentCommand::Lease { nonce })
-                    .await
+                self.tell_agent(&flow, generation, &AgentCommand::Lease { nonce }).await
             }
             Effect::AgentRun { generation, run } => match self.load_run(&run).await? {
                 Some(wanted) if !wanted.status.is_final() => {
@@ -420,7 +385,9 @@ impl Aws {
                 if read == 0 {
                     put = put.condition_expression("attribute_not_exists(pk)");
                 } else {
-                    put = put.condition_expression("revision = :r").expression_attribute_values(":r", number(read));
+                    put = put
+                        .condition_expression("revision = :r")
+                        .expression_attribute_values(":r", number(read));
                 }
                 made(put)
             }
@@ -441,11 +408,21 @@ impl Aws {
             }
             Write::EndOperation(row) => {
                 let end = json(&items::OperationEnd::of(&row));
-                changed(self.update(items::operation_key(&row.id)).update_expression("SET #e = :e").expression_attribute_names("#e", "end").expression_attribute_values(":e", end))
+                changed(
+                    self.update(items::operation_key(&row.id))
+                        .update_expression("SET #e = :e")
+                        .expression_attribute_names("#e", "end")
+                        .expression_attribute_values(":e", end),
+                )
             }
             Write::EndRun(row) => {
                 let end = json(&items::RunEnd::of(&row));
-                changed(self.update(items::run_key(&row.id)).update_expression("SET #e = :e").expression_attribute_names("#e", "end").expression_attribute_values(":e", end))
+                changed(
+                    self.update(items::run_key(&row.id))
+                        .update_expression("SET #e = :e")
+                        .expression_attribute_names("#e", "end")
+                        .expression_attribute_values(":e", end),
+                )
             }
             Write::Compute { compute, read } => {
                 let mut item = items::compute_key(&compute.id);
@@ -455,7 +432,9 @@ impl Aws {
                 let put = self.put(item);
                 made(match read {
                     None => put.condition_expression("attribute_not_exists(pk)"),
-                    Some(read) => put.condition_expression("revision = :r").expression_attribute_values(":r", number(read)),
+                    Some(read) => put
+                        .condition_expression("revision = :r")
+                        .expression_attribute_values(":r", number(read)),
                 })
             }
             Write::Slot { slot, compute, was } => {
@@ -473,7 +452,9 @@ impl Aws {
             Write::EnterQuota { flow, owner, most } => changed(
                 self.update(items::quota_key(&owner))
                     .update_expression("ADD sessions :f")
-                    .condition_expression("attribute_not_exists(sessions) OR size(sessions) < :m OR contains(sessions, :k)")
+                    .condition_expression(
+                        "attribute_not_exists(sessions) OR size(sessions) < :m OR contains(sessions, :k)",
+                    )
                     .expression_attribute_values(":f", AttributeValue::Ss(vec![flow.clone()]))
                     .expression_attribute_values(":k", text(flow))
                     .expression_attribute_values(":m", number(most)),
@@ -506,12 +487,7 @@ impl Aws {
             .await;
         match started {
             // Started before: that is what was wanted.
-            Err(e)
-                if e.as_service_error()
-                    .is_some_and(|e| e.is_execution_already_exists()) =>
-            {
-                Ok(())
-            }
+            Err(e) if e.as_service_error().is_some_and(|e| e.is_execution_already_exists()) => Ok(()),
             Err(e) => Err(Fault::outside("starting an execution")(e.into())),
             Ok(_) => Ok(()),
         }
@@ -519,14 +495,7 @@ impl Aws {
 
     async fn answer_step(&self, token: &str, failure: Option<Failure>) -> Result<(), Fault> {
         match failure {
-            None => match self
-                .sfn
-                .send_task_success()
-                .task_token(token)
-                .output("{}")
-                .send()
-                .await
-            {
+            None => match self.sfn.send_task_success().task_token(token).output("{}").send().await {
                 Err(e)
                     if !e.as_service_error().is_some_and(|e| {
                         e.is_task_does_not_exist() || e.is_task_timed_out() || e.is_invalid_token()
@@ -548,9 +517,7 @@ impl Aws {
                 match answer {
                     Err(e)
                         if !e.as_service_error().is_some_and(|e| {
-                            e.is_task_does_not_exist()
-                                || e.is_task_timed_out()
-                                || e.is_invalid_token()
+                            e.is_task_does_not_exist() || e.is_task_timed_out() || e.is_invalid_token()
                         }) =>
                     {
                         Err(Fault::outside("answering a step")(e.into()))
@@ -561,12 +528,7 @@ impl Aws {
         }
     }
 
-    async fn tell_agent(
-        &self,
-        flow: &str,
-        generation: u32,
-        command: &AgentCommand,
-    ) -> Result<(), Fault> {
+    async fn tell_agent(&self, flow: &str, generation: u32, command: &AgentCommand) -> Result<(), Fault> {
         let prefix = needed(&self.agent_queue_prefix, names::AGENT_QUEUE_PREFIX)?;
         let queue = format!("{prefix}{}", names::agent_queue(flow, generation));
         match self
@@ -578,12 +540,7 @@ impl Aws {
             .await
         {
             // The session went, and its queue with it.
-            Err(e)
-                if e.as_service_error()
-                    .is_some_and(|e| e.is_queue_does_not_exist()) =>
-            {
-                Ok(())
-            }
+            Err(e) if e.as_service_error().is_some_and(|e| e.is_queue_does_not_exist()) => Ok(()),
             Err(e) => Err(Fault::outside("telling the agent")(e.into())),
             Ok(_) => Ok(()),
         }
@@ -614,11 +571,7 @@ fn made(put: aws_sdk_dynamodb::types::builders::PutBuilder) -> TransactWriteItem
 
 fn changed(update: aws_sdk_dynamodb::types::builders::UpdateBuilder) -> TransactWriteItem {
     TransactWriteItem::builder()
-        .update(
-            update
-                .build()
-                .expect("an update has a table, a key and an expression"),
-        )
+        .update(update.build().expect("an update has a table, a key and an expression"))
         .build()
 }
 
@@ -626,31 +579,20 @@ fn body_of(message: &impl Serialize) -> String {
     serde_json::to_string(message).expect("a message is always JSON")
 }
 
-pub(crate) fn needed<'a>(
-    value: &'a Option<String>,
-    variable: &'static str,
-) -> Result<&'a str, Fault> {
-    value.as_deref().ok_or_else(|| {
-        Fault::outside("reading the environment")(format!("{variable} is not set").into())
-    })
+pub(crate) fn needed<'a>(value: &'a Option<String>, variable: &'static str) -> Result<&'a str, Fault> {
+    value
+        .as_deref()
+        .ok_or_else(|| Fault::outside("reading the environment")(format!("{variable} is not set").into()))
 }
 
 /// What a transaction that was not done means.
 fn refused(error: SdkError<TransactWriteItemsError>, quota: Option<usize>) -> Fault {
-    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) =
-        error.as_service_error()
-    else {
+    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
         return Fault::outside("saving")(error.into());
     };
-    let failed = |place: usize, code: &str| {
-        canceled
-            .cancellation_reasons()
-            .get(place)
-            .and_then(|r| r.code())
-            == Some(code)
-    };
-    let any =
-        |code: &str| (0..canceled.cancellation_reasons().len()).any(|place| failed(place, code));
+    let failed =
+        |place: usize, code: &str| canceled.cancellation_reasons().get(place).and_then(|r| r.code()) == Some(code);
+    let any = |code: &str| (0..canceled.cancellation_reasons().len()).any(|place| failed(place, code));
     match quota {
         // Only if nothing else stands against it: else the read was old, and the quota may be as well.
         Some(place)

@@ -19,11 +19,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`Fault::Outside`], worth a retry.
-    pub async fn sessions_of(
-        &self,
-        workspace: &str,
-        owner: &str,
-    ) -> Result<Vec<SessionRow>, Fault> {
+    pub async fn sessions_of(&self, workspace: &str, owner: &str) -> Result<Vec<SessionRow>, Fault> {
         let mut sessions = Vec::new();
         let mut from = None;
         loop {
@@ -111,13 +107,7 @@ impl Aws {
             .collect()
     }
 
-    async fn after(
-        &self,
-        pk: String,
-        from: String,
-        to: String,
-        what: &'static str,
-    ) -> Result<Vec<Item>, Fault> {
+    async fn after(&self, pk: String, from: String, to: String, what: &'static str) -> Result<Vec<Item>, Fault> {
         let page = self
             .dynamo
             .query()

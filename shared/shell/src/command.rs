@@ -38,9 +38,7 @@ pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
         image: wanted.image.clone(),
         idle: wanted
             .idle_seconds
-            .map_or(deadlines::IDLE_DEFAULT, |seconds| {
-                seconds.saturating_mul(1000)
-            }),
+            .map_or(deadlines::IDLE_DEFAULT, |seconds| seconds.saturating_mul(1000)),
     }
 }
 
@@ -57,13 +55,10 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     let (settings, run) = match &command.wish {
         Wish::Start { settings } => (defaults(settings, lineage), None),
         Wish::Run { settings, run } => (defaults(settings, lineage), Some(run)),
-        Wish::Install { settings } | Wish::Reset { settings } => (
-            defaults(&settings.clone().unwrap_or_default(), lineage),
-            None,
-        ),
-        Wish::Stop | Wish::StopIfIdle { .. } | Wish::Check => {
-            (defaults(&Wanted::default(), lineage), None)
+        Wish::Install { settings } | Wish::Reset { settings } => {
+            (defaults(&settings.clone().unwrap_or_default(), lineage), None)
         }
+        Wish::Stop | Wish::StopIfIdle { .. } | Wish::Check => (defaults(&Wanted::default(), lineage), None),
     };
     let event = event_of(&command, &settings);
     let mut happened = Happened {
@@ -105,23 +100,23 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
 }
 
 fn read(body: &str) -> Result<Command, Fault> {
-    let meaningless =
-        |message: String| Fault::Meaningless(Failure::new("Command.Malformed", message));
-    let command: Command =
-        serde_json::from_str(body).map_err(|e| meaningless(format!("This is no command: {e}.")))?;
+    let meaningless = |message: String| Fault::Meaningless(Failure::new("Command.Malformed", message));
+    let command: Command = serde_json::from_str(body).map_err(|e| meaningless(format!("This is no command: {e}.")))?;
     if !is_good_id(&command.id) {
         return Err(meaningless(
             "A command's id is 1 to 80 characters of A-Z a-z 0-9 - _.".to_owned(),
         ));
     }
     let flow = &command.flow;
-    let bounded = |text: &str, most: usize| {
-        !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control)
-    };
+    let bounded =
+        |text: &str, most: usize| !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control);
     // Between `#` signs these are parts of keys.
     let plain = |text: &str| bounded(text, 100) && !text.contains('#');
     if !(plain(&flow.workspace) && plain(&flow.owner) && bounded(&flow.lineage, 1000)) {
-        return Err(meaningless("A flow is a workspace and an owner of up to 100 characters without #, and a lineage of up to 1000.".to_owned()));
+        return Err(meaningless(
+            "A flow is a workspace and an owner of up to 100 characters without #, and a lineage of up to 1000."
+                .to_owned(),
+        ));
     }
     let wanted = match &command.wish {
         Wish::Start { settings } | Wish::Run { settings, .. } => Some(settings),
@@ -129,28 +124,17 @@ fn read(body: &str) -> Result<Command, Fault> {
         Wish::Stop | Wish::StopIfIdle { .. } | Wish::Check => None,
     };
     if let Some(wanted) = wanted {
-        if wanted
-            .idle_seconds
-            .is_some_and(|idle| !(60..=86_400).contains(&idle))
-        {
-            return Err(meaningless(
-                "The idle time is from 60 to 86400 seconds.".to_owned(),
-            ));
+        if wanted.idle_seconds.is_some_and(|idle| !(60..=86_400).contains(&idle)) {
+            return Err(meaningless("The idle time is from 60 to 86400 seconds.".to_owned()));
         }
-        let texts = [
-            &wanted.folder,
-            &wanted.size,
-            &wanted.identity,
-            &wanted.image,
-        ];
+        let texts = [&wanted.folder, &wanted.size, &wanted.identity, &wanted.image];
         if texts
             .into_iter()
             .flatten()
             .any(|text| !bounded(text, 1000) || text.contains('#'))
         {
             return Err(meaningless(
-                "A folder, size, identity or image is a line of up to 1000 characters without #."
-                    .to_owned(),
+                "A folder, size, identity or image is a line of up to 1000 characters without #.".to_owned(),
             ));
         }
     }
@@ -176,9 +160,7 @@ fn principal_of(command: &Command, sender: &Sender) -> Result<Principal, Fault> 
 
 fn action_of(wish: &Wish) -> Action {
     match wish {
-        Wish::Start { .. } | Wish::Install { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
-            Action::Use
-        }
+        Wish::Start { .. } | Wish::Install { .. } | Wish::Reset { .. } | Wish::Run { .. } => Action::Use,
         Wish::Stop => Action::Stop,
         Wish::StopIfIdle { .. } | Wish::Check => Action::Sweep,
     }
@@ -197,10 +179,7 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
             run: command.id.clone(),
             wants: settings.clone(),
         },
-        Wish::StopIfIdle {
-            generation,
-            activity,
-        } => Event::IdleSeen {
+        Wish::StopIfIdle { generation, activity } => Event::IdleSeen {
             operation: command.id.clone(),
             generation: *generation,
             activity: *activity,
@@ -218,12 +197,7 @@ async fn already_decided(ports: &impl Ports, command: &Command) -> Result<bool, 
     })
 }
 
-async fn refuse(
-    ports: &impl Ports,
-    command: &Command,
-    happened: &Happened<'_>,
-    failure: Failure,
-) -> Result<(), Fault> {
+async fn refuse(ports: &impl Ports, command: &Command, happened: &Happened<'_>, failure: Failure) -> Result<(), Fault> {
     let now = ports.now();
     tracing::warn!(
         flow = happened.flow,
@@ -234,22 +208,13 @@ async fn refuse(
     );
     let write = match &happened.event {
         Event::RunWanted { run, .. } => Write::NewRun(refused_run(run, happened, failure, now)),
-        Event::Wanted { operation } => Write::NewOperation(refused_operation(
-            &command.id,
-            operation.kind,
-            happened,
-            failure,
-            now,
-        )),
+        Event::Wanted { operation } => {
+            Write::NewOperation(refused_operation(&command.id, operation.kind, happened, failure, now))
+        }
         // Nobody waits for what a sweep wanted.
         _ => return Ok(()),
     };
-    match ports
-        .save(Save {
-            writes: vec![write],
-        })
-        .await
-    {
+    match ports.save(Save { writes: vec![write] }).await {
         // It has its row: it came twice.
         Err(Fault::Conflict) => Ok(()),
         done => done,

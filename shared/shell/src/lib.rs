@@ -41,9 +41,7 @@ pub enum Fault {
 
 impl Fault {
     /// A fault of the outside, with what was being done.
-    pub fn outside(
-        what: &'static str,
-    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
+    pub fn outside(what: &'static str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
         move |cause| Self::Outside { what, cause }
     }
 

@@ -26,20 +26,12 @@ pub trait Ports: Send + Sync {
     fn sessions_per_user(&self) -> usize;
 
     /// Reads a flow's session as it is now (not as it was a moment ago).
-    fn load_session(
-        &self,
-        flow: &str,
-    ) -> impl Future<Output = Result<Option<SessionRow>, Fault>> + Send;
-    fn load_operation(
-        &self,
-        id: &str,
-    ) -> impl Future<Output = Result<Option<OperationRow>, Fault>> + Send;
+    fn load_session(&self, flow: &str) -> impl Future<Output = Result<Option<SessionRow>, Fault>> + Send;
+    fn load_operation(&self, id: &str) -> impl Future<Output = Result<Option<OperationRow>, Fault>> + Send;
     fn load_run(&self, id: &str) -> impl Future<Output = Result<Option<RunRow>, Fault>> + Send;
-    fn load_compute(&self, id: &str)
-    -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
+    fn load_compute(&self, id: &str) -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
     /// Reads the compute resource that a slot has now.
-    fn load_slot(&self, slot: &Slot)
-    -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
+    fn load_slot(&self, slot: &Slot) -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
 
     /// Writes all of it or nothing.
     fn save(&self, save: Save) -> impl Future<Output = Result<(), Fault>> + Send;
@@ -54,21 +46,11 @@ pub trait Ports: Send + Sync {
 
     /// Sends one message. One that is too late for its receiver (an answered token, a queue that is gone, an execution that exists)
     /// counts as sent.
-    fn send(
-        &self,
-        row: &SessionRow,
-        message: &Effect,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn send(&self, row: &SessionRow, message: &Effect) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Sends a command of this system's own.
-    fn send_command(
-        &self,
-        command: &contract::command::Command,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn send_command(&self, command: &contract::command::Command) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Asks the driver for something that belongs to no session.
-    fn ask_driver(
-        &self,
-        request: &contract::driver::ComputeRequest,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn ask_driver(&self, request: &contract::driver::ComputeRequest) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Reads the keys of what is due in a shard, oldest first, at most a page.
     fn due(&self, shard: u32, now: Millis) -> impl Future<Output = Result<Vec<Due>, Fault>> + Send;

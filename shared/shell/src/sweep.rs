@@ -63,13 +63,9 @@ async fn look_after_session(ports: &impl Ports, flow: &str, now: Millis) -> Resu
             .clear(flow, &[], session.revision, due_of(session, false, now))
             .await;
     };
-    ports
-        .send_command(&command(&row.flow, session, wish, now))
-        .await?;
+    ports.send_command(&command(&row.flow, session, wish, now)).await?;
     // Until the command has been acted on, or `AGAIN` has passed, there is nothing to see here.
-    ports
-        .clear(flow, &[], session.revision, Some(now + AGAIN))
-        .await
+    ports.clear(flow, &[], session.revision, Some(now + AGAIN)).await
 }
 
 fn command(flow: &FlowRef, session: &Session, wish: Wish, now: Millis) -> Command {
@@ -98,9 +94,7 @@ async fn look_after_compute(ports: &impl Ports, id: &str, now: Millis) -> Result
             compute: id.to_owned(),
             slot: held.slot.clone(),
         },
-        Chase::Delete => ComputeRequest::ReleaseCompute {
-            compute: id.to_owned(),
-        },
+        Chase::Delete => ComputeRequest::ReleaseCompute { compute: id.to_owned() },
     };
     ports.ask_driver(&request).await?;
     match ports

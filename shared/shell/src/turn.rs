@@ -13,10 +13,7 @@ use contract::{
 use lifecycle::{
     Failure,
     compute::{self, Compute, ComputePhase, Seen},
-    session::{
-        Claimed, Effect, Event, Kind, Operation, Outcome, Phase, Refusal, Session, Settings, Step,
-        decide,
-    },
+    session::{Claimed, Effect, Event, Kind, Operation, Outcome, Phase, Refusal, Session, Settings, Step, decide},
 };
 use std::collections::BTreeMap;
 
@@ -60,10 +57,7 @@ impl<'a> Happened<'a> {
 ///
 /// [`Fault::is_transient`] tells whether trying again may help; nothing is lost either way, as what was saved will be sent. The inner
 /// error is the core's [`Refusal`]: final.
-pub async fn happen(
-    ports: &impl Ports,
-    happened: &Happened<'_>,
-) -> Result<Result<Option<Session>, Refusal>, Fault> {
+pub async fn happen(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Option<Session>, Refusal>, Fault> {
     for _ in 0..TRIES {
         match once(ports, happened).await {
             Err(Fault::Conflict) => {}
@@ -73,21 +67,13 @@ pub async fn happen(
     Err(Fault::Conflict)
 }
 
-async fn once(
-    ports: &impl Ports,
-    happened: &Happened<'_>,
-) -> Result<Result<Option<Session>, Refusal>, Fault> {
+async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Option<Session>, Refusal>, Fault> {
     let now = ports.now();
     let stored = ports.load_session(happened.flow).await?;
     let row = match (stored, happened.first) {
         (Some(row), _) => row,
         (None, Some((flow, settings))) => SessionRow {
-            session: Session::never(
-                happened.flow,
-                &flow.workspace,
-                &flow.owner,
-                settings.clone(),
-            ),
+            session: Session::never(happened.flow, &flow.workspace, &flow.owner, settings.clone()),
             flow: flow.clone(),
             outbox: BTreeMap::new(),
         },
@@ -115,10 +101,7 @@ async fn once(
     let mut writes = std::mem::take(&mut claim);
     let mut place = 0;
     let mut put_out = |outbox: &mut BTreeMap<String, Effect>, message: Effect| {
-        outbox.insert(
-            format!("r{:012}m{place:03}", next.session.revision),
-            message,
-        );
+        outbox.insert(format!("r{:012}m{place:03}", next.session.revision), message);
         place += 1;
     };
     let mut ends: BTreeMap<String, OperationRow> = BTreeMap::new();
@@ -132,9 +115,7 @@ async fn once(
                 if let Some(held) = ports.load_compute(&compute).await? {
                     let left = compute::leave(&held, happened.flow, now);
                     if left != held {
-                        if left.phase == ComputePhase::Releasing
-                            && held.phase != ComputePhase::Releasing
-                        {
+                        if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
                             put_out(&mut next.outbox, Effect::ReleaseCompute { compute });
                         }
                         writes.push(changed(left, &held));
@@ -164,11 +145,7 @@ async fn once(
                 };
                 ends.insert(operation, end);
             }
-            Effect::RunEnded {
-                run,
-                outcome,
-                failure,
-            } => {
+            Effect::RunEnded { run, outcome, failure } => {
                 let result = happened.result.cloned();
                 writes.push(Write::EndRun(RunRow {
                     status: outcome.into(),
@@ -222,10 +199,7 @@ async fn once(
     }
 }
 
-async fn refuse_quota(
-    ports: &impl Ports,
-    happened: &Happened<'_>,
-) -> Result<Result<Option<Session>, Refusal>, Fault> {
+async fn refuse_quota(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Option<Session>, Refusal>, Fault> {
     let Event::StepEntered { operation, .. } = &happened.event else {
         return Err(Fault::QuotaUsedUp);
     };
@@ -257,12 +231,7 @@ fn token_of(event: &Event) -> String {
 }
 
 /// For a step that claims a compute resource: claims it, and says so in the event.
-async fn claim_of(
-    ports: &impl Ports,
-    session: &Session,
-    event: &mut Event,
-    now: Millis,
-) -> Result<Vec<Write>, Fault> {
+async fn claim_of(ports: &impl Ports, session: &Session, event: &mut Event, now: Millis) -> Result<Vec<Write>, Fault> {
     let Event::StepEntered {
         operation,
         step: Step::ClaimCompute,
@@ -481,17 +450,9 @@ fn name_of(event: &Event) -> &'static str {
 /// # Errors
 ///
 /// As [`happen`].
-pub async fn observe_compute(
-    ports: &impl Ports,
-    id: &str,
-    seen: Seen,
-    why: &str,
-) -> Result<(), Fault> {
+pub async fn observe_compute(ports: &impl Ports, id: &str, seen: Seen, why: &str) -> Result<(), Fault> {
     let held = ports.load_compute(id).await?;
-    let on_it = held
-        .as_ref()
-        .map(|c| c.sessions.clone())
-        .unwrap_or_default();
+    let on_it = held.as_ref().map(|c| c.sessions.clone()).unwrap_or_default();
     match &held {
         Some(compute) if compute.phase != ComputePhase::Gone => {
             if let Some(next) = compute::observe(compute, seen) {
@@ -509,18 +470,14 @@ pub async fn observe_compute(
         }
         _ if seen == Seen::Up => {
             return ports
-                .ask_driver(&contract::driver::ComputeRequest::ReleaseCompute {
-                    compute: id.to_owned(),
-                })
+                .ask_driver(&contract::driver::ComputeRequest::ReleaseCompute { compute: id.to_owned() })
                 .await;
         }
         _ => {}
     }
     for flow in &on_it {
         let event = match seen {
-            Seen::Up => Event::ComputeUp {
-                compute: id.to_owned(),
-            },
+            Seen::Up => Event::ComputeUp { compute: id.to_owned() },
             Seen::Gone => Event::ComputeGone {
                 compute: id.to_owned(),
                 why: why.to_owned(),
@@ -533,12 +490,7 @@ pub async fn observe_compute(
 }
 
 /// How a refused run is written: it has a row, so that whoever submitted it learns why.
-pub(crate) fn refused_run(
-    run: &str,
-    happened: &Happened<'_>,
-    failure: Failure,
-    now: Millis,
-) -> RunRow {
+pub(crate) fn refused_run(run: &str, happened: &Happened<'_>, failure: Failure, now: Millis) -> RunRow {
     let wish = happened.run.cloned().unwrap_or_default();
     RunRow {
         wish,
