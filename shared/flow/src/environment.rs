@@ -60,16 +60,12 @@ pub fn environment(folder: &Path, include_root: &Path) -> Result<Environment, Fa
                     ),
                 )
             })?;
-            Some(requirements::read(
-                &folder, &includes, source, &target, true,
-            )?)
+            Some(requirements::read(&folder, &includes, source, &target, true)?)
         }
         None => {
             let target = Path::new("requirements.txt");
             match folder.find(&includes, target, "requirements.txt")? {
-                Some(source) => Some(requirements::read(
-                    &folder, &includes, source, target, false,
-                )?),
+                Some(source) => Some(requirements::read(&folder, &includes, source, target, false)?),
                 None => None,
             }
         }
@@ -93,10 +89,7 @@ impl Declared {
         let bad = |key: &str, what: &str, should: &str| {
             Failure::new(
                 "Flow.BadEnvironment",
-                format!(
-                    "{}: {key} is {what}. It should be {should}.",
-                    file.place(key)
-                ),
+                format!("{}: {key} is {what}. It should be {should}.", file.place(key)),
             )
         };
         let keys = match file.value.get("environment") {
@@ -119,11 +112,8 @@ impl Declared {
         let key = "python_requirements_txt";
         Ok(Self {
             image: text("image", "the name of a base image, as text")?,
-            requirements: text(
-                key,
-                "the path of a requirements file, relative to the flow folder",
-            )?
-            .map(|path| (path, file.place(key))),
+            requirements: text(key, "the path of a requirements file, relative to the flow folder")?
+                .map(|path| (path, file.place(key))),
         })
     }
 }

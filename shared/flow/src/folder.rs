@@ -11,12 +11,7 @@ use std::{
 const MOST_BYTES: u64 = 1 << 20;
 
 /// The names of the files that make a folder a flow.
-const FLOW_FILES: [&str; 4] = [
-    "flow.dag.yaml",
-    "flow.dag.yml",
-    "flow.flex.yaml",
-    "flow.flex.yml",
-];
+const FLOW_FILES: [&str; 4] = ["flow.dag.yaml", "flow.dag.yml", "flow.flex.yaml", "flow.flex.yml"];
 
 /// What a flow folder holds, and so what runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,11 +103,8 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
             )),
         };
     }
-    let entries = fs::read_dir(&folder.path)
-        .map_err(|error| unreadable(&folder.path.display().to_string(), &error))?;
-    let is_code = |name: &str| {
-        name == "requirements.txt" || name.ends_with(".py") || name.ends_with(".ipynb")
-    };
+    let entries = fs::read_dir(&folder.path).map_err(|error| unreadable(&folder.path.display().to_string(), &error))?;
+    let is_code = |name: &str| name == "requirements.txt" || name.ends_with(".py") || name.ends_with(".ipynb");
     if entries
         .flatten()
         .any(|entry| is_code(&entry.file_name().to_string_lossy()))
@@ -156,9 +148,7 @@ impl FlowFile {
             .find(|(_, line)| key(line))
             .or_else(|| lines().find(|(_, line)| line.contains(word)))
             .map(|(i, _)| i + 1);
-        number.map_or(self.name.to_owned(), |number| {
-            format!("{}:{number}", self.name)
-        })
+        number.map_or(self.name.to_owned(), |number| format!("{}:{number}", self.name))
     }
 }
 
@@ -177,8 +167,8 @@ pub(crate) struct Include {
 impl Folder {
     pub(crate) fn open(folder: &Path, include_root: &Path) -> Result<Self, Failure> {
         let path = canonical(folder)?;
-        let root = fs::canonicalize(include_root)
-            .map_err(|error| unreadable(&include_root.display().to_string(), &error))?;
+        let root =
+            fs::canonicalize(include_root).map_err(|error| unreadable(&include_root.display().to_string(), &error))?;
         if !path.starts_with(&root) {
             return Err(Failure::new(
                 "Flow.PathLeadsOut",
@@ -209,7 +199,7 @@ impl Folder {
             }
         };
         let text = opened.read(&opened.path.join(name), name)?;
-        let value = mapping(name, &text, "Flow.BadFlowFile")?;
+        let value = mapping(name, &text, "Flow.BadFlowFile", "`nodes: …` or `entry: module:name`")?;
         opened.flow_file = Some(FlowFile { name, text, value });
         Ok(opened)
     }
@@ -250,14 +240,7 @@ impl Folder {
         match fs::canonicalize(path) {
             Ok(real) if real.starts_with(&self.root) => Ok(Some(real)),
             Ok(_) => Err(self.leads_out(&self.show(path), place)),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(None)
-            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(unreadable(&self.show(path), &error)),
         }
     }
@@ -309,9 +292,7 @@ impl Folder {
         items
             .iter()
             .map(|item| match item {
-                Value::String(written) if !written.trim().is_empty() => {
-                    self.include(written, &file.place(written))
-                }
+                Value::String(written) if !written.trim().is_empty() => self.include(written, &file.place(written)),
                 other => Err(bad(&format!("a list with {} in it", type_of(other)))),
             })
             .collect()
@@ -363,12 +344,7 @@ impl Folder {
     }
 
     /// The file at `target` of the view, as [`crate::view::list`] would have it. `None` if there is none.
-    pub(crate) fn find(
-        &self,
-        includes: &[Include],
-        target: &Path,
-        place: &str,
-    ) -> Result<Option<PathBuf>, Failure> {
+    pub(crate) fn find(&self, includes: &[Include], target: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
         let is_file = |found: &PathBuf| found.is_file();
         for include in includes.iter().rev() {
             if let Ok(below) = target.strip_prefix(&include.name) {
@@ -392,9 +368,7 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
     for component in path.components() {
         match component {
             Component::CurDir => {}
-            Component::ParentDir
-                if matches!(out.components().next_back(), Some(Component::Normal(_))) =>
-            {
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
                 out.pop();
             }
             Component::ParentDir if out.has_root() => {}
@@ -429,49 +403,48 @@ pub(crate) fn read_text(path: &Path, shown: &str) -> Result<String, Failure> {
         )
     };
     let wide = |of: fn([u8; 2]) -> u16| {
-        let words: Vec<u16> = bytes[2..]
-            .chunks_exact(2)
-            .map(|pair| of([pair[0], pair[1]]))
-            .collect();
+        let words: Vec<u16> = bytes[2..].chunks_exact(2).map(|pair| of([pair[0], pair[1]])).collect();
         String::from_utf16(&words).map_err(|_| ()).map_err(not_text)
     };
     match bytes.as_slice() {
         [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
         [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
-        [0xef, 0xbb, 0xbf, text @ ..] => String::from_utf8(text.to_vec())
-            .map_err(|_| ())
-            .map_err(not_text),
+        [0xef, 0xbb, 0xbf, text @ ..] => String::from_utf8(text.to_vec()).map_err(|_| ()).map_err(not_text),
         _ => String::from_utf8(bytes).map_err(|_| ()).map_err(not_text),
     }
 }
 
 /// Reads YAML that has to be a mapping.
-pub(crate) fn mapping(shown: &str, text: &str, error: &str) -> Result<Value, Failure> {
-    let value: Value =
-        serde_yaml_ng::from_str(text).map_err(|yaml| bad_yaml(shown, &yaml, error))?;
+///
+/// * `such_as`: what it may hold, for the error.
+pub(crate) fn mapping(shown: &str, text: &str, error: &str, such_as: &str) -> Result<Value, Failure> {
+    let value: Value = serde_yaml_ng::from_str(text).map_err(|yaml| bad_yaml(shown, &yaml, error))?;
     match value {
         Value::Mapping(_) => Ok(value),
-        other => {
-            let message = format!(
-                "{shown} is {}. It should be a mapping of keys to values; see the flow's documentation.",
+        other => Err(Failure::new(
+            error,
+            format!(
+                "{shown} is {}. It should be a mapping, such as {such_as}.",
                 type_of(&other)
-            );
-            Err(Failure::new(error, message))
-        }
+            ),
+        )),
     }
 }
 
 /// What the parser says of YAML, with the line.
 pub(crate) fn bad_yaml(shown: &str, yaml: &serde_yaml_ng::Error, error: &str) -> Failure {
+    let said = yaml.to_string();
+    // Of a key that comes twice the parser tells the line where the mapping begins.
     let line = yaml
         .location()
+        .filter(|_| !said.contains("duplicate entry"))
         .map(|at| format!(":{}", at.line()))
         .unwrap_or_default();
     Failure::new(
         error,
         format!(
-            "{shown}{line}: this is not as it should be: {}. Correct the file.",
-            crate::redact(&yaml.to_string())
+            "{shown}{line}: the YAML is wrong: {}. Correct it.",
+            crate::redact(&said)
         ),
     )
 }

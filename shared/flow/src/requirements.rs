@@ -43,13 +43,7 @@ pub struct Line {
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let constraint = if self.constraint { "-c " } else { "" };
-        write!(
-            f,
-            "{}:{}: {constraint}{}",
-            self.file,
-            self.number,
-            redact(&self.text)
-        )
+        write!(f, "{}:{}: {constraint}{}", self.file, self.number, redact(&self.text))
     }
 }
 
@@ -128,9 +122,7 @@ impl Reader<'_> {
                 ..line
             });
             if self.lines.len() > MOST_LINES {
-                let message = format!(
-                    "{shown} and what it names have more than {MOST_LINES} lines. Make them fewer."
-                );
+                let message = format!("{shown} and what it names have more than {MOST_LINES} lines. Make them fewer.");
                 return Err(Failure::new("Flow.TooLarge", message));
             }
         }
@@ -138,30 +130,17 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn follow(
-        &mut self,
-        line: &Line,
-        target: &Path,
-        path: &str,
-        constraint: bool,
-    ) -> Result<(), Failure> {
+    fn follow(&mut self, line: &Line, target: &Path, path: &str, constraint: bool) -> Result<(), Failure> {
         let place = place(line);
         let out = || {
             let remedy = "Add the file to additional_includes, and name it as it is then called in the flow folder.";
             Failure::new(
                 "Flow.PathLeadsOut",
-                format!(
-                    "{place}: {} leads out of the flow folder. {remedy}",
-                    redact(path)
-                ),
+                format!("{place}: {} leads out of the flow folder. {remedy}", redact(path)),
             )
         };
         let named = clean(&target.parent().unwrap_or(Path::new("")).join(path));
-        if path.contains("://")
-            || path.starts_with("file:")
-            || named.is_absolute()
-            || named.starts_with("..")
-        {
+        if path.contains("://") || path.starts_with("file:") || named.is_absolute() || named.starts_with("..") {
             return Err(out());
         }
         let source = self.folder.find(self.includes, &named, &place)?.ok_or_else(|| {
@@ -172,9 +151,7 @@ impl Reader<'_> {
             )
         })?;
         if self.open.contains(&source) {
-            let message = format!(
-                "{place}: {path} names the file that names it. Take one of the two lines out."
-            );
+            let message = format!("{place}: {path} names the file that names it. Take one of the two lines out.");
             return Err(Failure::new("Flow.BadRequirement", message));
         }
         self.file(&source, &named, constraint)
@@ -228,10 +205,7 @@ fn without_comment(line: &str) -> &str {
 
 /// The option and the path of a line that names another file.
 fn follows(line: &str) -> Option<(char, &str)> {
-    for (option, names) in [
-        ('r', ["--requirement", "-r"]),
-        ('c', ["--constraint", "-c"]),
-    ] {
+    for (option, names) in [('r', ["--requirement", "-r"]), ('c', ["--constraint", "-c"])] {
         for name in names {
             if let Some(rest) = line.strip_prefix(name) {
                 let is_long = name.starts_with("--");
@@ -277,8 +251,7 @@ const HELD_BY_THE_IMAGE: [&str; 5] = [
 fn check(line: &Line) -> Result<(), Failure> {
     let text = line.text.as_str();
     let place = place(line);
-    let fail =
-        |error: &str, what: String| Err(Failure::new(error, format!("{place}: {}", redact(&what))));
+    let fail = |error: &str, what: String| Err(Failure::new(error, format!("{place}: {}", redact(&what))));
     if let Some(variable) = variable(text) {
         return fail(
             "Flow.VariableInRequirement",
@@ -305,8 +278,7 @@ fn check(line: &Line) -> Result<(), Failure> {
         }
         return match OPTIONS.iter().find(|(known, _)| *known == name) {
             Some((_, true)) => {
-                let value =
-                    text[name.len()..].trim_start_matches(|c: char| c == '=' || c.is_whitespace());
+                let value = text[name.len()..].trim_start_matches(|c: char| c == '=' || c.is_whitespace());
                 if value.is_empty() {
                     fail(
                         "Flow.BadRequirement",
@@ -321,23 +293,15 @@ fn check(line: &Line) -> Result<(), Failure> {
             Some(_) => Ok(()),
             None => fail(
                 "Flow.BadRequirement",
-                format!(
-                    "a requirements file has no option {name}. Correct it, or take the line out."
-                ),
+                format!("a requirements file has no option {name}. Correct it, or take the line out."),
             ),
         };
     }
     // What follows is for this requirement alone: `--hash=…`.
     let requirement = text.find(" --").map_or(text, |at| &text[..at]).trim_end();
     let (name, url) = match requirement.split_once('@') {
-        Some((name, url)) if !name.contains([':', '/', ';']) => {
-            (Some(name.trim()), Some(url.trim()))
-        }
-        _ if requirement.contains("://") && !requirement.contains(';')
-            || is_remote(requirement) =>
-        {
-            (None, Some(requirement))
-        }
+        Some((name, url)) if !name.contains([':', '/', ';']) => (Some(name.trim()), Some(url.trim())),
+        _ if is_remote(requirement) => (None, Some(requirement)),
         _ => (None, None),
     };
     if url.is_some_and(|url| !is_remote(url)) || url.is_none() && is_local(requirement) {
@@ -354,10 +318,7 @@ fn check(line: &Line) -> Result<(), Failure> {
             let pins = |operator: &Operator| {
                 matches!(
                     operator,
-                    Operator::Equal
-                        | Operator::EqualStar
-                        | Operator::ExactEqual
-                        | Operator::TildeEqual
+                    Operator::Equal | Operator::EqualStar | Operator::ExactEqual | Operator::TildeEqual
                 )
             };
             let is_pin = match &parsed.version_or_url {
@@ -376,11 +337,7 @@ fn check(line: &Line) -> Result<(), Failure> {
         }
         Err(error) => {
             let said = error.message.to_string();
-            let said = said
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim_end_matches('.');
+            let said = said.lines().next().unwrap_or_default().trim_end_matches('.');
             fail(
                 "Flow.BadRequirement",
                 format!("{text} is not a requirement: {said}. Write it as name, or name==version."),
@@ -400,10 +357,7 @@ fn pinned(place: &str, name: &str) -> Result<(), Failure> {
 
 /// Whether a place is on a network: it has a scheme, and that is not `file`.
 fn is_remote(place: &str) -> bool {
-    let scheme = place
-        .split_once("://")
-        .map(|(scheme, _)| scheme)
-        .unwrap_or_default();
+    let scheme = place.split_once("://").map(|(scheme, _)| scheme).unwrap_or_default();
     let is_scheme = scheme
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
@@ -442,18 +396,10 @@ fn is_local(requirement: &str) -> bool {
 /// The package that a URL without a name names: by `#egg=`, or by its file's or repository's name.
 fn named_by(url: &str) -> Option<String> {
     let (path, fragment) = url.split_once('#').unwrap_or((url, ""));
-    let egg = fragment
-        .split('&')
-        .find_map(|part| part.strip_prefix("egg="));
-    let path = path
-        .split('?')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches('/');
+    let egg = fragment.split('&').find_map(|part| part.strip_prefix("egg="));
+    let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
     let last = path.rsplit('/').next().unwrap_or_default();
-    let is_file = [".whl", ".tar.gz", ".zip"]
-        .iter()
-        .any(|end| last.ends_with(end));
+    let is_file = [".whl", ".tar.gz", ".zip"].iter().any(|end| last.ends_with(end));
     let name = match egg {
         Some(egg) => egg.split(['[', '=']).next()?,
         None if last.ends_with(".whl") => last.split('-').next()?,
@@ -461,9 +407,7 @@ fn named_by(url: &str) -> Option<String> {
         None if is_file => last.rsplit_once('-').map_or(last, |(name, _)| name),
         None => last.split(['@', '.']).next()?,
     };
-    pep508_rs::PackageName::from_str(name)
-        .ok()
-        .map(|name| name.to_string())
+    pep508_rs::PackageName::from_str(name).ok().map(|name| name.to_string())
 }
 
 /// The first `${NAME}` of a line.

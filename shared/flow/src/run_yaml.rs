@@ -104,9 +104,7 @@ impl<'de> Deserialize<'de> for Identity {
         let written = Written::deserialize(from)?;
         match (written.r#type.as_str(), written.client_id) {
             ("user_identity", None) => Ok(Self::User),
-            ("user_identity", Some(_)) => Err(D::Error::custom(
-                "a client_id goes with `type: managed` alone",
-            )),
+            ("user_identity", Some(_)) => Err(D::Error::custom("a client_id goes with `type: managed` alone")),
             ("managed", client_id) => Ok(Self::Managed { client_id }),
             (other, _) => Err(D::Error::custom(format!(
                 "type is {other}; it may be managed or user_identity"
@@ -123,13 +121,17 @@ impl<'de> Deserialize<'de> for Identity {
 pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
     let shown = path.display().to_string();
     let text = read_text(path, &shown)?;
-    mapping(&shown, &text, "Flow.BadRunFile")?;
-    let mut run: RunYaml = serde_yaml_ng::from_str(&text)
-        .map_err(|error| bad_yaml(&shown, &error, "Flow.BadRunFile"))?;
+    mapping(
+        &shown,
+        &text,
+        "Flow.BadRunFile",
+        "`flow: ./my-flow` and `data: ./data.jsonl`",
+    )?;
+    let mut run: RunYaml =
+        serde_yaml_ng::from_str(&text).map_err(|error| bad_yaml(&shown, &error, "Flow.BadRunFile"))?;
     if run.resources.instance_type.is_some() && run.resources.compute.is_some() {
-        let message = format!(
-            "{shown}: resources has both instance_type and compute. Keep the one that the run is to use."
-        );
+        let message =
+            format!("{shown}: resources has both instance_type and compute. Keep the one that the run is to use.");
         return Err(Failure::new("Flow.BadRunFile", message));
     }
     let folder = std::path::absolute(path)
@@ -145,9 +147,7 @@ pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
 }
 
 /// A key with nothing behind it is as good as none.
-fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    from: D,
-) -> Result<T, D::Error> {
+fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
@@ -158,9 +158,7 @@ fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>,
         Value::String(text) => Ok((key, text)),
         Value::Null => Ok((key, String::new())),
         Value::Bool(_) | Value::Number(_) => Ok((key, value.to_string())),
-        Value::Array(_) | Value::Object(_) => {
-            Err(D::Error::custom(format!("{key} should be text")))
-        }
+        Value::Array(_) | Value::Object(_) => Err(D::Error::custom(format!("{key} should be text"))),
     };
     written.into_iter().map(text).collect()
 }

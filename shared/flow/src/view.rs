@@ -78,11 +78,7 @@ pub fn list(folder: &Path, include_root: &Path) -> Result<View, Failure> {
     let files = walk
         .files
         .into_iter()
-        .map(|(target, (source, bytes))| File {
-            source,
-            target,
-            bytes,
-        })
+        .map(|(target, (source, bytes))| File { source, target, bytes })
         .collect();
     Ok(View {
         files,
@@ -103,9 +99,8 @@ pub fn copy_into(view: &View, to: &Path) -> io::Result<()> {
         fs::create_dir_all(to.join(folder))?;
     }
     for file in &view.files {
-        fs::copy(&file.source, to.join(&file.target)).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", file.target.display()))
-        })?;
+        fs::copy(&file.source, to.join(&file.target))
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.target.display())))?;
     }
     Ok(())
 }
@@ -121,12 +116,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// * `source`: canonical.
     /// * `inside`: the folders that it is in, for links that lead back.
-    fn folder(
-        &mut self,
-        source: &Path,
-        target: &Path,
-        inside: &mut Vec<PathBuf>,
-    ) -> Result<(), Failure> {
+    fn folder(&mut self, source: &Path, target: &Path, inside: &mut Vec<PathBuf>) -> Result<(), Failure> {
         let shown = self.folder.show(source);
         if inside.iter().any(|above| above == source) {
             let message = format!(
@@ -176,12 +166,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        source: &Path,
-        target: &Path,
-        inside: &mut Vec<PathBuf>,
-    ) -> Result<(), Failure> {
+    fn entry(&mut self, source: &Path, target: &Path, inside: &mut Vec<PathBuf>) -> Result<(), Failure> {
         let about = match fs::symlink_metadata(source) {
             Ok(about) => about,
             // Editors and caches take files away at any moment.
@@ -202,17 +187,12 @@ impl Walk<'_> {
             return Err(self.collision(target));
         }
         self.bytes += about.len();
-        if let Some((before, bytes)) = self
-            .files
-            .insert(target.to_owned(), (source.to_owned(), about.len()))
-        {
+        if let Some((before, bytes)) = self.files.insert(target.to_owned(), (source.to_owned(), about.len())) {
             self.bytes -= bytes;
             if before != source {
                 let (before, now) = (self.folder.show(&before), self.folder.show(source));
-                self.warnings.push(format!(
-                    "{now} takes the place of {before} as {}.",
-                    target.display()
-                ));
+                self.warnings
+                    .push(format!("{now} takes the place of {before} as {}.", target.display()));
             }
         }
         self.bounded()

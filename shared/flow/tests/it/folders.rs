@@ -1,0 +1,352 @@
+//! What a flow folder is, when it is as it should be.
+
+use crate::tree::{Tree, shown};
+use expect_test::{Expect, expect};
+use flow::Kind;
+use std::{fs, os::unix::fs::PermissionsExt};
+
+const DAG: (&str, &str) = ("flow.dag.yaml", "nodes: []\n");
+
+fn check_environment(files: &[(&str, &str)], expected: Expect) {
+    let tree = Tree::new(files);
+    let environment = flow::environment(&tree.folder(), &flow::include_root(&tree.folder())).unwrap();
+    expected.assert_eq(&tree.without_root(&format!("{environment:#?}")));
+}
+
+fn check_view(files: &[(&str, &str)], expected: Expect) {
+    let tree = Tree::new(files);
+    let view = flow::view::list(&tree.folder(), &flow::include_root(&tree.folder())).unwrap();
+    let to = tree.at("/view");
+    flow::view::copy_into(&view, &to).unwrap();
+    expected.assert_eq(&format!(
+        "{}{}",
+        shown(&to),
+        view.warnings.iter().map(|w| format!("! {w}\n")).collect::<String>()
+    ));
+    assert_eq!(view.bytes, view.files.iter().map(|file| file.bytes).sum::<u64>());
+}
+
+#[test]
+fn the_include_root_is_the_repository_or_else_the_parent() {
+    let tree = Tree::new(&[
+        ("a.py", ""),
+        ("/alone/flow/a.py", ""),
+        ("/tree/.git", "gitdir: elsewhere"),
+        ("/tree/x/flow/a.py", ""),
+    ]);
+    assert_eq!(flow::include_root(&tree.folder()), tree.at("/repo"));
+    assert_eq!(flow::include_root(&tree.at("/alone/flow")), tree.at("/alone"));
+    assert_eq!(flow::include_root(&tree.at("/tree/x/flow")), tree.at("/tree"));
+}
+
+#[test]
+fn a_folder_is_a_dag_a_flex_flow_or_just_a_folder_of_python() {
+    let kind = |files: &[(&str, &str)]| flow::kind(&Tree::new(files).folder()).unwrap();
+    assert_eq!(kind(&[DAG]), Kind::Dag { file: "flow.dag.yaml" });
+    assert_eq!(
+        kind(&[("flow.dag.yml", "nodes: []")]),
+        Kind::Dag { file: "flow.dag.yml" }
+    );
+    let flex = |file| Kind::Flex {
+        file,
+        entry: "a.b:C".into(),
+    };
+    assert_eq!(kind(&[("flow.flex.yaml", "entry: a.b:C")]), flex("flow.flex.yaml"));
+    assert_eq!(kind(&[("flow.dag.yaml", "entry: a.b:C")]), flex("flow.dag.yaml"));
+    assert_eq!(kind(&[("main.py", "")]), Kind::Folder);
+    assert_eq!(kind(&[("requirements.txt", "")]), Kind::Folder);
+}
+
+#[test]
+fn an_environment_is_what_the_flow_file_declares() {
+    check_environment(
+        &[DAG],
+        expect![[r#"
+        Environment {
+            image: None,
+            requirements: None,
+        }"#]],
+    );
+    check_environment(
+        &[("flow.dag.yaml", "environment:\n")],
+        expect![[r#"
+        Environment {
+            image: None,
+            requirements: None,
+        }"#]],
+    );
+    check_environment(
+        &[
+            (
+                "flow.flex.yaml",
+                "entry: a:b\nenvironment:\n  image: mine:1\n  python_requirements_txt: lib/deps.txt\n  extra: 1\n",
+            ),
+            ("lib/deps.txt", "numpy"),
+        ],
+        expect![[r#"
+            Environment {
+                image: Some(
+                    "mine:1",
+                ),
+                requirements: Some(
+                    Requirements {
+                        file: "ROOT/repo/flow/lib/deps.txt",
+                        declared: true,
+                        lines: [
+                            lib/deps.txt:1: numpy,
+                        ],
+                    },
+                ),
+            }"#]],
+    );
+}
+
+#[test]
+fn a_requirements_file_that_nobody_declares_counts() {
+    check_environment(
+        &[("main.py", ""), ("requirements.txt", "numpy")],
+        expect![[r#"
+        Environment {
+            image: None,
+            requirements: Some(
+                Requirements {
+                    file: "ROOT/repo/flow/requirements.txt",
+                    declared: false,
+                    lines: [
+                        requirements.txt:1: numpy,
+                    ],
+                },
+            ),
+        }"#]],
+    );
+}
+
+#[test]
+fn requirements_are_found_through_the_includes_as_the_view_has_them() {
+    check_environment(
+        &[
+            (
+                "flow.dag.yaml",
+                "environment: {python_requirements_txt: requirements.txt}\nadditional_includes: [../requirements.txt, ../lib]\n",
+            ),
+            ("../requirements.txt", "-r lib/base.txt\n-c lib/limits/all.txt\nnumpy"),
+            ("requirements.txt", "overwritten"),
+            ("../lib/base.txt", "pandas"),
+            (
+                "../lib/limits/all.txt",
+                "-i https://host/simple\nnumpy<2\n-r more.txt\n",
+            ),
+            ("../lib/limits/more.txt", "six<2"),
+        ],
+        expect![[r#"
+            Environment {
+                image: None,
+                requirements: Some(
+                    Requirements {
+                        file: "ROOT/repo/requirements.txt",
+                        declared: true,
+                        lines: [
+                            ../lib/base.txt:1: pandas,
+                            ../lib/limits/all.txt:1: -i https://host/simple,
+                            ../lib/limits/all.txt:2: -c numpy<2,
+                            ../lib/limits/more.txt:1: -c six<2,
+                            ../requirements.txt:3: numpy,
+                        ],
+                    },
+                ),
+            }"#]],
+    );
+}
+
+#[test]
+fn a_requirements_file_is_read_as_pip_reads_it() {
+    let lines = |text: &str| {
+        let tree = Tree::new(&[DAG, ("requirements.txt", text)]);
+        let found = flow::environment(&tree.folder(), &tree.at("/repo"))
+            .unwrap()
+            .requirements
+            .unwrap();
+        found
+            .lines
+            .iter()
+            .map(|line| format!("{} {}\n", line.number, line.text))
+            .collect::<String>()
+    };
+    expect![[r#"
+        3 numpy >= 1
+        4 six;   python_version > '3'
+        6 pandas
+        8 attrs
+        10 mine @ git+https://host/mine@v1#egg=mine
+        11 https://host/mine-1.0.whl#sha256=00
+        12 tqdm==4.0     --hash=sha256:00     --hash=sha256:11
+        15 -i https://{private}@host/simple
+        16 --extra-index-url=https://user:word@host/simple
+        17 --pre
+        18 promptflow
+        19 promptflow-tools>=1.4
+        20 promptflow-recorder==1.0
+        21 requests[socks,security]<3
+        22 PyYAML!=5.4.*
+        23 last
+    "#]].assert_eq(&lines(
+        "\u{feff}# a byte order mark\r\n\r\nnumpy >= 1 # behind a space\r\nsix; \\\r\n  python_version > '3'\r\npandas \\\n# a comment ends it\nattrs\n\n\
+         mine @ git+https://host/mine@v1#egg=mine\nhttps://host/mine-1.0.whl#sha256=00\ntqdm==4.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n\
+         -i https://{private}@host/simple\n--extra-index-url=https://user:word@host/simple # ours\n--pre\npromptflow\npromptflow-tools>=1.4\n\
+         promptflow-recorder==1.0\nrequests[socks,security]<3\nPyYAML!=5.4.*\nlast\\",
+    ));
+    let wide: Vec<u8> = "\u{feff}numpy\r\nsix\r\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let tree = Tree::new(&[DAG]);
+    fs::write(tree.at("requirements.txt"), wide).unwrap();
+    let found = flow::environment(&tree.folder(), &tree.at("/repo"))
+        .unwrap()
+        .requirements
+        .unwrap();
+    assert_eq!(found.text(), "numpy\nsix\n");
+}
+
+#[test]
+fn a_requirement_that_is_logged_shows_no_credential() {
+    let tree = Tree::new(&[DAG, ("requirements.txt", "-i https://user:hunter2@host/simple\n")]);
+    let found = flow::environment(&tree.folder(), &tree.at("/repo")).unwrap();
+    assert!(!format!("{found:?}").contains("hunter2"));
+    assert!(found.requirements.unwrap().text().contains("hunter2"));
+}
+
+#[test]
+fn a_view_has_the_includes_at_its_root_under_their_own_names() {
+    check_view(
+        &[
+            (
+                "flow.dag.yaml",
+                "additional_includes:\n- ../shared/helpers.py\n- ../shared/lib\n- ../shared/link.py\n",
+            ),
+            ("main.py", "own"),
+            ("empty/", ""),
+            ("../shared/helpers.py", "helpers"),
+            ("../shared/lib/a.py", "a"),
+            ("../shared/lib/deep/b.py", "b"),
+            ("../shared/link.py", "-> target.py"),
+            ("../shared/target.py", "target"),
+        ],
+        expect![[r#"
+            empty/
+            flow.dag.yaml: additional_includes:
+            - ../shared/helpers.py
+            - ../shared/lib
+            - ../shared/link.py
+            helpers.py: helpers
+            lib/
+            lib/a.py: a
+            lib/deep/
+            lib/deep/b.py: b
+            main.py: own
+            target.py: target
+        "#]],
+    );
+}
+
+#[test]
+fn folders_merge_and_the_last_file_wins_with_a_warning() {
+    check_view(
+        &[
+            (
+                "flow.dag.yaml",
+                "additional_includes: [../one/lib, ../two/lib, ./lib/same.py, ../three/lib/]\n",
+            ),
+            ("lib/own.py", "own"),
+            ("lib/a.py", "own"),
+            ("lib/same.py", "same"),
+            ("../one/lib/a.py", "one"),
+            ("../one/lib/b.py", "one"),
+            ("../two/lib/b.py", "two"),
+            ("../three/lib/c.py", "three"),
+        ],
+        expect![[r#"
+            flow.dag.yaml: additional_includes: [../one/lib, ../two/lib, ./lib/same.py, ../three/lib/]
+            lib/
+            lib/a.py: one
+            lib/b.py: two
+            lib/c.py: three
+            lib/own.py: own
+            lib/same.py: same
+            same.py: same
+            ! ../one/lib/a.py takes the place of lib/a.py as lib/a.py.
+            ! ../two/lib/b.py takes the place of ../one/lib/b.py as lib/b.py.
+        "#]],
+    );
+}
+
+#[test]
+fn links_are_followed_inside_the_root_and_what_no_run_needs_is_left_out() {
+    check_view(
+        &[
+            DAG,
+            ("lib/.git/config", "no"),
+            (".venv/bin/python", "no"),
+            (".promptflow/flow.tools.json", "no"),
+            ("lib/__pycache__/a.pyc", "no"),
+            (".env", "yes"),
+            ("lib/a.py", "-> ../../shared/a.py"),
+            ("../shared/a.py", "a"),
+            ("all", "-> ../shared"),
+            ("gone", "-> nowhere"),
+        ],
+        expect![[r#"
+            .env: yes
+            all/
+            all/a.py: a
+            flow.dag.yaml: nodes: []
+            lib/
+            lib/a.py: a
+            ! gone is a link to nothing, and is left out.
+        "#]],
+    );
+}
+
+#[test]
+fn a_copy_keeps_the_executable_bit_and_is_the_users_no_more() {
+    let tree = Tree::new(&[DAG, ("run.sh", "#!/bin/sh\n")]);
+    fs::set_permissions(tree.at("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let view = flow::view::list(&tree.folder(), &tree.at("/repo")).unwrap();
+    flow::view::copy_into(&view, &tree.at("/view")).unwrap();
+    assert_eq!(
+        fs::metadata(tree.at("/view/run.sh")).unwrap().permissions().mode() & 0o777,
+        0o755
+    );
+    fs::write(tree.at("/view/run.sh"), "changed").unwrap();
+    assert_eq!(fs::read_to_string(tree.at("run.sh")).unwrap(), "#!/bin/sh\n");
+}
+
+#[test]
+fn a_url_loses_its_credentials_and_nothing_else() {
+    let same = [
+        "",
+        "numpy==1.0",
+        "https://host/simple",
+        "https://host:8080/a@b",
+        "git+https://host/mine@v1#egg=mine",
+        "https://{private}@host/simple",
+    ];
+    for text in same {
+        assert_eq!(flow::redact(text), text);
+    }
+    let cases = [
+        ("-i https://user:word@host/simple", "-i https://***@host/simple"),
+        (
+            "see \"https://word@host\" and http://u:p@h/x.",
+            "see \"https://***@host\" and http://***@h/x.",
+        ),
+        ("https://user:wo/rd@host/simple", "https://***@host/simple"),
+        ("https://user:wo@rd@host/simple", "https://***@host/simple"),
+        ("https://user:w@o/r@host/simple", "https://***@host/simple"),
+        ("https://host/a?sig=word#egg=mine", "https://host/a?***#egg=mine"),
+        ("ssh://git:word@host", "ssh://***@host"),
+    ];
+    for (text, redacted) in cases {
+        assert_eq!(flow::redact(text), redacted);
+    }
+}

@@ -1,0 +1,185 @@
+//! `run.yml`, as it should be and as it should not.
+
+use crate::tree::Tree;
+use expect_test::{Expect, expect};
+use std::fmt::Write;
+
+fn check(text: &str, expected: Expect) {
+    let tree = Tree::new(&[("run.yml", text)]);
+    let run = flow::run_yaml(&tree.at("run.yml")).unwrap();
+    expected.assert_eq(&tree.without_root(&format!("{run:#?}")));
+}
+
+#[test]
+fn the_seeds_own_run_file_is_read_with_its_paths_from_its_own_folder() {
+    check(
+        "$schema: https://azuremlschemas.azureedge.net/promptflow/latest/Run.schema.json\nflow: ../flow\ndata: ./data.jsonl\n\
+         identity:\n  type: managed\n  client_id: xxx\ncolumn_mapping:\n  url: ${data.url}\n  k: 3\nresources:\n  instance_type: standard_d2\n",
+        expect![[r#"
+            RunYaml {
+                name: None,
+                display_name: None,
+                description: None,
+                tags: {},
+                properties: {},
+                flow: Some(
+                    Local(
+                        "ROOT/repo/flow",
+                    ),
+                ),
+                data: Some(
+                    Local(
+                        "ROOT/repo/flow/data.jsonl",
+                    ),
+                ),
+                column_mapping: {
+                    "k": Number(3),
+                    "url": String("${data.url}"),
+                },
+                runtime: None,
+                resources: Resources {
+                    instance_type: Some(
+                        "standard_d2",
+                    ),
+                    compute: None,
+                },
+                identity: Managed {
+                    client_id: Some(
+                        "xxx",
+                    ),
+                },
+                run: None,
+                variant: None,
+                environment_variables: {},
+                connections: {},
+                init: {},
+            }"#]],
+    );
+}
+
+#[test]
+fn every_key_of_a_run_file_is_read_and_an_empty_one_is_none() {
+    check(
+        "name: a\ndisplay_name: b\ndescription: c\ntags: {version: 1.0, on: true, none: }\nproperties: {p: q}\nflow: azureml:mine\n\
+         data: https://host/data.jsonl\nruntime: automatic\nrun: earlier\nvariant: ${node.variant_1}\nenvironment_variables: {N: 1}\n\
+         connections: {node: {connection: mine}}\ninit: {n: 1, list: [a]}\nresources: {compute: mine}\nidentity: {type: user_identity}\ncolumn_mapping:\n\
+         unknown: passes\n",
+        expect![[r#"
+            RunYaml {
+                name: Some(
+                    "a",
+                ),
+                display_name: Some(
+                    "b",
+                ),
+                description: Some(
+                    "c",
+                ),
+                tags: {
+                    "none": "",
+                    "on": "true",
+                    "version": "1.0",
+                },
+                properties: {
+                    "p": "q",
+                },
+                flow: Some(
+                    Remote(
+                        "azureml:mine",
+                    ),
+                ),
+                data: Some(
+                    Remote(
+                        "https://host/data.jsonl",
+                    ),
+                ),
+                column_mapping: {},
+                runtime: Some(
+                    "automatic",
+                ),
+                resources: Resources {
+                    instance_type: None,
+                    compute: Some(
+                        "mine",
+                    ),
+                },
+                identity: User,
+                run: Some(
+                    "earlier",
+                ),
+                variant: Some(
+                    "${node.variant_1}",
+                ),
+                environment_variables: {
+                    "N": "1",
+                },
+                connections: {
+                    "node": {
+                        "connection": "mine",
+                    },
+                },
+                init: {
+                    "list": Array [
+                        String("a"),
+                    ],
+                    "n": Number(1),
+                },
+            }"#]],
+    );
+}
+
+#[test]
+fn a_fault_of_a_run_file_is_said_with_its_line() {
+    let cases = [
+        ("an unknown resource", "flow: .\nresources:\n  instance_typ: a\n"),
+        ("both resources", "resources: {instance_type: a, compute: b}\n"),
+        ("an unknown identity", "flow: .\nidentity:\n  type: system\n"),
+        ("an identity of nobody", "identity: {client_id: x}\n"),
+        (
+            "a user with a client id",
+            "identity: {type: user_identity, client_id: x}\n",
+        ),
+        ("tags as a list", "flow: .\ntags: [a]\n"),
+        ("a tag that is a list", "tags: {a: [b]}\n"),
+        ("variables as a file", "environment_variables: .env\n"),
+        ("no mapping", "- flow\n"),
+        ("no YAML", "flow: [\n"),
+    ];
+    let mut texts = String::new();
+    for (fault, text) in cases {
+        let tree = Tree::new(&[("run.yml", text)]);
+        let failure = flow::run_yaml(&tree.at("run.yml")).unwrap_err();
+        writeln!(texts, "{fault}\n  {}", tree.without_root(&failure.to_string())).unwrap();
+    }
+    let tree = Tree::new(&[]);
+    writeln!(
+        texts,
+        "no file\n  {}",
+        tree.without_root(&flow::run_yaml(&tree.at("run.yml")).unwrap_err().to_string())
+    )
+    .unwrap();
+    expect![[r#"
+        an unknown resource
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:3: the YAML is wrong: resources: unknown field `instance_typ`, expected `instance_type` or `compute` at line 3 column 3. Correct it.
+        both resources
+          Flow.BadRunFile: ROOT/repo/flow/run.yml: resources has both instance_type and compute. Keep the one that the run is to use.
+        an unknown identity
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: type is system; it may be managed or user_identity. Correct it.
+        an identity of nobody
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: identity: missing field `type` at line 1 column 11. Correct it.
+        a user with a client id
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: a client_id goes with `type: managed` alone. Correct it.
+        tags as a list
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:2: the YAML is wrong: tags: invalid type: sequence, expected a map at line 2 column 7. Correct it.
+        a tag that is a list
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: a should be text. Correct it.
+        variables as a file
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: environment_variables: invalid type: string ".env", expected a map at line 1 column 24. Correct it.
+        no mapping
+          Flow.BadRunFile: ROOT/repo/flow/run.yml is a list. It should be a mapping, such as `flow: ./my-flow` and `data: ./data.jsonl`.
+        no YAML
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:2: the YAML is wrong: did not find expected node content at line 2 column 1, while parsing a flow node. Correct it.
+        no file
+          Flow.Unreadable: ROOT/repo/flow/run.yml cannot be read: entity not found. See that it is there and may be read.
+    "#]].assert_eq(&texts);
+}
