@@ -1,1 +1,6 @@
-fn main() {}
+//! `accept-command` on AWS. What it does is in `lib.rs`.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    accept_command::run().await
+}

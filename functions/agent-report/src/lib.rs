@@ -1,1 +1,158 @@
-//! stub
+//! `agent-report`: takes in what compute drivers and sessions' agents saw.
+//!
+//! A driver is known by the queue's own sender. An agent is known by its signature: what it says counts only for the session and the
+//! generation whose key signed it, so code in one session cannot speak for another.
+
+use aws::{Aws, Record};
+use contract::{
+    agent::{AgentReport, SignedBody, SignedReport},
+    driver::DriverReport,
+};
+use lifecycle::{Failure, compute::Seen, session::Event};
+use shell::{Fault, Happened, Ports, happen, observe_compute};
+use std::sync::Arc;
+
+/// Serves until the Lambda service ends the process.
+///
+/// # Errors
+///
+/// When the environment is wrong or the runtime API is gone. Final for this process.
+pub async fn run() -> Result<(), lambda_runtime::Error> {
+    aws::each_record(Arc::new(aws::boot()?), handle).await
+}
+
+/// Takes in one report.
+///
+/// # Errors
+///
+/// A transient [`Fault`]: the message comes again, and the same report twice is once. [`Fault::Meaningless`] goes to the dead-letter queue.
+pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
+    if let Ok(signed) = serde_json::from_str::<SignedReport>(&record.body) {
+        return agent(&*aws, &signed).await;
+    }
+    let report: DriverReport = serde_json::from_str(&record.body)
+        .map_err(|e| Fault::Meaningless(Failure::new("Report.Malformed", format!("This is no report: {e}."))))?;
+    if !aws.is_driver(&record) {
+        tracing::warn!(
+            sender = record.attributes.sender_id,
+            fault = "Report.Forged",
+            "a report of no driver was dropped"
+        );
+        return Ok(());
+    }
+    driver(&*aws, report).await
+}
+
+async fn driver(ports: &impl Ports, report: DriverReport) -> Result<(), Fault> {
+    let (flow, event) = match report {
+        DriverReport::ComputeUp { compute } => return observe_compute(ports, &compute, Seen::Up, "").await,
+        DriverReport::ComputeGone { compute, why } => return observe_compute(ports, &compute, Seen::Gone, &why).await,
+        DriverReport::SessionUp { flow, generation, key } => (flow, Event::SessionUp { generation, key }),
+        DriverReport::SessionGone {
+            flow,
+            generation,
+            failure,
+        } => (flow, Event::SessionGone { generation, failure }),
+    };
+    // A report is refused by nobody.
+    let _ = happen(ports, &Happened::new(&flow, event, "driver")).await?;
+    Ok(())
+}
+
+async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
+    let body: SignedBody = serde_json::from_str(&signed.body).map_err(|e| {
+        Fault::Meaningless(Failure::new(
+            "Report.Malformed",
+            format!("This is no agent's report: {e}."),
+        ))
+    })?;
+    let Some(row) = ports.load_session(&body.flow).await? else {
+        return Ok(());
+    };
+    let session = &row.session;
+    // The word of an older generation is worth nothing, so neither is its proof.
+    if session.generation != body.generation
+        || !session.agent_key.as_deref().is_some_and(|key| signed.is_signed_by(key))
+    {
+        tracing::warn!(
+            flow = body.flow,
+            generation = body.generation,
+            fault = "Report.Unproved",
+            "a report was dropped"
+        );
+        return Ok(());
+    }
+    let generation = body.generation;
+    let event = match &body.report {
+        AgentReport::Alive { nonce, runs } => Event::Alive {
+            generation,
+            nonce: *nonce,
+            runs: runs.clone(),
+        },
+        AgentReport::Activity => Event::Activity { generation },
+        AgentReport::Installed {
+            operation,
+            attempt,
+            warning,
+        } => Event::Installed {
+            generation,
+            operation: operation.clone(),
+            attempt: *attempt,
+            warning: warning.clone(),
+        },
+        AgentReport::InstallFailed {
+            operation,
+            attempt,
+            failure,
+        } => Event::InstallFailed {
+            generation,
+            operation: operation.clone(),
+            attempt: *attempt,
+            failure: failure.clone(),
+        },
+        AgentReport::RunDone { run, outcome, result } => Event::RunDone {
+            generation,
+            run: run.clone(),
+            outcome: *outcome,
+            failure: result.failure.clone(),
+        },
+        AgentReport::RunStarted { run } => {
+            return if session.runs.contains_key(run) {
+                ports.run_started(run, ports.now()).await
+            } else {
+                Ok(())
+            };
+        }
+        AgentReport::Output { of, lines } => return output(ports, &body.flow, of, lines).await,
+    };
+    let result = match &body.report {
+        AgentReport::RunDone { result, .. } => Some(result),
+        _ => None,
+    };
+    // A report is refused by nobody.
+    let _ = happen(
+        ports,
+        &Happened {
+            result,
+            ..Happened::new(&body.flow, event, "agent")
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+/// Keeps output, if it is of an operation or a run of the flow whose agent speaks.
+async fn output(ports: &impl Ports, flow: &str, of: &str, lines: &[contract::agent::OutputLine]) -> Result<(), Fault> {
+    let theirs = match ports.load_run(of).await? {
+        Some(run) => run.flow == flow,
+        None => ports
+            .load_operation(of)
+            .await?
+            .is_some_and(|operation| operation.flow == flow),
+    };
+    if theirs {
+        ports.keep_output(of, lines).await
+    } else {
+        Ok(())
+    }
+}

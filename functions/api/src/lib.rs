@@ -1,1 +1,297 @@
-//! stub
+//! `api`: answers HTTP. It changes nothing itself: a command goes into the same queue as everybody's, and a read reads.
+//!
+//! The routes are in [`contract::http`].
+
+mod request;
+mod token;
+
+use aws::Aws;
+use contract::{
+    FlowRef, Principal,
+    command::{Command, is_good_id},
+    http::{Accepted, Events, Health, OperationView, Output, Problem, SessionView, Sessions},
+    row::{OperationStatus, SessionRow},
+};
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use lifecycle::{
+    Failure, Millis,
+    access::{Action, may},
+    session::Operation,
+};
+use request::Request;
+use serde::Serialize;
+use serde_json::{Value, json};
+use shell::{Fault, Ports};
+use std::{future::Future, sync::Arc, time::Duration};
+use token::Issuer;
+
+/// The longest that a read waits.
+const LONGEST_WAIT: Millis = 20_000;
+
+/// Serves until the Lambda service ends the process.
+///
+/// # Errors
+///
+/// When the environment is wrong or the runtime API is gone. Final for this process.
+pub async fn run() -> Result<(), Error> {
+    let aws = Arc::new(aws::boot()?);
+    let issuer = Arc::new(Issuer::from_environment()?);
+    let answer = |event: LambdaEvent<Value>| {
+        let (aws, issuer) = (aws.clone(), issuer.clone());
+        async move {
+            let answer = match serde_json::from_value::<Request>(event.payload) {
+                Ok(request) => Box::pin(handle(&aws, &issuer, &request)).await,
+                Err(_) => problem(400, Failure::new("Http.Malformed", "This is no HTTP request.")),
+            };
+            Ok::<Value, Error>(answer)
+        }
+    };
+    lambda_runtime::run(service_fn(answer)).await
+}
+
+async fn handle(aws: &Aws, issuer: &Issuer, request: &Request) -> Value {
+    if request.path() == ["v1", "health"] {
+        return ok(
+            200,
+            &Health {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        );
+    }
+    let caller = match issuer.caller(request.bearer()) {
+        Ok(caller) => caller,
+        Err(failure) => return problem(401, failure),
+    };
+    match Box::pin(answer(aws, &caller, request)).await {
+        Ok(answer) => answer,
+        Err(Fault::Meaningless(failure)) => problem(400, failure),
+        Err(fault) => {
+            tracing::warn!(fault = fault.name(), cause = ?fault, "not answered");
+            problem(
+                503,
+                Failure::new(
+                    "Http.TryAgain",
+                    "The service could not do this now. Try again in a moment.",
+                ),
+            )
+        }
+    }
+}
+
+async fn answer(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
+    let wait = request.number("wait").unwrap_or(0).min(LONGEST_WAIT);
+    match (request.method(), request.path().as_slice()) {
+        ("POST", ["v1", "commands"]) => command(aws, caller, request).await,
+        ("GET", ["v1", "operations", id]) => {
+            let found = waited(
+                aws,
+                wait,
+                || aws.load_operation(id),
+                |row| {
+                    row.as_ref()
+                        .is_some_and(|row| row.status != OperationStatus::InProgress)
+                },
+            );
+            let Some(mut row) = found.await? else {
+                return Ok(absent("operation", id));
+            };
+            // The end of the one it joined is its own.
+            if let Some(to) = row.joined.clone() {
+                let found = waited(
+                    aws,
+                    wait,
+                    || aws.load_operation(&to),
+                    |row| row.as_ref().is_none_or(|row| row.status != OperationStatus::InProgress),
+                );
+                if let Some(to) = found.await? {
+                    row.status = to.status;
+                    row.ended = to.ended;
+                    row.failure = to.failure;
+                    row.warning = to.warning;
+                }
+            }
+            readable(aws, caller, &row.flow, "operation", id, || ok(200, &row)).await
+        }
+        ("GET", ["v1", "runs", id]) => {
+            let found = waited(
+                aws,
+                wait,
+                || aws.load_run(id),
+                |row| row.as_ref().is_some_and(|row| row.status.is_final()),
+            );
+            let Some(row) = found.await? else {
+                return Ok(absent("run", id));
+            };
+            readable(aws, caller, &row.flow, "run", id, || ok(200, &row)).await
+        }
+        ("GET", ["v1", "output", of]) => output(aws, caller, of, request.number("after"), wait).await,
+        ("GET", ["v1", "sessions"]) => {
+            let Principal::User { name, workspace, .. } = caller else {
+                return Ok(absent("list", "of sessions"));
+            };
+            let now = aws.now();
+            let rows = aws.sessions_of(workspace, name).await?;
+            Ok(ok(
+                200,
+                &Sessions {
+                    sessions: rows.iter().map(|row| view(row, now)).collect(),
+                },
+            ))
+        }
+        ("GET", ["v1", "sessions", key]) => match aws.load_session(key).await? {
+            Some(row) if may_read(caller, &row.flow) => Ok(ok(200, &view(&row, aws.now()))),
+            // Whoever may not read it does not learn that it exists.
+            _ => Ok(absent("session", key)),
+        },
+        ("GET", ["v1", "sessions", key, "events"]) => {
+            let events = aws.history(key, request.number("after").unwrap_or(0)).await?;
+            readable(aws, caller, key, "session", key, || ok(200, &Events { events })).await
+        }
+        _ => Ok(problem(
+            404,
+            Failure::new(
+                "Http.NoSuchRoute",
+                "There is nothing at this address. The routes begin with /v1/.",
+            ),
+        )),
+    }
+}
+
+async fn command(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
+    let malformed = |message: String| Fault::Meaningless(Failure::new("Command.Malformed", message));
+    let body = request
+        .body()
+        .ok_or_else(|| malformed("The body is not UTF-8 text.".to_owned()))?;
+    let mut command: Command =
+        serde_json::from_str(&body).map_err(|e| malformed(format!("This is no command: {e}.")))?;
+    if !is_good_id(&command.id) {
+        return Err(malformed(
+            "A command's id is 1 to 80 characters of A-Z a-z 0-9 - _.".to_owned(),
+        ));
+    }
+    command.principal = Some(caller.clone());
+    aws.command(&command).await?;
+    Ok(ok(
+        202,
+        &Accepted {
+            id: command.id,
+            flow: command.flow.key(),
+        },
+    ))
+}
+
+async fn output(aws: &Aws, caller: &Principal, of: &str, after: Option<u64>, wait: Millis) -> Result<Value, Fault> {
+    let (flow, _) = match owner_of_output(aws, of).await? {
+        Some(found) => found,
+        None => return Ok(absent("operation or run", of)),
+    };
+    let read = || async {
+        // Whether it has ended is read first: what it said before its end is there by then.
+        let ended = owner_of_output(aws, of).await?.is_none_or(|(_, ended)| ended);
+        Ok(Output {
+            lines: aws.output(of, after).await?,
+            ended,
+        })
+    };
+    let output = waited(aws, wait, read, |output: &Output| {
+        output.ended || !output.lines.is_empty()
+    })
+    .await?;
+    readable(aws, caller, &flow, "operation or run", of, || ok(200, &output)).await
+}
+
+/// The flow whose output it is, and whether there will be no more.
+async fn owner_of_output(aws: &Aws, of: &str) -> Result<Option<(String, bool)>, Fault> {
+    if let Some(run) = aws.load_run(of).await? {
+        return Ok(Some((run.flow, run.status.is_final())));
+    }
+    Ok(aws
+        .load_operation(of)
+        .await?
+        .map(|operation| (operation.flow, operation.status != OperationStatus::InProgress)))
+}
+
+/// Reads until it is there or the time has passed: at first often, as a session starts in milliseconds, then less and less.
+async fn waited<T, Fut>(
+    ports: &impl Ports,
+    wait: Millis,
+    read: impl Fn() -> Fut,
+    is_there: impl Fn(&T) -> bool,
+) -> Result<T, Fault>
+where
+    Fut: Future<Output = Result<T, Fault>>,
+{
+    let until = ports.now() + wait;
+    let mut pause = 3;
+    loop {
+        let value = read().await?;
+        if is_there(&value) || ports.now() >= until {
+            return Ok(value);
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        pause = (pause * 11 / 10 + 1).min(250);
+    }
+}
+
+async fn readable(
+    aws: &Aws,
+    caller: &Principal,
+    flow: &str,
+    what: &str,
+    id: &str,
+    answer: impl FnOnce() -> Value,
+) -> Result<Value, Fault> {
+    match aws.load_session(flow).await? {
+        Some(row) if may_read(caller, &row.flow) => Ok(answer()),
+        // A command that was refused may have left no session: its own sender reads why.
+        None if aws.load_operation(id).await?.is_some_and(|row| row.by == caller.name()) => Ok(answer()),
+        None if aws.load_run(id).await?.is_some_and(|row| row.by == caller.name()) => Ok(answer()),
+        _ => Ok(absent(what, id)),
+    }
+}
+
+fn may_read(caller: &Principal, flow: &FlowRef) -> bool {
+    may(caller, Action::Read, &flow.workspace, &flow.owner)
+}
+
+fn view(row: &SessionRow, now: Millis) -> SessionView {
+    let session = &row.session;
+    let operation = |o: &Operation| OperationView {
+        id: o.id.clone(),
+        kind: o.kind,
+    };
+    SessionView {
+        key: session.flow.clone(),
+        flow: row.flow.clone(),
+        phase: session.phase,
+        generation: session.generation,
+        settings: session.settings.clone(),
+        compute: session.compute.clone(),
+        current: session.current.as_ref().map(operation),
+        next: session.next.as_ref().map(operation),
+        runs: session.runs.keys().cloned().collect(),
+        last_activity: session.last_activity,
+        idle_due: session.idle_due(),
+        failure: session.failure.clone(),
+        now,
+    }
+}
+
+fn ok(status: u16, body: &impl Serialize) -> Value {
+    let body = serde_json::to_string(body).unwrap_or_else(|_| "{}".to_owned());
+    json!({ "statusCode": status, "headers": { "content-type": "application/json" }, "body": body })
+}
+
+fn problem(status: u16, error: Failure) -> Value {
+    ok(status, &Problem { error })
+}
+
+fn absent(what: &str, id: &str) -> Value {
+    problem(
+        404,
+        Failure::new(
+            "Http.NotFound",
+            format!("There is no {what} {id}, or none that you may see."),
+        ),
+    )
+}

@@ -1,1 +1,6 @@
-fn main() {}
+//! `api` on AWS. What it does is in `lib.rs`.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    api::run().await
+}

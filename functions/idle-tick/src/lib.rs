@@ -1,1 +1,41 @@
-//! stub
+//! `idle-tick`: finds what is due (idle sessions, deadlines, leases that ran out, unsent effects, compute resources that a driver has said
+//! nothing of) and has it looked after.
+//!
+//! # Source
+//!
+//! "Customize the idle time, which deletes the compute session automatically if it isn't in use for a while" (seed).
+
+use aws::{Aws, Record};
+use contract::{names, tick::Tick};
+use lifecycle::Failure;
+use shell::Fault;
+use std::sync::Arc;
+
+/// Serves until the Lambda service ends the process.
+///
+/// # Errors
+///
+/// When the environment is wrong or the runtime API is gone. Final for this process.
+pub async fn run() -> Result<(), lambda_runtime::Error> {
+    aws::each_record(Arc::new(aws::boot()?), handle).await
+}
+
+/// Sweeps the shard that the tick names, or all.
+///
+/// # Errors
+///
+/// A transient [`Fault`]: what was not swept is still due.
+pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
+    let tick: Tick = serde_json::from_str(&record.body)
+        .map_err(|e| Fault::Meaningless(Failure::new("Tick.Malformed", format!("This is no tick: {e}."))))?;
+    let shards = tick
+        .shard
+        .map_or(0..names::DUE_SHARDS, |shard| shard..shard.saturating_add(1));
+    for shard in shards {
+        let swept = shell::sweep(&*aws, shard).await?;
+        if swept > 0 {
+            tracing::debug!(shard, swept, "swept");
+        }
+    }
+    Ok(())
+}

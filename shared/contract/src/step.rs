@@ -1,6 +1,7 @@
 //! What the state machine sends to the queues `start-session`, `install-packages` and `stop-session`.
 
-use crate::{Kind, Step};
+use crate::{Failure, Kind, Step};
+use lifecycle::session::Event;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,29 @@ pub struct StepMessage {
     /// For a clean-up: what the state machine caught.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Caught>,
+}
+
+impl StepMessage {
+    /// Reads a step from a message.
+    ///
+    /// # Errors
+    ///
+    /// `Step.Malformed`, final: only the state machine sends steps, and it sends them so.
+    pub fn read(body: &str) -> Result<Self, Failure> {
+        serde_json::from_str(body).map_err(|e| Failure::new("Step.Malformed", format!("This is no step: {e}.")))
+    }
+
+    /// What the core is told of it.
+    pub fn event(&self) -> Event {
+        let cause = self.cause.as_ref().map(|caught| Failure::new(&caught.error, &caught.cause));
+        Event::StepEntered {
+            operation: self.operation.clone(),
+            step: self.step,
+            token: self.token.clone(),
+            compute: None,
+            cause,
+        }
+    }
 }
 
 /// What a state machine's `Catch` hands on.
