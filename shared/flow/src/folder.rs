@@ -293,6 +293,7 @@ impl Folder {
             .iter()
             .map(|item| match item {
                 Value::String(written) if !written.trim().is_empty() => self.include(written, &file.place(written)),
+                Value::Null | Value::String(_) => Err(bad("a list with an empty item in it")),
                 other => Err(bad(&format!("a list with {} in it", type_of(other)))),
             })
             .collect()
@@ -310,7 +311,7 @@ impl Folder {
             ));
         }
         let path = self.path.join(relative);
-        let Some(source) = self.follow(&path, place)? else {
+        let Some(source) = self.follow(&path, &format!("{place}: the include {written}"))? else {
             let folder = path.with_extension("");
             if path.extension().is_some_and(|extension| extension == "zip") && folder.is_dir() {
                 let shown = self.show(&clean(&folder));
@@ -434,12 +435,9 @@ pub(crate) fn mapping(shown: &str, text: &str, error: &str, such_as: &str) -> Re
 /// What the parser says of YAML, with the line.
 pub(crate) fn bad_yaml(shown: &str, yaml: &serde_yaml_ng::Error, error: &str) -> Failure {
     let said = yaml.to_string();
-    // Of a key that comes twice the parser tells the line where the mapping begins.
-    let line = yaml
-        .location()
-        .filter(|_| !said.contains("duplicate entry"))
-        .map(|at| format!(":{}", at.line()))
-        .unwrap_or_default();
+    // Where it does not say the line itself, the location is that of the whole.
+    let at = yaml.location().filter(|_| said.contains(" at line "));
+    let line = at.map(|at| format!(":{}", at.line())).unwrap_or_default();
     Failure::new(
         error,
         format!(
@@ -463,11 +461,11 @@ pub(crate) fn type_of(value: &Value) -> &'static str {
 }
 
 pub(crate) fn unreadable(shown: &str, error: &io::Error) -> Failure {
-    Failure::new(
-        "Flow.Unreadable",
-        format!(
-            "{shown} cannot be read: {}. See that it is there and may be read.",
-            error.kind()
-        ),
-    )
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "it is not there".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not".to_owned(),
+        other => other.to_string(),
+    };
+    let message = format!("{shown} cannot be read: {why}. See that it is there and may be read.");
+    Failure::new("Flow.Unreadable", message)
 }

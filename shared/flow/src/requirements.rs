@@ -251,6 +251,8 @@ const HELD_BY_THE_IMAGE: [&str; 5] = [
 fn check(line: &Line) -> Result<(), Failure> {
     let text = line.text.as_str();
     let place = place(line);
+    // A line may be as long as the file; its beginning is enough to find it by.
+    let shown: String = redact(text).chars().take(200).collect();
     let fail = |error: &str, what: String| Err(Failure::new(error, format!("{place}: {}", redact(&what))));
     if let Some(variable) = variable(text) {
         return fail(
@@ -264,7 +266,7 @@ fn check(line: &Line) -> Result<(), Failure> {
         fail(
             "Flow.LocalPackage",
             format!(
-                "{text}: local wheels, local folders and editable installs are not supported. Build the package in your image and set \
+                "{shown}: local wheels, local folders and editable installs are not supported. Build the package in your image and set \
                  environment.image in the flow file, or publish it to an index."
             ),
         )
@@ -340,7 +342,7 @@ fn check(line: &Line) -> Result<(), Failure> {
             let said = said.lines().next().unwrap_or_default().trim_end_matches('.');
             fail(
                 "Flow.BadRequirement",
-                format!("{text} is not a requirement: {said}. Write it as name, or name==version."),
+                format!("{shown} is not a requirement: {said}. Write it as name, or name==version."),
             )
         }
     }
@@ -367,30 +369,18 @@ fn is_remote(place: &str) -> bool {
 /// Whether pip takes it for a path.
 fn is_local(requirement: &str) -> bool {
     let path = requirement
-        .split(';')
+        .split([';', ' ', '['])
         .next()
         .unwrap_or_default()
-        .trim()
         .to_ascii_lowercase();
-    let archive = [
-        ".whl",
-        ".zip",
-        ".tar.gz",
-        ".tgz",
-        ".tar",
-        ".tar.bz2",
-        ".tbz",
-        ".tar.xz",
-        ".txz",
-        ".tlz",
-        ".tar.lz",
-        ".tar.lzma",
-    ];
-    let path = path.split('[').next().unwrap_or_default();
-    path.starts_with(['.', '/', '~'])
-        || path.contains(['/', '\\'])
+    let is_archive = [".whl", ".zip", ".tar", ".tgz", ".tbz", ".txz", ".tlz"]
+        .iter()
+        .any(|end| path.ends_with(end));
+    is_archive
+        || path.contains(".tar.")
+        || path.starts_with(['.', '~'])
         || path.starts_with("file:")
-        || archive.iter().any(|end| path.ends_with(end))
+        || path.contains(['/', '\\'])
 }
 
 /// The package that a URL without a name names: by `#egg=`, or by its file's or repository's name.

@@ -104,10 +104,12 @@ impl<'de> Deserialize<'de> for Identity {
         let written = Written::deserialize(from)?;
         match (written.r#type.as_str(), written.client_id) {
             ("user_identity", None) => Ok(Self::User),
-            ("user_identity", Some(_)) => Err(D::Error::custom("a client_id goes with `type: managed` alone")),
+            ("user_identity", Some(_)) => Err(D::Error::custom(
+                "identity: a client_id goes with `type: managed` alone",
+            )),
             ("managed", client_id) => Ok(Self::Managed { client_id }),
             (other, _) => Err(D::Error::custom(format!(
-                "type is {other}; it may be managed or user_identity"
+                "identity.type is {other}; it may be managed or user_identity"
             ))),
         }
     }

@@ -120,7 +120,7 @@ impl Walk<'_> {
         let shown = self.folder.show(source);
         if inside.iter().any(|above| above == source) {
             let message = format!(
-                "{} is a link to {shown}, which it is in. Take the link out.",
+                "{} is a link to a folder that it is in. Take the link out.",
                 target.display()
             );
             return Err(Failure::new("Flow.LinkLoop", message));

@@ -143,7 +143,7 @@ fn a_fault_of_the_flow_file_names_the_file_and_the_line() {
               flow.dag.yaml is not a file. Put a text file there.
             a flow file that is a link to nothing
               Flow.Unreadable
-              flow.dag.yaml cannot be read: entity not found. See that it is there and may be read.
+              flow.dag.yaml cannot be read: it is not there. See that it is there and may be read.
             a flex flow without an entry
               Flow.BadFlowFile
               flow.flex.yaml: a flex flow needs its entry, a function or a class. Write `entry: module:name`, where module.py is in the flow folder.
@@ -265,7 +265,7 @@ fn a_fault_of_an_include_names_the_include_and_the_line() {
               flow.dag.yaml:2: additional_includes is a list with a number in it. It should be a list of paths relative to the flow folder, such as `- ../shared/helpers.py`.
             a list with nothing
               Flow.BadIncludes
-              flow.dag.yaml:2: additional_includes is a list with empty in it. It should be a list of paths relative to the flow folder, such as `- ../shared/helpers.py`.
+              flow.dag.yaml:2: additional_includes is a list with an empty item in it. It should be a list of paths relative to the flow folder, such as `- ../shared/helpers.py`.
             missing
               Flow.MissingInclude
               flow.dag.yaml:4: the include ../b.py is not there. Correct the path, which is relative to the flow folder, or take it out.
@@ -280,13 +280,13 @@ fn a_fault_of_an_include_names_the_include_and_the_line() {
               flow.dag.yaml:3: the include C:\shared\a.py is an absolute path. Write it relative to the flow folder, such as ../shared.
             out of the repository
               Flow.PathLeadsOut
-              flow.dag.yaml:3: ROOT/secret leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
+              flow.dag.yaml:3: the include ../../secret: ROOT/secret leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
             out of the repository, and not there
               Flow.PathLeadsOut
-              flow.dag.yaml:3: ROOT/nothing leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
+              flow.dag.yaml:3: the include ../../nothing: ROOT/nothing leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
             a link out of the repository
               Flow.PathLeadsOut
-              flow.dag.yaml:3: ../shared leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
+              flow.dag.yaml:3: the include ../shared: ../shared leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
             a folder with a link out
               Flow.PathLeadsOut
               flow.dag.yaml:3: the include ../shared: ../shared/a leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
@@ -295,7 +295,7 @@ fn a_fault_of_an_include_names_the_include_and_the_line() {
               lib/a leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
             a link to the folder that it is in
               Flow.LinkLoop
-              lib/again is a link to ., which it is in. Take the link out.
+              lib/again is a link to a folder that it is in. Take the link out.
             a folder to be zipped
               Flow.ZipInclude
               flow.dag.yaml:3: the include ../shared.zip asks for the folder ../shared as a zip file, which is not done here. Include ../shared.
@@ -409,6 +409,7 @@ fn a_line_that_cannot_be_installed_is_refused_with_its_number_and_what_to_do() {
             "--upgrade",
             "-i",
             "numpy=1 \\\n  --hash=sha256:00",
+            &"long ".repeat(1000),
         ],
         expect![[r#"
             Flow.BadRequirement numpy=1.0 is not a requirement: no such comparison operator "=", must be one of ~= == != <= >= < > ===. Write it as name, or name==version.
@@ -422,6 +423,7 @@ fn a_line_that_cannot_be_installed_is_refused_with_its_number_and_what_to_do() {
             Flow.BadRequirement a requirements file has no option --upgrade. Correct it, or take the line out.
             Flow.BadRequirement -i needs a URL. Write it behind, or take the line out.
             Flow.BadRequirement numpy=1   --hash=sha256:00 is not a requirement: no such comparison operator "=", must be one of ~= == != <= >= < > ===. Write it as name, or name==version.
+            Flow.BadRequirement long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long  is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `l`. Write it as name, or name==version.
         "#]],
     );
 }
@@ -433,6 +435,9 @@ fn what_lies_on_the_machine_is_refused_with_the_remedy() {
             "./wheels/mine-1.0-py3-none-any.whl",
             "mine-1.0-py3-none-any.whl",
             "mine.tar.gz[extra] ; python_version > '3'",
+            "mine-1.0.tar.bz2",
+            "wheels/mine",
+            "~/mine",
             "../mine",
             ".",
             "/srv/mine",
@@ -450,6 +455,9 @@ fn what_lies_on_the_machine_is_refused_with_the_remedy() {
             Flow.LocalPackage ./wheels/mine-1.0-py3-none-any.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage mine-1.0-py3-none-any.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage mine.tar.gz[extra] ; python_version > '3': local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.LocalPackage mine-1.0.tar.bz2: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.LocalPackage wheels/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.LocalPackage ~/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage ../mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage .: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage /srv/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
@@ -525,15 +533,15 @@ fn a_credential_is_in_no_text() {
     check_lines(
         &lines,
         expect![[r#"
-        Flow.BadRequirement a requirements file has no option --extra-index. Correct it, or take the line out.
-        Flow.VariableInRequirement ${SECRET} would be read from the environment variables of whoever installs. Write the value itself, or {private} for the credential of an index.
-        Flow.LocalPackage numpy = https://***@host/simple: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-        Flow.BadRequirement numpy @ https://***@host:x/a is not a requirement: invalid port number. Write it as name, or name==version.
-        Flow.PathLeadsOut https://***@host/r.txt?*** leads out of the flow folder. Add the file to additional_includes, and name it as it is then called in the flow folder.
-        Flow.LocalPackage -e git+https://***@host/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-        Flow.LocalPackage -e git+ssh://***@host/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-        Flow.LocalPackage --index-url file://***@host/simple: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-    "#]],
+            Flow.BadRequirement a requirements file has no option --extra-index. Correct it, or take the line out.
+            Flow.VariableInRequirement ${SECRET} would be read from the environment variables of whoever installs. Write the value itself, or {private} for the credential of an index.
+            Flow.BadRequirement numpy = https://***@host/simple is not a requirement: no such comparison operator "=", must be one of ~= == != <= >= < > ===. Write it as name, or name==version.
+            Flow.BadRequirement numpy @ https://***@host:x/a is not a requirement: invalid port number. Write it as name, or name==version.
+            Flow.PathLeadsOut https://***@host/r.txt?*** leads out of the flow folder. Add the file to additional_includes, and name it as it is then called in the flow folder.
+            Flow.LocalPackage -e git+https://***@host/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.LocalPackage -e git+ssh://***@host/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.LocalPackage --index-url file://***@host/simple: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+        "#]],
     );
 }
 
