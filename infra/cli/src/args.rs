@@ -1,0 +1,390 @@
+//! The command line: what may be said, and what its help says.
+
+use clap::{Args, Parser, Subcommand};
+use std::{path::PathBuf, time::Duration};
+
+const ABOUT: &str = "Compute sessions for prompt flows: isolated, with each flow's own packages, ready in milliseconds";
+
+const LONG_ABOUT: &str = "\
+Compute sessions for prompt flows.
+
+A flow is a folder with a flow.dag.yaml or flow.flex.yaml, or any folder with Python code and a requirements.txt. Its compute session is an isolated \
+container with a base image and the flow's packages. It is started once, is used by every run, and is deleted when nobody has used it for a while.
+
+On this machine nothing has to be set up: a command that needs the service starts it. With --endpoint, the same commands use a service elsewhere.";
+
+const AFTER: &str = "\
+Examples:
+  pfsession run ./my-flow --data lines.jsonl     run a flow over a file; start its session if it has none
+  pfsession run ./my-flow --inputs text=hello    run a flow once
+  pfsession list                                 see your sessions
+  pfsession logs ./my-flow --follow              read what a session or run says
+  pfsession stop ./my-flow                       delete a session
+
+Exit codes:
+  0    done
+  1    the operation or the run failed, or some lines of the run did
+  2    the command is not one, or names something that is not there
+  3    the service cannot be reached or started
+  4    there is no such session, operation or run
+  130  interrupted; what was begun goes on";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "pfsession", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// Print JSON for programs on standard output, also for a failure
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The service elsewhere to use, such as http://10.0.0.5:8080; without it, the one on this machine
+    #[arg(
+        long,
+        global = true,
+        env = "PFSESSION_ENDPOINT",
+        value_name = "URL",
+        requires = "token"
+    )]
+    pub(crate) endpoint: Option<String>,
+    /// The bearer token for --endpoint; better given by its variable, as others can see a command line
+    #[arg(
+        long,
+        global = true,
+        env = "PFSESSION_TOKEN",
+        hide_env_values = true,
+        value_name = "JWT"
+    )]
+    pub(crate) token: Option<String>,
+    /// Where the service on this machine keeps everything [default: ~/.local/state/pfsession]
+    #[arg(long, global = true, env = "PFSESSION_STATE", value_name = "FOLDER")]
+    pub(crate) state: Option<PathBuf>,
+    /// The workspace; without it, the token's
+    #[arg(long, global = true, env = "PFSESSION_WORKSPACE", value_name = "NAME")]
+    pub(crate) workspace: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a flow, in the session that it has or gets
+    #[command(after_help = "\
+Outputs go to standard output, one JSON object a line; progress and the flow's log go to standard error. Ctrl-C leaves the run going.
+
+Examples:
+  pfsession run ./my-flow --data lines.jsonl
+  pfsession run ./my-flow --data lines.jsonl --column-mapping question='${data.text}'
+  pfsession run ./my-flow --inputs text=hello --inputs count:=3 --env STYLE=short
+  pfsession run run.yml
+  pfsession run ./my-flow --data lines.jsonl > outputs.jsonl")]
+    Run(Run),
+    /// Start a flow's session, or say that it is there
+    #[command(after_help = "\
+Examples:
+  pfsession start ./my-flow
+  pfsession start ./my-flow --idle 8h --size standard-4")]
+    Start(Start),
+    /// Delete a flow's session, in whatever phase it is
+    #[command(after_help = "\
+Examples:
+  pfsession stop ./my-flow
+  pfsession stop 3f9a2c     by the start of its key, as `pfsession list` shows it")]
+    Stop(Stop),
+    /// Bring a session's packages to what the flow's requirements say now
+    #[command(after_help = "\
+Example:
+  echo 'humanize' >> my-flow/requirements.txt && pfsession install ./my-flow")]
+    Install(Start),
+    /// Delete a flow's session and make it anew, with the same environment; helps when its packages are in a bad state
+    #[command(after_help = "\
+Example:
+  pfsession reset ./my-flow")]
+    Reset(Start),
+    /// List your sessions
+    #[command(after_help = "\
+Examples:
+  pfsession list
+  pfsession list --all
+  pfsession list --json | jq -r '.sessions[].flow.lineage'")]
+    List {
+        /// Also those that are stopped
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one session, operation or run
+    #[command(after_help = "\
+Examples:
+  pfsession show ./my-flow
+  pfsession show my-flow-1c9e54a07b2d --json")]
+    Show {
+        /// The flow's folder, the start of a session's key, or the id of an operation or a run
+        what: String,
+    },
+    /// Print the output of an operation or a run; of a flow, the latest
+    #[command(after_help = "\
+Examples:
+  pfsession logs ./my-flow
+  pfsession logs ./my-flow --follow
+  pfsession logs start-5d0c77aa91e2")]
+    Logs {
+        /// The flow's folder, the start of a session's key, or the id of an operation or a run
+        what: String,
+        /// Go on until its end
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Print the history of a flow's session: what happened, when, and who wanted it
+    #[command(after_help = "\
+Examples:
+  pfsession events ./my-flow
+  pfsession events ./my-flow --json | jq '.events[-1]'")]
+    Events {
+        /// The flow's folder, or the start of a session's key
+        what: String,
+    },
+    /// Start the service on this machine, and keep it until `pfsession down`
+    #[command(after_help = "\
+There is no need to: any command starts the service if none runs. One that was started that way leaves some minutes after its last session.
+
+Examples:
+  pfsession up
+  pfsession up --foreground --port 9000")]
+    Up {
+        /// Stay in this terminal, and log to it
+        #[arg(long)]
+        foreground: bool,
+        /// Listen on this port of 127.0.0.1; without it, a free one
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// End the service on this machine
+    #[command(after_help = "\
+Sessions that are not stopped end by themselves within about a minute, unless the service comes back before.
+
+Examples:
+  pfsession down
+  pfsession down --stop-sessions")]
+    Down {
+        /// Stop all sessions first, and wait for it
+        #[arg(long)]
+        stop_sessions: bool,
+    },
+    /// Print the variables with which every AWS tool works against the service on this machine
+    #[command(after_help = "\
+Example:
+  eval \"$(pfsession env)\" && aws sqs list-queues")]
+    Env,
+    /// Be the service.
+    #[command(hide = true)]
+    Host(Host),
+}
+
+/// The flow's folder and what its session is to be made of.
+#[derive(Args, Debug)]
+pub(crate) struct Start {
+    /// The flow's folder
+    #[arg(value_name = "FLOW")]
+    pub(crate) flow: PathBuf,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+    /// Do not wait for the end; print the operation's id
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Stop {
+    /// The flow's folder, or the start of a session's key
+    #[arg(value_name = "FLOW")]
+    pub(crate) what: String,
+    /// Do not wait for the end; print the operation's id
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// The settings of a session.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "The session")]
+pub(crate) struct Wants {
+    /// Delete the session when it was not used for this long: 90s, 30m, 1h [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = idle)]
+    pub(crate) idle: Option<u64>,
+    /// The VM size: how much processor and memory it may use
+    #[arg(long, value_name = "NAME")]
+    pub(crate) size: Option<String>,
+    /// The base image, in place of the flow's own
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image: Option<String>,
+    /// The user-assigned identity that the session acts as, in place of yours
+    #[arg(long, value_name = "ID")]
+    pub(crate) identity: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// The flow's folder, or a run.yml that names it
+    #[arg(value_name = "FLOW or RUN.YML")]
+    pub(crate) flow: PathBuf,
+    /// Run over each line of this file of JSON lines; without it, once
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: Option<PathBuf>,
+    /// A value of an input, when there is no data: NAME=TEXT or NAME:=JSON
+    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
+    pub(crate) inputs: Vec<(String, serde_json::Value)>,
+    /// Where an input comes from: NAME='${data.column}'; without it, from the column of its own name
+    #[arg(long, value_name = "NAME=SOURCE", value_parser = named_text, num_args = 1..)]
+    pub(crate) column_mapping: Vec<(String, String)>,
+    /// A variant of a node: '${node.variant}'
+    #[arg(long)]
+    pub(crate) variant: Option<String>,
+    /// An environment variable for this run. It is stored: never put a secret here
+    #[arg(long, value_name = "NAME=TEXT", value_parser = named_text, num_args = 1..)]
+    pub(crate) env: Vec<(String, String)>,
+    /// An argument of a class-based flow's constructor: NAME=TEXT or NAME:=JSON
+    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
+    pub(crate) init: Vec<(String, serde_json::Value)>,
+    /// The run's id; the same id is the same run. Without it, one is made up
+    #[arg(long, value_name = "ID", value_parser = run_id)]
+    pub(crate) name: Option<String>,
+    /// Do not wait for the end; print the run's id
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+/// What the service on this machine is started with.
+#[derive(Args, Debug)]
+pub(crate) struct Host {
+    /// Leave after this many seconds without a session.
+    #[arg(long)]
+    pub(crate) idle_exit: Option<u64>,
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Faults to inject, as the host's documentation says.
+    #[arg(long)]
+    pub(crate) faults: Option<String>,
+    /// Where the functions' own binaries are; without it, this file is all of them.
+    #[arg(long)]
+    pub(crate) functions: Option<PathBuf>,
+}
+
+/// `NAME=TEXT`.
+fn named_text(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("this is to be NAME=TEXT".into()),
+    }
+}
+
+/// `NAME=TEXT` or `NAME:=JSON`. Text stays text: the flow's own types say what it becomes.
+fn named_value(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text.split_once('=').ok_or("this is to be NAME=TEXT or NAME:=JSON")?;
+    let (name, value) = match name.strip_suffix(':') {
+        Some(name) => (
+            name,
+            serde_json::from_str(value).map_err(|e| format!("what follows := is not JSON: {e}"))?,
+        ),
+        None => (name, value.into()),
+    };
+    if name.is_empty() {
+        Err("there is no name before the =".into())
+    } else {
+        Ok((name.into(), value))
+    }
+}
+
+/// A time such as `90s`, `30m` or `1h`, in seconds, within what a session's idle time may be.
+fn idle(text: &str) -> Result<u64, String> {
+    let time = humantime::parse_duration(text).map_err(|_| "a time is a number and a unit, such as 90s, 30m or 1h")?;
+    if (Duration::from_secs(60)..=Duration::from_secs(86_400)).contains(&time) {
+        Ok(time.as_secs())
+    } else {
+        Err("the idle time is from 1m to 24h".into())
+    }
+}
+
+/// The id of a run leaves room for the name of the start that it may cause.
+pub(crate) fn run_id(text: &str) -> Result<String, String> {
+    if contract::command::is_good_id(text) && text.len() <= 70 {
+        Ok(text.into())
+    } else {
+        Err("an id has 1 to 70 characters of A-Z a-z 0-9 - _".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use expect_test::expect_file;
+    use serde_json::json;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_each_command_is_as_reviewed() {
+        // The same width and no variables of whoever runs the tests.
+        let mut command = Cli::command().term_width(110).mut_args(|arg| arg.hide_env_values(true));
+        command.build();
+        expect_file!["../tests/help/pfsession.txt"].assert_eq(&command.render_long_help().to_string());
+        let names: Vec<_> = command
+            .get_subcommands()
+            .filter(|c| !c.is_hide_set())
+            .map(|c| c.get_name().to_owned())
+            .collect();
+        for name in names.iter().filter(|name| *name != "help") {
+            let help = command
+                .find_subcommand_mut(name)
+                .unwrap()
+                .render_long_help()
+                .to_string();
+            expect_file![format!("../tests/help/{name}.txt")].assert_eq(&help);
+        }
+    }
+
+    #[test]
+    fn text_stays_text_and_json_is_asked_for() {
+        assert_eq!(named_value("a=1"), Ok(("a".into(), json!("1"))));
+        assert_eq!(named_value("a:=1"), Ok(("a".into(), json!(1))));
+        assert_eq!(
+            named_value("url=http://x/?a:=b"),
+            Ok(("url".into(), json!("http://x/?a:=b")))
+        );
+        assert_eq!(named_value("a="), Ok(("a".into(), json!(""))));
+        for wrong in ["a", "=1", ":=1", "a:={"] {
+            assert!(named_value(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(named_text("q=${data.a=b}"), Ok(("q".into(), "${data.a=b}".into())));
+    }
+
+    #[test]
+    fn an_idle_time_has_a_unit_and_is_within_a_minute_and_a_day() {
+        assert_eq!(
+            [idle("90s"), idle("30m"), idle("1h"), idle("24h")],
+            [Ok(90), Ok(1800), Ok(3600), Ok(86_400)]
+        );
+        for wrong in ["", "30", "59s", "25h", "-1m", "soon"] {
+            assert!(idle(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_token_without_an_endpoint_is_fine_and_an_endpoint_without_a_token_is_not() {
+        assert!(Cli::try_parse_from(["pfsession", "--token", "t", "list"]).is_ok());
+        assert!(
+            Cli::try_parse_from(["pfsession", "list", "--endpoint", "http://x"]).is_err()
+                || std::env::var_os("PFSESSION_TOKEN").is_some()
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! HTTP to `functions/api`, wherever it runs.
+//!
+//! Every request may be sent twice: reads change nothing, and a command's id makes it the same wish. So a request that was not answered is
+//! sent again, and a host on this machine that left between two of them is started again.
+
+use crate::{
+    service::{Address, Local},
+    trouble::{FAILED, NONE, Trouble, UNREACHABLE, USAGE},
+};
+use contract::{
+    command::Command,
+    http::{Accepted, Problem},
+};
+use serde::de::DeserializeOwned;
+use std::{
+    sync::Mutex,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// The longest that a read waits, as the contract has it.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(20_000);
+/// How long an answer may take beyond that.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a service that answered before is tried again.
+const RETRY: Duration = Duration::from_secs(20);
+/// The most bytes of an answer.
+const MOST: u64 = 256 << 20;
+
+/// Whose sessions: what the token says of its bearer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) workspace: String,
+}
+
+/// A connection to the service.
+pub(crate) struct Client {
+    http: ureq::Agent,
+    address: Mutex<Address>,
+    local: Option<Local>,
+    pub(crate) user: User,
+}
+
+impl Client {
+    /// A client of the service at `address`. With `local`, it is on this machine, and is started again when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the token is none. Final.
+    pub(crate) fn new(address: Address, local: Option<Local>, workspace: Option<String>) -> Result<Self, Box<Trouble>> {
+        let mut user = bearer(&address.token)?;
+        if let Some(workspace) = workspace {
+            user.workspace = workspace;
+        }
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .user_agent(concat!("pfsession/", env!("CARGO_PKG_VERSION")));
+        // What is on this machine is never behind a proxy.
+        let config = if local.is_some() { config.proxy(None) } else { config };
+        Ok(Self {
+            http: config.build().into(),
+            address: Mutex::new(address),
+            local,
+            user,
+        })
+    }
+
+    /// Reads what is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// With exit code 4 when there is nothing.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Box<Trouble>> {
+        self.call(path, None)
+    }
+
+    /// Reads what is at `path`, or nothing if there is nothing.
+    pub(crate) fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Box<Trouble>> {
+        match self.get(path) {
+            Ok(found) => Ok(Some(found)),
+            Err(trouble) if trouble.exit == NONE => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Sends a command.
+    pub(crate) fn send(&self, command: &Command) -> Result<Accepted, Box<Trouble>> {
+        let body = serde_json::to_string(command).expect("a command is always JSON");
+        self.call("/v1/commands", Some(&body))
+    }
+
+    fn call<T: DeserializeOwned>(&self, path: &str, body: Option<&str>) -> Result<T, Box<Trouble>> {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let address = self.address.lock().expect("nobody panics with it").clone();
+            let failed = match once(&self.http, &address, path, body) {
+                Ok((status, text)) if status < 500 && status != 429 => return understood(status, &text, path),
+                Ok((status, text)) => Trouble::new(
+                    UNREACHABLE,
+                    "Service.Unavailable",
+                    format!(
+                        "The service at {} answers with {status}: {}",
+                        address.endpoint,
+                        short(&text)
+                    ),
+                ),
+                Err(error) => {
+                    if let Some(local) = &self.local {
+                        *self.address.lock().expect("nobody panics with it") = local.find_or_start()?.address();
+                    }
+                    unreachable(&address, &error)
+                }
+            };
+            if begun.elapsed()
+                > if self.local.is_some() {
+                    RETRY
+                } else {
+                    Duration::from_secs(3)
+                }
+            {
+                return Err(failed);
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+}
+
+/// One request, and its answer's status and text.
+pub(crate) fn once(
+    http: &ureq::Agent,
+    address: &Address,
+    path: &str,
+    body: Option<&str>,
+) -> Result<(u16, String), ureq::Error> {
+    let url = format!("{}{path}", address.endpoint.trim_end_matches('/'));
+    let bearer = format!("Bearer {}", address.token);
+    let timeout = Some(LONGEST_WAIT + PATIENCE);
+    let mut answer = match body {
+        None => http
+            .get(&url)
+            .header("authorization", bearer)
+            .config()
+            .timeout_global(timeout)
+            .build()
+            .call()?,
+        Some(body) => http
+            .post(&url)
+            .header("authorization", bearer)
+            .header("content-type", "application/json")
+            .config()
+            .timeout_global(timeout)
+            .build()
+            .send(body)?,
+    };
+    let text = answer.body_mut().with_config().limit(MOST).read_to_string()?;
+    Ok((answer.status().as_u16(), text))
+}
+
+fn understood<T: DeserializeOwned>(status: u16, text: &str, path: &str) -> Result<T, Box<Trouble>> {
+    if (200..300).contains(&status) {
+        return serde_json::from_str(text).map_err(|e| {
+            let of = path.split('?').next().unwrap_or(path);
+            Trouble::new(
+                FAILED,
+                "Service.OtherVersion",
+                format!("The service's answer to {of} is not understood: {e}"),
+            )
+            .next("use a pfsession of the service's own version")
+        });
+    }
+    let failure = match serde_json::from_str::<Problem>(text) {
+        Ok(problem) => problem.error,
+        Err(_) => contract::Failure::new(
+            format!("Service.Http{status}"),
+            format!("The service answers {status}: {}", short(text)),
+        ),
+    };
+    Err(match status {
+        404 => Trouble::of(NONE, failure),
+        400 => Trouble::of(USAGE, failure),
+        401 => Trouble::of(FAILED, failure)
+            .next("get a new token; for the service on this machine: pfsession down, then try again"),
+        _ => Trouble::of(FAILED, failure),
+    })
+}
+
+fn unreachable(address: &Address, error: &ureq::Error) -> Box<Trouble> {
+    match error {
+        ureq::Error::TlsRequired | ureq::Error::Tls(_) => Trouble::new(
+            UNREACHABLE,
+            "Service.NoTls",
+            format!("{} needs TLS, which this pfsession is built without", address.endpoint),
+        )
+        .next("build it with `cargo build --release --features https`, or name an http:// endpoint on a network that you trust"),
+        error => Trouble::new(UNREACHABLE, "Service.Unreachable", format!("The service at {} does not answer: {error}", address.endpoint))
+            .next("see that it runs and that the address is right, then try again"),
+    }
+}
+
+/// The first of a text that nobody expected.
+fn short(text: &str) -> String {
+    let text: String = text
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(200)
+        .collect();
+    if text.is_empty() { "(nothing)".into() } else { text }
+}
+
+/// Reads whose token it is. Whether it is genuine is for the service to say.
+fn bearer(token: &str) -> Result<User, Box<Trouble>> {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    #[derive(serde::Deserialize)]
+    struct Bearer {
+        sub: String,
+        ws: String,
+    }
+    token
+        .split('.')
+        .nth(1)
+        .and_then(|payload| URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok())
+        .and_then(|payload| serde_json::from_slice::<Bearer>(&payload).ok())
+        .map(|Bearer { sub, ws }| User {
+            name: sub,
+            workspace: ws,
+        })
+        .ok_or_else(|| {
+            Trouble::new(
+                USAGE,
+                "Service.BadToken",
+                "The token is no JWT that names a user (`sub`) and a workspace (`ws`)",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_whose_it_is() {
+        // {"sub":"ann","ws":"local"}
+        let user = bearer("e30.eyJzdWIiOiJhbm4iLCJ3cyI6ImxvY2FsIn0.x").unwrap();
+        assert_eq!(
+            user,
+            User {
+                name: "ann".into(),
+                workspace: "local".into()
+            }
+        );
+        for wrong in ["", "a.b", "e30.e30.x"] {
+            assert_eq!(bearer(wrong).unwrap_err().exit, USAGE, "{wrong}");
+        }
+    }
+}

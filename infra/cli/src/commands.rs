@@ -1,0 +1,534 @@
+//! What each command does.
+
+use crate::{
+    args::{self, Cli, Command as Typed},
+    client::{Client, LONGEST_WAIT},
+    parts,
+    service::{self, Address, Local},
+    show,
+    text::{self, home, out, out_json, painted, took},
+    trouble::{FAILED, INTERRUPTED, NONE, Trouble, USAGE},
+    watch,
+    wish::{self, Flow, RunOrder},
+};
+use contract::{
+    Failure, FlowRef, Kind,
+    agent::{LineKind, RunResult},
+    command::{Command, Wish},
+    http::{Events, SessionView, Sessions},
+    row::{OperationRow, OperationStatus, RunRow, RunStatus},
+};
+use lifecycle::session::Event;
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+type Done = Result<u8, Box<Trouble>>;
+
+/// Does what was typed. Gives back the exit code.
+pub(crate) fn execute(cli: Cli) -> Done {
+    let Cli { global, command } = cli;
+    let service = Service { global: &global };
+    let json = global.json;
+    match command {
+        Typed::Run(run) => run_flow(&service, &run),
+        Typed::Start(start) => {
+            let client = service.client()?;
+            let flow = wish::flow_at(&start.flow, &client.user)?;
+            operate(
+                &client,
+                &flow,
+                Kind::Start,
+                Wish::Start {
+                    settings: start.wants.wanted(),
+                },
+                start.no_wait,
+                json,
+            )
+        }
+        Typed::Install(start) => {
+            let client = service.client()?;
+            let flow = wish::flow_at(&start.flow, &client.user)?;
+            operate(
+                &client,
+                &flow,
+                Kind::Install,
+                Wish::Install {
+                    settings: start.wants.change(),
+                },
+                start.no_wait,
+                json,
+            )
+        }
+        Typed::Reset(start) => {
+            let client = service.client()?;
+            let flow = wish::flow_at(&start.flow, &client.user)?;
+            operate(
+                &client,
+                &flow,
+                Kind::Reset,
+                Wish::Reset {
+                    settings: start.wants.change(),
+                },
+                start.no_wait,
+                json,
+            )
+        }
+        Typed::Stop(stop) => {
+            let client = service.client()?;
+            let flow = wish::find_flow(&client, &stop.what)?.ok_or_else(|| wish::nothing_of(&stop.what))?;
+            operate(&client, &flow, Kind::Stop, Wish::Stop, stop.no_wait, json)
+        }
+        Typed::List { all } => list(&service, all),
+        Typed::Show { what } => show_one(&*service.client()?, &what, json),
+        Typed::Logs { what, follow } => logs(&*service.client()?, &what, follow, json),
+        Typed::Events { what } => events(&*service.client()?, &what, json),
+        Typed::Up { foreground, port } => up(&service, foreground, port),
+        Typed::Down { stop_sessions } => down(&service, stop_sessions),
+        Typed::Env => env(&service),
+        Typed::Host(host) => Ok(parts::host(&service.local()?, &host, true)),
+    }
+}
+
+/// The service that is meant.
+struct Service<'a> {
+    global: &'a args::Global,
+}
+
+impl Service<'_> {
+    /// A client of it. On this machine it is started if it does not run.
+    fn client(&self) -> Result<Arc<Client>, Box<Trouble>> {
+        let workspace = self.global.workspace.clone();
+        if let (Some(endpoint), Some(token)) = (&self.global.endpoint, &self.global.token) {
+            let address = Address {
+                endpoint: endpoint.clone(),
+                token: token.clone(),
+            };
+            return Client::new(address, None, workspace).map(Arc::new);
+        }
+        let local = self.local()?;
+        Client::new(local.find_or_start()?.address(), Some(local), workspace).map(Arc::new)
+    }
+
+    /// A client of the service on this machine, if it runs.
+    fn running(&self) -> Result<Option<Arc<Client>>, Box<Trouble>> {
+        let local = self.local()?;
+        let Some(host) = local.find() else { return Ok(None) };
+        Client::new(host.address(), Some(local), self.global.workspace.clone())
+            .map(Arc::new)
+            .map(Some)
+    }
+
+    fn local(&self) -> Result<Local, Box<Trouble>> {
+        if self.global.endpoint.is_some() {
+            return Err(Trouble::new(
+                USAGE,
+                "Service.NotHere",
+                "This command is about the service on this machine, and --endpoint names another",
+            )
+            .next("leave out --endpoint, and unset PFSESSION_ENDPOINT"));
+        }
+        Ok(Local {
+            state: service::state_folder(self.global.state.as_deref())?,
+        })
+    }
+}
+
+fn command(id: &str, flow: &FlowRef, wish: Wish) -> Command {
+    Command {
+        id: id.into(),
+        flow: flow.clone(),
+        principal: None,
+        wish,
+    }
+}
+
+/// Sends what becomes an operation, and waits for its end.
+fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish, no_wait: bool, json: bool) -> Done {
+    let id = flow.new_id(Some(show::kind(kind)));
+    let accepted = client
+        .send(&command(&id, &flow.reference, wish))
+        .map_err(|t| t.what(not_done(kind, flow)))?;
+    if no_wait {
+        if json {
+            out_json(&accepted)
+        } else {
+            out(&id)
+        }
+        return Ok(0);
+    }
+    let interrupted = when_interrupted(format!(
+        "The {} goes on. Look at it: pfsession logs {id} --follow",
+        show::kind(kind)
+    ));
+    let row = watch::operation(client, &accepted.flow, &id)?;
+    drop(interrupted);
+    end_of_operation(&row, flow, json)
+}
+
+fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> Done {
+    if row.status == OperationStatus::Succeeded {
+        if json {
+            out_json(row);
+        }
+        if let Some(warning) = &row.warning {
+            eprintln!("{} {warning}", painted("warning:", "33"));
+        }
+        let after = row
+            .ended
+            .map(|ended| took(ended.saturating_sub(row.accepted)))
+            .unwrap_or_default();
+        let what = match row.kind {
+            Kind::Start => "is ready",
+            Kind::Install => "has the packages that its requirements say",
+            Kind::Update | Kind::Reset => "is made anew and ready",
+            Kind::Stop => "is gone",
+        };
+        eprintln!("The session of {} {what} ({after}).", flow.typed);
+        return Ok(0);
+    }
+    let failure = row.failure.clone().unwrap_or_else(|| {
+        Failure::new(
+            "Session.Canceled",
+            "Something else was wanted of the session meanwhile.",
+        )
+    });
+    let exit = if failure.error == "Session.NoSession" {
+        NONE
+    } else {
+        FAILED
+    };
+    Err(Trouble::of(exit, failure)
+        .what(not_done(row.kind, flow))
+        .output(format!("pfsession logs {}", row.id)))
+}
+
+fn not_done(kind: Kind, flow: &Flow) -> String {
+    match kind {
+        Kind::Start => format!("the session of {} did not start", flow.typed),
+        Kind::Install => format!("the packages of {} were not installed", flow.typed),
+        Kind::Update => format!("the session of {} was not changed", flow.typed),
+        Kind::Reset => format!("the session of {} was not reset", flow.typed),
+        Kind::Stop => format!("the session of {} was not stopped", flow.typed),
+    }
+}
+
+fn run_flow(service: &Service, run: &args::Run) -> Done {
+    let client = service.client()?;
+    let RunOrder { flow, id, wanted, wish } = wish::run_order(run, &client.user)?;
+    let what = || format!("the run of {} did not succeed", flow.typed);
+    let accepted = client
+        .send(&command(
+            &id,
+            &flow.reference,
+            Wish::Run {
+                settings: wanted,
+                run: wish,
+            },
+        ))
+        .map_err(|t| t.what(what()))?;
+    if run.no_wait {
+        if service.global.json {
+            out_json(&accepted)
+        } else {
+            out(&id)
+        }
+        return Ok(0);
+    }
+    let interrupted = when_interrupted(format!(
+        "The run goes on. Look at it: pfsession logs {id} --follow\nIts end: pfsession show {id}. To end it with its session: pfsession stop {}",
+        flow.typed
+    ));
+    let row = watch::run(&client, &accepted.flow, &id)?;
+    drop(interrupted);
+    end_of_run(&row, &flow, service.global.json)
+}
+
+fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
+    let result = row.result.clone().unwrap_or_default();
+    if json {
+        out_json(row);
+    } else {
+        print_outputs(&result);
+    }
+    let place = if result.folder.is_empty() {
+        String::new()
+    } else {
+        format!(" Outputs and log: {}.", text::folder(&result.folder, home().as_deref()))
+    };
+    if row.status != RunStatus::Completed {
+        let failure = row
+            .failure
+            .clone()
+            .or(result.failure)
+            .unwrap_or_else(|| Failure::new("Run.Canceled", "The run was canceled."));
+        // A run that never began failed with the start of its session, and the whole of that is the start's output.
+        let output = if row.started.is_some() {
+            row.id.clone()
+        } else {
+            format!("start-for-{}", row.id)
+        };
+        let trouble = Trouble::of(FAILED, failure).what(format!("the run of {} did not succeed", flow.typed));
+        return Err(trouble.output(format!("pfsession logs {output}")));
+    }
+    let ended = row.ended.unwrap_or(row.accepted);
+    let since = row.started.unwrap_or(row.accepted);
+    let waited = match since.saturating_sub(row.accepted) {
+        0..200 => String::new(),
+        waited => format!(", after {} for its session", took(waited)),
+    };
+    let lines = if result.lines == 1 {
+        "1 line".into()
+    } else {
+        format!("{} lines", result.lines)
+    };
+    eprintln!(
+        "Ran {lines} in {}{waited}.{place} The session stays for the next run.",
+        took(ended.saturating_sub(since))
+    );
+    if result.failed_lines == 0 {
+        return Ok(0);
+    }
+    let message = format!("{} of {lines} failed", result.failed_lines);
+    let failure = result
+        .failure
+        .unwrap_or_else(|| Failure::new("Run.LinesFailed", message));
+    Err(Trouble::of(FAILED, failure)
+        .what(format!("{} of {lines} of {} failed", result.failed_lines, flow.typed))
+        .output(format!("pfsession logs {}", row.id)))
+}
+
+/// The outputs, one JSON object a line: as the answer has them, or else from the run's folder.
+fn print_outputs(result: &RunResult) {
+    if !result.outputs.is_empty() {
+        result.outputs.iter().for_each(out_json);
+    } else if let Ok(file) = std::fs::File::open(Path::new(&result.folder).join("outputs.jsonl")) {
+        BufReader::new(file)
+            .lines()
+            .map_while(Result::ok)
+            .for_each(|line| out(&line));
+    }
+}
+
+fn list(service: &Service, all: bool) -> Done {
+    let Sessions { mut sessions } = service.client()?.get("/v1/sessions")?;
+    if !all {
+        sessions.retain(|session| session.phase.is_live() || session.failure.is_some());
+    }
+    sessions.sort_by(|a, b| a.flow.cmp(&b.flow));
+    if service.global.json {
+        out_json(&Sessions { sessions });
+    } else if sessions.is_empty() {
+        eprintln!("There is no session. Start one: pfsession start <folder of a flow>");
+    } else {
+        out(&show::list(&sessions, home().as_deref()));
+    }
+    Ok(0)
+}
+
+fn show_one(client: &Client, what: &str, json: bool) -> Done {
+    if let Some(flow) = wish::find_flow(client, what)? {
+        let session = session_of(client, &flow)?;
+        if json {
+            out_json(&session)
+        } else {
+            out(&show::session(&session, home().as_deref()))
+        }
+    } else if !contract::command::is_good_id(what) {
+        return Err(wish::nothing_of(what));
+    } else if let Some(run) = client.find::<RunRow>(&format!("/v1/runs/{what}"))? {
+        if json {
+            out_json(&run)
+        } else {
+            out(&show::run(&run, home().as_deref()))
+        }
+    } else if let Some(operation) = client.find::<OperationRow>(&format!("/v1/operations/{what}"))? {
+        if json {
+            out_json(&operation)
+        } else {
+            out(&show::operation(&operation))
+        }
+    } else {
+        return Err(wish::nothing_of(what));
+    }
+    Ok(0)
+}
+
+fn session_of(client: &Client, flow: &Flow) -> Result<SessionView, Box<Trouble>> {
+    client.find(&format!("/v1/sessions/{}", flow.key()))?.ok_or_else(|| {
+        Trouble::new(
+            NONE,
+            "Session.NoSession",
+            format!("{} has never had a session", flow.typed),
+        )
+        .next(format!("start one: pfsession start {}", flow.typed))
+    })
+}
+
+fn logs(client: &Client, what: &str, follow: bool, json: bool) -> Done {
+    let of = match wish::find_flow(client, what)? {
+        Some(flow) => latest(client, &flow)?,
+        None if contract::command::is_good_id(what) => what.to_owned(),
+        None => return Err(wish::nothing_of(what)),
+    };
+    let mut after = None;
+    loop {
+        let wait = if follow { LONGEST_WAIT } else { Duration::ZERO };
+        let output = watch::output(client, &of, after, wait)?.ok_or_else(|| wish::nothing_of(&of))?;
+        for line in &output.lines {
+            if json {
+                out_json(line);
+            } else if line.kind == LineKind::Stage {
+                out(&format!("== {}", line.text));
+            } else {
+                out(&line.text);
+            }
+        }
+        after = output.lines.iter().map(|line| line.seq).chain(after).max();
+        if output.ended || !follow && output.lines.is_empty() {
+            return Ok(0);
+        }
+    }
+}
+
+/// The operation or run of a flow that was wanted last.
+fn latest(client: &Client, flow: &Flow) -> Result<String, Box<Trouble>> {
+    let session = session_of(client, flow)?;
+    let events: Events = client.get(&format!("/v1/sessions/{}/events", session.key))?;
+    let wanted = events.events.iter().rev().find_map(|row| match &row.event {
+        Event::Wanted { operation } => Some(operation.id.clone()),
+        Event::RunWanted { run, .. } => match (&session.current, &session.failure) {
+            // Until its session is ready, what there is to read of a run is the start.
+            (Some(operation), _) => Some(operation.id.clone()),
+            (None, Some(_)) => Some(format!("start-for-{run}")),
+            (None, None) => Some(run.clone()),
+        },
+        _ => None,
+    });
+    wanted.ok_or_else(|| wish::nothing_of(&flow.typed))
+}
+
+fn events(client: &Client, what: &str, json: bool) -> Done {
+    let flow = wish::find_flow(client, what)?.ok_or_else(|| wish::nothing_of(what))?;
+    let events: Events = client
+        .find(&format!("/v1/sessions/{}/events", flow.key()))?
+        .unwrap_or(Events { events: Vec::new() });
+    if events.events.is_empty() {
+        session_of(client, &flow)?;
+    }
+    if json {
+        out_json(&events)
+    } else {
+        out(&show::events(&events.events))
+    }
+    Ok(0)
+}
+
+fn up(service: &Service, foreground: bool, port: Option<u16>) -> Done {
+    let local = service.local()?;
+    if foreground {
+        return Ok(parts::host(
+            &local,
+            &args::Host {
+                idle_exit: None,
+                port,
+                faults: None,
+                functions: None,
+            },
+            false,
+        ));
+    }
+    let host = local.start(None, port)?;
+    if service.global.json {
+        out_json(
+            &serde_json::json!({ "endpoint": host.endpoint, "pid": host.pid, "version": host.version, "log": local.log() }),
+        );
+    } else {
+        eprintln!(
+            "The service runs at {} (process {}). Its log: {}",
+            host.endpoint,
+            host.pid,
+            local.log().display()
+        );
+    }
+    Ok(0)
+}
+
+fn down(service: &Service, stop_sessions: bool) -> Done {
+    let local = service.local()?;
+    let Some(client) = service.running()? else {
+        eprintln!("No service runs on this machine.");
+        return Ok(0);
+    };
+    if stop_sessions {
+        let Sessions { sessions } = client.get("/v1/sessions")?;
+        let mut stops = Vec::new();
+        for session in sessions.into_iter().filter(|session| session.phase.is_live()) {
+            let flow = Flow {
+                typed: text::folder(&session.flow.lineage, home().as_deref()),
+                reference: session.flow,
+            };
+            let id = flow.new_id(Some("stop"));
+            client
+                .send(&command(&id, &flow.reference, Wish::Stop))
+                .map_err(|t| t.what(not_done(Kind::Stop, &flow)))?;
+            stops.push((flow, id));
+        }
+        for (flow, id) in &stops {
+            end_of_operation(&watch::operation(&client, &flow.key(), id)?, flow, false)?;
+        }
+    }
+    if let Some(host) = local.find() {
+        local.end(&host)?;
+        eprintln!("The service is gone.");
+    }
+    Ok(0)
+}
+
+fn env(service: &Service) -> Done {
+    let host = service.local()?.find_or_start()?;
+    let variables = [
+        ("AWS_ENDPOINT_URL", &host.endpoint),
+        ("AWS_REGION", &host.region),
+        ("AWS_ACCESS_KEY_ID", &host.access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", &host.secret_access_key),
+        ("PFSESSION_COMMANDS_URL", &host.commands_queue_url),
+    ];
+    if service.global.json {
+        out_json(&variables.into_iter().collect::<std::collections::BTreeMap<_, _>>());
+    } else {
+        variables
+            .iter()
+            .for_each(|(name, value)| out(&format!("export {name}={}", text::quoted(value))));
+    }
+    Ok(0)
+}
+
+/// Says `hint` and ends this command when it is interrupted, until what it gives back is dropped.
+fn when_interrupted(hint: String) -> impl Drop {
+    struct Until(Arc<Mutex<Option<String>>>);
+    impl Drop for Until {
+        fn drop(&mut self) {
+            *self.0.lock().expect("nobody panics with it") = None;
+        }
+    }
+    let hint = Arc::new(Mutex::new(Some(hint)));
+    let mut signals = nix::sys::signal::SigSet::empty();
+    signals.add(nix::sys::signal::Signal::SIGINT);
+    // Blocked before any other thread is there, so that the one that waits for it gets it.
+    if signals.thread_block().is_ok() {
+        let hint = hint.clone();
+        std::thread::spawn(move || {
+            if signals.wait().is_ok() {
+                if let Some(hint) = hint.lock().expect("nobody panics with it").take() {
+                    eprintln!("\r\x1b[K{hint}");
+                }
+                std::process::exit(INTERRUPTED.into());
+            }
+        });
+    }
+    Until(hint)
+}

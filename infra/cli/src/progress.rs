@@ -1,0 +1,119 @@
+//! What a person sees while something goes on, on standard error: on a terminal one line that moves, elsewhere a line for each thing that is new.
+
+use crate::text::{painted, took};
+use contract::Millis;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::{
+    fmt::Write,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+/// What goes on.
+pub(crate) struct Progress {
+    moving: Option<ProgressBar>,
+    doing: String,
+    detail: String,
+    since: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        Self {
+            moving: terminal.then(moving_line),
+            doing: String::new(),
+            detail: String::new(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Something else goes on now; `after` says how long ago it began.
+    pub(crate) fn doing(&mut self, what: &str, after: Duration) {
+        if self.doing == what {
+            return;
+        }
+        self.done("✓", "32");
+        self.doing = what.into();
+        self.detail.clear();
+        self.since = Instant::now().checked_sub(after).unwrap_or_else(Instant::now);
+        match &self.moving {
+            Some(line) => {
+                line.reset_elapsed();
+                line.set_message("");
+                line.set_prefix(self.doing.clone());
+                line.enable_steady_tick(Duration::from_millis(80));
+            }
+            None => eprintln!("{}", self.doing),
+        }
+    }
+
+    /// What exactly goes on within it.
+    pub(crate) fn detail(&mut self, detail: &str) {
+        if self.detail == detail {
+            return;
+        }
+        self.detail = detail.into();
+        match &self.moving {
+            Some(line) => line.set_message(self.detail.clone()),
+            None => eprintln!("  {} {}", self.detail, took(self.elapsed())),
+        }
+    }
+
+    /// A line that stays.
+    pub(crate) fn line(&self, line: &str) {
+        match &self.moving {
+            Some(moving) => moving.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// What went on has ended: its line stays, with how long it took.
+    pub(crate) fn done(&mut self, mark: &str, colour: &str) {
+        if !self.doing.is_empty() {
+            match &self.moving {
+                Some(_) => self.line(&format!(
+                    "{} {:<13} {}",
+                    painted(mark, colour),
+                    self.doing,
+                    took(self.elapsed())
+                )),
+                None => self.line(&format!("{} took {}", self.doing, took(self.elapsed()))),
+            }
+            self.doing.clear();
+        }
+    }
+
+    /// Nothing goes on any more.
+    pub(crate) fn end(&mut self) {
+        self.done("✓", "32");
+        self.clear();
+    }
+
+    /// Nothing goes on any more, and what went on did not succeed.
+    pub(crate) fn fail(&mut self) {
+        self.done("✗", "31");
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        if let Some(line) = self.moving.take() {
+            line.finish_and_clear();
+        }
+    }
+
+    fn elapsed(&self) -> Millis {
+        self.since.elapsed().as_millis() as Millis
+    }
+}
+
+fn moving_line() -> ProgressBar {
+    let elapsed = |state: &ProgressState, line: &mut dyn Write| {
+        let _ = write!(line, "{}", took(state.elapsed().as_millis() as Millis / 100 * 100));
+    };
+    let style = ProgressStyle::with_template("{spinner:.cyan} {prefix:13} {took:9} {wide_msg:.dim}")
+        .expect("the template is right");
+    let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(12));
+    line.set_style(style.with_key("took", elapsed).tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+    line
+}

@@ -1,0 +1,259 @@
+//! The service on this machine: found, started, replaced, ended.
+//!
+//! A running host keeps `<state>/host.json` and takes connections at the address in it. Two commands at once start two hosts at most, of which one
+//! has the state folder's lock and the other leaves; both commands use the first.
+
+use crate::{
+    client,
+    trouble::{Trouble, UNREACHABLE},
+};
+use serde::Deserialize;
+use std::{
+    fs, io,
+    net::{TcpStream, ToSocketAddrs},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// How long a host that was started by itself stays without a session.
+const IDLE_EXIT: Duration = Duration::from_secs(600);
+/// How long a host may take to be there, and to be gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A larger log is put aside when a host starts.
+const LARGEST_LOG: u64 = 10 << 20;
+
+/// Where a service is, and the token that it takes.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    pub(crate) endpoint: String,
+    pub(crate) token: String,
+}
+
+/// What a host says of itself in `host.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct HostFile {
+    pub(crate) pid: u32,
+    pub(crate) version: String,
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    pub(crate) access_key_id: String,
+    pub(crate) secret_access_key: String,
+    pub(crate) token: String,
+    pub(crate) commands_queue_url: String,
+}
+
+impl HostFile {
+    pub(crate) fn address(&self) -> Address {
+        Address {
+            endpoint: self.endpoint.clone(),
+            token: self.token.clone(),
+        }
+    }
+
+    fn takes_connections(&self) -> bool {
+        let place = self.endpoint.trim_start_matches("http://").trim_end_matches('/');
+        let address = place.to_socket_addrs().ok().and_then(|mut all| all.next());
+        address.is_some_and(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
+    }
+}
+
+/// The service on this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    pub(crate) state: PathBuf,
+}
+
+impl Local {
+    pub(crate) fn log(&self) -> PathBuf {
+        self.state.join("log/host.log")
+    }
+
+    /// What `host.json` says, if there is one that can be read.
+    pub(crate) fn read(&self) -> Option<HostFile> {
+        serde_json::from_slice(&fs::read(self.state.join("host.json")).ok()?).ok()
+    }
+
+    /// The host that runs, of whatever version.
+    pub(crate) fn find(&self) -> Option<HostFile> {
+        self.read().filter(HostFile::takes_connections)
+    }
+
+    /// The host that runs, which is started if there is none, and replaced if it is of another version.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start; the reason is the end of its log. Worth a retry once the reason is gone.
+    pub(crate) fn find_or_start(&self) -> Result<HostFile, Box<Trouble>> {
+        self.start(Some(IDLE_EXIT), None)
+    }
+
+    /// The same, with the settings that a host gets if one has to be started.
+    pub(crate) fn start(&self, idle_exit: Option<Duration>, port: Option<u16>) -> Result<HostFile, Box<Trouble>> {
+        match self.find() {
+            Some(host) if host.version == env!("CARGO_PKG_VERSION") => return Ok(host),
+            Some(host) => self.end(&host)?,
+            None => {}
+        }
+        let said_before = fs::metadata(self.log()).map_or(0, |log| log.len());
+        let mut child = self.spawn(idle_exit, port).map_err(|e| {
+            Trouble::new(
+                UNREACHABLE,
+                "Service.NotStarted",
+                format!("The service cannot be started in {}: {e}", self.state.display()),
+            )
+            .next("see that this folder can be written to, or name another with --state")
+        })?;
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(host) = self.find().filter(|host| host.is_healthy()) {
+                return Ok(host);
+            }
+            // The one that found the lock taken leaves with success, and the one that has it is there at any moment.
+            let left = child.try_wait().ok().flatten().filter(|status| !status.success());
+            if left.is_some() || begun.elapsed() > PATIENCE {
+                let why = match left {
+                    Some(status) => format!("The service ended as it started ({status})"),
+                    None => format!("The service was not there after {} s", PATIENCE.as_secs()),
+                };
+                let last = self.last_words(said_before);
+                let why = if last.is_empty() { why } else { format!("{why}: {last}") };
+                return Err(
+                    Trouble::new(UNREACHABLE, "Service.NotStarted", why).output(self.log().display().to_string())
+                );
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    fn spawn(&self, idle_exit: Option<Duration>, port: Option<u16>) -> io::Result<Child> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.state.join("log"))?;
+        if fs::metadata(self.log()).is_ok_and(|log| log.len() > LARGEST_LOG) {
+            fs::rename(self.log(), self.log().with_extension("log.old"))?;
+        }
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(self.log())?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("host").arg("--state").arg(&self.state);
+        if let Some(idle_exit) = idle_exit {
+            command.arg("--idle-exit").arg(idle_exit.as_secs().to_string());
+        }
+        if let Some(port) = port {
+            command.arg("--port").arg(port.to_string());
+        }
+        // It outlives this command's terminal and folder, and is nobody's client.
+        command
+            .env_remove("PFSESSION_ENDPOINT")
+            .env_remove("PFSESSION_TOKEN")
+            .current_dir("/");
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+    }
+
+    /// Asks a host to leave, and waits until it is gone.
+    pub(crate) fn end(&self, host: &HostFile) -> Result<(), Box<Trouble>> {
+        let http: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .build()
+            .into();
+        let begun = Instant::now();
+        let answer = client::once(&http, &host.address(), "/host/down", Some("{}"));
+        let mut pause = Duration::from_millis(1);
+        while is_alive(host.pid) && self.read().is_some_and(|now| now.pid == host.pid) {
+            if begun.elapsed() > PATIENCE {
+                let said = match answer {
+                    Ok((status, _)) => format!("it answered {status}"),
+                    Err(error) => format!("it did not answer: {error}"),
+                };
+                let why = format!(
+                    "The service of version {} (process {}) does not leave: {said}",
+                    host.version, host.pid
+                );
+                return Err(Trouble::new(UNREACHABLE, "Service.NotEnded", why)
+                    .next(format!("end it yourself: kill {}", host.pid))
+                    .output(self.log().display().to_string()));
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The last that the log got since it was `from` bytes long, for people.
+    fn last_words(&self, from: u64) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        let new = log.get(usize::try_from(from).unwrap_or(0)..).unwrap_or(&log);
+        let text = String::from_utf8_lossy(&new[new.len().saturating_sub(2000)..]).into_owned();
+        let mut last: Vec<_> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .rev()
+            .take(3)
+            .collect();
+        last.reverse();
+        last.join("\n         ")
+    }
+}
+
+impl HostFile {
+    fn is_healthy(&self) -> bool {
+        let http: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .build()
+            .into();
+        matches!(client::once(&http, &self.address(), "/host/health", None), Ok((200, _)))
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    !matches!(
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None),
+        Err(nix::errno::Errno::ESRCH)
+    )
+}
+
+/// Where the service on this machine keeps everything, if nothing else was said.
+///
+/// # Errors
+///
+/// When there is no home folder. Final.
+pub(crate) fn state_folder(said: Option<&Path>) -> Result<PathBuf, Box<Trouble>> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let folder = match said {
+        Some(said) => Some(said.to_owned()),
+        None => variable("XDG_STATE_HOME")
+            .filter(|folder| folder.is_absolute())
+            .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+            .map(|folder| folder.join("pfsession")),
+    };
+    folder
+        .and_then(|folder| std::path::absolute(folder).ok())
+        .ok_or_else(|| {
+            Trouble::new(
+                UNREACHABLE,
+                "Service.NoState",
+                "There is no home folder to keep sessions in",
+            )
+            .next("name a folder with --state")
+        })
+}

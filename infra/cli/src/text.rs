@@ -1,0 +1,151 @@
+//! Small pieces of text for people.
+
+use contract::{Millis, Phase};
+use std::{
+    io::{IsTerminal, Write},
+    time::{Duration, UNIX_EPOCH},
+};
+
+/// Prints a line on standard output. A reader that has read enough ends the command quietly.
+pub(crate) fn out(line: &str) {
+    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints a value as one line of JSON.
+pub(crate) fn out_json(value: &impl serde::Serialize) {
+    out(&serde_json::to_string(value).expect("what is printed is always JSON"));
+}
+
+/// How long something took or takes: `42 ms`, `3.1 s`, `12 min 5 s`, `2 h 5 min`, `3 d 4 h`.
+pub(crate) fn took(millis: Millis) -> String {
+    let (seconds, minutes, hours) = (millis / 1000, millis / 60_000, millis / 3_600_000);
+    match () {
+        () if millis < 1000 => format!("{millis} ms"),
+        () if seconds < 60 => format!("{}.{} s", seconds, millis % 1000 / 100),
+        () if minutes < 60 => with_rest(minutes, "min", seconds % 60, "s"),
+        () if hours < 24 => with_rest(hours, "h", minutes % 60, "min"),
+        () => with_rest(hours / 24, "d", hours % 24, "h"),
+    }
+}
+
+fn with_rest(whole: u64, unit: &str, rest: u64, smaller: &str) -> String {
+    if rest == 0 {
+        format!("{whole} {unit}")
+    } else {
+        format!("{whole} {unit} {rest} {smaller}")
+    }
+}
+
+/// A time as a clock in UTC has it.
+pub(crate) fn clock(at: Millis) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at)).to_string()
+}
+
+/// What a phase is called, as on the wire.
+pub(crate) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Provisioning => "provisioning",
+        Phase::Launching => "launching",
+        Phase::Installing => "installing",
+        Phase::Ready => "ready",
+        Phase::Stopping => "stopping",
+        Phase::Stopped => "stopped",
+        Phase::Failed => "failed",
+    }
+}
+
+/// A folder as its user writes it: from the home folder on.
+pub(crate) fn folder(folder: &str, home: Option<&str>) -> String {
+    match home
+        .filter(|home| home.len() > 1)
+        .and_then(|home| folder.strip_prefix(home.trim_end_matches('/')))
+    {
+        Some("") => "~".into(),
+        Some(rest) if rest.starts_with('/') => format!("~{rest}"),
+        _ => folder.into(),
+    }
+}
+
+/// The home folder, for [`folder`].
+pub(crate) fn home() -> Option<String> {
+    std::env::var("HOME").ok()
+}
+
+/// An argument as a shell needs it.
+pub(crate) fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,~".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.into()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
+}
+
+/// Whether colours are of use on standard error.
+pub(crate) fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Text in a colour of the terminal: `31` is red, `32` green, `2` faint.
+pub(crate) fn painted(text: &str, colour: &str) -> String {
+    if colours() {
+        format!("\x1b[{colour}m{text}\x1b[0m")
+    } else {
+        text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_the_two_units_that_matter() {
+        let all = [
+            0,
+            42,
+            999,
+            1000,
+            3149,
+            59_999,
+            60_000,
+            725_000,
+            3_600_000,
+            7_500_000,
+            273_600_000,
+        ]
+        .map(took);
+        let expected = [
+            "0 ms",
+            "42 ms",
+            "999 ms",
+            "1.0 s",
+            "3.1 s",
+            "59.9 s",
+            "1 min",
+            "12 min 5 s",
+            "1 h",
+            "2 h 5 min",
+            "3 d 4 h",
+        ];
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_folder_below_the_home_folder_is_short() {
+        assert_eq!(folder("/home/ann/flows/a", Some("/home/ann")), "~/flows/a");
+        assert_eq!(folder("/home/anna/a", Some("/home/ann")), "/home/anna/a");
+        assert_eq!(folder("/srv/a", Some("/")), "/srv/a");
+        assert_eq!(folder("/srv/a", None), "/srv/a");
+    }
+
+    #[test]
+    fn an_argument_can_be_pasted_into_a_shell() {
+        assert_eq!(
+            [quoted("./a-b"), quoted("my flow"), quoted("it's"), quoted("")],
+            ["./a-b", "'my flow'", r"'it'\''s'", "''"]
+        );
+    }
+}

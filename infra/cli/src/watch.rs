@@ -1,0 +1,253 @@
+//! Waiting for the end of an operation or a run, and showing what goes on meanwhile.
+//!
+//! One read waits for the end. What is shown comes from other reads beside it, which begin only when the end is not there soon: what takes
+//! some milliseconds costs one request, and what takes minutes is seen.
+
+use crate::{
+    client::{Client, LONGEST_WAIT},
+    progress::Progress,
+    text,
+    trouble::{FAILED, Trouble},
+};
+use contract::{
+    Phase,
+    agent::{LineKind, OutputLine},
+    http::{Output, SessionView},
+    row::{OperationRow, OperationStatus, RunRow},
+};
+use serde::de::DeserializeOwned;
+use std::{
+    sync::{
+        Arc, Mutex,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What ends sooner is not watched.
+const SOON: Duration = Duration::from_millis(150);
+/// How long a look at the output waits for the next line before it looks at the session again.
+const LOOK: Duration = Duration::from_millis(300);
+/// How long a command may be in the queue before somebody takes it up.
+const ADMISSION: Duration = Duration::from_secs(60);
+
+/// What ends.
+trait Ends: DeserializeOwned {
+    const ROUTE: &'static str;
+    fn has_ended(&self) -> bool;
+}
+
+impl Ends for OperationRow {
+    const ROUTE: &'static str = "/v1/operations";
+    fn has_ended(&self) -> bool {
+        !matches!(self.status, OperationStatus::InProgress | OperationStatus::Joined)
+    }
+}
+
+impl Ends for RunRow {
+    const ROUTE: &'static str = "/v1/runs";
+    fn has_ended(&self) -> bool {
+        self.status.is_final()
+    }
+}
+
+/// Waits for the end of an operation on the session with this key.
+///
+/// # Errors
+///
+/// When the service is not there, or never takes the command up. That the operation failed is no error here.
+pub(crate) fn operation(client: &Arc<Client>, key: &str, id: &str) -> Result<OperationRow, Box<Trouble>> {
+    let watch = Watch::begin(client, key, None);
+    let mut row: OperationRow = until_end(client, id)?;
+    while let (OperationStatus::Joined, Some(other)) = (row.status, &row.joined) {
+        row = until_end(client, other)?;
+    }
+    watch.end(row.status == OperationStatus::Succeeded);
+    Ok(row)
+}
+
+/// Waits for the end of a run in the session with this key, and shows its log.
+///
+/// # Errors
+///
+/// Likewise.
+pub(crate) fn run(client: &Arc<Client>, key: &str, id: &str) -> Result<RunRow, Box<Trouble>> {
+    let watch = Watch::begin(client, key, Some(id));
+    let row: RunRow = until_end(client, id)?;
+    if row.started.is_some() {
+        watch.rest_of_log(id)?;
+    }
+    watch.end(row.failure.is_none());
+    Ok(row)
+}
+
+fn until_end<T: Ends>(client: &Client, id: &str) -> Result<T, Box<Trouble>> {
+    let begun = Instant::now();
+    loop {
+        match client.find::<T>(&format!("{}/{id}?wait={}", T::ROUTE, LONGEST_WAIT.as_millis()))? {
+            Some(row) if row.has_ended() => return Ok(row),
+            Some(_) => {}
+            // It is accepted a moment after it was sent, which a service need not wait for.
+            None if begun.elapsed() < ADMISSION => thread::sleep(Duration::from_millis(10)),
+            None => {
+                let message = format!(
+                    "The command {id} is in the queue, and nothing took it up within {} s",
+                    ADMISSION.as_secs()
+                );
+                return Err(Trouble::new(FAILED, "Service.NotTakenUp", message)
+                    .next("see the service's log; the command is not lost"));
+            }
+        }
+    }
+}
+
+/// Reads lines of output after `after`, waiting for one.
+pub(crate) fn output(
+    client: &Client,
+    of: &str,
+    after: Option<u64>,
+    wait: Duration,
+) -> Result<Option<Output>, Box<Trouble>> {
+    let after = after.map(|seq| format!("after={seq}&")).unwrap_or_default();
+    client.find(&format!("/v1/output/{of}?{after}wait={}", wait.as_millis()))
+}
+
+/// What is shown while something goes on.
+struct Watch {
+    client: Arc<Client>,
+    shown: Arc<Mutex<Shown>>,
+    stop: Sender<()>,
+}
+
+struct Shown {
+    progress: Progress,
+    /// Of which operation or run the output is shown, and up to which line.
+    of: String,
+    after: Option<u64>,
+    ended: bool,
+}
+
+impl Watch {
+    fn begin(client: &Arc<Client>, key: &str, run: Option<&str>) -> Self {
+        let shown = Arc::new(Mutex::new(Shown {
+            progress: Progress::new(),
+            of: String::new(),
+            after: None,
+            ended: false,
+        }));
+        let (stop, stopped) = channel();
+        let (client, key, run) = (client.clone(), key.to_owned(), run.map(str::to_owned));
+        let watch = Self {
+            client: client.clone(),
+            shown: shown.clone(),
+            stop,
+        };
+        thread::spawn(move || {
+            let begun = Instant::now();
+            let mut pause = SOON;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                // What cannot be shown now is shown later; the read that waits for the end says what is wrong.
+                pause = match look(&client, &shown, &key, run.as_deref(), begun) {
+                    Ok(true) => Duration::ZERO,
+                    Ok(false) | Err(_) => Duration::from_millis(50),
+                };
+            }
+        });
+        watch
+    }
+
+    /// Shows the lines of a run's log that were not shown yet.
+    fn rest_of_log(&self, run: &str) -> Result<(), Box<Trouble>> {
+        let mut shown = self.shown.lock().expect("nobody panics with it");
+        shown.turn_to(run);
+        while let Some(output) = output(&self.client, run, shown.after, Duration::ZERO)? {
+            shown.take(&output.lines, true);
+            if output.ended || output.lines.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, well: bool) {
+        let mut shown = self.shown.lock().expect("nobody panics with it");
+        shown.ended = true;
+        let _ = self.stop.send(());
+        if well {
+            shown.progress.end()
+        } else {
+            shown.progress.fail()
+        }
+    }
+}
+
+impl Shown {
+    fn turn_to(&mut self, of: &str) {
+        if self.of != of {
+            self.of = of.into();
+            self.after = None;
+        }
+    }
+
+    /// Shows lines: the stages of an operation, and the whole log of a run.
+    fn take(&mut self, lines: &[OutputLine], is_run: bool) {
+        for line in lines
+            .iter()
+            .filter(|line| self.after.is_none_or(|after| line.seq > after))
+        {
+            match line.kind {
+                LineKind::Stage => self.progress.detail(&line.text),
+                LineKind::Stdout | LineKind::Stderr if is_run => self.progress.line(&text::painted(&line.text, "2")),
+                LineKind::Stdout | LineKind::Stderr => {}
+            }
+        }
+        self.after = lines.iter().map(|line| line.seq).chain(self.after).max();
+    }
+}
+
+/// Shows the session's phase and the output that is new. Gives back whether it waited for output, and so need not be slowed down.
+fn look(
+    client: &Client,
+    shown: &Mutex<Shown>,
+    key: &str,
+    run: Option<&str>,
+    begun: Instant,
+) -> Result<bool, Box<Trouble>> {
+    let session: Option<SessionView> = client.find(&format!("/v1/sessions/{key}"))?;
+    let session = session.as_ref();
+    let operation = session.and_then(|session| session.current.as_ref());
+    let (of, doing) = match (session, operation, run) {
+        (Some(session), Some(operation), _) if session.phase != Phase::Stopped && session.phase != Phase::Failed => {
+            (operation.id.as_str(), text::phase(session.phase))
+        }
+        (Some(_), Some(operation), _) => (operation.id.as_str(), "accepted"),
+        (Some(session), None, Some(run)) if session.phase == Phase::Ready => (run, "running"),
+        _ => ("", "accepted"),
+    };
+    let after = {
+        let mut shown = shown.lock().expect("nobody panics with it");
+        if shown.ended {
+            return Ok(false);
+        }
+        let first = shown.of.is_empty();
+        shown.turn_to(of);
+        shown
+            .progress
+            .doing(doing, if first { begun.elapsed() } else { Duration::ZERO });
+        shown.after
+    };
+    if of.is_empty() {
+        return Ok(false);
+    }
+    let output = output(client, of, after, LOOK)?;
+    let mut shown = shown.lock().expect("nobody panics with it");
+    match output {
+        // What was read may be shown already by whoever saw the end.
+        Some(output) if !shown.ended && shown.of == of => {
+            shown.take(&output.lines, run == Some(of));
+            Ok(!output.ended)
+        }
+        _ => Ok(false),
+    }
+}

@@ -1,0 +1,276 @@
+//! From what was typed, and a run's own file, to the command that is sent.
+
+use crate::{
+    args,
+    client::{Client, User},
+    text::quoted,
+    trouble::{NONE, Trouble, USAGE},
+};
+use contract::{
+    Failure, FlowRef,
+    command::{RunWish, Wanted},
+    http::{SessionView, Sessions},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// A flow, and how the user calls it.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    pub(crate) reference: FlowRef,
+    /// As typed, so that it can be typed again.
+    pub(crate) typed: String,
+}
+
+impl Flow {
+    pub(crate) fn key(&self) -> String {
+        self.reference.key()
+    }
+
+    /// The last part of the folder's path.
+    fn name(&self) -> &str {
+        self.reference.lineage.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// An id that nobody has, for a command about this flow: its name or the word, and 48 random bits.
+    pub(crate) fn new_id(&self, word: Option<&str>) -> String {
+        let name: String = word
+            .unwrap_or(self.name())
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .take(40)
+            .collect();
+        let name = name.trim_matches('-');
+        let mut random = [0; 6];
+        getrandom::fill(&mut random).expect("the kernel gives random bytes");
+        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{random}", if name.is_empty() { "run" } else { name })
+    }
+}
+
+/// The flow in a folder. A flow file stands for the folder that it is in.
+///
+/// # Errors
+///
+/// What [`flow::canonical`] says. Final.
+pub(crate) fn flow_at(typed: &Path, user: &User) -> Result<Flow, Box<Trouble>> {
+    let folder = match typed.file_name().and_then(|name| name.to_str()) {
+        Some("flow.dag.yaml" | "flow.flex.yaml") if typed.is_file() => typed
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new(".")),
+        _ => typed,
+    };
+    let canonical = flow::canonical(folder).map_err(|failure| Trouble::of(USAGE, failure))?;
+    let lineage = canonical.to_str().ok_or_else(|| {
+        let message = format!(
+            "The path of {} is not UTF-8. Rename the folder, or the one that it is in.",
+            folder.display()
+        );
+        Trouble::new(USAGE, "Flow.BadPath", message)
+    })?;
+    let reference = FlowRef {
+        workspace: user.workspace.clone(),
+        owner: user.name.clone(),
+        lineage: lineage.into(),
+    };
+    Ok(Flow {
+        reference,
+        typed: quoted(&folder.display().to_string()),
+    })
+}
+
+/// Finds the flow that is meant: by its folder, by the start of its session's key, or by a folder that is gone. `None` if there is no such
+/// flow; then it may be the id of something.
+///
+/// # Errors
+///
+/// When more than one session's key starts so. Final.
+pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box<Trouble>> {
+    if Path::new(what).exists() {
+        return flow_at(Path::new(what), &client.user).map(Some);
+    }
+    let is_key = (4..=32).contains(&what.len()) && what.bytes().all(|b| b.is_ascii_hexdigit());
+    let gone = std::path::absolute(what).ok();
+    if !is_key && !what.contains('/') {
+        return Ok(None);
+    }
+    let Sessions { sessions } = client.get("/v1/sessions")?;
+    let is_meant = |session: &&SessionView| {
+        is_key && session.key.starts_with(&what.to_ascii_lowercase())
+            || gone.as_deref() == Some(Path::new(&session.flow.lineage))
+    };
+    let meant: Vec<_> = sessions.iter().filter(is_meant).collect();
+    match meant[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(Flow {
+            reference: one.flow.clone(),
+            typed: quoted(what),
+        })),
+        _ => Err(Trouble::new(
+            USAGE,
+            "Session.Ambiguous",
+            format!("{} sessions have a key that starts with {what}", meant.len()),
+        )
+        .next("give more of the key, or the flow's folder; `pfsession list --all` shows both")),
+    }
+}
+
+/// There is no flow, session, operation or run of this name.
+pub(crate) fn nothing_of(what: &str) -> Box<Trouble> {
+    Trouble::new(
+        NONE,
+        "Session.None",
+        format!("There is no folder, session, operation or run {what}"),
+    )
+    .next("see what there is: pfsession list --all")
+}
+
+impl args::Wants {
+    /// The settings that were typed.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted {
+            folder: None,
+            size: self.size.clone(),
+            identity: self.identity.clone(),
+            image: self.image.clone(),
+            idle_seconds: self.idle,
+        }
+    }
+
+    /// The settings that were typed, or `None`, which keeps those that the session has.
+    pub(crate) fn change(&self) -> Option<Wanted> {
+        Some(self.wanted()).filter(|wanted| *wanted != Wanted::default())
+    }
+}
+
+/// A run as it is sent.
+#[derive(Debug)]
+pub(crate) struct RunOrder {
+    pub(crate) flow: Flow,
+    pub(crate) id: String,
+    pub(crate) wanted: Wanted,
+    pub(crate) wish: RunWish,
+}
+
+/// Puts together a run from its file, if there is one, and from what was typed, which counts more.
+///
+/// # Errors
+///
+/// When the flow or the data is not there, or the file asks for what this service does not do. Final.
+pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Trouble>> {
+    let is_run_file = run.flow.is_file() && run.flow.extension().is_some_and(|e| e == "yml" || e == "yaml");
+    let is_flow_file = run
+        .flow
+        .file_name()
+        .is_some_and(|name| name == "flow.dag.yaml" || name == "flow.flex.yaml");
+    let file = if is_run_file && !is_flow_file {
+        flow::run_yaml(&run.flow).map_err(|failure| Trouble::of(USAGE, failure))?
+    } else {
+        flow::RunYaml {
+            flow: Some(flow::Place::Local(run.flow.clone())),
+            ..Default::default()
+        }
+    };
+    let cannot = |key: &str, next: &str| {
+        Err(Trouble::new(
+            USAGE,
+            "Run.NotSupported",
+            format!("{}: {key} is not supported yet", run.flow.display()),
+        )
+        .next(next))
+    };
+    if file.run.is_some() {
+        return cannot(
+            "run (another run's outputs as data)",
+            "save that run's outputs to a file, and name it as data",
+        );
+    }
+    if !file.connections.is_empty() {
+        return cannot("connections", "name the connections in the flow");
+    }
+    if file.resources.compute.is_some() {
+        return cannot("resources.compute", "leave it out, or name an instance_type");
+    }
+    let identity = match file.identity {
+        flow::Identity::User => None,
+        flow::Identity::Managed { client_id: Some(id) } => Some(id),
+        flow::Identity::Managed { client_id: None } => {
+            return cannot("a managed identity without client_id", "name its client_id");
+        }
+    };
+    let flow = match file.flow {
+        Some(flow::Place::Local(folder)) => flow_at(&folder, user)?,
+        Some(flow::Place::Remote(_)) => return cannot("a flow that is not a folder of this machine", "name a folder"),
+        None => {
+            let message = format!("{} names no flow. Add a line `flow: <folder>`.", run.flow.display());
+            return Err(Trouble::new(USAGE, "Flow.BadRunFile", message));
+        }
+    };
+    let data = match (&run.data, file.data) {
+        (Some(typed), _) => Some(typed.clone()),
+        (None, Some(flow::Place::Local(path))) => Some(path),
+        (None, Some(flow::Place::Remote(_))) => {
+            return cannot("data that is not on this machine", "download it, and name the file");
+        }
+        (None, None) => None,
+    };
+    let typed = run.wants.wanted();
+    Ok(RunOrder {
+        id: match run.name.clone().or(file.name) {
+            Some(id) => args::run_id(&id)
+                .map_err(|why| Trouble::new(USAGE, "Run.BadName", format!("The run's name {id} is none: {why}")))?,
+            None => flow.new_id(None),
+        },
+        wanted: Wanted {
+            size: typed.size.clone().or(file.resources.instance_type),
+            identity: typed.identity.clone().or(identity),
+            ..typed
+        },
+        wish: RunWish {
+            data: data.map(|path| data_file(&path)).transpose()?,
+            inputs: run.inputs.iter().cloned().collect(),
+            column_mapping: file
+                .column_mapping
+                .into_iter()
+                .map(as_text)
+                .chain(run.column_mapping.iter().cloned())
+                .collect(),
+            variant: run.variant.clone().or(file.variant),
+            environment_variables: merged(file.environment_variables, &run.env),
+            init: merged(file.init, &run.init),
+        },
+        flow,
+    })
+}
+
+fn merged<V: Clone>(mut below: BTreeMap<String, V>, above: &[(String, V)]) -> BTreeMap<String, V> {
+    below.extend(above.iter().cloned());
+    below
+}
+
+/// A mapping to a value that is no text is to that value.
+fn as_text((input, value): (String, Value)) -> (String, String) {
+    match value {
+        Value::String(text) => (input, text),
+        other => (input, other.to_string()),
+    }
+}
+
+fn data_file(path: &PathBuf) -> Result<String, Box<Trouble>> {
+    let shown = path.display();
+    let found = std::fs::canonicalize(path).map_err(|e| {
+        let failure = Failure::new(
+            "Run.NoData",
+            format!("The data file {shown} cannot be read: {e}. Give the path of a file of JSON lines."),
+        );
+        Trouble::of(USAGE, failure)
+    })?;
+    found
+        .into_os_string()
+        .into_string()
+        .map_err(|_| Trouble::new(USAGE, "Run.NoData", format!("The path of {shown} is not UTF-8")))
+}
