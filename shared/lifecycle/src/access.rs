@@ -21,7 +21,11 @@ pub enum Role {
 pub enum Principal {
     /// A user of one workspace, with the roles they have there.
     #[cfg_attr(feature = "wire", serde(rename = "user"))]
-    User { name: String, workspace: String, roles: Vec<Role> },
+    User {
+        name: String,
+        workspace: String,
+        roles: Vec<Role>,
+    },
     /// This system's own sweep. It keeps promises that were already made, and starts nothing.
     #[cfg_attr(feature = "wire", serde(rename = "sweep"))]
     Sweep,
@@ -58,7 +62,11 @@ pub enum Action {
 pub fn may(principal: &Principal, action: Action, workspace: &str, owner: &str) -> bool {
     match principal {
         Principal::Sweep => action == Action::Sweep,
-        Principal::User { name, workspace: theirs, roles } => {
+        Principal::User {
+            name,
+            workspace: theirs,
+            roles,
+        } => {
             theirs == workspace
                 && match action {
                     Action::Sweep => false,
@@ -76,18 +84,36 @@ mod tests {
     use super::*;
 
     fn user(name: &str, workspace: &str, roles: &[Role]) -> Principal {
-        Principal::User { name: name.into(), workspace: workspace.into(), roles: roles.to_vec() }
+        Principal::User {
+            name: name.into(),
+            workspace: workspace.into(),
+            roles: roles.to_vec(),
+        }
     }
 
     #[test]
     fn only_the_owner_of_a_flow_uses_its_session_and_only_with_the_role() {
         let all = [Action::Read, Action::Stop, Action::Use, Action::Sweep];
-        let allowed = |p: &Principal| all.iter().filter(|a| may(p, **a, "ws", "alice")).copied().collect::<Vec<_>>();
-        assert_eq!(allowed(&user("alice", "ws", &[Role::DataScientist])), [Action::Read, Action::Stop, Action::Use]);
+        let allowed = |p: &Principal| {
+            all.iter()
+                .filter(|a| may(p, **a, "ws", "alice"))
+                .copied()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            allowed(&user("alice", "ws", &[Role::DataScientist])),
+            [Action::Read, Action::Stop, Action::Use]
+        );
         assert_eq!(allowed(&user("alice", "ws", &[])), []);
-        assert_eq!(allowed(&user("alice", "other", &[Role::DataScientist, Role::Owner])), []);
+        assert_eq!(
+            allowed(&user("alice", "other", &[Role::DataScientist, Role::Owner])),
+            []
+        );
         assert_eq!(allowed(&user("bob", "ws", &[Role::DataScientist])), []);
-        assert_eq!(allowed(&user("bob", "ws", &[Role::Owner])), [Action::Read, Action::Stop]);
+        assert_eq!(
+            allowed(&user("bob", "ws", &[Role::Owner])),
+            [Action::Read, Action::Stop]
+        );
         assert_eq!(allowed(&Principal::Sweep), [Action::Sweep]);
     }
 }

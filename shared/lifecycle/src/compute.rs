@@ -42,7 +42,7 @@ pub struct Compute {
     /// The flows whose sessions are on it, or about to be.
     pub sessions: BTreeSet<String>,
     pub revision: u64,
-    /// When it is to be looked after; none once it is gone.
+    /// When it is to be looked after; none once it is gone and each session on it has been told.
     pub due: Option<Millis>,
 }
 
@@ -77,9 +77,13 @@ pub fn claim(in_slot: Option<&Compute>, slot: &Slot, flow: &str, new_id: &str, n
 pub fn leave(compute: &Compute, flow: &str, now: Millis) -> Compute {
     let mut next = compute.clone();
     next.sessions.remove(flow);
-    if next.sessions.is_empty() && matches!(next.phase, ComputePhase::Requested | ComputePhase::Up) {
-        next.phase = ComputePhase::Releasing;
-        next.due = Some(now + deadlines::COMPUTE_RETRY);
+    match next.phase {
+        ComputePhase::Requested | ComputePhase::Up if next.sessions.is_empty() => {
+            next.phase = ComputePhase::Releasing;
+            next.due = Some(now + deadlines::COMPUTE_RETRY);
+        }
+        ComputePhase::Gone if next.sessions.is_empty() => next.due = None,
+        _ => {}
     }
     next
 }
@@ -92,18 +96,20 @@ pub enum Seen {
 }
 
 /// Takes in what the driver saw. `None` if it changes nothing: it came late, or twice.
+///
+/// The sessions on one that is gone stay in its set until each has left it, so that a crash after this step forgets none of them;
+/// whoever saw it tells every session in the set, also when this gives `None`.
 pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
     let mut next = compute.clone();
     match (compute.phase, seen) {
         (ComputePhase::Requested, Seen::Up) => next.phase = ComputePhase::Up,
         (ComputePhase::Requested | ComputePhase::Up | ComputePhase::Releasing, Seen::Gone) => {
             next.phase = ComputePhase::Gone;
-            next.sessions.clear();
         }
         _ => return None,
     }
-    // One that is up and in use is looked after through its sessions; one that is gone needs nobody.
-    next.due = None;
+    // One that is up and in use is looked after through its sessions; one that is gone needs nobody once they all know.
+    next.due = (next.phase == ComputePhase::Gone && !next.sessions.is_empty()).then_some(0);
     Some(next)
 }
 
@@ -112,7 +118,7 @@ pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
 pub enum Chase {
     /// Ask for it again.
     Create,
-    /// Ask for its deletion again.
+    /// Ask for its deletion again. Of one that is gone the driver says so again, and the sessions that have not been told are told.
     Delete,
 }
 
@@ -123,10 +129,16 @@ pub fn chase(compute: &Compute, now: Millis) -> Option<(Compute, Chase)> {
     }
     let ask = match compute.phase {
         ComputePhase::Requested => Chase::Create,
-        ComputePhase::Releasing => Chase::Delete,
-        ComputePhase::Up | ComputePhase::Gone => return None,
+        ComputePhase::Releasing | ComputePhase::Gone => Chase::Delete,
+        ComputePhase::Up => return None,
     };
-    Some((Compute { due: Some(now + deadlines::COMPUTE_RETRY), ..compute.clone() }, ask))
+    Some((
+        Compute {
+            due: Some(now + deadlines::COMPUTE_RETRY),
+            ..compute.clone()
+        },
+        ask,
+    ))
 }
 
 #[cfg(test)]
@@ -134,7 +146,12 @@ mod tests {
     use super::*;
 
     fn slot() -> Slot {
-        Slot { workspace: "ws".into(), owner: "alice".into(), size: "local".into(), identity: None }
+        Slot {
+            workspace: "ws".into(),
+            owner: "alice".into(),
+            size: "local".into(),
+            identity: None,
+        }
     }
 
     #[test]
@@ -161,7 +178,10 @@ mod tests {
         let up = observe(&c, Seen::Up).unwrap();
         assert_eq!(up.due, None);
         let releasing = leave(&up, "a", 10);
-        assert_eq!(chase(&releasing, 10 + deadlines::COMPUTE_RETRY).unwrap().1, Chase::Delete);
+        assert_eq!(
+            chase(&releasing, 10 + deadlines::COMPUTE_RETRY).unwrap().1,
+            Chase::Delete
+        );
         let gone = observe(&releasing, Seen::Gone).unwrap();
         assert_eq!((gone.phase, gone.due), (ComputePhase::Gone, None));
         assert_eq!(observe(&gone, Seen::Gone), None);

@@ -33,7 +33,10 @@ pub struct Failure {
 impl Failure {
     /// Makes a failure from its stable name and its sentence.
     pub fn new(error: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { error: error.into(), message: message.into() }
+        Self {
+            error: error.into(),
+            message: message.into(),
+        }
     }
 }
 

@@ -26,8 +26,15 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in the order of a life.
-    pub const ALL: [Self; 7] =
-        [Self::Provisioning, Self::Launching, Self::Installing, Self::Ready, Self::Stopping, Self::Stopped, Self::Failed];
+    pub const ALL: [Self; 7] = [
+        Self::Provisioning,
+        Self::Launching,
+        Self::Installing,
+        Self::Ready,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Failed,
+    ];
 
     /// Whether there is, or may be, a container.
     pub fn is_live(self) -> bool {
@@ -92,14 +99,30 @@ pub struct Operation {
     pub wants: Option<Settings>,
     /// The state machine's token of the step it waits in.
     pub token: Option<String>,
-    /// How often a step was entered: what an agent says about an earlier one counts no more.
+    /// More tokens of that step. A send whose reply was lost is made again with another token, both messages come, in any order, and
+    /// nobody but the state machine knows which of the two it waits for. So each is answered.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Vec::is_empty"))]
+    pub other_tokens: Vec<String>,
+    /// How often a step was entered, each token counted once: what an agent says about an earlier one counts no more.
     pub attempt: u32,
 }
 
 impl Operation {
+    /// Whether it waits in a step for an answer to this token.
+    fn waits_in(&self, token: &str) -> bool {
+        self.token.as_deref() == Some(token) || self.other_tokens.iter().any(|other| other == token)
+    }
+
     /// An operation that nobody has begun.
     pub fn new(id: impl Into<String>, kind: Kind, wants: Option<Settings>) -> Self {
-        Self { id: id.into(), kind, wants, token: None, attempt: 0 }
+        Self {
+            id: id.into(),
+            kind,
+            wants,
+            token: None,
+            other_tokens: Vec::new(),
+            attempt: 0,
+        }
     }
 }
 
@@ -157,11 +180,21 @@ pub enum Event {
     /// A command wants an operation.
     Wanted { operation: Operation },
     /// A sweep saw the session idle, at this generation and this last activity.
-    IdleSeen { operation: String, generation: u32, activity: Millis },
+    IdleSeen {
+        operation: String,
+        generation: u32,
+        activity: Millis,
+    },
     /// A command wants a run. A flow without a session gets one first: `wants` says of what.
     RunWanted { run: String, wants: Settings },
     /// The state machine entered a step. Its compute resource is set for [`Step::ClaimCompute`].
-    StepEntered { operation: String, step: Step, token: String, compute: Option<Claimed>, cause: Option<Failure> },
+    StepEntered {
+        operation: String,
+        step: Step,
+        token: String,
+        compute: Option<Claimed>,
+        cause: Option<Failure>,
+    },
     /// A handler found that a step cannot be done.
     StepRefused { operation: String, failure: Failure },
     /// The driver saw the compute resource up.
@@ -173,13 +206,32 @@ pub enum Event {
     /// The driver saw that there is no container of this generation, nor can there be one any more.
     SessionGone { generation: u32, failure: Option<Failure> },
     /// The agent brought the environment to what the requirements say.
-    Installed { generation: u32, operation: String, attempt: u32, warning: Option<String> },
+    Installed {
+        generation: u32,
+        operation: String,
+        attempt: u32,
+        warning: Option<String>,
+    },
     /// The agent could not, and left the environment as it was.
-    InstallFailed { generation: u32, operation: String, attempt: u32, failure: Failure },
+    InstallFailed {
+        generation: u32,
+        operation: String,
+        attempt: u32,
+        failure: Failure,
+    },
     /// The agent is alive, asks for a lease, and has these runs in progress.
-    Alive { generation: u32, nonce: u64, runs: Vec<String> },
+    Alive {
+        generation: u32,
+        nonce: u64,
+        runs: Vec<String>,
+    },
     /// The agent saw a run end.
-    RunDone { generation: u32, run: String, outcome: Outcome, failure: Option<Failure> },
+    RunDone {
+        generation: u32,
+        run: String,
+        outcome: Outcome,
+        failure: Option<Failure>,
+    },
     /// Somebody used the session by another way.
     Activity { generation: u32 },
     /// Time has passed.
@@ -216,11 +268,20 @@ pub enum Outcome {
 #[cfg_attr(feature = "wire", serde(tag = "effect", rename_all = "kebab-case"))]
 pub enum Effect {
     /// Row: the operation ended.
-    OperationEnded { operation: String, outcome: Outcome, failure: Option<Failure>, warning: Option<String> },
-    /// Row: the operation is another one's, which wants the same.
+    OperationEnded {
+        operation: String,
+        outcome: Outcome,
+        failure: Option<Failure>,
+        warning: Option<String>,
+    },
+    /// Row: the operation is another one's, which brings about what it wants.
     OperationJoined { operation: String, to: String },
     /// Row: the run ended.
-    RunEnded { run: String, outcome: Outcome, failure: Option<Failure> },
+    RunEnded {
+        run: String,
+        outcome: Outcome,
+        failure: Option<Failure>,
+    },
     /// Row: the session is off its compute resource, and out of its user's quota.
     LeaveCompute { compute: String },
     /// Message to the state machine: start the execution of this operation, by its name.
@@ -232,11 +293,21 @@ pub enum Effect {
     /// Message to the driver: the compute resource is not needed any more. The shell's own, for a [`Effect::LeaveCompute`] of the last session.
     ReleaseCompute { compute: String },
     /// Message to the driver: start the container, unless it is later than `until` or this generation was removed.
-    LaunchSession { generation: u32, compute: String, settings: Settings, until: Millis },
+    LaunchSession {
+        generation: u32,
+        compute: String,
+        settings: Settings,
+        until: Millis,
+    },
     /// Message to the driver: see that there is no container of this generation or an older one, and never will be.
     RemoveSession { generation: u32, compute: Option<String> },
     /// Message to the agent: bring the environment to what the requirements say.
-    AgentInstall { generation: u32, operation: String, attempt: u32, settings: Settings },
+    AgentInstall {
+        generation: u32,
+        operation: String,
+        attempt: u32,
+        settings: Settings,
+    },
     /// Message to the agent: leave the environment as it was.
     AgentCancelInstall { generation: u32, operation: String },
     /// Message to the agent: run this.
@@ -250,7 +321,10 @@ impl Effect {
     pub fn is_row(&self) -> bool {
         matches!(
             self,
-            Self::OperationEnded { .. } | Self::OperationJoined { .. } | Self::RunEnded { .. } | Self::LeaveCompute { .. }
+            Self::OperationEnded { .. }
+                | Self::OperationJoined { .. }
+                | Self::RunEnded { .. }
+                | Self::LeaveCompute { .. }
         )
     }
 }
@@ -271,11 +345,18 @@ impl From<Refusal> for Failure {
         match refusal {
             Refusal::NoSession(kind) => Failure::new(
                 "Session.NoSession",
-                format!("{} needs a session, and this flow has none. Start one first.", word(kind)),
+                format!(
+                    "{} needs a session, and this flow has none. Start one first.",
+                    word(kind)
+                ),
             ),
             Refusal::Busy { running, waiting } => Failure::new(
                 "Session.Busy",
-                format!("{} is under way and {} waits. Try again when one has ended, or stop the session.", word(running), word(waiting)),
+                format!(
+                    "{} is under way and {} waits. Try again when one has ended, or stop the session.",
+                    word(running),
+                    word(waiting)
+                ),
             ),
             Refusal::TooManyRuns => Failure::new(
                 "Session.TooManyRuns",
@@ -321,7 +402,12 @@ pub fn meeting(running: Kind, wanted: Kind) -> Meeting {
 
 impl Session {
     /// A session of a flow that has never had one.
-    pub fn never(flow: impl Into<String>, workspace: impl Into<String>, owner: impl Into<String>, settings: Settings) -> Self {
+    pub fn never(
+        flow: impl Into<String>,
+        workspace: impl Into<String>,
+        owner: impl Into<String>,
+        settings: Settings,
+    ) -> Self {
         Self {
             flow: flow.into(),
             workspace: workspace.into(),
@@ -358,7 +444,9 @@ impl Session {
             Lease::Until(until) => Some(*until),
             Lease::Waiting => None,
         });
-        let lost = self.alive_until.filter(|_| matches!(self.phase, Phase::Installing | Phase::Ready));
+        let lost = self
+            .alive_until
+            .filter(|_| matches!(self.phase, Phase::Installing | Phase::Ready));
         leases.chain(lost).chain(self.deadline).chain(self.idle_due()).min()
     }
 
@@ -385,12 +473,26 @@ impl Session {
 ///
 /// [`Refusal`] when a command has no meaning in this phase. Final: nothing has changed, and trying again will not help.
 pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session, Vec<Effect>), Refusal> {
-    let mut turn = Turn { s: session.clone(), effects: Vec::new(), now };
+    let mut turn = Turn {
+        s: session.clone(),
+        effects: Vec::new(),
+        now,
+    };
     match event {
         Event::Wanted { operation } => turn.wanted(operation)?,
-        Event::IdleSeen { operation, generation, activity } => turn.idle_seen(operation, *generation, *activity),
+        Event::IdleSeen {
+            operation,
+            generation,
+            activity,
+        } => turn.idle_seen(operation, *generation, *activity),
         Event::RunWanted { run, wants } => turn.run_wanted(run, wants)?,
-        Event::StepEntered { operation, step, token, compute, cause } => {
+        Event::StepEntered {
+            operation,
+            step,
+            token,
+            compute,
+            cause,
+        } => {
             turn.step_entered(operation, *step, token, compute.as_ref(), cause.as_ref());
         }
         Event::StepRefused { operation, failure } => {
@@ -413,23 +515,46 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
                 turn.gone(failure.clone());
             }
         }
-        Event::Installed { generation, operation, attempt, warning } => {
+        Event::Installed {
+            generation,
+            operation,
+            attempt,
+            warning,
+        } => {
             if turn.is_install(*generation, operation, *attempt) {
                 turn.ready();
                 turn.end(Outcome::Succeeded, None, warning.clone());
             }
         }
-        Event::InstallFailed { generation, operation, attempt, failure } => {
+        Event::InstallFailed {
+            generation,
+            operation,
+            attempt,
+            failure,
+        } => {
             if turn.is_install(*generation, operation, *attempt) {
                 turn.fail(failure.clone());
             }
         }
-        Event::Alive { generation, nonce, runs } => turn.alive(*generation, *nonce, runs),
-        Event::RunDone { generation, run, outcome, failure } => {
+        Event::Alive {
+            generation,
+            nonce,
+            runs,
+        } => turn.alive(*generation, *nonce, runs),
+        Event::RunDone {
+            generation,
+            run,
+            outcome,
+            failure,
+        } => {
             if *generation == turn.s.generation && matches!(turn.s.runs.get(run), Some(Lease::Until(_))) {
                 turn.s.runs.remove(run);
                 turn.active();
-                turn.effects.push(Effect::RunEnded { run: run.clone(), outcome: *outcome, failure: failure.clone() });
+                turn.effects.push(Effect::RunEnded {
+                    run: run.clone(),
+                    outcome: *outcome,
+                    failure: failure.clone(),
+                });
             }
         }
         Event::Activity { generation } => {
@@ -467,27 +592,48 @@ impl Turn {
                 self.begin(wanted.clone())
             }
             // What is under way only counts as what is wanted while it still can become that.
-            Meeting::Join if wanted.kind == Kind::Stop || self.s.failure.is_none() => {
+            Meeting::Join if wanted.kind == Kind::Stop || self.becomes(wanted) => {
                 if wanted.kind == Kind::Stop {
                     self.cancel_what_waits();
                 }
-                self.effects.push(Effect::OperationJoined { operation: wanted.id.clone(), to: running.0 });
+                self.effects.push(Effect::OperationJoined {
+                    operation: wanted.id.clone(),
+                    to: running.0,
+                });
                 Ok(())
             }
-            Meeting::Join | Meeting::Wait => match &self.s.next {
+            Meeting::Join | Meeting::Wait => match &mut self.s.next {
                 None => {
                     self.s.next = Some(wanted.clone());
                     Ok(())
                 }
                 Some(next) if next.kind == wanted.kind => {
+                    // Both end with the newest wish in effect, as they would one after the other.
+                    if wanted.wants.is_some() {
+                        next.wants = wanted.wants.clone();
+                    }
                     let to = next.id.clone();
-                    self.effects.push(Effect::OperationJoined { operation: wanted.id.clone(), to });
+                    self.effects.push(Effect::OperationJoined {
+                        operation: wanted.id.clone(),
+                        to,
+                    });
                     Ok(())
                 }
-                Some(next) => Err(Refusal::Busy { running: running.1, waiting: next.kind }),
+                Some(next) => Err(Refusal::Busy {
+                    running: running.1,
+                    waiting: next.kind,
+                }),
             },
             Meeting::Refuse => Err(Refusal::NoSession(wanted.kind)),
         }
+    }
+
+    /// Whether what is under way ends with what `wanted` wants. A start wants a session, whatever it is made of; a reset, one made of that.
+    fn becomes(&self, wanted: &Operation) -> bool {
+        let Some(current) = &self.s.current else { return false };
+        let made_of = current.wants.as_ref().unwrap_or(&self.s.settings);
+        self.s.failure.is_none()
+            && (wanted.kind == Kind::Start || wanted.wants.as_ref().is_none_or(|wants| wants == made_of))
     }
 
     /// Begins an operation that nothing stands in the way of.
@@ -527,7 +673,10 @@ impl Turn {
                 self.stopping();
             }
         }
-        self.effects.push(Effect::StartExecution { operation: operation.id.clone(), kind: operation.kind });
+        self.effects.push(Effect::StartExecution {
+            operation: operation.id.clone(),
+            kind: operation.kind,
+        });
         self.s.current = Some(operation);
         Ok(())
     }
@@ -572,8 +721,16 @@ impl Turn {
 
     /// Whether a session that is Stopping will be there again after it.
     fn comes_back(&self) -> bool {
-        let reset = self.s.current.as_ref().is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update));
-        let again = self.s.next.as_ref().is_some_and(|o| matches!(o.kind, Kind::Start | Kind::Reset));
+        let reset = self
+            .s
+            .current
+            .as_ref()
+            .is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update));
+        let again = self
+            .s
+            .next
+            .as_ref()
+            .is_some_and(|o| matches!(o.kind, Kind::Start | Kind::Reset));
         (reset && self.s.failure.is_none()) || again
     }
 
@@ -587,33 +744,47 @@ impl Turn {
     ) {
         if !self.runs_operation(operation) {
             // A clean-up of what is over has nothing to do. Any other step belongs to somebody who was superseded.
-            let failure = (step != Step::CleanUp).then(superseded);
-            self.effects.push(Effect::AnswerStep { token: token.to_owned(), failure });
+            self.answer_one(token, (step != Step::CleanUp).then(superseded));
             return;
         }
-        let Some(current) = self.s.current.as_mut() else { return };
-        if current.token.as_deref() == Some(token) {
+        let Some(kind) = self.s.current.as_ref().filter(|o| !o.waits_in(token)).map(|o| o.kind) else {
             return;
-        }
-        current.token = Some(token.to_owned());
-        current.attempt += 1;
-        let (attempt, kind) = (current.attempt, current.kind);
+        };
         let going_down = self.s.phase == Phase::Stopping;
         match step {
-            Step::CleanUp if going_down => self.remove(),
-            Step::CleanUp => self.fail(cause.cloned().unwrap_or_else(|| {
-                Failure::new("Session.StepFailed", "A step of the operation failed without a reason. Start the session again.")
-            })),
-            _ if self.s.failure.is_some() => self.answer(self.s.failure.clone()),
-            Step::StopSession if going_down => self.remove(),
-            // A reset that is already on its way up has its stop behind it.
-            Step::StopSession => self.answer(None),
+            Step::CleanUp => {
+                let cause = cause.cloned().unwrap_or_else(|| {
+                    Failure::new(
+                        "Session.StepFailed",
+                        "A step of the operation failed without a reason. Start the session again.",
+                    )
+                });
+                self.park(token);
+                if !going_down {
+                    self.fail(cause);
+                    return;
+                }
+                // Nothing goes on after a clean-up, so what was to come back will not.
+                if kind != Kind::Stop {
+                    self.s.failure.get_or_insert(cause);
+                }
+                self.remove();
+            }
+            _ if self.s.failure.is_some() => self.answer_one(token, self.s.failure.clone()),
+            Step::StopSession if going_down => {
+                self.park(token);
+                self.remove();
+            }
             Step::ClaimCompute if self.s.phase == Phase::Provisioning => {
+                self.park(token);
                 if let Some(claimed) = claimed {
                     self.s.compute = Some(claimed.id.clone());
                     if claimed.new {
                         let slot = self.s.slot();
-                        self.effects.push(Effect::CreateCompute { compute: claimed.id.clone(), slot });
+                        self.effects.push(Effect::CreateCompute {
+                            compute: claimed.id.clone(),
+                            slot,
+                        });
                     }
                     if claimed.up {
                         self.compute_up(&claimed.id);
@@ -621,17 +792,29 @@ impl Turn {
                 }
             }
             Step::LaunchSession if self.s.phase == Phase::Launching => {
+                self.park(token);
                 if let Some(compute) = self.s.compute.clone() {
                     let until = self.now + deadlines::LAUNCH_WINDOW;
                     let ended = until + deadlines::LEASE + deadlines::LEASE_MARGIN;
                     self.s.alive_until = self.s.alive_until.max(Some(ended));
                     let (generation, settings) = (self.s.generation, self.s.settings.clone());
-                    self.effects.push(Effect::LaunchSession { generation, compute, settings, until });
+                    self.effects.push(Effect::LaunchSession {
+                        generation,
+                        compute,
+                        settings,
+                        until,
+                    });
                 }
             }
             Step::InstallPackages if self.s.phase == Phase::Installing => {
+                let attempt = self.park(token);
                 // What an install wants counts from here on, and is kept if it succeeds.
-                let wants = self.s.current.as_ref().and_then(|o| o.wants.clone()).filter(|_| kind == Kind::Install);
+                let wants = self
+                    .s
+                    .current
+                    .as_ref()
+                    .and_then(|o| o.wants.clone())
+                    .filter(|_| kind == Kind::Install);
                 self.effects.push(Effect::AgentInstall {
                     generation: self.s.generation,
                     operation: operation.to_owned(),
@@ -639,10 +822,19 @@ impl Turn {
                     settings: wants.unwrap_or_else(|| self.s.settings.clone()),
                 });
             }
-            // The fact that the step is there to bring about is recorded already.
-            Step::ClaimCompute | Step::LaunchSession | Step::InstallPackages if self.s.phase.is_live() => self.answer(None),
-            _ => {}
+            // The fact that the step is there to bring about is recorded already. It must not touch the token of the step after it.
+            _ => self.answer_one(token, None),
         }
+    }
+
+    /// Keeps the token of the step that the operation waits in from now on, and counts the attempt.
+    fn park(&mut self, token: &str) -> u32 {
+        let Some(current) = self.s.current.as_mut() else {
+            return 0;
+        };
+        current.other_tokens.extend(current.token.replace(token.to_owned()));
+        current.attempt += 1;
+        current.attempt
     }
 
     fn compute_up(&mut self, compute: &str) {
@@ -655,21 +847,31 @@ impl Turn {
     fn session_up(&mut self, generation: u32, key: &str) {
         if generation != self.s.generation {
             // One that was held for gone: see that it is.
-            self.effects.push(Effect::RemoveSession { generation, compute: None });
+            self.effects.push(Effect::RemoveSession {
+                generation,
+                compute: None,
+            });
         } else if self.s.phase == Phase::Launching {
             self.s.agent_key = Some(key.to_owned());
             self.granted();
             self.enter(Phase::Installing, deadlines::INSTALLING);
             self.answer(None);
         } else if !self.s.phase.is_live() {
-            self.effects.push(Effect::RemoveSession { generation, compute: None });
+            self.effects.push(Effect::RemoveSession {
+                generation,
+                compute: None,
+            });
         }
     }
 
     fn is_install(&self, generation: u32, operation: &str, attempt: u32) -> bool {
         generation == self.s.generation
             && self.s.phase == Phase::Installing
-            && self.s.current.as_ref().is_some_and(|o| o.id == operation && o.attempt == attempt)
+            && self
+                .s
+                .current
+                .as_ref()
+                .is_some_and(|o| o.id == operation && o.attempt == attempt)
     }
 
     fn alive(&mut self, generation: u32, nonce: u64, runs: &[String]) {
@@ -691,7 +893,10 @@ impl Turn {
         let ended = self.s.alive_until.is_none_or(|until| self.now >= until);
         match self.s.phase {
             // Nothing was ever launched, or it has certainly ended itself, and nothing launches it any more.
-            Phase::Stopping if late && ended => self.gone(None),
+            Phase::Stopping if late && ended => {
+                self.forget();
+                self.gone(None);
+            }
             Phase::Stopping if late => {
                 self.s.deadline = Some(self.now + deadlines::STOPPING);
                 self.remove();
@@ -704,10 +909,13 @@ impl Turn {
                 };
                 self.fail(Failure::new("Session.TimedOut", format!("{what} in time. Try again.")));
             }
-            Phase::Installing | Phase::Ready if ended => self.gone(Some(Failure::new(
-                "Session.AgentSilent",
-                "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
-            ))),
+            Phase::Installing | Phase::Ready if ended => {
+                self.forget();
+                self.gone(Some(Failure::new(
+                    "Session.AgentSilent",
+                    "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
+                )));
+            }
             _ => {}
         }
         let now = self.now;
@@ -721,8 +929,15 @@ impl Turn {
         for run in lost {
             self.s.runs.remove(&run);
             self.active();
-            let failure = Failure::new("Run.Lost", "The session's agent no longer knows this run. Submit it again.");
-            self.effects.push(Effect::RunEnded { run, outcome: Outcome::Failed, failure: Some(failure) });
+            let failure = Failure::new(
+                "Run.Lost",
+                "The session's agent no longer knows this run. Submit it again.",
+            );
+            self.effects.push(Effect::RunEnded {
+                run,
+                outcome: Outcome::Failed,
+                failure: Some(failure),
+            });
         }
     }
 
@@ -753,7 +968,11 @@ impl Turn {
         if let Some(compute) = self.s.compute.take() {
             self.effects.push(Effect::LeaveCompute { compute });
         }
-        let again = self.s.current.as_ref().is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update));
+        let again = self
+            .s
+            .current
+            .as_ref()
+            .is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update));
         self.s.agent_key = None;
         self.s.alive_until = None;
         self.s.deadline = None;
@@ -761,7 +980,10 @@ impl Turn {
             self.end_sent_runs(Outcome::Canceled, stopped());
         } else {
             let failure = self.s.failure.take().or(why).unwrap_or_else(|| {
-                Failure::new("Session.ContainerEnded", "The session's container ended without a word. Start the session again.")
+                Failure::new(
+                    "Session.ContainerEnded",
+                    "The session's container ended without a word. Start the session again.",
+                )
             });
             self.end_sent_runs(Outcome::Failed, failure.clone());
             self.s.failure = Some(failure);
@@ -776,13 +998,26 @@ impl Turn {
         }
         let cleaned_up = self.s.failure.clone();
         // In Stopping the token is a stop's or a clean-up's, and what it waits for is true. Else the step it belongs to has failed.
-        self.answer(if self.s.phase == Phase::Stopping { None } else { cleaned_up.clone() });
+        self.answer(if self.s.phase == Phase::Stopping {
+            None
+        } else {
+            cleaned_up.clone()
+        });
         self.s.phase = if wanted { Phase::Stopped } else { Phase::Failed };
-        if self.s.next.as_ref().is_none_or(|o| !matches!(o.kind, Kind::Start | Kind::Reset)) {
+        if self
+            .s
+            .next
+            .as_ref()
+            .is_none_or(|o| !matches!(o.kind, Kind::Start | Kind::Reset))
+        {
             let failure = cleaned_up.clone().unwrap_or_else(stopped);
             self.end_waiting_runs(if wanted { Outcome::Canceled } else { Outcome::Failed }, failure);
         }
-        self.end(if wanted { Outcome::Succeeded } else { Outcome::Failed }, cleaned_up, None);
+        self.end(
+            if wanted { Outcome::Succeeded } else { Outcome::Failed },
+            cleaned_up,
+            None,
+        );
     }
 
     /// Ends the operation under way, and begins the one that waits.
@@ -808,7 +1043,11 @@ impl Turn {
     fn supersede(&mut self) {
         self.answer(Some(superseded()));
         if let Some(current) = self.s.current.take() {
-            self.ended(current.id, Outcome::Canceled, Some(superseded()), None);
+            // One that had failed before the stop came has failed, and says why.
+            match self.s.failure.take() {
+                Some(failure) => self.ended(current.id, Outcome::Failed, Some(failure), None),
+                None => self.ended(current.id, Outcome::Canceled, Some(superseded()), None),
+            }
         }
         self.cancel_what_waits();
     }
@@ -821,7 +1060,12 @@ impl Turn {
     }
 
     fn ended(&mut self, operation: String, outcome: Outcome, failure: Option<Failure>, warning: Option<String>) {
-        self.effects.push(Effect::OperationEnded { operation, outcome, failure, warning });
+        self.effects.push(Effect::OperationEnded {
+            operation,
+            outcome,
+            failure,
+            warning,
+        });
     }
 
     fn ready(&mut self) {
@@ -859,11 +1103,31 @@ impl Turn {
         self.effects.push(Effect::RemoveSession { generation, compute });
     }
 
-    /// Answers the token of the step that the operation waits in, if it waits in one.
-    fn answer(&mut self, failure: Option<Failure>) {
-        if let Some(token) = self.s.current.as_mut().and_then(|o| o.token.take()) {
-            self.effects.push(Effect::AnswerStep { token, failure });
+    /// The container has ended by itself: has its driver clear away what is left of it.
+    fn forget(&mut self) {
+        if self.s.alive_until.is_some() {
+            self.remove();
         }
+    }
+
+    /// Answers the tokens of the step that the operation waits in, if it waits in one.
+    fn answer(&mut self, failure: Option<Failure>) {
+        let Some(current) = self.s.current.as_mut() else { return };
+        let tokens = std::mem::take(&mut current.other_tokens)
+            .into_iter()
+            .chain(current.token.take());
+        self.effects.extend(tokens.map(|token| Effect::AnswerStep {
+            token,
+            failure: failure.clone(),
+        }));
+    }
+
+    /// Answers one token, and leaves alone what the operation waits in.
+    fn answer_one(&mut self, token: &str, failure: Option<Failure>) {
+        self.effects.push(Effect::AnswerStep {
+            token: token.to_owned(),
+            failure,
+        });
     }
 
     fn runs_operation(&self, operation: &str) -> bool {
@@ -879,7 +1143,10 @@ impl Turn {
         for (run, lease) in &mut self.s.runs {
             if *lease == Lease::Waiting {
                 *lease = Lease::Until(until);
-                self.effects.push(Effect::AgentRun { generation, run: run.clone() });
+                self.effects.push(Effect::AgentRun {
+                    generation,
+                    run: run.clone(),
+                });
             }
         }
     }
@@ -893,11 +1160,17 @@ impl Turn {
     }
 
     fn end_runs(&mut self, which: impl Fn(&Lease) -> bool, outcome: Outcome, failure: &Failure) {
-        let (out, stay) = std::mem::take(&mut self.s.runs).into_iter().partition(|(_, lease)| which(lease));
+        let (out, stay) = std::mem::take(&mut self.s.runs)
+            .into_iter()
+            .partition(|(_, lease)| which(lease));
         self.s.runs = stay;
         let out: BTreeMap<String, Lease> = out;
         for run in out.into_keys() {
-            self.effects.push(Effect::RunEnded { run, outcome, failure: Some(failure.clone()) });
+            self.effects.push(Effect::RunEnded {
+                run,
+                outcome,
+                failure: Some(failure.clone()),
+            });
         }
     }
 }

@@ -1,0 +1,366 @@
+//! What the core decides, by value: one test for each thing that it once decided wrongly, or that is easily decided wrongly.
+
+use lifecycle::{
+    Failure, Millis,
+    compute::{self, Chase, ComputePhase, Seen},
+    deadlines,
+    session::{Claimed, Effect, Event, Kind, Lease, Operation, Outcome, Phase, Session, Settings, Step, decide},
+};
+
+fn sized(size: &str) -> Settings {
+    Settings {
+        folder: "/flow".into(),
+        size: size.into(),
+        identity: None,
+        image: None,
+        idle: 60_000,
+    }
+}
+
+fn wanted(id: &str, kind: Kind) -> Event {
+    Event::Wanted {
+        operation: Operation::new(id, kind, None),
+    }
+}
+
+fn made_of(id: &str, kind: Kind, size: &str) -> Event {
+    Event::Wanted {
+        operation: Operation::new(id, kind, Some(sized(size))),
+    }
+}
+
+fn entered(operation: &str, step: Step, token: &str) -> Event {
+    let compute = (step == Step::ClaimCompute).then(|| Claimed {
+        id: "c1".into(),
+        up: false,
+        new: true,
+    });
+    Event::StepEntered {
+        operation: operation.into(),
+        step,
+        token: token.into(),
+        compute,
+        cause: None,
+    }
+}
+
+fn up(generation: u32) -> Event {
+    Event::SessionUp {
+        generation,
+        key: "key".into(),
+    }
+}
+
+fn gone(generation: u32) -> Event {
+    Event::SessionGone {
+        generation,
+        failure: None,
+    }
+}
+
+fn compute_up() -> Event {
+    Event::ComputeUp { compute: "c1".into() }
+}
+
+fn installed(generation: u32, operation: &str, attempt: u32) -> Event {
+    Event::Installed {
+        generation,
+        operation: operation.into(),
+        attempt,
+        warning: None,
+    }
+}
+
+fn run(id: &str) -> Event {
+    Event::RunWanted {
+        run: id.into(),
+        wants: sized("local"),
+    }
+}
+
+/// A session with a life so far, and the effects of the last event in it.
+struct Life {
+    session: Session,
+    effects: Vec<Effect>,
+    now: Millis,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self {
+            session: Session::never("f", "ws", "alice", sized("local")),
+            effects: Vec::new(),
+            now: 1_000_000,
+        }
+    }
+
+    fn on(mut self, event: Event) -> Self {
+        (self.session, self.effects) = decide(&self.session, &event, self.now).expect("it is not refused");
+        self
+    }
+
+    fn later(mut self, by: Millis) -> Self {
+        self.now += by;
+        self
+    }
+
+    fn launching() -> Self {
+        let claiming = Self::new()
+            .on(wanted("s", Kind::Start))
+            .on(entered("s", Step::ClaimCompute, "claim"));
+        claiming
+            .on(compute_up())
+            .on(entered("s", Step::LaunchSession, "launch"))
+    }
+
+    fn installing() -> Self {
+        Self::launching()
+            .on(up(1))
+            .on(entered("s", Step::InstallPackages, "install"))
+    }
+
+    fn ready() -> Self {
+        Self::installing().on(installed(1, "s", 3))
+    }
+
+    /// What the last event says to the tokens of steps; `None` is a success.
+    fn answers(&self) -> Vec<(&str, Option<&str>)> {
+        fn answer(effect: &Effect) -> Option<(&str, Option<&str>)> {
+            let Effect::AnswerStep { token, failure } = effect else {
+                return None;
+            };
+            Some((token, named(failure)))
+        }
+        self.effects.iter().filter_map(answer).collect()
+    }
+
+    /// How the last event ends operations and runs.
+    fn ends(&self) -> Vec<(&str, Outcome, Option<&str>)> {
+        fn end(effect: &Effect) -> Option<(&str, Outcome, Option<&str>)> {
+            match effect {
+                Effect::OperationEnded {
+                    operation: id,
+                    outcome,
+                    failure,
+                    ..
+                }
+                | Effect::RunEnded {
+                    run: id,
+                    outcome,
+                    failure,
+                } => Some((id, *outcome, named(failure))),
+                _ => None,
+            }
+        }
+        self.effects.iter().filter_map(end).collect()
+    }
+
+    fn removes(&self) -> bool {
+        self.effects.iter().any(|e| matches!(e, Effect::RemoveSession { .. }))
+    }
+
+    /// The session without the count of its saves.
+    fn unsaved(&self) -> Session {
+        Session {
+            revision: 0,
+            ..self.session.clone()
+        }
+    }
+}
+
+fn named(failure: &Option<Failure>) -> Option<&str> {
+    failure.as_ref().map(|f| f.error.as_str())
+}
+
+fn joined(operation: &str, to: &str) -> Effect {
+    Effect::OperationJoined {
+        operation: operation.into(),
+        to: to.into(),
+    }
+}
+
+#[test]
+fn a_step_that_comes_again_after_the_next_one_was_entered_leaves_the_next_ones_token_alone() {
+    let life = Life::installing().on(entered("s", Step::LaunchSession, "launch"));
+    assert_eq!(life.answers(), [("launch", None)]);
+    assert_eq!(life.unsaved(), Life::installing().unsaved());
+    // The agent's word about the attempt that is under way still counts.
+    let life = life.on(installed(1, "s", 3));
+    assert_eq!(
+        (life.session.phase, life.answers()),
+        (Phase::Ready, vec![("install", None)])
+    );
+}
+
+#[test]
+fn a_step_sent_twice_with_two_tokens_is_answered_on_both_in_whichever_order_they_came() {
+    let both = Life::launching().on(entered("s", Step::LaunchSession, "other"));
+    let again = both.on(entered("s", Step::LaunchSession, "launch"));
+    assert_eq!(again.effects, [], "a token that is known asks for nothing more");
+    assert_eq!(again.on(up(1)).answers(), [("launch", None), ("other", None)]);
+}
+
+#[test]
+fn a_step_of_a_failed_operation_that_comes_late_leaves_the_token_of_its_clean_up_alone() {
+    let failure = Failure::new("Session.Refused", "No.");
+    let failed = Life::launching().on(Event::StepRefused {
+        operation: "s".into(),
+        failure,
+    });
+    assert_eq!(failed.answers(), [("launch", Some("Session.Refused"))]);
+    let late = failed
+        .on(entered("s", Step::CleanUp, "clean"))
+        .on(entered("s", Step::LaunchSession, "launch"));
+    assert_eq!(late.answers(), [("launch", Some("Session.Refused"))]);
+    let life = late.on(gone(1));
+    assert_eq!(
+        (life.session.phase, life.answers()),
+        (Phase::Failed, vec![("clean", None)])
+    );
+}
+
+#[test]
+fn a_reset_whose_execution_cleans_up_while_it_goes_down_fails_and_does_not_come_back_without_one() {
+    let down = Life::ready()
+        .on(wanted("r", Kind::Reset))
+        .on(entered("r", Step::StopSession, "stop"));
+    let life = down.on(entered("r", Step::CleanUp, "clean"));
+    assert!(life.removes());
+    let life = life.on(gone(1));
+    assert_eq!(life.session.phase, Phase::Failed);
+    assert_eq!(life.ends(), [("r", Outcome::Failed, Some("Session.StepFailed"))]);
+    assert_eq!(life.answers(), [("stop", None), ("clean", None)]);
+}
+
+#[test]
+fn a_session_whose_agent_has_ended_itself_is_cleared_away_by_its_driver() {
+    let silent = deadlines::LEASE + deadlines::LEASE_MARGIN;
+    let life = Life::ready().later(deadlines::LAUNCH_WINDOW + silent).on(Event::Tick);
+    assert_eq!((life.session.phase, life.removes()), (Phase::Failed, true));
+    // So is one that a stop holds for ended because its driver said nothing.
+    let life = Life::ready()
+        .on(wanted("p", Kind::Stop))
+        .later(deadlines::LAUNCH_WINDOW + silent)
+        .on(Event::Tick);
+    assert_eq!((life.session.phase, life.removes()), (Phase::Stopped, true));
+}
+
+#[test]
+fn a_start_that_had_failed_before_a_stop_came_says_why_it_failed() {
+    let failure = Failure::new("Install.Conflict", "a needs b<1.");
+    let failed = Event::InstallFailed {
+        generation: 1,
+        operation: "s".into(),
+        attempt: 3,
+        failure,
+    };
+    let life = Life::installing().on(failed).on(wanted("p", Kind::Stop));
+    assert_eq!(life.ends(), [("s", Outcome::Failed, Some("Install.Conflict"))]);
+    assert_eq!(
+        life.on(gone(1)).session.phase,
+        Phase::Stopped,
+        "what was wanted last is a stop"
+    );
+}
+
+#[test]
+fn a_reset_made_of_something_else_does_not_join_the_one_under_way() {
+    let life = Life::ready()
+        .on(made_of("r1", Kind::Reset, "small"))
+        .on(made_of("r2", Kind::Reset, "large"));
+    assert_eq!(life.effects, [], "it waits");
+    let life = life.on(made_of("r3", Kind::Reset, "huge"));
+    assert_eq!(life.effects, [joined("r3", "r2")]);
+    let wants = life.session.next.as_ref().and_then(|o| o.wants.clone());
+    assert_eq!(wants, Some(sized("huge")), "of two that wait the newer wish counts");
+    let same = Life::ready()
+        .on(made_of("r1", Kind::Reset, "small"))
+        .on(made_of("r2", Kind::Reset, "small"));
+    assert_eq!(same.effects, [joined("r2", "r1")]);
+}
+
+#[test]
+fn an_install_that_waits_for_a_start_which_fails_ends_and_so_does_what_joined_it() {
+    let life = Life::launching()
+        .on(wanted("i1", Kind::Install))
+        .on(wanted("i2", Kind::Install));
+    assert_eq!(life.effects, [joined("i2", "i1")]);
+    let start = ("s", Outcome::Failed, Some("Session.ContainerEnded"));
+    assert_eq!(
+        life.on(gone(1)).ends(),
+        [start, ("i1", Outcome::Failed, Some("Session.NoSession"))]
+    );
+}
+
+#[test]
+fn a_start_sent_during_a_stop_waits_its_turn_and_begins_when_the_stop_has_ended() {
+    let life = Life::ready()
+        .on(wanted("p", Kind::Stop))
+        .on(wanted("s2", Kind::Start))
+        .on(gone(1));
+    assert_eq!(life.ends(), [("p", Outcome::Succeeded, None)]);
+    assert_eq!((life.session.phase, life.session.generation), (Phase::Provisioning, 2));
+    assert!(life.effects.contains(&Effect::StartExecution {
+        operation: "s2".into(),
+        kind: Kind::Start
+    }));
+}
+
+#[test]
+fn a_run_wanted_during_a_stop_gets_a_session_after_it() {
+    let life = Life::ready().on(wanted("p", Kind::Stop)).on(run("r")).on(gone(1));
+    assert_eq!(life.session.phase, Phase::Provisioning);
+    assert_eq!(life.session.runs.get("r"), Some(&Lease::Waiting));
+}
+
+#[test]
+fn a_second_stop_cancels_the_start_and_the_run_that_waited_for_the_first() {
+    let life = Life::ready()
+        .on(wanted("p", Kind::Stop))
+        .on(run("r"))
+        .on(wanted("p2", Kind::Stop));
+    let start = ("start-for-r", Outcome::Canceled, Some("Session.Superseded"));
+    assert_eq!(life.ends(), [start, ("r", Outcome::Canceled, Some("Session.Stopped"))]);
+}
+
+#[test]
+fn a_run_that_waits_for_a_start_which_fails_ends_with_its_reason() {
+    let life = Life::new().on(run("r")).later(deadlines::PROVISIONING).on(Event::Tick);
+    assert_eq!(life.session.phase, Phase::Stopping);
+    let life = life.later(deadlines::STOPPING).on(Event::Tick);
+    assert_eq!(life.session.phase, Phase::Failed);
+    let why = Some("Session.TimedOut");
+    assert_eq!(
+        life.ends(),
+        [("r", Outcome::Failed, why), ("start-for-r", Outcome::Failed, why)]
+    );
+}
+
+#[test]
+fn an_older_generation_that_comes_up_is_removed_and_changes_nothing() {
+    let life = Life::ready().on(wanted("r", Kind::Reset)).on(gone(1));
+    let before = life.unsaved();
+    let life = life.on(up(1));
+    assert_eq!(
+        life.effects,
+        [Effect::RemoveSession {
+            generation: 1,
+            compute: None
+        }]
+    );
+    assert_eq!(life.unsaved(), before);
+    assert_eq!(life.on(gone(1)).unsaved(), before);
+}
+
+#[test]
+fn a_compute_that_is_gone_remembers_the_sessions_that_have_not_been_told() {
+    let slot = Life::new().session.slot();
+    let both = compute::claim(Some(&compute::claim(None, &slot, "a", "c1", 0)), &slot, "b", "-", 0);
+    let gone = compute::observe(&both, Seen::Gone).expect("it changes");
+    assert_eq!((gone.phase, gone.sessions.len()), (ComputePhase::Gone, 2));
+    let (later, ask) = compute::chase(&gone, 5).expect("somebody must tell them");
+    assert_eq!((ask, later.due), (Chase::Delete, Some(5 + deadlines::COMPUTE_RETRY)));
+    assert_ne!(compute::claim(Some(&gone), &slot, "c", "c2", 6).id, "c1");
+    let told = compute::leave(&compute::leave(&later, "a", 6), "b", 7);
+    assert_eq!((told.phase, told.due), (ComputePhase::Gone, None));
+}
