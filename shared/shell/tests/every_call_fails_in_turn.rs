@@ -1,0 +1,200 @@
+//! A whole life of a session, with each call of the outside failing in turn, before and after it was done. The end is the same.
+
+mod world;
+
+use contract::{
+    FlowRef, Phase,
+    row::{OperationStatus, RunStatus},
+};
+use lifecycle::{
+    compute::ComputePhase,
+    session::{Event, Session, decide},
+};
+use serde_json::json;
+use shell::{Happened, accept, happen};
+use world::{Loss, World};
+
+fn flow(name: &str) -> FlowRef {
+    FlowRef {
+        workspace: "local".into(),
+        owner: "alice".into(),
+        lineage: name.into(),
+    }
+}
+
+fn command(id: &str, what: serde_json::Value) -> serde_json::Value {
+    let mut command = json!({ "id": id, "flow": flow("/flows/joke") });
+    command
+        .as_object_mut()
+        .unwrap()
+        .extend(what.as_object().unwrap().clone());
+    command
+}
+
+/// A run that needs a session, a reset, and a stop, each sent twice.
+async fn life(world: &World) {
+    for (id, what) in [
+        ("run-1", json!({ "command": "run", "settings": {}, "run": {} })),
+        ("reset-1", json!({ "command": "reset" })),
+        ("install-1", json!({ "command": "install" })),
+        ("stop-1", json!({ "command": "stop" })),
+    ] {
+        world.send(&command(id, what.clone()));
+        world.send(&command(id, what));
+        world.settle().await;
+    }
+}
+
+fn assert_lived(world: &World, case: &str) {
+    let key = flow("/flows/joke").key();
+    assert_eq!(world.phase(&key), Phase::Stopped, "{case}");
+    for operation in ["start-for-run-1", "reset-1", "install-1", "stop-1"] {
+        assert_eq!(
+            world.outcome(operation),
+            OperationStatus::Succeeded,
+            "{case}: {operation}"
+        );
+    }
+    let state = world.state.lock().unwrap();
+    assert_eq!(state.runs["run-1"].status, RunStatus::Completed, "{case}");
+    assert_eq!(
+        state.launched,
+        [(key.clone(), 1), (key.clone(), 2)],
+        "{case}: each generation has one container"
+    );
+    assert!(
+        state.computes.values().all(|c| c.phase == ComputePhase::Gone),
+        "{case}: {:?}",
+        state.computes
+    );
+    assert!(state.quota.values().all(|held| held.is_empty()), "{case}");
+    assert!(
+        state.sessions[&key].0.outbox.is_empty(),
+        "{case}: nothing is left unsent"
+    );
+}
+
+#[tokio::test]
+async fn one_failed_call_never_loses_or_repeats_an_effect() {
+    let whole = World::new(None);
+    life(&whole).await;
+    assert_lived(&whole, "no failure");
+    let calls = whole.calls();
+    for loss in [Loss::Request, Loss::Reply] {
+        for at in 1..=calls {
+            let world = World::new(Some((at, loss)));
+            life(&world).await;
+            assert_lived(&world, &format!("{loss:?} of call {at}"));
+        }
+    }
+    println!("{} lives, each with one failed call", calls * 2);
+}
+
+#[tokio::test]
+async fn the_history_replays_to_the_session_that_is_stored() {
+    let world = World::new(None);
+    life(&world).await;
+    let state = world.state.lock().unwrap();
+    let stored = &state.sessions[&flow("/flows/joke").key()].0.session;
+    let mut replayed = Session::never(&stored.flow, "local", "alice", stored.settings.clone());
+    for ((_, revision), entry) in &state.log {
+        assert_eq!(entry.from, replayed.phase);
+        replayed = decide(&replayed, &entry.event, entry.at).unwrap().0;
+        replayed.revision = *revision;
+        assert_eq!(entry.to, replayed.phase);
+    }
+    assert_eq!(&replayed, stored);
+}
+
+#[tokio::test]
+async fn a_start_over_the_quota_fails_with_its_name_and_leaves_nothing() {
+    let world = World::new(None);
+    for name in ["a", "b", "c", "d"] {
+        let mut start = command(&format!("start-{name}"), json!({ "command": "start", "settings": {} }));
+        start["flow"]["lineage"] = json!(name);
+        world.send(&start);
+        world.settle().await;
+    }
+    assert_eq!(world.phase(&flow("c").key()), Phase::Ready);
+    assert_eq!(world.phase(&flow("d").key()), Phase::Failed);
+    let state = world.state.lock().unwrap();
+    assert_eq!(
+        state.operations["start-d"].failure.as_ref().unwrap().error,
+        "Session.QuotaExceeded"
+    );
+    assert_eq!(state.computes.values().map(|c| c.sessions.len()).sum::<usize>(), 3);
+}
+
+#[tokio::test]
+async fn a_command_for_somebody_elses_flow_is_refused_in_its_own_row_and_changes_nothing() {
+    let world = World::new(None);
+    let mut stop = command("stop-x", json!({ "command": "stop" }));
+    stop["flow"]["owner"] = json!("bob");
+    // What a stranger says about who they are counts for nothing.
+    stop["principal"] = json!({ "user": { "name": "bob", "workspace": "local", "roles": ["data-scientist"] } });
+    world.send(&stop);
+    world.settle().await;
+    let state = world.state.lock().unwrap();
+    assert_eq!(
+        state.operations["stop-x"].failure.as_ref().unwrap().error,
+        "Access.Denied"
+    );
+    assert!(state.sessions.is_empty());
+}
+
+#[tokio::test]
+async fn a_session_that_is_idle_is_stopped_by_the_sweep() {
+    let world = World::new(None);
+    world.send(&command(
+        "start-1",
+        json!({ "command": "start", "settings": { "idle_seconds": 60 } }),
+    ));
+    let key = flow("/flows/joke").key();
+    // Nobody renews the lease in this world, so the idle time is shorter than the lease, and the last thing that is due.
+    world.settle().await;
+    assert_eq!(world.phase(&key), Phase::Stopped);
+    let state = world.state.lock().unwrap();
+    let stop = state
+        .operations
+        .values()
+        .find(|o| o.by == "sweep")
+        .expect("the stop has a row");
+    assert_eq!(stop.status, OperationStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn activity_between_the_sweeps_read_and_its_stop_wins() {
+    let world = World::new(None);
+    world.send(&command(
+        "start-1",
+        json!({ "command": "start", "settings": { "idle_seconds": 3600 } }),
+    ));
+    world.settle().await;
+    let key = flow("/flows/joke").key();
+    let seen = world.state.lock().unwrap().sessions[&key].0.session.clone();
+    let stop_if_idle = |activity: u64| {
+        let mut stop = command(
+            "sweep-1",
+            json!({ "command": "stop-if-idle", "generation": seen.generation }),
+        );
+        stop["activity"] = json!(activity);
+        stop["principal"] = json!("sweep");
+        stop.to_string()
+    };
+    let ours = shell::Sender {
+        id: "ours".into(),
+        is_ours: true,
+    };
+    world.state.lock().unwrap().now += 3_600_000;
+    let used = Event::Activity {
+        generation: seen.generation,
+    };
+    let _ = happen(&world, &Happened::new(&key, used, "agent")).await.unwrap();
+    accept(&world, &stop_if_idle(seen.last_activity), &ours).await.unwrap();
+    assert_eq!(world.phase(&key), Phase::Ready);
+    // The same stop counts once the idle time has passed after what it saw.
+    let now = world.state.lock().unwrap().now;
+    world.state.lock().unwrap().now += 3_600_000;
+    accept(&world, &stop_if_idle(now), &ours).await.unwrap();
+    assert_eq!(world.phase(&key), Phase::Stopping);
+}
