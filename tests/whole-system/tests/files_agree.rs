@@ -1,0 +1,247 @@
+//! Where two files must agree, this compares them, and names what differs.
+
+use lifecycle::deadlines;
+use serde_json::Value as Json;
+use serde_yaml_ng::Value as Yaml;
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+fn machine() -> Json {
+    serde_json::from_str(&read("infra/lifecycle.asl.json")).unwrap()
+}
+
+fn template() -> Yaml {
+    serde_yaml_ng::from_str(&read("infra/template.yaml")).unwrap()
+}
+
+fn folders(path: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(root().join(path)).unwrap().map(Result::unwrap);
+    entries
+        .filter(|e| e.path().is_dir())
+        .map(|e| e.file_name().into_string().unwrap())
+        .collect()
+}
+
+fn tasks() -> Vec<(String, Json)> {
+    let states = machine()["States"].as_object().unwrap().clone();
+    states
+        .into_iter()
+        .filter(|(_, state)| state["Type"] == "Task")
+        .collect()
+}
+
+#[test]
+fn each_step_of_the_state_machine_is_a_step_of_the_core_and_the_other_way_round() {
+    let in_machine: BTreeSet<String> = tasks()
+        .iter()
+        .map(|(_, t)| t["Parameters"]["MessageBody"]["step"].as_str().unwrap().to_owned())
+        .collect();
+    let in_core: BTreeSet<String> = [
+        "claim-compute",
+        "launch-session",
+        "install-packages",
+        "stop-session",
+        "clean-up",
+    ]
+    .into_iter()
+    .inspect(|step| {
+        serde_json::from_value::<lifecycle::session::Step>(Json::String((*step).into())).unwrap();
+    })
+    .map(str::to_owned)
+    .collect();
+    assert_eq!(in_machine, in_core);
+}
+
+#[test]
+fn each_kind_of_operation_has_its_way_through_the_state_machine() {
+    let choices = machine()["States"]["Operation"]["Choices"].as_array().unwrap().clone();
+    let in_machine: BTreeSet<String> = choices
+        .iter()
+        .map(|c| c["StringEquals"].as_str().unwrap().to_owned())
+        .collect();
+    let in_core: BTreeSet<String> = lifecycle::session::Kind::ALL
+        .iter()
+        .map(|kind| serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(in_machine, in_core);
+}
+
+#[test]
+fn a_step_waits_longer_than_its_phase_may_take_and_every_step_has_its_clean_up() {
+    let at_most = |state: &str| match state {
+        "ClaimCompute" => deadlines::PROVISIONING,
+        "LaunchSession" => deadlines::LAUNCHING,
+        "InstallPackages" => deadlines::INSTALLING,
+        // A stop is over at the latest when the lease has certainly run out.
+        "StopSession" | "CleanUp" => {
+            deadlines::LAUNCH_WINDOW + deadlines::LEASE + deadlines::LEASE_MARGIN + deadlines::STOPPING
+        }
+        other => panic!("the step {other} has no deadline in the core"),
+    };
+    for (name, task) in tasks() {
+        let waits = task["TimeoutSeconds"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name} has no TimeoutSeconds"))
+            * 1000;
+        assert!(
+            waits > at_most(&name),
+            "{name} waits {waits} ms, and the core's phase may take {} ms",
+            at_most(&name)
+        );
+        let caught: Vec<&str> = task["Catch"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|c| c["ErrorEquals"].as_array().unwrap())
+            .filter_map(Json::as_str)
+            .collect();
+        assert_eq!(caught, ["Session.Superseded", "States.ALL"], "{name}");
+        assert!(task["Retry"].is_array(), "{name} has no Retry");
+    }
+}
+
+#[test]
+fn each_folder_of_functions_is_a_function_of_the_template_and_the_other_way_round() {
+    let template = template();
+    let resources = template["Resources"].as_mapping().unwrap();
+    let in_template: BTreeSet<String> = resources
+        .values()
+        .filter(|r| r["Type"].as_str() == Some("AWS::Serverless::Function"))
+        .map(|r| r["Properties"]["FunctionName"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(in_template, folders("functions"));
+}
+
+#[test]
+fn each_queue_waits_six_times_its_functions_timeout_and_has_a_dead_letter_queue() {
+    let template = template();
+    let timeout = template["Globals"]["Function"]["Timeout"].as_u64().unwrap();
+    for (name, resource) in template["Resources"].as_mapping().unwrap() {
+        let name = name.as_str().unwrap();
+        if resource["Type"].as_str() != Some("AWS::SQS::Queue") || name.contains("Dead") {
+            continue;
+        }
+        assert!(
+            resource["Properties"]["VisibilityTimeout"].as_u64().unwrap() >= 6 * timeout,
+            "{name}"
+        );
+        assert!(
+            !resource["Properties"]["RedrivePolicy"].is_null(),
+            "{name} has no dead-letter queue"
+        );
+    }
+}
+
+#[test]
+fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
+    use contract::names::*;
+    let text = read("infra/template.yaml");
+    for queue in [
+        COMMANDS,
+        START_SESSION,
+        INSTALL_PACKAGES,
+        STOP_SESSION,
+        IDLE_TICKS,
+        REPORTS,
+        COMPUTE_REQUESTS,
+        COMMANDS_DEAD,
+    ] {
+        assert!(
+            text.contains(&format!("QueueName: {}", queue.name)),
+            "the template has no queue {}",
+            queue.name
+        );
+    }
+    for variable in [
+        COMMANDS.url_variable,
+        COMMANDS_DEAD.url_variable,
+        COMPUTE_REQUESTS.url_variable,
+        AGENT_QUEUE_PREFIX,
+        OWN_QUEUE,
+        TABLE,
+        STATE_MACHINE,
+        TRUSTED_SENDERS,
+        DRIVER_SENDERS,
+        ISSUER_KEY,
+        SESSIONS_PER_USER,
+    ] {
+        assert!(
+            text.contains(&format!("{variable}:")),
+            "the template sets no {variable}"
+        );
+    }
+}
+
+/// Which of our crates may know which: the arrows of the architecture.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("lifecycle", &[]),
+    ("contract", &["lifecycle"]),
+    ("flow", &["lifecycle"]),
+    ("shell", &["lifecycle", "contract"]),
+    ("aws", &["lifecycle", "contract", "shell"]),
+    ("accept-command", &["lifecycle", "contract", "shell", "aws"]),
+    ("start-session", &["lifecycle", "contract", "shell", "aws", "flow"]),
+    ("install-packages", &["lifecycle", "contract", "shell", "aws"]),
+    ("stop-session", &["lifecycle", "contract", "shell", "aws"]),
+    ("idle-tick", &["lifecycle", "contract", "shell", "aws"]),
+    ("agent-report", &["lifecycle", "contract", "shell", "aws"]),
+    ("api", &["lifecycle", "contract", "shell", "aws"]),
+    ("agent", &["lifecycle", "contract", "flow"]),
+    ("local", &["lifecycle", "contract", "agent"]),
+];
+
+#[test]
+fn the_arrows_between_our_crates_point_one_way_and_the_core_knows_only_std() {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: Json = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let ours: BTreeSet<&str> = packages.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    for (name, may_know) in ARROWS {
+        let package = packages
+            .iter()
+            .find(|p| p["name"] == *name)
+            .unwrap_or_else(|| panic!("there is no crate {name}"));
+        let knows: Vec<&str> = package["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|d| d["kind"].is_null())
+            .map(|d| d["name"].as_str().unwrap())
+            .collect();
+        for known in knows.iter().filter(|known| ours.contains(*known)) {
+            assert!(may_know.contains(known), "{name} knows {known}, and must not");
+        }
+        if *name == "lifecycle" {
+            let always: Vec<_> = package["dependencies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|d| d["kind"].is_null() && d["optional"] == false)
+                .collect();
+            assert!(always.is_empty(), "the core knows more than std: {always:?}");
+        }
+        let said: BTreeSet<&str> = ARROWS
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(["pfsession", "whole-system"])
+            .collect();
+        assert_eq!(
+            said, ours,
+            "a crate is missing from this table, or one too many is in it"
+        );
+    }
+}
