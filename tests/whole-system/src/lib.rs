@@ -1,1 +1,438 @@
-//! stub
+//! A machine of its own for each test: a state folder, the released `pfsession` binary, and a client of the HTTP front.
+//!
+//! Nothing here looks into the host: what the tests know, they know as a user does, or from `/proc`.
+
+use contract::{
+    FlowRef, Phase,
+    command::{RunWish, Wanted},
+    http::{Problem, SessionView, Sessions},
+    row::{OperationRow, OperationStatus, RunRow},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+/// The workspace's folder.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the workspace is there")
+}
+
+/// A flow of `tests/flows`.
+pub fn flow(name: &str) -> PathBuf {
+    root().join("tests/flows").join(name)
+}
+
+/// The folder that the binaries of this profile are in.
+fn binaries() -> PathBuf {
+    let own = std::env::current_exe().expect("a process has a binary");
+    own.ancestors()
+        .find(|folder| folder.ends_with("debug") || folder.ends_with("release"))
+        .expect("cargo built this")
+        .to_owned()
+}
+
+/// The `pfsession` binary, built from what is there now in the profile of this test.
+pub fn pfsession() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        build(&["-p", "pfsession"]);
+        binaries().join("pfsession")
+    })
+}
+
+/// The folder with the Lambda binaries, likewise.
+pub fn lambdas() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let names = fs::read_dir(root().join("functions")).expect("there are functions");
+        let names: Vec<String> = names
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
+        build(&names.iter().flat_map(|name| ["-p", name.as_str()]).collect::<Vec<_>>());
+        binaries()
+    })
+}
+
+fn build(packages: &[&str]) {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg("build").args(packages).current_dir(root());
+    if binaries().ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(
+        cargo.status().expect("cargo runs").success(),
+        "the binaries under test are built"
+    );
+}
+
+/// One machine: a state folder that nothing else uses, and whatever runs on it. Dropping it ends all of that.
+pub struct Machine {
+    folder: tempfile::TempDir,
+    /// Variables for the host.
+    pub variables: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+struct HostFile {
+    pid: i32,
+    endpoint: String,
+    token: String,
+    user: String,
+    region: String,
+    access_key_id: String,
+    secret_access_key: String,
+    commands_queue_url: String,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Machine {
+    /// A machine with an empty state folder, but for the environments, which all machines of this build share: they are read-only.
+    pub fn new() -> Self {
+        let mut machine = Self::bare();
+        let shared = binaries().join("test-store");
+        fs::create_dir_all(&shared).expect("the shared store is made");
+        machine
+            .variables
+            .push(("PFSESSION_STORE".to_owned(), shared.display().to_string()));
+        machine
+    }
+
+    /// A machine on which nothing was ever done.
+    pub fn bare() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("pfs-")
+            .tempdir()
+            .expect("there is room for a state folder");
+        Self {
+            folder,
+            variables: Vec::new(),
+        }
+    }
+
+    pub fn state(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The command line, on this machine.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(pfsession());
+        command
+            .args(arguments)
+            .env("PFSESSION_STATE", self.state())
+            .envs(self.variables.iter().cloned());
+        command
+            .env_remove("PFSESSION_ENDPOINT")
+            .env_remove("PFSESSION_TOKEN")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the command line to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("pfsession runs")
+    }
+
+    /// Runs the command line to its end, which must be a success.
+    ///
+    /// # Panics
+    ///
+    /// With what it said, if it is none.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "pfsession {arguments:?} ended with {}\n{}\n{}\nhost: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.host_log()
+        );
+        String::from_utf8(output.stdout).expect("it says text")
+    }
+
+    /// The end of the host's log.
+    pub fn host_log(&self) -> String {
+        let log = fs::read_to_string(self.state().join("log/host.log")).unwrap_or_default();
+        log.lines()
+            .rev()
+            .take(30)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn host(&self) -> Option<HostFile> {
+        serde_json::from_slice(&fs::read(self.state().join("host.json")).ok()?).ok()
+    }
+
+    /// The host's process, if it runs.
+    pub fn host_pid(&self) -> Option<i32> {
+        self.host()
+            .map(|host| host.pid)
+            .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+    }
+
+    /// Ends the host at once, as a power cut does.
+    pub fn kill_host(&self) {
+        if let Some(pid) = self.host_pid() {
+            kill(pid);
+            wait_for("the host's end", Duration::from_secs(10), || {
+                (!is_running(pid)).then_some(())
+            });
+        }
+    }
+
+    /// Starts the host, or finds it.
+    pub fn up(&self) {
+        self.succeed(&["up"]);
+    }
+
+    /// The variables that any AWS tool needs to speak to this machine's host.
+    pub fn aws_variables(&self) -> Vec<(String, String)> {
+        let host = self.host().expect("the host is up");
+        [
+            ("AWS_ENDPOINT_URL", host.endpoint),
+            ("AWS_REGION", host.region.clone()),
+            ("AWS_DEFAULT_REGION", host.region),
+            ("AWS_ACCESS_KEY_ID", host.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", host.secret_access_key),
+            ("PFSESSION_COMMANDS_URL", host.commands_queue_url),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+
+    /// The HTTP front, as this machine's user.
+    pub fn api(&self) -> Api {
+        let host = self.host().expect("the host is up");
+        Api {
+            endpoint: host.endpoint,
+            token: host.token,
+            user: host.user,
+            agent: agent(),
+        }
+    }
+
+    /// The processes that belong to this machine's state folder, by their command lines and their open roots.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        let state = self.state().display().to_string();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("there is /proc").flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+                continue;
+            };
+            let part = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+            let command = String::from_utf8_lossy(&part("cmdline")).replace('\0', " ");
+            let named = command.contains(&state) || String::from_utf8_lossy(&part("environ")).contains(&state);
+            let mounted = String::from_utf8_lossy(&part("mountinfo")).contains(&state);
+            if pid != std::process::id() as i32 && (named || mounted) && is_running(pid) {
+                found.push((pid, command));
+            }
+        }
+        found
+    }
+
+    /// What is left of sessions: processes that are not the host or its functions, session and compute folders.
+    pub fn leftovers(&self) -> BTreeSet<String> {
+        let mut left = BTreeSet::new();
+        for (pid, command) in self.processes() {
+            // What is no session's: the host, its functions, and the warm process, which sessions share and which ends by itself.
+            if ![" host ", " function ", "warm"]
+                .iter()
+                .any(|word| command.contains(word))
+            {
+                left.insert(format!("process {pid}: {command}"));
+            }
+        }
+        for kind in ["computes", "sessions"] {
+            for entry in fs::read_dir(self.state().join(kind)).into_iter().flatten().flatten() {
+                // A session's folder keeps the highest generation that was removed, and nothing else.
+                let inside: Vec<_> = fs::read_dir(entry.path())
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|e| e.file_name())
+                    .collect();
+                if kind == "computes" || inside.iter().any(|name| name != "removed") {
+                    left.insert(format!("{}: {inside:?}", entry.path().display()));
+                }
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        left.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&self.state().display().to_string()))
+                .map(str::to_owned),
+        );
+        left
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill_host();
+        for (pid, _) in self.processes() {
+            kill(pid);
+        }
+        // What a run wrote may be read-only.
+        let _ = Command::new("chmod")
+            .args(["-R", "u+w"])
+            .arg(self.state())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+/// Ends a process at once.
+pub fn kill(pid: i32) {
+    let _ = Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
+}
+
+fn is_running(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A zombie has ended; whoever made it has not looked yet.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Waits until `seen` gives something.
+///
+/// # Panics
+///
+/// When the time has passed: the promise under test is broken.
+pub fn wait_for<T>(what: &str, at_most: Duration, mut seen: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + at_most;
+    loop {
+        if let Some(value) = seen() {
+            return value;
+        }
+        assert!(Instant::now() < until, "{what} did not come within {at_most:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None);
+    config.timeout_global(Some(Duration::from_secs(40))).build().into()
+}
+
+/// The HTTP front, as one user.
+pub struct Api {
+    pub endpoint: String,
+    pub token: String,
+    pub user: String,
+    agent: ureq::Agent,
+}
+
+impl Api {
+    /// The flow of a folder, as the command line names it.
+    pub fn flow(&self, folder: &Path) -> FlowRef {
+        FlowRef {
+            workspace: "local".to_owned(),
+            owner: self.user.clone(),
+            lineage: folder.display().to_string(),
+        }
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    ///
+    /// The status and the problem, or 0 if nobody answered.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, (u16, String)> {
+        let request = self
+            .agent
+            .get(format!("{}{path}", self.endpoint))
+            .header("authorization", format!("Bearer {}", self.token));
+        read(request.call())
+    }
+
+    /// Sends a command.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn send(&self, command: &serde_json::Value) -> Result<contract::http::Accepted, (u16, String)> {
+        let request = self
+            .agent
+            .post(format!("{}/v1/commands", self.endpoint))
+            .header("authorization", format!("Bearer {}", self.token));
+        read(request.send_json(command))
+    }
+
+    pub fn start(&self, id: &str, folder: &Path) -> Result<contract::http::Accepted, (u16, String)> {
+        self.send(&serde_json::json!({ "id": id, "flow": self.flow(folder), "command": "start", "settings": Wanted::default() }))
+    }
+
+    pub fn stop(&self, id: &str, folder: &Path) -> Result<contract::http::Accepted, (u16, String)> {
+        self.send(&serde_json::json!({ "id": id, "flow": self.flow(folder), "command": "stop" }))
+    }
+
+    pub fn run(&self, id: &str, folder: &Path, run: &RunWish) -> Result<contract::http::Accepted, (u16, String)> {
+        let settings = Wanted::default();
+        self.send(&serde_json::json!({ "id": id, "flow": self.flow(folder), "command": "run", "settings": settings, "run": run }))
+    }
+
+    /// Waits for an operation's end.
+    pub fn operation(&self, id: &str, at_most: Duration) -> OperationRow {
+        wait_for(&format!("the end of {id}"), at_most, || {
+            let row: OperationRow = self.get(&format!("/v1/operations/{id}?wait=10000")).ok()?;
+            (row.status != OperationStatus::InProgress && row.status != OperationStatus::Joined).then_some(row)
+        })
+    }
+
+    /// Waits for a run's end.
+    pub fn run_row(&self, id: &str, at_most: Duration) -> RunRow {
+        wait_for(&format!("the end of {id}"), at_most, || {
+            let row: RunRow = self.get(&format!("/v1/runs/{id}?wait=10000")).ok()?;
+            row.status.is_final().then_some(row)
+        })
+    }
+
+    pub fn session(&self, folder: &Path) -> Option<SessionView> {
+        self.get(&format!("/v1/sessions/{}", self.flow(folder).key())).ok()
+    }
+
+    pub fn phase(&self, folder: &Path) -> Option<Phase> {
+        self.session(folder).map(|session| session.phase)
+    }
+
+    pub fn sessions(&self) -> Vec<SessionView> {
+        self.get::<Sessions>("/v1/sessions")
+            .map(|s| s.sessions)
+            .unwrap_or_default()
+    }
+}
+
+fn read<T: DeserializeOwned>(
+    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<T, (u16, String)> {
+    let mut answer = answer.map_err(|e| (0, e.to_string()))?;
+    let status = answer.status().as_u16();
+    let body = answer.body_mut().read_to_string().map_err(|e| (0, e.to_string()))?;
+    if status >= 300 {
+        let said = serde_json::from_str::<Problem>(&body).map(|p| p.error.to_string());
+        return Err((status, said.unwrap_or(body)));
+    }
+    serde_json::from_str(&body).map_err(|e| (status, format!("{e}: {body}")))
+}
