@@ -3,4 +3,5 @@
 mod faults;
 mod folders;
 mod run_files;
+mod samples;
 mod tree;
