@@ -187,7 +187,11 @@ pub enum Event {
     },
     /// A command wants a run. A flow without a session gets one first: `wants` says of what.
     RunWanted { run: String, wants: Settings },
-    /// The state machine entered a step. Its compute resource is set for [`Step::ClaimCompute`].
+    /// The state machine entered a step.
+    ///
+    /// * `compute`: for [`Step::ClaimCompute`], what its handler has claimed.
+    /// * `cause`: for [`Step::CleanUp`], what the state machine caught. For another step, why its handler found that it cannot be done; this
+    ///   counts only while the step's fact is still to come.
     StepEntered {
         operation: String,
         step: Step,
@@ -759,21 +763,29 @@ impl Turn {
                         "A step of the operation failed without a reason. Start the session again.",
                     )
                 });
-                self.park(token);
                 if !going_down {
                     self.fail(cause);
-                    return;
-                }
-                // Nothing goes on after a clean-up, so what was to come back will not.
-                if kind != Kind::Stop {
+                } else if kind != Kind::Stop {
+                    // Nothing goes on after a clean-up, so what was to come back will not.
                     self.s.failure.get_or_insert(cause);
                 }
-                self.remove();
+                if !self.runs_operation(operation) {
+                    self.answer_one(token, None);
+                    return;
+                }
+                self.park(token);
+                if going_down {
+                    self.remove();
+                }
             }
             _ if self.s.failure.is_some() => self.answer_one(token, self.s.failure.clone()),
             Step::StopSession if going_down => {
                 self.park(token);
                 self.remove();
+            }
+            _ if cause.is_some() && self.is_at(step) => {
+                self.park(token);
+                self.fail(cause.cloned().unwrap_or_else(superseded));
             }
             Step::ClaimCompute if self.s.phase == Phase::Provisioning => {
                 self.park(token);
@@ -825,6 +837,16 @@ impl Turn {
             // The fact that the step is there to bring about is recorded already. It must not touch the token of the step after it.
             _ => self.answer_one(token, None),
         }
+    }
+
+    /// Whether `step` is there to bring about what comes after the present phase.
+    fn is_at(&self, step: Step) -> bool {
+        matches!(
+            (step, self.s.phase),
+            (Step::ClaimCompute, Phase::Provisioning)
+                | (Step::LaunchSession, Phase::Launching)
+                | (Step::InstallPackages, Phase::Installing)
+        )
     }
 
     /// Keeps the token of the step that the operation waits in from now on, and counts the attempt.
@@ -997,12 +1019,8 @@ impl Turn {
             return;
         }
         let cleaned_up = self.s.failure.clone();
-        // In Stopping the token is a stop's or a clean-up's, and what it waits for is true. Else the step it belongs to has failed.
-        self.answer(if self.s.phase == Phase::Stopping {
-            None
-        } else {
-            cleaned_up.clone()
-        });
+        // A clean-up that ends with the reason ends its execution as one that ends without.
+        self.answer(cleaned_up.clone());
         self.s.phase = if wanted { Phase::Stopped } else { Phase::Failed };
         if self
             .s

@@ -215,7 +215,7 @@ fn a_step_of_a_failed_operation_that_comes_late_leaves_the_token_of_its_clean_up
     let life = late.on(gone(1));
     assert_eq!(
         (life.session.phase, life.answers()),
-        (Phase::Failed, vec![("clean", None)])
+        (Phase::Failed, vec![("clean", Some("Session.Refused"))])
     );
 }
 
@@ -228,8 +228,9 @@ fn a_reset_whose_execution_cleans_up_while_it_goes_down_fails_and_does_not_come_
     assert!(life.removes());
     let life = life.on(gone(1));
     assert_eq!(life.session.phase, Phase::Failed);
-    assert_eq!(life.ends(), [("r", Outcome::Failed, Some("Session.StepFailed"))]);
-    assert_eq!(life.answers(), [("stop", None), ("clean", None)]);
+    let why = Some("Session.StepFailed");
+    assert_eq!(life.ends(), [("r", Outcome::Failed, why)]);
+    assert_eq!(life.answers(), [("stop", why), ("clean", why)]);
 }
 
 #[test]
@@ -363,4 +364,37 @@ fn a_compute_that_is_gone_remembers_the_sessions_that_have_not_been_told() {
     assert_ne!(compute::claim(Some(&gone), &slot, "c", "c2", 6).id, "c1");
     let told = compute::leave(&compute::leave(&later, "a", 6), "b", 7);
     assert_eq!((told.phase, told.due), (ComputePhase::Gone, None));
+}
+
+#[test]
+fn a_clean_up_that_comes_twice_is_one() {
+    let cleaning = Life::launching().on(entered("s", Step::CleanUp, "clean"));
+    assert_eq!((cleaning.session.phase, cleaning.removes()), (Phase::Stopping, true));
+    let before = cleaning.unsaved();
+    let again = cleaning.on(entered("s", Step::CleanUp, "clean"));
+    assert_eq!((again.unsaved(), again.effects), (before, vec![]));
+}
+
+#[test]
+fn a_step_that_cannot_be_done_fails_its_operation_only_while_its_fact_is_still_to_come() {
+    let why = Failure::new("Session.NoFolder", "There is no such folder.");
+    let refused = Event::StepEntered {
+        operation: "s".into(),
+        step: Step::ClaimCompute,
+        token: "claim".into(),
+        compute: None,
+        cause: Some(why),
+    };
+    let life = Life::new().on(wanted("s", Kind::Start)).on(refused.clone());
+    assert_eq!(life.session.phase, Phase::Stopping);
+    assert_eq!(life.answers(), [("claim", Some("Session.NoFolder"))]);
+    assert_eq!(
+        life.on(refused.clone()).answers(),
+        [("claim", Some("Session.NoFolder"))]
+    );
+    let late = Life::installing().on(refused);
+    assert_eq!(
+        (late.session.phase, late.answers()),
+        (Phase::Installing, vec![("claim", None)])
+    );
 }

@@ -1,0 +1,348 @@
+//! A search of every interleaving up to a bound, breadth first, with `std` alone.
+//!
+//! States are interned: each part of a world is kept once and known by a number, and a state is its parts' numbers. What differs only in how
+//! many faults are left is one state, searched with the most that were ever left: lives with fewer faults come first. So a trace
+//! that is printed has the fewest faults, and among those the fewest acts.
+
+pub mod properties;
+pub mod world;
+
+use properties::{Broken, STOP_ENDS, short};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    rc::Rc,
+};
+use world::{Act, Bounds, Computes, Core, Execution, Flow, Left, Message, NOW, Turn, World};
+
+use lifecycle::{
+    Millis, deadlines,
+    session::{Event, Kind, Operation, Phase},
+};
+
+/// How a search ended.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The states visited.
+    pub states: usize,
+    /// How many there are of each number of faults.
+    pub by_faults: Vec<usize>,
+    /// The acts tried.
+    pub acts: usize,
+    /// The longest trace, in acts.
+    pub depth: usize,
+    /// Whether everything within the bounds was visited, and not only as much as the cap allows.
+    pub is_complete: bool,
+    /// The longest time from a stop to Stopped, once faults have ended.
+    pub longest_stop: Millis,
+    /// The longest time from a stop until nothing at all is left, of a life whose messages all came.
+    pub longest_end: Millis,
+    /// Each change of phase that was seen.
+    pub edges: std::collections::BTreeSet<(Phase, Phase)>,
+    pub broken: Option<(Broken, Vec<String>)>,
+}
+
+/// Searches until something is broken, everything was visited, or `cap` states were.
+pub fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
+    let mut search = Search {
+        core,
+        bounds,
+        parts: Parts::default(),
+        seen: HashMap::new(),
+        states: Vec::new(),
+        ends: HashMap::new(),
+    };
+    let mut found = Found::default();
+    let mut levels: Vec<VecDeque<u32>> = vec![VecDeque::new(); usize::from(bounds.faults) + 1];
+    let first = World::new(bounds);
+    search.add(&first, None, 0);
+    levels[0].push_back(0);
+    found.by_faults = vec![0; levels.len()];
+    for level in 0..levels.len() {
+        while let Some(index) = levels[level].pop_front() {
+            found.by_faults[level] += 1;
+            let depth = search.states[index as usize].depth;
+            found.depth = found.depth.max(depth as usize);
+            let world = search.world(index, bounds.faults - level as u8);
+            match search.end_of(&world) {
+                Ok((stop, end)) => {
+                    found.longest_stop = found.longest_stop.max(stop);
+                    found.longest_end = found.longest_end.max(end);
+                }
+                Err(broken) => return search.done(found, Some((broken, index, None))),
+            }
+            for act in world.acts(core, bounds) {
+                found.acts += 1;
+                let is_fault = usize::from(act.is_fault(&world, core));
+                let mut turn = Turn {
+                    core,
+                    world: world.clone(),
+                    broken: None,
+                };
+                turn.act(&act);
+                if let Some(broken) = turn.broken {
+                    return search.done(found, Some((broken, index, Some(act))));
+                }
+                for (before, after) in world.flows.iter().zip(&turn.world.flows) {
+                    if before.session.phase != after.session.phase {
+                        found.edges.insert((before.session.phase, after.session.phase));
+                    }
+                }
+                if search.states.len() < cap
+                    && let Some(new) = search.add(&turn.world, Some((index, act)), depth + 1)
+                {
+                    levels[level + is_fault].push_back(new);
+                } else if search.states.len() >= cap {
+                    found.is_complete = false;
+                }
+            }
+        }
+    }
+    found.is_complete = search.states.len() < cap;
+    search.done(found, None)
+}
+
+struct Search<'a> {
+    core: &'a Core,
+    bounds: &'a Bounds,
+    parts: Parts,
+    seen: HashMap<Box<[u32]>, u32>,
+    states: Vec<State>,
+    /// What is known of states in which nothing goes wrong any more: how long until each session is down, and until nothing is left.
+    ends: HashMap<Box<[u32]>, (Millis, Millis)>,
+}
+
+struct State {
+    key: Box<[u32]>,
+    from: Option<(u32, Act)>,
+    depth: u32,
+}
+
+#[derive(Default)]
+struct Parts {
+    flows: Interned<Flow>,
+    computes: Interned<Computes>,
+    bags: Interned<Vec<Message>>,
+}
+
+struct Interned<T> {
+    numbers: HashMap<Rc<T>, u32>,
+    all: Vec<Rc<T>>,
+}
+
+impl<T> Default for Interned<T> {
+    fn default() -> Self {
+        Self {
+            numbers: HashMap::new(),
+            all: Vec::new(),
+        }
+    }
+}
+
+impl<T: Eq + Hash> Interned<T> {
+    fn number(&mut self, part: &Rc<T>) -> u32 {
+        if let Some(number) = self.numbers.get(part) {
+            return *number;
+        }
+        let number = self.all.len() as u32;
+        self.all.push(part.clone());
+        self.numbers.insert(part.clone(), number);
+        number
+    }
+}
+
+impl Parts {
+    fn key(&mut self, world: &World) -> Box<[u32]> {
+        let mut key: Vec<u32> = world.flows.iter().map(|flow| self.flows.number(flow)).collect();
+        key.push(self.computes.number(&world.computes));
+        key.push(self.bags.number(&world.bag));
+        key.push(u32::from(world.left.activities) << 8 | u32::from(world.left.asks));
+        key.into()
+    }
+}
+
+impl Search<'_> {
+    fn add(&mut self, world: &World, from: Option<(u32, Act)>, depth: u32) -> Option<u32> {
+        let key = self.parts.key(world);
+        if self.seen.contains_key(&key) {
+            return None;
+        }
+        let index = self.states.len() as u32;
+        self.seen.insert(key.clone(), index);
+        self.states.push(State { key, from, depth });
+        Some(index)
+    }
+
+    fn world(&self, index: u32, faults: u8) -> World {
+        let key = &self.states[index as usize].key;
+        let (flows, rest) = key.split_at(key.len() - 3);
+        World {
+            flows: flows
+                .iter()
+                .map(|n| self.parts.flows.all[*n as usize].clone())
+                .collect(),
+            computes: self.parts.computes.all[rest[0] as usize].clone(),
+            bag: self.parts.bags.all[rest[1] as usize].clone(),
+            left: Left {
+                faults,
+                activities: (rest[2] >> 8) as u8,
+                asks: rest[2] as u8,
+            },
+        }
+    }
+
+    /// Stops every session of a world in which nothing goes wrong any more, and says how long it took until all were Stopped, and until
+    /// nothing was left: everything is delivered, what is due is looked after, and time passes only when nothing else is to do.
+    fn end_of(&mut self, world: &World) -> Result<(Millis, Millis), Broken> {
+        let mut world = world.clone();
+        world.left = Left {
+            faults: 0,
+            activities: 0,
+            asks: 0,
+        };
+        let mut turn = Turn {
+            core: self.core,
+            world,
+            broken: None,
+        };
+        for f in 0..turn.world.flows.len() {
+            let flow = Rc::make_mut(&mut turn.world.flows[f]);
+            flow.commands = 0;
+            flow.outbox.shrink_to_fit();
+            turn.accept(
+                f,
+                Event::Wanted {
+                    operation: Operation::new("last", Kind::Stop, None),
+                },
+                world::Way::Through,
+            );
+        }
+        let mut path: Vec<(Box<[u32]>, bool, Millis)> = Vec::new();
+        let (mut stop, mut end);
+        loop {
+            let key = self.parts.key(&turn.world);
+            if let Some(known) = self.ends.get(&key) {
+                (stop, end) = *known;
+                break;
+            }
+            let is_down = turn.world.flows.iter().all(|flow| flow.session.phase == Phase::Stopped);
+            if turn.world.is_over() {
+                (stop, end) = (0, 0);
+                self.ends.insert(key, (0, 0));
+                break;
+            }
+            if let Some(broken) = turn.broken {
+                return Err(broken);
+            }
+            let took: Millis = path.iter().map(|(_, _, time)| time).sum();
+            let act = match turn.world.bag.is_empty() {
+                false => Act::Deliver(0, world::Way::Through),
+                true => turn.world.due(self.core).into_iter().next().unwrap_or(Act::Wait),
+            };
+            let time = if matches!(act, Act::Wait) {
+                turn.world.until_next(self.core)
+            } else {
+                0
+            };
+            if path.len() > 500 || took > 4 * 1_860_000 || (matches!(act, Act::Wait) && time == 0) {
+                let states: Vec<String> = turn.world.flows.iter().map(|flow| short(&flow.session)).collect();
+                return Err(Broken {
+                    property: STOP_ENDS,
+                    what: format!("after {took} ms and {} acts: {states:?}", path.len()),
+                });
+            }
+            path.push((key, is_down, time));
+            turn.act(&act);
+        }
+        for (key, is_down, time) in path.into_iter().rev() {
+            end += time;
+            stop = if is_down { 0 } else { stop + time };
+            self.ends.insert(key, (stop, end));
+        }
+        if stop > deadlines::STOP_BOUND_ON_ONE_MACHINE {
+            return Err(Broken {
+                property: STOP_ENDS,
+                what: format!("it took {stop} ms"),
+            });
+        }
+        Ok((stop, end))
+    }
+
+    fn done(&self, mut found: Found, broken: Option<(Broken, u32, Option<Act>)>) -> Found {
+        found.states = self.states.len();
+        found.broken = broken.map(|(broken, index, act)| {
+            let trace = self.trace(index, act);
+            (broken, trace)
+        });
+        found
+    }
+
+    /// The acts that led to a state, each with what it made of the sessions.
+    fn trace(&self, index: u32, last: Option<Act>) -> Vec<String> {
+        let mut acts: Vec<Act> = last.into_iter().collect();
+        let mut at = index;
+        while let Some((from, act)) = &self.states[at as usize].from {
+            acts.push(act.clone());
+            at = *from;
+        }
+        acts.reverse();
+        let mut turn = Turn {
+            core: self.core,
+            world: World::new(self.bounds),
+            broken: None,
+        };
+        let mut lines = Vec::new();
+        for act in acts {
+            let what = match &act {
+                Act::Deliver(i, way) => format!("{way:?}: {:?}", turn.world.bag[*i]),
+                Act::Repeat(i) | Act::Lose(i) | Act::InstallFails(i) => format!("{act:?}: {:?}", turn.world.bag[*i]),
+                _ => format!("{act:?}"),
+            };
+            turn.act(&act);
+            let sessions: Vec<String> = turn.world.flows.iter().map(|flow| short(&flow.session)).collect();
+            lines.push(format!("{what}\n      -> {}", sessions.join(" | ")));
+        }
+        lines
+    }
+}
+
+impl World {
+    /// How long until anything is due.
+    fn until_next(&self, core: &Core) -> Millis {
+        self.next_moment(core, true).map_or(0, |moment| moment - NOW)
+    }
+}
+
+impl Found {
+    /// Prints what was visited, and fails with the trace if something was broken.
+    pub fn expect_whole(&self, world: &str) {
+        println!(
+            "{world}: {} states ({:?} by faults), {} acts, {} deep, {}; a stop took at most {} ms, its last trace {} ms",
+            self.states,
+            self.by_faults,
+            self.acts,
+            self.depth,
+            if self.is_complete {
+                "all within the bounds"
+            } else {
+                "as many as the cap allows"
+            },
+            self.longest_stop,
+            self.longest_end,
+        );
+        if let Some((broken, trace)) = &self.broken {
+            panic!(
+                "{world}: {}\n  {}\n  after\n    {}",
+                broken.property,
+                broken.what,
+                trace.join("\n    ")
+            );
+        }
+    }
+}
+
+/// Whether any execution still waits.
+#[allow(dead_code)]
+pub fn waits(execution: &Execution) -> bool {
+    matches!(execution, Execution::Waiting { .. })
+}

@@ -1,0 +1,379 @@
+//! What must always hold, as named properties: of one decision, and of a whole world.
+//!
+//! The numbers are those of the list in the design. What the core does not carry (11 and 12: credentials and roles) is tested elsewhere.
+
+use super::world::{Core, Execution, Flow, NOW, Row, World, name_of};
+use lifecycle::{
+    compute::ComputePhase,
+    session::{Effect, Event, Kind, Lease, Operation, Phase, Refusal, Session},
+};
+
+/// A property that does not hold, and what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    pub property: &'static str,
+    pub what: String,
+}
+
+pub const ONE_SESSION: &str = "1 a flow has at most one live container";
+pub const ONE_COMPUTE: &str = "2 a session is on at most one compute resource, and both rows say so";
+pub const ONE_USER: &str = "3 a compute resource has one user";
+pub const ONE_CONTAINER: &str = "4a a generation has at most one container";
+pub const NOTHING_OLDER: &str = "4b nothing older changes what is newer";
+pub const COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS: &str =
+    "5 a compute resource lasts as long as a session needs it, and no longer";
+pub const NO_IDLE_STOP_IN_USE: &str = "6 no idle stop under a live lease or after newer activity";
+pub const ALWAYS_DUE: &str = "7a what is not final is due, and looking after it moves the due time";
+pub const STOP_IS_TAKEN: &str = "7b a stop is accepted in every phase";
+pub const STOP_ENDS: &str = "7c a stop ends in Stopped within its bound, and leaves nothing";
+pub const TWICE_IS_ONCE: &str = "8 the same again changes nothing";
+pub const NOTHING_IS_LOST: &str = "9a what was acknowledged has an end, or somebody works on it";
+pub const TOKENS_ARE_ANSWERED: &str = "9b a step that waits is known to somebody who will answer it";
+pub const OBSERVED: &str = "10 Ready and Stopped are reported when observed";
+pub const WELL_FORMED: &str = "phase, operation, compute resource, runs and failure of a session go together";
+pub const FORWARD: &str = "generation, revision and activity only move forward";
+
+/// All of them.
+pub const ALL: [&str; 16] = [
+    ONE_SESSION,
+    ONE_COMPUTE,
+    ONE_USER,
+    ONE_CONTAINER,
+    NOTHING_OLDER,
+    COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS,
+    NO_IDLE_STOP_IN_USE,
+    ALWAYS_DUE,
+    STOP_IS_TAKEN,
+    STOP_ENDS,
+    TWICE_IS_ONCE,
+    NOTHING_IS_LOST,
+    TOKENS_ARE_ANSWERED,
+    OBSERVED,
+    WELL_FORMED,
+    FORWARD,
+];
+
+type Decided = Result<(Session, Vec<Effect>), Refusal>;
+
+/// Checks one decision.
+pub fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {
+    let before = &flow.session;
+    let Ok((after, effects)) = decided else {
+        let stop = matches!(event, Event::Wanted { operation } if operation.kind == Kind::Stop);
+        return broken(stop, STOP_IS_TAKEN, || {
+            format!("{event:?} is refused in {:?}", before.phase)
+        });
+    };
+    let changed = !same(before, after);
+    broken(is_older(before, event) && changed, NOTHING_OLDER, || {
+        format!("{event:?} changes {}", short(before))
+    })
+    .or_else(|| no_idle_stop_in_use(before, after, event))
+    .or_else(|| twice_is_once(core, after, event))
+    .or_else(|| {
+        let ready = before.phase != Phase::Ready && after.phase == Phase::Ready;
+        broken(ready && !flow.installed.contains(&after.generation), OBSERVED, || {
+            format!("{event:?} makes it Ready")
+        })
+    })
+    .or_else(|| {
+        let forward = after.generation >= before.generation && after.last_activity >= before.last_activity;
+        let counted = after.revision == before.revision + u64::from(changed || !effects.is_empty());
+        broken(!forward || !counted, FORWARD, || {
+            format!("{event:?}: {} becomes {}", short(before), short(after))
+        })
+    })
+}
+
+/// Whether an event belongs to a generation, an operation, an attempt or a compute resource that is not the session's present one.
+fn is_older(s: &Session, event: &Event) -> bool {
+    let runs = |id: &String| s.current.as_ref().is_some_and(|o| o.id == *id);
+    match event {
+        Event::SessionUp { generation, .. }
+        | Event::SessionGone { generation, .. }
+        | Event::Alive { generation, .. }
+        | Event::RunDone { generation, .. }
+        | Event::Activity { generation }
+        | Event::IdleSeen { generation, .. } => *generation != s.generation,
+        Event::Installed {
+            generation,
+            operation,
+            attempt,
+            ..
+        }
+        | Event::InstallFailed {
+            generation,
+            operation,
+            attempt,
+            ..
+        } => {
+            *generation != s.generation || !runs(operation) || s.current.as_ref().is_some_and(|o| o.attempt != *attempt)
+        }
+        Event::StepEntered { operation, .. } | Event::StepRefused { operation, .. } => !runs(operation),
+        Event::ComputeUp { compute } | Event::ComputeGone { compute, .. } => s.compute.as_ref() != Some(compute),
+        Event::Wanted { .. } | Event::RunWanted { .. } | Event::Tick => false,
+    }
+}
+
+fn no_idle_stop_in_use(before: &Session, after: &Session, event: &Event) -> Option<Broken> {
+    let stops = |s: &Session| {
+        s.current
+            .as_ref()
+            .filter(|o| o.kind == Kind::Stop)
+            .map(|o| o.id.clone())
+    };
+    let new = stops(after).filter(|id| Some(id) != stops(before).as_ref())?;
+    let live_lease = before
+        .runs
+        .values()
+        .any(|lease| *lease == Lease::Waiting || matches!(lease, Lease::Until(until) if *until > NOW));
+    let allowed = match event {
+        Event::Wanted { .. } => true,
+        Event::IdleSeen { activity, .. } => {
+            !live_lease && *activity == before.last_activity && NOW >= before.last_activity + before.settings.idle
+        }
+        // A stop that waited is begun; there is none.
+        _ => false,
+    };
+    broken(!allowed, NO_IDLE_STOP_IN_USE, || {
+        format!("{event:?} begins {new} on {}", short(before))
+    })
+}
+
+fn twice_is_once(core: &Core, after: &Session, event: &Event) -> Option<Broken> {
+    // A command that has ended or joined has its row, and is not decided on again.
+    let known = |id: &String| [&after.current, &after.next].into_iter().flatten().any(|o| o.id == *id);
+    match event {
+        Event::Wanted { operation } if !known(&operation.id) => return None,
+        Event::RunWanted { run, .. } if !after.runs.contains_key(run) => return None,
+        _ => {}
+    }
+    let (twice, effects) = (core.decide)(after, event, NOW).ok()?;
+    let harmless = |e: &Effect| {
+        matches!(
+            e,
+            Effect::AnswerStep { .. } | Effect::RemoveSession { .. } | Effect::AgentLease { .. }
+        )
+    };
+    broken(
+        !same(after, &twice) || !effects.iter().all(harmless),
+        TWICE_IS_ONCE,
+        || {
+            format!(
+                "{event:?} again on {} gives {} and {effects:?}",
+                short(after),
+                short(&twice)
+            )
+        },
+    )
+}
+
+/// Checks a whole world.
+pub fn of_world(core: &Core, world: &World) -> Option<Broken> {
+    let flows = || world.flows.iter().map(|flow| &**flow).enumerate();
+    flows()
+        .find_map(|(f, flow)| of_flow(core, world, f, flow))
+        .or_else(|| of_computes(world))
+}
+
+fn of_flow(core: &Core, world: &World, f: usize, flow: &Flow) -> Option<Broken> {
+    let s = &flow.session;
+    let live = s.phase.is_live();
+    broken(flow.containers.len() > 1, ONE_SESSION, || {
+        format!("{:?}", flow.containers)
+    })
+    .or_else(|| {
+        let on: Vec<&String> = world
+            .computes
+            .rows
+            .values()
+            .filter(|row| row.sessions.contains(&s.flow))
+            .map(|row| &row.id)
+            .collect();
+        broken(on != s.compute.iter().collect::<Vec<_>>(), ONE_COMPUTE, || {
+            format!("{} is in the sets of {on:?}", short(s))
+        })
+    })
+    .or_else(|| {
+        broken(!live && !flow.containers.is_empty(), OBSERVED, || {
+            format!("{} with {:?}", short(s), flow.containers)
+        })
+    })
+    .or_else(|| {
+        let formed = match s.phase {
+            Phase::Ready => s.current.is_none() && s.failure.is_none(),
+            Phase::Stopped => at_rest(s) && s.failure.is_none(),
+            Phase::Failed => at_rest(s) && s.failure.is_some(),
+            Phase::Stopping => s.current.is_some(),
+            _ => s.current.is_some() && s.failure.is_none(),
+        };
+        let fresh = |o: &Operation| o.token.is_none() && o.other_tokens.is_empty() && o.kind != Kind::Stop;
+        let formed = formed && (s.next.is_none() || s.current.is_some()) && s.next.as_ref().is_none_or(fresh);
+        broken(!formed, WELL_FORMED, || format!("{s:?}"))
+    })
+    .or_else(|| always_due(core, s))
+    .or_else(|| {
+        let stop = Event::Wanted {
+            operation: Operation::new("probe", Kind::Stop, None),
+        };
+        let taken = match (core.decide)(s, &stop, NOW) {
+            Ok((after, _)) => matches!(after.phase, Phase::Stopping | Phase::Stopped) && after.next.is_none(),
+            Err(_) => false,
+        };
+        broken(!taken, STOP_IS_TAKEN, || format!("not on {}", short(s)))
+    })
+    .or_else(|| nothing_is_lost(f, flow))
+    .or_else(|| tokens_are_answered(world, f, flow))
+}
+
+fn at_rest(s: &Session) -> bool {
+    s.current.is_none() && s.next.is_none() && s.compute.is_none() && s.runs.is_empty() && s.alive_until.is_none()
+}
+
+fn always_due(core: &Core, s: &Session) -> Option<Broken> {
+    let Some(due) = (core.due)(s) else {
+        return broken(s.phase.is_live(), ALWAYS_DUE, || {
+            format!("nobody looks after {}", short(s))
+        });
+    };
+    if due > NOW {
+        return None;
+    }
+    let idle = (core.idle_due)(s).is_some_and(|due| NOW >= due);
+    let event = match idle {
+        true => Event::IdleSeen {
+            operation: "probe".into(),
+            generation: s.generation,
+            activity: s.last_activity,
+        },
+        false => Event::Tick,
+    };
+    let (after, _) = (core.decide)(s, &event, NOW).ok()?;
+    let moved = (core.due)(&after).is_none_or(|due| due > NOW || idle);
+    broken(!moved || same(s, &after), ALWAYS_DUE, || {
+        format!("{event:?} leaves {} due", short(s))
+    })
+}
+
+fn nothing_is_lost(f: usize, flow: &Flow) -> Option<Broken> {
+    let s = &flow.session;
+    let worked_on = |id: &str| [&s.current, &s.next].into_iter().flatten().any(|o| o.id == id);
+    for (id, row) in &flow.operations {
+        let kept = match row {
+            Row::Open => worked_on(id),
+            Row::Joined(to) => flow.has_ended(id) || worked_on(to),
+            Row::Ended(_) => !worked_on(id),
+        };
+        if !kept {
+            return broken(true, NOTHING_IS_LOST, || format!("{id} is {row:?} while {}", short(s)));
+        }
+    }
+    for (id, end) in &flow.runs {
+        if end.is_none() != s.runs.contains_key(id) {
+            return broken(true, NOTHING_IS_LOST, || {
+                format!("the run {id} has the end {end:?} while {}", short(s))
+            });
+        }
+    }
+    // An operation under way has its execution, or somebody will start it, unless a fault took that call; then its deadline ends it.
+    let _ = f;
+    None
+}
+
+fn tokens_are_answered(world: &World, f: usize, flow: &Flow) -> Option<Broken> {
+    for execution in flow.executions.values() {
+        let Execution::Waiting {
+            token, cut_off: false, ..
+        } = execution
+        else {
+            continue;
+        };
+        let comes = world
+            .bag
+            .iter()
+            .any(|m| matches!(m, super::world::Message::Step { flow, token: t, .. } if *flow == f && t == token));
+        let parked = flow
+            .session
+            .current
+            .as_ref()
+            .is_some_and(|o| o.token.as_ref() == Some(token) || o.other_tokens.contains(token));
+        let answered = flow
+            .outbox
+            .iter()
+            .any(|e| matches!(e, Effect::AnswerStep { token: t, .. } if t == token));
+        if !(comes || parked || answered) {
+            return broken(true, TOKENS_ARE_ANSWERED, || {
+                format!("nobody will answer {token} while {}", short(&flow.session))
+            });
+        }
+    }
+    None
+}
+
+fn of_computes(world: &World) -> Option<Broken> {
+    for row in world.computes.rows.values() {
+        for (f, flow) in world.flows.iter().enumerate() {
+            let is_on = row.sessions.contains(&name_of(f)) || flow.containers.iter().any(|c| c.compute == row.id);
+            if is_on && flow.session.owner != row.slot.owner {
+                return broken(true, ONE_USER, || {
+                    format!(
+                        "{} of {} has a session of {}",
+                        row.id, row.slot.owner, flow.session.owner
+                    )
+                });
+            }
+        }
+        let in_use = matches!(row.phase, ComputePhase::Requested | ComputePhase::Up);
+        let kept = match row.phase {
+            ComputePhase::Requested | ComputePhase::Up => !row.sessions.is_empty(),
+            ComputePhase::Releasing => row.sessions.is_empty(),
+            ComputePhase::Gone => true,
+        };
+        let under = !in_use
+            && world.computes.exist.contains(&row.id)
+            && world
+                .flows
+                .iter()
+                .any(|f| f.containers.iter().any(|c| c.compute == row.id));
+        if !kept || under {
+            return broken(true, COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS, || format!("{row:?}"));
+        }
+        let due = match row.phase {
+            ComputePhase::Requested | ComputePhase::Releasing => row.due.is_some(),
+            ComputePhase::Up => true,
+            ComputePhase::Gone => row.due.is_some() != row.sessions.is_empty(),
+        };
+        if !due {
+            return broken(true, ALWAYS_DUE, || format!("{row:?}"));
+        }
+    }
+    None
+}
+
+fn broken(is: bool, property: &'static str, what: impl FnOnce() -> String) -> Option<Broken> {
+    is.then(|| Broken { property, what: what() })
+}
+
+/// Whether two sessions differ in nothing but how often they were saved.
+fn same(a: &Session, b: &Session) -> bool {
+    a.phase == b.phase
+        && a == &Session {
+            revision: a.revision,
+            ..b.clone()
+        }
+}
+
+/// A session on one line.
+pub fn short(s: &Session) -> String {
+    let operation = |o: &Option<Operation>| o.as_ref().map_or("-".to_owned(), |o| format!("{}#{}", o.id, o.attempt));
+    let (current, next) = (operation(&s.current), operation(&s.next));
+    let failed = if s.failure.is_some() { " failing" } else { "" };
+    format!(
+        "{}: {:?}{failed} g{} on {} runs {current}, then {next}, {} run(s)",
+        s.flow,
+        s.phase,
+        s.generation,
+        s.compute.as_deref().unwrap_or("-"),
+        s.runs.len()
+    )
+}

@@ -1,0 +1,1325 @@
+//! The world around the core, as a model: the table, the shell, the queues, the state machine, the driver, the agents, and time.
+//!
+//! Only the core is real. Everything else does what the design promises of it, and no more: messages come in any order, and for the
+//! price of a fault also twice, late or never; a handler stops after any of its steps; agents and drivers have clocks of their own.
+//!
+//! A world holds no absolute time. `NOW` stands still, and everything else moves towards it; what has passed is all the same. So a world
+//! that has come back to where it was is the same world, and the search ends.
+
+use super::properties::{self, Broken};
+use lifecycle::{
+    Failure, Millis,
+    compute::{Chase, Compute, ComputePhase, Seen, Slot},
+    deadlines::{LAUNCH_WINDOW, LEASE, LEASE_MARGIN},
+    session::{Claimed, Effect, Event, Kind, Lease, Operation, Outcome, Phase, Refusal, Session, Settings, Step},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+/// The present, by the control plane's clock.
+pub const NOW: Millis = 10_000_000;
+
+/// How long a session may be idle here.
+pub const IDLE: Millis = 30_000;
+
+/// How far the driver's clock is behind the control plane's, and how much longer an agent thinks a lease is: together less than the margin.
+pub const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
+
+/// The functions under search: the core's own, or ones that are broken on purpose.
+#[derive(Clone, Copy)]
+pub struct Core {
+    pub decide: fn(&Session, &Event, Millis) -> Result<(Session, Vec<Effect>), Refusal>,
+    pub due: fn(&Session) -> Option<Millis>,
+    pub idle_due: fn(&Session) -> Option<Millis>,
+    pub claim: fn(Option<&Compute>, &Slot, &str, &str, Millis) -> Compute,
+    pub leave: fn(&Compute, &str, Millis) -> Compute,
+    pub observe: fn(&Compute, Seen) -> Option<Compute>,
+    pub chase: fn(&Compute, Millis) -> Option<(Compute, Chase)>,
+    /// Whether what was decided is saved with the session before it is sent.
+    pub saves_outbox: bool,
+}
+
+impl Core {
+    pub const REAL: Self = Self {
+        decide: lifecycle::session::decide,
+        due: Session::due,
+        idle_due: Session::idle_due,
+        claim: lifecycle::compute::claim,
+        leave: lifecycle::compute::leave,
+        observe: lifecycle::compute::observe,
+        chase: lifecycle::compute::chase,
+        saves_outbox: true,
+    };
+}
+
+/// What may happen in a world, at most.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// The owner of each flow. Flows of one owner share a compute resource.
+    pub owners: Vec<&'static str>,
+    /// What users may want, of each flow.
+    pub menu: Vec<Wish>,
+    /// How many commands each flow gets.
+    pub commands: u8,
+    /// How much goes wrong in one life of the world.
+    pub faults: u8,
+    /// How often somebody uses a session by another way than a run.
+    pub activities: u8,
+    /// How often an agent asks for a lease at a moment of its own choice.
+    pub asks: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Operation(Kind),
+    Run,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub flows: Vec<Rc<Flow>>,
+    pub computes: Rc<Computes>,
+    /// What is under way, sorted.
+    pub bag: Rc<Vec<Message>>,
+    pub left: Left,
+}
+
+/// What may still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Left {
+    pub faults: u8,
+    pub activities: u8,
+    pub asks: u8,
+}
+
+/// All that is about one flow: its rows, its executions, its containers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    pub session: Session,
+    pub outbox: Vec<Effect>,
+    pub operations: BTreeMap<String, Row>,
+    pub runs: BTreeMap<String, Option<Outcome>>,
+    pub executions: BTreeMap<String, Execution>,
+    /// The highest generation that its driver has removed.
+    pub removed: u32,
+    /// What its driver has launched: generation, and on which compute resource.
+    pub launched: BTreeMap<u32, String>,
+    pub containers: Vec<Container>,
+    /// The generations whose agent has brought the environment to what the requirements say.
+    pub installed: BTreeSet<u32>,
+    pub commands: u8,
+}
+
+/// An operation's row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Row {
+    Open,
+    Joined(String),
+    Ended(Outcome),
+}
+
+/// An execution of the state machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Execution {
+    Waiting {
+        kind: Kind,
+        step: Step,
+        token: String,
+        count: u8,
+        retries: u8,
+        times_out: Millis,
+        cause: Option<Failure>,
+        /// A fault took the step's message or its answer.
+        cut_off: bool,
+    },
+    Ended,
+}
+
+/// A container that runs, and its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Container {
+    pub generation: u32,
+    pub compute: String,
+    /// When the agent ends itself.
+    pub ends: Millis,
+    pub nonce: u64,
+    pub asked: Millis,
+    pub runs: BTreeSet<String>,
+    /// All runs that it was ever told of.
+    pub told: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Computes {
+    pub rows: BTreeMap<String, Compute>,
+    pub slots: BTreeMap<Slot, String>,
+    /// What the driver has now, and what it was told to delete and so will never make.
+    pub exist: BTreeSet<String>,
+    pub deleted: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Message {
+    /// A command that comes again.
+    Command { flow: usize, event: Event },
+    /// A step, from the state machine to its handler.
+    Step {
+        flow: usize,
+        operation: String,
+        step: Step,
+        token: String,
+        cause: Option<Failure>,
+    },
+    /// From a session's driver or agent.
+    Report { flow: usize, event: Event },
+    /// From a compute resource's driver: whether it is there.
+    Compute { compute: String, up: bool },
+    /// To a driver.
+    Driver { flow: usize, request: Effect },
+    /// To the agent of a generation.
+    Agent {
+        flow: usize,
+        generation: u32,
+        command: Effect,
+    },
+}
+
+/// How far a handler gets. Each but the first is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To its end.
+    Through,
+    /// It crashes after its save and this many messages sent, and what it was called for comes again.
+    Crash(usize),
+    /// It gets through, but the call with this place among its messages is lost on the way.
+    CallLost(usize),
+}
+
+/// Something that happens next.
+#[derive(Clone, Debug)]
+pub enum Act {
+    Command(usize, Wish, Way),
+    Deliver(usize, Way),
+    Repeat(usize),
+    Lose(usize),
+    InstallFails(usize),
+    Tick(usize, Way),
+    SeeIdle(usize),
+    Chase(String),
+    TimeOut(usize, String),
+    /// A send of the state machine whose reply was lost is made again.
+    SendAgain(usize, String),
+    RunEnds(usize, String),
+    Activity(usize),
+    Ask(usize),
+    ContainerDies(usize),
+    ComputeDies(String),
+    /// Time passes to the next moment at which something may be due. Agents that are well renew their leases meanwhile.
+    Wait,
+    /// Time passes, and no agent's word gets through.
+    Silence,
+}
+
+/// A world in the making.
+pub struct Turn<'a> {
+    pub core: &'a Core,
+    pub world: World,
+    pub broken: Option<Broken>,
+}
+
+pub fn settings() -> Settings {
+    Settings {
+        folder: "/".into(),
+        size: "d".into(),
+        identity: None,
+        image: None,
+        idle: IDLE,
+    }
+}
+
+pub fn name_of(flow: usize) -> String {
+    ["a", "b", "c"][flow].to_owned()
+}
+
+impl World {
+    pub fn new(bounds: &Bounds) -> Self {
+        let flow = |(i, owner): (usize, &&str)| {
+            let mut session = Session::never(name_of(i), "w", *owner, settings());
+            session.last_activity = NOW - IDLE;
+            Rc::new(Flow {
+                session,
+                outbox: Vec::new(),
+                operations: BTreeMap::new(),
+                runs: BTreeMap::new(),
+                executions: BTreeMap::new(),
+                removed: 0,
+                launched: BTreeMap::new(),
+                containers: Vec::new(),
+                installed: BTreeSet::new(),
+                commands: bounds.commands,
+            })
+        };
+        Self {
+            flows: bounds.owners.iter().enumerate().map(flow).collect(),
+            computes: Rc::default(),
+            bag: Rc::default(),
+            left: Left {
+                faults: bounds.faults,
+                activities: bounds.activities,
+                asks: bounds.asks,
+            },
+        }
+    }
+
+    /// All that may happen next, in a fixed order, with what is no fault first.
+    pub fn acts(&self, core: &Core, bounds: &Bounds) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let distinct = |i: &usize| *i == 0 || self.bag[*i] != self.bag[*i - 1];
+        let messages: Vec<usize> = (0..self.bag.len()).filter(distinct).collect();
+        acts.extend(messages.iter().map(|i| Act::Deliver(*i, Way::Through)));
+        acts.extend(self.due(core));
+        for (f, flow) in self.flows.iter().enumerate() {
+            if flow.commands > 0 {
+                acts.extend(bounds.menu.iter().map(|wish| Act::Command(f, *wish, Way::Through)));
+            }
+            for container in &flow.containers {
+                acts.extend(container.runs.iter().map(|run| Act::RunEnds(f, run.clone())));
+                if self.left.activities > 0 {
+                    acts.push(Act::Activity(f));
+                }
+                if self.left.asks > 0 || container.asked < NOW {
+                    acts.push(Act::Ask(f));
+                }
+            }
+        }
+        let quiet = self.is_quiet(core);
+        if quiet {
+            acts.push(Act::Wait);
+        }
+        if self.left.faults == 0 {
+            return acts;
+        }
+        // From here on, each is a fault.
+        if !quiet {
+            acts.push(Act::Wait);
+        }
+        if self
+            .flows
+            .iter()
+            .any(|flow| flow.containers.iter().any(|c| flow.renews(c)))
+        {
+            acts.push(Act::Silence);
+        }
+        for i in messages {
+            acts.push(Act::Repeat(i));
+            acts.push(Act::Lose(i));
+            match &self.bag[i] {
+                Message::Driver { .. } => {}
+                Message::Agent {
+                    command: Effect::AgentInstall { .. },
+                    ..
+                } => acts.push(Act::InstallFails(i)),
+                Message::Agent { .. } => {}
+                _ => acts.extend(
+                    self.ways(core, &Act::Deliver(i, Way::Through))
+                        .map(|way| Act::Deliver(i, way)),
+                ),
+            }
+        }
+        for (f, flow) in self.flows.iter().enumerate() {
+            if flow.commands > 0 {
+                for wish in &bounds.menu {
+                    let ways = self.ways(core, &Act::Command(f, *wish, Way::Through));
+                    acts.extend(ways.map(|way| Act::Command(f, *wish, way)));
+                }
+            }
+            if self.is_due(core, f) {
+                acts.extend(
+                    self.ways(core, &Act::Tick(f, Way::Through))
+                        .map(|way| Act::Tick(f, way)),
+                );
+            }
+            if !flow.containers.is_empty() {
+                acts.push(Act::ContainerDies(f));
+            }
+            for (operation, execution) in &flow.executions {
+                if let Execution::Waiting { count, .. } = execution
+                    && *count < 3
+                {
+                    acts.push(Act::SendAgain(f, operation.clone()));
+                }
+            }
+        }
+        acts.extend(self.computes.exist.iter().map(|id| Act::ComputeDies(id.clone())));
+        acts
+    }
+
+    /// Every way in which a handler may not get through: after its save it has a number of messages to send.
+    fn ways(&self, core: &Core, act: &Act) -> impl Iterator<Item = Way> + use<> {
+        let core = &Core {
+            saves_outbox: true,
+            ..*core
+        };
+        let mut turn = Turn {
+            core,
+            world: self.clone(),
+            broken: None,
+        };
+        let way = Way::Crash(0);
+        let act = match act {
+            Act::Command(f, wish, _) => Act::Command(*f, *wish, way),
+            Act::Deliver(i, _) => Act::Deliver(*i, way),
+            Act::Tick(f, _) => Act::Tick(*f, way),
+            other => other.clone(),
+        };
+        turn.act(&act);
+        let calls: Vec<bool> = turn
+            .world
+            .flows
+            .iter()
+            .flat_map(|flow| &flow.outbox)
+            .map(is_call)
+            .collect();
+        let crashes = (0..calls.len() + usize::from(!calls.is_empty())).map(Way::Crash);
+        let lost = (0..calls.len()).filter(|place| calls[*place]).map(Way::CallLost);
+        crashes.chain(lost).collect::<Vec<_>>().into_iter()
+    }
+
+    /// What is due now.
+    pub fn due(&self, core: &Core) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for (f, flow) in self.flows.iter().enumerate() {
+            let idle = (core.idle_due)(&flow.session).is_some_and(|due| NOW >= due);
+            let seen =
+                |m: &Message| matches!(m, Message::Command { flow, event: Event::IdleSeen { .. } } if *flow == f);
+            if idle && !self.bag.iter().any(seen) {
+                acts.push(Act::SeeIdle(f));
+            }
+            if self.is_due(core, f) && !idle {
+                acts.push(Act::Tick(f, Way::Through));
+            }
+            for (operation, execution) in &flow.executions {
+                if matches!(execution, Execution::Waiting { times_out, .. } if NOW >= *times_out) {
+                    acts.push(Act::TimeOut(f, operation.clone()));
+                }
+            }
+        }
+        for (id, row) in &self.computes.rows {
+            if row.due.is_some_and(|due| NOW >= due) {
+                acts.push(Act::Chase(id.clone()));
+            }
+        }
+        acts
+    }
+
+    fn is_due(&self, core: &Core, flow: usize) -> bool {
+        let flow = &self.flows[flow];
+        !flow.outbox.is_empty() || (core.due)(&flow.session).is_some_and(|due| NOW >= due)
+    }
+
+    pub fn is_quiet(&self, core: &Core) -> bool {
+        self.bag.is_empty() && self.due(core).is_empty()
+    }
+
+    /// Whether nothing is left of any session: no container, no compute resource, no execution, nothing that somebody waits for.
+    pub fn is_over(&self) -> bool {
+        self.bag.is_empty()
+            && self.computes.exist.is_empty()
+            && self
+                .computes
+                .rows
+                .values()
+                .all(|row| row.phase == ComputePhase::Gone && row.due.is_none())
+            && self.flows.iter().all(|flow| {
+                flow.session.phase == Phase::Stopped
+                    && flow.containers.is_empty()
+                    && flow.outbox.is_empty()
+                    && flow.executions.values().all(|e| *e == Execution::Ended)
+                    && flow.operations.keys().all(|id| flow.has_ended(id))
+                    && flow.runs.values().all(Option::is_some)
+            })
+    }
+}
+
+fn is_call(effect: &Effect) -> bool {
+    matches!(effect, Effect::StartExecution { .. } | Effect::AnswerStep { .. })
+}
+
+impl Flow {
+    /// Whether an operation has an end, its own or that of the one it joined.
+    pub fn has_ended(&self, operation: &str) -> bool {
+        match self.operations.get(operation) {
+            Some(Row::Ended(_)) => true,
+            Some(Row::Joined(to)) => to != operation && self.has_ended(to),
+            _ => false,
+        }
+    }
+
+    /// Whether the agent in this container gets a lease when it asks.
+    fn renews(&self, container: &Container) -> bool {
+        container.generation == self.session.generation
+            && matches!(self.session.phase, Phase::Installing | Phase::Ready)
+    }
+}
+
+impl Turn<'_> {
+    /// Lets `act` happen.
+    pub fn act(&mut self, act: &Act) {
+        if act.is_fault(&self.world, self.core) {
+            self.world.left.faults = self.world.left.faults.saturating_sub(1);
+        }
+        match act {
+            Act::Command(f, wish, way) => self.command(*f, *wish, *way),
+            Act::Deliver(i, way) => {
+                let message = self.take(*i);
+                self.deliver(message, *way);
+            }
+            Act::Repeat(i) => {
+                let message = self.world.bag[*i].clone();
+                self.deliver(message, Way::Through);
+            }
+            Act::Lose(i) => {
+                let message = self.take(*i);
+                if let Message::Step {
+                    flow, operation, token, ..
+                } = &message
+                {
+                    self.cut_off(*flow, operation, token);
+                }
+            }
+            Act::InstallFails(i) => {
+                let Message::Agent {
+                    flow,
+                    generation,
+                    command: Effect::AgentInstall { operation, attempt, .. },
+                } = self.take(*i)
+                else {
+                    return;
+                };
+                let failure = Failure::new("Install", "");
+                self.report(
+                    flow,
+                    Event::InstallFailed {
+                        generation,
+                        operation,
+                        attempt,
+                        failure,
+                    },
+                );
+            }
+            Act::Tick(f, way) => {
+                self.happen(*f, Event::Tick, *way);
+            }
+            Act::SeeIdle(f) => {
+                let session = &self.world.flows[*f].session;
+                let event = Event::IdleSeen {
+                    operation: format!("idle{}", session.generation),
+                    generation: session.generation,
+                    activity: session.last_activity,
+                };
+                self.put(Message::Command { flow: *f, event });
+            }
+            Act::Chase(id) => self.chase(id),
+            Act::TimeOut(f, operation) => self.time_out(*f, operation),
+            Act::SendAgain(f, operation) => {
+                if let Some(Execution::Waiting {
+                    kind,
+                    step,
+                    count,
+                    retries,
+                    cause,
+                    ..
+                }) = self.world.flows[*f].executions.get(operation).cloned()
+                {
+                    self.enter(*f, operation, kind, step, count + 1, retries, cause);
+                }
+            }
+            Act::RunEnds(f, run) => {
+                let flow = self.flow(*f);
+                let Some(container) = flow.containers.iter_mut().find(|c| c.runs.contains(run)) else {
+                    return;
+                };
+                container.runs.remove(run);
+                let generation = container.generation;
+                self.report(
+                    *f,
+                    Event::RunDone {
+                        generation,
+                        run: run.clone(),
+                        outcome: Outcome::Succeeded,
+                        failure: None,
+                    },
+                );
+            }
+            Act::Activity(f) => {
+                self.world.left.activities -= 1;
+                if let Some(generation) = self.world.flows[*f].containers.last().map(|c| c.generation) {
+                    self.report(*f, Event::Activity { generation });
+                }
+            }
+            Act::Ask(f) => {
+                self.world.left.asks = self.world.left.asks.saturating_sub(1);
+                if let Some(container) = self.flow(*f).containers.last_mut() {
+                    container.nonce = (container.nonce + 1) % 4;
+                    container.asked = NOW;
+                    let event = alive(container);
+                    self.report(*f, event);
+                }
+            }
+            Act::ContainerDies(f) => {
+                for container in std::mem::take(&mut self.flow(*f).containers) {
+                    self.noticed(*f, container.generation);
+                }
+            }
+            Act::ComputeDies(id) => {
+                self.compute_ends(id);
+                self.put(Message::Compute {
+                    compute: id.clone(),
+                    up: false,
+                });
+            }
+            Act::Wait => self.wait(true),
+            Act::Silence => self.wait(false),
+        }
+        self.world.bag_sorted();
+        if self.broken.is_none() {
+            self.broken = properties::of_world(self.core, &self.world);
+        }
+    }
+
+    fn flow(&mut self, f: usize) -> &mut Flow {
+        Rc::make_mut(&mut self.world.flows[f])
+    }
+
+    fn put(&mut self, message: Message) {
+        Rc::make_mut(&mut self.world.bag).push(message);
+    }
+
+    fn take(&mut self, i: usize) -> Message {
+        Rc::make_mut(&mut self.world.bag).remove(i)
+    }
+
+    fn report(&mut self, flow: usize, event: Event) {
+        self.put(Message::Report { flow, event });
+    }
+
+    fn breaks(&mut self, property: &'static str, what: String) {
+        self.broken.get_or_insert(Broken { property, what });
+    }
+
+    // The shell.
+
+    fn command(&mut self, f: usize, wish: Wish, way: Way) {
+        let flow = self.flow(f);
+        flow.commands -= 1;
+        let id = format!("{}{}", word(wish), flow.commands);
+        let event = match wish {
+            Wish::Run => Event::RunWanted {
+                run: id,
+                wants: settings(),
+            },
+            Wish::Operation(kind) => {
+                let wants = matches!(kind, Kind::Start | Kind::Reset).then(settings);
+                Event::Wanted {
+                    operation: Operation::new(id, kind, wants),
+                }
+            }
+        };
+        if !self.accept(f, event.clone(), way) {
+            self.put(Message::Command { flow: f, event });
+        }
+    }
+
+    /// Takes a command in, unless it has its row.
+    pub fn accept(&mut self, f: usize, event: Event, way: Way) -> bool {
+        let flow = &self.world.flows[f];
+        let known = match &event {
+            Event::Wanted { operation } => flow.operations.contains_key(&operation.id),
+            Event::IdleSeen { operation, .. } => flow.operations.contains_key(operation),
+            Event::RunWanted { run, .. } => flow.runs.contains_key(run),
+            _ => false,
+        };
+        self.happen(f, if known { Event::Tick } else { event }, way)
+    }
+
+    fn deliver(&mut self, message: Message, way: Way) {
+        let again = message.clone();
+        let done = match message {
+            Message::Command { flow, event } => self.accept(flow, event, way),
+            Message::Report { flow, event } => self.happen(flow, event, way),
+            Message::Step {
+                flow,
+                operation,
+                step,
+                token,
+                cause,
+            } => self.happen(
+                flow,
+                Event::StepEntered {
+                    operation,
+                    step,
+                    token,
+                    compute: None,
+                    cause,
+                },
+                way,
+            ),
+            Message::Compute { compute, up } => self.observe(&compute, up, way),
+            Message::Driver { flow, request } => {
+                self.drive(flow, request);
+                true
+            }
+            Message::Agent {
+                flow,
+                generation,
+                command,
+            } => {
+                self.tell(flow, generation, command);
+                true
+            }
+        };
+        if !done {
+            self.put(again);
+        }
+    }
+
+    /// Load, decide, save, send, clear. Says whether the handler got to its end.
+    fn happen(&mut self, f: usize, mut event: Event, way: Way) -> bool {
+        let before = self.world.flows[f].session.clone();
+        let claim = self.claim_of(f, &mut event);
+        let decided = (self.core.decide)(&before, &event, NOW);
+        if self.broken.is_none() {
+            self.broken = properties::of_decision(self.core, &self.world.flows[f], &event, &decided);
+        }
+        match decided {
+            Err(_) => {
+                let flow = self.flow(f);
+                match event {
+                    Event::Wanted { operation } => {
+                        drop(flow.operations.insert(operation.id, Row::Ended(Outcome::Failed)))
+                    }
+                    Event::RunWanted { run, .. } => drop(flow.runs.insert(run, Some(Outcome::Failed))),
+                    _ => {}
+                }
+            }
+            Ok((mut after, effects)) => {
+                after.revision = 0;
+                if let Some(claim) = claim.filter(|claim| after.compute.as_ref() == Some(&claim.id)) {
+                    let computes = Rc::make_mut(&mut self.world.computes);
+                    computes.slots.insert(claim.slot.clone(), claim.id.clone());
+                    computes.rows.insert(claim.id.clone(), claim);
+                }
+                self.save(f, &event, after, effects);
+            }
+        }
+        self.send(f, way)
+    }
+
+    fn save(&mut self, f: usize, event: &Event, after: Session, effects: Vec<Effect>) {
+        let (core, name) = (self.core, name_of(f));
+        let computes = &mut self.world.computes;
+        let flow = Rc::make_mut(&mut self.world.flows[f]);
+        if let Event::RunWanted { run, .. } = event {
+            flow.runs.entry(run.clone()).or_insert(None);
+        }
+        let wanted = match event {
+            Event::Wanted { operation } => Some(operation),
+            _ => None,
+        };
+        for operation in [&after.current, &after.next].into_iter().flatten().chain(wanted) {
+            flow.operations.entry(operation.id.clone()).or_insert(Row::Open);
+        }
+        flow.session = after;
+        for effect in effects {
+            match effect {
+                Effect::OperationEnded { operation, outcome, .. } => {
+                    drop(flow.operations.insert(operation, Row::Ended(outcome)))
+                }
+                Effect::OperationJoined { operation, to } => drop(flow.operations.insert(operation, Row::Joined(to))),
+                Effect::RunEnded { run, outcome, .. } => drop(flow.runs.insert(run, Some(outcome))),
+                Effect::LeaveCompute { compute } => {
+                    let computes = Rc::make_mut(computes);
+                    let Some(held) = computes.rows.get(&compute) else {
+                        continue;
+                    };
+                    let left = (core.leave)(held, &name, NOW);
+                    if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
+                        flow.outbox.push(Effect::ReleaseCompute {
+                            compute: compute.clone(),
+                        });
+                    }
+                    computes.rows.insert(compute, left);
+                }
+                message => flow.outbox.push(message),
+            }
+        }
+    }
+
+    /// Sends what the outbox holds, its own and what somebody left over, and clears it.
+    fn send(&mut self, f: usize, way: Way) -> bool {
+        let outbox = std::mem::take(&mut self.flow(f).outbox);
+        for (place, message) in outbox.iter().enumerate() {
+            match way {
+                Way::Crash(sent) if place >= sent => break,
+                Way::CallLost(lost) if place == lost => {
+                    if let Effect::AnswerStep { token, .. } = message {
+                        let operation = token.split('/').next().unwrap_or_default().to_owned();
+                        self.cut_off(f, &operation, token);
+                    }
+                }
+                _ => self.send_one(f, message.clone()),
+            }
+        }
+        let crashed = matches!(way, Way::Crash(_));
+        if crashed && self.core.saves_outbox {
+            self.flow(f).outbox = outbox;
+        }
+        !crashed
+    }
+
+    fn send_one(&mut self, f: usize, message: Effect) {
+        match message {
+            Effect::StartExecution { operation, kind } => {
+                if !self.world.flows[f].executions.contains_key(&operation) {
+                    let first = match kind {
+                        Kind::Start => Step::ClaimCompute,
+                        Kind::Install => Step::InstallPackages,
+                        Kind::Stop | Kind::Reset | Kind::Update => Step::StopSession,
+                    };
+                    self.enter(f, &operation, kind, first, 0, 0, None);
+                }
+            }
+            Effect::AnswerStep { token, failure } => self.answer(f, &token, failure),
+            Effect::AgentInstall { generation, .. }
+            | Effect::AgentCancelInstall { generation, .. }
+            | Effect::AgentRun { generation, .. }
+            | Effect::AgentLease { generation, .. } => self.put(Message::Agent {
+                flow: f,
+                generation,
+                command: message,
+            }),
+            request => self.put(Message::Driver { flow: f, request }),
+        }
+    }
+
+    fn claim_of(&mut self, f: usize, event: &mut Event) -> Option<Compute> {
+        let session = &self.world.flows[f].session;
+        let Event::StepEntered {
+            operation,
+            step: Step::ClaimCompute,
+            compute,
+            ..
+        } = event
+        else {
+            return None;
+        };
+        if session.current.as_ref().is_none_or(|o| o.id != *operation) || session.phase != Phase::Provisioning {
+            return None;
+        }
+        let computes = &self.world.computes;
+        if let Some(held) = session.compute.as_ref().and_then(|id| computes.rows.get(id)) {
+            let (up, new) = (held.phase == ComputePhase::Up, held.phase == ComputePhase::Requested);
+            *compute = Some(Claimed {
+                id: held.id.clone(),
+                up,
+                new,
+            });
+            return None;
+        }
+        let slot = session.slot();
+        let in_slot = computes.slots.get(&slot).and_then(|id| computes.rows.get(id));
+        let new_id = format!("c{}", computes.rows.len());
+        let claimed = (self.core.claim)(in_slot, &slot, &session.flow, &new_id, NOW);
+        *compute = Some(Claimed {
+            id: claimed.id.clone(),
+            up: claimed.phase == ComputePhase::Up,
+            new: claimed.id == new_id,
+        });
+        Some(claimed)
+    }
+
+    /// The compute resource's own row first, then each session on it.
+    fn observe(&mut self, id: &str, up: bool, way: Way) -> bool {
+        let Some(row) = self.world.computes.rows.get(id).cloned() else {
+            return true;
+        };
+        if up && row.phase == ComputePhase::Gone {
+            self.put(Message::Driver {
+                flow: 0,
+                request: Effect::ReleaseCompute { compute: id.to_owned() },
+            });
+            return true;
+        }
+        if let Some(next) = (self.core.observe)(&row, if up { Seen::Up } else { Seen::Gone }) {
+            Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
+        }
+        let mut done = true;
+        for flow in &row.sessions {
+            let f = (0..self.world.flows.len())
+                .find(|f| name_of(*f) == *flow)
+                .unwrap_or_default();
+            let compute = id.to_owned();
+            let event = if up {
+                Event::ComputeUp { compute }
+            } else {
+                Event::ComputeGone {
+                    compute,
+                    why: String::new(),
+                }
+            };
+            done = self.happen(f, event, way);
+            if !done {
+                break;
+            }
+        }
+        done
+    }
+
+    fn chase(&mut self, id: &str) {
+        let Some((next, ask)) = self
+            .world
+            .computes
+            .rows
+            .get(id)
+            .and_then(|row| (self.core.chase)(row, NOW))
+        else {
+            return;
+        };
+        let request = match ask {
+            Chase::Create => Effect::CreateCompute {
+                compute: id.to_owned(),
+                slot: next.slot.clone(),
+            },
+            Chase::Delete => Effect::ReleaseCompute { compute: id.to_owned() },
+        };
+        Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
+        self.put(Message::Driver { flow: 0, request });
+    }
+
+    // The state machine: `infra/lifecycle.asl.json`, by its order of steps.
+
+    #[allow(clippy::too_many_arguments, reason = "they are what a step of an execution is")]
+    fn enter(
+        &mut self,
+        f: usize,
+        operation: &str,
+        kind: Kind,
+        step: Step,
+        count: u8,
+        retries: u8,
+        cause: Option<Failure>,
+    ) {
+        let times_out = NOW
+            + match step {
+                Step::StopSession | Step::CleanUp => 240_000,
+                Step::ClaimCompute => 660_000,
+                Step::LaunchSession => 360_000,
+                Step::InstallPackages => 1_860_000,
+            };
+        let token = format!("{operation}/{step:?}{count}");
+        let message = Message::Step {
+            flow: f,
+            operation: operation.to_owned(),
+            step,
+            token: token.clone(),
+            cause: cause.clone(),
+        };
+        let waiting = Execution::Waiting {
+            kind,
+            step,
+            token,
+            count,
+            retries,
+            times_out,
+            cause,
+            cut_off: false,
+        };
+        self.flow(f).executions.insert(operation.to_owned(), waiting);
+        self.put(message);
+    }
+
+    fn answer(&mut self, f: usize, answered: &str, failure: Option<Failure>) {
+        let operation = answered.split('/').next().unwrap_or_default().to_owned();
+        let Some(Execution::Waiting { kind, step, token, .. }) =
+            self.world.flows[f].executions.get(&operation).cloned()
+        else {
+            return;
+        };
+        if token != answered {
+            return;
+        }
+        let next = match (&failure, step, kind) {
+            (Some(failure), _, _) if failure.error == "Session.Superseded" => None,
+            (_, Step::CleanUp, _) | (None, Step::InstallPackages, _) | (None, Step::StopSession, Kind::Stop) => None,
+            (Some(_), _, _) => Some(Step::CleanUp),
+            (None, Step::StopSession, _) => Some(Step::ClaimCompute),
+            (None, Step::ClaimCompute, _) => Some(Step::LaunchSession),
+            (None, Step::LaunchSession, _) => Some(Step::InstallPackages),
+        };
+        match next {
+            Some(next) => self.enter(f, &operation, kind, next, 0, 0, failure),
+            None => drop(self.flow(f).executions.insert(operation, Execution::Ended)),
+        }
+    }
+
+    fn time_out(&mut self, f: usize, operation: &str) {
+        let Some(Execution::Waiting {
+            kind,
+            step,
+            count,
+            retries,
+            cause,
+            ..
+        }) = self.world.flows[f].executions.get(operation).cloned()
+        else {
+            return;
+        };
+        match step {
+            Step::StopSession | Step::CleanUp if retries < 3 => {
+                self.enter(f, operation, kind, step, count + 1, retries + 1, cause)
+            }
+            Step::CleanUp => drop(self.flow(f).executions.insert(operation.to_owned(), Execution::Ended)),
+            _ => self.enter(
+                f,
+                operation,
+                kind,
+                Step::CleanUp,
+                0,
+                0,
+                Some(Failure::new("States.Timeout", "")),
+            ),
+        }
+    }
+
+    fn cut_off(&mut self, f: usize, operation: &str, lost: &str) {
+        if let Some(Execution::Waiting { token, cut_off, .. }) = self.flow(f).executions.get_mut(operation)
+            && token == lost
+        {
+            *cut_off = true;
+        }
+    }
+
+    // The driver and the agents.
+
+    fn drive(&mut self, f: usize, request: Effect) {
+        match request {
+            Effect::CreateCompute { compute, .. } => {
+                let computes = Rc::make_mut(&mut self.world.computes);
+                let up = !computes.deleted.contains(&compute);
+                if up {
+                    computes.exist.insert(compute.clone());
+                }
+                self.put(Message::Compute { compute, up });
+            }
+            Effect::ReleaseCompute { compute } => {
+                if self
+                    .world
+                    .flows
+                    .iter()
+                    .any(|flow| flow.containers.iter().any(|c| c.compute == compute))
+                {
+                    self.breaks(
+                        properties::COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS,
+                        format!("{compute} is released under a live container"),
+                    );
+                }
+                self.compute_ends(&compute);
+                self.put(Message::Compute { compute, up: false });
+            }
+            Effect::LaunchSession {
+                generation,
+                compute,
+                until,
+                ..
+            } => {
+                let there = self.world.computes.exist.contains(&compute);
+                let flow = self.flow(f);
+                if NOW > until + SKEW {
+                    return;
+                }
+                if let Some(other) = flow
+                    .launched
+                    .get(&generation)
+                    .filter(|other| **other != compute)
+                    .cloned()
+                {
+                    let what = format!("generation {generation} is launched on {other} and on {compute}");
+                    return self.breaks(properties::ONE_CONTAINER, what);
+                }
+                let runs = flow.containers.iter().any(|c| c.generation == generation);
+                if generation <= flow.removed || !there || flow.launched.contains_key(&generation) && !runs {
+                    flow.removed = flow.removed.max(generation);
+                    let failure = Some(Failure::new("Session.NotLaunched", ""));
+                    return self.report(f, Event::SessionGone { generation, failure });
+                }
+                if !runs {
+                    flow.launched.insert(generation, compute.clone());
+                    flow.containers.push(Container {
+                        generation,
+                        compute,
+                        ends: NOW + LEASE + SKEW,
+                        nonce: 0,
+                        asked: NOW,
+                        runs: BTreeSet::new(),
+                        told: BTreeSet::new(),
+                    });
+                }
+                self.report(
+                    f,
+                    Event::SessionUp {
+                        generation,
+                        key: "k".into(),
+                    },
+                );
+            }
+            Effect::RemoveSession { generation, .. } => {
+                let flow = self.flow(f);
+                flow.removed = flow.removed.max(generation);
+                flow.containers.retain(|c| c.generation > generation);
+                self.report(
+                    f,
+                    Event::SessionGone {
+                        generation,
+                        failure: None,
+                    },
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// A compute resource ends, with all on it.
+    fn compute_ends(&mut self, id: &str) {
+        let computes = Rc::make_mut(&mut self.world.computes);
+        computes.exist.remove(id);
+        computes.deleted.insert(id.to_owned());
+        for f in 0..self.world.flows.len() {
+            if self.world.flows[f].containers.iter().any(|c| c.compute == id) {
+                self.flow(f).containers.retain(|c| c.compute != id);
+            }
+        }
+    }
+
+    /// The driver sees that a container has ended by itself.
+    fn noticed(&mut self, f: usize, generation: u32) {
+        let flow = self.flow(f);
+        flow.removed = flow.removed.max(generation);
+        self.report(
+            f,
+            Event::SessionGone {
+                generation,
+                failure: Some(Failure::new("Session.Ended", "")),
+            },
+        );
+    }
+
+    fn tell(&mut self, f: usize, generation: u32, command: Effect) {
+        let flow = self.flow(f);
+        let Some(container) = flow.containers.iter_mut().find(|c| c.generation == generation) else {
+            return;
+        };
+        match command {
+            Effect::AgentInstall { operation, attempt, .. } => {
+                flow.installed.insert(generation);
+                self.report(
+                    f,
+                    Event::Installed {
+                        generation,
+                        operation,
+                        attempt,
+                        warning: None,
+                    },
+                );
+            }
+            Effect::AgentRun { run, .. } => {
+                if container.told.insert(run.clone()) {
+                    container.runs.insert(run);
+                }
+            }
+            Effect::AgentLease { nonce, .. } if nonce == container.nonce => {
+                container.ends = container.ends.max(container.asked + LEASE + SKEW);
+            }
+            _ => {}
+        }
+    }
+
+    // Time.
+
+    fn wait(&mut self, renewing: bool) {
+        let Some(moment) = self.world.next_moment(self.core, renewing) else {
+            return;
+        };
+        self.world.shift(moment - NOW);
+        for f in 0..self.world.flows.len() {
+            let flow = &self.world.flows[f];
+            for container in flow.containers.clone() {
+                if renewing && flow.renews(&container) {
+                    // It has asked every few seconds, and asks now.
+                    let asks = Container {
+                        asked: NOW,
+                        ..container
+                    };
+                    let flow = Rc::make_mut(&mut self.world.flows[f]);
+                    if let Ok((mut after, _)) = (self.core.decide)(&flow.session, &alive(&asks), NOW) {
+                        after.revision = 0;
+                        flow.session = after;
+                    }
+                    for c in flow.containers.iter_mut().filter(|c| c.generation == asks.generation) {
+                        c.asked = NOW;
+                        c.ends = NOW + LEASE + SKEW;
+                    }
+                    break;
+                } else if container.ends <= NOW {
+                    Rc::make_mut(&mut self.world.flows[f])
+                        .containers
+                        .retain(|c| c.generation != container.generation);
+                    self.noticed(f, container.generation);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn alive(container: &Container) -> Event {
+    let runs = container.runs.iter().cloned().collect();
+    Event::Alive {
+        generation: container.generation,
+        nonce: container.nonce,
+        runs,
+    }
+}
+
+fn word(wish: Wish) -> &'static str {
+    match wish {
+        Wish::Run => "run",
+        Wish::Operation(Kind::Start) => "start",
+        Wish::Operation(Kind::Install) => "install",
+        Wish::Operation(Kind::Update) => "update",
+        Wish::Operation(Kind::Reset) => "reset",
+        Wish::Operation(Kind::Stop) => "stop",
+    }
+}
+
+impl Act {
+    /// Whether something goes wrong by it.
+    pub fn is_fault(&self, world: &World, core: &Core) -> bool {
+        match self {
+            Self::Command(_, _, way) | Self::Deliver(_, way) | Self::Tick(_, way) => *way != Way::Through,
+            Self::Wait => !world.is_quiet(core),
+            Self::Repeat(_)
+            | Self::Lose(_)
+            | Self::InstallFails(_)
+            | Self::SendAgain(..)
+            | Self::ContainerDies(_)
+            | Self::ComputeDies(_)
+            | Self::Silence => true,
+            Self::SeeIdle(_)
+            | Self::Chase(_)
+            | Self::TimeOut(..)
+            | Self::RunEnds(..)
+            | Self::Activity(_)
+            | Self::Ask(_) => false,
+        }
+    }
+}
+
+impl World {
+    fn bag_sorted(&mut self) {
+        if !self.bag.is_sorted() {
+            Rc::make_mut(&mut self.bag).sort();
+        }
+    }
+
+    /// The next moment at which something may be due, or end. With `renewing`, the leases of agents that are well do not run out.
+    pub fn next_moment(&self, core: &Core, renewing: bool) -> Option<Millis> {
+        let mut moments = Vec::new();
+        for flow in &self.flows {
+            let renewed = flow.containers.iter().find(|c| renewing && flow.renews(c));
+            let mut session = flow.session.clone();
+            if let Some(container) = renewed {
+                session.alive_until = None;
+                session.runs.retain(|run, _| !container.runs.contains(run));
+                if !container.runs.is_empty() {
+                    // It is not idle; the run that remains stands for it.
+                    session.runs.entry(String::new()).or_insert(Lease::Waiting);
+                }
+            }
+            moments.extend((core.due)(&session));
+            moments.extend(flow.session.alive_until.filter(|_| renewed.is_none()));
+            moments.extend(flow.containers.iter().filter(|_| renewed.is_none()).map(|c| c.ends));
+            moments.extend(flow.executions.values().filter_map(|e| match e {
+                Execution::Waiting { times_out, .. } => Some(*times_out),
+                Execution::Ended => None,
+            }));
+        }
+        moments.extend(self.computes.rows.values().filter_map(|row| row.due));
+        moments.extend(self.bag.iter().filter_map(|message| match message {
+            Message::Driver {
+                request: Effect::LaunchSession { until, .. },
+                ..
+            } => Some(until + SKEW),
+            _ => None,
+        }));
+        moments.into_iter().filter(|moment| *moment > NOW).min()
+    }
+
+    /// Lets time pass.
+    fn shift(&mut self, by: Millis) {
+        let gone = |time: &mut Millis| *time = (*time - by.min(*time)).max(NOW);
+        for flow in &mut self.flows {
+            let flow = Rc::make_mut(flow);
+            flow.session.shift(by);
+            for execution in flow.executions.values_mut() {
+                if let Execution::Waiting { times_out, .. } = execution {
+                    gone(times_out);
+                }
+            }
+            for container in &mut flow.containers {
+                gone(&mut container.ends);
+                container.asked = (container.asked - by).max(NOW - LEASE - SKEW);
+            }
+            flow.outbox.iter_mut().for_each(|effect| shift_effect(effect, by));
+        }
+        for row in Rc::make_mut(&mut self.computes).rows.values_mut() {
+            row.due.iter_mut().for_each(gone);
+        }
+        for message in Rc::make_mut(&mut self.bag) {
+            match message {
+                Message::Driver { request, .. } => shift_effect(request, by),
+                Message::Command {
+                    event: Event::IdleSeen { activity, .. },
+                    ..
+                } => *activity = (*activity - by).max(NOW - IDLE),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn shift_effect(effect: &mut Effect, by: Millis) {
+    if let Effect::LaunchSession { until, .. } = effect {
+        *until = (*until - by).max(NOW - LAUNCH_WINDOW);
+    }
+}
+
+/// What time does to a session as it is stored.
+trait Shift {
+    fn shift(&mut self, by: Millis);
+}
+
+impl Shift for Session {
+    fn shift(&mut self, by: Millis) {
+        let gone = |time: &mut Millis| *time = (*time - by).max(NOW);
+        self.deadline.iter_mut().for_each(gone);
+        self.alive_until.iter_mut().for_each(gone);
+        for lease in self.runs.values_mut() {
+            if let Lease::Until(until) = lease {
+                gone(until);
+            }
+        }
+        self.last_activity = (self.last_activity - by).max(NOW - IDLE);
+    }
+}
