@@ -1,7 +1,38 @@
 //! The compute driver of one machine.
+//!
+//! | path below the state folder | what |
+//! | --- | --- |
+//! | `computes/{id}/` | a compute resource |
+//! | `sessions/{flow}/removed` | the highest generation that was removed: it is never launched again |
+//! | `sessions/{flow}/{generation}/agent.json` | which process its agent is, and the public half of its key |
+//! | `logs/agent-{flow}-{generation}.log` | what its agent says; it outlives the session |
+//!
+//! A crash of the host leaves the agents as they are. [`Driver::recover`] finds them again; a launch that was cut off is undone, as
+//! its request is not done and comes again.
 
-use contract::driver::{ComputeRequest, DriverReport};
-use std::{path::PathBuf, sync::Arc};
+use crate::{process::Identity, python::Python, runner, store, supervisor::AgentSpec};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use contract::{
+    Failure, Settings,
+    agent::public_half,
+    command::is_good_id,
+    driver::{ComputeRequest, DriverReport},
+    names,
+};
+use ed25519_dalek::SigningKey;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::Command,
+};
 
 /// What the driver needs of the host that it runs in. None of these is called with a lock held.
 pub trait HostPorts: Send + Sync {
@@ -51,9 +82,31 @@ pub struct DriverConfig {
     pub ports: Arc<dyn HostPorts>,
 }
 
+/// How long an agent may take to say its first word.
+const FIRST_WORD: Duration = Duration::from_secs(8);
+/// How long a process that was killed may take to be gone.
+const LAST_BREATH: Duration = Duration::from_secs(5);
+
 /// The compute driver of one machine. A compute resource is a folder, and a session an agent process with its sandbox.
 pub struct Driver {
     config: DriverConfig,
+    /// One change of a flow's session at a time.
+    flows: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// The agents that are watched.
+    watched: Mutex<HashSet<(String, u32)>>,
+    python: OnceLock<Option<Python>>,
+}
+
+/// `agent.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Launched {
+    #[serde(flatten)]
+    process: Identity,
+    /// The public half of its key.
+    key: String,
+    compute: String,
+    /// Whether it said its first word.
+    up: bool,
 }
 
 impl Driver {
@@ -63,7 +116,13 @@ impl Driver {
     ///
     /// When the state folder cannot be written. Final until that is put right.
     pub fn open(config: DriverConfig) -> anyhow::Result<Arc<Self>> {
-        Ok(Arc::new(Self { config }))
+        use std::os::unix::fs::PermissionsExt;
+        for folder in ["computes", "sessions", "environments", "runs", "tools", "warm", "logs"] {
+            fs::create_dir_all(config.state.join(folder))?;
+        }
+        // The warm process serves whoever reaches its socket.
+        fs::set_permissions(config.state.join("warm"), fs::Permissions::from_mode(0o700))?;
+        Ok(Arc::new(Self { config, flows: Mutex::default(), watched: Mutex::default(), python: OnceLock::new() }))
     }
 
     /// Does what is asked, and reports what it then saw. Asking twice is asking once.
@@ -71,14 +130,366 @@ impl Driver {
     /// # Errors
     ///
     /// When it could not be done and nothing was reported. Worth a retry: hand the request in again.
-    pub async fn handle(&self, _request: ComputeRequest) -> anyhow::Result<()> {
-        anyhow::bail!(
-            "no session can be started in {} yet",
-            self.config.state.display()
-        )
+    pub async fn handle(self: &Arc<Self>, request: ComputeRequest) -> anyhow::Result<()> {
+        match request {
+            ComputeRequest::CreateCompute { compute, slot } => {
+                let folder = self.compute(&compute)?;
+                fs::create_dir_all(&folder)?;
+                crate::write_atomically(&folder.join("slot.json"), &serde_json::to_vec(&slot)?)?;
+                self.config.ports.report(DriverReport::ComputeUp { compute });
+                Ok(())
+            }
+            ComputeRequest::ReleaseCompute { compute } => self.release(compute).await,
+            ComputeRequest::LaunchSession { flow, generation, compute, settings, until, .. } => {
+                anyhow::ensure!(is_good_id(&flow), "{flow:?} is no flow's key");
+                let lock = self.lock(&flow);
+                let _held = lock.lock().await;
+                self.launch(&flow, generation, &compute, settings, until).await
+            }
+            ComputeRequest::RemoveSession { flow, generation, .. } => {
+                anyhow::ensure!(is_good_id(&flow), "{flow:?} is no flow's key");
+                let lock = self.lock(&flow);
+                let _held = lock.lock().await;
+                self.remove(&flow, generation, None).await
+            }
+        }
     }
 
     /// Finds again what outlived the host, at the host's start and before the first request: watches the agents that live, reports
     /// those that died meanwhile, and removes what they left.
-    pub async fn recover(&self) {}
+    pub async fn recover(self: &Arc<Self>) {
+        for (flow, generation) in self.sessions() {
+            let lock = self.lock(&flow);
+            let _held = lock.lock().await;
+            let launched = self.launched(&flow, generation);
+            let result = match launched.filter(|launched| launched.up) {
+                Some(launched) if launched.process.open().is_some() => {
+                    tracing::info!(flow, generation, "an agent outlived the host");
+                    self.watch(&flow, generation, launched.process, None);
+                    Ok(())
+                }
+                Some(_) => self.remove(&flow, generation, Some(self.died(&flow, generation))).await,
+                // A launch that was cut off: its request comes again.
+                None => self.end(&flow, generation).await,
+            };
+            if let Err(error) = result {
+                tracing::error!(flow, generation, error = format!("{error:#}"), "what a session left could not be removed");
+            }
+        }
+        self.sweep_scratch();
+        let driver = Arc::clone(self);
+        // Nobody waits for it: it is what makes the next start and run quick.
+        tokio::task::spawn_blocking(move || driver.warm_up());
+    }
+
+    /// Lets the warm processes go; they end within seconds. Sessions stay as they are.
+    pub fn let_go(&self) {
+        for entry in fs::read_dir(self.config.state.join("warm")).into_iter().flatten().flatten() {
+            if entry.path().extension().is_none() {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn warm_up(&self) {
+        let Some(python) = self.python.get_or_init(|| Python::find().ok()).clone() else { return };
+        let store = match store::Store::open(&self.config.state, python) {
+            Ok(store) => store,
+            Err(error) => return tracing::warn!(%error, "the environments cannot be opened"),
+        };
+        if let Some(base) = store.find_base() {
+            if let Err(error) = crate::warm::ensure(&self.config.state, &store, &base) {
+                tracing::warn!(%error, "the warm process cannot be started");
+            }
+        }
+    }
+
+    fn sweep_scratch(&self) {
+        for entry in fs::read_dir(self.config.state.join("environments")).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let builder = name.to_str().and_then(|name| name.strip_prefix("scratch-")?.split('-').next()?.parse().ok());
+            if builder.is_some_and(|pid| Identity::of(pid).is_none()) {
+                let _ = store::remove(&entry.path());
+            }
+        }
+    }
+
+    async fn release(self: &Arc<Self>, compute: String) -> anyhow::Result<()> {
+        let folder = self.compute(&compute)?;
+        for (flow, generation) in self.sessions() {
+            let lock = self.lock(&flow);
+            let _held = lock.lock().await;
+            if self.launched(&flow, generation).is_some_and(|launched| launched.compute == compute) {
+                self.remove(&flow, generation, None).await?;
+            }
+        }
+        store::remove(&folder)?;
+        self.config.ports.report(DriverReport::ComputeGone { compute, why: "it was released".into() });
+        Ok(())
+    }
+
+    /// Starts the agent of a generation, or reports that it is there, or why there is none and will be none.
+    async fn launch(
+        self: &Arc<Self>,
+        flow: &str,
+        generation: u32,
+        compute: &str,
+        settings: Settings,
+        until: contract::Millis,
+    ) -> anyhow::Result<()> {
+        if let Some(launched) = self.launched(flow, generation).filter(|launched| launched.up && launched.process.open().is_some()) {
+            self.report_up(flow, generation, launched.key);
+            return Ok(());
+        }
+        let refusal = if self.removed(flow) >= generation {
+            Some(Failure::new("Session.Removed", "This session was removed before it could be launched. Start it again."))
+        } else if now() > until {
+            Some(Failure::new("Session.LaunchTooLate", "The machine was asked too late to launch the session. Start it again."))
+        } else if !self.compute(compute)?.is_dir() {
+            Some(Failure::new("Session.NoCompute", format!("The compute resource {compute} is gone. Start the session again.")))
+        } else {
+            None
+        };
+        if let Some(failure) = refusal {
+            return self.remove(flow, generation, Some(failure)).await;
+        }
+        // An older one that is still there has lost its place.
+        for older in self.generations(flow).into_iter().filter(|older| *older <= generation) {
+            self.end(flow, older).await?;
+        }
+        match self.spawn(flow, generation, compute, settings).await {
+            Ok(key) if self.removed(flow) < generation => {
+                self.report_up(flow, generation, key);
+                Ok(())
+            }
+            Ok(_) => self.remove(flow, generation, None).await,
+            Err(error) => {
+                let log = self.log(flow, generation);
+                let message = format!("The session's agent did not start: {error:#}. Its log is {}. Start the session again.", log.display());
+                self.remove(flow, generation, Some(Failure::new("Session.LaunchFailed", message))).await
+            }
+        }
+    }
+
+    fn report_up(&self, flow: &str, generation: u32, key: String) {
+        self.config.ports.report(DriverReport::SessionUp { flow: flow.to_owned(), generation, key });
+    }
+
+    /// Starts an agent, and gives back the public half of its key once it is up.
+    async fn spawn(self: &Arc<Self>, flow: &str, generation: u32, compute: &str, settings: Settings) -> anyhow::Result<String> {
+        let config = &self.config;
+        let session = self.session(flow, generation);
+        fs::create_dir_all(&session)?;
+        let queue = names::agent_queue(flow, generation);
+        config.ports.create_queue(&queue)?;
+        let (access_key, secret_key) = config.ports.issue_agent_credentials(flow, generation)?;
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(io::Error::other)?;
+        let key = SigningKey::from_bytes(&secret);
+        let spec = AgentSpec {
+            flow: flow.to_owned(),
+            generation,
+            settings,
+            state: config.state.clone(),
+            session: session.clone(),
+            endpoint: config.endpoint.clone(),
+            region: config.region.clone(),
+            queue_url: format!("{}{queue}", config.agent_queue_prefix),
+            reports_queue_url: config.reports_queue_url.clone(),
+            access_key,
+            secret_key,
+            private_key: BASE64.encode(secret),
+            python: self.python.get().cloned().flatten(),
+        };
+        let mut command = Command::new(&config.executable);
+        command
+            .arg("agent")
+            .env_clear()
+            .envs(crate::uv::kept_variables())
+            .envs(own_variables())
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(self.log(flow, generation))?);
+        // SAFETY: the call may be made between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                // Of a session and a group of its own, so that what ends the host does not end it.
+                libc::setsid();
+                Ok(())
+            });
+        }
+        let mut child = command.spawn()?;
+        let ended = || anyhow::anyhow!("it ended at once");
+        let process = child.id().and_then(|pid| Identity::of(pid as i32)).ok_or_else(ended)?;
+        // It does nothing before it has its specification: from here on it is known, whoever crashes.
+        let mut launched = Launched { process, key: public_half(&key), compute: compute.to_owned(), up: false };
+        self.write_launched(flow, generation, &launched)?;
+        let mut line = serde_json::to_vec(&spec)?;
+        line.push(b'\n');
+        let mut stdin = child.stdin.take().ok_or_else(ended)?;
+        stdin.write_all(&line).await?;
+        stdin.flush().await?;
+        drop(stdin);
+        let mut word = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().ok_or_else(ended)?);
+        tokio::time::timeout(FIRST_WORD, stdout.read_line(&mut word))
+            .await
+            .map_err(|_| anyhow::anyhow!("it said nothing within {} s", FIRST_WORD.as_secs()))??;
+        anyhow::ensure!(word.trim() == "up", "it ended before it was up");
+        launched.up = true;
+        self.write_launched(flow, generation, &launched)?;
+        self.watch(flow, generation, process, Some(child));
+        Ok(launched.key)
+    }
+
+    /// Notices when an agent ends that nobody ended.
+    fn watch(self: &Arc<Self>, flow: &str, generation: u32, process: Identity, child: Option<tokio::process::Child>) {
+        let name = (flow.to_owned(), generation);
+        if !self.watched().insert(name.clone()) {
+            return;
+        }
+        let driver = Arc::clone(self);
+        tokio::spawn(async move {
+            match child {
+                Some(mut child) => drop(child.wait().await),
+                None => {
+                    if let Some(held) = process.open() {
+                        let _ = held.ended().await;
+                    }
+                }
+            }
+            let (flow, generation) = name;
+            let lock = driver.lock(&flow);
+            let _held = lock.lock().await;
+            if driver.watched().remove(&(flow.clone(), generation)) {
+                let failure = driver.died(&flow, generation);
+                tracing::warn!(flow, generation, fault = failure.error, cause = failure.message, "an agent has ended by itself");
+                if let Err(error) = driver.remove(&flow, generation, Some(failure)).await {
+                    tracing::error!(flow, generation, error = format!("{error:#}"), "what a session left could not be removed");
+                }
+            }
+        });
+    }
+
+    fn died(&self, flow: &str, generation: u32) -> Failure {
+        Failure::new(
+            "Session.AgentDied",
+            format!("The session's agent has ended. Its log is {}. Start the session again.", self.log(flow, generation).display()),
+        )
+    }
+
+    /// Ends this generation and every older one, sees that none can come any more, and reports that.
+    async fn remove(&self, flow: &str, generation: u32, failure: Option<Failure>) -> anyhow::Result<()> {
+        self.record_removed(flow, generation)?;
+        for each in self.generations(flow).into_iter().filter(|each| *each <= generation) {
+            self.end(flow, each).await?;
+        }
+        // Also when there was no folder any more.
+        self.take_back(flow, generation)?;
+        self.config.ports.report(DriverReport::SessionGone { flow: flow.to_owned(), generation, failure });
+        Ok(())
+    }
+
+    /// Ends an agent and its sandboxes for certain, and drops what they had.
+    async fn end(&self, flow: &str, generation: u32) -> anyhow::Result<()> {
+        self.watched().remove(&(flow.to_owned(), generation));
+        let session = self.session(flow, generation);
+        let agent = self.launched(flow, generation).map(|launched| launched.process);
+        // The agent first: what it still starts ends with it.
+        for process in agent.into_iter().chain(runner::noted(&session)) {
+            if let Some(held) = process.open() {
+                anyhow::ensure!(held.end(LAST_BREATH).await, "process {} of the session does not end", process.pid);
+            }
+        }
+        for process in runner::noted(&session) {
+            if let Some(held) = process.open() {
+                anyhow::ensure!(held.end(LAST_BREATH).await, "process {} of the session does not end", process.pid);
+            }
+        }
+        self.take_back(flow, generation)?;
+        store::remove(&session)?;
+        Ok(())
+    }
+
+    fn take_back(&self, flow: &str, generation: u32) -> anyhow::Result<()> {
+        self.config.ports.revoke_agent_credentials(flow, generation);
+        self.config.ports.delete_queue(&names::agent_queue(flow, generation))
+    }
+
+    fn lock(&self, flow: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flows = self.flows.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        Arc::clone(flows.entry(flow.to_owned()).or_default())
+    }
+
+    fn watched(&self) -> std::sync::MutexGuard<'_, HashSet<(String, u32)>> {
+        self.watched.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn compute(&self, id: &str) -> anyhow::Result<PathBuf> {
+        anyhow::ensure!(is_good_id(id), "{id:?} is no compute resource's id");
+        Ok(self.config.state.join("computes").join(id))
+    }
+
+    fn session(&self, flow: &str, generation: u32) -> PathBuf {
+        self.config.state.join("sessions").join(flow).join(generation.to_string())
+    }
+
+    fn log(&self, flow: &str, generation: u32) -> PathBuf {
+        self.config.state.join("logs").join(format!("agent-{flow}-{generation}.log"))
+    }
+
+    fn launched(&self, flow: &str, generation: u32) -> Option<Launched> {
+        serde_json::from_slice(&fs::read(self.session(flow, generation).join("agent.json")).ok()?).ok()
+    }
+
+    fn write_launched(&self, flow: &str, generation: u32, launched: &Launched) -> anyhow::Result<()> {
+        let path = self.session(flow, generation).join("agent.json");
+        Ok(crate::write_atomically(&path, &serde_json::to_vec(launched)?)?)
+    }
+
+    fn removed(&self, flow: &str) -> u32 {
+        let text = fs::read_to_string(self.config.state.join("sessions").join(flow).join("removed")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
+    /// Once this has returned, no crash and no loss of power brings the generation back.
+    fn record_removed(&self, flow: &str, generation: u32) -> io::Result<()> {
+        if self.removed(flow) >= generation {
+            return Ok(());
+        }
+        let folder = self.config.state.join("sessions").join(flow);
+        fs::create_dir_all(&folder)?;
+        let partial = folder.join(".removed");
+        let mut file = fs::File::create(&partial)?;
+        io::Write::write_all(&mut file, generation.to_string().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&partial, folder.join("removed"))?;
+        fs::File::open(&folder)?.sync_all()
+    }
+
+    fn generations(&self, flow: &str) -> Vec<u32> {
+        numbers(&self.config.state.join("sessions").join(flow))
+    }
+
+    fn sessions(&self) -> Vec<(String, u32)> {
+        let flows = fs::read_dir(self.config.state.join("sessions")).into_iter().flatten().flatten();
+        let flows = flows.filter_map(|flow| flow.file_name().into_string().ok());
+        flows.flat_map(|flow| self.generations(&flow).into_iter().map(move |generation| (flow.clone(), generation))).collect()
+    }
+}
+
+fn numbers(folder: &Path) -> Vec<u32> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// What an agent sees of the host's environment variables, beside what installers may need.
+fn own_variables() -> impl Iterator<Item = (String, String)> {
+    let kept = |name: &str| matches!(name, "PATH" | "HOME" | "LANG" | "TZ" | "RUST_BACKTRACE" | "PFSESSION_PYTHON" | "PFSESSION_LOG");
+    std::env::vars().filter(move |(name, _)| kept(name))
+}
+
+fn now() -> contract::Millis {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -1,5 +1,62 @@
 //! The agent of one session: the process outside the sandbox, which alone reaches the queues.
 
+use crate::{
+    output::Output,
+    python::Python,
+    run,
+    runner::{Folders, Runner},
+    store::{BASE_IMAGES, Environment, Store},
+    warm,
+};
+use aws_credential_types::Credentials;
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig},
+};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use contract::{
+    Failure, Settings,
+    agent::{AgentCommand, AgentReport, LineKind, SignedBody, SignedReport},
+    command::{RunWish, is_good_id},
+};
+use ed25519_dalek::SigningKey;
+use lifecycle::deadlines::LEASE;
+use serde::{Deserialize, Serialize};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeSet, HashMap},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    task::{LocalSet, spawn_local},
+};
+
+/// All that an agent is told when it is started. It comes over standard input, as it holds secrets: never in a file, an argument or an
+/// environment variable.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct AgentSpec {
+    pub(crate) flow: String,
+    pub(crate) generation: u32,
+    pub(crate) settings: Settings,
+    pub(crate) state: PathBuf,
+    /// The session's own folder.
+    pub(crate) session: PathBuf,
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    pub(crate) queue_url: String,
+    pub(crate) reports_queue_url: String,
+    pub(crate) access_key: String,
+    pub(crate) secret_key: String,
+    /// Ed25519, base64.
+    pub(crate) private_key: String,
+    /// What the driver found, to spare looking again.
+    pub(crate) python: Option<Python>,
+}
+
 /// Is the agent of one session, from its specification on standard input to its end. It builds a runtime of its own: call it before
 /// there is one.
 ///
@@ -7,5 +64,436 @@
 ///
 /// When standard input holds no specification. Final.
 pub fn supervise() -> anyhow::Result<()> {
-    anyhow::bail!("the agent reads its specification from standard input")
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("PFSESSION_LOG").unwrap_or_else(|_| "info".into()))
+        .with_writer(io::stderr)
+        .try_init();
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let spec: AgentSpec = serde_json::from_str(&line)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, supervise_session(spec))
+}
+
+/// By the clock that counts while the machine sleeps, in milliseconds since its start.
+fn boot_time() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes into `now`, which is as big as it has to be.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+struct Agent {
+    spec: AgentSpec,
+    folders: Folders,
+    key: SigningKey,
+    client: Client,
+    reports: UnboundedSender<AgentReport>,
+    store: RefCell<Option<Rc<Store>>>,
+    /// One change of the runner at a time.
+    changing: tokio::sync::Mutex<()>,
+    runner: RefCell<Option<Rc<Runner>>>,
+    install: RefCell<Option<Installing>>,
+    installed: RefCell<Option<(String, AgentReport)>>,
+    /// All runs that it was ever told of.
+    known: RefCell<BTreeSet<String>>,
+    /// Those whose end is not yet with the control plane.
+    open: RefCell<BTreeSet<String>>,
+    /// When a lease was asked for, by nonce; and when the one that counts was.
+    asked: RefCell<HashMap<u64, u64>>,
+    leased: Cell<u64>,
+}
+
+/// An install under way.
+struct Installing {
+    operation: String,
+    attempt: Rc<Cell<u32>>,
+    task: tokio::task::AbortHandle,
+}
+
+async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
+    // The lease counts from here until the first is asked for.
+    let born = boot_time();
+    let key: [u8; 32] = BASE64
+        .decode(&spec.private_key)?
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("the private key has not 32 bytes"))?;
+    let (reports, outgoing) = mpsc::unbounded_channel();
+    let agent = Rc::new(Agent {
+        folders: Folders { state: spec.state.clone(), session: spec.session.clone() },
+        key: SigningKey::from_bytes(&key),
+        client: client(&spec),
+        reports,
+        store: RefCell::default(),
+        changing: tokio::sync::Mutex::default(),
+        runner: RefCell::default(),
+        install: RefCell::default(),
+        installed: RefCell::default(),
+        known: RefCell::default(),
+        open: RefCell::default(),
+        asked: RefCell::default(),
+        leased: Cell::new(born),
+        spec,
+    });
+    tracing::info!(flow = agent.spec.flow, generation = agent.spec.generation, "the agent is up");
+    io::stdout().write_all(b"up\n")?;
+    io::stdout().flush()?;
+    spawn_local(send_reports(Rc::clone(&agent), outgoing));
+    spawn_local(Rc::clone(&agent).prepare());
+    spawn_local(Rc::clone(&agent).take_commands());
+    agent.keep_the_lease().await;
+    tracing::warn!("nobody has renewed the lease: the session ends");
+    if let Some(runner) = agent.runner.borrow_mut().take() {
+        runner.kill();
+    }
+    Ok(())
+}
+
+fn client(spec: &AgentSpec) -> Client {
+    let credentials = Credentials::new(&spec.access_key, &spec.secret_key, None, None, "agent");
+    // A receive waits 20 s at the queue.
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(Duration::from_secs(30))
+        .build();
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(spec.region.clone()))
+        .endpoint_url(&spec.endpoint)
+        .credentials_provider(credentials)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .build();
+    Client::from_conf(config)
+}
+
+/// Sends what the agent has to say, in order, each until it is taken.
+async fn send_reports(agent: Rc<Agent>, mut outgoing: UnboundedReceiver<AgentReport>) {
+    while let Some(report) = outgoing.recv().await {
+        let body = SignedBody { flow: agent.spec.flow.clone(), generation: agent.spec.generation, report };
+        let signed = serde_json::to_string(&SignedReport::sign(&agent.key, &body)).unwrap_or_default();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let sent = agent.client.send_message().queue_url(&agent.spec.reports_queue_url).message_body(&signed).send().await;
+            match sent {
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "a report is not taken yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+            }
+        }
+        if let AgentReport::RunDone { run, .. } = &body.report {
+            agent.open.borrow_mut().remove(run);
+        }
+    }
+}
+
+/// An error with all that caused it; the SDK's own words say nothing.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+impl Agent {
+    fn say(&self, report: AgentReport) {
+        // The receiver lives as long as the process.
+        let _ = self.reports.send(report);
+    }
+
+    /// Asks for the lease at every third of it, and returns when it has run out.
+    async fn keep_the_lease(&self) {
+        let mut nonce = 0;
+        let mut next = 0;
+        loop {
+            let now = boot_time();
+            if now >= self.leased.get() + LEASE {
+                return;
+            }
+            if now >= next {
+                nonce += 1;
+                let mut asked = self.asked.borrow_mut();
+                asked.insert(nonce, now);
+                asked.retain(|_, at| *at + LEASE > now);
+                drop(asked);
+                self.say(AgentReport::Alive { nonce, runs: self.open.borrow().iter().cloned().collect() });
+                next = now + LEASE / 3;
+            }
+            // The timer stands still while the machine sleeps; the clock is looked at again soon after.
+            tokio::time::sleep(Duration::from_millis((next - now).min(1000))).await;
+        }
+    }
+
+    async fn take_commands(self: Rc<Self>) {
+        loop {
+            let received = self
+                .client
+                .receive_message()
+                .queue_url(&self.spec.queue_url)
+                .max_number_of_messages(10)
+                .wait_time_seconds(20)
+                .send()
+                .await;
+            let messages = match received {
+                Ok(received) => received.messages.unwrap_or_default(),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "the session's queue does not answer");
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                    continue;
+                }
+            };
+            for message in messages {
+                match serde_json::from_str(message.body().unwrap_or_default()) {
+                    Ok(command) => self.take(command),
+                    Err(error) => tracing::warn!(%error, "a message is no command"),
+                }
+                let Some(receipt) = message.receipt_handle else { continue };
+                let agent = Rc::clone(&self);
+                spawn_local(async move {
+                    // One that is not deleted comes again, and is taken as once.
+                    let deleted = agent.client.delete_message().queue_url(&agent.spec.queue_url).receipt_handle(receipt).send().await;
+                    if let Err(error) = deleted {
+                        tracing::debug!(error = %chain(&error), "a command that was taken comes again");
+                    }
+                });
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, command: AgentCommand) {
+        match command {
+            AgentCommand::Lease { nonce } => {
+                if let Some(at) = self.asked.borrow_mut().remove(&nonce) {
+                    self.leased.set(self.leased.get().max(at));
+                }
+            }
+            AgentCommand::Install { operation, attempt, settings } => self.take_install(operation, attempt, settings),
+            AgentCommand::CancelInstall { operation } => {
+                let mut install = self.install.borrow_mut();
+                if install.as_ref().is_some_and(|install| install.operation == operation) {
+                    tracing::info!(operation, "the install is canceled");
+                    if let Some(install) = install.take() {
+                        install.task.abort();
+                    }
+                }
+            }
+            AgentCommand::Run { run, settings, wish } => {
+                if is_good_id(&run) && self.known.borrow_mut().insert(run.clone()) {
+                    self.open.borrow_mut().insert(run.clone());
+                    spawn_local(Rc::clone(self).run(run, settings, wish));
+                }
+            }
+        }
+    }
+
+    fn take_install(self: &Rc<Self>, operation: String, attempt: u32, settings: Settings) {
+        if !is_good_id(&operation) {
+            return;
+        }
+        if let Some((done, report)) = self.installed.borrow().as_ref() {
+            if *done == operation {
+                let again = match report.clone() {
+                    AgentReport::Installed { operation, attempt: before, warning } => {
+                        Some(AgentReport::Installed { operation, attempt: attempt.max(before), warning })
+                    }
+                    // A later attempt is another try; the same one has the same end.
+                    AgentReport::InstallFailed { attempt: before, .. } if attempt > before => None,
+                    other => Some(other),
+                };
+                if let Some(again) = again {
+                    return self.say(again);
+                }
+            }
+        }
+        let mut install = self.install.borrow_mut();
+        if let Some(under_way) = install.as_ref() {
+            if under_way.operation == operation {
+                under_way.attempt.set(attempt.max(under_way.attempt.get()));
+                return;
+            }
+            under_way.task.abort();
+        }
+        let attempt = Rc::new(Cell::new(attempt));
+        let agent = Rc::clone(self);
+        let (of, counts) = (operation.clone(), Rc::clone(&attempt));
+        let task = spawn_local(async move {
+            let result = agent.install(&of, &settings).await;
+            let attempt = counts.get();
+            let report = match result {
+                Ok(warning) => AgentReport::Installed { operation: of.clone(), attempt, warning },
+                Err(failure) => {
+                    tracing::warn!(operation = of, fault = failure.error, cause = failure.message, "the install has failed");
+                    AgentReport::InstallFailed { operation: of.clone(), attempt, failure }
+                }
+            };
+            agent.install.borrow_mut().take();
+            *agent.installed.borrow_mut() = Some((of, report.clone()));
+            agent.say(report);
+        });
+        *install = Some(Installing { operation, attempt, task: task.abort_handle() });
+    }
+
+    /// Has a runner ready by the time the first install asks for it, when its packages are there already.
+    async fn prepare(self: Rc<Self>) {
+        let _changing = self.changing.lock().await;
+        let Ok(store) = self.store() else { return };
+        let Ok(lines) = wanted(&self.spec.settings) else { return };
+        if let Some(environment) = store.find(&lines) {
+            if let Err(why) = self.have_runner(&store, &environment).await {
+                tracing::warn!(why, "no sandbox yet");
+            }
+        }
+    }
+
+    fn store(&self) -> Result<Rc<Store>, Failure> {
+        if let Some(store) = self.store.borrow().as_ref() {
+            return Ok(Rc::clone(store));
+        }
+        let python = match &self.spec.python {
+            Some(python) => python.clone(),
+            None => Python::find()?,
+        };
+        let store = Store::open(&self.spec.state, python).map_err(|error| {
+            let place = self.spec.state.display();
+            Failure::new("Install.Failed", format!("The state folder {place} cannot be written: {error}. Put that right, and start again."))
+        })?;
+        let store = Rc::new(store);
+        *self.store.borrow_mut() = Some(Rc::clone(&store));
+        Ok(store)
+    }
+
+    /// Brings the session to what its requirements say now.
+    async fn install(&self, operation: &str, settings: &Settings) -> Result<Option<String>, Failure> {
+        let path = self.spec.state.join("logs").join(format!("{operation}.txt"));
+        let output = Output::begin(operation, path, self.reports.clone())
+            .map_err(|error| Failure::new("Install.Failed", format!("The state folder cannot be written: {error}. Put that right, and start again.")))?;
+        let result = self.install_with(settings, &output).await;
+        output.flush();
+        result
+    }
+
+    async fn install_with(&self, settings: &Settings, output: &Rc<Output>) -> Result<Option<String>, Failure> {
+        let store = self.store()?;
+        let lines = wanted(settings)?;
+        let log = output.path.display().to_string();
+        let say = |kind: LineKind, text: String| output.say(kind, &text);
+        if store.find_base().is_none() {
+            // The runtime is loaded while the flow's own packages are still on their way.
+            let base = store.get(&[], &say, &log).await?;
+            self.ensure_warm(&store, &base);
+        }
+        let environment = store.get(&lines, &say, &log).await?;
+        let _changing = self.changing.lock().await;
+        let mut why = String::new();
+        for _ in 0..2 {
+            match self.have_runner(&store, &environment).await {
+                Ok(()) => return Ok(None),
+                Err(error) => why = error,
+            }
+        }
+        Err(Failure::new(
+            "Install.Failed",
+            format!("The packages are there, and the session's sandbox could not be started: {why}. See {log} and the agent's log."),
+        ))
+    }
+
+    fn ensure_warm(&self, store: &Store, environment: &Environment) {
+        if let Some(base) = store.complete(&environment.base) {
+            if let Err(error) = warm::ensure(&self.spec.state, store, &base) {
+                tracing::warn!(%error, "the warm process cannot be started");
+            }
+        }
+    }
+
+    /// Puts a runner over `environment` in the place of the one that there is, if that is another one's. Runs in progress end where they are.
+    async fn have_runner(&self, store: &Store, environment: &Environment) -> Result<(), String> {
+        let old = self.runner.borrow().clone();
+        if old.as_ref().is_some_and(|runner| runner.environment == *environment && !runner.is_dead()) {
+            return Ok(());
+        }
+        let runner = Runner::start(&self.folders, store, environment).await?;
+        self.ensure_warm(store, environment);
+        tracing::info!(isolation = %runner.isolation, from_warm = runner.from_warm, environment = environment.key, "the sandbox is closed");
+        let isolation = serde_json::to_vec(&runner.isolation).unwrap_or_default();
+        if let Err(error) = crate::write_atomically(&self.folders.session.join("isolation.json"), &isolation) {
+            tracing::warn!(%error, "isolation.json cannot be written");
+        }
+        *self.runner.borrow_mut() = Some(runner);
+        if let Some(old) = old {
+            spawn_local(async move {
+                while old.runs() > 0 && !old.is_dead() {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                old.end().await;
+            });
+        }
+        Ok(())
+    }
+
+    async fn run(self: Rc<Self>, run: String, settings: Settings, wish: RunWish) {
+        self.say(AgentReport::RunStarted { run: run.clone() });
+        let (outcome, result) = self.run_to_its_end(&run, &settings, &wish).await;
+        if let Some(failure) = &result.failure {
+            tracing::warn!(run, fault = failure.error, cause = failure.message, "the run has failed");
+        }
+        self.say(AgentReport::RunDone { run, outcome, result });
+    }
+
+    async fn run_to_its_end(&self, run: &str, settings: &Settings, wish: &RunWish) -> (contract::Outcome, contract::agent::RunResult) {
+        let path = run::folder(&self.spec.state, run).join("logs.txt");
+        let output = match Output::begin(run, path, self.reports.clone()) {
+            Ok(output) => output,
+            Err(error) => {
+                let message = format!("The run's folder cannot be written: {error}. Put that right, and run again.");
+                return run::failed(&self.spec.state, run, Failure::new("Run.Failed", message));
+            }
+        };
+        match self.living_runner().await {
+            Ok(runner) => run::run(&self.folders, &runner, run, settings, wish, &output).await,
+            Err(failure) => run::failed(&self.spec.state, run, failure),
+        }
+    }
+
+    /// The session's runner; a new one if the old one has ended.
+    async fn living_runner(&self) -> Result<Rc<Runner>, Failure> {
+        let _changing = self.changing.lock().await;
+        let runner = self.runner.borrow().clone();
+        let Some(runner) = runner else {
+            return Err(Failure::new("Run.NotReady", "The session has no packages yet. Run again when it is Ready."));
+        };
+        if !runner.is_dead() {
+            return Ok(runner);
+        }
+        let store = self.store()?;
+        self.have_runner(&store, &runner.environment).await.map_err(|why| {
+            Failure::new("Run.Crashed", format!("The session's sandbox has ended and could not be started again: {why}. Reset the session."))
+        })?;
+        Ok(self.runner.borrow().clone().unwrap_or(runner))
+    }
+}
+
+/// The requirement lines of a flow, on the base image that there is.
+fn wanted(settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
+    let folder = Path::new(&settings.folder);
+    let environment = flow::environment(folder, &flow::include_root(folder))?;
+    if let Some(image) = settings.image.as_ref().or(environment.image.as_ref()) {
+        if !BASE_IMAGES.contains(&image.as_str()) {
+            return Err(Failure::new(
+                "Install.NoSuchImage",
+                format!(
+                    "The base image {image} is none that sessions on this machine have ({}). Name one of those, or take `image` out of the flow's \
+                     environment; other images need the Docker driver.",
+                    BASE_IMAGES.join(", ")
+                ),
+            ));
+        }
+    }
+    Ok(environment.requirements.map(|requirements| requirements.lines).unwrap_or_default())
 }

@@ -1,0 +1,101 @@
+//! The output of one operation or run, on its way to who reads it: redacted, numbered, in batches, and whole in a file.
+
+use contract::agent::{AgentReport, LineKind, OutputLine};
+use std::{
+    cell::RefCell,
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// The most lines of one operation or run that are reported; the file has all.
+const MOST_LINES: u64 = 5_000;
+/// The most characters of a line that are reported.
+const LONGEST: usize = 2_000;
+/// How many lines, or bytes of them, are enough to send at once.
+const ENOUGH: (usize, usize) = (50, 32 << 10);
+/// How long a line waits for others.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Where the lines go.
+pub(crate) struct Output {
+    of: String,
+    /// The file with all of it.
+    pub(crate) path: PathBuf,
+    inner: RefCell<Inner>,
+    reports: UnboundedSender<AgentReport>,
+}
+
+struct Inner {
+    file: fs::File,
+    next: u64,
+    pending: Vec<OutputLine>,
+    bytes: usize,
+}
+
+impl Output {
+    /// Begins the output of `of`, in a new file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub(crate) fn begin(of: &str, path: PathBuf, reports: UnboundedSender<AgentReport>) -> io::Result<Rc<Self>> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let inner = RefCell::new(Inner { file: fs::File::create(&path)?, next: 0, pending: Vec::new(), bytes: 0 });
+        Ok(Rc::new(Self { of: of.to_owned(), path, inner, reports }))
+    }
+
+    /// Takes a line.
+    pub(crate) fn say(self: &Rc<Self>, kind: LineKind, text: &str) {
+        let text = flow::redact(text);
+        let mut inner = self.inner.borrow_mut();
+        // A disk that is full must not end the run that fills it: its lines are still reported.
+        let _ = writeln!(inner.file, "{text}");
+        if inner.next > MOST_LINES {
+            return;
+        }
+        let text = match inner.next {
+            MOST_LINES => format!("there is more; all of it is in {}", self.path.display()),
+            _ => cut(text),
+        };
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let seq = inner.next;
+        inner.next += 1;
+        inner.bytes += text.len();
+        inner.pending.push(OutputLine { seq, at, kind, text });
+        let (count, bytes) = (inner.pending.len(), inner.bytes);
+        drop(inner);
+        if count >= ENOUGH.0 || bytes >= ENOUGH.1 {
+            self.flush();
+        } else if count == 1 {
+            let output = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(PATIENCE).await;
+                output.flush();
+            });
+        }
+    }
+
+    /// Sends what waits.
+    pub(crate) fn flush(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.bytes = 0;
+        let lines = std::mem::take(&mut inner.pending);
+        if !lines.is_empty() {
+            // Nobody takes reports any more only when the agent ends.
+            let _ = self.reports.send(AgentReport::Output { of: self.of.clone(), lines });
+        }
+    }
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}

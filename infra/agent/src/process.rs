@@ -1,0 +1,71 @@
+//! Processes by identity: a process id may be another process's a moment later, together with its start time it is not.
+
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::Duration,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Which process it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// In clock ticks since the machine's start, as `/proc/{pid}/stat` has it.
+    pub(crate) start: u64,
+}
+
+impl Identity {
+    /// The process that has this id now.
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name before may hold anything, also brackets.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        if matches!(fields.next(), Some("Z" | "X")) {
+            return None;
+        }
+        Some(Self { pid, start: fields.nth(18)?.parse().ok()? })
+    }
+
+    /// A hold on it, if it lives.
+    pub(crate) fn open(self) -> Option<Held> {
+        // SAFETY: no memory is handed over; the descriptor that comes back is nobody else's.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) };
+        if fd < 0 {
+            return None;
+        }
+        // SAFETY: as above.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        // Looked at after it was opened, so that the hold is on this process and no later one.
+        (Self::of(self.pid) == Some(self)).then_some(Held { identity: self, fd })
+    }
+}
+
+/// A process that is held by a descriptor: a signal reaches it or nobody.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) identity: Identity,
+    fd: OwnedFd,
+}
+
+impl Held {
+    pub(crate) fn kill(&self) {
+        // SAFETY: a descriptor that is open, and no memory.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), libc::SIGKILL, std::ptr::null::<u8>(), 0) };
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) -> io::Result<()> {
+        // SAFETY: the descriptor that is owned is the one that is given out, always.
+        let fd = unsafe { AsyncFd::register_with_interest(self.fd.try_clone()?, Interest::READABLE) }?;
+        fd.readable().await?.retain_ready();
+        Ok(())
+    }
+
+    /// Ends it, and waits until it has. Whether it did within `most`.
+    pub(crate) async fn end(&self, most: Duration) -> bool {
+        self.kill();
+        matches!(tokio::time::timeout(most, self.ended()).await, Ok(Ok(())))
+    }
+}

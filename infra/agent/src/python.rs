@@ -1,0 +1,85 @@
+//! The Python that this machine has.
+
+use contract::Failure;
+use serde::{Deserialize, Serialize};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The interpreter that environments are built on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Python {
+    /// The real program, not a shim.
+    pub(crate) executable: PathBuf,
+    /// `3.11.7`.
+    pub(crate) version: String,
+    /// What a compiled package is made for: interpreter, system, machine.
+    pub(crate) platform: String,
+    /// Where it is installed.
+    pub(crate) prefix: PathBuf,
+}
+
+/// The oldest that promptflow runs on.
+const OLDEST: (u32, u32) = (3, 9);
+
+const ASK: &str = "import sys, sysconfig, json, os
+executable = os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable)
+print(json.dumps({'executable': executable, 'version': sys.version.split()[0],
+'platform': sys.implementation.cache_tag + '-' + sysconfig.get_platform(), 'prefix': os.path.realpath(sys.base_prefix)}))";
+
+impl Python {
+    /// Finds the Python of `PFSESSION_PYTHON`, else the first on PATH that is new enough.
+    ///
+    /// # Errors
+    ///
+    /// `Install.PythonMissing`. Final until somebody installs it.
+    pub(crate) fn find() -> Result<Self, Failure> {
+        let named = std::env::var_os("PFSESSION_PYTHON").map(PathBuf::from);
+        let candidates = match &named {
+            Some(path) => vec![path.clone()],
+            None => ["python3", "python", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9"]
+                .map(PathBuf::from)
+                .to_vec(),
+        };
+        let found: Vec<Self> = candidates.iter().filter_map(|candidate| Self::ask(candidate)).collect();
+        if let Some(python) = found.iter().find(|python| python.is_new_enough()) {
+            return Ok(python.clone());
+        }
+        let (major, minor) = OLDEST;
+        let there = match (found.first(), named) {
+            (Some(old), _) => format!("{} is Python {}", old.executable.display(), old.version),
+            (None, Some(path)) => format!("PFSESSION_PYTHON names {}, which does not run as Python", path.display()),
+            (None, None) => "there is no python3 on PATH".to_owned(),
+        };
+        Err(Failure::new(
+            "Install.PythonMissing",
+            format!(
+                "Flows need Python {major}.{minor} or newer, and {there}. Install it (on Debian and Ubuntu: apt install python3), or name one in \
+                 PFSESSION_PYTHON."
+            ),
+        ))
+    }
+
+    fn ask(program: &Path) -> Option<Self> {
+        let answer = Command::new(program)
+            .args(["-I", "-S", "-c", ASK])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
+        serde_json::from_slice(&answer.stdout).ok()
+    }
+
+    fn is_new_enough(&self) -> bool {
+        let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        version >= OLDEST && version.0 == OLDEST.0
+    }
+
+    /// `lib/python3.11/site-packages`, below an environment.
+    pub(crate) fn site_packages(&self) -> PathBuf {
+        let minor: Vec<&str> = self.version.split('.').take(2).collect();
+        PathBuf::from(format!("lib/python{}/site-packages", minor.join(".")))
+    }
+}

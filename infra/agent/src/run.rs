@@ -1,0 +1,241 @@
+//! One run: its view of the flow, its results, its folder.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `sessions/…/work/{run}/flow` | the view, as the flow sees it while it runs |
+//! | `runs/{run}/output/outputs.jsonl` | one object a line of data, in order |
+//! | `runs/{run}/logs.txt` | what it wrote to standard output and error |
+//! | `runs/{run}/files/` | the files that the flow made or changed |
+//!
+//! All below `runs/` is written from outside the sandbox, so that a link laid inside leads nowhere.
+
+use crate::{
+    output::Output,
+    runner::{Folders, Runner, What},
+    store,
+};
+use contract::{
+    Failure, Outcome, Settings,
+    agent::{LineKind, MOST_INLINE_OUTPUTS, RunResult},
+    command::RunWish,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::SystemTime,
+};
+
+/// The folder of a run, which outlives its session.
+pub(crate) fn folder(state: &Path, run: &str) -> PathBuf {
+    state.join("runs").join(run)
+}
+
+/// The result of a run that did not come to run.
+pub(crate) fn failed(state: &Path, run: &str, failure: Failure) -> (Outcome, RunResult) {
+    let folder = folder(state, run).display().to_string();
+    (Outcome::Failed, RunResult { folder, failure: Some(failure), ..RunResult::default() })
+}
+
+/// Runs the flow of `settings` in `runner`.
+///
+/// # Errors
+///
+/// The failure of the run; its result says the same.
+pub(crate) async fn run(
+    folders: &Folders,
+    runner: &Runner,
+    run: &str,
+    settings: &Settings,
+    wish: &RunWish,
+    output: &Rc<Output>,
+) -> (Outcome, RunResult) {
+    let mut results = match Results::begin(folders, run) {
+        Ok(results) => results,
+        Err(error) => return failed(&folders.state, run, io_failure(&error)),
+    };
+    let ended = match stage(folders, run, settings, wish, output).await {
+        Ok((message, before)) => {
+            let failure = follow(runner, run, &message, &mut results, output).await;
+            if let Err(error) = keep_files(folders, run, &before) {
+                output.say(LineKind::Stderr, &format!("what the flow wrote could not be kept: {error}"));
+            }
+            failure
+        }
+        Err(failure) => Some(failure),
+    };
+    output.flush();
+    results.end(ended.map(|failure| with_log(failure, &output.path)))
+}
+
+/// Says where the whole output is, once.
+fn with_log(failure: Failure, log: &Path) -> Failure {
+    let message = failure.message.trim_end_matches('.');
+    Failure { message: format!("{message}. The run's output is in {}.", log.display()), ..failure }
+}
+
+fn io_failure(error: &io::Error) -> Failure {
+    Failure::new("Run.Failed", format!("The run's folder cannot be written: {error}. Put that right, and run again."))
+}
+
+/// When and how big a file was.
+type Stamp = (SystemTime, u64);
+
+/// Lays out the view of a run outside the sandbox, and moves it into it.
+async fn stage(
+    folders: &Folders,
+    run: &str,
+    settings: &Settings,
+    wish: &RunWish,
+    output: &Rc<Output>,
+) -> Result<(Value, HashMap<PathBuf, Stamp>), Failure> {
+    let flow_folder = PathBuf::from(&settings.folder);
+    let kind = flow::kind(&flow_folder)?;
+    let file = kind.file().ok_or_else(|| {
+        Failure::new(
+            "Run.BadFlow",
+            format!("{} holds no flow.dag.yaml and no flow.flex.yaml, so there is nothing to run. Add one", settings.folder),
+        )
+    })?;
+    let view = flow::view::list(&flow_folder, &flow::include_root(&flow_folder))?;
+    for warning in &view.warnings {
+        output.say(LineKind::Stderr, warning);
+    }
+    let staging = folders.session.join("staging").join(run);
+    let place = folders.work().join(run);
+    let data = wish.data.clone();
+    let lay_out = move || -> Result<HashMap<PathBuf, Stamp>, Failure> {
+        let io = |error: io::Error| io_failure(&error);
+        store::remove(&staging).map_err(io)?;
+        let root = staging.join("flow");
+        flow::view::copy_into(&view, &root).map_err(io)?;
+        if let Some(data) = data {
+            let bad = |error: io::Error| Failure::new("Run.BadData", format!("The data {data} cannot be read: {error}. Name a file of JSON lines"));
+            if !fs::metadata(&data).map_err(bad)?.is_file() {
+                return Err(Failure::new("Run.BadData", format!("The data {data} is no file. Name a file of JSON lines")));
+            }
+            fs::copy(&data, staging.join("data.jsonl")).map_err(bad)?;
+        }
+        let mut before = HashMap::new();
+        for file in &view.files {
+            before.insert(file.target.clone(), stamp(&root.join(&file.target)).map_err(io)?);
+        }
+        // In one step, so that nothing inside can lay a link in the way of what is written from outside.
+        fs::rename(&staging, &place).map_err(io)?;
+        Ok(before)
+    };
+    let before = tokio::task::spawn_blocking(lay_out).await.map_err(|error| Failure::new("Run.Failed", error.to_string()))??;
+    let place = folders.work().join(run);
+    let message = json!({
+        "run": run,
+        "folder": place.join("flow"),
+        "file": file,
+        "data": wish.data.as_ref().map(|_| place.join("data.jsonl")),
+        "wish": wish,
+    });
+    Ok((message, before))
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let about = fs::symlink_metadata(path)?;
+    Ok((about.modified()?, about.len()))
+}
+
+/// Follows a run to its end, and says why it failed if it did.
+async fn follow(runner: &Runner, run: &str, message: &Value, results: &mut Results, output: &Rc<Output>) -> Option<Failure> {
+    let crashed = |how: String| {
+        Some(Failure::new("Run.Crashed", format!("The run's process ended in the middle: {how}. See what ended it, and run again")))
+    };
+    let Ok(mut said) = runner.run(run, message).await else {
+        return crashed("its sandbox was gone".into());
+    };
+    while let Some(what) = said.recv().await {
+        match what {
+            What::Out { out } => out.iter().for_each(|line| output.say(LineKind::Stdout, line)),
+            What::Err { err } => err.iter().for_each(|line| output.say(LineKind::Stderr, line)),
+            What::Line { line, output: value, wrong } => {
+                if let Err(error) = results.take(line, value, wrong.is_some()) {
+                    output.say(LineKind::Stderr, &format!("outputs.jsonl cannot be written: {error}"));
+                }
+            }
+            What::Done { crashed: Some(status), .. } => {
+                return crashed(if status < 0 { format!("by signal {}", -status) } else { format!("it exited with code {status}") });
+            }
+            What::Done { done, .. } => {
+                results.lines = done["lines"].as_u64().unwrap_or(results.lines);
+                results.failed = done["failed"].as_u64().unwrap_or(results.failed);
+                return serde_json::from_value(done["failure"].clone()).ok();
+            }
+        }
+    }
+    crashed("its sandbox ended".into())
+}
+
+/// The results of a run, as they come.
+struct Results {
+    folder: PathBuf,
+    file: fs::File,
+    lines: u64,
+    failed: u64,
+    inline: Vec<Value>,
+    bytes: usize,
+}
+
+impl Results {
+    fn begin(folders: &Folders, run: &str) -> io::Result<Self> {
+        let folder = folder(&folders.state, run);
+        fs::create_dir_all(folder.join("output"))?;
+        let file = fs::File::create(folder.join("output/outputs.jsonl"))?;
+        Ok(Self { folder, file, lines: 0, failed: 0, inline: Vec::new(), bytes: 0 })
+    }
+
+    fn take(&mut self, line: u64, value: Value, wrong: bool) -> io::Result<()> {
+        self.lines = self.lines.max(line + 1);
+        self.failed += u64::from(wrong);
+        let text = serde_json::to_string(&value)?;
+        self.bytes += text.len() + 1;
+        if self.bytes <= MOST_INLINE_OUTPUTS {
+            self.inline.push(value);
+        }
+        writeln!(self.file, "{text}")
+    }
+
+    fn end(self, failure: Option<Failure>) -> (Outcome, RunResult) {
+        let outcome = if failure.is_some() { Outcome::Failed } else { Outcome::Succeeded };
+        let outputs = if self.bytes <= MOST_INLINE_OUTPUTS { self.inline } else { Vec::new() };
+        let folder = self.folder.display().to_string();
+        (outcome, RunResult { lines: self.lines, failed_lines: self.failed, outputs, folder, failure })
+    }
+}
+
+/// Keeps the files that a run made or changed, and drops the rest of its view.
+fn keep_files(folders: &Folders, run: &str, before: &HashMap<PathBuf, Stamp>) -> io::Result<()> {
+    let taken = folders.session.join("staging").join(format!("{run}.ended"));
+    store::remove(&taken)?;
+    // Out of the sandbox's sight first: what is looked at then is what is kept.
+    fs::rename(folders.work().join(run), &taken)?;
+    let root = taken.join("flow");
+    keep_below(&root, Path::new(""), before, &folder(&folders.state, run).join("files"))?;
+    store::remove(&taken)
+}
+
+fn keep_below(root: &Path, at: &Path, before: &HashMap<PathBuf, Stamp>, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root.join(at))? {
+        let entry = entry?;
+        let path = at.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            if entry.file_name() != "__pycache__" {
+                keep_below(root, &path, before, to)?;
+            }
+        } else if kind.is_file() && !path.to_string_lossy().starts_with(".variant.") && before.get(&path) != Some(&stamp(&root.join(&path))?) {
+            let target = to.join(&path);
+            fs::create_dir_all(target.parent().unwrap_or(to))?;
+            fs::rename(root.join(&path), target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,340 @@
+//! A session's runner, seen from outside its sandbox.
+
+use crate::{
+    process::{Held, Identity},
+    sandbox::{self, Isolation, Overlay, Sandbox},
+    store::{self, Environment, Store},
+    uv, warm,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    os::unix::net::UnixStream as StdStream,
+    path::{Path, PathBuf},
+    process::Stdio,
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+};
+
+/// How long a sandbox may take to close; a machine under load needs some.
+const CLOSING: Duration = Duration::from_secs(20);
+
+/// The folders of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    pub(crate) state: PathBuf,
+    /// `sessions/{flow}/{generation}`.
+    pub(crate) session: PathBuf,
+}
+
+impl Folders {
+    /// Makes what is not there.
+    pub(crate) fn make(&self) -> io::Result<()> {
+        for name in ["root", "home", "tmp", "work", "staging", "layers"] {
+            fs::create_dir_all(self.session.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Where the runs' views are seen inside, and lie outside.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.session.join("work")
+    }
+}
+
+/// The whole block of a session's environment variables.
+///
+/// * `home`: where its home folder is seen; the same for every session, as modules loaded in the warm process have looked there.
+/// * `packages`: where its environment is seen.
+pub(crate) fn variables(home: &Path, packages: &Path) -> BTreeMap<String, String> {
+    let network = uv::kept_variables().into_iter().filter(|(name, _)| {
+        let name = name.to_ascii_uppercase();
+        name.ends_with("_PROXY") || name.starts_with("SSL_") || name.ends_with("CA_BUNDLE")
+    });
+    let mut block: BTreeMap<String, String> = network.collect();
+    let bin = packages.join("bin");
+    for (name, value) in [
+        ("HOME", home.display().to_string()),
+        ("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())),
+        ("VIRTUAL_ENV", packages.display().to_string()),
+        ("LANG", "C.UTF-8".into()),
+        ("TMPDIR", "/tmp".into()),
+        ("PYTHONDONTWRITEBYTECODE", "1".into()),
+    ] {
+        block.insert(name.into(), value);
+    }
+    block
+}
+
+/// What a runner says.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Process { pid: i32, start: u64 },
+    Cannot { cannot: String },
+    Isolated { isolated: Isolation },
+    Ready {
+        #[allow(dead_code, reason = "the word is what counts")]
+        ready: Value,
+    },
+    Failed { failed: String },
+    Cold { cold: String },
+    Warm { warm: bool },
+    Of(About),
+}
+
+/// What a runner says of a run.
+#[derive(Debug, Deserialize)]
+pub(crate) struct About {
+    of: String,
+    #[serde(flatten)]
+    pub(crate) what: What,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum What {
+    Out { out: Vec<String> },
+    Err { err: Vec<String> },
+    Line { line: u64, output: Value, wrong: Option<contract::Failure> },
+    Done { done: Value, crashed: Option<i32> },
+}
+
+/// A runner that has its sandbox closed around it.
+pub(crate) struct Runner {
+    pub(crate) environment: Environment,
+    pub(crate) isolation: Isolation,
+    /// Whether it was a fork of the warm process.
+    pub(crate) from_warm: bool,
+    process: Held,
+    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>>,
+    dead: Rc<Cell<bool>>,
+    /// Its own layer.
+    layer: PathBuf,
+    /// The fresh interpreter that it came from; ends with this.
+    _parent: Option<tokio::process::Child>,
+}
+
+impl Runner {
+    /// Starts a runner over `environment`: a fork of the warm process if there is one and it serves, else a fresh interpreter.
+    ///
+    /// # Errors
+    ///
+    /// Why no sandbox could be made, in words. Worth one more try.
+    pub(crate) async fn start(folders: &Folders, store: &Store, environment: &Environment) -> Result<Rc<Self>, String> {
+        let text = |error: io::Error| error.to_string();
+        folders.make().map_err(text)?;
+        let layer = folders.session.join("layers").join(crate::random());
+        let (upper, work) = (layer.join("upper"), layer.join("work"));
+        fs::create_dir_all(&upper).and_then(|()| fs::create_dir_all(&work)).map_err(text)?;
+        let packages = store.seen_at(environment);
+        let home = folders.state.join("tools/home");
+        let mut block = variables(&home, &packages);
+        let mut read = vec![store.python.prefix.clone(), store.runner.parent().unwrap_or(Path::new("/")).to_owned()];
+        read.extend(uv::named_paths(&block));
+        read.retain(|path| !path.starts_with("/usr"));
+        let mut sandbox = Sandbox {
+            namespaces: store.namespaces.get(),
+            root: folders.session.join("root"),
+            read,
+            write: vec![
+                (folders.work(), folders.work()),
+                (folders.session.join("home"), home),
+                (folders.session.join("tmp"), "/tmp".into()),
+            ],
+            overlay: Some(Overlay { lower: store.lower(environment), upper, work, at: vec![packages.clone()] }),
+            seccomp: sandbox::seccomp(),
+            python: packages.join("bin/python"),
+            site: packages.join(store.python.site_packages()),
+            pth: environment.pth.clone(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            ..Sandbox::default()
+        };
+        if !sandbox.namespaces {
+            block.insert("HOME".into(), folders.session.join("home").display().to_string());
+            block.insert("TMPDIR".into(), folders.session.join("tmp").display().to_string());
+        }
+        sandbox.variables = block;
+        if environment.pure && sandbox.namespaces {
+            if let Some(socket) = warm::connect(&folders.state, store, &environment.base) {
+                let sent = serde_json::to_vec(&sandbox).map_err(|error| error.to_string())?;
+                let sent = io::Write::write_all(&mut &socket, &[sent, b"\n".to_vec()].concat());
+                match sent {
+                    Ok(()) => match Self::greet(folders, store, environment, socket, None, layer.clone(), true).await {
+                        Ok(runner) => return Ok(runner),
+                        Err(why) => tracing::warn!(why, "the warm process does not serve; a fresh interpreter does"),
+                    },
+                    Err(error) => tracing::warn!(%error, "the warm process has gone; a fresh interpreter serves"),
+                }
+                sandbox.namespaces = store.namespaces.get();
+            }
+        }
+        let (child, socket) =
+            sandbox::start(&store.python, &store.runner, &sandbox, Stdio::inherit(), Stdio::inherit()).map_err(text)?;
+        Self::greet(folders, store, environment, socket, Some(child), layer, false).await
+    }
+
+    /// Waits for a runner's first words.
+    async fn greet(
+        folders: &Folders,
+        store: &Store,
+        environment: &Environment,
+        socket: StdStream,
+        parent: Option<tokio::process::Child>,
+        layer: PathBuf,
+        from_warm: bool,
+    ) -> Result<Rc<Self>, String> {
+        let text = |error: io::Error| error.to_string();
+        socket.set_nonblocking(true).map_err(text)?;
+        let (reader, writer) = UnixStream::from_std(socket).map_err(text)?.into_split();
+        let mut reader = BufReader::new(reader);
+        let mut process = None;
+        let mut isolation = None;
+        let greeting = async {
+            loop {
+                match next(&mut reader).await? {
+                    Some(Said::Process { pid, start }) => {
+                        note(folders, Identity { pid, start }).map_err(|error| error.to_string())?;
+                        process = Some(Identity { pid, start }.open().ok_or("it ended at once")?);
+                    }
+                    Some(Said::Isolated { isolated }) => isolation = Some(isolated),
+                    Some(Said::Ready { .. }) => return Ok(()),
+                    Some(Said::Cannot { cannot }) => {
+                        store.namespaces.set(false);
+                        return Err(cannot);
+                    }
+                    Some(Said::Failed { failed }) => return Err(failed),
+                    Some(_) => {}
+                    None => return Err("it ended before it was ready".to_owned()),
+                }
+            }
+        };
+        tokio::time::timeout(CLOSING, greeting).await.map_err(|_| "it took too long".to_owned())??;
+        let (Some(process), Some(isolation)) = (process, isolation) else {
+            return Err("it did not say what it is".to_owned());
+        };
+        let runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>> = Rc::default();
+        let dead = Rc::new(Cell::new(false));
+        tokio::task::spawn_local(listen(reader, Rc::clone(&runs), Rc::clone(&dead)));
+        Ok(Rc::new(Self {
+            environment: environment.clone(),
+            isolation,
+            from_warm,
+            process,
+            writer: tokio::sync::Mutex::new(writer),
+            runs,
+            dead,
+            layer,
+            _parent: parent,
+        }))
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.get()
+    }
+
+    /// How many runs it has.
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.borrow().len()
+    }
+
+    /// Gives it a run. What it says of it comes out of the receiver, which ends early if the runner does.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub(crate) async fn run(&self, run: &str, message: &Value) -> io::Result<UnboundedReceiver<What>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.runs.borrow_mut().insert(run.to_owned(), sender);
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        let sent = self.writer.lock().await.write_all(&line).await;
+        if sent.is_err() || self.is_dead() {
+            self.runs.borrow_mut().remove(run);
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(receiver)
+    }
+
+    /// Ends it and all in its sandbox, and drops its layer.
+    pub(crate) async fn end(&self) {
+        if !self.process.end(Duration::from_secs(5)).await {
+            tracing::error!(pid = self.process.identity.pid, "a sandbox does not end");
+        }
+        if let Err(error) = store::remove(&self.layer) {
+            tracing::warn!(%error, "the layer of an ended sandbox could not be removed");
+        }
+    }
+
+    /// Ends it at once, without waiting.
+    pub(crate) fn kill(&self) {
+        self.process.kill();
+    }
+}
+
+/// Writes down which processes a session's sandboxes are, for whoever has to end them when this one cannot.
+fn note(folders: &Folders, identity: Identity) -> io::Result<()> {
+    let path = folders.session.join("sandboxes.json");
+    let mut all = noted(&folders.session);
+    all.retain(|each| Identity::of(each.pid) == Some(*each));
+    all.push(identity);
+    crate::write_atomically(&path, &serde_json::to_vec(&all)?)
+}
+
+/// The processes that a session's sandboxes were started as.
+pub(crate) fn noted(session: &Path) -> Vec<Identity> {
+    let bytes = fs::read(session.join("sandboxes.json")).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+async fn next(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Said>, String> {
+    let mut line = Vec::new();
+    match reader.read_until(b'\n', &mut line).await {
+        Ok(0) => Ok(None),
+        Ok(_) => serde_json::from_slice(&line).map(Some).map_err(|error| format!("it says what is not known here: {error}")),
+        Err(_) => Ok(None),
+    }
+}
+
+async fn listen(
+    mut reader: BufReader<OwnedReadHalf>,
+    runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>>,
+    dead: Rc<Cell<bool>>,
+) {
+    loop {
+        match next(&mut reader).await {
+            Ok(Some(Said::Of(About { of, what }))) => {
+                let ends = matches!(what, What::Done { .. });
+                let mut runs = runs.borrow_mut();
+                if let Some(run) = runs.get(&of) {
+                    // The run's own task may have ended; then nobody wants it.
+                    let _ = run.send(what);
+                }
+                if ends {
+                    runs.remove(&of);
+                }
+            }
+            Ok(Some(Said::Cold { cold })) => tracing::warn!(why = cold, "the flow runtime does not load: each run is a process of its own"),
+            Ok(Some(Said::Warm { warm })) => tracing::debug!(warm, "the runner has loaded the flow runtime"),
+            Ok(Some(Said::Failed { failed })) => tracing::error!(failed, "the runner has failed"),
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => tracing::error!(error, "a word of the runner is lost"),
+        }
+    }
+    dead.set(true);
+    runs.borrow_mut().clear();
+}

@@ -1,0 +1,552 @@
+//! Package environments, by content.
+//!
+//! | path below `environments/` | what |
+//! | --- | --- |
+//! | `{key}/` | the packages: a whole environment, or what one adds to its base |
+//! | `{key}.json` | [`Environment`]: that it is complete. Renamed into place last |
+//! | `{key}.txt` | its lock: every package with its version and hashes |
+//! | `{key}.lock` | held while it is built |
+//! | `index/{request}.json` | which key a request (requirement lines, indexes, platform, base) was resolved to, and when |
+//!
+//! The key is a hash of the interpreter, the platform, the base and the lock. A crash leaves a folder without its `.json`: it counts for
+//! nothing, and the next build of the same key removes it. What is complete is never written to again: a session sees it under an overlay
+//! of its own.
+
+use crate::{
+    digest,
+    python::Python,
+    sandbox::{self, Overlay, Sandbox, Tier, Word},
+    uv, write_atomically,
+};
+use contract::{Failure, agent::LineKind};
+use serde::{Deserialize, Serialize};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+/// The packages of the base image `promptflow`.
+///
+/// `promptflow-tools` needs all of `promptflow`, and older flows import from it (`from promptflow import tool`); the executor alone would be
+/// `promptflow-core`.
+const BASE: [&str; 2] = ["promptflow", "promptflow-tools"];
+/// The names that mean this base image.
+pub(crate) const BASE_IMAGES: [&str; 2] = ["promptflow", "default"];
+
+/// How long a resolved request is taken for what it would be resolved to now, in seconds.
+const REQUEST_AGE: u64 = 24 * 3600;
+/// The same of the base image: a newer one is built beside it, and every environment on it anew.
+const BASE_AGE: u64 = 30 * 24 * 3600;
+
+/// Takes each line of output, redacted.
+pub(crate) type Say<'a> = &'a dyn Fn(LineKind, String);
+
+/// An environment that is complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Environment {
+    pub(crate) key: String,
+    /// The environment that this one is layered on, if it is.
+    pub(crate) below: Option<String>,
+    /// The base image.
+    pub(crate) base: String,
+    /// Whether it has all of the base's packages at the base's versions, so that a process with the base loaded can use it.
+    pub(crate) pure: bool,
+    /// The `.pth` files that the base has not.
+    pub(crate) pth: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Resolved {
+    key: String,
+    at: u64,
+}
+
+/// The environments of one state folder, on one Python.
+pub(crate) struct Store {
+    state: PathBuf,
+    pub(crate) python: Python,
+    pub(crate) runner: PathBuf,
+    /// Whether a sandbox can be made; learnt on the way.
+    pub(crate) namespaces: Cell<bool>,
+}
+
+impl Store {
+    /// # Errors
+    ///
+    /// When the state folder cannot be written.
+    pub(crate) fn open(state: &Path, python: Python) -> io::Result<Self> {
+        for folder in ["environments/index", "tools/root", "tools/home"] {
+            fs::create_dir_all(state.join(folder))?;
+        }
+        let runner = sandbox::runner(state)?;
+        Ok(Self { state: state.to_owned(), python, runner, namespaces: Cell::new(true) })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.state.join("environments").join(name)
+    }
+
+    /// Where the packages of an environment are seen: a layered one where its base is, so that all paths in both stay right.
+    pub(crate) fn seen_at(&self, environment: &Environment) -> PathBuf {
+        self.path(environment.below.as_ref().unwrap_or(&environment.key))
+    }
+
+    /// The folders of an environment, uppermost first.
+    pub(crate) fn lower(&self, environment: &Environment) -> String {
+        let folders = std::iter::once(&environment.key).chain(&environment.below);
+        folders.map(|key| self.path(key).display().to_string()).collect::<Vec<_>>().join(":")
+    }
+
+    /// An environment that is complete.
+    pub(crate) fn complete(&self, key: &str) -> Option<Environment> {
+        serde_json::from_slice(&fs::read(self.path(&format!("{key}.json"))).ok()?).ok()
+    }
+
+    fn base_request(&self) -> String {
+        let python = &self.python;
+        digest(&["base", &python.version, &python.platform, &python.prefix.display().to_string(), &BASE.join(" ")])
+    }
+
+    fn request(&self, base: &str, lines: &[flow::Line]) -> String {
+        let mut parts = vec!["request".to_owned(), base.to_owned(), self.namespaces.get().to_string()];
+        parts.extend(lines.iter().map(|line| format!("{}{}", if line.constraint { "-c " } else { "" }, line.text)));
+        parts.extend(uv::kept_variables().into_iter().filter(|(name, _)| name.contains("IND")).map(|(name, value)| format!("{name}={value}")));
+        digest(&parts.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn resolved(&self, request: &str, age: u64) -> Option<Environment> {
+        let found: Resolved = serde_json::from_slice(&fs::read(self.path(&format!("index/{request}.json"))).ok()?).ok()?;
+        if now().saturating_sub(found.at) > age {
+            return None;
+        }
+        self.complete(&found.key)
+    }
+
+    /// The base image, if it is there.
+    pub(crate) fn find_base(&self) -> Option<Environment> {
+        self.resolved(&self.base_request(), BASE_AGE)
+    }
+
+    /// The environment of these requirements, if it is there and was resolved lately.
+    pub(crate) fn find(&self, lines: &[flow::Line]) -> Option<Environment> {
+        let base = self.find_base()?;
+        if is_empty(lines) { Some(base) } else { self.resolved(&self.request(&base.key, lines), REQUEST_AGE) }
+    }
+
+    /// The environment of these requirements; builds what is not there. Whoever else wants the same waits for it.
+    ///
+    /// Dropping it in the middle ends all that it started, and leaves nothing that counts.
+    ///
+    /// * `log`: where the whole output will be, for messages.
+    ///
+    /// # Errors
+    ///
+    /// `Install.*`, each of which says what to do.
+    pub(crate) async fn get(&self, lines: &[flow::Line], say: Say<'_>, log: &str) -> Result<Environment, Failure> {
+        check_urls(lines)?;
+        if let Some(environment) = self.find(lines) {
+            return Ok(environment);
+        }
+        let uv = uv::find(&self.state, &self.python, &|text| say(LineKind::Stage, text)).await?;
+        let base = match self.find_base() {
+            Some(base) => base,
+            None => self.build_base(&uv, say, log).await?,
+        };
+        if is_empty(lines) { Ok(base) } else { self.build(&uv, &base, lines, say, log).await }
+    }
+
+    async fn build_base(&self, uv: &Path, say: Say<'_>, log: &str) -> Result<Environment, Failure> {
+        let request = self.base_request();
+        let _held = self.hold(&format!("{request}.lock"), say).await?;
+        if let Some(base) = self.find_base() {
+            return Ok(base);
+        }
+        say(LineKind::Stage, "building the base image promptflow, once for this machine".into());
+        let variables = self.variables();
+        let lock = self.resolve(uv, &[], None, variables.clone(), Vec::new(), say, log).await?;
+        let key = digest(&[&request, &lock]);
+        let environment = Environment { key: key.clone(), below: None, base: key.clone(), pure: true, pth: Vec::new() };
+        self.build_whole(uv, &environment, &lock, variables, &[], &[], say, log).await?;
+        self.remember(&request, &environment)?;
+        Ok(environment)
+    }
+
+    async fn build(&self, uv: &Path, base: &Environment, lines: &[flow::Line], say: Say<'_>, log: &str) -> Result<Environment, Failure> {
+        let request = self.request(&base.key, lines);
+        let mut variables = self.variables();
+        let arguments = uv::options(lines, &mut variables);
+        let base_lock = fs::read_to_string(self.path(&format!("{}.txt", base.key))).map_err(|error| self.io(error))?;
+        let lock = self.resolve(uv, lines, Some(&base_lock), variables.clone(), arguments.clone(), say, log).await?;
+        let layered = self.namespaces.get();
+        let key = digest(&["on", &base.key, if layered { "layered" } else { "whole" }, &lock]);
+        let _held = self.hold(&format!("{key}.lock"), say).await?;
+        let pure = pins(&base_lock).is_subset(&pins(&lock));
+        let environment = match self.complete(&key) {
+            Some(environment) => environment,
+            None if layered => {
+                let mut environment =
+                    Environment { key, below: Some(base.key.clone()), base: base.key.clone(), pure, pth: Vec::new() };
+                self.build_layer(uv, &mut environment, &lock, variables, &arguments, lines, say, log).await?;
+                environment
+            }
+            None => {
+                let environment = Environment { key, below: None, base: base.key.clone(), pure: false, pth: Vec::new() };
+                self.build_whole(uv, &environment, &lock, variables, &arguments, lines, say, log).await?;
+                environment
+            }
+        };
+        self.remember(&request, &environment)?;
+        Ok(environment)
+    }
+
+    /// Resolves the base's packages and these lines to a lock with hashes. The base's versions are kept where they can be.
+    #[allow(clippy::too_many_arguments)]
+    async fn resolve(
+        &self,
+        uv: &Path,
+        lines: &[flow::Line],
+        prefer: Option<&str>,
+        variables: BTreeMap<String, String>,
+        arguments: Vec<String>,
+        say: Say<'_>,
+        log: &str,
+    ) -> Result<String, Failure> {
+        let wanted = lines.iter().filter(|line| !line.constraint && !line.text.starts_with('-')).count() + BASE.len();
+        say(LineKind::Stage, format!("resolving {wanted} requirements"));
+        let folder = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
+        let (input, limits, lock) = (folder.0.join("requirements.txt"), folder.0.join("constraints.txt"), folder.0.join("lock.txt"));
+        let prepare = || {
+            uv::write_input(&input, &BASE, lines, false)?;
+            uv::write_input(&limits, &[], lines, true)?;
+            prefer.map_or(Ok(()), |text| fs::write(&lock, text))
+        };
+        prepare().map_err(|error| self.io(error))?;
+        let mut execute = words(&[uv.display().to_string().as_str(), "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate"]);
+        execute.extend(words(&["--python", &self.python.executable.display().to_string()]));
+        execute.extend(words(&["--constraint", &limits.display().to_string(), "--output-file", &lock.display().to_string()]));
+        execute.extend(arguments);
+        execute.push(input.display().to_string());
+        let sandbox = Sandbox { write: vec![(folder.0.clone(), folder.0.clone())], execute, ..self.builder(uv, variables) };
+        self.run(sandbox, true, lines, say, log).await?;
+        fs::read_to_string(&lock).map_err(|error| self.io(error))
+    }
+
+    /// Builds a whole environment at its place.
+    #[allow(clippy::too_many_arguments)]
+    async fn build_whole(
+        &self,
+        uv: &Path,
+        environment: &Environment,
+        lock: &str,
+        variables: BTreeMap<String, String>,
+        arguments: &[String],
+        lines: &[flow::Line],
+        say: Say<'_>,
+        log: &str,
+    ) -> Result<(), Failure> {
+        let place = self.path(&environment.key);
+        remove(&place).and_then(|()| fs::create_dir_all(&place)).map_err(|error| self.io(error))?;
+        let lock_path = self.write_lock(&environment.key, lock)?;
+        const SCRIPT: &str = r#"uv=$1 python=$2 place=$3; shift 3
+            "$uv" venv --quiet --allow-existing --python "$python" "$place" && exec "$uv" pip sync --python "$place/bin/python" "$@""#;
+        let mut execute = words(&["/bin/sh", "-c", SCRIPT, "sh", &uv.display().to_string(), &self.python.executable.display().to_string()]);
+        execute.push(place.display().to_string());
+        execute.extend(sync(arguments, &lock_path));
+        let mut sandbox = Sandbox { execute, ..self.builder(uv, variables) };
+        sandbox.read.push(lock_path);
+        sandbox.write.push((place.clone(), place.clone()));
+        say(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
+        self.run(sandbox, false, lines, say, log).await?;
+        make_read_only(&place).map_err(|error| self.io(error))?;
+        self.mark(environment)
+    }
+
+    /// Builds what an environment adds to its base, as a layer over it.
+    #[allow(clippy::too_many_arguments)]
+    async fn build_layer(
+        &self,
+        uv: &Path,
+        environment: &mut Environment,
+        lock: &str,
+        variables: BTreeMap<String, String>,
+        arguments: &[String],
+        lines: &[flow::Line],
+        say: Say<'_>,
+        log: &str,
+    ) -> Result<(), Failure> {
+        let (place, partial) = (self.path(&environment.key), self.path(&format!("{}.partial", environment.key)));
+        let below = self.seen_at(environment);
+        let (upper, work) = (partial.join("upper"), partial.join("work"));
+        let prepare = || {
+            remove(&partial)?;
+            remove(&place)?;
+            fs::create_dir_all(&upper)?;
+            fs::create_dir_all(&work)
+        };
+        prepare().map_err(|error| self.io(error))?;
+        let lock_path = self.write_lock(&environment.key, lock)?;
+        let mut execute = words(&[&uv.display().to_string(), "pip", "sync", "--python", &below.join("bin/python").display().to_string()]);
+        execute.extend(sync(arguments, &lock_path));
+        let overlay = Overlay { lower: below.display().to_string(), upper: upper.clone(), work, at: vec![below.clone()] };
+        let mut sandbox = Sandbox { execute, overlay: Some(overlay), ..self.builder(uv, variables) };
+        sandbox.read.push(lock_path);
+        let base_lock = fs::read_to_string(self.path(&format!("{}.txt", environment.base))).unwrap_or_default();
+        let count = pins(lock).difference(&pins(&base_lock)).count();
+        say(LineKind::Stage, format!("installing {count} packages"));
+        self.run(sandbox, false, lines, say, log).await?;
+        let site = self.python.site_packages();
+        environment.pth = new_pth_files(&upper.join(&site), &below.join(&site));
+        let finish = || {
+            make_read_only(&upper)?;
+            fs::rename(&upper, &place)?;
+            remove(&partial)
+        };
+        finish().map_err(|error| self.io(error))?;
+        self.mark(environment)
+    }
+
+    /// What every build sees: the interpreter, uv and its cache.
+    fn builder(&self, uv: &Path, variables: BTreeMap<String, String>) -> Sandbox {
+        let cache = PathBuf::from(&variables["UV_CACHE_DIR"]);
+        let home = self.state.join("tools/home");
+        let mut read = vec![uv.to_owned(), self.python.prefix.clone()];
+        read.extend(uv::named_paths(&variables));
+        read.retain(|path| !path.starts_with("/usr"));
+        Sandbox {
+            namespaces: self.namespaces.get(),
+            root: self.state.join("tools/root"),
+            read,
+            write: vec![(cache.clone(), cache), (home.clone(), home)],
+            variables,
+            seccomp: sandbox::seccomp(),
+            cores: 1,
+            ..Sandbox::default()
+        }
+    }
+
+    fn variables(&self) -> BTreeMap<String, String> {
+        uv::variables(&self.state.join("tools/uv-cache"), &self.state.join("tools/home"))
+    }
+
+    /// Runs a builder to its end.
+    async fn run(&self, mut sandbox: Sandbox, resolves: bool, lines: &[flow::Line], say: Say<'_>, log: &str) -> Result<(), Failure> {
+        let scratch = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
+        sandbox.write.push((scratch.0.clone(), "/tmp".into()));
+        for (folder, _) in &sandbox.write {
+            fs::create_dir_all(folder).map_err(|error| self.io(error))?;
+        }
+        let (mut child, socket) = sandbox::start(&self.python, &self.runner, &sandbox, Stdio::null(), Stdio::piped())
+            .map_err(|error| self.io(error))?;
+        let mut output = String::new();
+        let mut reader = BufReader::new(child.stderr.take().ok_or_else(|| self.io(io::Error::other("no output")))?);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).await.map_err(|error| self.io(error))? > 0 {
+            let text = flow::redact(String::from_utf8_lossy(&line).trim_end());
+            line.clear();
+            if !text.is_empty() {
+                match uv::stage(&text) {
+                    Some(stage) => say(LineKind::Stage, stage),
+                    None => say(LineKind::Stderr, text.clone()),
+                }
+            }
+            if output.len() < 1 << 20 {
+                output.push_str(&text);
+                output.push('\n');
+            }
+        }
+        let status = child.wait().await.map_err(|error| self.io(error))?;
+        match last_word(&socket) {
+            Some(Word::Cannot(why)) => {
+                self.namespaces.set(false);
+                tracing::warn!(why, "no sandbox can be made here: packages are built without one");
+                return Box::pin(async {
+                    if sandbox.overlay.is_some() {
+                        let message = format!("No sandbox can be made here ({why}). Start again: it is done without one then.");
+                        return Err(Failure::new("Install.Failed", message));
+                    }
+                    sandbox.namespaces = false;
+                    sandbox.write.pop();
+                    self.run(sandbox, resolves, lines, say, log).await
+                })
+                .await;
+            }
+            Some(Word::Isolated(isolation)) if isolation.tier == Tier::D => self.namespaces.set(false),
+            _ => {}
+        }
+        if status.success() {
+            return Ok(());
+        }
+        let place = |package: &str| {
+            let wanted = package.to_ascii_lowercase().replace('_', "-");
+            let line = lines.iter().find(|line| line.text.to_ascii_lowercase().replace('_', "-").starts_with(&wanted));
+            line.filter(|_| !wanted.is_empty()).map(|line| format!("{}:{}", line.file, line.number))
+        };
+        Err(uv::failure(&output, &place, log))
+    }
+
+    fn write_lock(&self, key: &str, lock: &str) -> Result<PathBuf, Failure> {
+        let path = self.path(&format!("{key}.txt"));
+        write_atomically(&path, lock.as_bytes()).map_err(|error| self.io(error))?;
+        Ok(path)
+    }
+
+    fn mark(&self, environment: &Environment) -> Result<(), Failure> {
+        let text = serde_json::to_vec(environment).map_err(|error| self.io(error.into()))?;
+        write_atomically(&self.path(&format!("{}.json", environment.key)), &text).map_err(|error| self.io(error))
+    }
+
+    fn remember(&self, request: &str, environment: &Environment) -> Result<(), Failure> {
+        let text = serde_json::to_vec(&Resolved { key: environment.key.clone(), at: now() }).map_err(|error| self.io(error.into()))?;
+        write_atomically(&self.path(&format!("index/{request}.json")), &text).map_err(|error| self.io(error))
+    }
+
+    /// Waits until nobody else holds the lock of this name.
+    async fn hold(&self, name: &str, say: Say<'_>) -> Result<fs::File, Failure> {
+        let file = fs::File::create(self.path(name)).map_err(|error| self.io(error))?;
+        let mut waits = false;
+        // SAFETY: the descriptor is open for as long as the file is.
+        while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return Err(self.io(error));
+            }
+            if !std::mem::replace(&mut waits, true) {
+                say(LineKind::Stage, "waiting for another session that builds the same environment".into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(file)
+    }
+
+    fn io(&self, error: io::Error) -> Failure {
+        match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                Failure::new("Install.DiskFull", format!("There is no room in {}. Make some, and start again.", self.state.display()))
+            }
+            _ => Failure::new(
+                "Install.Failed",
+                format!("The environments in {} cannot be written: {error}. Put that right, and start again.", self.state.display()),
+            ),
+        }
+    }
+}
+
+fn sync(arguments: &[String], lock: &Path) -> Vec<String> {
+    let mut words = words(&["--require-hashes", "--compile-bytecode"]);
+    words.extend(arguments.iter().filter(|argument| *argument != "--require-hashes" && *argument != "--prerelease" && *argument != "allow").cloned());
+    words.push(lock.display().to_string());
+    words
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn is_empty(lines: &[flow::Line]) -> bool {
+    lines.iter().all(|line| line.constraint || line.text.starts_with('-'))
+}
+
+/// A lock would hold the credential of a requirement's own URL.
+fn check_urls(lines: &[flow::Line]) -> Result<(), Failure> {
+    for line in lines.iter().filter(|line| !line.text.starts_with('-') && line.text.contains("://")) {
+        if flow::redact(&line.text) != line.text {
+            return Err(Failure::new(
+                "Install.BadRequirement",
+                format!(
+                    "{}:{}: the URL of a package holds a credential or a query, which would be kept in files. Name the package, and its index by \
+                     --extra-index-url.",
+                    line.file, line.number
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `name==version` of every package in a lock.
+fn pins(lock: &str) -> BTreeSet<String> {
+    let lines = lock.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    lines.map(|line| line.split([' ', ';', '\\']).next().unwrap_or_default().to_owned()).collect()
+}
+
+fn new_pth_files(site: &Path, below: &Path) -> Vec<String> {
+    let entries = fs::read_dir(site).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut new: Vec<String> = names.filter(|name| name.ends_with(".pth") && !below.join(name).exists()).collect();
+    new.sort();
+    new
+}
+
+/// What a sandbox said before it became its program.
+pub(crate) fn last_word(socket: &std::os::unix::net::UnixStream) -> Option<Word> {
+    let mut text = String::new();
+    io::Read::read_to_string(&mut &*socket, &mut text).ok()?;
+    text.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A folder for the time being.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(parent: &Path) -> io::Result<Self> {
+        let folder = parent.join(format!("scratch-{}-{}", std::process::id(), crate::random()));
+        fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = remove(&self.0);
+    }
+}
+
+/// Takes the right to write away from every file; folders keep it, as a session's own layer inherits their rights.
+fn make_read_only(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            make_read_only(&entry.path())?;
+        } else if kind.is_file() {
+            let mut rights = entry.metadata()?.permissions();
+            rights.set_readonly(true);
+            fs::set_permissions(entry.path(), rights)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a folder with all in it, whatever rights its folders have (an overlay's work folder has none). It may be gone already.
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(folder)?;
+            fs::remove_dir_all(folder)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn open_up(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}

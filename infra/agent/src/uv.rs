@@ -1,0 +1,309 @@
+//! `uv`: where it is, what environment variables it gets, and what its texts mean.
+
+use crate::{python::Python, write_atomically};
+use contract::Failure;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+/// Environment variables that whoever installs packages here may need: proxies, certificates, indexes.
+const KEPT: [&str; 30] = [
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE",
+    "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS",
+    "PIP_TRUSTED_HOST", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_CACHE_DIR",
+    "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_OFFLINE", "UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES", "UV_INDEX_STRATEGY", "UV_CONCURRENT_DOWNLOADS",
+];
+
+/// The part of this process's environment variables that an installer may see.
+pub(crate) fn kept_variables() -> BTreeMap<String, String> {
+    KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+}
+
+/// The whole block for `uv`: what its user said to uv, else what they said to pip, and a cache in the state folder.
+pub(crate) fn variables(cache: &Path, home: &Path) -> BTreeMap<String, String> {
+    let mut block = kept_variables();
+    for (pip, uv, old) in [
+        ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+        ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"),
+        ("PIP_FIND_LINKS", "UV_FIND_LINKS", ""),
+        ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", ""),
+    ] {
+        if let Some(value) = block.remove(pip) {
+            let is_there = pip != "PIP_FIND_LINKS" || value.contains("://") || Path::new(&value).exists();
+            if is_there && !block.contains_key(uv) && !block.contains_key(old) {
+                block.insert(uv.to_owned(), value);
+            }
+        }
+    }
+    block.entry("UV_CACHE_DIR".into()).or_insert_with(|| cache.display().to_string());
+    for (name, value) in [
+        ("UV_LINK_MODE", "copy"),
+        ("UV_NO_CONFIG", "1"),
+        ("UV_NO_PROGRESS", "1"),
+        ("UV_PYTHON_DOWNLOADS", "never"),
+        ("UV_NO_MANAGED_PYTHON", "1"),
+        ("NO_COLOR", "1"),
+        ("LANG", "C.UTF-8"),
+    ] {
+        block.insert(name.into(), value.into());
+    }
+    block.insert("HOME".into(), home.display().to_string());
+    block.insert("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    block
+}
+
+/// Local files and folders that the variables name, which a sandbox has to show.
+pub(crate) fn named_paths(block: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "UV_FIND_LINKS", "UV_DEFAULT_INDEX", "UV_INDEX"]
+        .iter()
+        .filter_map(|name| block.get(*name))
+        .flat_map(|value| value.split([',', ' ']))
+        .map(|value| PathBuf::from(value.strip_prefix("file://").unwrap_or(value)))
+        .filter(|path| path.is_absolute() && path.exists() && !path.starts_with("/etc") && !path.starts_with("/usr"))
+        .collect()
+}
+
+const FETCH: &str = r#"
+import json, os, platform, subprocess, sys, tempfile, urllib.request, urllib.parse, zipfile, hashlib
+target = sys.argv[1]
+folder = tempfile.mkdtemp(dir=os.path.dirname(target))
+def by_pip():
+    subprocess.run([sys.executable, '-I', '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps',
+        '--only-binary', ':all:', '--dest', folder, 'uv'], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return os.path.join(folder, os.listdir(folder)[0])
+def by_hand():
+    index = (os.environ.get('UV_DEFAULT_INDEX') or os.environ.get('PIP_INDEX_URL') or 'https://pypi.org/simple').rstrip('/') + '/uv/'
+    request = urllib.request.Request(index, headers={'Accept': 'application/vnd.pypi.simple.v1+json'})
+    files = json.load(urllib.request.urlopen(request, timeout=60))['files']
+    machine = platform.machine().lower()
+    kinds = ['macosx'] if sys.platform == 'darwin' else ['manylinux', 'musllinux']
+    fit = [f for f in files if f['filename'].endswith('.whl') and machine in f['filename'] and not f.get('yanked') and any(k in f['filename'] for k in kinds)]
+    def version(f):
+        return [int(p) if p.isdigit() else -1 for p in f['filename'].split('-')[1].split('.')], 'manylinux' in f['filename']
+    best = max(fit, key=version)
+    data = urllib.request.urlopen(urllib.parse.urljoin(index, best['url']), timeout=300).read()
+    if hashlib.sha256(data).hexdigest() != best['hashes']['sha256']:
+        raise RuntimeError('the hash of ' + best['filename'] + ' is another one than the index says')
+    path = os.path.join(folder, best['filename'])
+    open(path, 'wb').write(data)
+    return path
+try:
+    try:
+        wheel = by_pip()
+    except Exception:
+        wheel = by_hand()
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith('.data/scripts/uv'))
+        data = archive.read(name)
+    with open(target, 'wb') as file:
+        file.write(data)
+    os.chmod(target, 0o755)
+except Exception as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+finally:
+    import shutil
+    shutil.rmtree(folder, ignore_errors=True)
+"#;
+
+/// Finds `uv` on PATH, else in the state folder, else fetches it into that from the package index.
+///
+/// # Errors
+///
+/// `Install.NoUv`. Worth a retry when there is a network.
+pub(crate) async fn find(state: &Path, python: &Python, say: &dyn Fn(String)) -> Result<PathBuf, Failure> {
+    let on_path = std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).map(|folder| folder.join("uv")).find(|uv| uv.is_file()))
+        .unwrap_or_default();
+    if let Some(uv) = on_path {
+        return Ok(std::fs::canonicalize(&uv).unwrap_or(uv));
+    }
+    let uv = state.join("tools/uv");
+    if uv.is_file() {
+        return Ok(uv);
+    }
+    say("fetching uv".into());
+    let failed = |why: &str| {
+        Failure::new(
+            "Install.NoUv",
+            format!(
+                "uv, which installs packages, is not on PATH and could not be fetched ({}). Connect to a network, or install uv (pip install \
+                 uv, or your system's package), and start again.",
+                flow::redact(why)
+            ),
+        )
+    };
+    let fetched = state.join("tools").join(format!("uv.{}", std::process::id()));
+    std::fs::create_dir_all(state.join("tools")).map_err(|error| failed(&error.to_string()))?;
+    let output = tokio::process::Command::new(&python.executable)
+        .args(["-I", "-c", FETCH])
+        .arg(&fetched)
+        .env_clear()
+        .envs(kept_variables())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| failed(&error.to_string()))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(failed(text.trim().lines().last().unwrap_or("it said nothing")));
+    }
+    std::fs::rename(&fetched, &uv).map_err(|error| failed(&error.to_string()))?;
+    Ok(uv)
+}
+
+/// The stage that a line of uv's output begins, in words; `None` for what is no stage.
+pub(crate) fn stage(line: &str) -> Option<String> {
+    let line = line.trim();
+    let word = line.split(' ').next()?;
+    let is_stage = matches!(word, "Resolved" | "Downloading" | "Building" | "Prepared" | "Installed" | "Uninstalled" | "Bytecode");
+    is_stage.then(|| {
+        let mut words = line.chars();
+        let first = words.next().map(|c| c.to_ascii_lowercase());
+        first.into_iter().chain(words).collect()
+    })
+}
+
+/// Names what uv says when it fails.
+///
+/// * `output`: all that it said, redacted.
+/// * `place`: where in the user's files a line of its input came from.
+/// * `log`: where the whole output is.
+pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log: &str) -> Failure {
+    let lower = output.to_ascii_lowercase();
+    let has = |text: &str| lower.contains(text);
+    let tail = format!("The whole output is in {log}.");
+    let quoted = |before: &str| {
+        let at = lower.find(before)? + before.len();
+        let rest = output[at..].trim_start_matches(['`', ' ']);
+        Some(rest.split([' ', '`', '\n', ',', ';']).next()?.trim_end_matches(['.', ':']).to_owned())
+    };
+    let why = reason(output);
+    let at = |package: &str| place(package).map(|place| format!("{place}: ")).unwrap_or_default();
+    if has("no space left on device") || has("disk quota exceeded") {
+        return Failure::new("Install.DiskFull", format!("The disk is full. Make room, and start again. {tail}"));
+    }
+    if has("lack of valid authentication credentials") || has("401 unauthorized") || has("403 forbidden") {
+        let index = output.split(['(', ' ', '`']).find(|word| word.contains("://")).map(|url| url.trim_end_matches([')', '.', ','])).unwrap_or("");
+        return Failure::new(
+            "Install.IndexRefused",
+            format!("The package index {index} refuses the credentials it was given. Correct them in the index's URL, and start again. {tail}"),
+        );
+    }
+    if has("couldn't parse requirement") || has("failed to parse") && has("requirement") || has("unsupported requirement") {
+        return Failure::new("Install.BadRequirement", format!("A line of the requirements is none: {why}. Correct it, and start again. {tail}"));
+    }
+    if has("hash mismatch") {
+        let package = quoted("hash mismatch for").unwrap_or_default();
+        return Failure::new(
+            "Install.HashMismatch",
+            format!("{}{package} is not the file that its hash promises. Do not trust it; see where the index has it from. {tail}", at(&package)),
+        );
+    }
+    if has("network was disabled") || has("error sending request") || has("failed to fetch") || has("tcp connect error") || has("dns error") {
+        return Failure::new(
+            "Install.IndexUnreachable",
+            format!("The package index cannot be reached: {why}. See that there is a network and that the index's URL is right, and start again. {tail}"),
+        );
+    }
+    if has("was not found in the package registry") || has("not found in the provided package locations") {
+        let package = before_text(output, " was not found in the package registry")
+            .or_else(|| before_text(output, " was not found in the provided"))
+            .unwrap_or_default();
+        return Failure::new(
+            "Install.NoSuchPackage",
+            format!("{}there is no package {package}. Correct its name in the requirements, or name the index that has it. {tail}", at(&package)),
+        );
+    }
+    let asks_for = quoted("there is no version of").or_else(|| quoted("only the following versions of"));
+    if let Some(wanted) = asks_for.filter(|_| !has("depends on")) {
+        let package = wanted.split(['=', '<', '>', '!', '~']).next().unwrap_or(&wanted).to_owned();
+        return Failure::new(
+            "Install.NoSuchVersion",
+            format!("{}there is no version {wanted} of it. Take another one in the requirements. {tail}", at(&package)),
+        );
+    }
+    if has("build backend returned an error") || has("failed to build") {
+        let package = quoted("failed to build").unwrap_or_else(|| "a package".into());
+        let said = output.lines().map(str::trim).rev().find(|line| line.contains("Error:") || line.contains("error:")).unwrap_or("see its output");
+        return Failure::new(
+            "Install.BuildFailed",
+            format!("{}{package} could not be built from source: {said}. Take a version that has a wheel, or install what its build needs. {tail}", at(&package)),
+        );
+    }
+    if has("no solution found") {
+        let name = if has("no wheels with a matching") { "Install.NoSuchVersion" } else { "Install.Conflict" };
+        return Failure::new(name, format!("The requirements cannot be met together: {why}. Change one of them, and start again. {tail}"));
+    }
+    Failure::new("Install.Failed", format!("uv could not install the packages: {why}. {tail}"))
+}
+
+/// The first sentence of uv's reason, on one line.
+fn reason(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().map(|line| line.trim().trim_start_matches(['╰', '├', '─', '▶', '×', ' '])).collect();
+    let error = lines.iter().position(|line| line.starts_with("error:") || line.starts_with("No solution")).unwrap_or(0);
+    let cause = lines[error..].iter().skip(1).find(|line| !line.is_empty());
+    let mut text = match cause {
+        Some(cause) => cause.trim_start_matches("cause: ").to_owned(),
+        None => lines.get(error).copied().unwrap_or("it said nothing").trim_start_matches("error: ").to_owned(),
+    };
+    if let Some(at) = text.find(", we can conclude") {
+        text.truncate(at);
+    }
+    if text.chars().count() > 240 {
+        text = text.chars().take(239).chain(['…']).collect();
+    }
+    text.trim_end_matches('.').to_owned()
+}
+
+/// The word before a text.
+fn before_text(output: &str, text: &str) -> Option<String> {
+    let before = &output[..output.find(text)?];
+    Some(before.rsplit([' ', '\n']).next()?.trim_matches('`').to_owned())
+}
+
+/// Splits the options of a requirements file off its requirements: the options that name indexes become variables for uv alone, so that no
+/// credential of theirs is in a file.
+///
+/// Gives back the arguments for uv.
+pub(crate) fn options(lines: &[flow::Line], block: &mut BTreeMap<String, String>) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut add = |name: &str, value: &str, by: &str| {
+        let entry = block.entry(name.to_owned()).or_default();
+        if !entry.is_empty() {
+            entry.push_str(by);
+        }
+        entry.push_str(value);
+    };
+    for line in lines.iter().filter(|line| line.text.starts_with('-')) {
+        let (name, value) = line.text.split_once(['=', ' ', '\t']).unwrap_or((&line.text, ""));
+        let value = value.trim().trim_matches(['"', '\'']);
+        match name {
+            "--extra-index-url" => add("UV_INDEX", value, " "),
+            "-f" | "--find-links" => add("UV_FIND_LINKS", value, ","),
+            "--trusted-host" => add("UV_INSECURE_HOST", value, " "),
+            "--no-index" | "--require-hashes" => arguments.push(name.to_owned()),
+            "--no-binary" | "--only-binary" => arguments.extend([name.to_owned(), value.to_owned()]),
+            "--pre" => arguments.extend(["--prerelease".to_owned(), "allow".to_owned()]),
+            _ => {}
+        }
+    }
+    for line in lines.iter().filter(|line| line.text.starts_with("-i") || line.text.starts_with("--index-url")) {
+        let value = line.text.trim_start_matches("--index-url").trim_start_matches("-i").trim_start_matches(['=', ' ', '\t']);
+        block.remove("UV_INDEX_URL");
+        block.insert("UV_DEFAULT_INDEX".into(), value.to_owned());
+    }
+    arguments
+}
+
+/// Writes uv's input: the base's packages and the flow's, without options.
+pub(crate) fn write_input(path: &Path, base: &[&str], lines: &[flow::Line], constraint: bool) -> std::io::Result<()> {
+    let mut text: String = base.iter().map(|name| format!("{name}\n")).collect();
+    for line in lines.iter().filter(|line| line.constraint == constraint && !line.text.starts_with('-')) {
+        text.push_str(&line.text);
+        text.push('\n');
+    }
+    write_atomically(path, text.as_bytes())
+}

@@ -1,0 +1,82 @@
+//! The warm process: one for each base image and version of `runner.py` in a state folder.
+
+use crate::store::{Environment, Store};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// How long it stays when no session is a fork of it, in seconds.
+const IDLE_SECONDS: u32 = 900;
+
+/// Where it listens.
+fn socket(state: &Path, store: &Store, base: &str) -> PathBuf {
+    let name = crate::digest(&[base, &store.runner.display().to_string()]);
+    state.join("warm").join(&name[..16])
+}
+
+/// A connection to the warm process of this base, if it is there and ready.
+pub(crate) fn connect(state: &Path, store: &Store, base: &str) -> Option<UnixStream> {
+    let path = socket(state, store, base);
+    let folder = CString::new(path.parent()?.as_os_str().as_bytes()).ok()?;
+    // SAFETY: the path ends in a zero byte; the descriptor that comes back is nobody else's.
+    let fd = unsafe { libc::open(folder.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let folder = unsafe { OwnedFd::from_raw_fd(fd) };
+    // A socket's address is short, and a state folder's path may be long.
+    let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(path.file_name()?);
+    UnixStream::connect(short).ok()
+}
+
+/// Starts the warm process of a base image, if there is none and there can be one. Does not wait for it: it takes a second or two.
+///
+/// # Errors
+///
+/// What the file system and starting a process say. A session does without.
+pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment) -> io::Result<()> {
+    let path = socket(state, store, &base.key);
+    fs::create_dir_all(state.join("warm"))?;
+    if path.with_extension("unfit").exists() {
+        return Ok(());
+    }
+    // It holds the lock for as long as it lives.
+    let lock = fs::File::create(path.with_extension("lock"))?;
+    // SAFETY: a descriptor that is open.
+    if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        return Ok(());
+    }
+    let log = fs::File::create(path.with_extension("log"))?;
+    let fd = lock.as_raw_fd();
+    let home = state.join("tools/home");
+    let mut command = Command::new(store.seen_at(base).join("bin/python"));
+    command
+        .args(["-I", "-B"])
+        .arg(&store.runner)
+        .args(["warm", &path.display().to_string(), &IDLE_SECONDS.to_string()])
+        .env_clear()
+        .envs(crate::runner::variables(&home, &store.seen_at(base)))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(Stdio::from(log));
+    // SAFETY: both calls may be made between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::setsid();
+            if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    command.spawn().map(|_| ())
+}
