@@ -1,4 +1,13 @@
-//! Searches every interleaving of the core up to a bound.
+//! Searches every interleaving of the real core up to a bound, in a model world (`search/world.rs`), for what must always hold
+//! (`search/properties.rs`), and from every state reached for a stop that ends.
+//!
+//! The short form is part of `cargo test`. The long form goes deeper and takes some minutes a world:
+//!
+//! ```sh
+//! PFSESSION_SEARCH=long cargo test -p lifecycle --test every_interleaving -- --nocapture --test-threads 1
+//! ```
+//!
+//! Both print the states visited. The search has no chance in it: the same core gives the same numbers.
 
 mod search;
 
@@ -8,25 +17,55 @@ use search::{
     world::{Bounds, Core, Wish},
 };
 
-fn is_long() -> bool {
-    std::env::var("PFSESSION_SEARCH").is_ok_and(|how| how == "long")
+const START: Wish = Wish::Operation(Kind::Start);
+const STOP: Wish = Wish::Operation(Kind::Stop);
+const INSTALL: Wish = Wish::Operation(Kind::Install);
+const RESET: Wish = Wish::Operation(Kind::Reset);
+
+/// One of two numbers: for the short form, for the long form.
+fn either<T>(short: T, long: T) -> T {
+    if std::env::var("PFSESSION_SEARCH").is_ok_and(|form| form == "long") {
+        long
+    } else {
+        short
+    }
 }
 
 #[test]
 fn one_flow_over_two_generations() {
     let bounds = Bounds {
         owners: vec!["u"],
-        menu: vec![
-            Wish::Operation(Kind::Start),
-            Wish::Operation(Kind::Stop),
-            Wish::Operation(Kind::Install),
-            Wish::Operation(Kind::Reset),
-            Wish::Run,
-        ],
+        menu: vec![START, STOP, INSTALL, RESET, Wish::Run],
+        commands: either(2, 3),
+        faults: either(1, 2),
+        activities: 1,
+        asks: 1,
+    };
+    search(&Core::REAL, &bounds, either(100_000, 3_000_000)).expect_whole("one flow, two generations");
+}
+
+#[test]
+fn two_flows_of_one_user_on_one_compute_resource() {
+    let bounds = Bounds {
+        owners: vec!["u", "u"],
+        menu: vec![START, STOP],
         commands: 2,
         faults: 1,
         activities: 0,
         asks: 0,
     };
-    search(&Core::REAL, &bounds, if is_long() { 3_000_000 } else { 60_000 }).expect_whole("one flow");
+    search(&Core::REAL, &bounds, either(60_000, 3_000_000)).expect_whole("two flows of one user");
+}
+
+#[test]
+fn two_users_with_a_compute_resource_each() {
+    let bounds = Bounds {
+        owners: vec!["u", "v"],
+        menu: vec![START, STOP],
+        commands: either(1, 2),
+        faults: 2,
+        activities: 0,
+        asks: 0,
+    };
+    search(&Core::REAL, &bounds, either(60_000, 3_000_000)).expect_whole("two users");
 }

@@ -13,7 +13,7 @@ use std::{
     hash::Hash,
     rc::Rc,
 };
-use world::{Act, Bounds, Computes, Core, Execution, Flow, Left, Message, NOW, Turn, World};
+use world::{Act, Bounds, Computes, Core, Flow, Left, Message, NOW, Turn, World};
 
 use lifecycle::{
     Millis, deadlines,
@@ -208,7 +208,6 @@ impl Search<'_> {
         for f in 0..turn.world.flows.len() {
             let flow = Rc::make_mut(&mut turn.world.flows[f]);
             flow.commands = 0;
-            flow.outbox.shrink_to_fit();
             turn.accept(
                 f,
                 Event::Wanted {
@@ -314,6 +313,7 @@ impl World {
 }
 
 impl Found {
+    #[allow(dead_code, reason = "the broken cores are not whole")]
     /// Prints what was visited, and fails with the trace if something was broken.
     pub fn expect_whole(&self, world: &str) {
         println!(
@@ -339,10 +339,4 @@ impl Found {
             );
         }
     }
-}
-
-/// Whether any execution still waits.
-#[allow(dead_code)]
-pub fn waits(execution: &Execution) -> bool {
-    matches!(execution, Execution::Waiting { .. })
 }

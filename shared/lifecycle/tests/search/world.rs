@@ -33,6 +33,7 @@ pub struct Core {
     pub decide: fn(&Session, &Event, Millis) -> Result<(Session, Vec<Effect>), Refusal>,
     pub due: fn(&Session) -> Option<Millis>,
     pub idle_due: fn(&Session) -> Option<Millis>,
+    pub slot: fn(&Session) -> Slot,
     pub claim: fn(Option<&Compute>, &Slot, &str, &str, Millis) -> Compute,
     pub leave: fn(&Compute, &str, Millis) -> Compute,
     pub observe: fn(&Compute, Seen) -> Option<Compute>,
@@ -46,6 +47,7 @@ impl Core {
         decide: lifecycle::session::decide,
         due: Session::due,
         idle_due: Session::idle_due,
+        slot: Session::slot,
         claim: lifecycle::compute::claim,
         leave: lifecycle::compute::leave,
         observe: lifecycle::compute::observe,
@@ -763,12 +765,20 @@ impl Turn<'_> {
         for (place, message) in outbox.iter().enumerate() {
             match way {
                 Way::Crash(sent) if place >= sent => break,
-                Way::CallLost(lost) if place == lost => {
-                    if let Effect::AnswerStep { token, .. } = message {
+                Way::CallLost(lost) if place == lost => match message {
+                    Effect::AnswerStep { token, .. } => {
                         let operation = token.split('/').next().unwrap_or_default().to_owned();
                         self.cut_off(f, &operation, token);
                     }
-                }
+                    // Nobody makes that call again: it is as if the execution had ended at once.
+                    Effect::StartExecution { operation, .. } => {
+                        self.flow(f)
+                            .executions
+                            .entry(operation.clone())
+                            .or_insert(Execution::Ended);
+                    }
+                    _ => {}
+                },
                 _ => self.send_one(f, message.clone()),
             }
         }
@@ -828,7 +838,7 @@ impl Turn<'_> {
             });
             return None;
         }
-        let slot = session.slot();
+        let slot = (self.core.slot)(session);
         let in_slot = computes.slots.get(&slot).and_then(|id| computes.rows.get(id));
         let new_id = format!("c{}", computes.rows.len());
         let claimed = (self.core.claim)(in_slot, &slot, &session.flow, &new_id, NOW);
