@@ -1,6 +1,6 @@
 //! A session's own queue, and what its agent reports to the queue `reports`.
 
-use crate::{Failure, Outcome, Settings, command::RunWish};
+use crate::{Failure, Outcome, Settings, command::RunWish, driver::DriverReport};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
 use schemars::JsonSchema;
@@ -12,11 +12,19 @@ use serde::{Deserialize, Serialize};
 pub enum AgentCommand {
     /// Bring the environment to what the flow's requirements say. Answered by `installed` or `install-failed`; an install that was done
     /// already is answered again. A later attempt of the same operation takes over from an earlier one.
-    Install { operation: String, attempt: u32, settings: Settings },
+    Install {
+        operation: String,
+        attempt: u32,
+        settings: Settings,
+    },
     /// Leave the environment as it was, if this install is under way.
     CancelInstall { operation: String },
     /// Run this. Answered by `run-started` and `run-done`. A run that is known already is not run again.
-    Run { run: String, settings: Settings, wish: RunWish },
+    Run {
+        run: String,
+        settings: Settings,
+        wish: RunWish,
+    },
     /// The lease counts from when the agent asked with this nonce.
     Lease { nonce: u64 },
 }
@@ -26,18 +34,34 @@ pub enum AgentCommand {
 #[serde(tag = "report", rename_all = "kebab-case")]
 pub enum AgentReport {
     /// It asks for a lease, and has these runs in progress or their ends not yet reported.
-    Alive { nonce: u64, runs: Vec<String> },
+    Alive {
+        nonce: u64,
+        runs: Vec<String>,
+    },
     Installed {
         operation: String,
         attempt: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         warning: Option<String>,
     },
-    InstallFailed { operation: String, attempt: u32, failure: Failure },
-    RunStarted { run: String },
-    RunDone { run: String, outcome: Outcome, result: RunResult },
+    InstallFailed {
+        operation: String,
+        attempt: u32,
+        failure: Failure,
+    },
+    RunStarted {
+        run: String,
+    },
+    RunDone {
+        run: String,
+        outcome: Outcome,
+        result: RunResult,
+    },
     /// Output of an operation or a run, for people to read as it comes. Lines have passed the redactor.
-    Output { of: String, lines: Vec<OutputLine> },
+    Output {
+        of: String,
+        lines: Vec<OutputLine>,
+    },
     /// Somebody used the session by another way.
     Activity,
 }
@@ -90,6 +114,16 @@ pub struct SignedReport {
     pub signature: String,
 }
 
+/// What the queue `reports` carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Report {
+    /// From a session's agent, known by its signature.
+    Agent(SignedReport),
+    /// From a compute driver, known by the queue's own sender.
+    Driver(DriverReport),
+}
+
 /// What an agent signs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SignedBody {
@@ -109,8 +143,14 @@ impl SignedReport {
 
     /// Whether the body was signed by the owner of `key` (public half, base64).
     pub fn is_signed_by(&self, key: &str) -> bool {
-        let key = BASE64.decode(key).ok().and_then(|k| VerifyingKey::from_bytes(k.as_slice().try_into().ok()?).ok());
-        let signature = BASE64.decode(&self.signature).ok().and_then(|s| Signature::from_slice(&s).ok());
+        let key = BASE64
+            .decode(key)
+            .ok()
+            .and_then(|k| VerifyingKey::from_bytes(k.as_slice().try_into().ok()?).ok());
+        let signature = BASE64
+            .decode(&self.signature)
+            .ok()
+            .and_then(|s| Signature::from_slice(&s).ok());
         match (key, signature) {
             (Some(key), Some(signature)) => key.verify(self.body.as_bytes(), &signature).is_ok(),
             _ => false,
@@ -130,12 +170,25 @@ mod tests {
     #[test]
     fn a_report_counts_only_with_the_signature_of_its_own_session_over_its_own_words() {
         let (mine, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
-        let body = SignedBody { flow: "f".into(), generation: 1, report: AgentReport::Activity };
+        let body = SignedBody {
+            flow: "f".into(),
+            generation: 1,
+            report: AgentReport::Activity,
+        };
         let signed = SignedReport::sign(&mine, &body);
         assert!(signed.is_signed_by(&public_half(&mine)));
         assert!(!signed.is_signed_by(&public_half(&other)));
-        let altered = SignedReport { body: signed.body.replace("\"f\"", "\"g\""), ..signed.clone() };
+        let altered = SignedReport {
+            body: signed.body.replace("\"f\"", "\"g\""),
+            ..signed.clone()
+        };
         assert!(!altered.is_signed_by(&public_half(&mine)));
-        assert!(!SignedReport { signature: "x".into(), ..signed }.is_signed_by("y"));
+        assert!(
+            !SignedReport {
+                signature: "x".into(),
+                ..signed
+            }
+            .is_signed_by("y")
+        );
     }
 }

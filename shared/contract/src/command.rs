@@ -2,7 +2,7 @@
 //!
 //! Message group: the flow's key. Deduplication id: the command's own id.
 
-use crate::{FlowRef, Millis, Principal};
+use crate::{FlowRef, Millis, Principal, bounds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,7 +14,10 @@ use std::collections::BTreeMap;
 /// * `principal`: for whom it is. Only this system's own roles may say that; for anybody else it is the queue's own sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Command {
+    #[serde(deserialize_with = "bounds::id")]
+    #[schemars(regex(pattern = bounds::ID))]
     pub id: String,
+    #[serde(deserialize_with = "bounds::object")]
     pub flow: FlowRef,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<Principal>,
@@ -27,15 +30,37 @@ pub struct Command {
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Wish {
     /// A session that is Ready.
-    Start { settings: Wanted },
+    Start {
+        #[serde(deserialize_with = "bounds::object")]
+        settings: Wanted,
+    },
     /// The environment as the requirements say now.
-    Install { settings: Option<Wanted> },
+    Install {
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::some_object"
+        )]
+        settings: Option<Wanted>,
+    },
     /// The session deleted and made anew.
-    Reset { settings: Option<Wanted> },
+    Reset {
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::some_object"
+        )]
+        settings: Option<Wanted>,
+    },
     /// No session.
     Stop,
     /// A run, in the session that the flow has or gets.
-    Run { settings: Wanted, run: RunWish },
+    Run {
+        #[serde(deserialize_with = "bounds::object")]
+        settings: Wanted,
+        #[serde(deserialize_with = "bounds::object")]
+        run: RunWish,
+    },
     /// From the sweep alone: a stop, if the session is still as the sweep saw it.
     StopIfIdle { generation: u32, activity: Millis },
     /// From the sweep alone: look at what is due.
@@ -47,19 +72,44 @@ pub enum Wish {
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// The flow folder: an absolute path on one machine. Left out, it is the flow's lineage.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub folder: Option<String>,
     /// The VM size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub size: Option<String>,
     /// The user-assigned identity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub identity: Option<String>,
     /// The base image, before the flow's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub image: Option<String>,
     /// How long it may be idle, in seconds: from 60 to 86400.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::idle_seconds"
+    )]
+    #[schemars(range(min = 60, max = 86400))]
     pub idle_seconds: Option<u64>,
 }
 
@@ -81,7 +131,12 @@ pub struct RunWish {
     pub column_mapping: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "bounds::variables"
+    )]
+    #[schemars(extend("propertyNames" = { "pattern": bounds::VARIABLE }))]
     pub environment_variables: BTreeMap<String, String>,
     /// Arguments of a class-based flex flow's constructor.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

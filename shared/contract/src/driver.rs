@@ -14,7 +14,15 @@ pub enum ComputeRequest {
     ReleaseCompute { compute: String },
     /// Start the container of this generation on this compute resource, unless it is later than `until`, or this generation or a
     /// later one was removed. Answered by `session-up` (also if it is up already), or by `session-gone` with a failure.
-    LaunchSession { flow: String, owner: String, workspace: String, generation: u32, compute: String, settings: Settings, until: Millis },
+    LaunchSession {
+        flow: String,
+        owner: String,
+        workspace: String,
+        generation: u32,
+        compute: String,
+        settings: Settings,
+        until: Millis,
+    },
     /// See that there is no container of this generation or an older one, and never will be. Answered by `session-gone`.
     RemoveSession {
         flow: String,
@@ -28,10 +36,19 @@ pub enum ComputeRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "report", rename_all = "kebab-case")]
 pub enum DriverReport {
-    ComputeUp { compute: String },
-    ComputeGone { compute: String, why: String },
+    ComputeUp {
+        compute: String,
+    },
+    ComputeGone {
+        compute: String,
+        why: String,
+    },
     /// `key`: the public half of the agent's key, Ed25519, base64.
-    SessionUp { flow: String, generation: u32, key: String },
+    SessionUp {
+        flow: String,
+        generation: u32,
+        key: String,
+    },
     /// No container of this generation is there, and none will be. `failure`: why, if nobody asked for it.
     SessionGone {
         flow: String,

@@ -17,6 +17,35 @@ use crate::{FlowRef, Kind, Millis, Phase, Settings, agent::OutputLine, row::LogR
 use lifecycle::Failure;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A request, as a function URL or an HTTP API hands it on (payload version 2.0): the parts that are used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    pub raw_path: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub query_string_parameters: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    pub request_context: RequestContext,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_base64_encoded: bool,
+}
+
+/// What the HTTP front itself says of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestContext {
+    pub http: RequestLine,
+}
+
+/// How a request was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestLine {
+    pub method: String,
+}
 
 /// The service is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -12,6 +12,7 @@
 //! * [`names`]: the names of queues and environment variables.
 
 pub mod agent;
+mod bounds;
 pub mod command;
 pub mod driver;
 pub mod http;
@@ -32,11 +33,19 @@ pub use lifecycle::{
 /// * `workspace`: the workspace's name; `local` on one machine.
 /// * `owner`: the user whose session it is. Two people who cloned the same repository have two flows.
 /// * `lineage`: what stays the same when the flow is edited: its canonical folder on one machine.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct FlowRef {
+    #[serde(deserialize_with = "bounds::name")]
+    #[schemars(length(max = 100), regex(pattern = bounds::NAME))]
     pub workspace: String,
+    #[serde(deserialize_with = "bounds::name")]
+    #[schemars(length(max = 100), regex(pattern = bounds::NAME))]
     pub owner: String,
+    #[serde(deserialize_with = "bounds::line")]
+    #[schemars(length(max = 1000), regex(pattern = bounds::LINE))]
     pub lineage: String,
 }
 
@@ -49,6 +58,10 @@ impl FlowRef {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hash.finalize()
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }

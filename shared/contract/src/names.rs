@@ -8,16 +8,40 @@ pub struct Queue {
     pub url_variable: &'static str,
 }
 
-pub const COMMANDS: Queue = Queue { name: "commands.fifo", url_variable: "PFSESSION_COMMANDS_URL" };
-pub const START_SESSION: Queue = Queue { name: "start-session", url_variable: "PFSESSION_START_SESSION_URL" };
-pub const INSTALL_PACKAGES: Queue = Queue { name: "install-packages", url_variable: "PFSESSION_INSTALL_PACKAGES_URL" };
-pub const STOP_SESSION: Queue = Queue { name: "stop-session", url_variable: "PFSESSION_STOP_SESSION_URL" };
-pub const IDLE_TICKS: Queue = Queue { name: "idle-ticks", url_variable: "PFSESSION_IDLE_TICKS_URL" };
-pub const REPORTS: Queue = Queue { name: "reports", url_variable: "PFSESSION_REPORTS_URL" };
-pub const COMPUTE_REQUESTS: Queue = Queue { name: "compute-requests", url_variable: "PFSESSION_COMPUTE_REQUESTS_URL" };
+pub const COMMANDS: Queue = Queue {
+    name: "commands.fifo",
+    url_variable: "PFSESSION_COMMANDS_URL",
+};
+pub const START_SESSION: Queue = Queue {
+    name: "start-session",
+    url_variable: "PFSESSION_START_SESSION_URL",
+};
+pub const INSTALL_PACKAGES: Queue = Queue {
+    name: "install-packages",
+    url_variable: "PFSESSION_INSTALL_PACKAGES_URL",
+};
+pub const STOP_SESSION: Queue = Queue {
+    name: "stop-session",
+    url_variable: "PFSESSION_STOP_SESSION_URL",
+};
+pub const IDLE_TICKS: Queue = Queue {
+    name: "idle-ticks",
+    url_variable: "PFSESSION_IDLE_TICKS_URL",
+};
+pub const REPORTS: Queue = Queue {
+    name: "reports",
+    url_variable: "PFSESSION_REPORTS_URL",
+};
+pub const COMPUTE_REQUESTS: Queue = Queue {
+    name: "compute-requests",
+    url_variable: "PFSESSION_COMPUTE_REQUESTS_URL",
+};
 
 /// Where accept-command puts what is no command.
-pub const COMMANDS_DEAD: Queue = Queue { name: "commands-dead.fifo", url_variable: "PFSESSION_COMMANDS_DEAD_URL" };
+pub const COMMANDS_DEAD: Queue = Queue {
+    name: "commands-dead.fifo",
+    url_variable: "PFSESSION_COMMANDS_DEAD_URL",
+};
 
 /// The URL before the name of a session's own queue; see [`agent_queue`].
 pub const AGENT_QUEUE_PREFIX: &str = "PFSESSION_AGENT_QUEUE_PREFIX";

@@ -1,6 +1,6 @@
 //! What the state machine sends to the queues `start-session`, `install-packages` and `stop-session`.
 
-use crate::{Failure, Kind, Step};
+use crate::{Failure, Kind, Step, bounds};
 use lifecycle::session::Event;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,11 @@ use serde::{Deserialize, Serialize};
 pub struct StepMessage {
     pub step: Step,
     /// The flow's key.
+    #[serde(deserialize_with = "bounds::key")]
+    #[schemars(regex(pattern = bounds::KEY))]
     pub flow: String,
+    #[serde(deserialize_with = "bounds::id")]
+    #[schemars(regex(pattern = bounds::ID))]
     pub operation: String,
     pub token: String,
     /// For a clean-up: what the state machine caught.
@@ -30,7 +34,10 @@ impl StepMessage {
 
     /// What the core is told of it.
     pub fn event(&self) -> Event {
-        let cause = self.cause.as_ref().map(|caught| Failure::new(&caught.error, &caught.cause));
+        let cause = self
+            .cause
+            .as_ref()
+            .map(|caught| Failure::new(&caught.error, &caught.cause));
         Event::StepEntered {
             operation: self.operation.clone(),
             step: self.step,

@@ -1,0 +1,126 @@
+//! What a text may be, held while it is read, so that a message that is out of bounds never becomes a value. The schemas say the same.
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
+
+/// What an id is made of; see [`id`].
+pub(crate) const ID: &str = "^[A-Za-z0-9_-]{1,80}$";
+/// What a flow's key is made of; see [`key`].
+pub(crate) const KEY: &str = "^[0-9a-f]{32}$";
+/// A line without `#`, which separates the parts of a row's key.
+pub(crate) const NAME: &str = r"^[^#\x00-\x1f\x7f]+$";
+/// A line.
+pub(crate) const LINE: &str = r"^[^\x00-\x1f\x7f]+$";
+/// The name of an environment variable.
+pub(crate) const VARIABLE: &str = r"^[^=\x00]+$";
+
+/// An id is 1 to 80 characters of `A-Z a-z 0-9 - _`.
+pub(crate) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let is_good = crate::command::is_good_id(&text);
+    if is_good {
+        Ok(text)
+    } else {
+        Err(D::Error::custom("an id is 1 to 80 characters of A-Z a-z 0-9 - _"))
+    }
+}
+
+/// A flow's key is 32 hex digits.
+pub(crate) fn key<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let is_key = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if is_key {
+        Ok(text)
+    } else {
+        Err(D::Error::custom("a flow's key is 32 hex digits"))
+    }
+}
+
+/// A workspace or a user: up to 100 characters.
+pub(crate) fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    bounded(String::deserialize(from)?, 100, false)
+}
+
+/// A lineage: up to 1000 characters.
+pub(crate) fn line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    bounded(String::deserialize(from)?, 1000, true)
+}
+
+/// A setting: up to 1000 characters.
+pub(crate) fn setting<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(from)?
+        .map(|text| bounded(text, 1000, false))
+        .transpose()
+}
+
+fn bounded<E: Error>(text: String, most: usize, hash: bool) -> Result<String, E> {
+    let is_good = (1..=most).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c == '#' && !hash);
+    if is_good {
+        return Ok(text);
+    }
+    let without = if hash { "" } else { ", without #" };
+    Err(E::custom(format!(
+        "it should be one line of 1 to {most} characters{without}"
+    )))
+}
+
+/// An idle time: from 60 to 86400 seconds.
+pub(crate) fn idle_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    match Option::<u64>::deserialize(from)? {
+        Some(seconds) if !(60..=86_400).contains(&seconds) => {
+            Err(D::Error::custom("the idle time is from 60 to 86400 seconds"))
+        }
+        seconds => Ok(seconds),
+    }
+}
+
+/// Environment variables: what the operating system takes.
+pub(crate) fn variables<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let variables = BTreeMap::<String, String>::deserialize(from)?;
+    let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+    let is_good = variables
+        .iter()
+        .all(|(name, value)| is_name(name) && !value.contains('\0'));
+    if is_good {
+        Ok(variables)
+    } else {
+        Err(D::Error::custom(
+            "an environment variable's name has no = and is not empty, and no NUL is in it or its value",
+        ))
+    }
+}
+
+/// A value that is an object and nothing else. A list of the fields in their order, which serde takes as well, is refused.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Object::deserialize(from).map(|object| object.0)
+}
+
+/// [`object`], or nothing.
+pub(crate) fn some_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(from)?.map(|object| object.0))
+}
+
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Fields(PhantomData))
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, fields: M) -> Result<Object<T>, M::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+    }
+}
