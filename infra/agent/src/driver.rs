@@ -44,11 +44,7 @@ pub trait HostPorts: Send + Sync {
     /// # Errors
     ///
     /// When they could not be stored. Worth a retry.
-    fn issue_agent_credentials(
-        &self,
-        flow: &str,
-        generation: u32,
-    ) -> anyhow::Result<(String, String)>;
+    fn issue_agent_credentials(&self, flow: &str, generation: u32) -> anyhow::Result<(String, String)>;
     /// Makes them worthless. Also when there are none.
     fn revoke_agent_credentials(&self, flow: &str, generation: u32);
     /// Makes a standard queue of this name, if there is none.
@@ -122,7 +118,12 @@ impl Driver {
         }
         // The warm process serves whoever reaches its socket.
         fs::set_permissions(config.state.join("warm"), fs::Permissions::from_mode(0o700))?;
-        Ok(Arc::new(Self { config, flows: Mutex::default(), watched: Mutex::default(), python: OnceLock::new() }))
+        Ok(Arc::new(Self {
+            config,
+            flows: Mutex::default(),
+            watched: Mutex::default(),
+            python: OnceLock::new(),
+        }))
     }
 
     /// Does what is asked, and reports what it then saw. Asking twice is asking once.
@@ -140,7 +141,14 @@ impl Driver {
                 Ok(())
             }
             ComputeRequest::ReleaseCompute { compute } => self.release(compute).await,
-            ComputeRequest::LaunchSession { flow, generation, compute, settings, until, .. } => {
+            ComputeRequest::LaunchSession {
+                flow,
+                generation,
+                compute,
+                settings,
+                until,
+                ..
+            } => {
                 anyhow::ensure!(is_good_id(&flow), "{flow:?} is no flow's key");
                 let lock = self.lock(&flow);
                 let _held = lock.lock().await;
@@ -173,7 +181,12 @@ impl Driver {
                 None => self.end(&flow, generation).await,
             };
             if let Err(error) = result {
-                tracing::error!(flow, generation, error = format!("{error:#}"), "what a session left could not be removed");
+                tracing::error!(
+                    flow,
+                    generation,
+                    error = format!("{error:#}"),
+                    "what a session left could not be removed"
+                );
             }
         }
         self.sweep_scratch();
@@ -184,7 +197,11 @@ impl Driver {
 
     /// Lets the warm processes go; they end within seconds. Sessions stay as they are.
     pub fn let_go(&self) {
-        for entry in fs::read_dir(self.config.state.join("warm")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.config.state.join("warm"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             if entry.path().extension().is_none() {
                 let _ = fs::remove_file(entry.path());
             }
@@ -192,7 +209,9 @@ impl Driver {
     }
 
     fn warm_up(&self) {
-        let Some(python) = self.python.get_or_init(|| Python::find().ok()).clone() else { return };
+        let Some(python) = self.python.get_or_init(|| Python::find().ok()).clone() else {
+            return;
+        };
         let store = match store::Store::open(&self.config.state, python) {
             Ok(store) => store,
             Err(error) => return tracing::warn!(%error, "the environments cannot be opened"),
@@ -205,9 +224,15 @@ impl Driver {
     }
 
     fn sweep_scratch(&self) {
-        for entry in fs::read_dir(self.config.state.join("environments")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.config.state.join("environments"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name();
-            let builder = name.to_str().and_then(|name| name.strip_prefix("scratch-")?.split('-').next()?.parse().ok());
+            let builder = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("scratch-")?.split('-').next()?.parse().ok());
             if builder.is_some_and(|pid| Identity::of(pid).is_none()) {
                 let _ = store::remove(&entry.path());
             }
@@ -219,12 +244,18 @@ impl Driver {
         for (flow, generation) in self.sessions() {
             let lock = self.lock(&flow);
             let _held = lock.lock().await;
-            if self.launched(&flow, generation).is_some_and(|launched| launched.compute == compute) {
+            if self
+                .launched(&flow, generation)
+                .is_some_and(|launched| launched.compute == compute)
+            {
                 self.remove(&flow, generation, None).await?;
             }
         }
         store::remove(&folder)?;
-        self.config.ports.report(DriverReport::ComputeGone { compute, why: "it was released".into() });
+        self.config.ports.report(DriverReport::ComputeGone {
+            compute,
+            why: "it was released".into(),
+        });
         Ok(())
     }
 
@@ -237,16 +268,28 @@ impl Driver {
         settings: Settings,
         until: contract::Millis,
     ) -> anyhow::Result<()> {
-        if let Some(launched) = self.launched(flow, generation).filter(|launched| launched.up && launched.process.open().is_some()) {
+        if let Some(launched) = self
+            .launched(flow, generation)
+            .filter(|launched| launched.up && launched.process.open().is_some())
+        {
             self.report_up(flow, generation, launched.key);
             return Ok(());
         }
         let refusal = if self.removed(flow) >= generation {
-            Some(Failure::new("Session.Removed", "This session was removed before it could be launched. Start it again."))
+            Some(Failure::new(
+                "Session.Removed",
+                "This session was removed before it could be launched. Start it again.",
+            ))
         } else if now() > until {
-            Some(Failure::new("Session.LaunchTooLate", "The machine was asked too late to launch the session. Start it again."))
+            Some(Failure::new(
+                "Session.LaunchTooLate",
+                "The machine was asked too late to launch the session. Start it again.",
+            ))
         } else if !self.compute(compute)?.is_dir() {
-            Some(Failure::new("Session.NoCompute", format!("The compute resource {compute} is gone. Start the session again.")))
+            Some(Failure::new(
+                "Session.NoCompute",
+                format!("The compute resource {compute} is gone. Start the session again."),
+            ))
         } else {
             None
         };
@@ -265,18 +308,32 @@ impl Driver {
             Ok(_) => self.remove(flow, generation, None).await,
             Err(error) => {
                 let log = self.log(flow, generation);
-                let message = format!("The session's agent did not start: {error:#}. Its log is {}. Start the session again.", log.display());
-                self.remove(flow, generation, Some(Failure::new("Session.LaunchFailed", message))).await
+                let message = format!(
+                    "The session's agent did not start: {error:#}. Its log is {}. Start the session again.",
+                    log.display()
+                );
+                self.remove(flow, generation, Some(Failure::new("Session.LaunchFailed", message)))
+                    .await
             }
         }
     }
 
     fn report_up(&self, flow: &str, generation: u32, key: String) {
-        self.config.ports.report(DriverReport::SessionUp { flow: flow.to_owned(), generation, key });
+        self.config.ports.report(DriverReport::SessionUp {
+            flow: flow.to_owned(),
+            generation,
+            key,
+        });
     }
 
     /// Starts an agent, and gives back the public half of its key once it is up.
-    async fn spawn(self: &Arc<Self>, flow: &str, generation: u32, compute: &str, settings: Settings) -> anyhow::Result<String> {
+    async fn spawn(
+        self: &Arc<Self>,
+        flow: &str,
+        generation: u32,
+        compute: &str,
+        settings: Settings,
+    ) -> anyhow::Result<String> {
         let config = &self.config;
         let session = self.session(flow, generation);
         fs::create_dir_all(&session)?;
@@ -323,7 +380,12 @@ impl Driver {
         let ended = || anyhow::anyhow!("it ended at once");
         let process = child.id().and_then(|pid| Identity::of(pid as i32)).ok_or_else(ended)?;
         // It does nothing before it has its specification: from here on it is known, whoever crashes.
-        let mut launched = Launched { process, key: public_half(&key), compute: compute.to_owned(), up: false };
+        let mut launched = Launched {
+            process,
+            key: public_half(&key),
+            compute: compute.to_owned(),
+            up: false,
+        };
         self.write_launched(flow, generation, &launched)?;
         let mut line = serde_json::to_vec(&spec)?;
         line.push(b'\n');
@@ -364,9 +426,20 @@ impl Driver {
             let _held = lock.lock().await;
             if driver.watched().remove(&(flow.clone(), generation)) {
                 let failure = driver.died(&flow, generation);
-                tracing::warn!(flow, generation, fault = failure.error, cause = failure.message, "an agent has ended by itself");
+                tracing::warn!(
+                    flow,
+                    generation,
+                    fault = failure.error,
+                    cause = failure.message,
+                    "an agent has ended by itself"
+                );
                 if let Err(error) = driver.remove(&flow, generation, Some(failure)).await {
-                    tracing::error!(flow, generation, error = format!("{error:#}"), "what a session left could not be removed");
+                    tracing::error!(
+                        flow,
+                        generation,
+                        error = format!("{error:#}"),
+                        "what a session left could not be removed"
+                    );
                 }
             }
         });
@@ -375,7 +448,10 @@ impl Driver {
     fn died(&self, flow: &str, generation: u32) -> Failure {
         Failure::new(
             "Session.AgentDied",
-            format!("The session's agent has ended. Its log is {}. Start the session again.", self.log(flow, generation).display()),
+            format!(
+                "The session's agent has ended. Its log is {}. Start the session again.",
+                self.log(flow, generation).display()
+            ),
         )
     }
 
@@ -387,7 +463,11 @@ impl Driver {
         }
         // Also when there was no folder any more.
         self.take_back(flow, generation)?;
-        self.config.ports.report(DriverReport::SessionGone { flow: flow.to_owned(), generation, failure });
+        self.config.ports.report(DriverReport::SessionGone {
+            flow: flow.to_owned(),
+            generation,
+            failure,
+        });
         Ok(())
     }
 
@@ -399,12 +479,20 @@ impl Driver {
         // The agent first: what it still starts ends with it.
         for process in agent.into_iter().chain(runner::noted(&session)) {
             if let Some(held) = process.open() {
-                anyhow::ensure!(held.end(LAST_BREATH).await, "process {} of the session does not end", process.pid);
+                anyhow::ensure!(
+                    held.end(LAST_BREATH).await,
+                    "process {} of the session does not end",
+                    process.pid
+                );
             }
         }
         for process in runner::noted(&session) {
             if let Some(held) = process.open() {
-                anyhow::ensure!(held.end(LAST_BREATH).await, "process {} of the session does not end", process.pid);
+                anyhow::ensure!(
+                    held.end(LAST_BREATH).await,
+                    "process {} of the session does not end",
+                    process.pid
+                );
             }
         }
         self.take_back(flow, generation)?;
@@ -432,11 +520,18 @@ impl Driver {
     }
 
     fn session(&self, flow: &str, generation: u32) -> PathBuf {
-        self.config.state.join("sessions").join(flow).join(generation.to_string())
+        self.config
+            .state
+            .join("sessions")
+            .join(flow)
+            .join(generation.to_string())
     }
 
     fn log(&self, flow: &str, generation: u32) -> PathBuf {
-        self.config.state.join("logs").join(format!("agent-{flow}-{generation}.log"))
+        self.config
+            .state
+            .join("logs")
+            .join(format!("agent-{flow}-{generation}.log"))
     }
 
     fn launched(&self, flow: &str, generation: u32) -> Option<Launched> {
@@ -449,7 +544,8 @@ impl Driver {
     }
 
     fn removed(&self, flow: &str) -> u32 {
-        let text = fs::read_to_string(self.config.state.join("sessions").join(flow).join("removed")).unwrap_or_default();
+        let text =
+            fs::read_to_string(self.config.state.join("sessions").join(flow).join("removed")).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     }
 
@@ -473,23 +569,41 @@ impl Driver {
     }
 
     fn sessions(&self) -> Vec<(String, u32)> {
-        let flows = fs::read_dir(self.config.state.join("sessions")).into_iter().flatten().flatten();
+        let flows = fs::read_dir(self.config.state.join("sessions"))
+            .into_iter()
+            .flatten()
+            .flatten();
         let flows = flows.filter_map(|flow| flow.file_name().into_string().ok());
-        flows.flat_map(|flow| self.generations(&flow).into_iter().map(move |generation| (flow.clone(), generation))).collect()
+        flows
+            .flat_map(|flow| {
+                self.generations(&flow)
+                    .into_iter()
+                    .map(move |generation| (flow.clone(), generation))
+            })
+            .collect()
     }
 }
 
 fn numbers(folder: &Path) -> Vec<u32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// What an agent sees of the host's environment variables, beside what installers may need.
 fn own_variables() -> impl Iterator<Item = (String, String)> {
-    let kept = |name: &str| matches!(name, "PATH" | "HOME" | "LANG" | "TZ" | "RUST_BACKTRACE" | "PFSESSION_PYTHON" | "PFSESSION_LOG");
+    let kept = |name: &str| {
+        matches!(
+            name,
+            "PATH" | "HOME" | "LANG" | "TZ" | "RUST_BACKTRACE" | "PFSESSION_PYTHON" | "PFSESSION_LOG"
+        )
+    };
     std::env::vars().filter(move |(name, _)| kept(name))
 }
 
 fn now() -> contract::Millis {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

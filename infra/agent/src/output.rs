@@ -46,8 +46,18 @@ impl Output {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let inner = RefCell::new(Inner { file: fs::File::create(&path)?, next: 0, pending: Vec::new(), bytes: 0 });
-        Ok(Rc::new(Self { of: of.to_owned(), path, inner, reports }))
+        let inner = RefCell::new(Inner {
+            file: fs::File::create(&path)?,
+            next: 0,
+            pending: Vec::new(),
+            bytes: 0,
+        });
+        Ok(Rc::new(Self {
+            of: of.to_owned(),
+            path,
+            inner,
+            reports,
+        }))
     }
 
     /// Takes a line.
@@ -63,7 +73,9 @@ impl Output {
             MOST_LINES => format!("there is more; all of it is in {}", self.path.display()),
             _ => cut(text),
         };
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
         let seq = inner.next;
         inner.next += 1;
         inner.bytes += text.len();
@@ -88,7 +100,10 @@ impl Output {
         let lines = std::mem::take(&mut inner.pending);
         if !lines.is_empty() {
             // Nobody takes reports any more only when the agent ends.
-            let _ = self.reports.send(AgentReport::Output { of: self.of.clone(), lines });
+            let _ = self.reports.send(AgentReport::Output {
+                of: self.of.clone(),
+                lines,
+            });
         }
     }
 }

@@ -25,7 +25,10 @@ impl Identity {
         if matches!(fields.next(), Some("Z" | "X")) {
             return None;
         }
-        Some(Self { pid, start: fields.nth(18)?.parse().ok()? })
+        Some(Self {
+            pid,
+            start: fields.nth(18)?.parse().ok()?,
+        })
     }
 
     /// A hold on it, if it lives.
@@ -52,7 +55,15 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn kill(&self) {
         // SAFETY: a descriptor that is open, and no memory.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), libc::SIGKILL, std::ptr::null::<u8>(), 0) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.fd.as_raw_fd(),
+                libc::SIGKILL,
+                std::ptr::null::<u8>(),
+                0,
+            )
+        };
     }
 
     /// Waits until it has ended.

@@ -38,9 +38,17 @@ impl Python {
         let named = std::env::var_os("PFSESSION_PYTHON").map(PathBuf::from);
         let candidates = match &named {
             Some(path) => vec![path.clone()],
-            None => ["python3", "python", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9"]
-                .map(PathBuf::from)
-                .to_vec(),
+            None => [
+                "python3",
+                "python",
+                "python3.13",
+                "python3.12",
+                "python3.11",
+                "python3.10",
+                "python3.9",
+            ]
+            .map(PathBuf::from)
+            .to_vec(),
         };
         let found: Vec<Self> = candidates.iter().filter_map(|candidate| Self::ask(candidate)).collect();
         if let Some(python) = found.iter().find(|python| python.is_new_enough()) {
@@ -49,7 +57,10 @@ impl Python {
         let (major, minor) = OLDEST;
         let there = match (found.first(), named) {
             (Some(old), _) => format!("{} is Python {}", old.executable.display(), old.version),
-            (None, Some(path)) => format!("PFSESSION_PYTHON names {}, which does not run as Python", path.display()),
+            (None, Some(path)) => format!(
+                "PFSESSION_PYTHON names {}, which does not run as Python",
+                path.display()
+            ),
             (None, None) => "there is no python3 on PATH".to_owned(),
         };
         Err(Failure::new(

@@ -37,7 +37,14 @@ pub(crate) fn folder(state: &Path, run: &str) -> PathBuf {
 /// The result of a run that did not come to run.
 pub(crate) fn failed(state: &Path, run: &str, failure: Failure) -> (Outcome, RunResult) {
     let folder = folder(state, run).display().to_string();
-    (Outcome::Failed, RunResult { folder, failure: Some(failure), ..RunResult::default() })
+    (
+        Outcome::Failed,
+        RunResult {
+            folder,
+            failure: Some(failure),
+            ..RunResult::default()
+        },
+    )
 }
 
 /// Runs the flow of `settings` in `runner`.
@@ -61,7 +68,10 @@ pub(crate) async fn run(
         Ok((message, before)) => {
             let failure = follow(runner, run, &message, &mut results, output).await;
             if let Err(error) = keep_files(folders, run, &before) {
-                output.say(LineKind::Stderr, &format!("what the flow wrote could not be kept: {error}"));
+                output.say(
+                    LineKind::Stderr,
+                    &format!("what the flow wrote could not be kept: {error}"),
+                );
             }
             failure
         }
@@ -74,11 +84,17 @@ pub(crate) async fn run(
 /// Says where the whole output is, once.
 fn with_log(failure: Failure, log: &Path) -> Failure {
     let message = failure.message.trim_end_matches('.');
-    Failure { message: format!("{message}. The run's output is in {}.", log.display()), ..failure }
+    Failure {
+        message: format!("{message}. The run's output is in {}.", log.display()),
+        ..failure
+    }
 }
 
 fn io_failure(error: &io::Error) -> Failure {
-    Failure::new("Run.Failed", format!("The run's folder cannot be written: {error}. Put that right, and run again."))
+    Failure::new(
+        "Run.Failed",
+        format!("The run's folder cannot be written: {error}. Put that right, and run again."),
+    )
 }
 
 /// When and how big a file was.
@@ -97,7 +113,10 @@ async fn stage(
     let file = kind.file().ok_or_else(|| {
         Failure::new(
             "Run.BadFlow",
-            format!("{} holds no flow.dag.yaml and no flow.flex.yaml, so there is nothing to run. Add one", settings.folder),
+            format!(
+                "{} holds no flow.dag.yaml and no flow.flex.yaml, so there is nothing to run. Add one",
+                settings.folder
+            ),
         )
     })?;
     let view = flow::view::list(&flow_folder, &flow::include_root(&flow_folder))?;
@@ -113,9 +132,17 @@ async fn stage(
         let root = staging.join("flow");
         flow::view::copy_into(&view, &root).map_err(io)?;
         if let Some(data) = data {
-            let bad = |error: io::Error| Failure::new("Run.BadData", format!("The data {data} cannot be read: {error}. Name a file of JSON lines"));
+            let bad = |error: io::Error| {
+                Failure::new(
+                    "Run.BadData",
+                    format!("The data {data} cannot be read: {error}. Name a file of JSON lines"),
+                )
+            };
             if !fs::metadata(&data).map_err(bad)?.is_file() {
-                return Err(Failure::new("Run.BadData", format!("The data {data} is no file. Name a file of JSON lines")));
+                return Err(Failure::new(
+                    "Run.BadData",
+                    format!("The data {data} is no file. Name a file of JSON lines"),
+                ));
             }
             fs::copy(&data, staging.join("data.jsonl")).map_err(bad)?;
         }
@@ -127,7 +154,9 @@ async fn stage(
         fs::rename(&staging, &place).map_err(io)?;
         Ok(before)
     };
-    let before = tokio::task::spawn_blocking(lay_out).await.map_err(|error| Failure::new("Run.Failed", error.to_string()))??;
+    let before = tokio::task::spawn_blocking(lay_out)
+        .await
+        .map_err(|error| Failure::new("Run.Failed", error.to_string()))??;
     let place = folders.work().join(run);
     let message = json!({
         "run": run,
@@ -145,9 +174,18 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
 }
 
 /// Follows a run to its end, and says why it failed if it did.
-async fn follow(runner: &Runner, run: &str, message: &Value, results: &mut Results, output: &Rc<Output>) -> Option<Failure> {
+async fn follow(
+    runner: &Runner,
+    run: &str,
+    message: &Value,
+    results: &mut Results,
+    output: &Rc<Output>,
+) -> Option<Failure> {
     let crashed = |how: String| {
-        Some(Failure::new("Run.Crashed", format!("The run's process ended in the middle: {how}. See what ended it, and run again")))
+        Some(Failure::new(
+            "Run.Crashed",
+            format!("The run's process ended in the middle: {how}. See what ended it, and run again"),
+        ))
     };
     let Ok(mut said) = runner.run(run, message).await else {
         return crashed("its sandbox was gone".into());
@@ -156,13 +194,23 @@ async fn follow(runner: &Runner, run: &str, message: &Value, results: &mut Resul
         match what {
             What::Out { out } => out.iter().for_each(|line| output.say(LineKind::Stdout, line)),
             What::Err { err } => err.iter().for_each(|line| output.say(LineKind::Stderr, line)),
-            What::Line { line, output: value, wrong } => {
+            What::Line {
+                line,
+                output: value,
+                wrong,
+            } => {
                 if let Err(error) = results.take(line, value, wrong.is_some()) {
                     output.say(LineKind::Stderr, &format!("outputs.jsonl cannot be written: {error}"));
                 }
             }
-            What::Done { crashed: Some(status), .. } => {
-                return crashed(if status < 0 { format!("by signal {}", -status) } else { format!("it exited with code {status}") });
+            What::Done {
+                crashed: Some(status), ..
+            } => {
+                return crashed(if status < 0 {
+                    format!("by signal {}", -status)
+                } else {
+                    format!("it exited with code {status}")
+                });
             }
             What::Done { done, .. } => {
                 results.lines = done["lines"].as_u64().unwrap_or(results.lines);
@@ -189,7 +237,14 @@ impl Results {
         let folder = folder(&folders.state, run);
         fs::create_dir_all(folder.join("output"))?;
         let file = fs::File::create(folder.join("output/outputs.jsonl"))?;
-        Ok(Self { folder, file, lines: 0, failed: 0, inline: Vec::new(), bytes: 0 })
+        Ok(Self {
+            folder,
+            file,
+            lines: 0,
+            failed: 0,
+            inline: Vec::new(),
+            bytes: 0,
+        })
     }
 
     fn take(&mut self, line: u64, value: Value, wrong: bool) -> io::Result<()> {
@@ -204,10 +259,27 @@ impl Results {
     }
 
     fn end(self, failure: Option<Failure>) -> (Outcome, RunResult) {
-        let outcome = if failure.is_some() { Outcome::Failed } else { Outcome::Succeeded };
-        let outputs = if self.bytes <= MOST_INLINE_OUTPUTS { self.inline } else { Vec::new() };
+        let outcome = if failure.is_some() {
+            Outcome::Failed
+        } else {
+            Outcome::Succeeded
+        };
+        let outputs = if self.bytes <= MOST_INLINE_OUTPUTS {
+            self.inline
+        } else {
+            Vec::new()
+        };
         let folder = self.folder.display().to_string();
-        (outcome, RunResult { lines: self.lines, failed_lines: self.failed, outputs, folder, failure })
+        (
+            outcome,
+            RunResult {
+                lines: self.lines,
+                failed_lines: self.failed,
+                outputs,
+                folder,
+                failure,
+            },
+        )
     }
 }
 
@@ -231,7 +303,10 @@ fn keep_below(root: &Path, at: &Path, before: &HashMap<PathBuf, Stamp>, to: &Pat
             if entry.file_name() != "__pycache__" {
                 keep_below(root, &path, before, to)?;
             }
-        } else if kind.is_file() && !path.to_string_lossy().starts_with(".variant.") && before.get(&path) != Some(&stamp(&root.join(&path))?) {
+        } else if kind.is_file()
+            && !path.to_string_lossy().starts_with(".variant.")
+            && before.get(&path) != Some(&stamp(&root.join(&path))?)
+        {
             let target = to.join(&path);
             fs::create_dir_all(target.parent().unwrap_or(to))?;
             fs::rename(root.join(&path), target)?;

@@ -81,16 +81,29 @@ pub(crate) fn variables(home: &Path, packages: &Path) -> BTreeMap<String, String
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Said {
-    Process { pid: i32, start: u64 },
-    Cannot { cannot: String },
-    Isolated { isolated: Isolation },
+    Process {
+        pid: i32,
+        start: u64,
+    },
+    Cannot {
+        cannot: String,
+    },
+    Isolated {
+        isolated: Isolation,
+    },
     Ready {
         #[allow(dead_code, reason = "the word is what counts")]
         ready: Value,
     },
-    Failed { failed: String },
-    Cold { cold: String },
-    Warm { warm: bool },
+    Failed {
+        failed: String,
+    },
+    Cold {
+        cold: String,
+    },
+    Warm {
+        warm: bool,
+    },
     Of(About),
 }
 
@@ -105,10 +118,21 @@ pub(crate) struct About {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum What {
-    Out { out: Vec<String> },
-    Err { err: Vec<String> },
-    Line { line: u64, output: Value, wrong: Option<contract::Failure> },
-    Done { done: Value, crashed: Option<i32> },
+    Out {
+        out: Vec<String>,
+    },
+    Err {
+        err: Vec<String>,
+    },
+    Line {
+        line: u64,
+        output: Value,
+        wrong: Option<contract::Failure>,
+    },
+    Done {
+        done: Value,
+        crashed: Option<i32>,
+    },
 }
 
 /// A runner that has its sandbox closed around it.
@@ -138,11 +162,16 @@ impl Runner {
         folders.make().map_err(text)?;
         let layer = folders.session.join("layers").join(crate::random());
         let (upper, work) = (layer.join("upper"), layer.join("work"));
-        fs::create_dir_all(&upper).and_then(|()| fs::create_dir_all(&work)).map_err(text)?;
+        fs::create_dir_all(&upper)
+            .and_then(|()| fs::create_dir_all(&work))
+            .map_err(text)?;
         let packages = store.seen_at(environment);
         let home = folders.state.join("tools/home");
         let mut block = variables(&home, &packages);
-        let mut read = vec![store.python.prefix.clone(), store.runner.parent().unwrap_or(Path::new("/")).to_owned()];
+        let mut read = vec![
+            store.python.prefix.clone(),
+            store.runner.parent().unwrap_or(Path::new("/")).to_owned(),
+        ];
         read.extend(uv::named_paths(&block));
         read.retain(|path| !path.starts_with("/usr"));
         let mut sandbox = Sandbox {
@@ -154,7 +183,12 @@ impl Runner {
                 (folders.session.join("home"), home),
                 (folders.session.join("tmp"), "/tmp".into()),
             ],
-            overlay: Some(Overlay { lower: store.lower(environment), upper, work, at: vec![packages.clone()] }),
+            overlay: Some(Overlay {
+                lower: store.lower(environment),
+                upper,
+                work,
+                at: vec![packages.clone()],
+            }),
             seccomp: sandbox::seccomp(),
             python: packages.join("bin/python"),
             site: packages.join(store.python.site_packages()),
@@ -181,8 +215,14 @@ impl Runner {
                 sandbox.namespaces = store.namespaces.get();
             }
         }
-        let (child, socket) =
-            sandbox::start(&store.python, &store.runner, &sandbox, Stdio::inherit(), Stdio::inherit()).map_err(text)?;
+        let (child, socket) = sandbox::start(
+            &store.python,
+            &store.runner,
+            &sandbox,
+            Stdio::inherit(),
+            Stdio::inherit(),
+        )
+        .map_err(text)?;
         Self::greet(folders, store, environment, socket, Some(child), layer, false).await
     }
 
@@ -221,7 +261,9 @@ impl Runner {
                 }
             }
         };
-        tokio::time::timeout(CLOSING, greeting).await.map_err(|_| "it took too long".to_owned())??;
+        tokio::time::timeout(CLOSING, greeting)
+            .await
+            .map_err(|_| "it took too long".to_owned())??;
         let (Some(process), Some(isolation)) = (process, isolation) else {
             return Err("it did not say what it is".to_owned());
         };
@@ -304,7 +346,9 @@ async fn next(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Said>, Str
     let mut line = Vec::new();
     match reader.read_until(b'\n', &mut line).await {
         Ok(0) => Ok(None),
-        Ok(_) => serde_json::from_slice(&line).map(Some).map_err(|error| format!("it says what is not known here: {error}")),
+        Ok(_) => serde_json::from_slice(&line)
+            .map(Some)
+            .map_err(|error| format!("it says what is not known here: {error}")),
         Err(_) => Ok(None),
     }
 }
@@ -327,7 +371,10 @@ async fn listen(
                     runs.remove(&of);
                 }
             }
-            Ok(Some(Said::Cold { cold })) => tracing::warn!(why = cold, "the flow runtime does not load: each run is a process of its own"),
+            Ok(Some(Said::Cold { cold })) => tracing::warn!(
+                why = cold,
+                "the flow runtime does not load: each run is a process of its own"
+            ),
             Ok(Some(Said::Warm { warm })) => tracing::debug!(warm, "the runner has loaded the flow runtime"),
             Ok(Some(Said::Failed { failed })) => tracing::error!(failed, "the runner has failed"),
             Ok(Some(_)) => {}

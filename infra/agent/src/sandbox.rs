@@ -38,7 +38,11 @@ impl std::fmt::Display for Isolation {
             Tier::D => write!(f, "not isolated")?,
             tier => write!(f, "tier {tier:?}")?,
         }
-        if self.not_held.is_empty() { Ok(()) } else { write!(f, "; not held: {}", self.not_held.join(", ")) }
+        if self.not_held.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; not held: {}", self.not_held.join(", "))
+        }
     }
 }
 
@@ -156,16 +160,59 @@ pub(crate) fn seccomp() -> String {
         const UNKNOWN: u32 = 0x0005_0000 | libc::ENOSYS as u32;
         const NAMESPACES: u32 = 0x7e02_0080;
         let denied = [
-            libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot, libc::SYS_unshare, libc::SYS_setns,
-            libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fspick,
-            442, libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_kcmp, 438,
-            libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_keyctl, libc::SYS_add_key,
-            libc::SYS_request_key, libc::SYS_kexec_load, libc::SYS_kexec_file_load, libc::SYS_init_module, libc::SYS_finit_module,
-            libc::SYS_delete_module, libc::SYS_reboot, libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_acct, libc::SYS_quotactl,
-            libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_adjtimex, libc::SYS_clock_adjtime, libc::SYS_sethostname,
-            libc::SYS_setdomainname, libc::SYS_syslog, libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at, libc::SYS_vhangup,
-            libc::SYS_nfsservctl, libc::SYS_lookup_dcookie, libc::SYS_move_pages, libc::SYS_mbind, libc::SYS_migrate_pages,
-            libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_fanotify_init,
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_pivot_root,
+            libc::SYS_chroot,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_open_tree,
+            libc::SYS_move_mount,
+            libc::SYS_fsopen,
+            libc::SYS_fsconfig,
+            libc::SYS_fsmount,
+            libc::SYS_fspick,
+            442,
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_kcmp,
+            438,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
+            libc::SYS_userfaultfd,
+            libc::SYS_keyctl,
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_kexec_load,
+            libc::SYS_kexec_file_load,
+            libc::SYS_init_module,
+            libc::SYS_finit_module,
+            libc::SYS_delete_module,
+            libc::SYS_reboot,
+            libc::SYS_swapon,
+            libc::SYS_swapoff,
+            libc::SYS_acct,
+            libc::SYS_quotactl,
+            libc::SYS_settimeofday,
+            libc::SYS_clock_settime,
+            libc::SYS_adjtimex,
+            libc::SYS_clock_adjtime,
+            libc::SYS_sethostname,
+            libc::SYS_setdomainname,
+            libc::SYS_syslog,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_name_to_handle_at,
+            libc::SYS_vhangup,
+            libc::SYS_nfsservctl,
+            libc::SYS_lookup_dcookie,
+            libc::SYS_move_pages,
+            libc::SYS_mbind,
+            libc::SYS_migrate_pages,
+            libc::SYS_io_uring_setup,
+            libc::SYS_io_uring_enter,
+            libc::SYS_io_uring_register,
+            libc::SYS_fanotify_init,
         ];
         let mut program: Vec<(u16, u8, u8, u32)> = vec![
             (LOAD, 0, 0, 4), // the architecture

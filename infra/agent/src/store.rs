@@ -85,7 +85,12 @@ impl Store {
             fs::create_dir_all(state.join(folder))?;
         }
         let runner = sandbox::runner(state)?;
-        Ok(Self { state: state.to_owned(), python, runner, namespaces: Cell::new(true) })
+        Ok(Self {
+            state: state.to_owned(),
+            python,
+            runner,
+            namespaces: Cell::new(true),
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -100,7 +105,10 @@ impl Store {
     /// The folders of an environment, uppermost first.
     pub(crate) fn lower(&self, environment: &Environment) -> String {
         let folders = std::iter::once(&environment.key).chain(&environment.below);
-        folders.map(|key| self.path(key).display().to_string()).collect::<Vec<_>>().join(":")
+        folders
+            .map(|key| self.path(key).display().to_string())
+            .collect::<Vec<_>>()
+            .join(":")
     }
 
     /// An environment that is complete.
@@ -110,18 +118,34 @@ impl Store {
 
     fn base_request(&self) -> String {
         let python = &self.python;
-        digest(&["base", &python.version, &python.platform, &python.prefix.display().to_string(), &BASE.join(" ")])
+        digest(&[
+            "base",
+            &python.version,
+            &python.platform,
+            &python.prefix.display().to_string(),
+            &BASE.join(" "),
+        ])
     }
 
     fn request(&self, base: &str, lines: &[flow::Line]) -> String {
         let mut parts = vec!["request".to_owned(), base.to_owned(), self.namespaces.get().to_string()];
-        parts.extend(lines.iter().map(|line| format!("{}{}", if line.constraint { "-c " } else { "" }, line.text)));
-        parts.extend(uv::kept_variables().into_iter().filter(|(name, _)| name.contains("IND")).map(|(name, value)| format!("{name}={value}")));
+        parts.extend(
+            lines
+                .iter()
+                .map(|line| format!("{}{}", if line.constraint { "-c " } else { "" }, line.text)),
+        );
+        parts.extend(
+            uv::kept_variables()
+                .into_iter()
+                .filter(|(name, _)| name.contains("IND"))
+                .map(|(name, value)| format!("{name}={value}")),
+        );
         digest(&parts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     fn resolved(&self, request: &str, age: u64) -> Option<Environment> {
-        let found: Resolved = serde_json::from_slice(&fs::read(self.path(&format!("index/{request}.json"))).ok()?).ok()?;
+        let found: Resolved =
+            serde_json::from_slice(&fs::read(self.path(&format!("index/{request}.json"))).ok()?).ok()?;
         if now().saturating_sub(found.at) > age {
             return None;
         }
@@ -136,7 +160,11 @@ impl Store {
     /// The environment of these requirements, if it is there and was resolved lately.
     pub(crate) fn find(&self, lines: &[flow::Line]) -> Option<Environment> {
         let base = self.find_base()?;
-        if is_empty(lines) { Some(base) } else { self.resolved(&self.request(&base.key, lines), REQUEST_AGE) }
+        if is_empty(lines) {
+            Some(base)
+        } else {
+            self.resolved(&self.request(&base.key, lines), REQUEST_AGE)
+        }
     }
 
     /// The environment of these requirements; builds what is not there. Whoever else wants the same waits for it.
@@ -158,7 +186,11 @@ impl Store {
             Some(base) => base,
             None => self.build_base(&uv, say, log).await?,
         };
-        if is_empty(lines) { Ok(base) } else { self.build(&uv, &base, lines, say, log).await }
+        if is_empty(lines) {
+            Ok(base)
+        } else {
+            self.build(&uv, &base, lines, say, log).await
+        }
     }
 
     async fn build_base(&self, uv: &Path, say: Say<'_>, log: &str) -> Result<Environment, Failure> {
@@ -167,22 +199,51 @@ impl Store {
         if let Some(base) = self.find_base() {
             return Ok(base);
         }
-        say(LineKind::Stage, "building the base image promptflow, once for this machine".into());
+        say(
+            LineKind::Stage,
+            "building the base image promptflow, once for this machine".into(),
+        );
         let variables = self.variables();
-        let lock = self.resolve(uv, &[], None, variables.clone(), Vec::new(), say, log).await?;
+        let lock = self
+            .resolve(uv, &[], None, variables.clone(), Vec::new(), say, log)
+            .await?;
         let key = digest(&[&request, &lock]);
-        let environment = Environment { key: key.clone(), below: None, base: key.clone(), pure: true, pth: Vec::new() };
-        self.build_whole(uv, &environment, &lock, variables, &[], &[], say, log).await?;
+        let environment = Environment {
+            key: key.clone(),
+            below: None,
+            base: key.clone(),
+            pure: true,
+            pth: Vec::new(),
+        };
+        self.build_whole(uv, &environment, &lock, variables, &[], &[], say, log)
+            .await?;
         self.remember(&request, &environment)?;
         Ok(environment)
     }
 
-    async fn build(&self, uv: &Path, base: &Environment, lines: &[flow::Line], say: Say<'_>, log: &str) -> Result<Environment, Failure> {
+    async fn build(
+        &self,
+        uv: &Path,
+        base: &Environment,
+        lines: &[flow::Line],
+        say: Say<'_>,
+        log: &str,
+    ) -> Result<Environment, Failure> {
         let request = self.request(&base.key, lines);
         let mut variables = self.variables();
         let arguments = uv::options(lines, &mut variables);
         let base_lock = fs::read_to_string(self.path(&format!("{}.txt", base.key))).map_err(|error| self.io(error))?;
-        let lock = self.resolve(uv, lines, Some(&base_lock), variables.clone(), arguments.clone(), say, log).await?;
+        let lock = self
+            .resolve(
+                uv,
+                lines,
+                Some(&base_lock),
+                variables.clone(),
+                arguments.clone(),
+                say,
+                log,
+            )
+            .await?;
         let layered = self.namespaces.get();
         let key = digest(&["on", &base.key, if layered { "layered" } else { "whole" }, &lock]);
         let _held = self.hold(&format!("{key}.lock"), say).await?;
@@ -190,14 +251,27 @@ impl Store {
         let environment = match self.complete(&key) {
             Some(environment) => environment,
             None if layered => {
-                let mut environment =
-                    Environment { key, below: Some(base.key.clone()), base: base.key.clone(), pure, pth: Vec::new() };
-                self.build_layer(uv, &mut environment, &lock, variables, &arguments, lines, say, log).await?;
+                let mut environment = Environment {
+                    key,
+                    below: Some(base.key.clone()),
+                    base: base.key.clone(),
+                    pure,
+                    pth: Vec::new(),
+                };
+                self.build_layer(uv, &mut environment, &lock, variables, &arguments, lines, say, log)
+                    .await?;
                 environment
             }
             None => {
-                let environment = Environment { key, below: None, base: base.key.clone(), pure: false, pth: Vec::new() };
-                self.build_whole(uv, &environment, &lock, variables, &arguments, lines, say, log).await?;
+                let environment = Environment {
+                    key,
+                    below: None,
+                    base: base.key.clone(),
+                    pure: false,
+                    pth: Vec::new(),
+                };
+                self.build_whole(uv, &environment, &lock, variables, &arguments, lines, say, log)
+                    .await?;
                 environment
             }
         };
@@ -217,23 +291,47 @@ impl Store {
         say: Say<'_>,
         log: &str,
     ) -> Result<String, Failure> {
-        let wanted = lines.iter().filter(|line| !line.constraint && !line.text.starts_with('-')).count() + BASE.len();
+        let wanted = lines
+            .iter()
+            .filter(|line| !line.constraint && !line.text.starts_with('-'))
+            .count()
+            + BASE.len();
         say(LineKind::Stage, format!("resolving {wanted} requirements"));
         let folder = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
-        let (input, limits, lock) = (folder.0.join("requirements.txt"), folder.0.join("constraints.txt"), folder.0.join("lock.txt"));
+        let (input, limits, lock) = (
+            folder.0.join("requirements.txt"),
+            folder.0.join("constraints.txt"),
+            folder.0.join("lock.txt"),
+        );
         let prepare = || {
             uv::write_input(&input, &BASE, lines, false)?;
             uv::write_input(&limits, &[], lines, true)?;
             prefer.map_or(Ok(()), |text| fs::write(&lock, text))
         };
         prepare().map_err(|error| self.io(error))?;
-        let mut execute = words(&[uv.display().to_string().as_str(), "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate"]);
+        let mut execute = words(&[
+            uv.display().to_string().as_str(),
+            "pip",
+            "compile",
+            "--generate-hashes",
+            "--no-header",
+            "--no-annotate",
+        ]);
         execute.extend(words(&["--python", &self.python.executable.display().to_string()]));
-        execute.extend(words(&["--constraint", &limits.display().to_string(), "--output-file", &lock.display().to_string()]));
+        execute.extend(words(&[
+            "--constraint",
+            &limits.display().to_string(),
+            "--output-file",
+            &lock.display().to_string(),
+        ]));
         execute.extend(arguments);
         execute.push(input.display().to_string());
-        let sandbox = Sandbox { write: vec![(folder.0.clone(), folder.0.clone())], execute, ..self.builder(uv, variables) };
-        self.run(sandbox, true, lines, say, log).await?;
+        let mut sandbox = Sandbox {
+            execute,
+            ..self.builder(uv, variables)
+        };
+        sandbox.write.push((folder.0.clone(), folder.0.clone()));
+        self.run(sandbox, lines, say, log).await?;
         fs::read_to_string(&lock).map_err(|error| self.io(error))
     }
 
@@ -251,18 +349,30 @@ impl Store {
         log: &str,
     ) -> Result<(), Failure> {
         let place = self.path(&environment.key);
-        remove(&place).and_then(|()| fs::create_dir_all(&place)).map_err(|error| self.io(error))?;
+        remove(&place)
+            .and_then(|()| fs::create_dir_all(&place))
+            .map_err(|error| self.io(error))?;
         let lock_path = self.write_lock(&environment.key, lock)?;
         const SCRIPT: &str = r#"uv=$1 python=$2 place=$3; shift 3
             "$uv" venv --quiet --allow-existing --python "$python" "$place" && exec "$uv" pip sync --python "$place/bin/python" "$@""#;
-        let mut execute = words(&["/bin/sh", "-c", SCRIPT, "sh", &uv.display().to_string(), &self.python.executable.display().to_string()]);
+        let mut execute = words(&[
+            "/bin/sh",
+            "-c",
+            SCRIPT,
+            "sh",
+            &uv.display().to_string(),
+            &self.python.executable.display().to_string(),
+        ]);
         execute.push(place.display().to_string());
         execute.extend(sync(arguments, &lock_path));
-        let mut sandbox = Sandbox { execute, ..self.builder(uv, variables) };
+        let mut sandbox = Sandbox {
+            execute,
+            ..self.builder(uv, variables)
+        };
         sandbox.read.push(lock_path);
         sandbox.write.push((place.clone(), place.clone()));
         say(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
-        self.run(sandbox, false, lines, say, log).await?;
+        self.run(sandbox, lines, say, log).await?;
         make_read_only(&place).map_err(|error| self.io(error))?;
         self.mark(environment)
     }
@@ -280,7 +390,10 @@ impl Store {
         say: Say<'_>,
         log: &str,
     ) -> Result<(), Failure> {
-        let (place, partial) = (self.path(&environment.key), self.path(&format!("{}.partial", environment.key)));
+        let (place, partial) = (
+            self.path(&environment.key),
+            self.path(&format!("{}.partial", environment.key)),
+        );
         let below = self.seen_at(environment);
         let (upper, work) = (partial.join("upper"), partial.join("work"));
         let prepare = || {
@@ -291,15 +404,30 @@ impl Store {
         };
         prepare().map_err(|error| self.io(error))?;
         let lock_path = self.write_lock(&environment.key, lock)?;
-        let mut execute = words(&[&uv.display().to_string(), "pip", "sync", "--python", &below.join("bin/python").display().to_string()]);
+        let mut execute = words(&[
+            &uv.display().to_string(),
+            "pip",
+            "sync",
+            "--python",
+            &below.join("bin/python").display().to_string(),
+        ]);
         execute.extend(sync(arguments, &lock_path));
-        let overlay = Overlay { lower: below.display().to_string(), upper: upper.clone(), work, at: vec![below.clone()] };
-        let mut sandbox = Sandbox { execute, overlay: Some(overlay), ..self.builder(uv, variables) };
+        let overlay = Overlay {
+            lower: below.display().to_string(),
+            upper: upper.clone(),
+            work,
+            at: vec![below.clone()],
+        };
+        let mut sandbox = Sandbox {
+            execute,
+            overlay: Some(overlay),
+            ..self.builder(uv, variables)
+        };
         sandbox.read.push(lock_path);
         let base_lock = fs::read_to_string(self.path(&format!("{}.txt", environment.base))).unwrap_or_default();
         let count = pins(lock).difference(&pins(&base_lock)).count();
         say(LineKind::Stage, format!("installing {count} packages"));
-        self.run(sandbox, false, lines, say, log).await?;
+        self.run(sandbox, lines, say, log).await?;
         let site = self.python.site_packages();
         environment.pth = new_pth_files(&upper.join(&site), &below.join(&site));
         let finish = || {
@@ -314,7 +442,6 @@ impl Store {
     /// What every build sees: the interpreter, uv and its cache.
     fn builder(&self, uv: &Path, variables: BTreeMap<String, String>) -> Sandbox {
         let cache = PathBuf::from(&variables["UV_CACHE_DIR"]);
-        let home = self.state.join("tools/home");
         let mut read = vec![uv.to_owned(), self.python.prefix.clone()];
         read.extend(uv::named_paths(&variables));
         read.retain(|path| !path.starts_with("/usr"));
@@ -322,7 +449,7 @@ impl Store {
             namespaces: self.namespaces.get(),
             root: self.state.join("tools/root"),
             read,
-            write: vec![(cache.clone(), cache), (home.clone(), home)],
+            write: vec![(cache.clone(), cache)],
             variables,
             seccomp: sandbox::seccomp(),
             cores: 1,
@@ -335,18 +462,32 @@ impl Store {
     }
 
     /// Runs a builder to its end.
-    async fn run(&self, mut sandbox: Sandbox, resolves: bool, lines: &[flow::Line], say: Say<'_>, log: &str) -> Result<(), Failure> {
+    async fn run(&self, mut sandbox: Sandbox, lines: &[flow::Line], say: Say<'_>, log: &str) -> Result<(), Failure> {
         let scratch = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
-        sandbox.write.push((scratch.0.clone(), "/tmp".into()));
+        // What a build script lays into its home folder is for nobody else.
+        let (home, tmp) = (scratch.0.join("home"), scratch.0.join("tmp"));
+        sandbox
+            .write
+            .extend([(home, self.state.join("tools/home")), (tmp, "/tmp".into())]);
         for (folder, _) in &sandbox.write {
             fs::create_dir_all(folder).map_err(|error| self.io(error))?;
         }
         let (mut child, socket) = sandbox::start(&self.python, &self.runner, &sandbox, Stdio::null(), Stdio::piped())
             .map_err(|error| self.io(error))?;
         let mut output = String::new();
-        let mut reader = BufReader::new(child.stderr.take().ok_or_else(|| self.io(io::Error::other("no output")))?);
+        let mut reader = BufReader::new(
+            child
+                .stderr
+                .take()
+                .ok_or_else(|| self.io(io::Error::other("no output")))?,
+        );
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).await.map_err(|error| self.io(error))? > 0 {
+        while reader
+            .read_until(b'\n', &mut line)
+            .await
+            .map_err(|error| self.io(error))?
+            > 0
+        {
             let text = flow::redact(String::from_utf8_lossy(&line).trim_end());
             line.clear();
             if !text.is_empty() {
@@ -367,12 +508,13 @@ impl Store {
                 tracing::warn!(why, "no sandbox can be made here: packages are built without one");
                 return Box::pin(async {
                     if sandbox.overlay.is_some() {
-                        let message = format!("No sandbox can be made here ({why}). Start again: it is done without one then.");
+                        let message =
+                            format!("No sandbox can be made here ({why}). Start again: it is done without one then.");
                         return Err(Failure::new("Install.Failed", message));
                     }
                     sandbox.namespaces = false;
-                    sandbox.write.pop();
-                    self.run(sandbox, resolves, lines, say, log).await
+                    sandbox.write.truncate(sandbox.write.len() - 2);
+                    self.run(sandbox, lines, say, log).await
                 })
                 .await;
             }
@@ -384,8 +526,11 @@ impl Store {
         }
         let place = |package: &str| {
             let wanted = package.to_ascii_lowercase().replace('_', "-");
-            let line = lines.iter().find(|line| line.text.to_ascii_lowercase().replace('_', "-").starts_with(&wanted));
-            line.filter(|_| !wanted.is_empty()).map(|line| format!("{}:{}", line.file, line.number))
+            let line = lines
+                .iter()
+                .find(|line| line.text.to_ascii_lowercase().replace('_', "-").starts_with(&wanted));
+            line.filter(|_| !wanted.is_empty())
+                .map(|line| format!("{}:{}", line.file, line.number))
         };
         Err(uv::failure(&output, &place, log))
     }
@@ -402,7 +547,11 @@ impl Store {
     }
 
     fn remember(&self, request: &str, environment: &Environment) -> Result<(), Failure> {
-        let text = serde_json::to_vec(&Resolved { key: environment.key.clone(), at: now() }).map_err(|error| self.io(error.into()))?;
+        let text = serde_json::to_vec(&Resolved {
+            key: environment.key.clone(),
+            at: now(),
+        })
+        .map_err(|error| self.io(error.into()))?;
         write_atomically(&self.path(&format!("index/{request}.json")), &text).map_err(|error| self.io(error))
     }
 
@@ -417,7 +566,10 @@ impl Store {
                 return Err(self.io(error));
             }
             if !std::mem::replace(&mut waits, true) {
-                say(LineKind::Stage, "waiting for another session that builds the same environment".into());
+                say(
+                    LineKind::Stage,
+                    "waiting for another session that builds the same environment".into(),
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -426,12 +578,19 @@ impl Store {
 
     fn io(&self, error: io::Error) -> Failure {
         match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => {
-                Failure::new("Install.DiskFull", format!("There is no room in {}. Make some, and start again.", self.state.display()))
-            }
+            Some(libc::ENOSPC | libc::EDQUOT) => Failure::new(
+                "Install.DiskFull",
+                format!(
+                    "There is no room in {}. Make some, and start again.",
+                    self.state.display()
+                ),
+            ),
             _ => Failure::new(
                 "Install.Failed",
-                format!("The environments in {} cannot be written: {error}. Put that right, and start again.", self.state.display()),
+                format!(
+                    "The environments in {} cannot be written: {error}. Put that right, and start again.",
+                    self.state.display()
+                ),
             ),
         }
     }
@@ -439,7 +598,12 @@ impl Store {
 
 fn sync(arguments: &[String], lock: &Path) -> Vec<String> {
     let mut words = words(&["--require-hashes", "--compile-bytecode"]);
-    words.extend(arguments.iter().filter(|argument| *argument != "--require-hashes" && *argument != "--prerelease" && *argument != "allow").cloned());
+    words.extend(
+        arguments
+            .iter()
+            .filter(|argument| *argument != "--require-hashes" && *argument != "--prerelease" && *argument != "allow")
+            .cloned(),
+    );
     words.push(lock.display().to_string());
     words
 }
@@ -454,7 +618,10 @@ fn is_empty(lines: &[flow::Line]) -> bool {
 
 /// A lock would hold the credential of a requirement's own URL.
 fn check_urls(lines: &[flow::Line]) -> Result<(), Failure> {
-    for line in lines.iter().filter(|line| !line.text.starts_with('-') && line.text.contains("://")) {
+    for line in lines
+        .iter()
+        .filter(|line| !line.text.starts_with('-') && line.text.contains("://"))
+    {
         if flow::redact(&line.text) != line.text {
             return Err(Failure::new(
                 "Install.BadRequirement",
@@ -471,14 +638,20 @@ fn check_urls(lines: &[flow::Line]) -> Result<(), Failure> {
 
 /// `name==version` of every package in a lock.
 fn pins(lock: &str) -> BTreeSet<String> {
-    let lines = lock.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()));
-    lines.map(|line| line.split([' ', ';', '\\']).next().unwrap_or_default().to_owned()).collect()
+    let lines = lock
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    lines
+        .map(|line| line.split([' ', ';', '\\']).next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 fn new_pth_files(site: &Path, below: &Path) -> Vec<String> {
     let entries = fs::read_dir(site).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut new: Vec<String> = names.filter(|name| name.ends_with(".pth") && !below.join(name).exists()).collect();
+    let mut new: Vec<String> = names
+        .filter(|name| name.ends_with(".pth") && !below.join(name).exists())
+        .collect();
     new.sort();
     new
 }
@@ -491,7 +664,9 @@ pub(crate) fn last_word(socket: &std::os::unix::net::UnixStream) -> Option<Word>
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// A folder for the time being.

@@ -120,7 +120,10 @@ async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("the private key has not 32 bytes"))?;
     let (reports, outgoing) = mpsc::unbounded_channel();
     let agent = Rc::new(Agent {
-        folders: Folders { state: spec.state.clone(), session: spec.session.clone() },
+        folders: Folders {
+            state: spec.state.clone(),
+            session: spec.session.clone(),
+        },
         key: SigningKey::from_bytes(&key),
         client: client(&spec),
         reports,
@@ -135,7 +138,11 @@ async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
         leased: Cell::new(born),
         spec,
     });
-    tracing::info!(flow = agent.spec.flow, generation = agent.spec.generation, "the agent is up");
+    tracing::info!(
+        flow = agent.spec.flow,
+        generation = agent.spec.generation,
+        "the agent is up"
+    );
     io::stdout().write_all(b"up\n")?;
     io::stdout().flush()?;
     spawn_local(send_reports(Rc::clone(&agent), outgoing));
@@ -171,11 +178,21 @@ fn client(spec: &AgentSpec) -> Client {
 /// Sends what the agent has to say, in order, each until it is taken.
 async fn send_reports(agent: Rc<Agent>, mut outgoing: UnboundedReceiver<AgentReport>) {
     while let Some(report) = outgoing.recv().await {
-        let body = SignedBody { flow: agent.spec.flow.clone(), generation: agent.spec.generation, report };
+        let body = SignedBody {
+            flow: agent.spec.flow.clone(),
+            generation: agent.spec.generation,
+            report,
+        };
         let signed = serde_json::to_string(&SignedReport::sign(&agent.key, &body)).unwrap_or_default();
         let mut pause = Duration::from_millis(50);
         loop {
-            let sent = agent.client.send_message().queue_url(&agent.spec.reports_queue_url).message_body(&signed).send().await;
+            let sent = agent
+                .client
+                .send_message()
+                .queue_url(&agent.spec.reports_queue_url)
+                .message_body(&signed)
+                .send()
+                .await;
             match sent {
                 Ok(_) => break,
                 Err(error) => {
@@ -223,7 +240,10 @@ impl Agent {
                 asked.insert(nonce, now);
                 asked.retain(|_, at| *at + LEASE > now);
                 drop(asked);
-                self.say(AgentReport::Alive { nonce, runs: self.open.borrow().iter().cloned().collect() });
+                self.say(AgentReport::Alive {
+                    nonce,
+                    runs: self.open.borrow().iter().cloned().collect(),
+                });
                 next = now + LEASE / 3;
             }
             // The timer stands still while the machine sleeps; the clock is looked at again soon after.
@@ -254,11 +274,19 @@ impl Agent {
                     Ok(command) => self.take(command),
                     Err(error) => tracing::warn!(%error, "a message is no command"),
                 }
-                let Some(receipt) = message.receipt_handle else { continue };
+                let Some(receipt) = message.receipt_handle else {
+                    continue;
+                };
                 let agent = Rc::clone(&self);
                 spawn_local(async move {
                     // One that is not deleted comes again, and is taken as once.
-                    let deleted = agent.client.delete_message().queue_url(&agent.spec.queue_url).receipt_handle(receipt).send().await;
+                    let deleted = agent
+                        .client
+                        .delete_message()
+                        .queue_url(&agent.spec.queue_url)
+                        .receipt_handle(receipt)
+                        .send()
+                        .await;
                     if let Err(error) = deleted {
                         tracing::debug!(error = %chain(&error), "a command that was taken comes again");
                     }
@@ -274,7 +302,11 @@ impl Agent {
                     self.leased.set(self.leased.get().max(at));
                 }
             }
-            AgentCommand::Install { operation, attempt, settings } => self.take_install(operation, attempt, settings),
+            AgentCommand::Install {
+                operation,
+                attempt,
+                settings,
+            } => self.take_install(operation, attempt, settings),
             AgentCommand::CancelInstall { operation } => {
                 let mut install = self.install.borrow_mut();
                 if install.as_ref().is_some_and(|install| install.operation == operation) {
@@ -300,9 +332,15 @@ impl Agent {
         if let Some((done, report)) = self.installed.borrow().as_ref() {
             if *done == operation {
                 let again = match report.clone() {
-                    AgentReport::Installed { operation, attempt: before, warning } => {
-                        Some(AgentReport::Installed { operation, attempt: attempt.max(before), warning })
-                    }
+                    AgentReport::Installed {
+                        operation,
+                        attempt: before,
+                        warning,
+                    } => Some(AgentReport::Installed {
+                        operation,
+                        attempt: attempt.max(before),
+                        warning,
+                    }),
                     // A later attempt is another try; the same one has the same end.
                     AgentReport::InstallFailed { attempt: before, .. } if attempt > before => None,
                     other => Some(other),
@@ -327,17 +365,34 @@ impl Agent {
             let result = agent.install(&of, &settings).await;
             let attempt = counts.get();
             let report = match result {
-                Ok(warning) => AgentReport::Installed { operation: of.clone(), attempt, warning },
+                Ok(warning) => AgentReport::Installed {
+                    operation: of.clone(),
+                    attempt,
+                    warning,
+                },
                 Err(failure) => {
-                    tracing::warn!(operation = of, fault = failure.error, cause = failure.message, "the install has failed");
-                    AgentReport::InstallFailed { operation: of.clone(), attempt, failure }
+                    tracing::warn!(
+                        operation = of,
+                        fault = failure.error,
+                        cause = failure.message,
+                        "the install has failed"
+                    );
+                    AgentReport::InstallFailed {
+                        operation: of.clone(),
+                        attempt,
+                        failure,
+                    }
                 }
             };
             agent.install.borrow_mut().take();
             *agent.installed.borrow_mut() = Some((of, report.clone()));
             agent.say(report);
         });
-        *install = Some(Installing { operation, attempt, task: task.abort_handle() });
+        *install = Some(Installing {
+            operation,
+            attempt,
+            task: task.abort_handle(),
+        });
     }
 
     /// Has a runner ready by the time the first install asks for it, when its packages are there already.
@@ -362,7 +417,10 @@ impl Agent {
         };
         let store = Store::open(&self.spec.state, python).map_err(|error| {
             let place = self.spec.state.display();
-            Failure::new("Install.Failed", format!("The state folder {place} cannot be written: {error}. Put that right, and start again."))
+            Failure::new(
+                "Install.Failed",
+                format!("The state folder {place} cannot be written: {error}. Put that right, and start again."),
+            )
         })?;
         let store = Rc::new(store);
         *self.store.borrow_mut() = Some(Rc::clone(&store));
@@ -372,8 +430,12 @@ impl Agent {
     /// Brings the session to what its requirements say now.
     async fn install(&self, operation: &str, settings: &Settings) -> Result<Option<String>, Failure> {
         let path = self.spec.state.join("logs").join(format!("{operation}.txt"));
-        let output = Output::begin(operation, path, self.reports.clone())
-            .map_err(|error| Failure::new("Install.Failed", format!("The state folder cannot be written: {error}. Put that right, and start again.")))?;
+        let output = Output::begin(operation, path, self.reports.clone()).map_err(|error| {
+            Failure::new(
+                "Install.Failed",
+                format!("The state folder cannot be written: {error}. Put that right, and start again."),
+            )
+        })?;
         let result = self.install_with(settings, &output).await;
         output.flush();
         result
@@ -400,7 +462,9 @@ impl Agent {
         }
         Err(Failure::new(
             "Install.Failed",
-            format!("The packages are there, and the session's sandbox could not be started: {why}. See {log} and the agent's log."),
+            format!(
+                "The packages are there, and the session's sandbox could not be started: {why}. See {log} and the agent's log."
+            ),
         ))
     }
 
@@ -415,7 +479,10 @@ impl Agent {
     /// Puts a runner over `environment` in the place of the one that there is, if that is another one's. Runs in progress end where they are.
     async fn have_runner(&self, store: &Store, environment: &Environment) -> Result<(), String> {
         let old = self.runner.borrow().clone();
-        if old.as_ref().is_some_and(|runner| runner.environment == *environment && !runner.is_dead()) {
+        if old
+            .as_ref()
+            .is_some_and(|runner| runner.environment == *environment && !runner.is_dead())
+        {
             return Ok(());
         }
         let runner = Runner::start(&self.folders, store, environment).await?;
@@ -441,12 +508,22 @@ impl Agent {
         self.say(AgentReport::RunStarted { run: run.clone() });
         let (outcome, result) = self.run_to_its_end(&run, &settings, &wish).await;
         if let Some(failure) = &result.failure {
-            tracing::warn!(run, fault = failure.error, cause = failure.message, "the run has failed");
+            tracing::warn!(
+                run,
+                fault = failure.error,
+                cause = failure.message,
+                "the run has failed"
+            );
         }
         self.say(AgentReport::RunDone { run, outcome, result });
     }
 
-    async fn run_to_its_end(&self, run: &str, settings: &Settings, wish: &RunWish) -> (contract::Outcome, contract::agent::RunResult) {
+    async fn run_to_its_end(
+        &self,
+        run: &str,
+        settings: &Settings,
+        wish: &RunWish,
+    ) -> (contract::Outcome, contract::agent::RunResult) {
         let path = run::folder(&self.spec.state, run).join("logs.txt");
         let output = match Output::begin(run, path, self.reports.clone()) {
             Ok(output) => output,
@@ -466,14 +543,20 @@ impl Agent {
         let _changing = self.changing.lock().await;
         let runner = self.runner.borrow().clone();
         let Some(runner) = runner else {
-            return Err(Failure::new("Run.NotReady", "The session has no packages yet. Run again when it is Ready."));
+            return Err(Failure::new(
+                "Run.NotReady",
+                "The session has no packages yet. Run again when it is Ready.",
+            ));
         };
         if !runner.is_dead() {
             return Ok(runner);
         }
         let store = self.store()?;
         self.have_runner(&store, &runner.environment).await.map_err(|why| {
-            Failure::new("Run.Crashed", format!("The session's sandbox has ended and could not be started again: {why}. Reset the session."))
+            Failure::new(
+                "Run.Crashed",
+                format!("The session's sandbox has ended and could not be started again: {why}. Reset the session."),
+            )
         })?;
         Ok(self.runner.borrow().clone().unwrap_or(runner))
     }
@@ -495,5 +578,8 @@ fn wanted(settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
             ));
         }
     }
-    Ok(environment.requirements.map(|requirements| requirements.lines).unwrap_or_default())
+    Ok(environment
+        .requirements
+        .map(|requirements| requirements.lines)
+        .unwrap_or_default())
 }

@@ -10,15 +10,43 @@ use std::{
 
 /// Environment variables that whoever installs packages here may need: proxies, certificates, indexes.
 const KEPT: [&str; 30] = [
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE",
-    "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS",
-    "PIP_TRUSTED_HOST", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_CACHE_DIR",
-    "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_OFFLINE", "UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES", "UV_INDEX_STRATEGY", "UV_CONCURRENT_DOWNLOADS",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_TRUSTED_HOST",
+    "UV_INDEX_URL",
+    "UV_EXTRA_INDEX_URL",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "UV_FIND_LINKS",
+    "UV_CACHE_DIR",
+    "UV_INSECURE_HOST",
+    "UV_NATIVE_TLS",
+    "UV_OFFLINE",
+    "UV_HTTP_TIMEOUT",
+    "UV_HTTP_RETRIES",
+    "UV_INDEX_STRATEGY",
+    "UV_CONCURRENT_DOWNLOADS",
 ];
 
 /// The part of this process's environment variables that an installer may see.
 pub(crate) fn kept_variables() -> BTreeMap<String, String> {
-    KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+    KEPT.iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+        .collect()
 }
 
 /// The whole block for `uv`: what its user said to uv, else what they said to pip, and a cache in the state folder.
@@ -37,7 +65,9 @@ pub(crate) fn variables(cache: &Path, home: &Path) -> BTreeMap<String, String> {
             }
         }
     }
-    block.entry("UV_CACHE_DIR".into()).or_insert_with(|| cache.display().to_string());
+    block
+        .entry("UV_CACHE_DIR".into())
+        .or_insert_with(|| cache.display().to_string());
     for (name, value) in [
         ("UV_LINK_MODE", "copy"),
         ("UV_NO_CONFIG", "1"),
@@ -50,19 +80,30 @@ pub(crate) fn variables(cache: &Path, home: &Path) -> BTreeMap<String, String> {
         block.insert(name.into(), value.into());
     }
     block.insert("HOME".into(), home.display().to_string());
-    block.insert("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    block.insert(
+        "PATH".into(),
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+    );
     block
 }
 
 /// Local files and folders that the variables name, which a sandbox has to show.
 pub(crate) fn named_paths(block: &BTreeMap<String, String>) -> Vec<PathBuf> {
-    ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "UV_FIND_LINKS", "UV_DEFAULT_INDEX", "UV_INDEX"]
-        .iter()
-        .filter_map(|name| block.get(*name))
-        .flat_map(|value| value.split([',', ' ']))
-        .map(|value| PathBuf::from(value.strip_prefix("file://").unwrap_or(value)))
-        .filter(|path| path.is_absolute() && path.exists() && !path.starts_with("/etc") && !path.starts_with("/usr"))
-        .collect()
+    [
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "UV_FIND_LINKS",
+        "UV_DEFAULT_INDEX",
+        "UV_INDEX",
+    ]
+    .iter()
+    .filter_map(|name| block.get(*name))
+    .flat_map(|value| value.split([',', ' ']))
+    .map(|value| PathBuf::from(value.strip_prefix("file://").unwrap_or(value)))
+    .filter(|path| path.is_absolute() && path.exists() && !path.starts_with("/etc") && !path.starts_with("/usr"))
+    .collect()
 }
 
 const FETCH: &str = r#"
@@ -114,7 +155,11 @@ finally:
 /// `Install.NoUv`. Worth a retry when there is a network.
 pub(crate) async fn find(state: &Path, python: &Python, say: &dyn Fn(String)) -> Result<PathBuf, Failure> {
     let on_path = std::env::var_os("PATH")
-        .map(|path| std::env::split_paths(&path).map(|folder| folder.join("uv")).find(|uv| uv.is_file()))
+        .map(|path| {
+            std::env::split_paths(&path)
+                .map(|folder| folder.join("uv"))
+                .find(|uv| uv.is_file())
+        })
         .unwrap_or_default();
     if let Some(uv) = on_path {
         return Ok(std::fs::canonicalize(&uv).unwrap_or(uv));
@@ -158,7 +203,10 @@ pub(crate) async fn find(state: &Path, python: &Python, say: &dyn Fn(String)) ->
 pub(crate) fn stage(line: &str) -> Option<String> {
     let line = line.trim();
     let word = line.split(' ').next()?;
-    let is_stage = matches!(word, "Resolved" | "Downloading" | "Building" | "Prepared" | "Installed" | "Uninstalled" | "Bytecode");
+    let is_stage = matches!(
+        word,
+        "Resolved" | "Downloading" | "Building" | "Prepared" | "Installed" | "Uninstalled" | "Bytecode"
+    );
     is_stage.then(|| {
         let mut words = line.chars();
         let first = words.next().map(|c| c.to_ascii_lowercase());
@@ -178,34 +226,64 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
     let quoted = |before: &str| {
         let at = lower.find(before)? + before.len();
         let rest = output[at..].trim_start_matches(['`', ' ']);
-        Some(rest.split([' ', '`', '\n', ',', ';']).next()?.trim_end_matches(['.', ':']).to_owned())
+        Some(
+            rest.split([' ', '`', '\n', ',', ';'])
+                .next()?
+                .trim_end_matches(['.', ':'])
+                .to_owned(),
+        )
     };
     let why = reason(output);
     let at = |package: &str| place(package).map(|place| format!("{place}: ")).unwrap_or_default();
     if has("no space left on device") || has("disk quota exceeded") {
-        return Failure::new("Install.DiskFull", format!("The disk is full. Make room, and start again. {tail}"));
-    }
-    if has("lack of valid authentication credentials") || has("401 unauthorized") || has("403 forbidden") {
-        let index = output.split(['(', ' ', '`']).find(|word| word.contains("://")).map(|url| url.trim_end_matches([')', '.', ','])).unwrap_or("");
         return Failure::new(
-            "Install.IndexRefused",
-            format!("The package index {index} refuses the credentials it was given. Correct them in the index's URL, and start again. {tail}"),
+            "Install.DiskFull",
+            format!("The disk is full. Make room, and start again. {tail}"),
         );
     }
-    if has("couldn't parse requirement") || has("failed to parse") && has("requirement") || has("unsupported requirement") {
-        return Failure::new("Install.BadRequirement", format!("A line of the requirements is none: {why}. Correct it, and start again. {tail}"));
+    if has("lack of valid authentication credentials") || has("401 unauthorized") || has("403 forbidden") {
+        let index = output
+            .split(['(', ' ', '`'])
+            .find(|word| word.contains("://"))
+            .map(|url| url.trim_end_matches([')', '.', ',']))
+            .unwrap_or("");
+        return Failure::new(
+            "Install.IndexRefused",
+            format!(
+                "The package index {index} refuses the credentials it was given. Correct them in the index's URL, and start again. {tail}"
+            ),
+        );
+    }
+    if has("couldn't parse requirement")
+        || has("failed to parse") && has("requirement")
+        || has("unsupported requirement")
+    {
+        return Failure::new(
+            "Install.BadRequirement",
+            format!("A line of the requirements is none: {why}. Correct it, and start again. {tail}"),
+        );
     }
     if has("hash mismatch") {
         let package = quoted("hash mismatch for").unwrap_or_default();
         return Failure::new(
             "Install.HashMismatch",
-            format!("{}{package} is not the file that its hash promises. Do not trust it; see where the index has it from. {tail}", at(&package)),
+            format!(
+                "{}{package} is not the file that its hash promises. Do not trust it; see where the index has it from. {tail}",
+                at(&package)
+            ),
         );
     }
-    if has("network was disabled") || has("error sending request") || has("failed to fetch") || has("tcp connect error") || has("dns error") {
+    if has("network was disabled")
+        || has("error sending request")
+        || has("failed to fetch")
+        || has("tcp connect error")
+        || has("dns error")
+    {
         return Failure::new(
             "Install.IndexUnreachable",
-            format!("The package index cannot be reached: {why}. See that there is a network and that the index's URL is right, and start again. {tail}"),
+            format!(
+                "The package index cannot be reached: {why}. See that there is a network and that the index's URL is right, and start again. {tail}"
+            ),
         );
     }
     if has("was not found in the package registry") || has("not found in the provided package locations") {
@@ -214,40 +292,79 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
             .unwrap_or_default();
         return Failure::new(
             "Install.NoSuchPackage",
-            format!("{}there is no package {package}. Correct its name in the requirements, or name the index that has it. {tail}", at(&package)),
+            format!(
+                "{}there is no package {package}. Correct its name in the requirements, or name the index that has it. {tail}",
+                at(&package)
+            ),
         );
     }
     let asks_for = quoted("there is no version of").or_else(|| quoted("only the following versions of"));
     if let Some(wanted) = asks_for.filter(|_| !has("depends on")) {
-        let package = wanted.split(['=', '<', '>', '!', '~']).next().unwrap_or(&wanted).to_owned();
+        let package = wanted
+            .split(['=', '<', '>', '!', '~'])
+            .next()
+            .unwrap_or(&wanted)
+            .to_owned();
         return Failure::new(
             "Install.NoSuchVersion",
-            format!("{}there is no version {wanted} of it. Take another one in the requirements. {tail}", at(&package)),
+            format!(
+                "{}there is no version {wanted} of it. Take another one in the requirements. {tail}",
+                at(&package)
+            ),
         );
     }
     if has("build backend returned an error") || has("failed to build") {
         let package = quoted("failed to build").unwrap_or_else(|| "a package".into());
-        let said = output.lines().map(str::trim).rev().find(|line| line.contains("Error:") || line.contains("error:")).unwrap_or("see its output");
+        let said = output
+            .lines()
+            .map(str::trim)
+            .rev()
+            .find(|line| line.contains("Error:") || line.contains("error:"))
+            .unwrap_or("see its output");
         return Failure::new(
             "Install.BuildFailed",
-            format!("{}{package} could not be built from source: {said}. Take a version that has a wheel, or install what its build needs. {tail}", at(&package)),
+            format!(
+                "{}{package} could not be built from source: {said}. Take a version that has a wheel, or install what its build needs. {tail}",
+                at(&package)
+            ),
         );
     }
     if has("no solution found") {
-        let name = if has("no wheels with a matching") { "Install.NoSuchVersion" } else { "Install.Conflict" };
-        return Failure::new(name, format!("The requirements cannot be met together: {why}. Change one of them, and start again. {tail}"));
+        let name = if has("no wheels with a matching") {
+            "Install.NoSuchVersion"
+        } else {
+            "Install.Conflict"
+        };
+        return Failure::new(
+            name,
+            format!("The requirements cannot be met together: {why}. Change one of them, and start again. {tail}"),
+        );
     }
-    Failure::new("Install.Failed", format!("uv could not install the packages: {why}. {tail}"))
+    Failure::new(
+        "Install.Failed",
+        format!("uv could not install the packages: {why}. {tail}"),
+    )
 }
 
 /// The first sentence of uv's reason, on one line.
 fn reason(output: &str) -> String {
-    let lines: Vec<&str> = output.lines().map(|line| line.trim().trim_start_matches(['╰', '├', '─', '▶', '×', ' '])).collect();
-    let error = lines.iter().position(|line| line.starts_with("error:") || line.starts_with("No solution")).unwrap_or(0);
+    let lines: Vec<&str> = output
+        .lines()
+        .map(|line| line.trim().trim_start_matches(['╰', '├', '─', '▶', '×', ' ']))
+        .collect();
+    let error = lines
+        .iter()
+        .position(|line| line.starts_with("error:") || line.starts_with("No solution"))
+        .unwrap_or(0);
     let cause = lines[error..].iter().skip(1).find(|line| !line.is_empty());
     let mut text = match cause {
         Some(cause) => cause.trim_start_matches("cause: ").to_owned(),
-        None => lines.get(error).copied().unwrap_or("it said nothing").trim_start_matches("error: ").to_owned(),
+        None => lines
+            .get(error)
+            .copied()
+            .unwrap_or("it said nothing")
+            .trim_start_matches("error: ")
+            .to_owned(),
     };
     if let Some(at) = text.find(", we can conclude") {
         text.truncate(at);
@@ -290,8 +407,15 @@ pub(crate) fn options(lines: &[flow::Line], block: &mut BTreeMap<String, String>
             _ => {}
         }
     }
-    for line in lines.iter().filter(|line| line.text.starts_with("-i") || line.text.starts_with("--index-url")) {
-        let value = line.text.trim_start_matches("--index-url").trim_start_matches("-i").trim_start_matches(['=', ' ', '\t']);
+    for line in lines
+        .iter()
+        .filter(|line| line.text.starts_with("-i") || line.text.starts_with("--index-url"))
+    {
+        let value = line
+            .text
+            .trim_start_matches("--index-url")
+            .trim_start_matches("-i")
+            .trim_start_matches(['=', ' ', '\t']);
         block.remove("UV_INDEX_URL");
         block.insert("UV_DEFAULT_INDEX".into(), value.to_owned());
     }
@@ -301,7 +425,10 @@ pub(crate) fn options(lines: &[flow::Line], block: &mut BTreeMap<String, String>
 /// Writes uv's input: the base's packages and the flow's, without options.
 pub(crate) fn write_input(path: &Path, base: &[&str], lines: &[flow::Line], constraint: bool) -> std::io::Result<()> {
     let mut text: String = base.iter().map(|name| format!("{name}\n")).collect();
-    for line in lines.iter().filter(|line| line.constraint == constraint && !line.text.starts_with('-')) {
+    for line in lines
+        .iter()
+        .filter(|line| line.constraint == constraint && !line.text.starts_with('-'))
+    {
         text.push_str(&line.text);
         text.push('\n');
     }

@@ -15,19 +15,27 @@ fn main() -> anyhow::Result<()> {
     if arguments.first().is_some_and(|first| first == "agent") {
         return agent::supervise();
     }
-    let tests: &[(&str, fn())] = &[
-        ("a_dag_flow_runs_over_lines_of_data_and_keeps_their_order", a_dag_flow_runs_over_lines_of_data_and_keeps_their_order),
-    ];
+    let tests: &[(&str, fn())] = &[(
+        "a_dag_flow_runs_over_lines_of_data_and_keeps_their_order",
+        a_dag_flow_runs_over_lines_of_data_and_keeps_their_order,
+    )];
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return Ok(());
     }
     let mut failed = Vec::new();
-    for (name, test) in tests.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()))) {
+    for (name, test) in tests
+        .iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())))
+    {
         let begun = Instant::now();
         let result = std::panic::catch_unwind(AssertUnwindSafe(test));
-        println!("test {name} ... {} ({:.1} s)", if result.is_ok() { "ok" } else { "FAILED" }, begun.elapsed().as_secs_f32());
+        println!(
+            "test {name} ... {} ({:.1} s)",
+            if result.is_ok() { "ok" } else { "FAILED" },
+            begun.elapsed().as_secs_f32()
+        );
         if result.is_err() {
             failed.push(*name);
         }
@@ -38,11 +46,19 @@ fn main() -> anyhow::Result<()> {
 
 /// A flow's key that no other test has.
 fn key(name: &str) -> String {
-    contract::FlowRef { workspace: "local".into(), owner: "me".into(), lineage: name.into() }.key()
+    contract::FlowRef {
+        workspace: "local".into(),
+        owner: "me".into(),
+        lineage: name.into(),
+    }
+    .key()
 }
 
 fn inputs(name: &str, value: &str) -> RunWish {
-    RunWish { inputs: BTreeMap::from([(name.into(), json!(value))]), ..RunWish::default() }
+    RunWish {
+        inputs: BTreeMap::from([(name.into(), json!(value))]),
+        ..RunWish::default()
+    }
 }
 
 fn a_dag_flow_runs_over_lines_of_data_and_keeps_their_order() {
@@ -63,7 +79,9 @@ fn a_dag_flow_runs_over_lines_of_data_and_keeps_their_order() {
     };
     let result = machine.run(&key, 1, &unique("many"), &hello, wish);
     assert_eq!(result.failure, None);
-    let expected: Vec<_> = (0..20).map(|i| json!({ "greeting": format!("Hello, n{i}!") })).collect();
+    let expected: Vec<_> = (0..20)
+        .map(|i| json!({ "greeting": format!("Hello, n{i}!") }))
+        .collect();
     assert_eq!(result.outputs, expected);
     let written = std::fs::read_to_string(Path::new(&result.folder).join("output/outputs.jsonl")).unwrap();
     assert_eq!(written.lines().count(), 20);
@@ -73,5 +91,9 @@ fn a_dag_flow_runs_over_lines_of_data_and_keeps_their_order() {
 
 fn unique(name: &str) -> String {
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    format!(
+        "{name}-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    )
 }

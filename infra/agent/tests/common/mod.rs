@@ -37,7 +37,12 @@ impl World {
     }
 
     pub fn send(&self, queue: &str, body: String) {
-        self.queues.lock().unwrap().entry(queue.to_owned()).or_default().push_back(body);
+        self.queues
+            .lock()
+            .unwrap()
+            .entry(queue.to_owned())
+            .or_default()
+            .push_back(body);
         self.changed.notify_all();
     }
 
@@ -69,14 +74,29 @@ impl World {
             }
             let left = until.saturating_duration_since(Instant::now());
             let queues = self.queues.lock().unwrap();
-            assert!(!left.is_zero(), "{what} has not come; agents said {:#?}; the driver said {:#?}", self.last_words(), self.driver_reports.lock().unwrap());
-            drop(self.changed.wait_timeout(queues, left.min(Duration::from_millis(5))).unwrap());
+            assert!(
+                !left.is_zero(),
+                "{what} has not come; agents said {:#?}; the driver said {:#?}",
+                self.last_words(),
+                self.driver_reports.lock().unwrap()
+            );
+            drop(
+                self.changed
+                    .wait_timeout(queues, left.min(Duration::from_millis(5)))
+                    .unwrap(),
+            );
         }
     }
 
     fn last_words(&self) -> Vec<AgentReport> {
         let reports = self.agent_reports.lock().unwrap();
-        reports.iter().rev().take(12).rev().map(|(_, body)| body.report.clone()).collect()
+        reports
+            .iter()
+            .rev()
+            .take(12)
+            .rev()
+            .map(|(_, body)| body.report.clone())
+            .collect()
     }
 
     /// Serves SQS on a port of its own.
@@ -115,7 +135,13 @@ impl World {
             let mut body = vec![0; length];
             reader.read_exact(&mut body).ok()?;
             let request: Value = serde_json::from_slice(&body).ok()?;
-            let queue = request["QueueUrl"].as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned();
+            let queue = request["QueueUrl"]
+                .as_str()
+                .unwrap_or_default()
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             let answer = match target.trim_start_matches("AmazonSQS.") {
                 "SendMessage" => {
                     self.take_report(&queue, request["MessageBody"].as_str().unwrap_or_default());
@@ -133,7 +159,12 @@ impl World {
                 _ => json!({}),
             };
             let answer = answer.to_string();
-            write!(writer, "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\n\r\n{answer}", answer.len()).ok()?;
+            write!(
+                writer,
+                "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\n\r\n{answer}",
+                answer.len()
+            )
+            .ok()?;
         }
     }
 
@@ -144,7 +175,10 @@ impl World {
         if let AgentReport::Alive { nonce, .. } = &body.report {
             if !*self.silent.lock().unwrap() {
                 let command = AgentCommand::Lease { nonce: *nonce };
-                self.send(&contract::names::agent_queue(&body.flow, body.generation), serde_json::to_string(&command).unwrap());
+                self.send(
+                    &contract::names::agent_queue(&body.flow, body.generation),
+                    serde_json::to_string(&command).unwrap(),
+                );
             }
         }
         self.agent_reports.lock().unwrap().push((signed, body));
@@ -159,7 +193,10 @@ impl HostPorts for World {
     }
     fn issue_agent_credentials(&self, flow: &str, generation: u32) -> anyhow::Result<(String, String)> {
         let secret = format!("secret-of-{flow}-{generation}");
-        self.credentials.lock().unwrap().insert((flow.to_owned(), generation), secret.clone());
+        self.credentials
+            .lock()
+            .unwrap()
+            .insert((flow.to_owned(), generation), secret.clone());
         Ok((format!("AKIA{generation}"), secret))
     }
     fn revoke_agent_credentials(&self, flow: &str, generation: u32) {
@@ -191,10 +228,20 @@ impl Machine {
         let world = Arc::new(World::default());
         let endpoint = world.serve();
         // Not of the current thread: a real host goes on while a test waits.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let driver = open(state, &world, &endpoint);
         runtime.block_on(driver.recover());
-        Self { world, driver, state: state.to_owned(), endpoint, runtime }
+        Self {
+            world,
+            driver,
+            state: state.to_owned(),
+            endpoint,
+            runtime,
+        }
     }
 
     /// As if the host had been killed and started again: nothing is told to the old driver, which hears of nothing any more.
@@ -202,7 +249,11 @@ impl Machine {
         self.driver = open(&self.state, &self.world, &self.endpoint);
         let old = std::mem::replace(
             &mut self.runtime,
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap(),
         );
         old.shutdown_background();
     }
@@ -212,12 +263,24 @@ impl Machine {
     }
 
     pub fn create_compute(&self, compute: &str) {
-        let slot = Slot { workspace: "local".into(), owner: "me".into(), size: "local".into(), identity: None };
-        self.ask(ComputeRequest::CreateCompute { compute: compute.into(), slot });
+        let slot = Slot {
+            workspace: "local".into(),
+            owner: "me".into(),
+            size: "local".into(),
+            identity: None,
+        };
+        self.ask(ComputeRequest::CreateCompute {
+            compute: compute.into(),
+            slot,
+        });
     }
 
     pub fn launch_request(flow: &str, generation: u32, compute: &str, folder: &Path) -> ComputeRequest {
-        let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64 + 60_000;
+        let until = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis() as u64
+            + 60_000;
         ComputeRequest::LaunchSession {
             flow: flow.into(),
             owner: "me".into(),
@@ -234,49 +297,103 @@ impl Machine {
         self.create_compute("c1");
         self.ask(Self::launch_request(flow, generation, "c1", folder));
         self.world.wait("session-up", Duration::from_secs(10), |world| {
-            world.driver_reports.lock().unwrap().iter().find_map(|report| match report {
-                DriverReport::SessionUp { flow: f, generation: g, key } if f == flow && *g == generation => Some(key.clone()),
-                _ => None,
-            })
+            world
+                .driver_reports
+                .lock()
+                .unwrap()
+                .iter()
+                .find_map(|report| match report {
+                    DriverReport::SessionUp {
+                        flow: f,
+                        generation: g,
+                        key,
+                    } if f == flow && *g == generation => Some(key.clone()),
+                    _ => None,
+                })
         })
     }
 
     pub fn tell(&self, flow: &str, generation: u32, command: &AgentCommand) {
-        self.world.send(&contract::names::agent_queue(flow, generation), serde_json::to_string(command).unwrap());
+        self.world.send(
+            &contract::names::agent_queue(flow, generation),
+            serde_json::to_string(command).unwrap(),
+        );
     }
 
     /// The first report of this session that is wanted.
-    pub fn report<T>(&self, what: &str, most: Duration, flow: &str, generation: u32, mut want: impl FnMut(&AgentReport) -> Option<T>) -> T {
+    pub fn report<T>(
+        &self,
+        what: &str,
+        most: Duration,
+        flow: &str,
+        generation: u32,
+        mut want: impl FnMut(&AgentReport) -> Option<T>,
+    ) -> T {
         self.world.wait(what, most, |world| {
             let reports = world.agent_reports.lock().unwrap();
-            let mut mine = reports.iter().filter(|(_, body)| body.flow == flow && body.generation == generation);
+            let mut mine = reports
+                .iter()
+                .filter(|(_, body)| body.flow == flow && body.generation == generation);
             mine.find_map(|(_, body)| want(&body.report))
         })
     }
 
     /// Installs, and gives back the failure if there is one.
     pub fn install(&self, flow: &str, generation: u32, operation: &str, folder: &Path) -> Option<contract::Failure> {
-        let command = AgentCommand::Install { operation: operation.into(), attempt: 1, settings: settings(folder) };
+        let command = AgentCommand::Install {
+            operation: operation.into(),
+            attempt: 1,
+            settings: settings(folder),
+        };
         self.tell(flow, generation, &command);
-        self.report("installed", Duration::from_secs(300), flow, generation, |report| match report {
-            AgentReport::Installed { operation: o, .. } if o == operation => Some(None),
-            AgentReport::InstallFailed { operation: o, failure, .. } if o == operation => Some(Some(failure.clone())),
-            _ => None,
-        })
+        self.report(
+            "installed",
+            Duration::from_secs(300),
+            flow,
+            generation,
+            |report| match report {
+                AgentReport::Installed { operation: o, .. } if o == operation => Some(None),
+                AgentReport::InstallFailed {
+                    operation: o, failure, ..
+                } if o == operation => Some(Some(failure.clone())),
+                _ => None,
+            },
+        )
     }
 
     pub fn begin_run(&self, flow: &str, generation: u32, run: &str, folder: &Path, wish: RunWish) {
-        self.tell(flow, generation, &AgentCommand::Run { run: run.into(), settings: settings(folder), wish });
+        self.tell(
+            flow,
+            generation,
+            &AgentCommand::Run {
+                run: run.into(),
+                settings: settings(folder),
+                wish,
+            },
+        );
     }
 
     pub fn ended_run(&self, flow: &str, generation: u32, run: &str) -> contract::agent::RunResult {
-        self.report("run-done", Duration::from_secs(60), flow, generation, |report| match report {
-            AgentReport::RunDone { run: r, result, .. } if r == run => Some(result.clone()),
-            _ => None,
-        })
+        self.report(
+            "run-done",
+            Duration::from_secs(60),
+            flow,
+            generation,
+            |report| match report {
+                AgentReport::RunDone { run: r, result, .. } if r == run => Some(result.clone()),
+                _ => None,
+            },
+        )
     }
 
-    pub fn run(&self, flow: &str, generation: u32, run: &str, folder: &Path, wish: RunWish) -> contract::agent::RunResult {
+    pub fn run(
+        &self,
+        flow: &str,
+        generation: u32,
+        run: &str,
+        folder: &Path,
+        wish: RunWish,
+    ) -> contract::agent::RunResult {
         self.begin_run(flow, generation, run, folder, wish);
         self.ended_run(flow, generation, run)
     }
@@ -289,15 +406,28 @@ impl Machine {
     }
 
     pub fn remove(&self, flow: &str, generation: u32) {
-        self.ask(ComputeRequest::RemoveSession { flow: flow.into(), generation, compute: None });
+        self.ask(ComputeRequest::RemoveSession {
+            flow: flow.into(),
+            generation,
+            compute: None,
+        });
     }
 
     pub fn gone(&self, flow: &str, generation: u32) -> Option<contract::Failure> {
         self.world.wait("session-gone", Duration::from_secs(20), |world| {
-            world.driver_reports.lock().unwrap().iter().find_map(|report| match report {
-                DriverReport::SessionGone { flow: f, generation: g, failure } if f == flow && *g == generation => Some(failure.clone()),
-                _ => None,
-            })
+            world
+                .driver_reports
+                .lock()
+                .unwrap()
+                .iter()
+                .find_map(|report| match report {
+                    DriverReport::SessionGone {
+                        flow: f,
+                        generation: g,
+                        failure,
+                    } if f == flow && *g == generation => Some(failure.clone()),
+                    _ => None,
+                })
         })
     }
 
@@ -331,13 +461,21 @@ fn open(state: &Path, world: &Arc<World>, endpoint: &str) -> Arc<Driver> {
 }
 
 pub fn settings(folder: &Path) -> Settings {
-    Settings { folder: folder.display().to_string(), size: "local".into(), identity: None, image: None, idle: 3_600_000 }
+    Settings {
+        folder: folder.display().to_string(),
+        size: "local".into(),
+        identity: None,
+        image: None,
+        idle: 3_600_000,
+    }
 }
 
 /// A state folder of its own that shares the environments of all tests.
 pub fn state() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_TMPDIR").map(PathBuf::from);
-    let target = target.or_else(|| option_env!("CARGO_TARGET_TMPDIR").map(PathBuf::from)).unwrap_or_else(std::env::temp_dir);
+    let target = target
+        .or_else(|| option_env!("CARGO_TARGET_TMPDIR").map(PathBuf::from))
+        .unwrap_or_else(std::env::temp_dir);
     target.join("agent-state")
 }
 
@@ -358,5 +496,8 @@ pub const DAG: [(&str, &str); 2] = [
         "inputs:\n  name:\n    type: string\n    default: world\noutputs:\n  greeting:\n    type: string\n    reference: ${greet.output}\nnodes:\n\
          - name: greet\n  type: python\n  source:\n    type: code\n    path: greet.py\n  inputs:\n    name: ${inputs.name}\n",
     ),
-    ("greet.py", "from promptflow.core import tool\n\n@tool\ndef greet(name: str) -> str:\n    return f'Hello, {name}!'\n"),
+    (
+        "greet.py",
+        "from promptflow.core import tool\n\n@tool\ndef greet(name: str) -> str:\n    return f'Hello, {name}!'\n",
+    ),
 ];
