@@ -204,6 +204,13 @@ impl Machine {
         self.succeed(&["up"]);
     }
 
+    /// Starts the host, or finds it, on a machine where it may die at any moment: tries until it is there.
+    pub fn up_again(&self) {
+        wait_for("the host", Duration::from_secs(60), || {
+            self.run(&["up"]).status.success().then_some(())
+        });
+    }
+
     /// The variables that any AWS tool needs to speak to this machine's host.
     pub fn aws_variables(&self) -> Vec<(String, String)> {
         let host = self.host().expect("the host is up");
@@ -435,4 +442,23 @@ fn read<T: DeserializeOwned>(
         return Err((status, said.unwrap_or(body)));
     }
     serde_json::from_str(&body).map_err(|e| (status, format!("{e}: {body}")))
+}
+
+/// Writes a flow of one node whose tool is `source` (a function `tool(text)`), in a folder of its own.
+pub fn write_flow(folder: &Path, source: &str, requirements: Option<&str>) {
+    fs::create_dir_all(folder).expect("the folder is made");
+    let environment = if requirements.is_some() {
+        "environment:\n  python_requirements_txt: requirements.txt\n"
+    } else {
+        ""
+    };
+    let dag = format!(
+        "inputs:\n  text:\n    type: string\n    default: hello\noutputs:\n  said:\n    type: string\n    reference: ${{one.output}}\nnodes:\n- name: one\n  type: python\n  source:\n    type: code\n    path: one.py\n  inputs:\n    text: ${{inputs.text}}\n{environment}"
+    );
+    fs::write(folder.join("flow.dag.yaml"), dag).expect("the flow is written");
+    let source = format!("from promptflow.core import tool\n\n{source}");
+    fs::write(folder.join("one.py"), source).expect("the tool is written");
+    if let Some(requirements) = requirements {
+        fs::write(folder.join("requirements.txt"), requirements).expect("the requirements are written");
+    }
 }

@@ -245,3 +245,46 @@ fn the_arrows_between_our_crates_point_one_way_and_the_core_knows_only_std() {
         );
     }
 }
+
+#[test]
+fn the_readmes_table_of_what_meets_what_is_the_cores() {
+    use lifecycle::session::{Kind, meeting};
+    let word = |kind: &Kind| format!("{kind:?}").to_lowercase();
+    let mut table = format!(
+        "| under way | {} |\n",
+        Kind::ALL.iter().map(word).collect::<Vec<_>>().join(" | ")
+    );
+    table += &format!("| --- |{}\n", " --- |".repeat(Kind::ALL.len()));
+    for running in Kind::ALL {
+        let cells = Kind::ALL.map(|wanted| format!("{:?}", meeting(running, wanted)).to_lowercase());
+        table += &format!("| {} | {} |\n", word(&running), cells.join(" | "));
+    }
+    assert!(
+        read("README.md").contains(&table),
+        "the README should have this table:\n{table}"
+    );
+}
+
+#[test]
+fn each_test_that_the_readme_names_is_there() {
+    let sources = Command::new("git")
+        .args(["ls-files", "-co", "--exclude-standard", "*.rs"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let code: String = String::from_utf8(sources.stdout).unwrap().lines().map(read).collect();
+    let readme = read("README.md");
+    let named: Vec<&str> = readme
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.matches('_').count() >= 4 && !word.contains(['/', ' ', '.']))
+        .collect();
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        assert!(
+            code.contains(&format!("fn {name}(")),
+            "the README names the test {name}, which is not there"
+        );
+    }
+}
