@@ -42,6 +42,30 @@ impl Phase {
     }
 }
 
+/// Every change of phase that there is, sorted. A test derives them from [`decide`]; the README's diagram is compared with them.
+///
+/// A start that waits begins in the decision that ends what it waited for: that one takes two of these at once.
+pub const EDGES: [(Phase, Phase); 18] = [
+    (Phase::Provisioning, Phase::Launching),
+    (Phase::Provisioning, Phase::Stopping),
+    (Phase::Provisioning, Phase::Failed),
+    (Phase::Launching, Phase::Installing),
+    (Phase::Launching, Phase::Stopping),
+    (Phase::Launching, Phase::Failed),
+    (Phase::Installing, Phase::Ready),
+    (Phase::Installing, Phase::Stopping),
+    (Phase::Installing, Phase::Failed),
+    (Phase::Ready, Phase::Installing),
+    (Phase::Ready, Phase::Stopping),
+    (Phase::Ready, Phase::Failed),
+    (Phase::Stopping, Phase::Provisioning),
+    (Phase::Stopping, Phase::Stopped),
+    (Phase::Stopping, Phase::Failed),
+    (Phase::Stopped, Phase::Provisioning),
+    (Phase::Failed, Phase::Provisioning),
+    (Phase::Failed, Phase::Stopped),
+];
+
 /// What can be wanted of a session that takes time. Each one is an execution of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
@@ -923,6 +947,13 @@ impl Turn {
                 self.s.deadline = Some(self.now + deadlines::STOPPING);
                 self.remove();
             }
+            Phase::Installing | Phase::Ready if ended => {
+                self.forget();
+                self.gone(Some(Failure::new(
+                    "Session.AgentSilent",
+                    "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
+                )));
+            }
             Phase::Provisioning | Phase::Launching | Phase::Installing if late => {
                 let what = match self.s.phase {
                     Phase::Provisioning => "No compute resource came up",
@@ -930,13 +961,6 @@ impl Turn {
                     _ => "The install did not end",
                 };
                 self.fail(Failure::new("Session.TimedOut", format!("{what} in time. Try again.")));
-            }
-            Phase::Installing | Phase::Ready if ended => {
-                self.forget();
-                self.gone(Some(Failure::new(
-                    "Session.AgentSilent",
-                    "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
-                )));
             }
             _ => {}
         }
