@@ -208,10 +208,13 @@ impl Driver {
         }
     }
 
+    /// Looked for once; whoever misses it looks again, and says what is wrong.
+    fn python(&self) -> Option<Python> {
+        self.python.get_or_init(|| Python::find().ok()).clone()
+    }
+
     fn warm_up(&self) {
-        let Some(python) = self.python.get_or_init(|| Python::find().ok()).clone() else {
-            return;
-        };
+        let Some(python) = self.python() else { return };
         let store = match store::Store::open(&self.config.state, python) {
             Ok(store) => store,
             Err(error) => return tracing::warn!(%error, "the environments cannot be opened"),
@@ -343,6 +346,8 @@ impl Driver {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
         let key = SigningKey::from_bytes(&secret);
+        let driver = Arc::clone(self);
+        let python = tokio::task::spawn_blocking(move || driver.python()).await?;
         let spec = AgentSpec {
             flow: flow.to_owned(),
             generation,
@@ -356,7 +361,7 @@ impl Driver {
             access_key,
             secret_key,
             private_key: BASE64.encode(secret),
-            python: self.python.get().cloned().flatten(),
+            python,
         };
         let mut command = Command::new(&config.executable);
         command

@@ -50,12 +50,16 @@ impl Python {
             .map(PathBuf::from)
             .to_vec(),
         };
-        let found: Vec<Self> = candidates.iter().filter_map(|candidate| Self::ask(candidate)).collect();
-        if let Some(python) = found.iter().find(|python| python.is_new_enough()) {
-            return Ok(python.clone());
+        let mut old = None;
+        for candidate in &candidates {
+            match Self::ask(candidate) {
+                Some(python) if python.is_new_enough() => return Ok(python),
+                Some(python) => old = old.or(Some(python)),
+                None => {}
+            }
         }
         let (major, minor) = OLDEST;
-        let there = match (found.first(), named) {
+        let there = match (old, named) {
             (Some(old), _) => format!("{} is Python {}", old.executable.display(), old.version),
             (None, Some(path)) => format!(
                 "PFSESSION_PYTHON names {}, which does not run as Python",

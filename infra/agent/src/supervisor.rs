@@ -175,6 +175,9 @@ fn client(spec: &AgentSpec) -> Client {
     Client::from_conf(config)
 }
 
+/// How long to wait before a report that was not taken is sent again; longer each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
 /// Sends what the agent has to say, in order, each until it is taken.
 async fn send_reports(agent: Rc<Agent>, mut outgoing: UnboundedReceiver<AgentReport>) {
     while let Some(report) = outgoing.recv().await {
@@ -184,7 +187,7 @@ async fn send_reports(agent: Rc<Agent>, mut outgoing: UnboundedReceiver<AgentRep
             report,
         };
         let signed = serde_json::to_string(&SignedReport::sign(&agent.key, &body)).unwrap_or_default();
-        let mut pause = Duration::from_millis(50);
+        let mut pause = FIRST_PAUSE;
         loop {
             let sent = agent
                 .client
@@ -196,7 +199,9 @@ async fn send_reports(agent: Rc<Agent>, mut outgoing: UnboundedReceiver<AgentRep
             match sent {
                 Ok(_) => break,
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "a report is not taken yet");
+                    if pause == FIRST_PAUSE {
+                        tracing::warn!(error = %chain(&error), "a report is not taken yet");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
@@ -252,6 +257,7 @@ impl Agent {
     }
 
     async fn take_commands(self: Rc<Self>) {
+        let mut silent = false;
         loop {
             let received = self
                 .client
@@ -262,9 +268,14 @@ impl Agent {
                 .send()
                 .await;
             let messages = match received {
-                Ok(received) => received.messages.unwrap_or_default(),
+                Ok(received) => {
+                    silent = false;
+                    received.messages.unwrap_or_default()
+                }
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "the session's queue does not answer");
+                    if !std::mem::replace(&mut silent, true) {
+                        tracing::warn!(error = %chain(&error), "the session's queue does not answer");
+                    }
                     tokio::time::sleep(Duration::from_millis(250)).await;
                     continue;
                 }
