@@ -32,7 +32,7 @@ fn one_flow() -> Bounds {
         menu: OPERATIONS.to_vec(),
         commands: 2,
         faults: 1,
-        activities: 1,
+        activities: 0,
         asks: 0,
     }
 }

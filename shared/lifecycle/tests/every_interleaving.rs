@@ -11,7 +11,7 @@
 
 mod search;
 
-use lifecycle::session::Kind;
+use lifecycle::session::{EDGES, Kind, Phase};
 use search::{
     search,
     world::{Bounds, Core, Wish},
@@ -21,6 +21,7 @@ const START: Wish = Wish::Operation(Kind::Start);
 const STOP: Wish = Wish::Operation(Kind::Stop);
 const INSTALL: Wish = Wish::Operation(Kind::Install);
 const RESET: Wish = Wish::Operation(Kind::Reset);
+const UPDATE: Wish = Wish::Operation(Kind::Update);
 
 /// One of two numbers: for the short form, for the long form.
 fn either<T>(short: T, long: T) -> T {
@@ -35,13 +36,33 @@ fn either<T>(short: T, long: T) -> T {
 fn one_flow_over_two_generations() {
     let bounds = Bounds {
         owners: vec!["u"],
-        menu: vec![START, STOP, INSTALL, RESET, Wish::Run],
+        menu: either(
+            vec![START, STOP, INSTALL, RESET, Wish::Run],
+            vec![START, STOP, INSTALL, RESET, UPDATE, Wish::Run],
+        ),
         commands: either(2, 3),
         faults: either(1, 2),
-        activities: 1,
-        asks: 1,
+        activities: either(0, 1),
+        asks: either(0, 1),
     };
-    search(&Core::REAL, &bounds, either(100_000, 3_000_000)).expect_whole("one flow, two generations");
+    let found = search(&Core::REAL, &bounds, either(300_000, 3_000_000));
+    found.expect_whole("one flow, two generations");
+    // It goes everywhere, and nowhere else; a start that waits begins in the decision that ends what it waited for.
+    let two = |(from, to)| {
+        [Phase::Stopped, Phase::Failed]
+            .iter()
+            .any(|rest| EDGES.contains(&(from, *rest)) && EDGES.contains(&(*rest, to)))
+    };
+    let elsewhere: Vec<_> = found
+        .edges
+        .iter()
+        .filter(|edge| !EDGES.contains(edge) && !two(**edge))
+        .collect();
+    let missed: Vec<_> = EDGES.iter().filter(|edge| !found.edges.contains(edge)).collect();
+    assert!(
+        elsewhere.is_empty() && missed.is_empty(),
+        "elsewhere: {elsewhere:?}, missed: {missed:?}"
+    );
 }
 
 #[test]

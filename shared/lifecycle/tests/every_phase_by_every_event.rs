@@ -847,7 +847,8 @@ fn every_running_operation_by_every_new_command() {
         install   wait      wait      wait      wait      supersede
         update    join      wait      wait      wait      supersede
         reset     join      wait      wait      join      supersede
-        stop      wait      refuse    refuse    wait      join"#]].assert_eq(&table.join("\n"));
+        stop      wait      refuse    refuse    wait      join"#]]
+    .assert_eq(&table.join("\n"));
 }
 
 #[test]
@@ -890,7 +891,8 @@ fn the_edges_of_the_lifecycle_are_those_that_some_event_takes() {
         Stopping -> Failed
         Stopped -> Provisioning
         Failed -> Provisioning
-        Failed -> Stopped"#]].assert_eq(&lines.join("\n"));
+        Failed -> Stopped"#]]
+    .assert_eq(&lines.join("\n"));
     assert_eq!(taken, BTreeSet::from(EDGES));
     for (from, to) in with_a_start_that_waits {
         assert!(is_edge_or_two(from, to), "{from:?} -> {to:?}");

@@ -236,7 +236,7 @@ impl Search<'_> {
             let took: Millis = path.iter().map(|(_, _, time)| time).sum();
             let act = match turn.world.bag.is_empty() {
                 false => Act::Deliver(0, world::Way::Through),
-                true => turn.world.due(self.core).into_iter().next().unwrap_or(Act::Wait),
+                true => turn.world.must(self.core),
             };
             let time = if matches!(act, Act::Wait) {
                 turn.world.until_next(self.core)

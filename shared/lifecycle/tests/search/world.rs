@@ -108,6 +108,8 @@ pub struct Flow {
     pub removed: u32,
     /// What its driver has launched: generation, and on which compute resource.
     pub launched: BTreeMap<u32, String>,
+    /// What its driver is launching: it has looked before, and will look after.
+    pub launching: Option<Launch>,
     pub containers: Vec<Container>,
     /// The generations whose agent has brought the environment to what the requirements say.
     pub installed: BTreeSet<u32>,
@@ -137,6 +139,14 @@ pub enum Execution {
         cut_off: bool,
     },
     Ended,
+}
+
+/// A launch that its driver has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Launch {
+    pub generation: u32,
+    pub compute: String,
+    pub until: Millis,
 }
 
 /// A container that runs, and its agent.
@@ -213,6 +223,8 @@ pub enum Act {
     TimeOut(usize, String),
     /// A send of the state machine whose reply was lost is made again.
     SendAgain(usize, String),
+    /// A driver gets to the end of a launch.
+    Launched(usize),
     RunEnds(usize, String),
     Activity(usize),
     Ask(usize),
@@ -258,6 +270,7 @@ impl World {
                 executions: BTreeMap::new(),
                 removed: 0,
                 launched: BTreeMap::new(),
+                launching: None,
                 containers: Vec::new(),
                 installed: BTreeSet::new(),
                 commands: bounds.commands,
@@ -285,6 +298,9 @@ impl World {
         for (f, flow) in self.flows.iter().enumerate() {
             if flow.commands > 0 {
                 acts.extend(bounds.menu.iter().map(|wish| Act::Command(f, *wish, Way::Through)));
+            }
+            if flow.launching.is_some() {
+                acts.push(Act::Launched(f));
             }
             for container in &flow.containers {
                 acts.extend(container.runs.iter().map(|run| Act::RunEnds(f, run.clone())));
@@ -416,13 +432,24 @@ impl World {
         acts
     }
 
+    /// What happens next when nobody dawdles and no message is under way.
+    pub fn must(&self, core: &Core) -> Act {
+        let launched = (0..self.flows.len())
+            .find(|f| self.flows[*f].launching.is_some())
+            .map(Act::Launched);
+        launched
+            .or_else(|| self.due(core).into_iter().next())
+            .unwrap_or(Act::Wait)
+    }
+
     fn is_due(&self, core: &Core, flow: usize) -> bool {
         let flow = &self.flows[flow];
         !flow.outbox.is_empty() || (core.due)(&flow.session).is_some_and(|due| NOW >= due)
     }
 
     pub fn is_quiet(&self, core: &Core) -> bool {
-        self.bag.is_empty() && self.due(core).is_empty()
+        let launches = self.flows.iter().any(|flow| flow.launching.is_some());
+        self.bag.is_empty() && !launches && self.due(core).is_empty()
     }
 
     /// Whether nothing is left of any session: no container, no compute resource, no execution, nothing that somebody waits for.
@@ -437,6 +464,7 @@ impl World {
             && self.flows.iter().all(|flow| {
                 flow.session.phase == Phase::Stopped
                     && flow.containers.is_empty()
+                    && flow.launching.is_none()
                     && flow.outbox.is_empty()
                     && flow.executions.values().all(|e| *e == Execution::Ended)
                     && flow.operations.keys().all(|id| flow.has_ended(id))
@@ -538,6 +566,7 @@ impl Turn<'_> {
                     self.enter(*f, operation, kind, step, count + 1, retries, cause);
                 }
             }
+            Act::Launched(f) => self.launched(*f),
             Act::RunEnds(f, run) => {
                 let flow = self.flow(*f);
                 let Some(container) = flow.containers.iter_mut().find(|c| c.runs.contains(run)) else {
@@ -572,7 +601,7 @@ impl Turn<'_> {
             }
             Act::ContainerDies(f) => {
                 for container in std::mem::take(&mut self.flow(*f).containers) {
-                    self.noticed(*f, container.generation);
+                    self.ended(*f, container.generation);
                 }
             }
             Act::ComputeDies(id) => {
@@ -623,7 +652,16 @@ impl Turn<'_> {
                 wants: settings(),
             },
             Wish::Operation(kind) => {
-                let wants = matches!(kind, Kind::Start | Kind::Reset).then(settings);
+                // A session that is made anew is made larger, so that it needs another compute resource.
+                let larger = || Settings {
+                    size: "e".into(),
+                    ..settings()
+                };
+                let wants = match kind {
+                    Kind::Start => Some(settings()),
+                    Kind::Reset | Kind::Update => Some(larger()),
+                    Kind::Install | Kind::Stop => None,
+                };
                 Event::Wanted {
                     operation: Operation::new(id, kind, wants),
                 }
@@ -1058,45 +1096,69 @@ impl Turn<'_> {
                     let what = format!("generation {generation} is launched on {other} and on {compute}");
                     return self.breaks(properties::ONE_CONTAINER, what);
                 }
-                let runs = flow.containers.iter().any(|c| c.generation == generation);
-                if generation <= flow.removed || !there || flow.launched.contains_key(&generation) && !runs {
-                    flow.removed = flow.removed.max(generation);
-                    let failure = Some(Failure::new("Session.NotLaunched", ""));
-                    return self.report(f, Event::SessionGone { generation, failure });
-                }
-                if !runs {
-                    flow.launched.insert(generation, compute.clone());
-                    flow.containers.push(Container {
+                if flow.containers.iter().any(|c| c.generation == generation) {
+                    self.report(f, up(generation));
+                } else if flow
+                    .launching
+                    .as_ref()
+                    .is_some_and(|launch| launch.generation == generation)
+                {
+                    // It says so when it is done.
+                } else if generation <= flow.removed || !there || flow.launched.contains_key(&generation) {
+                    self.ended(f, generation);
+                } else {
+                    flow.launching = Some(Launch {
                         generation,
                         compute,
-                        ends: NOW + LEASE + SKEW,
-                        nonce: 0,
-                        asked: NOW,
-                        runs: BTreeSet::new(),
-                        told: BTreeSet::new(),
+                        until,
                     });
                 }
-                self.report(
-                    f,
-                    Event::SessionUp {
-                        generation,
-                        key: "k".into(),
-                    },
-                );
             }
             Effect::RemoveSession { generation, .. } => {
                 let flow = self.flow(f);
                 flow.removed = flow.removed.max(generation);
                 flow.containers.retain(|c| c.generation > generation);
-                self.report(
-                    f,
-                    Event::SessionGone {
-                        generation,
-                        failure: None,
-                    },
-                );
+                // One that is being launched is still to be ended, and then it is said that there is none.
+                if flow
+                    .launching
+                    .as_ref()
+                    .is_none_or(|launch| launch.generation > generation)
+                {
+                    self.report(f, gone(generation, None));
+                }
             }
             _ => {}
+        }
+    }
+
+    fn launched(&mut self, f: usize) {
+        let computes = self.world.computes.clone();
+        let flow = self.flow(f);
+        let Some(Launch {
+            generation,
+            compute,
+            until,
+        }) = flow.launching.take()
+        else {
+            return;
+        };
+        if generation <= flow.removed || !computes.exist.contains(&compute) {
+            self.ended(f, generation);
+        } else if NOW > until + SKEW {
+            // It took too long, and is given up without a word.
+            flow.removed = generation;
+        } else {
+            flow.launched.insert(generation, compute.clone());
+            flow.containers.push(Container {
+                generation,
+                compute,
+                ends: NOW + LEASE + SKEW,
+                nonce: 0,
+                asked: NOW,
+                runs: BTreeSet::new(),
+                told: BTreeSet::new(),
+            });
+            self.report(f, up(generation));
         }
     }
 
@@ -1112,17 +1174,11 @@ impl Turn<'_> {
         }
     }
 
-    /// The driver sees that a container has ended by itself.
-    fn noticed(&mut self, f: usize, generation: u32) {
+    /// The driver sees that there is no container, though nobody has asked for its removal.
+    fn ended(&mut self, f: usize, generation: u32) {
         let flow = self.flow(f);
         flow.removed = flow.removed.max(generation);
-        self.report(
-            f,
-            Event::SessionGone {
-                generation,
-                failure: Some(Failure::new("Session.Ended", "")),
-            },
-        );
+        self.report(f, gone(generation, Some(Failure::new("Session.Ended", ""))));
     }
 
     fn tell(&mut self, f: usize, generation: u32, command: Effect) {
@@ -1185,12 +1241,23 @@ impl Turn<'_> {
                     Rc::make_mut(&mut self.world.flows[f])
                         .containers
                         .retain(|c| c.generation != container.generation);
-                    self.noticed(f, container.generation);
+                    self.ended(f, container.generation);
                     break;
                 }
             }
         }
     }
+}
+
+fn up(generation: u32) -> Event {
+    Event::SessionUp {
+        generation,
+        key: "k".into(),
+    }
+}
+
+fn gone(generation: u32, failure: Option<Failure>) -> Event {
+    Event::SessionGone { generation, failure }
 }
 
 fn alive(container: &Container) -> Event {
@@ -1226,7 +1293,8 @@ impl Act {
             | Self::ContainerDies(_)
             | Self::ComputeDies(_)
             | Self::Silence => true,
-            Self::SeeIdle(_)
+            Self::Launched(_)
+            | Self::SeeIdle(_)
             | Self::Chase(_)
             | Self::TimeOut(..)
             | Self::RunEnds(..)
@@ -1265,6 +1333,11 @@ impl World {
                 Execution::Ended => None,
             }));
         }
+        moments.extend(
+            self.flows
+                .iter()
+                .filter_map(|flow| Some(flow.launching.as_ref()?.until + SKEW + 1)),
+        );
         moments.extend(self.computes.rows.values().filter_map(|row| row.due));
         moments.extend(self.bag.iter().filter_map(|message| match message {
             Message::Driver {
@@ -1290,6 +1363,9 @@ impl World {
             for container in &mut flow.containers {
                 gone(&mut container.ends);
                 container.asked = (container.asked - by).max(NOW - LEASE - SKEW);
+            }
+            if let Some(launch) = &mut flow.launching {
+                launch.until = (launch.until - by).max(NOW - LAUNCH_WINDOW);
             }
             flow.outbox.iter_mut().for_each(|effect| shift_effect(effect, by));
         }
