@@ -150,13 +150,13 @@ fn every_invalid_sample_is_refused_by_its_type_and_by_its_schema() {
 fn the_schemas_beside_the_samples_are_those_of_the_types() {
     for kind in KINDS {
         let path = events().join(kind.folder).join("schema.json");
-        let schema = format!("{:#}\n", (kind.schema)());
+        let schema = (kind.schema)();
         if std::env::var_os("UPDATE_EXPECT").is_some() {
-            fs::write(&path, &schema).unwrap();
+            fs::write(&path, format!("{schema:#}\n")).unwrap();
         }
         let committed = fs::read_to_string(&path).unwrap_or_default();
         assert!(
-            committed == schema,
+            serde_json::from_str(&committed).is_ok_and(|committed: Value| committed == schema),
             "events/{}/schema.json is not the schema of its type; `UPDATE_EXPECT=1 cargo test -p contract` writes it",
             kind.folder
         );
