@@ -665,7 +665,7 @@ impl Turn {
     }
 
     /// Begins an operation that nothing stands in the way of.
-    fn begin(&mut self, operation: Operation) -> Result<(), Refusal> {
+    fn begin(&mut self, mut operation: Operation) -> Result<(), Refusal> {
         let live = self.s.phase.is_live();
         match operation.kind {
             Kind::Install | Kind::Update if !live => return Err(Refusal::NoSession(operation.kind)),
@@ -692,6 +692,13 @@ impl Turn {
                 self.stopping();
             }
             Kind::Install => {
+                // It changes what is installed, not on what: that takes a session made anew.
+                if let Some(wants) = &mut operation.wants {
+                    let Settings {
+                        size, identity, image, ..
+                    } = self.s.settings.clone();
+                    (wants.size, wants.identity, wants.image) = (size, identity, image);
+                }
                 self.active();
                 self.enter(Phase::Installing, deadlines::INSTALLING);
             }
@@ -1065,10 +1072,11 @@ impl Turn {
     /// Ends the operation under way, and begins the one that waits.
     fn end(&mut self, outcome: Outcome, failure: Option<Failure>, warning: Option<String>) {
         if let Some(done) = self.s.current.take() {
-            if outcome == Outcome::Succeeded && done.kind == Kind::Install {
-                if let Some(wants) = done.wants {
-                    self.s.settings = wants;
-                }
+            if outcome == Outcome::Succeeded
+                && done.kind == Kind::Install
+                && let Some(wants) = done.wants
+            {
+                self.s.settings = wants;
             }
             self.ended(done.id, outcome, failure, warning);
         }

@@ -13,10 +13,8 @@ use lifecycle::{
 use search::{
     properties::{self, *},
     search,
-    world::{Bounds, Core, Wish},
+    world::{Bounds, Core, Decided, Wish},
 };
-
-type Decided = Result<(Session, Vec<Effect>), Refusal>;
 
 const OPERATIONS: [Wish; 5] = [
     Wish::Operation(Kind::Start),

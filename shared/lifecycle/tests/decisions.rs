@@ -398,3 +398,34 @@ fn a_step_that_cannot_be_done_fails_its_operation_only_while_its_fact_is_still_t
         (Phase::Installing, vec![("claim", None)])
     );
 }
+
+#[test]
+fn an_install_changes_neither_the_size_nor_the_identity_nor_the_image_of_a_session() {
+    let wants = Settings {
+        folder: "/elsewhere".into(),
+        image: Some("other".into()),
+        identity: Some("id".into()),
+        ..sized("large")
+    };
+    let life = Life::ready().on(Event::Wanted {
+        operation: Operation::new("i", Kind::Install, Some(wants)),
+    });
+    let life = life
+        .on(entered("i", Step::InstallPackages, "t"))
+        .on(installed(1, "i", 1));
+    assert_eq!(life.session.phase, Phase::Ready);
+    assert_eq!(
+        life.session.settings,
+        Settings {
+            folder: "/elsewhere".into(),
+            ..sized("local")
+        }
+    );
+}
+
+#[test]
+fn a_silent_agent_is_the_reason_even_when_its_install_is_late_too() {
+    let installing = Life::ready().on(wanted("i", Kind::Install));
+    let life = installing.later(deadlines::INSTALLING).on(Event::Tick);
+    assert_eq!(life.ends(), [("i", Outcome::Failed, Some("Session.AgentSilent"))]);
+}

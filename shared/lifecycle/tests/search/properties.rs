@@ -2,10 +2,10 @@
 //!
 //! The numbers are those of the list in the design. What the core does not carry (11 and 12: credentials and roles) is tested elsewhere.
 
-use super::world::{Core, Execution, Flow, NOW, Row, World, name_of};
+use super::world::{Core, Decided, Execution, Flow, NOW, Row, World, name_of};
 use lifecycle::{
     compute::ComputePhase,
-    session::{Effect, Event, Kind, Lease, Operation, Phase, Refusal, Session},
+    session::{Effect, Event, Kind, Lease, Operation, Phase, Session},
 };
 
 /// A property that does not hold, and what was seen.
@@ -36,8 +36,6 @@ pub const FORWARD: &str = "generation, revision and activity only move forward";
 /// How many there are.
 #[allow(dead_code, reason = "one of the tests that share this counts them")]
 pub const COUNT: usize = 16;
-
-type Decided = Result<(Session, Vec<Effect>), Refusal>;
 
 /// Checks one decision.
 pub fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {

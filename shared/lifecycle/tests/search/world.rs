@@ -27,10 +27,13 @@ pub const IDLE: Millis = 30_000;
 /// How far the driver's clock is behind the control plane's, and how much longer an agent thinks a lease is: together less than the margin.
 pub const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
 
+/// What the core decides.
+pub type Decided = Result<(Session, Vec<Effect>), Refusal>;
+
 /// The functions under search: the core's own, or ones that are broken on purpose.
 #[derive(Clone, Copy)]
 pub struct Core {
-    pub decide: fn(&Session, &Event, Millis) -> Result<(Session, Vec<Effect>), Refusal>,
+    pub decide: fn(&Session, &Event, Millis) -> Decided,
     pub due: fn(&Session) -> Option<Millis>,
     pub idle_due: fn(&Session) -> Option<Millis>,
     pub slot: fn(&Session) -> Slot,
@@ -1199,10 +1202,8 @@ impl Turn<'_> {
                     },
                 );
             }
-            Effect::AgentRun { run, .. } => {
-                if container.told.insert(run.clone()) {
-                    container.runs.insert(run);
-                }
+            Effect::AgentRun { run, .. } if container.told.insert(run.clone()) => {
+                container.runs.insert(run);
             }
             Effect::AgentLease { nonce, .. } if nonce == container.nonce => {
                 container.ends = container.ends.max(container.asked + LEASE + SKEW);
@@ -1326,7 +1327,13 @@ impl World {
                 }
             }
             moments.extend((core.due)(&session));
-            moments.extend(flow.session.alive_until.filter(|_| renewed.is_none()));
+            // The first lease is longer by the time that the launch might have taken.
+            let first = |until: &Millis| flow.session.phase == Phase::Ready && *until > NOW + LEASE + LEASE_MARGIN;
+            moments.extend(
+                flow.session
+                    .alive_until
+                    .filter(|until| renewed.is_none() || first(until)),
+            );
             moments.extend(flow.containers.iter().filter(|_| renewed.is_none()).map(|c| c.ends));
             moments.extend(flow.executions.values().filter_map(|e| match e {
                 Execution::Waiting { times_out, .. } => Some(*times_out),
