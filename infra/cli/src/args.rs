@@ -89,7 +89,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   pfsession start ./my-flow
-  pfsession start ./my-flow --idle 8h --size standard-4")]
+  pfsession start ./my-flow --idle 8h --size Standard_D4s_v3")]
     Start(Start),
     /// Delete a flow's session, in whatever phase it is
     #[command(after_help = "\
@@ -102,7 +102,7 @@ Examples:
 Example:
   echo 'humanize' >> my-flow/requirements.txt && pfsession install ./my-flow")]
     Install(Start),
-    /// Delete a flow's session and make it anew, with the same environment; helps when its packages are in a bad state
+    /// Delete a flow's session and make it anew, with the same environment; helps when its packages are in conflict
     #[command(after_help = "\
 Example:
   pfsession reset ./my-flow")]
@@ -163,6 +163,8 @@ Examples:
         /// Listen on this port of 127.0.0.1; without it, a free one
         #[arg(long)]
         port: Option<u16>,
+        #[command(flatten)]
+        trial: Trial,
     },
     /// End the service on this machine
     #[command(after_help = "\
@@ -192,11 +194,11 @@ pub(crate) struct Start {
     /// The flow's folder
     #[arg(value_name = "FLOW")]
     pub(crate) flow: PathBuf,
-    #[command(flatten)]
-    pub(crate) wants: Wants,
     /// Do not wait for the end; print the operation's id
     #[arg(long)]
     pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
 }
 
 #[derive(Args, Debug)]
@@ -263,16 +265,24 @@ pub(crate) struct Run {
 /// What the service on this machine is started with.
 #[derive(Args, Debug)]
 pub(crate) struct Host {
-    /// Leave after this many seconds without a session.
-    #[arg(long)]
+    /// Leave after this many seconds without a session
+    #[arg(long, value_name = "SECONDS")]
     pub(crate) idle_exit: Option<u64>,
+    /// Listen on this port of 127.0.0.1; without it, a free one
     #[arg(long)]
     pub(crate) port: Option<u16>,
-    /// Faults to inject, as the host's documentation says.
-    #[arg(long)]
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+}
+
+/// What tests of the service set.
+#[derive(Args, Debug)]
+pub(crate) struct Trial {
+    /// Faults to inject: seed=1,duplicate=0.1,kill-host@queue.sent=3
+    #[arg(long, env = "PFSESSION_FAULTS", hide = true, value_name = "PLAN")]
     pub(crate) faults: Option<String>,
-    /// Where the functions' own binaries are; without it, this file is all of them.
-    #[arg(long)]
+    /// Where the functions' own binaries are; without it, this file is all of them
+    #[arg(long, env = "PFSESSION_FUNCTIONS", hide = true, value_name = "FOLDER")]
     pub(crate) functions: Option<PathBuf>,
 }
 

@@ -4,7 +4,7 @@
 //! sent again, and a host on this machine that left between two of them is started again.
 
 use crate::{
-    service::{Address, Local},
+    service::{Address, Local, address_of},
     trouble::{FAILED, NONE, Trouble, UNREACHABLE, USAGE},
 };
 use contract::{
@@ -108,12 +108,14 @@ impl Client {
                         short(&text)
                     ),
                 ),
-                Err(error) => {
-                    if let Some(local) = &self.local {
-                        *self.address.lock().expect("nobody panics with it") = local.find_or_start()?.address();
+                Err(error) => match self.local.as_ref().map(Local::find_or_start) {
+                    None => unreachable(&address, &error),
+                    Some(Ok(host)) => {
+                        *self.address.lock().expect("nobody panics with it") = address_of(&host);
+                        unreachable(&address, &error)
                     }
-                    unreachable(&address, &error)
-                }
+                    Some(Err(not_started)) => not_started,
+                },
             };
             if begun.elapsed()
                 > if self.local.is_some() {

@@ -86,7 +86,19 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Show { what } => show_one(&*service.client()?, &what, json),
         Typed::Logs { what, follow } => logs(&*service.client()?, &what, follow, json),
         Typed::Events { what } => events(&*service.client()?, &what, json),
-        Typed::Up { foreground, port } => up(&service, foreground, port),
+        Typed::Up {
+            foreground: true,
+            port,
+            trial,
+        } => {
+            let host = args::Host {
+                idle_exit: None,
+                port,
+                trial,
+            };
+            Ok(parts::host(&service.local()?, &host, false))
+        }
+        Typed::Up { port, .. } => up(&service, port),
         Typed::Down { stop_sessions } => down(&service, stop_sessions),
         Typed::Env => env(&service),
         Typed::Host(host) => Ok(parts::host(&service.local()?, &host, true)),
@@ -110,14 +122,14 @@ impl Service<'_> {
             return Client::new(address, None, workspace).map(Arc::new);
         }
         let local = self.local()?;
-        Client::new(local.find_or_start()?.address(), Some(local), workspace).map(Arc::new)
+        Client::new(service::address_of(&local.find_or_start()?), Some(local), workspace).map(Arc::new)
     }
 
     /// A client of the service on this machine, if it runs.
     fn running(&self) -> Result<Option<Arc<Client>>, Box<Trouble>> {
         let local = self.local()?;
         let Some(host) = local.find() else { return Ok(None) };
-        Client::new(host.address(), Some(local), self.global.workspace.clone())
+        Client::new(service::address_of(&host), Some(local), self.global.workspace.clone())
             .map(Arc::new)
             .map(Some)
     }
@@ -427,20 +439,8 @@ fn events(client: &Client, what: &str, json: bool) -> Done {
     Ok(0)
 }
 
-fn up(service: &Service, foreground: bool, port: Option<u16>) -> Done {
+fn up(service: &Service, port: Option<u16>) -> Done {
     let local = service.local()?;
-    if foreground {
-        return Ok(parts::host(
-            &local,
-            &args::Host {
-                idle_exit: None,
-                port,
-                faults: None,
-                functions: None,
-            },
-            false,
-        ));
-    }
     let host = local.start(None, port)?;
     if service.global.json {
         out_json(
@@ -493,6 +493,7 @@ fn env(service: &Service) -> Done {
     let variables = [
         ("AWS_ENDPOINT_URL", &host.endpoint),
         ("AWS_REGION", &host.region),
+        ("AWS_DEFAULT_REGION", &host.region),
         ("AWS_ACCESS_KEY_ID", &host.access_key_id),
         ("AWS_SECRET_ACCESS_KEY", &host.secret_access_key),
         ("PFSESSION_COMMANDS_URL", &host.commands_queue_url),

@@ -7,7 +7,8 @@ use crate::{
     client,
     trouble::{Trouble, UNREACHABLE},
 };
-use serde::Deserialize;
+pub(crate) use local::HostFile;
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use std::{
     fs, io,
     net::{TcpStream, ToSocketAddrs},
@@ -32,32 +33,42 @@ pub(crate) struct Address {
     pub(crate) token: String,
 }
 
-/// What a host says of itself in `host.json`.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct HostFile {
-    pub(crate) pid: u32,
-    pub(crate) version: String,
-    pub(crate) endpoint: String,
-    pub(crate) region: String,
-    pub(crate) access_key_id: String,
-    pub(crate) secret_access_key: String,
-    pub(crate) token: String,
-    pub(crate) commands_queue_url: String,
+pub(crate) fn address_of(host: &HostFile) -> Address {
+    Address {
+        endpoint: host.endpoint.clone(),
+        token: host.token.clone(),
+    }
 }
 
-impl HostFile {
-    pub(crate) fn address(&self) -> Address {
-        Address {
-            endpoint: self.endpoint.clone(),
-            token: self.token.clone(),
-        }
-    }
+/// Whether it still is the process that wrote `host.json`, and takes connections.
+fn is_there(host: &HostFile) -> bool {
+    let place = host.endpoint.trim_start_matches("http://").trim_end_matches('/');
+    let address = place.to_socket_addrs().ok().and_then(|mut all| all.next());
+    is_alive(host.pid)
+        && address.is_some_and(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
+}
 
-    fn takes_connections(&self) -> bool {
-        let place = self.endpoint.trim_start_matches("http://").trim_end_matches('/');
-        let address = place.to_socket_addrs().ok().and_then(|mut all| all.next());
-        address.is_some_and(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
-    }
+fn is_healthy(host: &HostFile) -> bool {
+    matches!(
+        client::once(&plain_http(), &address_of(host), "/host/health", None),
+        Ok((200, _))
+    )
+}
+
+/// A process that has ended, and that nobody has asked about yet, is not alive.
+fn is_alive(pid: u32) -> bool {
+    let Ok(number) = i32::try_from(pid) else { return false };
+    let ended = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    !ended && kill(Pid::from_raw(number), None) != Err(Errno::ESRCH)
+}
+
+fn plain_http() -> ureq::Agent {
+    // What is on this machine is never behind a proxy.
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .build()
+        .into()
 }
 
 /// The service on this machine.
@@ -72,13 +83,13 @@ impl Local {
     }
 
     /// What `host.json` says, if there is one that can be read.
-    pub(crate) fn read(&self) -> Option<HostFile> {
+    fn read(&self) -> Option<HostFile> {
         serde_json::from_slice(&fs::read(self.state.join("host.json")).ok()?).ok()
     }
 
     /// The host that runs, of whatever version.
     pub(crate) fn find(&self) -> Option<HostFile> {
-        self.read().filter(HostFile::takes_connections)
+        self.read().filter(is_there)
     }
 
     /// The host that runs, which is started if there is none, and replaced if it is of another version.
@@ -92,45 +103,55 @@ impl Local {
 
     /// The same, with the settings that a host gets if one has to be started.
     pub(crate) fn start(&self, idle_exit: Option<Duration>, port: Option<u16>) -> Result<HostFile, Box<Trouble>> {
+        let not_started =
+            |why: String| Trouble::new(UNREACHABLE, "Service.NotStarted", why).output(self.log().display().to_string());
+        let program = std::env::current_exe().map_err(|e| not_started(format!("This program cannot be found: {e}")))?;
         match self.find() {
-            Some(host) if host.version == env!("CARGO_PKG_VERSION") => return Ok(host),
+            Some(host) if host.version == local::version(&program) => return Ok(host),
             Some(host) => self.end(&host)?,
             None => {}
         }
+        let spawn = || {
+            self.spawn(&program, idle_exit, port).map_err(|e| {
+                not_started(format!(
+                    "The service cannot be started in {}: {e}",
+                    self.state.display()
+                ))
+                .next("see that this folder can be written to, or name another with --state")
+            })
+        };
         let said_before = fs::metadata(self.log()).map_or(0, |log| log.len());
-        let mut child = self.spawn(idle_exit, port).map_err(|e| {
-            Trouble::new(
-                UNREACHABLE,
-                "Service.NotStarted",
-                format!("The service cannot be started in {}: {e}", self.state.display()),
-            )
-            .next("see that this folder can be written to, or name another with --state")
-        })?;
+        let mut child = spawn()?;
         let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(host) = self.find().filter(|host| host.is_healthy()) {
+            if let Some(host) = self.find().filter(is_healthy) {
                 return Ok(host);
             }
-            // The one that found the lock taken leaves with success, and the one that has it is there at any moment.
-            let left = child.try_wait().ok().flatten().filter(|status| !status.success());
-            if left.is_some() || begun.elapsed() > PATIENCE {
-                let why = match left {
-                    Some(status) => format!("The service ended as it started ({status})"),
-                    None => format!("The service was not there after {} s", PATIENCE.as_secs()),
-                };
+            let why = match child.try_wait() {
+                _ if begun.elapsed() > PATIENCE => format!("The service was not there after {} s", PATIENCE.as_secs()),
+                // It found another host in the folder, which is there at any moment, or is just leaving.
+                Ok(Some(status)) if status.success() => {
+                    child = spawn()?;
+                    String::new()
+                }
+                Ok(Some(status)) => format!("The service ended as it started ({status})"),
+                Ok(None) | Err(_) => String::new(),
+            };
+            if !why.is_empty() {
                 let last = self.last_words(said_before);
-                let why = if last.is_empty() { why } else { format!("{why}: {last}") };
-                return Err(
-                    Trouble::new(UNREACHABLE, "Service.NotStarted", why).output(self.log().display().to_string())
-                );
+                return Err(not_started(if last.is_empty() {
+                    why
+                } else {
+                    format!("{why}: {last}")
+                }));
             }
             sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            pause = (pause * 2).min(Duration::from_millis(30));
         }
     }
 
-    fn spawn(&self, idle_exit: Option<Duration>, port: Option<u16>) -> io::Result<Child> {
+    fn spawn(&self, program: &Path, idle_exit: Option<Duration>, port: Option<u16>) -> io::Result<Child> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -143,7 +164,7 @@ impl Local {
             .append(true)
             .mode(0o600)
             .open(self.log())?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(program);
         command.arg("host").arg("--state").arg(&self.state);
         if let Some(idle_exit) = idle_exit {
             command.arg("--idle-exit").arg(idle_exit.as_secs().to_string());
@@ -165,15 +186,10 @@ impl Local {
 
     /// Asks a host to leave, and waits until it is gone.
     pub(crate) fn end(&self, host: &HostFile) -> Result<(), Box<Trouble>> {
-        let http: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .into();
         let begun = Instant::now();
-        let answer = client::once(&http, &host.address(), "/host/down", Some("{}"));
+        let answer = client::once(&plain_http(), &address_of(host), "/host/down", Some("{}"));
         let mut pause = Duration::from_millis(1);
-        while is_alive(host.pid) && self.read().is_some_and(|now| now.pid == host.pid) {
+        while is_alive(host.pid) {
             if begun.elapsed() > PATIENCE {
                 let said = match answer {
                     Ok((status, _)) => format!("it answered {status}"),
@@ -207,25 +223,6 @@ impl Local {
         last.reverse();
         last.join("\n         ")
     }
-}
-
-impl HostFile {
-    fn is_healthy(&self) -> bool {
-        let http: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .into();
-        matches!(client::once(&http, &self.address(), "/host/health", None), Ok((200, _)))
-    }
-}
-
-fn is_alive(pid: u32) -> bool {
-    let Ok(pid) = i32::try_from(pid) else { return false };
-    !matches!(
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None),
-        Err(nix::errno::Errno::ESRCH)
-    )
 }
 
 /// Where the service on this machine keeps everything, if nothing else was said.

@@ -339,3 +339,221 @@ fn step_name(step: Step) -> &'static str {
         Step::CleanUp => "clean-up",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+    use serde_json::{Value, from_value, json};
+
+    /// Lines end where their text does.
+    fn check(rendered: &str, expected: Expect) {
+        let lines: Vec<_> = rendered.lines().map(str::trim_end).collect();
+        expected.assert_eq(&(lines.join("\n") + "\n"));
+    }
+
+    fn view(key: &str, folder: &str, changed: Value) -> SessionView {
+        let mut view = json!({
+            "key": key, "flow": { "workspace": "local", "owner": "ann", "lineage": folder }, "phase": "ready", "generation": 2,
+            "settings": { "folder": folder, "size": "Standard_D2", "identity": null, "image": null, "idle": 3_600_000 },
+            "compute": "c-1", "current": null, "next": null, "runs": [], "last_activity": 955_000, "idle_due": 4_555_000, "failure": null,
+            "now": 1_000_000,
+        });
+        view.as_object_mut()
+            .unwrap()
+            .extend(changed.as_object().unwrap().clone());
+        from_value(view).unwrap()
+    }
+
+    #[test]
+    fn a_list_has_a_line_for_each_session() {
+        let ready = view(
+            "3f9a2c1b00000000",
+            "/home/ann/flows/echo",
+            json!({ "runs": ["r1", "r2"] }),
+        );
+        let changed = json!({
+            "phase": "installing", "current": { "id": "i", "kind": "install" }, "next": { "id": "s", "kind": "reset" }, "idle_due": null,
+        });
+        let installing = view("aa00bb1122334455", "/srv/long/path/of/a/flow", changed);
+        check(
+            &list(&[ready, installing], Some("/home/ann")),
+            expect![[r#"
+            KEY       FLOW                      PHASE       DOING                RUNS  LAST USED   DELETED
+            3f9a2c1b  ~/flows/echo              ready                            2     45.0 s ago  in 59 min 15 s
+            aa00bb11  /srv/long/path/of/a/flow  installing  install, then reset  0     45.0 s ago
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_session_that_failed_says_why_and_where_the_whole_output_is() {
+        let failure = json!({ "error": "Install.NoSuchPackage", "message": "There is no package nope. Correct line 2 of requirements.txt." });
+        let changed =
+            json!({ "phase": "failed", "compute": null, "idle_due": null, "failure": failure, "runs": ["r1", "r2"] });
+        check(
+            &session(&view("3f9a2c1b00000000", "/home/ann/echo", changed), Some("/home/ann")),
+            expect![[r#"
+                flow          ~/echo
+                owner         ann in workspace local
+                key           3f9a2c1b00000000
+                phase         failed
+                generation    2
+                size          Standard_D2
+                identity      the user's own
+                base image    as the flow says, or the default
+                idle time     1 h
+                runs          r1
+                              r2
+                last used     45.0 s ago
+                failure       There is no package nope. Correct line 2 of requirements.txt. [Install.NoSuchPackage]
+                whole output  pfsession logs 3f9a2c1b
+            "#]],
+        );
+        check(
+            &session(&view("3f9a2c1b00000000", "/home/ann/echo", json!({})), None),
+            expect![[r#"
+                flow        /home/ann/echo
+                owner       ann in workspace local
+                key         3f9a2c1b00000000
+                phase       ready
+                generation  2
+                size        Standard_D2
+                identity    the user's own
+                base image  as the flow says, or the default
+                idle time   1 h
+                compute     c-1
+                last used   45.0 s ago
+                deleted     in 59 min 15 s, if nobody uses it before
+            "#]],
+        );
+    }
+
+    #[test]
+    fn an_operation_and_a_run_show_how_they_went() {
+        let row = json!({
+            "id": "start-1", "flow": "3f9a2c1b", "kind": "start", "by": "ann", "accepted": 1_790_000_000_000_u64, "status": "succeeded",
+            "ended": 1_790_000_012_345_u64, "warning": "package six is pinned twice",
+        });
+        check(
+            &operation(&from_value(row).unwrap()),
+            expect![[r#"
+            operation     start-1
+            kind          start
+            session       3f9a2c1b
+            status        succeeded
+            wanted by     ann
+            accepted      2026-09-21T14:13:20.000Z
+            ended         2026-09-21T14:13:32.345Z (after 12.3 s)
+            warning       package six is pinned twice
+            whole output  pfsession logs start-1
+        "#]],
+        );
+        let row = json!({
+            "id": "echo-1", "flow": "3f9a2c1b", "by": "ann", "wish": { "data": "/home/ann/data.jsonl" }, "accepted": 1_790_000_000_000_u64,
+            "status": "Completed", "started": 1_790_000_000_020_u64, "ended": 1_790_000_000_062_u64,
+            "result": { "lines": 3, "failed_lines": 1, "folder": "/home/ann/runs/echo-1" },
+        });
+        check(
+            &run(&from_value(row).unwrap(), Some("/home/ann")),
+            expect![[r#"
+            run        echo-1
+            session    3f9a2c1b
+            status     completed
+            wanted by  ann
+            accepted   2026-09-21T14:13:20.000Z
+            started    2026-09-21T14:13:20.020Z (after 20 ms)
+            ended      2026-09-21T14:13:20.062Z (after 42 ms)
+            data       ~/data.jsonl
+            lines      3, of which 1 failed
+            output     ~/runs/echo-1
+            log        pfsession logs echo-1
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_history_tells_a_life() {
+        let settings = json!({ "folder": "/f", "size": "s", "identity": null, "image": null, "idle": 60_000 });
+        let failure = json!({ "error": "A.B", "message": "It broke." });
+        let life = [
+            (
+                "ann",
+                "stopped",
+                "provisioning",
+                0,
+                json!({ "event": "run-wanted", "run": "r1", "wants": settings }),
+            ),
+            (
+                "machine",
+                "provisioning",
+                "provisioning",
+                4,
+                json!({ "event": "step-entered", "operation": "start-for-r1", "step": "claim-compute", "token": "t", "compute": null, "cause": null }),
+            ),
+            (
+                "driver",
+                "provisioning",
+                "launching",
+                9,
+                json!({ "event": "compute-up", "compute": "c-1" }),
+            ),
+            (
+                "driver",
+                "launching",
+                "installing",
+                31,
+                json!({ "event": "session-up", "generation": 1, "key": "k" }),
+            ),
+            (
+                "agent",
+                "installing",
+                "ready",
+                7031,
+                json!({ "event": "installed", "generation": 1, "operation": "start-for-r1", "attempt": 1, "warning": null }),
+            ),
+            (
+                "agent",
+                "ready",
+                "ready",
+                7101,
+                json!({ "event": "run-done", "generation": 1, "run": "r1", "outcome": "failed", "failure": failure }),
+            ),
+            (
+                "sweep",
+                "ready",
+                "stopping",
+                67_101,
+                json!({ "event": "idle-seen", "operation": "idle-1", "generation": 1, "activity": 1 }),
+            ),
+            (
+                "driver",
+                "stopping",
+                "stopped",
+                67_111,
+                json!({ "event": "session-gone", "generation": 1, "failure": null }),
+            ),
+        ];
+        let rows: Vec<LogRow> = (1..)
+            .zip(life)
+            .map(|(revision, (by, from, to, at, event))| {
+                let at = 1_790_000_000_000_u64 + at;
+                from_value(json!({ "revision": revision, "at": at, "by": by, "from": from, "to": to, "generation": 1, "event": event })).unwrap()
+            })
+            .collect();
+        check(
+            &events(&rows),
+            expect![[r#"
+            TIME                      AFTER  PHASE                     GENERATION  WHAT                                        BY
+            2026-09-21T14:13:20.000Z         stopped → provisioning    1           run wanted (r1)                             ann
+            2026-09-21T14:13:20.004Z  4 ms   provisioning              1           step claim-compute began                    machine
+            2026-09-21T14:13:20.009Z  5 ms   provisioning → launching  1           compute c-1 is up                           driver
+            2026-09-21T14:13:20.031Z  22 ms  launching → installing    1           container is up                             driver
+            2026-09-21T14:13:27.031Z  7.0 s  installing → ready        1           packages installed                          agent
+            2026-09-21T14:13:27.101Z  70 ms  ready                     1           run r1 failed: A.B: It broke.               agent
+            2026-09-21T14:14:27.101Z  1 min  ready → stopping          1           idle for too long, so stop wanted (idle-1)  sweep
+            2026-09-21T14:14:27.111Z  10 ms  stopping → stopped        1           container is gone                           driver
+        "#]],
+        );
+    }
+}

@@ -29,6 +29,8 @@ use std::{
 const SOON: Duration = Duration::from_millis(150);
 /// How long a look at the output waits for the next line before it looks at the session again.
 const LOOK: Duration = Duration::from_millis(300);
+/// Between two reads that a service did not wait with.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long a command may be in the queue before somebody takes it up.
 const ADMISSION: Duration = Duration::from_secs(60);
 
@@ -41,7 +43,7 @@ trait Ends: DeserializeOwned {
 impl Ends for OperationRow {
     const ROUTE: &'static str = "/v1/operations";
     fn has_ended(&self) -> bool {
-        !matches!(self.status, OperationStatus::InProgress | OperationStatus::Joined)
+        self.status != OperationStatus::InProgress
     }
 }
 
@@ -87,9 +89,9 @@ fn until_end<T: Ends>(client: &Client, id: &str) -> Result<T, Box<Trouble>> {
     loop {
         match client.find::<T>(&format!("{}/{id}?wait={}", T::ROUTE, LONGEST_WAIT.as_millis()))? {
             Some(row) if row.has_ended() => return Ok(row),
-            Some(_) => {}
-            // It is accepted a moment after it was sent, which a service need not wait for.
-            None if begun.elapsed() < ADMISSION => thread::sleep(Duration::from_millis(10)),
+            // It is accepted a moment after it was sent, and neither is a service bound to wait as long as it was asked to.
+            Some(_) => thread::sleep(PAUSE),
+            None if begun.elapsed() < ADMISSION => thread::sleep(PAUSE),
             None => {
                 let message = format!(
                     "The command {id} is in the queue, and nothing took it up within {} s",
