@@ -155,6 +155,10 @@ def build_root(spec):
     os.makedirs(f"{root}/proc")
     mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.makedirs(f"{root}/run")
+    # What is seen inside of something else comes after it: the state folder may lie in /tmp.
+    write = sorted(spec["write"], key=lambda each: each[1] != "/tmp")
+    if write and write[0][1] == "/tmp":
+        bind(write.pop(0)[0], f"{root}/tmp", False)
     for path in spec["read"]:
         if os.path.exists(path):
             bind(os.path.realpath(path), root + path, True)
@@ -170,7 +174,7 @@ def build_root(spec):
             bind(overlay["lower"], root + first, True)
         for path in others:
             bind(root + first, root + path, False)
-    for path, target in spec["write"]:
+    for path, target in write:
         bind(path, root + target, False)
     make_read_only(root, recursive=False)
     os.chdir(root)
@@ -304,8 +308,12 @@ def import_executor():
     threading.Thread.start = start_no_telemetry
     try:
         from promptflow.executor import FlowExecutor  # noqa: F401
+        from promptflow._core.log_manager import NodeLogWriter
     finally:
         threading.Thread.start = start
+
+    # Otherwise each piece of what a flow prints becomes a log record of its own.
+    NodeLogWriter._write_to_flow_log = lambda self, _, text: self._prev_out.write(text)
 
 
 def threads():
@@ -766,6 +774,8 @@ def run_flow(spec, message, result):
         results.flush()
 
     sys.dont_write_bytecode = True
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)
     os.environ.update(wish.get("environment_variables") or {})
     os.chdir(folder)
     sys.path.insert(0, folder)

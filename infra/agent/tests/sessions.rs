@@ -94,7 +94,6 @@ fn main() -> anyhow::Result<()> {
             "a_released_compute_takes_its_sessions_with_it",
             a_released_compute_takes_its_sessions_with_it,
         ),
-        ("an_ordinary_user_gets_the_same", an_ordinary_user_gets_the_same),
     ];
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     if arguments.iter().any(|argument| argument == "--list") {
@@ -962,15 +961,6 @@ fn a_released_compute_takes_its_sessions_with_it() {
     gone_from_the_machine(&machine, &key, &mark);
     assert!(!machine.state.join("computes/c1").exists());
     machine.ask(ComputeRequest::ReleaseCompute { compute: "c1".into() });
-}
-
-/// The whole of it once more without root's rights, where this runs as root.
-fn an_ordinary_user_gets_the_same() {
-    // SAFETY: no arguments.
-    if unsafe { libc::geteuid() } != 0 {
-        return println!("this is an ordinary user already");
-    }
-    println!("see the runs as another user; not done here: the target folder belongs to root");
 }
 
 fn unique(name: &str) -> String {
