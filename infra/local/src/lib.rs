@@ -1,1 +1,29 @@
-//! stub
+//! One machine: a loopback host for what the functions see of AWS.
+//!
+//! It reads the same `template.yaml` and `lifecycle.asl.json` that are deployed, and answers on one port, on 127.0.0.1 alone:
+//!
+//! * the AWS protocols of the queues, the table and the state machine, for whoever signs with a key of this host ([`access`]);
+//! * the Lambda runtime API, for the functions' processes, which it starts ([`functions`]);
+//! * `/v1/*`, for clients, answered by the function `api` ([`front`]);
+//! * `GET /host/health`, and `POST /host/down`.
+//!
+//! State is in one folder, and is whole after `kill -9` at any moment: a message, a step's token and a row are there once their sender has
+//! been answered. What is absent here: every rule of a session's life. That is the functions' own.
+
+mod access;
+mod asl;
+mod compute;
+pub mod faults;
+mod front;
+mod functions;
+mod host;
+mod machine;
+mod queues;
+mod schedule;
+mod sqs;
+mod store;
+mod table;
+mod template;
+mod wire;
+
+pub use host::{AlreadyRunning, Config, HostFile, serve, version};

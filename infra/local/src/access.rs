@@ -1,0 +1,501 @@
+//! Who calls. Every request of an AWS protocol is signed with a key of the caller's own, and the host signs it again to see.
+//!
+//! A user of this machine, each function, and each session's agent has a key. Functions get theirs new at each start of the host; the others'
+//! are kept, because agents outlive the host and scripts keep what they were told.
+
+use crate::{
+    store::{Store, hex, now, random_hex},
+    wire::AwsError,
+};
+use axum::http::{HeaderMap, Method, Uri};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use contract::{Role, http::Claims};
+use ed25519_dalek::{Signature, Signer, SigningKey};
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// How far a signature's time may be from now, in seconds. As AWS has it.
+const SKEW: u64 = 900;
+/// How long a bearer token is good, in seconds.
+const TOKEN_LIFE: u64 = 30 * 86_400;
+/// How many derived keys are kept at hand.
+const MOST_DERIVED: usize = 1024;
+
+/// Who signed a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Caller {
+    User(String),
+    Function(String),
+    /// The compute driver of this machine.
+    Driver,
+    Agent {
+        flow: String,
+        generation: u32,
+    },
+}
+
+impl Caller {
+    /// The sender id that the messages of this caller carry.
+    pub(crate) fn sender(&self) -> String {
+        match self {
+            // A user cannot be called as one of the others is.
+            Self::User(name) if name.contains(':') || ["driver", "host", "states"].contains(&name.as_str()) => {
+                format!("user:{name}")
+            }
+            Self::User(name) => name.clone(),
+            Self::Function(name) => format!("function:{name}"),
+            Self::Driver => "driver".to_owned(),
+            Self::Agent { flow, generation } => format!("agent:{flow}:{generation}"),
+        }
+    }
+
+    /// Refuses what this caller may not do. `queue` is the name of the queue that it is about, if it is about one.
+    pub(crate) fn check(&self, service: &str, operation: &str, queue: Option<&str>) -> Result<(), AwsError> {
+        let Self::Agent { flow, generation } = self else {
+            return Ok(());
+        };
+        let own = contract::names::agent_queue(flow, *generation);
+        let allowed = service == "AmazonSQS"
+            && match operation {
+                "ReceiveMessage" | "DeleteMessage" | "DeleteMessageBatch" => queue == Some(own.as_str()),
+                "GetQueueUrl" => queue == Some(own.as_str()) || queue == Some(contract::names::REPORTS.name),
+                "SendMessage" | "SendMessageBatch" => queue == Some(contract::names::REPORTS.name),
+                _ => false,
+            };
+        if allowed {
+            return Ok(());
+        }
+        Err(AwsError::denied(
+            "AccessDeniedException",
+            format!("An agent may not do {service}.{operation} here."),
+        )
+        .called("AccessDenied"))
+    }
+}
+
+/// The keys of all callers.
+pub(crate) struct Access {
+    store: Arc<Store>,
+    /// By key id: the secret, and whose it is.
+    keys: RwLock<HashMap<String, (String, Caller)>>,
+    /// By key id, day, region and service: what signatures are made with.
+    derived: RwLock<HashMap<String, Arc<[u8]>>>,
+}
+
+impl Access {
+    pub(crate) fn open(store: Arc<Store>) -> rusqlite::Result<Self> {
+        let rows: Vec<(String, String, String)> = store.read(|db| {
+            db.prepare("SELECT key_id, secret, caller FROM credential")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .collect::<rusqlite::Result<_>>()
+        })?;
+        let keys = rows
+            .into_iter()
+            .filter_map(|(id, secret, caller)| Some((id, (secret, serde_json::from_str(&caller).ok()?))))
+            .collect();
+        Ok(Self {
+            store,
+            keys: RwLock::new(keys),
+            derived: RwLock::default(),
+        })
+    }
+
+    /// A key for a caller, which is forgotten when the host ends: key id, and secret.
+    pub(crate) fn lend(&self, caller: Caller) -> (String, String) {
+        let (id, secret) = (random_hex::<16>(), random_hex::<32>());
+        self.keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.clone(), (secret.clone(), caller));
+        (id, secret)
+    }
+
+    /// The key of a caller, which is kept: key id, and secret.
+    pub(crate) fn issue(&self, caller: Caller) -> rusqlite::Result<(String, String)> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let had = keys.iter().find(|(_, (_, whose))| *whose == caller);
+        if let Some((id, (secret, _))) = had {
+            return Ok((id.clone(), secret.clone()));
+        }
+        drop(keys);
+        let (id, secret) = (random_hex::<16>(), random_hex::<32>());
+        self.store.write(|db| {
+            db.execute(
+                "INSERT INTO credential (key_id, secret, caller) VALUES (?1, ?2, ?3)",
+                params![id, secret, serde_json::to_string(&caller).unwrap_or_default()],
+            )
+        })?;
+        self.keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.clone(), (secret.clone(), caller));
+        Ok((id, secret))
+    }
+
+    /// Makes a caller's keys worthless.
+    pub(crate) fn revoke(&self, caller: &Caller) -> rusqlite::Result<()> {
+        let text = serde_json::to_string(caller).unwrap_or_default();
+        self.store
+            .write(|db| db.execute("DELETE FROM credential WHERE caller = ?1", [text]))?;
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|_, (_, whose)| whose != caller);
+        Ok(())
+    }
+
+    /// Who signed this request.
+    ///
+    /// # Errors
+    ///
+    /// An [`AwsError`] with status 403. Final: the caller has no key here, or signed something else.
+    ///
+    /// # Source
+    ///
+    /// "Create a signed AWS API request" in the AWS Identity and Access Management user guide.
+    pub(crate) fn caller(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Caller, AwsError> {
+        let missing = || AwsError::denied("MissingAuthenticationToken", "This request is not signed.");
+        let wrong = || {
+            AwsError::denied(
+                "InvalidSignatureException",
+                "The signature does not match the request and this host's key of that id.",
+            )
+        };
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let parts = text("authorization")
+            .and_then(|text| text.strip_prefix("AWS4-HMAC-SHA256 "))
+            .ok_or_else(missing)?;
+        let (mut credential, mut signed, mut signature) = (None, None, None);
+        for part in parts.split(',').map(str::trim) {
+            match part.split_once('=') {
+                Some(("Credential", value)) => credential = Some(value),
+                Some(("SignedHeaders", value)) => signed = Some(value),
+                Some(("Signature", value)) => signature = Some(value),
+                _ => {}
+            }
+        }
+        let (credential, signed, signature) = credential
+            .zip(signed)
+            .zip(signature)
+            .map(|((a, b), c)| (a, b, c))
+            .ok_or_else(missing)?;
+        let (key_id, scope) = credential.split_once('/').ok_or_else(wrong)?;
+        let (secret, caller) = self
+            .keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key_id)
+            .cloned()
+            .ok_or_else(|| {
+                AwsError::denied(
+                    "UnrecognizedClientException",
+                    "There is no key of this id. The one in host.json is current.",
+                )
+            })?;
+        let date = text("x-amz-date").ok_or_else(missing)?;
+        let time = parse_time(date).ok_or_else(wrong)?;
+        let now = SystemTime::now();
+        let skew = now
+            .duration_since(time)
+            .or_else(|_| time.duration_since(now))
+            .unwrap_or(Duration::MAX);
+        if skew.as_secs() > SKEW {
+            return Err(AwsError::denied(
+                "InvalidSignatureException",
+                "Signature expired: sign again, by a clock that is right.",
+            ));
+        }
+
+        let mut canonical = format!(
+            "{method}\n{}\n{}\n",
+            encoded(uri.path()),
+            sorted(uri.query().unwrap_or(""))
+        );
+        for name in signed.split(';') {
+            let values: Vec<_> = headers
+                .get_all(name)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .map(|value| value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+                .collect();
+            canonical.push_str(&format!("{name}:{}\n", values.join(",")));
+        }
+        canonical.push_str(&format!("\n{signed}\n{}", hex(&Sha256::digest(body))));
+        let to_sign = format!(
+            "AWS4-HMAC-SHA256\n{date}\n{scope}\n{}",
+            hex(&Sha256::digest(canonical.as_bytes()))
+        );
+        let key = self.signing_key(key_id, &secret, scope, time).ok_or_else(wrong)?;
+        let right = aws_sigv4::sign::v4::calculate_signature(&*key, to_sign.as_bytes());
+        if !same(right.as_bytes(), signature.as_bytes()) {
+            return Err(wrong());
+        }
+        Ok(caller)
+    }
+
+    fn signing_key(&self, key_id: &str, secret: &str, scope: &str, time: SystemTime) -> Option<Arc<[u8]>> {
+        let name = format!("{key_id}/{scope}");
+        if let Some(key) = self.derived.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Some(key.clone());
+        }
+        let mut parts = scope.split('/');
+        let (_, region, service) = (parts.next()?, parts.next()?, parts.next()?);
+        let key: Arc<[u8]> = aws_sigv4::sign::v4::generate_signing_key(secret, time, region, service)
+            .as_ref()
+            .into();
+        let mut derived = self.derived.write().unwrap_or_else(PoisonError::into_inner);
+        if derived.len() >= MOST_DERIVED {
+            derived.clear();
+        }
+        derived.insert(name, key.clone());
+        Some(key)
+    }
+}
+
+/// Compares without telling by its time where they differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+/// A path as it is signed: what is escaped already is escaped once more.
+fn encoded(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
+    path.bytes()
+        .map(|b| {
+            if plain(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
+}
+
+fn sorted(query: &str) -> String {
+    let mut pairs: Vec<_> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            if pair.contains('=') {
+                pair.to_owned()
+            } else {
+                format!("{pair}=")
+            }
+        })
+        .collect();
+    pairs.sort();
+    pairs.join("&")
+}
+
+/// Reads `20261124T095246Z`.
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    if text.len() != 16 || !text.is_ascii() || text.as_bytes()[8] != b'T' || text.as_bytes()[15] != b'Z' {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Days before this date, with years that begin in March so that a leap day is the last of its year.
+    let (y, m) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    Some(
+        UNIX_EPOCH
+            + Duration::from_secs(days * 86_400 + number(9, 11)? * 3600 + number(11, 13)? * 60 + number(13, 15)?),
+    )
+}
+
+/// Who issues bearer tokens on one machine: a key in the state folder.
+pub(crate) struct Issuer {
+    key: SigningKey,
+    user: String,
+}
+
+impl Issuer {
+    /// Finds the key in a file, or makes it.
+    pub(crate) fn open(file: &Path, user: &str) -> anyhow::Result<Self> {
+        let stored = fs::read_to_string(file)
+            .ok()
+            .and_then(|text| STANDARD.decode(text.trim()).ok())
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        let seed = match stored {
+            Some(seed) => seed,
+            None => {
+                let mut seed = [0u8; 32];
+                getrandom::fill(&mut seed)?;
+                write_private(file, STANDARD.encode(seed).as_bytes())?;
+                seed
+            }
+        };
+        Ok(Self {
+            key: SigningKey::from_bytes(&seed),
+            user: user.to_owned(),
+        })
+    }
+
+    /// The public half, as PEM.
+    pub(crate) fn public_pem(&self) -> String {
+        // The fixed beginning of a SubjectPublicKeyInfo with an Ed25519 key (RFC 8410).
+        let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        der.extend(self.key.verifying_key().to_bytes());
+        format!(
+            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+            STANDARD.encode(der)
+        )
+    }
+
+    /// A token for the user of this machine, good for 30 days.
+    pub(crate) fn token(&self) -> String {
+        let claims = Claims {
+            sub: self.user.clone(),
+            ws: "local".to_owned(),
+            roles: vec![Role::Owner, Role::DataScientist],
+            exp: seconds_now() + TOKEN_LIFE,
+            aud: contract::http::AUDIENCE.to_owned(),
+        };
+        let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+        let claims = serde_json::to_string(&claims).unwrap_or_default();
+        let signed = format!("{}.{}", part(r#"{"alg":"EdDSA","typ":"JWT"}"#), part(&claims));
+        format!(
+            "{signed}.{}",
+            URL_SAFE_NO_PAD.encode(self.key.sign(signed.as_bytes()).to_bytes())
+        )
+    }
+
+    /// Whether this is a token of ours that is still good.
+    pub(crate) fn accepts(&self, token: &str) -> bool {
+        let Some((signed, signature)) = token.rsplit_once('.') else {
+            return false;
+        };
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .ok()
+            .and_then(|bytes| Signature::from_slice(&bytes).ok());
+        let claims = signed
+            .split_once('.')
+            .and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok())
+            .and_then(|claims| serde_json::from_slice::<Claims>(&claims).ok());
+        match (signature, claims) {
+            (Some(signature), Some(claims)) => {
+                self.key.verify(signed.as_bytes(), &signature).is_ok()
+                    && claims.sub == self.user
+                    && claims.aud == contract::http::AUDIENCE
+                    && claims.exp > seconds_now()
+            }
+            _ => false,
+        }
+    }
+}
+
+fn seconds_now() -> u64 {
+    u64::try_from(now() / 1000).unwrap_or(0)
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+pub(crate) fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let partial = file.with_extension("partial");
+    let _ = fs::remove_file(&partial);
+    let mut open = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&partial)?;
+    open.write_all(bytes)?;
+    open.sync_all()?;
+    fs::rename(&partial, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_as_the_calendar_has_it() {
+        let seconds = |text| {
+            parse_time(text)
+                .and_then(|t| t.duration_since(UNIX_EPOCH).ok())
+                .map(|d| d.as_secs())
+        };
+        assert_eq!(seconds("19700101T000000Z"), Some(0));
+        assert_eq!(seconds("20240229T123456Z"), Some(1_709_210_096));
+        assert_eq!(seconds("20261124T095246Z"), Some(1_795_513_966));
+        for wrong in [
+            "",
+            "20261124T095246",
+            "20261324T095246Z",
+            "20261124 095246Z",
+            "2026112aT095246Z",
+        ] {
+            assert_eq!(parse_time(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_tokens_of_this_issuer_for_this_user_are_accepted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let issuer = Issuer::open(&folder.path().join("issuer"), "ann").expect("an issuer");
+        let other = Issuer::open(&folder.path().join("other"), "ann").expect("an issuer");
+        let again = Issuer::open(&folder.path().join("issuer"), "ann").expect("an issuer");
+        let bob = Issuer::open(&folder.path().join("issuer"), "bob").expect("an issuer");
+        let token = issuer.token();
+        assert!(issuer.accepts(&token) && again.accepts(&token));
+        assert!(!other.accepts(&token) && !bob.accepts(&token));
+        assert!(!issuer.accepts("") && !issuer.accepts("a.b.c") && !issuer.accepts(&format!("{token}x")));
+    }
+
+    #[test]
+    fn an_agent_may_use_its_own_queue_and_report_and_nothing_else() {
+        let agent = Caller::Agent {
+            flow: "f".into(),
+            generation: 2,
+        };
+        let may = |operation, queue| agent.check("AmazonSQS", operation, Some(queue)).is_ok();
+        assert!(
+            may("ReceiveMessage", "agent-f-2")
+                && may("DeleteMessageBatch", "agent-f-2")
+                && may("SendMessage", "reports")
+        );
+        assert!(
+            !may("ReceiveMessage", "agent-f-1")
+                && !may("ReceiveMessage", "reports")
+                && !may("SendMessage", "commands.fifo")
+        );
+        assert!(!may("PurgeQueue", "agent-f-2") && agent.check("DynamoDB_20120810", "GetItem", None).is_err());
+        assert!(agent.check("AWSStepFunctions", "SendTaskSuccess", None).is_err());
+        assert!(
+            Caller::Function("api".into())
+                .check("AWSStepFunctions", "SendTaskSuccess", None)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn no_user_can_be_taken_for_a_part_of_the_system() {
+        for name in ["driver", "function:api", "agent:f:1", "host", "states"] {
+            assert_ne!(Caller::User(name.into()).sender(), name);
+        }
+        assert_eq!(Caller::User("ann".into()).sender(), "ann");
+    }
+}

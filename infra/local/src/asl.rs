@@ -1,0 +1,665 @@
+//! The part of Amazon States Language that the state machine is written in. What is not known is refused by name when it is read.
+
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// A state machine.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    pub(crate) text: String,
+    pub(crate) start_at: String,
+    pub(crate) states: BTreeMap<String, State>,
+}
+
+/// Why a definition cannot be run here.
+#[derive(Debug, thiserror::Error)]
+#[error("the state machine cannot run on this host: {0}")]
+pub(crate) struct Unsupported(String);
+
+#[derive(Debug)]
+pub(crate) enum State {
+    Task(Task),
+    Choice {
+        choices: Vec<(Test, String)>,
+        default: Option<String>,
+    },
+    Pass {
+        result: Option<Value>,
+        result_path: ResultPath,
+        next: Next,
+    },
+    Wait {
+        milliseconds: i64,
+        next: Next,
+    },
+    Succeed,
+    Fail {
+        error: String,
+        cause: String,
+    },
+}
+
+/// Where it goes on. `None` is the end.
+pub(crate) type Next = Option<String>;
+
+/// Sends a message with a token, and waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) parameters: Template,
+    /// Milliseconds.
+    pub(crate) timeout: Option<i64>,
+    pub(crate) heartbeat: Option<i64>,
+    pub(crate) result_path: ResultPath,
+    pub(crate) retry: Vec<Retry>,
+    pub(crate) catch: Vec<Catch>,
+    pub(crate) next: Next,
+}
+
+#[derive(Debug)]
+pub(crate) struct Retry {
+    errors: Vec<String>,
+    interval: f64,
+    pub(crate) attempts: u32,
+    rate: f64,
+    longest: Option<f64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Catch {
+    errors: Vec<String>,
+    pub(crate) result_path: ResultPath,
+    pub(crate) next: String,
+}
+
+/// Where a result goes in what came in.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ResultPath {
+    Discard,
+    At(Vec<String>),
+}
+
+/// JSON with places to fill in.
+#[derive(Debug)]
+pub(crate) enum Template {
+    Value(Value),
+    Path(Path),
+    Object(Vec<(String, Template)>),
+    Array(Vec<Template>),
+}
+
+/// `$.a.b`, or `$$.a.b` of the context.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Path {
+    of_context: bool,
+    fields: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Test {
+    All(Vec<Test>),
+    Any(Vec<Test>),
+    Not(Box<Test>),
+    Compare(Path, Comparison),
+}
+
+#[derive(Debug)]
+pub(crate) enum Comparison {
+    StringEquals(String),
+    NumericEquals(f64),
+    BooleanEquals(bool),
+    IsPresent(bool),
+    IsNull(bool),
+}
+
+impl Definition {
+    /// Reads a definition, with `${name}` replaced by what `substitute` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`], which names the state and the field. Final.
+    pub(crate) fn read(text: &str, substitute: &BTreeMap<String, String>) -> Result<Self, Unsupported> {
+        let text = substituted(text, substitute)?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|cause| Unsupported(format!("it is no JSON: {cause}")))?;
+        let mut fields = Fields::of("the state machine", &value)?;
+        fields.optional("Comment");
+        let version = fields.optional("Version");
+        if version.as_ref().is_some_and(|version| version != "1.0") {
+            return Err(Unsupported("its Version is not 1.0".into()));
+        }
+        let start_at = fields.text("StartAt")?;
+        let Value::Object(states) = fields.required("States")? else {
+            return Err(Unsupported("its States are no object".into()));
+        };
+        fields.end()?;
+        let states = states
+            .iter()
+            .map(|(name, state)| Ok((name.clone(), State::read(name, state)?)))
+            .collect::<Result<BTreeMap<_, _>, _>>()?;
+        let mut targets = vec![("the start".to_owned(), start_at.clone())];
+        for (name, state) in &states {
+            targets.extend(state.targets().into_iter().map(|target| (name.clone(), target)));
+        }
+        match targets.into_iter().find(|(_, target)| !states.contains_key(target)) {
+            Some((from, to)) => Err(Unsupported(format!("{from} leads to {to:?}, which is no state"))),
+            None => Ok(Self { text, start_at, states }),
+        }
+    }
+}
+
+fn substituted(text: &str, substitute: &BTreeMap<String, String>) -> Result<String, Unsupported> {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, after) = after
+            .split_once('}')
+            .ok_or_else(|| Unsupported("a ${ is not closed".into()))?;
+        let value = substitute
+            .get(name)
+            .ok_or_else(|| Unsupported(format!("nothing is given for ${{{name}}}")))?;
+        out.push_str(before);
+        // It stands inside a JSON string.
+        let quoted = Value::from(value.as_str()).to_string();
+        out.push_str(&quoted[1..quoted.len() - 1]);
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+impl State {
+    fn read(name: &str, value: &Value) -> Result<Self, Unsupported> {
+        let of = format!("the state {name:?}");
+        let mut fields = Fields::of(&of, value)?;
+        fields.optional("Comment");
+        let state = match fields.text("Type")?.as_str() {
+            "Task" => {
+                let resource = fields.text("Resource")?;
+                if resource != "arn:aws:states:::sqs:sendMessage.waitForTaskToken" {
+                    return Err(Unsupported(format!("{} has the resource {resource:?}", fields.of)));
+                }
+                Self::Task(Task {
+                    parameters: parameters(&of, fields.required("Parameters")?)?,
+                    timeout: fields.seconds("TimeoutSeconds")?,
+                    heartbeat: fields.seconds("HeartbeatSeconds")?,
+                    result_path: fields.result_path()?,
+                    retry: fields.list("Retry", Retry::read)?,
+                    catch: fields.list("Catch", Catch::read)?,
+                    next: fields.next()?,
+                })
+            }
+            "Choice" => {
+                let choices = fields.list("Choices", |mut fields| {
+                    let next = fields.text("Next")?;
+                    Ok((Test::read(fields)?, next))
+                })?;
+                Self::Choice {
+                    choices,
+                    default: fields.optional_text("Default")?,
+                }
+            }
+            "Pass" => Self::Pass {
+                result: fields.optional("Result"),
+                result_path: fields.result_path()?,
+                next: fields.next()?,
+            },
+            "Wait" => {
+                let milliseconds = fields.seconds("Seconds")?;
+                let milliseconds = milliseconds.ok_or_else(|| Unsupported(format!("{} has no Seconds", fields.of)))?;
+                Self::Wait {
+                    milliseconds,
+                    next: fields.next()?,
+                }
+            }
+            "Succeed" => Self::Succeed,
+            "Fail" => Self::Fail {
+                error: fields.optional_text("Error")?.unwrap_or_default(),
+                cause: fields.optional_text("Cause")?.unwrap_or_default(),
+            },
+            kind => return Err(Unsupported(format!("{} is of the type {kind:?}", fields.of))),
+        };
+        fields.end()?;
+        Ok(state)
+    }
+
+    /// The states that this one may lead to.
+    pub(crate) fn targets(&self) -> Vec<String> {
+        match self {
+            Self::Task(task) => task
+                .next
+                .iter()
+                .cloned()
+                .chain(task.catch.iter().map(|catch| catch.next.clone()))
+                .collect(),
+            Self::Choice { choices, default } => choices
+                .iter()
+                .map(|(_, next)| next.clone())
+                .chain(default.clone())
+                .collect(),
+            Self::Pass { next, .. } | Self::Wait { next, .. } => next.iter().cloned().collect(),
+            Self::Succeed | Self::Fail { .. } => Vec::new(),
+        }
+    }
+}
+
+fn parameters(of: &str, value: Value) -> Result<Template, Unsupported> {
+    const KNOWN: [&str; 4] = ["QueueUrl", "MessageBody", "MessageGroupId", "MessageDeduplicationId"];
+    if let Some(unknown) = value.as_object().and_then(|fields| {
+        fields
+            .keys()
+            .find(|name| !KNOWN.contains(&name.strip_suffix(".$").unwrap_or(name)))
+    }) {
+        return Err(Unsupported(format!("{of} has the parameter {unknown:?}")));
+    }
+    Template::read(of, value)
+}
+
+impl Retry {
+    fn read(mut fields: Fields) -> Result<Self, Unsupported> {
+        let retry = Self {
+            errors: fields.texts("ErrorEquals")?,
+            interval: fields.number("IntervalSeconds")?.unwrap_or(1.0),
+            attempts: fields.number("MaxAttempts")?.map_or(3, |number| number as u32),
+            rate: fields.number("BackoffRate")?.unwrap_or(2.0),
+            longest: fields.number("MaxDelaySeconds")?,
+        };
+        fields.end()?;
+        Ok(retry)
+    }
+
+    pub(crate) fn covers(&self, error: &str) -> bool {
+        covers(&self.errors, error)
+    }
+
+    /// How long to wait before this try (the first is 1), in milliseconds.
+    pub(crate) fn pause(&self, attempt: u32) -> i64 {
+        let seconds = self.interval * self.rate.powi(i32::try_from(attempt).unwrap_or(i32::MAX) - 1);
+        (seconds.min(self.longest.unwrap_or(f64::MAX)).clamp(0.0, 31_536_000.0) * 1000.0) as i64
+    }
+}
+
+impl Catch {
+    fn read(mut fields: Fields) -> Result<Self, Unsupported> {
+        let catch = Self {
+            errors: fields.texts("ErrorEquals")?,
+            result_path: fields.result_path()?,
+            next: fields.text("Next")?,
+        };
+        fields.end()?;
+        Ok(catch)
+    }
+
+    pub(crate) fn covers(&self, error: &str) -> bool {
+        covers(&self.errors, error)
+    }
+}
+
+/// # Source
+///
+/// "Error names" in the Step Functions developer guide: `States.ALL` matches any, `States.TaskFailed` any but a timeout, and `States.Timeout`
+/// also a task that has not sent its heartbeat.
+fn covers(names: &[String], error: &str) -> bool {
+    let timeout = error == "States.Timeout" || error == "States.HeartbeatTimeout";
+    names.iter().any(|name| match name.as_str() {
+        "States.ALL" => true,
+        "States.TaskFailed" => !timeout,
+        "States.Timeout" => timeout,
+        name => name == error,
+    })
+}
+
+impl ResultPath {
+    /// What goes on, of what came in and what came out.
+    pub(crate) fn place(&self, input: Value, result: Value) -> Value {
+        let Self::At(fields) = self else { return input };
+        if fields.is_empty() {
+            return result;
+        }
+        let mut whole = if input.is_object() {
+            input
+        } else {
+            Value::Object(Map::new())
+        };
+        let mut place = &mut whole;
+        for field in fields {
+            if !place.is_object() {
+                *place = Value::Object(Map::new());
+            }
+            place = &mut place[field.as_str()];
+        }
+        *place = result;
+        whole
+    }
+}
+
+impl Template {
+    fn read(of: &str, value: Value) -> Result<Self, Unsupported> {
+        Ok(match value {
+            Value::Object(fields) => Self::Object(
+                fields
+                    .into_iter()
+                    .map(|(name, value)| match name.strip_suffix(".$") {
+                        Some(plain) => {
+                            let path = value
+                                .as_str()
+                                .ok_or_else(|| Unsupported(format!("{of}: {name:?} is no path")))?;
+                            Ok((plain.to_owned(), Self::Path(Path::read(of, path)?)))
+                        }
+                        None => Ok((name, Self::read(of, value)?)),
+                    })
+                    .collect::<Result<_, _>>()?,
+            ),
+            Value::Array(items) => Self::Array(
+                items
+                    .into_iter()
+                    .map(|item| Self::read(of, item))
+                    .collect::<Result<_, _>>()?,
+            ),
+            value => Self::Value(value),
+        })
+    }
+
+    /// The JSON, filled in.
+    ///
+    /// # Errors
+    ///
+    /// The path that leads nowhere.
+    pub(crate) fn fill(&self, data: &Value, context: &Value) -> Result<Value, String> {
+        Ok(match self {
+            Self::Value(value) => value.clone(),
+            Self::Path(path) => path.find(data, context).cloned().ok_or_else(|| path.to_string())?,
+            Self::Object(fields) => Value::Object(
+                fields
+                    .iter()
+                    .map(|(name, value)| Ok((name.clone(), value.fill(data, context)?)))
+                    .collect::<Result<_, String>>()?,
+            ),
+            Self::Array(items) => Value::Array(
+                items
+                    .iter()
+                    .map(|item| item.fill(data, context))
+                    .collect::<Result<_, _>>()?,
+            ),
+        })
+    }
+}
+
+impl Path {
+    fn read(of: &str, text: &str) -> Result<Self, Unsupported> {
+        let unknown = || Unsupported(format!("{of} has the path {text:?}"));
+        let (of_context, rest) = match text.strip_prefix("$$") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('$').ok_or_else(unknown)?),
+        };
+        let plain = |field: &str| {
+            !field.is_empty()
+                && field
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        };
+        let fields: Vec<_> = match rest.strip_prefix('.') {
+            Some(fields) => fields.split('.').map(str::to_owned).collect(),
+            None if rest.is_empty() => Vec::new(),
+            None => return Err(unknown()),
+        };
+        if fields.iter().all(|field| plain(field)) {
+            Ok(Self { of_context, fields })
+        } else {
+            Err(unknown())
+        }
+    }
+
+    fn find<'a>(&self, data: &'a Value, context: &'a Value) -> Option<&'a Value> {
+        let whole = if self.of_context { context } else { data };
+        self.fields.iter().try_fold(whole, |value, field| value.get(field))
+    }
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.of_context { "$$" } else { "$" })?;
+        self.fields.iter().try_for_each(|field| write!(f, ".{field}"))
+    }
+}
+
+impl Test {
+    fn read(mut fields: Fields) -> Result<Self, Unsupported> {
+        let of = fields.of.clone();
+        let several = |value: Value| match value {
+            Value::Array(items) => items
+                .iter()
+                .map(|item| Self::read(Fields::of(&of, item)?))
+                .collect::<Result<Vec<_>, _>>(),
+            _ => Err(Unsupported(format!("{of} has an And or Or that is no list"))),
+        };
+        fields.optional("Comment");
+        let test = if let Some(tests) = fields.optional("And") {
+            Self::All(several(tests)?)
+        } else if let Some(tests) = fields.optional("Or") {
+            Self::Any(several(tests)?)
+        } else if let Some(test) = fields.optional("Not") {
+            Self::Not(Box::new(Self::read(Fields::of(&of, &test)?)?))
+        } else {
+            let variable = Path::read(&of, &fields.text("Variable")?)?;
+            let comparison = if let Some(text) = fields.optional_text("StringEquals")? {
+                Comparison::StringEquals(text)
+            } else if let Some(number) = fields.number("NumericEquals")? {
+                Comparison::NumericEquals(number)
+            } else if let Some(Value::Bool(wanted)) = fields.optional("BooleanEquals") {
+                Comparison::BooleanEquals(wanted)
+            } else if let Some(Value::Bool(wanted)) = fields.optional("IsPresent") {
+                Comparison::IsPresent(wanted)
+            } else if let Some(Value::Bool(wanted)) = fields.optional("IsNull") {
+                Comparison::IsNull(wanted)
+            } else {
+                let names: Vec<_> = fields.rest.keys().cloned().collect();
+                return Err(Unsupported(format!("{of} compares by {}", names.join(", "))));
+            };
+            Self::Compare(variable, comparison)
+        };
+        fields.end()?;
+        Ok(test)
+    }
+
+    pub(crate) fn holds(&self, data: &Value, context: &Value) -> bool {
+        match self {
+            Self::All(tests) => tests.iter().all(|test| test.holds(data, context)),
+            Self::Any(tests) => tests.iter().any(|test| test.holds(data, context)),
+            Self::Not(test) => !test.holds(data, context),
+            Self::Compare(path, comparison) => {
+                let value = path.find(data, context);
+                match comparison {
+                    Comparison::StringEquals(text) => value.and_then(Value::as_str) == Some(text),
+                    Comparison::NumericEquals(number) => value.and_then(Value::as_f64) == Some(*number),
+                    Comparison::BooleanEquals(wanted) => value.and_then(Value::as_bool) == Some(*wanted),
+                    Comparison::IsPresent(wanted) => value.is_some() == *wanted,
+                    Comparison::IsNull(wanted) => value.is_some_and(Value::is_null) == *wanted,
+                }
+            }
+        }
+    }
+}
+
+/// The fields of an object, taken out one by one: what is left over is what is not known.
+struct Fields {
+    of: String,
+    rest: Map<String, Value>,
+}
+
+impl Fields {
+    fn of(of: &str, value: &Value) -> Result<Self, Unsupported> {
+        let rest = value
+            .as_object()
+            .cloned()
+            .ok_or_else(|| Unsupported(format!("{of} is no object")))?;
+        Ok(Self {
+            of: of.to_owned(),
+            rest,
+        })
+    }
+
+    fn optional(&mut self, name: &str) -> Option<Value> {
+        self.rest.remove(name)
+    }
+
+    fn required(&mut self, name: &str) -> Result<Value, Unsupported> {
+        self.optional(name)
+            .ok_or_else(|| Unsupported(format!("{} has no {name}", self.of)))
+    }
+
+    fn wrong(&self, name: &str) -> Unsupported {
+        Unsupported(format!("{} has a {name} that this host cannot read", self.of))
+    }
+
+    fn optional_text(&mut self, name: &str) -> Result<Option<String>, Unsupported> {
+        match self.optional(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.wrong(name)),
+        }
+    }
+
+    fn text(&mut self, name: &str) -> Result<String, Unsupported> {
+        self.optional_text(name)?
+            .ok_or_else(|| Unsupported(format!("{} has no {name}", self.of)))
+    }
+
+    fn texts(&mut self, name: &str) -> Result<Vec<String>, Unsupported> {
+        serde_json::from_value(self.required(name)?).map_err(|_| self.wrong(name))
+    }
+
+    fn number(&mut self, name: &str) -> Result<Option<f64>, Unsupported> {
+        match self.optional(name) {
+            None => Ok(None),
+            Some(value) => match value.as_f64().filter(|number| *number >= 0.0) {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.wrong(name)),
+            },
+        }
+    }
+
+    /// In milliseconds.
+    fn seconds(&mut self, name: &str) -> Result<Option<i64>, Unsupported> {
+        Ok(self.number(name)?.map(|seconds| (seconds * 1000.0) as i64))
+    }
+
+    fn list<T>(&mut self, name: &str, read: impl Fn(Self) -> Result<T, Unsupported>) -> Result<Vec<T>, Unsupported> {
+        match self.optional(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|item| read(Self::of(&format!("{}, {name},", self.of), item)?))
+                .collect(),
+            Some(_) => Err(self.wrong(name)),
+        }
+    }
+
+    fn result_path(&mut self) -> Result<ResultPath, Unsupported> {
+        match self.optional("ResultPath") {
+            None => Ok(ResultPath::At(Vec::new())),
+            Some(Value::Null) => Ok(ResultPath::Discard),
+            Some(Value::String(text)) => match Path::read(&self.of, &text)? {
+                Path {
+                    of_context: false,
+                    fields,
+                } => Ok(ResultPath::At(fields)),
+                _ => Err(self.wrong("ResultPath")),
+            },
+            Some(_) => Err(self.wrong("ResultPath")),
+        }
+    }
+
+    fn next(&mut self) -> Result<Next, Unsupported> {
+        match (self.optional_text("Next")?, self.optional("End")) {
+            (Some(next), None) => Ok(Some(next)),
+            (None, Some(Value::Bool(true))) => Ok(None),
+            _ => Err(Unsupported(format!("{} has neither a Next nor an End", self.of))),
+        }
+    }
+
+    fn end(self) -> Result<(), Unsupported> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = self.rest.keys().map(String::as_str).collect();
+        Err(Unsupported(format!(
+            "{} has {}, which this host does not know",
+            self.of,
+            names.join(", ")
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(states: Value) -> Result<Definition, Unsupported> {
+        let text = json!({ "StartAt": "A", "States": states }).to_string();
+        Definition::read(&text, &BTreeMap::new())
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        for (states, named) in [
+            (json!({ "A": { "Type": "Map", "End": true } }), "Map"),
+            (
+                json!({ "A": { "Type": "Pass", "InputPath": "$.a", "End": true } }),
+                "InputPath",
+            ),
+            (json!({ "A": { "Type": "Pass", "Next": "B" } }), "B"),
+            (json!({ "A": { "Type": "Pass" } }), "Next"),
+            (
+                json!({ "A": { "Type": "Wait", "Timestamp": "2026", "End": true } }),
+                "Seconds",
+            ),
+            (
+                json!({ "A": { "Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "End": true } }),
+                "lambda:invoke",
+            ),
+            (
+                json!({ "A": { "Type": "Choice", "Choices": [{ "Variable": "$.a", "StringMatches": "x", "Next": "A" }] } }),
+                "StringMatches",
+            ),
+            (
+                json!({ "A": { "Type": "Choice", "Choices": [{ "Variable": "$.a[0]", "IsNull": true, "Next": "A" }] } }),
+                "$.a[0]",
+            ),
+        ] {
+            let error = read(states).expect_err(named).to_string();
+            assert!(error.contains(named), "{error}");
+        }
+        let missing = Definition::read(r#"{ "StartAt": "${Unknown}", "States": {} }"#, &BTreeMap::new());
+        assert!(missing.expect_err("nothing is given").to_string().contains("Unknown"));
+    }
+
+    #[test]
+    fn the_lifecycle_is_known_in_full() {
+        let urls = ["StartSessionQueueUrl", "InstallPackagesQueueUrl", "StopSessionQueueUrl"];
+        let urls = urls
+            .map(|name| (name.to_owned(), format!("http://localhost/{name}")))
+            .into();
+        let lifecycle = Definition::read(include_str!("../../lifecycle.asl.json"), &urls).expect("the lifecycle");
+        assert!(lifecycle.states.len() > 5 && lifecycle.text.contains("http://localhost/StopSessionQueueUrl"));
+    }
+
+    #[test]
+    fn a_result_goes_where_its_path_says() {
+        let input = json!({ "a": 1 });
+        let at = |fields: &[&str]| ResultPath::At(fields.iter().map(|field| (*field).to_owned()).collect());
+        assert_eq!(ResultPath::Discard.place(input.clone(), json!(2)), input);
+        assert_eq!(at(&[]).place(input.clone(), json!(2)), json!(2));
+        assert_eq!(
+            at(&["b", "c"]).place(input, json!(2)),
+            json!({ "a": 1, "b": { "c": 2 } })
+        );
+    }
+
+    #[test]
+    fn errors_are_covered_as_step_functions_does() {
+        let names = |text: &str| vec![text.to_owned()];
+        assert!(covers(&names("States.ALL"), "Any") && covers(&names("States.TaskFailed"), "Any"));
+        assert!(!covers(&names("States.TaskFailed"), "States.Timeout"));
+        assert!(covers(&names("States.Timeout"), "States.HeartbeatTimeout") && !covers(&names("A"), "B"));
+    }
+}

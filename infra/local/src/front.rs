@@ -1,0 +1,251 @@
+//! The HTTP front: a request becomes the event of a function URL (payload 2.0), and its answer a response.
+
+use crate::{
+    functions::{Pool, Unanswered},
+    wire::respond,
+};
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderName, HeaderValue, Response, StatusCode, request::Parts},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// The most bytes of a request's body.
+pub(crate) const MOST_BYTES: usize = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    status_code: u16,
+    #[serde(default)]
+    headers: BTreeMap<String, Value>,
+    #[serde(default)]
+    cookies: Vec<String>,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+/// Has the function answer a request.
+pub(crate) async fn answer(pool: &Arc<Pool>, parts: Parts, body: Bytes, domain: &str) -> Response<Body> {
+    let event = event(&parts, &body, domain);
+    let pool = pool.clone();
+    // It goes on when the client goes away: the process has to be waited for, or ended.
+    let invoked = tokio::spawn(async move { pool.invoke(Bytes::from(event.to_string())).await }).await;
+    match invoked.unwrap_or(Err(Unanswered::Closing)) {
+        Ok(answer) => response(&answer),
+        Err(Unanswered::Closing) => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Service.Closing",
+            "The service is leaving; try again in a moment.",
+        ),
+        Err(why) => {
+            tracing::warn!(fault = "Front", cause = %why, path = parts.uri.path(), "a request has no answer");
+            problem(
+                StatusCode::BAD_GATEWAY,
+                "Service.NoAnswer",
+                "The function that answers this has failed; try again.",
+            )
+        }
+    }
+}
+
+pub(crate) fn problem(status: StatusCode, error: &str, message: &str) -> Response<Body> {
+    respond(
+        status,
+        "application/json",
+        json!({ "error": { "error": error, "message": message } }).to_string(),
+    )
+}
+
+/// # Source
+///
+/// "Lambda function URLs: request payload format" in the Lambda developer guide (payload format 2.0).
+fn event(parts: &Parts, body: &Bytes, domain: &str) -> Value {
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in &parts.headers {
+        let Ok(value) = value.to_str() else { continue };
+        headers
+            .entry(name.as_str().to_owned())
+            .and_modify(|all| {
+                all.push(',');
+                all.push_str(value);
+            })
+            .or_insert_with(|| value.to_owned());
+    }
+    let query = parts.uri.query().unwrap_or("");
+    let mut parameters: BTreeMap<String, String> = BTreeMap::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = decoded(value);
+        parameters
+            .entry(decoded(name))
+            .and_modify(|all| {
+                all.push(',');
+                all.push_str(&value);
+            })
+            .or_insert(value);
+    }
+    let now = crate::store::now();
+    let mut event = json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": parts.uri.path(),
+        "rawQueryString": query,
+        "headers": headers,
+        "requestContext": {
+            "accountId": "anonymous",
+            "apiId": "local",
+            "domainName": domain,
+            "domainPrefix": "local",
+            "requestId": crate::store::random_hex::<16>(),
+            "routeKey": "$default",
+            "stage": "$default",
+            "timeEpoch": now,
+            "http": {
+                "method": parts.method.as_str(),
+                "path": parts.uri.path(),
+                "protocol": "HTTP/1.1",
+                "sourceIp": "127.0.0.1",
+                "userAgent": headers.get("user-agent").cloned().unwrap_or_default(),
+            },
+        },
+        "isBase64Encoded": false,
+    });
+    if !parameters.is_empty() {
+        event["queryStringParameters"] = json!(parameters);
+    }
+    if !body.is_empty() {
+        match std::str::from_utf8(body) {
+            Ok(text) => event["body"] = text.into(),
+            Err(_) => {
+                event["body"] = STANDARD.encode(body).into();
+                event["isBase64Encoded"] = true.into();
+            }
+        }
+    }
+    event
+}
+
+fn response(answer: &Bytes) -> Response<Body> {
+    let value: Value = serde_json::from_slice(answer).unwrap_or(Value::Null);
+    // What has no status is the body itself, of a request that went well.
+    if value.get("statusCode").is_none() {
+        return respond(StatusCode::OK, "application/json", answer.clone());
+    }
+    let Ok(answer) = serde_json::from_value::<Answer>(value) else {
+        return problem(
+            StatusCode::BAD_GATEWAY,
+            "Service.NoAnswer",
+            "The function's answer cannot be read.",
+        );
+    };
+    let body = answer.body.unwrap_or_default();
+    let body = if answer.is_base64_encoded {
+        STANDARD.decode(&body).unwrap_or_default()
+    } else {
+        body.into_bytes()
+    };
+    let status = StatusCode::from_u16(answer.status_code).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = respond(status, "application/json", body);
+    let mut set = |name: &str, value: &str, append: bool| {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            // How long the body is, and where it ends, the connection says.
+            if name == "content-length" || name == "transfer-encoding" || name == "connection" {
+                return;
+            }
+            if append {
+                response.headers_mut().append(name, value);
+            } else {
+                response.headers_mut().insert(name, value);
+            }
+        }
+    };
+    for (name, value) in &answer.headers {
+        set(
+            name,
+            &value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            false,
+        );
+    }
+    for cookie in &answer.cookies {
+        set("set-cookie", cookie, true);
+    }
+    response
+}
+
+/// A part of a query, with `+` and `%xx` read.
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let escaped = (bytes[at] == b'%')
+            .then(|| bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok()))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (escaped, bytes[at]) {
+            (Some(byte), _) => {
+                out.push(byte);
+                at += 3;
+                continue;
+            }
+            (None, b'+') => out.push(b' '),
+            (None, byte) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What a client may ask of the host itself.
+pub(crate) fn bearer(parts: &Parts) -> Option<&str> {
+    parts
+        .headers
+        .get("authorization")?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+
+    #[test]
+    fn a_request_becomes_the_event_of_a_function_url() {
+        let request = Request::post("/v1/a%20b?wait=5&x=a+b%26c&x=d")
+            .header("Authorization", "Bearer t")
+            .body(())
+            .expect("a request");
+        let event = event(&request.into_parts().0, &Bytes::from_static(b"{}"), "localhost");
+        assert_eq!(event["rawPath"], "/v1/a%20b");
+        assert_eq!(event["queryStringParameters"], json!({ "wait": "5", "x": "a b&c,d" }));
+        assert_eq!(event["headers"]["authorization"], "Bearer t");
+        assert_eq!(
+            (&event["body"], &event["isBase64Encoded"]),
+            (&json!("{}"), &json!(false))
+        );
+        assert_eq!(event["requestContext"]["http"]["method"], "POST");
+    }
+
+    #[test]
+    fn an_answer_becomes_a_response() {
+        let answer = json!({ "statusCode": 404, "headers": { "Content-Type": "text/plain", "Content-Length": "7" }, "cookies": ["a=1", "b=2"], "body": "no" });
+        let response = response(&Bytes::from(answer.to_string()));
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()["content-type"], "text/plain");
+        assert!(!response.headers().contains_key("content-length"));
+        assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn an_escape_that_is_none_stays_as_it_is() {
+        assert_eq!(decoded("100%"), "100%");
+        assert_eq!(decoded("%zz%41"), "%zzA");
+    }
+}

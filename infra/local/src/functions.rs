@@ -1,0 +1,685 @@
+//! The functions: processes that speak the Lambda runtime API with the host, kept in pools, and fed from their queues.
+//!
+//! A process asks for its next invocation and is idle until there is one. Each has a secret in the address of its runtime API, so that no
+//! process can answer for another.
+
+use crate::{
+    faults::Faults,
+    queues::{Message, Queue, Queues},
+    sqs::{ACCOUNT, REGION, arn, system_attributes},
+    store::{now, random_hex},
+    wire::{Cut, respond},
+};
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, Method, Response, StatusCode},
+};
+use serde_json::{Map, Value, json};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    fs, io,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+/// How long one process more than the first may be idle.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long work waits for a busy process before another is started.
+const PATIENCE: Duration = Duration::from_millis(25);
+/// The longest pause before a process that keeps ending is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A log larger than this is put aside.
+const LARGEST_LOG: u64 = 4 << 20;
+/// The longest time that a message which failed stays away, in milliseconds.
+const LONGEST_BACKOFF: i64 = 30_000;
+
+/// What a pool of processes is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) timeout: Duration,
+    pub(crate) most: usize,
+    /// How many are kept ready beside those that work: for who has a person waiting.
+    pub(crate) spare: usize,
+    pub(crate) log: PathBuf,
+    /// `127.0.0.1:port`.
+    pub(crate) address: String,
+}
+
+/// Why an invocation has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error("the function says: {0}")]
+    Failed(String),
+    #[error("its process has ended")]
+    Crashed,
+    #[error("none of its processes was free in time")]
+    NoProcess,
+    #[error("it has not answered in time")]
+    TimedOut,
+    #[error("the host is leaving")]
+    Closing,
+}
+
+struct Invocation {
+    id: String,
+    deadline: i64,
+    payload: Bytes,
+}
+
+/// A process of a function.
+struct Process {
+    secret: String,
+    /// While it lives and nobody has waited for it.
+    pid: Mutex<Option<i32>>,
+    current: Mutex<Option<(String, oneshot::Sender<Result<Bytes, Unanswered>>)>>,
+    killed: AtomicBool,
+}
+
+impl Process {
+    fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        if let Some(pid) = *lock(&self.pid) {
+            // SAFETY: a signal; the process has not been waited for while the lock is held, so the id is its own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+
+    fn end(&self, outcome: Result<Bytes, Unanswered>) {
+        if let Some((_, waiting)) = lock(&self.current).take() {
+            let _ = waiting.send(outcome);
+        }
+    }
+}
+
+/// A process that waits for an invocation.
+struct Idle {
+    process: Arc<Process>,
+    hand_over: oneshot::Sender<Invocation>,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Idle>,
+    waiting: VecDeque<oneshot::Sender<Idle>>,
+    /// By secret.
+    processes: HashMap<String, Arc<Process>>,
+    /// Those that have not asked for their first invocation.
+    starting: HashSet<String>,
+    /// How often in a row one ended without having answered.
+    crashes: u32,
+    closed: bool,
+}
+
+/// The processes of a function.
+pub(crate) struct Pool {
+    plan: Plan,
+    faults: Arc<Faults>,
+    state: Mutex<State>,
+    runtime: tokio::runtime::Handle,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    pub(crate) fn start(plan: Plan, faults: Arc<Faults>) -> Arc<Self> {
+        let state = Mutex::default();
+        let pool = Arc::new(Self {
+            plan,
+            faults,
+            state,
+            runtime: tokio::runtime::Handle::current(),
+        });
+        for _ in 0..=pool.plan.spare {
+            pool.start_process();
+        }
+        pool
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.plan.name
+    }
+
+    /// Ends all processes, and starts no more.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.waiting.clear();
+        state.idle.clear();
+        for process in state.processes.values() {
+            process.kill();
+        }
+    }
+
+    /// Starts one process more, if there may be one. It has a thread of its own, because it is to die with the thread that made it.
+    fn start_process(self: &Arc<Self>) {
+        let process = Arc::new(Process {
+            secret: random_hex::<16>(),
+            pid: Mutex::new(None),
+            current: Mutex::new(None),
+            killed: AtomicBool::new(false),
+        });
+        {
+            let mut state = lock(&self.state);
+            if state.closed || state.processes.len() >= self.plan.most {
+                return;
+            }
+            state.processes.insert(process.secret.clone(), process.clone());
+            state.starting.insert(process.secret.clone());
+        }
+        let pool = self.clone();
+        let made = thread::Builder::new()
+            .name(self.plan.name.clone())
+            .stack_size(128 << 10)
+            .spawn({
+                let process = process.clone();
+                move || {
+                    let ended = pool.run_to_its_end(&process);
+                    pool.process_ended(&process, ended);
+                }
+            });
+        if let Err(cause) = made {
+            self.process_ended(&process, Err(cause));
+        }
+    }
+
+    fn run_to_its_end(&self, process: &Process) -> io::Result<String> {
+        let plan = &self.plan;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&plan.log)?;
+        let mut command = Command::new(&plan.program);
+        command.args(&plan.arguments).env_clear().envs(&plan.environment);
+        for name in ["PATH", "HOME", "TMPDIR", "RUST_LOG", "RUST_BACKTRACE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+            .env("AWS_REGION", REGION)
+            .env(
+                "AWS_LAMBDA_RUNTIME_API",
+                format!("http://{}/fn/{}/{}", plan.address, plan.name, process.secret),
+            )
+            .env("AWS_LAMBDA_FUNCTION_NAME", &plan.name)
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", plan.name))
+            .env("AWS_LAMBDA_LOG_STREAM_NAME", &process.secret[..8])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: two system calls that are safe between fork and exec; nothing is allocated.
+            let parent = unsafe { libc::getpid() };
+            unsafe {
+                command.pre_exec(move || {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    // The host may have ended before that.
+                    if libc::getppid() == parent {
+                        Ok(())
+                    } else {
+                        Err(io::Error::from_raw_os_error(libc::ESRCH))
+                    }
+                });
+            }
+        }
+        let mut child = command.spawn()?;
+        let pid = i32::try_from(child.id()).unwrap_or(-1);
+        *lock(&process.pid) = Some(pid);
+        if lock(&self.state).closed {
+            process.kill();
+        }
+        // Waits, and leaves the process id taken until nobody can send a signal to it any more.
+        // SAFETY: `info` is written by the system call alone, and is not read.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            while libc::waitid(libc::P_PID, child.id(), &raw mut info, libc::WEXITED | libc::WNOWAIT) == -1
+                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+            {}
+        }
+        *lock(&process.pid) = None;
+        child.wait().map(|status| status.to_string())
+    }
+
+    fn process_ended(self: &Arc<Self>, process: &Arc<Process>, ended: io::Result<String>) {
+        process.end(Err(Unanswered::Crashed));
+        let pause = {
+            let mut state = lock(&self.state);
+            state.processes.remove(&process.secret);
+            state.starting.remove(&process.secret);
+            state.idle.retain(|idle| idle.process.secret != process.secret);
+            if state.closed || state.processes.len() > self.plan.spare {
+                return;
+            }
+            let pause = Duration::from_millis(10) * 2u32.saturating_pow(state.crashes.min(16));
+            state.crashes += 1;
+            pause.min(LONGEST_PAUSE)
+        };
+        let ended = ended.unwrap_or_else(|cause| format!("it could not be started: {cause}"));
+        tracing::warn!(
+            function = self.plan.name,
+            ended,
+            again_in = pause.as_millis(),
+            log = %self.plan.log.display(),
+            "a function's process has ended"
+        );
+        let pool = self.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(pause).await;
+            pool.start_process();
+        });
+    }
+
+    /// A process for one invocation: the one that was used last, of those that are idle.
+    async fn idle(self: &Arc<Self>) -> Result<Idle, Unanswered> {
+        let (give, get) = oneshot::channel();
+        let (found, start) = {
+            let mut state = lock(&self.state);
+            if state.closed {
+                return Err(Unanswered::Closing);
+            }
+            let mut found = None;
+            while let Some(idle) = state.idle.pop() {
+                if !idle.hand_over.is_closed() {
+                    found = Some(idle);
+                    break;
+                }
+            }
+            if found.is_none() {
+                state.waiting.push_back(give);
+            }
+            let ready = state.idle.len() + state.starting.len();
+            (
+                found,
+                self.plan.spare > 0 && ready < self.plan.spare + state.waiting.len(),
+            )
+        };
+        if start {
+            self.start_process();
+        }
+        match found {
+            Some(idle) => Ok(idle),
+            None => get.await.map_err(|_| Unanswered::Closing),
+        }
+    }
+
+    /// The same for work that waits in a queue: another process is started when all are busy for some time and there is work.
+    async fn idle_for_queue(self: &Arc<Self>, queues: &Queues, queue: &Queue) -> Result<Idle, Unanswered> {
+        let mut idle = std::pin::pin!(self.idle());
+        loop {
+            match tokio::time::timeout(PATIENCE, idle.as_mut()).await {
+                Ok(idle) => return idle,
+                Err(_) => {
+                    let state = lock(&self.state);
+                    // One that is coming will do; and more of what keeps ending would help nobody.
+                    let others = state.starting.is_empty() && state.crashes == 0;
+                    drop(state);
+                    if others && queues.has_some(queue).unwrap_or(false) {
+                        self.start_process();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has a payload answered by a process.
+    async fn invoke_on(&self, idle: Idle, payload: Bytes) -> Result<Bytes, Unanswered> {
+        let Idle { process, hand_over, .. } = idle;
+        let (answer, answered) = oneshot::channel();
+        let id = random_hex::<16>();
+        *lock(&process.current) = Some((id.clone(), answer));
+        let deadline = now() + i64::try_from(self.plan.timeout.as_millis()).unwrap_or(0);
+        if hand_over.send(Invocation { id, deadline, payload }).is_err() {
+            lock(&process.current).take();
+            return Err(Unanswered::Crashed);
+        }
+        self.faults.pass("function.invoked");
+        if let Some(dice) = self.faults.strikes("kill-function")
+            && dice % 3 == 0
+        {
+            let process = process.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(dice / 3 % 20)).await;
+                process.kill();
+            });
+        }
+        match tokio::time::timeout(self.plan.timeout, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Unanswered::Crashed),
+            Err(_) => {
+                tracing::warn!(
+                    function = self.plan.name,
+                    fault = "Function.TimedOut",
+                    "killed, because it has not answered in time"
+                );
+                process.kill();
+                Err(Unanswered::TimedOut)
+            }
+        }
+    }
+
+    /// Has a payload answered, starting processes as they are needed: for who has a person waiting.
+    pub(crate) async fn invoke(self: &Arc<Self>, payload: Bytes) -> Result<Bytes, Unanswered> {
+        let idle = tokio::time::timeout(self.plan.timeout, self.idle())
+            .await
+            .unwrap_or(Err(Unanswered::NoProcess))?;
+        self.invoke_on(idle, payload).await
+    }
+
+    /// Ends processes that nobody needed for some time, and puts a large log aside.
+    pub(crate) fn tidy(&self) {
+        let retired: Vec<_> = {
+            let mut state = lock(&self.state);
+            let mut too_many = state.processes.len().saturating_sub(1 + self.plan.spare);
+            let mut retired = Vec::new();
+            // The first of the list has been idle for longest.
+            while too_many > 0 && state.idle.first().is_some_and(|idle| idle.since.elapsed() > IDLE) {
+                retired.push(state.idle.remove(0).process);
+                too_many -= 1;
+            }
+            retired
+        };
+        retired.iter().for_each(|process| process.kill());
+        if fs::metadata(&self.plan.log).is_ok_and(|log| log.len() > LARGEST_LOG) {
+            // Processes hold the file open and append: it is copied and emptied, not moved.
+            let put_aside = fs::copy(&self.plan.log, self.plan.log.with_extension("log.old"))
+                .and_then(|_| fs::OpenOptions::new().write(true).truncate(true).open(&self.plan.log));
+            if let Err(cause) = put_aside {
+                tracing::warn!(fault = "Log", cause = %cause, log = %self.plan.log.display(), "a large log stays");
+            }
+        }
+    }
+
+    /// Answers a process over the runtime API. `path` is what follows its secret.
+    pub(crate) async fn runtime(
+        self: &Arc<Self>,
+        secret: &str,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Response<Body> {
+        let known = lock(&self.state).processes.get(secret).cloned();
+        let Some(process) = known else {
+            return respond(
+                StatusCode::FORBIDDEN,
+                "application/json",
+                r#"{"errorType":"UnknownProcess"}"#,
+            );
+        };
+        let path = path.strip_prefix("2018-06-01/runtime/").unwrap_or_default();
+        match (method, path.split('/').collect::<Vec<_>>().as_slice()) {
+            (&Method::GET, ["invocation", "next"]) => self.next(process).await,
+            (&Method::POST, ["invocation", id, "response"]) => self.answered(&process, id, Ok(body)),
+            (&Method::POST, ["invocation", id, "error"]) => {
+                let error = String::from_utf8_lossy(&body[..body.len().min(2000)]).into_owned();
+                self.answered(&process, id, Err(Unanswered::Failed(error)))
+            }
+            (&Method::POST, ["init", "error"]) => {
+                let error = String::from_utf8_lossy(&body[..body.len().min(2000)]).into_owned();
+                tracing::error!(
+                    function = self.plan.name,
+                    fault = "Function.Init",
+                    cause = error,
+                    "a function does not start"
+                );
+                accepted()
+            }
+            _ => respond(
+                StatusCode::NOT_FOUND,
+                "application/json",
+                r#"{"errorType":"NoSuchRoute"}"#,
+            ),
+        }
+    }
+
+    async fn next(self: &Arc<Self>, process: Arc<Process>) -> Response<Body> {
+        // It has asked for more without an answer to what it had.
+        process.end(Err(Unanswered::Crashed));
+        lock(&self.state).starting.remove(&process.secret);
+        // Whoever took it may have gone before it had anything to do.
+        while !process.killed.load(Ordering::Acquire) {
+            let (hand_over, handed) = oneshot::channel();
+            self.offer(Idle {
+                process: process.clone(),
+                hand_over,
+                since: Instant::now(),
+            });
+            let Ok(invocation) = handed.await else { continue };
+            let mut response = respond(StatusCode::OK, "application/json", invocation.payload);
+            let headers = response.headers_mut();
+            let mut set = |name: &'static str, value: &str| {
+                if let Ok(value) = HeaderValue::from_str(value) {
+                    headers.insert(name, value);
+                }
+            };
+            set("lambda-runtime-aws-request-id", &invocation.id);
+            set("lambda-runtime-deadline-ms", &invocation.deadline.to_string());
+            set(
+                "lambda-runtime-invoked-function-arn",
+                &format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{}", self.plan.name),
+            );
+            set(
+                "lambda-runtime-trace-id",
+                "Root=1-00000000-000000000000000000000000;Sampled=0",
+            );
+            return response;
+        }
+        Response::new(Body::new(Cut))
+    }
+
+    /// Gives a process to whoever has waited for longest, or keeps it ready.
+    fn offer(&self, mut idle: Idle) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return idle.process.kill();
+        }
+        while let Some(waiting) = state.waiting.pop_front() {
+            match waiting.send(idle) {
+                Ok(()) => return,
+                Err(unsent) => idle = unsent,
+            }
+        }
+        state.idle.push(idle);
+    }
+
+    fn answered(&self, process: &Process, id: &str, outcome: Result<Bytes, Unanswered>) -> Response<Body> {
+        let strikes = self.faults.strikes("kill-function");
+        if strikes.is_some_and(|dice| dice % 2 == 0) {
+            process.kill();
+            return Response::new(Body::new(Cut));
+        }
+        let mut current = lock(&process.current);
+        match current.take() {
+            Some((expected, waiting)) if expected == id => {
+                drop(current);
+                let _ = waiting.send(outcome);
+                lock(&self.state).crashes = 0;
+                self.faults.pass("function.responded");
+                if strikes.is_some() {
+                    process.kill();
+                }
+                accepted()
+            }
+            other => {
+                *current = other;
+                respond(
+                    StatusCode::BAD_REQUEST,
+                    "application/json",
+                    r#"{"errorType":"InvalidRequestID"}"#,
+                )
+            }
+        }
+    }
+}
+
+fn accepted() -> Response<Body> {
+    respond(StatusCode::ACCEPTED, "application/json", r#"{"status":"OK"}"#)
+}
+
+/// Feeds a function from its queue until the host leaves.
+pub(crate) async fn feed(pool: Arc<Pool>, queues: Arc<Queues>, queue: Arc<Queue>, most: usize, faults: Arc<Faults>) {
+    loop {
+        let Ok(mut idle) = pool.idle_for_queue(&queues, &queue).await else {
+            return;
+        };
+        let messages = loop {
+            // A process that ends while it waits is replaced by another, and what is received is handed to a living one.
+            let received = tokio::select! {
+                received = queues.receive_within(&queue, most, None, Duration::from_secs(20)) => received,
+                () = idle.hand_over.closed() => break Vec::new(),
+            };
+            match received {
+                Ok(messages) if messages.is_empty() => {
+                    if lock(&pool.state).closed {
+                        return;
+                    }
+                    idle.since = Instant::now();
+                }
+                Ok(messages) => break messages,
+                Err(cause) => {
+                    tracing::error!(fault = "Store", cause = %cause, queue = queue.name, "nothing can be received now");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        };
+        if messages.is_empty() {
+            continue;
+        }
+        let (pool, queues, queue, faults) = (pool.clone(), queues.clone(), queue.clone(), faults.clone());
+        tokio::spawn(async move {
+            let outcome = pool.invoke_on(idle, batch(&queue, &messages)).await;
+            settle(&pool, &queues, &queue, &faults, &messages, outcome);
+        });
+    }
+}
+
+/// The event of a batch, as Lambda hands it on.
+fn batch(queue: &Queue, messages: &[Message]) -> Bytes {
+    let records: Vec<_> = messages
+        .iter()
+        .map(|message| {
+            let attributes: Map<String, Value> = message
+                .attributes
+                .as_deref()
+                .and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok())
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, value)| {
+                    let field = |name: &str| value.get(name).cloned().unwrap_or(Value::Null);
+                    let content = json!({
+                        "dataType": field("DataType"),
+                        "stringValue": field("StringValue"),
+                        "binaryValue": field("BinaryValue"),
+                        "stringListValues": [],
+                        "binaryListValues": [],
+                    });
+                    (name, content)
+                })
+                .collect();
+            json!({
+                "messageId": message.id,
+                "receiptHandle": message.receipt,
+                "body": message.body,
+                "attributes": system_attributes(message),
+                "messageAttributes": attributes,
+                "md5OfBody": format!("{:x}", md5::compute(&message.body)),
+                "eventSource": "aws:sqs",
+                "eventSourceARN": arn(&queue.name),
+                "awsRegion": REGION,
+            })
+        })
+        .collect();
+    Bytes::from(json!({ "Records": records }).to_string())
+}
+
+/// Deletes what was done, and hands back the rest.
+fn settle(
+    pool: &Pool,
+    queues: &Queues,
+    queue: &Queue,
+    faults: &Faults,
+    messages: &[Message],
+    outcome: Result<Bytes, Unanswered>,
+) {
+    let failed: Option<HashSet<String>> = match outcome {
+        Ok(body) => failures(&body, messages),
+        Err(Unanswered::Closing) => return,
+        Err(why) => {
+            tracing::warn!(function = pool.name(), fault = "Function.Failed", cause = %why, "its messages come again");
+            None
+        }
+    };
+    let done = |message: &&Message| failed.as_ref().is_some_and(|failed| !failed.contains(&message.id));
+    // A receipt that is lost on its way back leaves the message in the queue: it comes twice.
+    let lost = |_: &&str| faults.strikes("duplicate").is_none();
+    let receipts: Vec<&str> = messages
+        .iter()
+        .filter(done)
+        .map(|message| message.receipt.as_str())
+        .filter(lost)
+        .collect();
+    let settled = queues.remove(queue, &receipts).and_then(|()| {
+        for message in messages
+            .iter()
+            .filter(|message| !receipts.contains(&message.receipt.as_str()))
+        {
+            // A handler that named the message has set when it comes again; whoever crashed has not.
+            if failed.as_ref().is_none_or(|failed| !failed.contains(&message.id)) {
+                let backoff = 250i64 << message.received.saturating_sub(1).min(10);
+                queues.change_visibility(queue, &message.receipt, backoff.min(LONGEST_BACKOFF))?;
+            }
+        }
+        Ok(())
+    });
+    if let Err(cause) = settled {
+        tracing::error!(fault = "Store", cause = %cause, queue = queue.name, "messages that were done come again");
+    }
+}
+
+/// The ids of the messages that failed; `None` is all of them.
+fn failures(body: &[u8], messages: &[Message]) -> Option<HashSet<String>> {
+    let answer: Value = if body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(body).ok()?
+    };
+    let Some(failures) = answer.get("batchItemFailures").filter(|failures| !failures.is_null()) else {
+        return Some(HashSet::new());
+    };
+    let failures: HashSet<String> = failures
+        .as_array()?
+        .iter()
+        .map(|failure| failure.get("itemIdentifier").and_then(Value::as_str).map(str::to_owned))
+        .collect::<Option<_>>()?;
+    // An id that is not in the batch means that nothing of the answer can be believed.
+    failures
+        .iter()
+        .all(|id| messages.iter().any(|message| message.id == *id))
+        .then_some(failures)
+}
+
+/// The program that is a function: its own binary in `folder`, or this program under the function's name.
+pub(crate) fn program_of(name: &str, folder: Option<&Path>, executable: &Path) -> (PathBuf, Vec<String>) {
+    match folder.map(|folder| folder.join(name)).filter(|binary| binary.is_file()) {
+        Some(binary) => (binary, Vec::new()),
+        None => (executable.to_owned(), vec!["function".to_owned(), name.to_owned()]),
+    }
+}

@@ -1,0 +1,911 @@
+//! The state machine: executions that walk through it, and the part of Step Functions' API that is used.
+//!
+//! An execution is a row, in the file of the queues: entering a state, the message that it sends, and its token are one transaction. So a
+//! host that is killed anywhere goes on where it was, timeouts included.
+
+use crate::{
+    access::Caller,
+    asl::{Definition, ResultPath, State, Task},
+    faults::Faults,
+    queues::{New, Queue, Queues},
+    sqs::{ACCOUNT, REGION},
+    store::{Store, now, random_hex},
+    wire::{AwsError, read, seconds},
+};
+use axum::body::Bytes;
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+use tokio::sync::Notify;
+
+/// How long what has ended is kept, in milliseconds.
+const KEPT: i64 = 86_400_000;
+/// The most steps without waiting: more is a loop.
+const MOST_STEPS: usize = 1000;
+/// How long the clock sleeps at most before it looks again, in milliseconds: the machine's own clock may be set.
+const LONGEST_NAP: i64 = 30_000;
+
+/// A state machine and its executions.
+pub(crate) struct Machine {
+    name: String,
+    definition: Definition,
+    store: Arc<Store>,
+    queues: Arc<Queues>,
+    faults: Arc<Faults>,
+    /// Rung when something is due earlier than what the clock waits for.
+    clock: Notify,
+    waits_until: AtomicI64,
+}
+
+/// An execution that runs.
+struct Execution {
+    id: i64,
+    name: String,
+    input: String,
+    started: i64,
+    state: String,
+    data: Value,
+    /// How often each retrier of the state has been used.
+    tries: Vec<u32>,
+    token: Option<String>,
+    timeout_at: Option<i64>,
+    heartbeat_at: Option<i64>,
+    wake_at: Option<i64>,
+}
+
+impl Execution {
+    fn due(&self) -> Option<i64> {
+        [self.timeout_at, self.heartbeat_at, self.wake_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// What has to be rung after a transaction.
+#[derive(Default)]
+struct Bells {
+    queues: Vec<Arc<Queue>>,
+    /// What has become due, and when.
+    due: Option<i64>,
+}
+
+/// How a state ended.
+enum End {
+    Success(Value),
+    Failure { error: String, cause: String },
+}
+
+impl Machine {
+    pub(crate) fn new(
+        name: &str,
+        definition: Definition,
+        store: Arc<Store>,
+        queues: Arc<Queues>,
+        faults: Arc<Faults>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            definition,
+            store,
+            queues,
+            faults,
+            clock: Notify::new(),
+            waits_until: AtomicI64::new(i64::MAX),
+        }
+    }
+
+    pub(crate) fn arn_of(name: &str) -> String {
+        format!("arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{name}")
+    }
+
+    fn arn(&self) -> String {
+        Self::arn_of(&self.name)
+    }
+
+    fn execution_arn(&self, name: &str) -> String {
+        format!("arn:aws:states:{REGION}:{ACCOUNT}:execution:{}:{name}", self.name)
+    }
+
+    /// Answers one operation.
+    pub(crate) fn answer(&self, caller: &Caller, operation: &str, body: &Bytes) -> Result<Value, AwsError> {
+        caller.check("AWSStepFunctions", operation, None)?;
+        match operation {
+            "StartExecution" => self.start(read(body)?),
+            "SendTaskSuccess" => self.task_answered(read(body)?, true),
+            "SendTaskFailure" => self.task_answered(read(body)?, false),
+            "SendTaskHeartbeat" => self.heartbeat(&read(body)?),
+            "DescribeExecution" => self.describe(&read(body)?),
+            "ListExecutions" => self.list(&read(body)?),
+            "GetExecutionHistory" => self.history(&read(body)?),
+            "StopExecution" => self.stop(read(body)?),
+            "ListStateMachines" => Ok(json!({ "stateMachines": [self.described()] })),
+            "DescribeStateMachine" => {
+                let mut described = self.described();
+                described["status"] = "ACTIVE".into();
+                described["definition"] = self.definition.text.clone().into();
+                described["roleArn"] = format!("arn:aws:iam::{ACCOUNT}:role/{}", self.name).into();
+                Ok(described)
+            }
+            _ => Err(AwsError::new(
+                "UnknownOperationException",
+                format!("This host does not know Step Functions' {operation}."),
+            )),
+        }
+    }
+
+    fn described(&self) -> Value {
+        json!({ "stateMachineArn": self.arn(), "name": self.name, "type": "STANDARD", "creationDate": 0 })
+    }
+
+    fn start(&self, input: Start) -> Result<Value, AwsError> {
+        if input.state_machine_arn != self.arn() {
+            return Err(AwsError::new(
+                "StateMachineDoesNotExist",
+                format!("There is no state machine {:?}.", input.state_machine_arn),
+            ));
+        }
+        let name = input.name.unwrap_or_else(random_hex::<16>);
+        let good = (1..=80).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if !good {
+            return Err(AwsError::new(
+                "InvalidName",
+                "An execution's name is 1 to 80 letters, digits, - and _.",
+            ));
+        }
+        let text = input.input.unwrap_or_else(|| "{}".to_owned());
+        let data: Value = serde_json::from_str(&text)
+            .map_err(|cause| AwsError::new("InvalidExecutionInput", format!("The input is no JSON: {cause}.")))?;
+        let now = now();
+        let mut bells = Bells::default();
+        let started = self.store.write(|db| {
+            let had: Option<(String, String, i64)> = db
+                .prepare_cached("SELECT input, status, started FROM execution WHERE name = ?1")?
+                .query_row([&name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()?;
+            match had {
+                Some((input, status, started)) if input == text && status == "RUNNING" => Ok(started),
+                Some(_) => Err(AwsError::new(
+                    "ExecutionAlreadyExists",
+                    format!("There is an execution {name:?} already."),
+                )),
+                None => {
+                    db.prepare_cached(
+                        "INSERT INTO execution (name, input, status, started) VALUES (?1, ?2, 'RUNNING', ?3)",
+                    )?
+                    .execute(params![name, text, now])?;
+                    let execution = Execution {
+                        id: db.last_insert_rowid(),
+                        name: name.clone(),
+                        input: text,
+                        started: now,
+                        state: String::new(),
+                        data,
+                        tries: Vec::new(),
+                        token: None,
+                        timeout_at: None,
+                        heartbeat_at: None,
+                        wake_at: None,
+                    };
+                    record(
+                        db,
+                        execution.id,
+                        "ExecutionStarted",
+                        json!({ "input": execution.input }),
+                    )?;
+                    self.walk(db, execution, self.definition.start_at.clone(), &mut bells)?;
+                    Ok(now)
+                }
+            }
+        })?;
+        self.faults.pass("machine.started");
+        self.ring(bells);
+        Ok(json!({ "executionArn": self.execution_arn(&name), "startDate": seconds(started) }))
+    }
+
+    fn task_answered(&self, answer: Answer, succeeded: bool) -> Result<Value, AwsError> {
+        let end = if succeeded {
+            let output = answer.output.as_deref().unwrap_or("{}");
+            End::Success(
+                serde_json::from_str(output)
+                    .map_err(|cause| AwsError::new("InvalidOutput", format!("The output is no JSON: {cause}.")))?,
+            )
+        } else {
+            End::Failure {
+                error: answer.error.unwrap_or_default(),
+                cause: answer.cause.unwrap_or_default(),
+            }
+        };
+        let mut bells = Bells::default();
+        self.store.write(|db| {
+            let execution = self.holder(db, &answer.task_token)?;
+            self.task_ended(db, execution, end, &mut bells)?;
+            Ok::<_, AwsError>(())
+        })?;
+        self.faults.pass("machine.answered");
+        self.ring(bells);
+        Ok(json!({}))
+    }
+
+    fn heartbeat(&self, beat: &Answer) -> Result<Value, AwsError> {
+        self.store.write(|db| {
+            let mut execution = self.holder(db, &beat.task_token)?;
+            if let Some(State::Task(Task {
+                heartbeat: Some(every), ..
+            })) = self.definition.states.get(&execution.state)
+            {
+                execution.heartbeat_at = Some(now() + every);
+                save(db, &execution)?;
+            }
+            Ok::<_, AwsError>(json!({}))
+        })
+    }
+
+    /// The execution that waits for an answer with this token.
+    fn holder(&self, db: &Transaction<'_>, token: &str) -> Result<Execution, AwsError> {
+        let id = token
+            .split_once('-')
+            .and_then(|(id, secret)| (secret.len() == 64).then(|| i64::from_str_radix(id, 16).ok())?)
+            .ok_or_else(|| AwsError::new("InvalidToken", "This is no token of this host."))?;
+        let known: Option<bool> = db
+            .prepare_cached("SELECT token IS ?2 AND status = 'RUNNING' FROM execution WHERE id = ?1")?
+            .query_row(params![id, token], |row| row.get(0))
+            .optional()?;
+        match known {
+            None => Err(AwsError::new("TaskDoesNotExist", "There is no task with this token.")),
+            Some(false) => Err(AwsError::new("TaskTimedOut", "The task of this token has ended.")),
+            Some(true) => Ok(db
+                .prepare_cached(&format!("SELECT {EXECUTION} FROM execution WHERE id = ?1"))?
+                .query_row([id], execution_of)?),
+        }
+    }
+
+    /// Goes on after a task, successful or not.
+    fn task_ended(
+        &self,
+        db: &Transaction<'_>,
+        mut execution: Execution,
+        end: End,
+        bells: &mut Bells,
+    ) -> Result<(), AwsError> {
+        let Some(State::Task(task)) = self.definition.states.get(&execution.state) else {
+            return self.lost(db, execution, bells);
+        };
+        let id = execution.id;
+        match end {
+            End::Success(result) => {
+                record(
+                    db,
+                    id,
+                    "TaskSucceeded",
+                    json!({ "state": execution.state, "output": result }),
+                )?;
+                execution.data = task.result_path.place(execution.data, result);
+                self.leave(db, execution, task.next.as_ref(), bells)
+            }
+            End::Failure { error, cause } => {
+                let kind = if error == "States.Timeout" {
+                    "TaskTimedOut"
+                } else {
+                    "TaskFailed"
+                };
+                record(
+                    db,
+                    id,
+                    kind,
+                    json!({ "state": execution.state, "error": error, "cause": cause }),
+                )?;
+                execution.tries.resize(task.retry.len(), 0);
+                let retrier = task.retry.iter().position(|retry| retry.covers(&error));
+                if let Some(place) = retrier
+                    && execution.tries[place] < task.retry[place].attempts
+                {
+                    execution.tries[place] += 1;
+                    let pause = task.retry[place].pause(execution.tries[place]);
+                    (execution.token, execution.timeout_at, execution.heartbeat_at) = (None, None, None);
+                    execution.wake_at = Some(now() + pause);
+                    bells.due = execution.due();
+                    return Ok(save(db, &execution)?);
+                }
+                match task.catch.iter().find(|catch| catch.covers(&error)) {
+                    Some(catch) => {
+                        let caught = json!({ "Error": error, "Cause": cause });
+                        execution.data = catch.result_path.place(execution.data, caught);
+                        self.leave(db, execution, Some(&catch.next), bells)
+                    }
+                    None => Ok(finish(db, &execution, "FAILED", None, Some((&error, &cause)))?),
+                }
+            }
+        }
+    }
+
+    fn leave(
+        &self,
+        db: &Transaction<'_>,
+        execution: Execution,
+        next: Option<&String>,
+        bells: &mut Bells,
+    ) -> Result<(), AwsError> {
+        match next {
+            Some(next) => self.walk(db, execution, next.clone(), bells),
+            None => Ok(finish(db, &execution, "SUCCEEDED", Some(&execution.data), None)?),
+        }
+    }
+
+    /// The definition has changed under an execution, and does not have its state any more.
+    fn lost(&self, db: &Transaction<'_>, execution: Execution, _: &mut Bells) -> Result<(), AwsError> {
+        let cause = format!("The state machine has no state {:?} any more.", execution.state);
+        Ok(finish(
+            db,
+            &execution,
+            "FAILED",
+            None,
+            Some(("States.Runtime", &cause)),
+        )?)
+    }
+
+    /// Enters a state, and those after it, up to one that waits or ends.
+    fn walk(
+        &self,
+        db: &Transaction<'_>,
+        mut execution: Execution,
+        mut to: String,
+        bells: &mut Bells,
+    ) -> Result<(), AwsError> {
+        for _ in 0..MOST_STEPS {
+            execution.state = to;
+            execution.tries.clear();
+            (
+                execution.token,
+                execution.timeout_at,
+                execution.heartbeat_at,
+                execution.wake_at,
+            ) = (None, None, None, None);
+            let Some(state) = self.definition.states.get(&execution.state) else {
+                return self.lost(db, execution, bells);
+            };
+            record(db, execution.id, entered(state), json!({ "state": execution.state }))?;
+            to = match state {
+                State::Task(task) => return self.send_task(db, execution, task, bells),
+                State::Wait { milliseconds, .. } => {
+                    execution.wake_at = Some(now() + milliseconds);
+                    bells.due = execution.due();
+                    return Ok(save(db, &execution)?);
+                }
+                State::Choice { choices, default } => {
+                    let context = self.context(&execution);
+                    let chosen = choices
+                        .iter()
+                        .find(|(test, _)| test.holds(&execution.data, &context))
+                        .map(|(_, next)| next);
+                    match chosen.or(default.as_ref()) {
+                        Some(next) => next.clone(),
+                        None => {
+                            let error = ("States.NoChoiceMatched", "No choice holds, and there is no default.");
+                            return Ok(finish(db, &execution, "FAILED", None, Some(error))?);
+                        }
+                    }
+                }
+                State::Pass {
+                    result,
+                    result_path,
+                    next,
+                } => {
+                    if let Some(result) = result {
+                        execution.data = result_path.place(execution.data, result.clone());
+                    } else if *result_path != ResultPath::At(Vec::new()) {
+                        let input = execution.data.clone();
+                        execution.data = result_path.place(execution.data, input);
+                    }
+                    match next {
+                        Some(next) => next.clone(),
+                        None => return Ok(finish(db, &execution, "SUCCEEDED", Some(&execution.data), None)?),
+                    }
+                }
+                State::Succeed => return Ok(finish(db, &execution, "SUCCEEDED", Some(&execution.data), None)?),
+                State::Fail { error, cause } => {
+                    return Ok(finish(db, &execution, "FAILED", None, Some((error, cause)))?);
+                }
+            };
+        }
+        let error = (
+            "States.Runtime",
+            "The state machine goes round without waiting for anything.",
+        );
+        Ok(finish(db, &execution, "FAILED", None, Some(error))?)
+    }
+
+    fn send_task(
+        &self,
+        db: &Transaction<'_>,
+        mut execution: Execution,
+        task: &Task,
+        bells: &mut Bells,
+    ) -> Result<(), AwsError> {
+        let now = now();
+        execution.token = Some(format!("{:x}-{}", execution.id, random_hex::<32>()));
+        (execution.timeout_at, execution.heartbeat_at) =
+            (task.timeout.map(|t| now + t), task.heartbeat.map(|t| now + t));
+        execution.wake_at = None;
+        save(db, &execution)?;
+        let filled = match task.parameters.fill(&execution.data, &self.context(&execution)) {
+            Ok(filled) => filled,
+            Err(path) => {
+                let end = End::Failure {
+                    error: "States.ParameterPathFailure".into(),
+                    cause: format!("There is nothing at {path}."),
+                };
+                return self.task_ended(db, execution, end, bells);
+            }
+        };
+        let text = |name: &str| filled[name].as_str().map(str::to_owned);
+        let url = text("QueueUrl").unwrap_or_default();
+        let Some(queue) = self.queues.get(url.rsplit('/').next().unwrap_or_default()) else {
+            let end = End::Failure {
+                error: "SQS.SqsException".into(),
+                cause: format!("There is no queue {url:?}."),
+            };
+            return self.task_ended(db, execution, end, bells);
+        };
+        let message = New {
+            body: text("MessageBody").unwrap_or_else(|| filled["MessageBody"].to_string()),
+            group: text("MessageGroupId"),
+            dedup: text("MessageDeduplicationId"),
+            sender: "states".to_owned(),
+            ..New::default()
+        };
+        self.queues.send_in(db, &queue, message)?;
+        record(
+            db,
+            execution.id,
+            "TaskSubmitted",
+            json!({ "state": execution.state, "queue": queue.name }),
+        )?;
+        bells.queues.push(queue);
+        bells.due = execution.due();
+        Ok(())
+    }
+
+    /// What `$$` is.
+    fn context(&self, execution: &Execution) -> Value {
+        json!({
+            "Execution": {
+                "Id": self.execution_arn(&execution.name),
+                "Name": execution.name,
+                "Input": serde_json::from_str::<Value>(&execution.input).unwrap_or(Value::Null),
+                "StartTime": iso_time(execution.started),
+            },
+            "StateMachine": { "Id": self.arn(), "Name": self.name },
+            "State": { "Name": execution.state, "EnteredTime": iso_time(now()), "RetryCount": execution.tries.iter().sum::<u32>() },
+            "Task": { "Token": execution.token },
+        })
+    }
+
+    fn ring(&self, bells: Bells) {
+        if !bells.queues.is_empty() {
+            self.faults.pass("machine.task-sent");
+        }
+        for queue in bells.queues {
+            queue.ring();
+        }
+        if bells
+            .due
+            .is_some_and(|due| due < self.waits_until.load(Ordering::Acquire))
+        {
+            self.clock.notify_one();
+        }
+    }
+
+    /// Keeps the time of all executions, until it is dropped.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        loop {
+            let mut rung = pin!(self.clock.notified());
+            rung.as_mut().enable();
+            // Whatever becomes due from here on rings.
+            self.waits_until.store(i64::MAX, Ordering::Release);
+            let nap = match self.act_on_what_is_due() {
+                Ok(Some(at)) => (at - now()).clamp(0, LONGEST_NAP),
+                Ok(None) => LONGEST_NAP,
+                Err(error) => {
+                    tracing::error!(
+                        fault = error.kind,
+                        cause = error.message,
+                        "what is due cannot be done now"
+                    );
+                    1000
+                }
+            };
+            self.waits_until.store(now() + nap, Ordering::Release);
+            let nap = Duration::from_millis(u64::try_from(nap).unwrap_or(0));
+            tokio::select! {
+                () = rung => {}
+                () = tokio::time::sleep(nap) => {}
+            }
+        }
+    }
+
+    /// Does what is due, and says when the next thing is.
+    fn act_on_what_is_due(&self) -> Result<Option<i64>, AwsError> {
+        loop {
+            let next: Option<i64> = self.store.read(|db| {
+                db.prepare_cached("SELECT min(due) FROM execution WHERE due IS NOT NULL")?
+                    .query_row([], |row| row.get(0))
+            })?;
+            let now = now();
+            if next.is_none_or(|due| due > now) {
+                return Ok(next);
+            }
+            let mut bells = Bells::default();
+            self.store.write(|db| {
+                let due: Vec<Execution> = db
+                    .prepare_cached(&format!(
+                        "SELECT {EXECUTION} FROM execution WHERE due <= ?1 ORDER BY due LIMIT 100"
+                    ))?
+                    .query_map([now], execution_of)?
+                    .collect::<rusqlite::Result<_>>()?;
+                for execution in due {
+                    self.act(db, execution, now, &mut bells)?;
+                }
+                Ok::<_, AwsError>(())
+            })?;
+            self.ring(bells);
+        }
+    }
+
+    fn act(&self, db: &Transaction<'_>, mut execution: Execution, now: i64, bells: &mut Bells) -> Result<(), AwsError> {
+        let late = |at: Option<i64>| at.is_some_and(|at| at <= now);
+        if late(execution.wake_at) {
+            return match self.definition.states.get(&execution.state) {
+                Some(State::Task(task)) => self.send_task(db, execution, task, bells),
+                Some(State::Wait { next, .. }) => self.leave(db, execution, next.as_ref(), bells),
+                _ => self.lost(db, execution, bells),
+            };
+        }
+        let error = if late(execution.timeout_at) {
+            "States.Timeout"
+        } else {
+            "States.HeartbeatTimeout"
+        };
+        tracing::info!(
+            execution = execution.name,
+            state = execution.state,
+            error,
+            "a task has not been answered in time"
+        );
+        execution.token = None;
+        let cause = format!("The task {:?} has not been answered in time.", execution.state);
+        self.task_ended(
+            db,
+            execution,
+            End::Failure {
+                error: error.to_owned(),
+                cause,
+            },
+            bells,
+        )
+    }
+
+    fn describe(&self, of: &OfExecution) -> Result<Value, AwsError> {
+        let name = self.name_in(&of.execution_arn);
+        let found = self.store.read(|db| {
+            db.prepare_cached(
+                "SELECT status, started, stopped, input, output, error, cause FROM execution WHERE name = ?1",
+            )?
+            .query_row([name], |row| {
+                Ok(json!({
+                    "executionArn": self.execution_arn(name),
+                    "stateMachineArn": self.arn(),
+                    "name": name,
+                    "status": row.get::<_, String>(0)?,
+                    "startDate": seconds(row.get(1)?),
+                    "stopDate": row.get::<_, Option<i64>>(2)?.map(seconds),
+                    "input": row.get::<_, String>(3)?,
+                    "output": row.get::<_, Option<String>>(4)?,
+                    "error": row.get::<_, Option<String>>(5)?,
+                    "cause": row.get::<_, Option<String>>(6)?,
+                }))
+            })
+            .optional()
+        })?;
+        found.map(without_nulls).ok_or_else(|| no_execution(name))
+    }
+
+    fn list(&self, wanted: &List) -> Result<Value, AwsError> {
+        let most = wanted.max_results.filter(|most| *most > 0).unwrap_or(100).min(1000);
+        let executions = self.store.read(|db| {
+            db.prepare_cached(
+                "SELECT name, status, started, stopped FROM execution WHERE ?1 IS NULL OR status = ?1 ORDER BY id DESC LIMIT ?2",
+            )?
+            .query_map(params![wanted.status_filter, most], |row| {
+                let name: String = row.get(0)?;
+                Ok(without_nulls(json!({
+                    "executionArn": self.execution_arn(&name),
+                    "stateMachineArn": self.arn(),
+                    "name": name,
+                    "status": row.get::<_, String>(1)?,
+                    "startDate": seconds(row.get(2)?),
+                    "stopDate": row.get::<_, Option<i64>>(3)?.map(seconds),
+                })))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        Ok(json!({ "executions": executions }))
+    }
+
+    fn history(&self, of: &OfExecution) -> Result<Value, AwsError> {
+        let name = self.name_in(&of.execution_arn);
+        let events = self.store.read(|db| {
+            db.prepare_cached(
+                "SELECT history.id, at, type, detail FROM history JOIN execution ON execution.id = history.execution
+                 WHERE execution.name = ?1 ORDER BY history.id",
+            )?
+            .query_map([name], |row| {
+                let (id, kind): (i64, String) = (row.get(0)?, row.get(2)?);
+                let detail: Value = serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or(Value::Null);
+                Ok(event(id, row.get(1)?, &kind, &detail))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        if events.is_empty() {
+            Err(no_execution(name))
+        } else {
+            Ok(json!({ "events": events }))
+        }
+    }
+
+    fn stop(&self, wish: Stop) -> Result<Value, AwsError> {
+        let name = self.name_in(&wish.execution_arn);
+        let stopped = now();
+        self.store.write(|db| {
+            let execution = db
+                .prepare_cached(&format!(
+                    "SELECT {EXECUTION} FROM execution WHERE name = ?1 AND status = 'RUNNING'"
+                ))?
+                .query_row([name], execution_of)
+                .optional()?;
+            match execution {
+                Some(execution) => {
+                    let (error, cause) = (wish.error.unwrap_or_default(), wish.cause.unwrap_or_default());
+                    Ok(finish(db, &execution, "ABORTED", None, Some((&error, &cause)))?)
+                }
+                None => db
+                    .query_row("SELECT 1 FROM execution WHERE name = ?1", [name], |_| Ok(()))
+                    .optional()?
+                    .ok_or_else(|| no_execution(name)),
+            }
+        })?;
+        Ok(json!({ "stopDate": seconds(stopped) }))
+    }
+
+    fn name_in<'a>(&self, arn: &'a str) -> &'a str {
+        arn.strip_prefix(&self.execution_arn("")).unwrap_or("")
+    }
+
+    /// How many executions run.
+    pub(crate) fn running(&self) -> rusqlite::Result<i64> {
+        self.store.read(|db| {
+            db.query_row("SELECT count(*) FROM execution WHERE status = 'RUNNING'", [], |row| {
+                row.get(0)
+            })
+        })
+    }
+
+    /// Forgets what ended more than a day ago.
+    pub(crate) fn sweep(&self) -> rusqlite::Result<()> {
+        self.store.write(|db| {
+            let before = now() - KEPT;
+            db.execute(
+                "DELETE FROM history WHERE execution IN (SELECT id FROM execution WHERE stopped < ?1)",
+                [before],
+            )?;
+            db.execute("DELETE FROM execution WHERE stopped < ?1", [before])
+                .map(|_| ())
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Start {
+    state_machine_arn: String,
+    name: Option<String>,
+    input: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    task_token: String,
+    output: Option<String>,
+    error: Option<String>,
+    cause: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OfExecution {
+    execution_arn: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stop {
+    execution_arn: String,
+    error: Option<String>,
+    cause: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct List {
+    status_filter: Option<String>,
+    max_results: Option<i64>,
+}
+
+const EXECUTION: &str = "id, name, input, started, state, data, tries, token, timeout_at, heartbeat_at, wake_at";
+
+fn execution_of(row: &Row<'_>) -> rusqlite::Result<Execution> {
+    let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(Execution {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        input: row.get(2)?,
+        started: row.get(3)?,
+        state: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
+        data: json(row.get(5)?).unwrap_or(Value::Null),
+        tries: json(row.get(6)?)
+            .and_then(|tries| serde_json::from_value(tries).ok())
+            .unwrap_or_default(),
+        token: row.get(7)?,
+        timeout_at: row.get(8)?,
+        heartbeat_at: row.get(9)?,
+        wake_at: row.get(10)?,
+    })
+}
+
+fn save(db: &Transaction<'_>, execution: &Execution) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE execution SET state = ?2, data = ?3, tries = ?4, token = ?5, timeout_at = ?6, heartbeat_at = ?7, wake_at = ?8,
+            due = ?9, entered = ?10
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        execution.id,
+        execution.state,
+        execution.data.to_string(),
+        json!(execution.tries).to_string(),
+        execution.token,
+        execution.timeout_at,
+        execution.heartbeat_at,
+        execution.wake_at,
+        execution.due(),
+        now()
+    ])?;
+    Ok(())
+}
+
+fn finish(
+    db: &Transaction<'_>,
+    execution: &Execution,
+    status: &str,
+    output: Option<&Value>,
+    error: Option<(&str, &str)>,
+) -> rusqlite::Result<()> {
+    let (kind, detail) = match status {
+        "SUCCEEDED" => ("ExecutionSucceeded", json!({ "output": output })),
+        "ABORTED" => (
+            "ExecutionAborted",
+            json!({ "error": error.map(|e| e.0), "cause": error.map(|e| e.1) }),
+        ),
+        _ => (
+            "ExecutionFailed",
+            json!({ "error": error.map(|e| e.0), "cause": error.map(|e| e.1) }),
+        ),
+    };
+    record(db, execution.id, kind, detail)?;
+    db.prepare_cached(
+        "UPDATE execution SET status = ?2, stopped = ?3, output = ?4, error = ?5, cause = ?6, state = ?7, token = NULL,
+            timeout_at = NULL, heartbeat_at = NULL, wake_at = NULL, due = NULL
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        execution.id,
+        status,
+        now(),
+        output.map(Value::to_string),
+        error.map(|e| e.0),
+        error.map(|e| e.1),
+        execution.state
+    ])?;
+    Ok(())
+}
+
+fn record(db: &Transaction<'_>, execution: i64, kind: &str, detail: Value) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO history (execution, id, at, type, detail)
+         VALUES (?1, (SELECT coalesce(max(id), 0) + 1 FROM history WHERE execution = ?1), ?2, ?3, ?4)",
+    )?
+    .execute(params![execution, now(), kind, detail.to_string()])?;
+    Ok(())
+}
+
+fn entered(state: &State) -> &'static str {
+    match state {
+        State::Task(_) => "TaskStateEntered",
+        State::Choice { .. } => "ChoiceStateEntered",
+        State::Pass { .. } => "PassStateEntered",
+        State::Wait { .. } => "WaitStateEntered",
+        State::Succeed => "SucceedStateEntered",
+        State::Fail { .. } => "FailStateEntered",
+    }
+}
+
+/// An event as `GetExecutionHistory` answers it.
+fn event(id: i64, at: i64, kind: &str, detail: &Value) -> Value {
+    let mut event = json!({ "id": id, "previousEventId": id - 1, "timestamp": seconds(at), "type": kind });
+    if kind.ends_with("StateEntered") {
+        event["stateEnteredEventDetails"] = json!({ "name": detail["state"] });
+        return event;
+    }
+    let sqs = json!({ "resourceType": "sqs", "resource": "sendMessage.waitForTaskToken" });
+    let mut details = if kind.starts_with("Task") { sqs } else { json!({}) };
+    for name in ["input", "output", "error", "cause"] {
+        if let Some(value) = detail.get(name).filter(|value| !value.is_null()) {
+            details[name] = value.as_str().map_or_else(|| value.to_string(), str::to_owned).into();
+        }
+    }
+    let field = format!("{}{}EventDetails", kind[..1].to_lowercase(), &kind[1..]);
+    event[field] = details;
+    event
+}
+
+fn no_execution(name: &str) -> AwsError {
+    AwsError::new("ExecutionDoesNotExist", format!("There is no execution {name:?}."))
+}
+
+fn without_nulls(mut value: Value) -> Value {
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|_, value| !value.is_null());
+    }
+    value
+}
+
+/// A time as the context object writes it: `2026-11-24T09:52:46.123Z`.
+fn iso_time(milliseconds: i64) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // The civil date of a count of days, with years that begin in March.
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let m = (5 * day_of_year + 2) / 153;
+    let (day, month) = (day_of_year - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        milliseconds.rem_euclid(1000)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_time_of_the_context_is_written_as_the_calendar_has_it() {
+        assert_eq!(super::iso_time(1_709_210_096_007), "2024-02-29T12:34:56.007Z");
+        assert_eq!(super::iso_time(0), "1970-01-01T00:00:00.000Z");
+    }
+}

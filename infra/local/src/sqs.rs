@@ -1,0 +1,652 @@
+//! The protocol of SQS over [`crate::queues`]: the operations that producers and consumers use.
+
+use crate::{
+    access::Caller,
+    queues::{Changed, Message, New, Queue, Queues, Settings, is_receipt},
+    wire::{AwsError, read},
+};
+use axum::body::Bytes;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+pub(crate) const ACCOUNT: &str = "000000000000";
+pub(crate) const REGION: &str = "us-east-1";
+/// The most bytes of a message, and of a batch.
+const MOST_BYTES: usize = 1 << 20;
+const MOST_ENTRIES: usize = 10;
+
+pub(crate) fn arn(queue: &str) -> String {
+    format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")
+}
+
+/// What answers SQS.
+pub(crate) struct Sqs {
+    pub(crate) queues: Arc<Queues>,
+    /// The URL before a queue's name.
+    pub(crate) prefix: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct OfQueue {
+    queue_url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ByName {
+    queue_name: String,
+    #[serde(default)]
+    attributes: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Outgoing {
+    #[serde(default)]
+    queue_url: String,
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    message_body: String,
+    delay_seconds: Option<i64>,
+    message_group_id: Option<String>,
+    message_deduplication_id: Option<String>,
+    #[serde(default)]
+    message_attributes: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Batch<T> {
+    queue_url: String,
+    entries: Vec<T>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Receive {
+    queue_url: String,
+    #[serde(default)]
+    attribute_names: Vec<String>,
+    #[serde(default)]
+    message_system_attribute_names: Vec<String>,
+    #[serde(default)]
+    message_attribute_names: Vec<String>,
+    max_number_of_messages: Option<usize>,
+    visibility_timeout: Option<i64>,
+    wait_time_seconds: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Received {
+    #[serde(default)]
+    queue_url: String,
+    #[serde(default)]
+    id: String,
+    receipt_handle: String,
+    visibility_timeout: Option<i64>,
+}
+
+impl Sqs {
+    /// Answers one operation.
+    pub(crate) async fn answer(&self, caller: &Caller, operation: &str, body: &Bytes) -> Result<Value, AwsError> {
+        let about = subject(body);
+        caller.check("AmazonSQS", operation, about.as_deref())?;
+        match operation {
+            "SendMessage" => self.send(caller, read(body)?),
+            "SendMessageBatch" => self.send_batch(caller, read(body)?),
+            "ReceiveMessage" => self.receive(read(body)?).await,
+            "DeleteMessage" => self.delete(&read(body)?),
+            "DeleteMessageBatch" => self.delete_batch(&read(body)?),
+            "ChangeMessageVisibility" => self.change_visibility(&read(body)?),
+            "ChangeMessageVisibilityBatch" => self.change_visibility_batch(&read(body)?),
+            "GetQueueUrl" => {
+                let ByName { queue_name, .. } = read(body)?;
+                Ok(json!({ "QueueUrl": self.url(&*self.named(&queue_name)?) }))
+            }
+            "ListQueues" => {
+                let input: Map<String, Value> = read(body)?;
+                let prefix = input.get("QueueNamePrefix").and_then(Value::as_str).unwrap_or("");
+                let urls: Vec<_> = self.queues.list(prefix).iter().map(|queue| self.url(queue)).collect();
+                Ok(json!({ "QueueUrls": urls }))
+            }
+            "GetQueueAttributes" => self.attributes(body),
+            "SetQueueAttributes" => self.set_attributes(body),
+            "CreateQueue" => self.create(read(body)?),
+            "DeleteQueue" => {
+                let OfQueue { queue_url } = read(body)?;
+                let queue = self.at(&queue_url)?;
+                self.queues.delete(&queue.name)?;
+                Ok(json!({}))
+            }
+            "PurgeQueue" => {
+                let OfQueue { queue_url } = read(body)?;
+                self.queues.purge(&*self.at(&queue_url)?)?;
+                Ok(json!({}))
+            }
+            _ => Err(AwsError::new(
+                "UnsupportedOperation",
+                format!("This host does not know SQS's {operation}."),
+            )
+            .called("AWS.SimpleQueueService.UnsupportedOperation")),
+        }
+    }
+
+    fn url(&self, queue: &Queue) -> String {
+        format!("{}{}", self.prefix, queue.name)
+    }
+
+    fn named(&self, name: &str) -> Result<Arc<Queue>, AwsError> {
+        self.queues.get(name).ok_or_else(|| {
+            AwsError::new("QueueDoesNotExist", format!("There is no queue {name:?}."))
+                .called("AWS.SimpleQueueService.NonExistentQueue")
+        })
+    }
+
+    fn at(&self, url: &str) -> Result<Arc<Queue>, AwsError> {
+        self.named(name_in(url))
+    }
+
+    fn send(&self, caller: &Caller, message: Outgoing) -> Result<Value, AwsError> {
+        let queue = self.at(&message.queue_url)?;
+        let (digest, attributes_digest) = digests(&message)?;
+        let sent = self.queues.send(&queue, vec![checked(caller, &queue, message)?])?;
+        let sent = sent
+            .into_iter()
+            .next()
+            .ok_or_else(|| AwsError::new("InternalFailure", "Nothing was sent."))?;
+        Ok(told(&queue, &sent.id, sent.seq, digest, attributes_digest))
+    }
+
+    fn send_batch(&self, caller: &Caller, batch: Batch<Outgoing>) -> Result<Value, AwsError> {
+        let queue = self.at(&batch.queue_url)?;
+        check_batch(batch.entries.iter().map(|entry| entry.id.as_str()))?;
+        if batch
+            .entries
+            .iter()
+            .map(|entry| entry.message_body.len())
+            .sum::<usize>()
+            > MOST_BYTES
+        {
+            return Err(
+                AwsError::new("BatchRequestTooLong", "The messages together are larger than 1 MiB.")
+                    .called("AWS.SimpleQueueService.BatchRequestTooLong"),
+            );
+        }
+        let (mut good, mut told_later, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in batch.entries {
+            let id = entry.id.clone();
+            match digests(&entry).and_then(|digests| Ok((digests, checked(caller, &queue, entry)?))) {
+                Ok((digests, message)) => {
+                    good.push(message);
+                    told_later.push((id, digests));
+                }
+                Err(error) => failed.push(failure(&id, &error)),
+            }
+        }
+        let sent = self.queues.send(&queue, good)?;
+        let successful: Vec<_> = sent
+            .into_iter()
+            .zip(told_later)
+            .map(|(sent, (id, (digest, attributes_digest)))| {
+                let mut entry = told(&queue, &sent.id, sent.seq, digest, attributes_digest);
+                entry["Id"] = id.into();
+                entry
+            })
+            .collect();
+        Ok(json!({ "Successful": successful, "Failed": failed }))
+    }
+
+    async fn receive(&self, input: Receive) -> Result<Value, AwsError> {
+        let queue = self.at(&input.queue_url)?;
+        let most = input.max_number_of_messages.unwrap_or(1);
+        if !(1..=MOST_ENTRIES).contains(&most) {
+            return Err(invalid("MaxNumberOfMessages is from 1 to 10."));
+        }
+        let wait = input
+            .wait_time_seconds
+            .map_or(queue.settings().wait, |seconds| seconds * 1000);
+        if !(0..=20_000).contains(&wait) {
+            return Err(invalid("WaitTimeSeconds is from 0 to 20."));
+        }
+        let visibility = input.visibility_timeout.map(visibility).transpose()?;
+        let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0));
+        let messages = self.queues.receive_within(&queue, most, visibility, wait).await?;
+        if messages.is_empty() {
+            return Ok(json!({}));
+        }
+        let wanted = |name: &str| {
+            let mut names = input
+                .attribute_names
+                .iter()
+                .chain(&input.message_system_attribute_names);
+            names.any(|wanted| wanted == "All" || wanted == name)
+        };
+        let messages: Vec<_> = messages
+            .iter()
+            .map(|message| described(message, &wanted, &input.message_attribute_names))
+            .collect();
+        Ok(json!({ "Messages": messages }))
+    }
+
+    fn delete(&self, input: &Received) -> Result<Value, AwsError> {
+        let queue = self.at(&input.queue_url)?;
+        check_receipt(&input.receipt_handle)?;
+        self.queues.remove(&queue, &[&input.receipt_handle])?;
+        Ok(json!({}))
+    }
+
+    fn delete_batch(&self, batch: &Batch<Received>) -> Result<Value, AwsError> {
+        let queue = self.at(&batch.queue_url)?;
+        check_batch(batch.entries.iter().map(|entry| entry.id.as_str()))?;
+        let (good, bad): (Vec<_>, Vec<_>) = batch
+            .entries
+            .iter()
+            .partition(|entry| is_receipt(&entry.receipt_handle));
+        let receipts: Vec<_> = good.iter().map(|entry| entry.receipt_handle.as_str()).collect();
+        self.queues.remove(&queue, &receipts)?;
+        Ok(outcome(
+            good.iter().map(|entry| json!({ "Id": entry.id })).collect(),
+            bad.iter().map(|entry| failure(&entry.id, &bad_receipt())).collect(),
+        ))
+    }
+
+    fn change_visibility(&self, input: &Received) -> Result<Value, AwsError> {
+        let queue = self.at(&input.queue_url)?;
+        self.change(&queue, input)?;
+        Ok(json!({}))
+    }
+
+    fn change_visibility_batch(&self, batch: &Batch<Received>) -> Result<Value, AwsError> {
+        let queue = self.at(&batch.queue_url)?;
+        check_batch(batch.entries.iter().map(|entry| entry.id.as_str()))?;
+        let (mut successful, mut failed) = (Vec::new(), Vec::new());
+        for entry in &batch.entries {
+            match self.change(&queue, entry) {
+                Ok(()) => successful.push(json!({ "Id": entry.id })),
+                Err(error) => failed.push(failure(&entry.id, &error)),
+            }
+        }
+        Ok(outcome(successful, failed))
+    }
+
+    fn change(&self, queue: &Queue, input: &Received) -> Result<(), AwsError> {
+        check_receipt(&input.receipt_handle)?;
+        let milliseconds = visibility(
+            input
+                .visibility_timeout
+                .ok_or_else(|| invalid("VisibilityTimeout is missing."))?,
+        )?;
+        match self
+            .queues
+            .change_visibility(queue, &input.receipt_handle, milliseconds)?
+        {
+            Changed::Done => Ok(()),
+            Changed::NotInFlight => Err(AwsError::new("MessageNotInflight", "The message is not in flight.")
+                .called("AWS.SimpleQueueService.MessageNotInflight")),
+            Changed::Gone => Err(invalid("The message is no longer there.")),
+        }
+    }
+
+    fn attributes(&self, body: &Bytes) -> Result<Value, AwsError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Input {
+            queue_url: String,
+            #[serde(default)]
+            attribute_names: Vec<String>,
+        }
+        let input: Input = read(body)?;
+        let queue = self.at(&input.queue_url)?;
+        let (settings, counts) = (queue.settings(), self.queues.counts(&queue)?);
+        let mut all = BTreeMap::from([
+            ("ApproximateNumberOfMessages", counts.visible.to_string()),
+            ("ApproximateNumberOfMessagesNotVisible", counts.in_flight.to_string()),
+            ("ApproximateNumberOfMessagesDelayed", counts.delayed.to_string()),
+            ("CreatedTimestamp", (queue.created / 1000).to_string()),
+            ("LastModifiedTimestamp", (queue.created / 1000).to_string()),
+            ("DelaySeconds", (settings.delay / 1000).to_string()),
+            ("MaximumMessageSize", MOST_BYTES.to_string()),
+            ("MessageRetentionPeriod", (settings.retention / 1000).to_string()),
+            ("QueueArn", arn(&queue.name)),
+            ("ReceiveMessageWaitTimeSeconds", (settings.wait / 1000).to_string()),
+            ("VisibilityTimeout", (settings.visibility / 1000).to_string()),
+        ]);
+        if queue.fifo {
+            all.insert("FifoQueue", "true".to_owned());
+            all.insert("ContentBasedDeduplication", "false".to_owned());
+        }
+        if let Some((name, most)) = &settings.dead_letter {
+            let policy = json!({ "deadLetterTargetArn": arn(name), "maxReceiveCount": most });
+            all.insert("RedrivePolicy", policy.to_string());
+        }
+        all.retain(|name, _| {
+            input
+                .attribute_names
+                .iter()
+                .any(|wanted| wanted == "All" || wanted == name)
+        });
+        Ok(if all.is_empty() {
+            json!({})
+        } else {
+            json!({ "Attributes": all })
+        })
+    }
+
+    fn set_attributes(&self, body: &Bytes) -> Result<Value, AwsError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Input {
+            queue_url: String,
+            attributes: BTreeMap<String, Value>,
+        }
+        let input: Input = read(body)?;
+        let queue = self.at(&input.queue_url)?;
+        let settings = settings_of(&queue.name, queue.settings(), &input.attributes)?;
+        self.queues.ensure(&queue.name, settings)?;
+        Ok(json!({}))
+    }
+
+    fn create(&self, input: ByName) -> Result<Value, AwsError> {
+        let name = &input.queue_name;
+        let plain = name.strip_suffix(".fifo").unwrap_or(name);
+        let good = (1..=80).contains(&name.len())
+            && plain
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if !good {
+            return Err(invalid(
+                "A queue's name is 1 to 80 letters, digits, - and _, and a FIFO queue's ends in .fifo.",
+            ));
+        }
+        let wanted = settings_of(name, Settings::default(), &input.attributes)?;
+        if let Some(queue) = self.queues.get(name) {
+            let same = settings_of(name, queue.settings(), &input.attributes)? == queue.settings();
+            return if same {
+                Ok(json!({ "QueueUrl": self.url(&queue) }))
+            } else {
+                Err(AwsError::new(
+                    "QueueNameExists",
+                    format!("There is a queue {name:?} with other attributes."),
+                )
+                .called("QueueAlreadyExists"))
+            };
+        }
+        Ok(json!({ "QueueUrl": self.url(&*self.queues.ensure(name, wanted)?) }))
+    }
+}
+
+/// The name of the queue that an operation is about.
+fn subject(body: &Bytes) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Input {
+        queue_url: Option<String>,
+        queue_name: Option<String>,
+    }
+    let input: Input = serde_json::from_slice(body).ok()?;
+    // Whatever the operation reads, it is this one or the other; naming two is naming none.
+    match (input.queue_url, input.queue_name) {
+        (Some(url), None) => Some(name_in(&url).to_owned()),
+        (None, name) => name,
+        _ => None,
+    }
+}
+
+/// A queue is found by its name alone: the address before it may be an older one.
+fn name_in(url: &str) -> &str {
+    url.trim_end_matches('/').rsplit('/').next().unwrap_or(url)
+}
+
+fn invalid(message: impl Into<String>) -> AwsError {
+    AwsError::new("InvalidParameterValue", message).called("InvalidParameterValue")
+}
+
+fn bad_receipt() -> AwsError {
+    AwsError::new("ReceiptHandleIsInvalid", "This is no receipt of this host.").called("ReceiptHandleIsInvalid")
+}
+
+fn check_receipt(receipt: &str) -> Result<(), AwsError> {
+    if is_receipt(receipt) {
+        Ok(())
+    } else {
+        Err(bad_receipt())
+    }
+}
+
+fn visibility(seconds: i64) -> Result<i64, AwsError> {
+    if (0..=43_200).contains(&seconds) {
+        Ok(seconds * 1000)
+    } else {
+        Err(invalid("VisibilityTimeout is from 0 to 43200."))
+    }
+}
+
+fn check_batch<'a>(ids: impl Iterator<Item = &'a str>) -> Result<(), AwsError> {
+    let (mut seen, mut count) = (HashSet::new(), 0);
+    for id in ids {
+        count += 1;
+        if !seen.insert(id) {
+            return Err(
+                AwsError::new("BatchEntryIdsNotDistinct", format!("The id {id:?} is there twice."))
+                    .called("AWS.SimpleQueueService.BatchEntryIdsNotDistinct"),
+            );
+        }
+    }
+    match count {
+        0 => Err(AwsError::new("EmptyBatchRequest", "The batch has no entries.")
+            .called("AWS.SimpleQueueService.EmptyBatchRequest")),
+        1..=MOST_ENTRIES => Ok(()),
+        _ => Err(
+            AwsError::new("TooManyEntriesInBatchRequest", "A batch has at most 10 entries.")
+                .called("AWS.SimpleQueueService.TooManyEntriesInBatchRequest"),
+        ),
+    }
+}
+
+fn outcome(successful: Vec<Value>, failed: Vec<Value>) -> Value {
+    json!({ "Successful": successful, "Failed": failed })
+}
+
+fn failure(id: &str, error: &AwsError) -> Value {
+    json!({ "Id": id, "Code": error.query.unwrap_or(&error.kind), "Message": error.message, "SenderFault": true })
+}
+
+/// A message that may be sent, with what the queue adds.
+fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, AwsError> {
+    let missing =
+        |what: &str| Err(AwsError::new("MissingParameter", format!("{what} is missing.")).called("MissingParameter"));
+    if message.message_body.is_empty() {
+        return missing("MessageBody");
+    }
+    if message.message_body.len() > MOST_BYTES {
+        return Err(invalid("The message is larger than 1 MiB."));
+    }
+    if queue.fifo {
+        if message.message_group_id.as_deref().unwrap_or("").is_empty() {
+            return missing("MessageGroupId, which a FIFO queue needs,");
+        }
+        if message.message_deduplication_id.as_deref().unwrap_or("").is_empty() {
+            return missing("MessageDeduplicationId, which this FIFO queue needs,");
+        }
+        if message.delay_seconds.is_some_and(|seconds| seconds != 0) {
+            return Err(invalid("A message of a FIFO queue has no delay of its own."));
+        }
+    }
+    if message
+        .delay_seconds
+        .is_some_and(|seconds| !(0..=900).contains(&seconds))
+    {
+        return Err(invalid("DelaySeconds is from 0 to 900."));
+    }
+    Ok(New {
+        attributes: (!message.message_attributes.is_empty())
+            .then(|| Value::Object(message.message_attributes).to_string()),
+        body: message.message_body,
+        group: message.message_group_id,
+        dedup: message.message_deduplication_id,
+        delay: message.delay_seconds.map(|seconds| seconds * 1000),
+        sender: caller.sender(),
+    })
+}
+
+fn digests(message: &Outgoing) -> Result<(String, Option<String>), AwsError> {
+    let attributes = &message.message_attributes;
+    Ok((
+        format!("{:x}", md5::compute(&message.message_body)),
+        (!attributes.is_empty())
+            .then(|| digest_of_attributes(attributes))
+            .transpose()?,
+    ))
+}
+
+/// # Source
+///
+/// "Calculating the MD5 message digest for message attributes" in the SQS developer guide.
+fn digest_of_attributes(attributes: &Map<String, Value>) -> Result<String, AwsError> {
+    fn add(bytes: &mut Vec<u8>, part: &[u8]) {
+        bytes.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend(part);
+    }
+    let mut bytes = Vec::new();
+    for (name, value) in attributes.iter().collect::<BTreeMap<_, _>>() {
+        let kind = value["DataType"]
+            .as_str()
+            .ok_or_else(|| invalid(format!("The attribute {name:?} has no DataType.")))?;
+        add(&mut bytes, name.as_bytes());
+        add(&mut bytes, kind.as_bytes());
+        match (value["StringValue"].as_str(), value["BinaryValue"].as_str()) {
+            (Some(text), None) => {
+                bytes.push(1);
+                add(&mut bytes, text.as_bytes());
+            }
+            (None, Some(text)) => {
+                let content = STANDARD
+                    .decode(text)
+                    .map_err(|_| invalid(format!("The attribute {name:?} is no base64.")))?;
+                bytes.push(2);
+                add(&mut bytes, &content);
+            }
+            _ => return Err(invalid(format!("The attribute {name:?} has no value."))),
+        }
+    }
+    Ok(format!("{:x}", md5::compute(&bytes)))
+}
+
+fn told(queue: &Queue, id: &str, seq: i64, digest: String, attributes_digest: Option<String>) -> Value {
+    let mut told = json!({ "MessageId": id, "MD5OfMessageBody": digest });
+    if let Some(digest) = attributes_digest {
+        told["MD5OfMessageAttributes"] = digest.into();
+    }
+    if queue.fifo {
+        told["SequenceNumber"] = format!("{seq:020}").into();
+    }
+    told
+}
+
+/// A message as `ReceiveMessage` answers it.
+fn described(message: &Message, wanted: &impl Fn(&str) -> bool, wanted_attributes: &[String]) -> Value {
+    let mut described = json!({
+        "MessageId": message.id,
+        "ReceiptHandle": message.receipt,
+        "Body": message.body,
+        "MD5OfBody": format!("{:x}", md5::compute(&message.body)),
+    });
+    let mut system = system_attributes(message);
+    system.retain(|name, _| wanted(name));
+    if !system.is_empty() {
+        described["Attributes"] = Value::Object(system);
+    }
+    if let Some(Value::Object(mut attributes)) = message
+        .attributes
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+    {
+        attributes.retain(|name, _| {
+            wanted_attributes.iter().any(|wanted| {
+                wanted == "All"
+                    || wanted == name
+                    || wanted.strip_suffix(".*").is_some_and(|prefix| name.starts_with(prefix))
+            })
+        });
+        if !attributes.is_empty() {
+            if let Ok(digest) = digest_of_attributes(&attributes) {
+                described["MD5OfMessageAttributes"] = digest.into();
+            }
+            described["MessageAttributes"] = Value::Object(attributes);
+        }
+    }
+    described
+}
+
+/// What the queue itself says of a message.
+pub(crate) fn system_attributes(message: &Message) -> Map<String, Value> {
+    let mut system = Map::new();
+    let mut set = |name: &str, value: String| system.insert(name.to_owned(), value.into());
+    set("SenderId", message.sender.clone());
+    set("SentTimestamp", message.sent.to_string());
+    set("ApproximateReceiveCount", message.received.to_string());
+    set("ApproximateFirstReceiveTimestamp", message.first_received.to_string());
+    if let Some(group) = &message.group {
+        set("MessageGroupId", group.clone());
+        set("SequenceNumber", format!("{:020}", message.seq));
+    }
+    if let Some(dedup) = &message.dedup {
+        set("MessageDeduplicationId", dedup.clone());
+    }
+    system
+}
+
+fn settings_of(name: &str, base: Settings, attributes: &BTreeMap<String, Value>) -> Result<Settings, AwsError> {
+    let mut settings = base;
+    for (attribute, value) in attributes {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let seconds = |most: i64| match text.parse::<i64>() {
+            Ok(seconds) if (0..=most).contains(&seconds) => Ok(seconds * 1000),
+            _ => Err(
+                AwsError::new("InvalidAttributeValue", format!("{attribute} is from 0 to {most}."))
+                    .called("InvalidAttributeValue"),
+            ),
+        };
+        match attribute.as_str() {
+            "VisibilityTimeout" => settings.visibility = seconds(43_200)?,
+            "MessageRetentionPeriod" => settings.retention = seconds(1_209_600)?,
+            "DelaySeconds" => settings.delay = seconds(900)?,
+            "ReceiveMessageWaitTimeSeconds" => settings.wait = seconds(20)?,
+            "FifoQueue" if (text == "true") == name.ends_with(".fifo") => {}
+            "MaximumMessageSize" => {}
+            "ContentBasedDeduplication" if text == "false" => {}
+            "RedrivePolicy" => {
+                let policy: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+                let most = match &policy["maxReceiveCount"] {
+                    Value::String(text) => text.parse().ok(),
+                    number => number.as_u64().and_then(|n| u32::try_from(n).ok()),
+                };
+                let target = policy["deadLetterTargetArn"]
+                    .as_str()
+                    .and_then(|arn| arn.rsplit(':').next());
+                let (Some(target), Some(most)) = (target, most) else {
+                    return Err(AwsError::new("InvalidAttributeValue", "RedrivePolicy is no policy.")
+                        .called("InvalidAttributeValue"));
+                };
+                settings.dead_letter = Some((target.to_owned(), most));
+            }
+            _ => {
+                return Err(AwsError::new(
+                    "InvalidAttributeName",
+                    format!("This host does not know {attribute}={text} for {name:?}."),
+                )
+                .called("InvalidAttributeName"));
+            }
+        }
+    }
+    Ok(settings)
+}

@@ -1,0 +1,148 @@
+//! The table: DynamoDB's JSON protocol over an embedded one, which is given a thread of its own because it blocks.
+
+use crate::{
+    access::Caller,
+    wire::{AwsError, respond},
+};
+use anyhow::Context;
+use axum::{
+    body::{Body, Bytes},
+    http::{Response, StatusCode},
+};
+use dynoxide::{Database, DynoxideError};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use std::{path::Path, sync::mpsc, thread};
+use tokio::sync::oneshot;
+
+/// Work for the table's thread.
+enum Wish {
+    Operation {
+        operation: String,
+        body: Bytes,
+        answer: oneshot::Sender<Result<String, DynoxideError>>,
+    },
+    Sweep,
+}
+
+/// The table.
+pub(crate) struct Table {
+    wishes: mpsc::Sender<Wish>,
+}
+
+impl Table {
+    /// Opens the file, makes the tables that are not there, and starts the thread.
+    pub(crate) fn open(file: &Path, tables: &[(Value, Option<String>)]) -> anyhow::Result<Self> {
+        let path = file.to_str().context("the state folder's name is no text")?;
+        let database = Database::new(path).with_context(|| format!("the table {path} cannot be opened"))?;
+        for (create, expires) in tables {
+            let name = create["TableName"].clone();
+            match run(&database, "CreateTable", create.to_string().as_bytes()) {
+                Ok(_) | Err(DynoxideError::ResourceInUseException(_)) => {}
+                Err(cause) => return Err(cause).with_context(|| format!("the table {name} cannot be made")),
+            }
+            if let Some(attribute) = expires {
+                let ttl = json!({
+                    "TableName": name,
+                    "TimeToLiveSpecification": { "AttributeName": attribute, "Enabled": true },
+                });
+                match run(&database, "UpdateTimeToLive", ttl.to_string().as_bytes()) {
+                    // It is so already.
+                    Ok(_) | Err(DynoxideError::ValidationException(_)) => {}
+                    Err(cause) => return Err(cause).with_context(|| format!("the table {name} cannot be given a TTL")),
+                }
+            }
+        }
+        let (wishes, inbox) = mpsc::channel();
+        thread::Builder::new().name("table".into()).spawn(move || {
+            for wish in inbox {
+                match wish {
+                    Wish::Operation {
+                        operation,
+                        body,
+                        answer,
+                    } => {
+                        // Nobody waits any more: it is done all the same, as it would be far away.
+                        let _ = answer.send(run(&database, &operation, &body));
+                    }
+                    Wish::Sweep => {
+                        if let Err(cause) = database.sweep_ttl() {
+                            tracing::warn!(fault = "Table.Sweep", cause = %cause, "old items stay for now");
+                        }
+                    }
+                }
+            }
+        })?;
+        Ok(Self { wishes })
+    }
+
+    /// Deletes what has expired, when there is time.
+    pub(crate) fn sweep(&self) {
+        let _ = self.wishes.send(Wish::Sweep);
+    }
+
+    /// Answers one operation.
+    pub(crate) async fn answer(&self, caller: &Caller, operation: &str, body: Bytes) -> Response<Body> {
+        const JSON: &str = "application/x-amz-json-1.0";
+        if let Err(refused) = caller.check("DynamoDB_20120810", operation, None) {
+            return refused.respond(JSON);
+        }
+        let (answer, answered) = oneshot::channel();
+        let wish = Wish::Operation {
+            operation: operation.to_owned(),
+            body,
+            answer,
+        };
+        let answered = match self.wishes.send(wish) {
+            Ok(()) => answered.await.ok(),
+            Err(_) => None,
+        };
+        match answered {
+            Some(Ok(body)) => respond(StatusCode::OK, JSON, body),
+            Some(Err(error)) => {
+                let status = StatusCode::from_u16(error.status_code()).unwrap_or(StatusCode::BAD_REQUEST);
+                if status.is_server_error() {
+                    tracing::error!(fault = "Table", operation, cause = %error, "the table did not answer");
+                }
+                respond(status, JSON, error.to_json())
+            }
+            None => AwsError {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                ..AwsError::new("InternalServerError", "The table has ended.")
+            }
+            .respond(JSON),
+        }
+    }
+}
+
+fn run(database: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
+    fn with<I: DeserializeOwned, O: Serialize>(
+        body: &[u8],
+        work: impl FnOnce(I) -> Result<O, DynoxideError>,
+    ) -> Result<String, DynoxideError> {
+        let input =
+            serde_json::from_slice(body).map_err(|cause| DynoxideError::SerializationException(cause.to_string()))?;
+        serde_json::to_string(&work(input)?).map_err(|cause| DynoxideError::InternalServerError(cause.to_string()))
+    }
+    match operation {
+        "GetItem" => with(body, |input| database.get_item(input)),
+        "PutItem" => with(body, |input| database.put_item(input)),
+        "UpdateItem" => with(body, |input| database.update_item(input)),
+        "DeleteItem" => with(body, |input| database.delete_item(input)),
+        "Query" => with(body, |input| database.query(input)),
+        "Scan" => with(body, |input| database.scan(input)),
+        "BatchGetItem" => with(body, |input| database.batch_get_item(input)),
+        "BatchWriteItem" => with(body, |input| database.batch_write_item(input)),
+        "TransactWriteItems" => with(body, |input| database.transact_write_items(input)),
+        "TransactGetItems" => with(body, |input| database.transact_get_items(input)),
+        "CreateTable" => with(body, |input| database.create_table(input)),
+        "DeleteTable" => with(body, |input| database.delete_table(input)),
+        "DescribeTable" => with(body, |input| database.describe_table(input)),
+        "ListTables" => with(body, |input| database.list_tables(input)),
+        "UpdateTimeToLive" => with(body, |input| database.update_time_to_live(input)),
+        "DescribeTimeToLive" => with(body, |input| database.describe_time_to_live(input)),
+        _ => Err(DynoxideError::ValidationException(format!(
+            "This host does not know DynamoDB's {operation}."
+        ))),
+    }
+}

@@ -1,0 +1,596 @@
+//! What the host reads of `template.yaml`: the same file that is deployed. What it does not know it refuses by name.
+
+use crate::{
+    machine::Machine,
+    queues::Settings,
+    sqs::{ACCOUNT, REGION, arn},
+};
+use serde_json::json;
+use serde_yaml_ng::{Mapping, Value};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Everything that the host makes.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub(crate) functions: Vec<Function>,
+    pub(crate) queues: Vec<(String, Settings)>,
+    /// Inputs of `CreateTable`, with the attribute that says when an item is to go.
+    pub(crate) tables: Vec<(serde_json::Value, Option<String>)>,
+    pub(crate) machine: Option<(String, BTreeMap<String, String>)>,
+    pub(crate) schedules: Vec<Schedule>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) timeout: Duration,
+    pub(crate) memory: u64,
+    pub(crate) environment: BTreeMap<String, String>,
+    /// The queue that feeds it, and the most messages at once.
+    pub(crate) source: Option<(String, usize)>,
+    /// Whether it answers HTTP.
+    pub(crate) has_url: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    pub(crate) name: String,
+    pub(crate) every: Duration,
+    pub(crate) queue: String,
+    pub(crate) input: String,
+}
+
+/// Why a template cannot be run here.
+#[derive(Debug, thiserror::Error)]
+#[error("the template cannot run on this host: {0}")]
+pub(crate) struct Unsupported(String);
+
+type Read<T> = Result<T, Unsupported>;
+
+fn no<T>(what: impl Into<String>) -> Read<T> {
+    Err(Unsupported(what.into()))
+}
+
+/// The values of references.
+struct Scope<'a> {
+    /// The URL before a queue's name.
+    prefix: &'a str,
+    parameters: BTreeMap<String, String>,
+    resources: BTreeMap<String, (String, Mapping)>,
+}
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// * `prefix`: the URL before a queue's name.
+    /// * `parameters`: what the host says instead of the defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`], which names the resource and what is not known of it. Final.
+    pub(crate) fn read(text: &str, prefix: &str, parameters: &BTreeMap<String, String>) -> Read<Self> {
+        let root: Mapping =
+            serde_yaml_ng::from_str(text).map_err(|cause| Unsupported(format!("it is no YAML: {cause}")))?;
+        for name in root.keys().filter_map(Value::as_str) {
+            let known = [
+                "AWSTemplateFormatVersion",
+                "Transform",
+                "Description",
+                "Parameters",
+                "Globals",
+                "Resources",
+                "Outputs",
+                "Metadata",
+            ];
+            if !known.contains(&name) {
+                return no(format!("it has the section {name}"));
+            }
+        }
+        let mut scope = Scope {
+            prefix,
+            parameters: BTreeMap::new(),
+            resources: BTreeMap::new(),
+        };
+        for (name, parameter) in entries(root.get("Parameters")) {
+            let given = parameters
+                .get(name)
+                .cloned()
+                .or_else(|| parameter.get("Default").and_then(scalar));
+            let Some(given) = given else {
+                return no(format!("nothing is given for the parameter {name}"));
+            };
+            scope.parameters.insert(name.to_owned(), given);
+        }
+        for (name, resource) in entries(root.get("Resources")) {
+            let Some(kind) = resource.get("Type").and_then(Value::as_str) else {
+                return no(format!("{name} has no Type"));
+            };
+            let properties = resource
+                .get("Properties")
+                .and_then(Value::as_mapping)
+                .cloned()
+                .unwrap_or_default();
+            scope.resources.insert(name.to_owned(), (kind.to_owned(), properties));
+        }
+        let globals = root
+            .get("Globals")
+            .and_then(|globals| globals.get("Function"))
+            .and_then(Value::as_mapping);
+        let globals = globals.cloned().unwrap_or_default();
+        let mut template = Self {
+            functions: Vec::new(),
+            queues: Vec::new(),
+            tables: Vec::new(),
+            machine: None,
+            schedules: Vec::new(),
+        };
+        for (name, (kind, properties)) in &scope.resources {
+            match kind.as_str() {
+                "AWS::SQS::Queue" => template.queues.push(scope.queue(name, properties)?),
+                "AWS::DynamoDB::Table" => template.tables.push(scope.table(name, properties)?),
+                "AWS::Serverless::Function" => template.functions.push(scope.function(name, properties, &globals)?),
+                "AWS::Serverless::StateMachine" => template.machine = Some(scope.machine(name, properties)?),
+                "AWS::Scheduler::Schedule" => template.schedules.push(scope.schedule(name, properties)?),
+                // Who may do what, and who is told: not on one machine.
+                "AWS::IAM::Role"
+                | "AWS::IAM::Policy"
+                | "AWS::CloudWatch::Alarm"
+                | "AWS::Logs::LogGroup"
+                | "AWS::SNS::Topic"
+                | "AWS::SQS::QueuePolicy" => {}
+                _ => return no(format!("{name} is of the type {kind}")),
+            }
+        }
+        Ok(template)
+    }
+}
+
+fn entries(of: Option<&Value>) -> impl Iterator<Item = (&str, &Value)> {
+    of.and_then(Value::as_mapping)
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, value)| Some((name.as_str()?, value)))
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+fn refuse_unknown(of: &str, properties: &Mapping, known: &[&str]) -> Read<()> {
+    match properties
+        .keys()
+        .filter_map(Value::as_str)
+        .find(|name| !known.contains(name))
+    {
+        Some(name) => no(format!("{of} has the property {name}")),
+        None => Ok(()),
+    }
+}
+
+impl Scope<'_> {
+    /// A text, with what it refers to filled in.
+    fn text(&self, of: &str, value: &Value) -> Read<String> {
+        if let Some(text) = scalar(value) {
+            return Ok(text);
+        }
+        match value {
+            Value::Tagged(tagged) => {
+                let argument = scalar(&tagged.value).unwrap_or_default();
+                match tagged.tag.to_string().as_str() {
+                    "!Ref" => self.reference(of, &argument),
+                    "!GetAtt" => self.attribute(of, &argument),
+                    "!Sub" => self.substituted(of, &argument),
+                    tag => no(format!("{of} uses {tag}")),
+                }
+            }
+            _ => no(format!("{of} has something else where a text belongs")),
+        }
+    }
+
+    fn reference(&self, of: &str, name: &str) -> Read<String> {
+        if let Some(value) = self.parameters.get(name) {
+            return Ok(value.clone());
+        }
+        match (name, self.resources.get(name)) {
+            ("AWS::Region", _) => Ok(REGION.to_owned()),
+            ("AWS::AccountId", _) => Ok(ACCOUNT.to_owned()),
+            ("AWS::Partition", _) => Ok("aws".to_owned()),
+            ("AWS::StackName", _) => Ok("pfsession".to_owned()),
+            (_, Some((kind, properties))) => match kind.as_str() {
+                "AWS::SQS::Queue" => Ok(format!("{}{}", self.prefix, self.name(name, properties, "QueueName")?)),
+                "AWS::DynamoDB::Table" => self.name(name, properties, "TableName"),
+                "AWS::Serverless::StateMachine" => Ok(Machine::arn_of(&self.name(name, properties, "Name")?)),
+                "AWS::Serverless::Function" => self.name(name, properties, "FunctionName"),
+                _ => no(format!("{of} refers to {name}, of the type {kind}")),
+            },
+            _ => no(format!("{of} refers to {name}, which is not there")),
+        }
+    }
+
+    fn attribute(&self, of: &str, path: &str) -> Read<String> {
+        let Some((name, attribute)) = path.split_once('.') else {
+            return no(format!("{of} asks for {path}"));
+        };
+        match (self.resources.get(name), attribute) {
+            (Some((kind, properties)), "Arn") if kind == "AWS::SQS::Queue" => {
+                Ok(arn(&self.name(name, properties, "QueueName")?))
+            }
+            (Some((kind, properties)), "QueueName") if kind == "AWS::SQS::Queue" => {
+                self.name(name, properties, "QueueName")
+            }
+            (Some((kind, properties)), "Arn") if kind == "AWS::Serverless::StateMachine" => {
+                Ok(Machine::arn_of(&self.name(name, properties, "Name")?))
+            }
+            (Some((kind, _)), "Arn") if kind == "AWS::IAM::Role" => Ok(format!("arn:aws:iam::{ACCOUNT}:role/{name}")),
+            _ => no(format!("{of} asks for {path}, which this host does not know")),
+        }
+    }
+
+    fn substituted(&self, of: &str, text: &str) -> Read<String> {
+        let (mut out, mut rest) = (String::new(), text);
+        while let Some((before, after)) = rest.split_once("${") {
+            let Some((name, after)) = after.split_once('}') else {
+                return no(format!("{of}: a ${{ is not closed"));
+            };
+            out.push_str(before);
+            out.push_str(&if name.contains('.') {
+                self.attribute(of, name)?
+            } else {
+                self.reference(of, name)?
+            });
+            rest = after;
+        }
+        Ok(out + rest)
+    }
+
+    /// A resource's name: its own, or one made of where it stands, as CloudFormation would.
+    fn name(&self, logical: &str, properties: &Mapping, property: &str) -> Read<String> {
+        match properties.get(property) {
+            Some(value) => self.text(logical, value),
+            None => Ok(format!("pfsession-{logical}")),
+        }
+    }
+
+    /// JSON as it is written, with what it refers to filled in.
+    fn json(&self, of: &str, value: &Value) -> Read<serde_json::Value> {
+        Ok(match value {
+            Value::Mapping(fields) => serde_json::Value::Object(
+                fields
+                    .iter()
+                    .filter_map(|(name, value)| Some((name.as_str()?.to_owned(), value)))
+                    .map(|(name, value)| Ok((name, self.json(of, value)?)))
+                    .collect::<Read<_>>()?,
+            ),
+            Value::Sequence(items) => {
+                serde_json::Value::Array(items.iter().map(|item| self.json(of, item)).collect::<Read<_>>()?)
+            }
+            Value::Tagged(_) => self.text(of, value)?.into(),
+            plain => serde_json::to_value(plain).map_err(|cause| Unsupported(format!("{of}: {cause}")))?,
+        })
+    }
+
+    fn queue(&self, logical: &str, properties: &Mapping) -> Read<(String, Settings)> {
+        let known = [
+            "QueueName",
+            "FifoQueue",
+            "VisibilityTimeout",
+            "RedrivePolicy",
+            "MessageRetentionPeriod",
+            "DelaySeconds",
+            "ReceiveMessageWaitTimeSeconds",
+            "SqsManagedSseEnabled",
+            "Tags",
+        ];
+        refuse_unknown(logical, properties, &known)?;
+        let name = self.name(logical, properties, "QueueName")?;
+        let fifo = properties.get("FifoQueue").and_then(Value::as_bool).unwrap_or(false);
+        if fifo != name.ends_with(".fifo") {
+            return no(format!("{logical} is called {name}, and FifoQueue is {fifo}"));
+        }
+        let mut settings = Settings::default();
+        let milliseconds = |property: &str, default: i64| match properties.get(property) {
+            None => Ok(default),
+            Some(value) => match self.text(logical, value)?.parse::<i64>() {
+                Ok(seconds) => Ok(seconds * 1000),
+                Err(_) => no(format!("{logical} has a {property} that is no number")),
+            },
+        };
+        settings.visibility = milliseconds("VisibilityTimeout", settings.visibility)?;
+        settings.retention = milliseconds("MessageRetentionPeriod", settings.retention)?;
+        settings.delay = milliseconds("DelaySeconds", settings.delay)?;
+        settings.wait = milliseconds("ReceiveMessageWaitTimeSeconds", settings.wait)?;
+        if let Some(policy) = properties.get("RedrivePolicy") {
+            let target = policy
+                .get("deadLetterTargetArn")
+                .map(|target| self.text(logical, target))
+                .transpose()?;
+            let target = target.and_then(|arn| arn.rsplit(':').next().map(str::to_owned));
+            let most = policy
+                .get("maxReceiveCount")
+                .and_then(Value::as_u64)
+                .and_then(|most| u32::try_from(most).ok());
+            match (target, most) {
+                (Some(target), Some(most)) => settings.dead_letter = Some((target, most)),
+                _ => return no(format!("{logical} has a RedrivePolicy that cannot be read")),
+            }
+        }
+        Ok((name, settings))
+    }
+
+    fn table(&self, logical: &str, properties: &Mapping) -> Read<(serde_json::Value, Option<String>)> {
+        let known = [
+            "TableName",
+            "BillingMode",
+            "AttributeDefinitions",
+            "KeySchema",
+            "GlobalSecondaryIndexes",
+            "TimeToLiveSpecification",
+            "PointInTimeRecoverySpecification",
+            "SSESpecification",
+            "DeletionProtectionEnabled",
+            "Tags",
+        ];
+        refuse_unknown(logical, properties, &known)?;
+        let mut create =
+            json!({ "TableName": self.name(logical, properties, "TableName")?, "BillingMode": "PAY_PER_REQUEST" });
+        for property in ["AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"] {
+            if let Some(value) = properties.get(property) {
+                create[property] = self.json(logical, value)?;
+            }
+        }
+        let expires = properties
+            .get("TimeToLiveSpecification")
+            .and_then(|ttl| ttl.get("AttributeName"))
+            .and_then(scalar);
+        Ok((create, expires))
+    }
+
+    fn machine(&self, logical: &str, properties: &Mapping) -> Read<(String, BTreeMap<String, String>)> {
+        let known = [
+            "Name",
+            "DefinitionUri",
+            "DefinitionSubstitutions",
+            "Policies",
+            "Type",
+            "Logging",
+            "Tracing",
+            "Tags",
+        ];
+        refuse_unknown(logical, properties, &known)?;
+        if properties.get("DefinitionUri").and_then(Value::as_str) != Some("lifecycle.asl.json") {
+            return no(format!("{logical} has a DefinitionUri that is not lifecycle.asl.json"));
+        }
+        let substitutions = entries(properties.get("DefinitionSubstitutions"))
+            .map(|(name, value)| Ok((name.to_owned(), self.text(logical, value)?)))
+            .collect::<Read<_>>()?;
+        Ok((self.name(logical, properties, "Name")?, substitutions))
+    }
+
+    fn function(&self, logical: &str, properties: &Mapping, globals: &Mapping) -> Read<Function> {
+        let known = [
+            "FunctionName",
+            "CodeUri",
+            "Environment",
+            "Events",
+            "Policies",
+            "Timeout",
+            "MemorySize",
+            "FunctionUrlConfig",
+            "Runtime",
+            "Handler",
+            "Architectures",
+            "Description",
+            "ReservedConcurrentExecutions",
+            "Tracing",
+            "LoggingConfig",
+            "Tags",
+        ];
+        refuse_unknown("Globals.Function", globals, &known)?;
+        refuse_unknown(logical, properties, &known)?;
+        let number = |property: &str, default: u64| match properties.get(property).or_else(|| globals.get(property)) {
+            None => Ok(default),
+            Some(value) => self
+                .text(logical, value)?
+                .parse()
+                .map_err(|_| Unsupported(format!("{logical} has a {property} that is no number"))),
+        };
+        let mut environment = BTreeMap::new();
+        for of in [globals, properties] {
+            for (name, value) in entries(
+                of.get("Environment")
+                    .and_then(|environment| environment.get("Variables")),
+            ) {
+                environment.insert(name.to_owned(), self.text(logical, value)?);
+            }
+        }
+        let mut source = None;
+        for (event, wanted) in entries(properties.get("Events")) {
+            let (Some("SQS"), Some(wanted)) = (wanted.get("Type").and_then(Value::as_str), wanted.get("Properties"))
+            else {
+                return no(format!("{logical} has the event {event}, which is not from a queue"));
+            };
+            let Some(wanted) = wanted.as_mapping() else {
+                return no(format!("{logical}: {event} cannot be read"));
+            };
+            refuse_unknown(
+                &format!("{logical}, {event},"),
+                wanted,
+                &["Queue", "BatchSize", "FunctionResponseTypes"],
+            )?;
+            let queue = wanted
+                .get("Queue")
+                .map(|queue| self.text(logical, queue))
+                .transpose()?
+                .unwrap_or_default();
+            let most = wanted
+                .get("BatchSize")
+                .and_then(Value::as_u64)
+                .and_then(|most| usize::try_from(most).ok())
+                .unwrap_or(10);
+            let partial = wanted
+                .get("FunctionResponseTypes")
+                .and_then(Value::as_sequence)
+                .is_some_and(|types| {
+                    types
+                        .iter()
+                        .any(|kind| kind.as_str() == Some("ReportBatchItemFailures"))
+                });
+            if !partial {
+                return no(format!(
+                    "{logical}: {event} does not report failures message by message"
+                ));
+            }
+            if source
+                .replace((queue.rsplit(':').next().unwrap_or_default().to_owned(), most))
+                .is_some()
+            {
+                return no(format!("{logical} has two queues"));
+            }
+        }
+        Ok(Function {
+            name: self.name(logical, properties, "FunctionName")?,
+            timeout: Duration::from_secs(number("Timeout", 3)?),
+            memory: number("MemorySize", 128)?,
+            environment,
+            source,
+            has_url: properties.contains_key("FunctionUrlConfig"),
+        })
+    }
+
+    fn schedule(&self, logical: &str, properties: &Mapping) -> Read<Schedule> {
+        let known = [
+            "Name",
+            "ScheduleExpression",
+            "FlexibleTimeWindow",
+            "Target",
+            "State",
+            "Description",
+        ];
+        refuse_unknown(logical, properties, &known)?;
+        let rate = properties
+            .get("ScheduleExpression")
+            .map(|rate| self.text(logical, rate))
+            .transpose()?
+            .unwrap_or_default();
+        let Some(target) = properties.get("Target") else {
+            return no(format!("{logical} has no Target"));
+        };
+        let queue = target
+            .get("Arn")
+            .map(|target| self.text(logical, target))
+            .transpose()?
+            .unwrap_or_default();
+        let Some(queue) = queue.strip_prefix(&arn("")) else {
+            return no(format!("{logical} has a target that is no queue"));
+        };
+        let Some(every) = every(&rate) else {
+            return no(format!("{logical} has the schedule {rate:?}"));
+        };
+        Ok(Schedule {
+            name: logical.to_owned(),
+            every,
+            queue: queue.to_owned(),
+            input: target
+                .get("Input")
+                .map(|input| self.text(logical, input))
+                .transpose()?
+                .unwrap_or_else(|| "{}".into()),
+        })
+    }
+}
+
+/// Reads `rate(5 minutes)`. Also seconds and milliseconds, which a host on one machine has.
+fn every(rate: &str) -> Option<Duration> {
+    let (count, unit) = rate.strip_prefix("rate(")?.strip_suffix(')')?.split_once(' ')?;
+    let milliseconds = match unit.strip_suffix('s').unwrap_or(unit) {
+        "millisecond" => 1,
+        "second" => 1000,
+        "minute" => 60_000,
+        "hour" => 3_600_000,
+        "day" => 86_400_000,
+        _ => return None,
+    };
+    count
+        .parse::<u64>()
+        .ok()
+        .filter(|count| *count > 0)
+        .map(|count| Duration::from_millis(count * milliseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PREFIX: &str = "http://127.0.0.1:1/000000000000/";
+
+    #[test]
+    fn the_template_is_known_in_full() {
+        let given = BTreeMap::from([("IssuerKey".to_owned(), "PEM".to_owned())]);
+        let template = Template::read(include_str!("../../template.yaml"), PREFIX, &given).expect("the template");
+        let function = |name: &str| template.functions.iter().find(|f| f.name == name).expect(name);
+        let accept = function("accept-command");
+        assert_eq!(accept.source, Some(("commands.fifo".into(), 10)));
+        assert_eq!(
+            accept.environment["PFSESSION_OWN_QUEUE_URL"],
+            format!("{PREFIX}commands.fifo")
+        );
+        assert_eq!(
+            accept.environment["PFSESSION_STATE_MACHINE"],
+            "arn:aws:states:us-east-1:000000000000:stateMachine:lifecycle"
+        );
+        assert_eq!(accept.environment["PFSESSION_TABLE"], "pfsession-Table");
+        let api = function("api");
+        assert!(api.has_url && api.source.is_none() && api.environment["PFSESSION_ISSUER_KEY"] == "PEM");
+        assert_eq!(api.timeout, Duration::from_secs(30));
+        let (_, commands) = template
+            .queues
+            .iter()
+            .find(|(name, _)| name == "commands.fifo")
+            .expect("the queue");
+        assert_eq!(commands.dead_letter, Some(("commands-dead.fifo".into(), 20)));
+        assert_eq!(template.schedules[0].queue, "idle-ticks");
+        assert_eq!(template.tables[0].1.as_deref(), Some("expires_at"));
+        assert_eq!(
+            template.machine.expect("the machine").1["StopSessionQueueUrl"],
+            format!("{PREFIX}stop-session")
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        for (text, named) in [
+            ("Conditions: {}", "Conditions"),
+            ("Resources: { A: { Type: AWS::S3::Bucket } }", "AWS::S3::Bucket"),
+            (
+                "Resources: { A: { Type: AWS::SQS::Queue, Properties: { KmsMasterKeyId: x } } }",
+                "KmsMasterKeyId",
+            ),
+            (
+                "Resources: { A: { Type: AWS::SQS::Queue, Properties: { QueueName: !Join [a] } } }",
+                "!Join",
+            ),
+            (
+                "Resources: { A: { Type: AWS::SQS::Queue, Properties: { QueueName: !Ref Nothing } } }",
+                "Nothing",
+            ),
+            ("Parameters: { P: { Type: String } }", "P"),
+        ] {
+            let error = Template::read(text, PREFIX, &BTreeMap::new())
+                .expect_err(named)
+                .to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_read_and_a_cron_is_not() {
+        assert_eq!(every("rate(1 minute)"), Some(Duration::from_secs(60)));
+        assert_eq!(every("rate(250 milliseconds)"), Some(Duration::from_millis(250)));
+        assert_eq!(every("cron(0 * * * ? *)"), None);
+    }
+}
