@@ -10,7 +10,7 @@ pub mod world;
 use properties::{Broken, STOP_ENDS, short};
 use std::{
     collections::{HashMap, VecDeque},
-    hash::Hash,
+    hash::{BuildHasherDefault, Hash, Hasher},
     rc::Rc,
 };
 use world::{Act, Bounds, Computes, Core, Flow, Left, Message, NOW, Turn, World};
@@ -48,9 +48,9 @@ pub fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
         core,
         bounds,
         parts: Parts::default(),
-        seen: HashMap::new(),
+        seen: HashMap::default(),
         states: Vec::new(),
-        ends: HashMap::new(),
+        ends: HashMap::default(),
     };
     let mut found = Found::default();
     let mut levels: Vec<VecDeque<u32>> = vec![VecDeque::new(); usize::from(bounds.faults) + 1];
@@ -91,9 +91,10 @@ pub fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
                 if search.states.len() < cap
                     && let Some(new) = search.add(&turn.world, Some((index, act)), depth + 1)
                 {
+                    if let Some(broken) = properties::of_world(core, &turn.world) {
+                        return search.done(found, Some((broken, new, None)));
+                    }
                     levels[level + is_fault].push_back(new);
-                } else if search.states.len() >= cap {
-                    found.is_complete = false;
                 }
             }
         }
@@ -102,14 +103,16 @@ pub fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
     search.done(found, None)
 }
 
+type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
+
 struct Search<'a> {
     core: &'a Core,
     bounds: &'a Bounds,
     parts: Parts,
-    seen: HashMap<Box<[u32]>, u32>,
+    seen: Numbered<Box<[u32]>, u32>,
     states: Vec<State>,
     /// What is known of states in which nothing goes wrong any more: how long until each session is down, and until nothing is left.
-    ends: HashMap<Box<[u32]>, (Millis, Millis)>,
+    ends: Numbered<Box<[u32]>, (Millis, Millis)>,
 }
 
 struct State {
@@ -126,14 +129,36 @@ struct Parts {
 }
 
 struct Interned<T> {
-    numbers: HashMap<Rc<T>, u32>,
+    numbers: Numbered<Rc<T>, u32>,
     all: Vec<Rc<T>>,
+}
+
+/// A hash for parts that nobody chooses to collide: most of a search's time is spent on telling parts apart.
+#[derive(Default)]
+struct Quick(u64);
+
+impl Hasher for Quick {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
 }
 
 impl<T> Default for Interned<T> {
     fn default() -> Self {
         Self {
-            numbers: HashMap::new(),
+            numbers: HashMap::default(),
             all: Vec::new(),
         }
     }
@@ -230,7 +255,11 @@ impl Search<'_> {
                 self.ends.insert(key, (0, 0));
                 break;
             }
-            if let Some(broken) = turn.broken {
+            if let Some(broken) = turn
+                .broken
+                .take()
+                .or_else(|| properties::of_world(self.core, &turn.world))
+            {
                 return Err(broken);
             }
             let took: Millis = path.iter().map(|(_, _, time)| time).sum();

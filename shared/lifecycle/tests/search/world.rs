@@ -618,9 +618,6 @@ impl Turn<'_> {
             Act::Silence => self.wait(false),
         }
         self.world.bag_sorted();
-        if self.broken.is_none() {
-            self.broken = properties::of_world(self.core, &self.world);
-        }
     }
 
     fn flow(&mut self, f: usize) -> &mut Flow {
