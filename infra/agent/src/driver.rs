@@ -227,7 +227,7 @@ impl Driver {
     }
 
     fn sweep_scratch(&self) {
-        for entry in fs::read_dir(self.config.state.join("environments"))
+        for entry in fs::read_dir(store::folder(&self.config.state).join("environments"))
             .into_iter()
             .flatten()
             .flatten()
@@ -602,7 +602,7 @@ fn own_variables() -> impl Iterator<Item = (String, String)> {
         matches!(
             name,
             "PATH" | "HOME" | "LANG" | "TZ" | "RUST_BACKTRACE" | "PFSESSION_PYTHON" | "PFSESSION_LOG"
-        )
+        ) || name == store::FOLDER
     };
     std::env::vars().filter(move |(name, _)| kept(name))
 }

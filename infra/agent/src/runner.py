@@ -122,11 +122,9 @@ ETC = (
 ).split()
 
 
-def build_root(spec):
-    """Makes a root of its own with what the session may see, and changes into it. What was not possible, as words."""
-    lacks = []
+def begin_root(root, home):
+    """Makes a root of its own with what every session sees of the machine. What is mounted on `root` is seen in this namespace alone."""
     mount("none", "/", "", MS_REC | MS_PRIVATE)
-    root = spec["root"]
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=16m")
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink(f"/{name}"):
@@ -140,7 +138,7 @@ def build_root(spec):
         if os.path.exists(source):
             bind(source, f"{root}/etc/{name}", True)
     for name, text in (
-        ("passwd", f"session:x:{UID}:{UID}::{spec['variables'].get('HOME', '/tmp')}:/bin/sh\n"),
+        ("passwd", f"session:x:{UID}:{UID}::{home}:/bin/sh\n"),
         ("group", f"session:x:{UID}:\n"),
     ):
         with open(f"{root}/etc/{name}", "w") as file:
@@ -155,6 +153,11 @@ def build_root(spec):
     os.makedirs(f"{root}/proc")
     mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.makedirs(f"{root}/run")
+
+
+def finish_root(spec, root):
+    """Adds what this session sees, and changes into the root. What was not possible, as words."""
+    lacks = []
     # What is seen inside of something else comes after it: the state folder may lie in /tmp.
     write = sorted(spec["write"], key=lambda each: each[1] != "/tmp")
     if write and write[0][1] == "/tmp":
@@ -177,6 +180,7 @@ def build_root(spec):
     for path, target in write:
         bind(path, root + target, False)
     make_read_only(root, recursive=False)
+    libc.sethostname(b"session", 7)
     os.chdir(root)
     check(libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount")
@@ -224,53 +228,51 @@ def prctl_pointer(option, mode, data):
     return libc.prctl(option, ctypes.c_ulong(mode), ctypes.create_string_buffer(data, len(data)), 0, 0)
 
 
-def isolate(spec, control, stay):
-    """Goes into the sandbox, and returns only in the process that is in it.
-
-    `stay`: the process that was started stays as the parent, ends with the supervisor, and hands on how it ended; otherwise it ends, and
-    the warm process reaps.
-    """
-    if stay:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    namespaces, lacks = spec["namespaces"], []
-    if namespaces:
-        try:
-            enter_namespaces()
-        except OSError as error:
-            control.send({"cannot": str(error)})
-            os._exit(0)
-        ready, go = os.pipe()
-        pid = os.fork()
-        if pid:
-            os.close(ready)
-            control.send({"pid": pid, "start": start_time(pid)})
-            os.write(go, b"1")
-            if not stay:
-                os._exit(0)
-            control.socket.close()
-            for fd in (0, 1, 2):
-                null(fd)
-            _, status = os.waitpid(pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-            os._exit(code if code >= 0 else 128 - code)
-        os.close(go)
-        os.read(ready, 1)
-        os.close(ready)
-        try:
-            lacks += build_root(spec)
-            libc.sethostname(b"session", 7)
-        except OSError as error:
-            control.send({"cannot": str(error)})
-            os._exit(0)
-    else:
-        os.setsid() if os.getpid() != os.getsid(0) else None
+def isolate(spec, control):
+    """Goes into the sandbox, and returns only in the process that is in it. The process that was started stays as its parent, ends with
+    the supervisor, and hands on how it ended."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not spec["namespaces"]:
+        if os.getpid() != os.getsid(0):
+            os.setsid()
         control.send({"pid": os.getpid(), "start": start_time(os.getpid())})
-        lacks += ["files", "processes", "users"]
-    lacks += close_sandbox(spec, namespaces)
-    if stay:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        seal(spec, control, ["files", "processes", "users"])
+        return
+    try:
+        enter_namespaces()
+    except OSError as error:
+        control.send({"cannot": str(error)})
+        os._exit(0)
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(ready)
+        control.send({"pid": pid, "start": start_time(pid)})
+        os.write(go, b"1")
+        control.socket.close()
+        for fd in (0, 1, 2):
+            null(fd)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.close(go)
+    os.read(ready, 1)
+    os.close(ready)
+    try:
+        begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"))
+        lacks = finish_root(spec, spec["root"])
+    except OSError as error:
+        control.send({"cannot": str(error)})
+        os._exit(0)
+    seal(spec, control, lacks)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def seal(spec, control, lacks):
+    """Closes the sandbox, and says how well it holds."""
+    lacks = lacks + close_sandbox(spec, spec["namespaces"]) + ["processor and memory (no cgroup)"]
     prctl(PR_SET_DUMPABLE, 0)
-    control.send({"isolated": {"tier": "B" if namespaces else "D", "not_held": lacks + ["processor and memory (no cgroup)"]}})
+    control.send({"isolated": {"tier": "B" if spec["namespaces"] else "D", "not_held": lacks}})
 
 
 def null(fd):
@@ -361,8 +363,8 @@ def freeze():
     gc.freeze()
 
 
-def warm(path, idle_seconds):
-    """Is the warm process, until nobody has used it for `idle_seconds` or its socket was taken away."""
+def warm(path, idle_seconds, root):
+    """Is the warm process, until no session has been a fork of it for `idle_seconds` or its socket was taken away."""
     import time
 
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -385,70 +387,126 @@ def warm(path, idle_seconds):
     os.rename(path + ".new", path)
     mine = os.stat(path).st_ino
     wake, woken = os.pipe()
-    os.set_blocking(woken, False)
-    os.set_blocking(wake, False)
+    for fd in (wake, woken):
+        os.set_blocking(fd, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    children, used = 0, time.monotonic()
+    spare, sessions, used = Spare(root), set(), time.monotonic()
     while True:
-        readable, _, _ = select.select([listener, wake], [], [], 2)
+        readable, _, _ = select.select([listener, wake], [], [], 2 if spare else 0.1)
         if wake in readable:
             os.read(wake, 4096)
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-            children = 1
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                sessions.discard(pid)
         except ChildProcessError:
-            children = 0
+            pass
         try:
             if os.stat(path).st_ino != mine:
                 return
         except OSError:
             return
-        if children:
+        if sessions:
             used = time.monotonic()
         elif time.monotonic() - used > idle_seconds:
             os.unlink(path)
             return
-        if listener not in readable:
-            continue
-        connection, _ = listener.accept()
-        used = time.monotonic()
-        pid = os.fork()
-        if pid:
+        if listener in readable:
+            connection, _ = listener.accept()
+            used = time.monotonic()
+            spare = spare or Spare(root)
+            pid = spare.become(connection)
             connection.close()
-            continue
-        status = 1
+            # The next is made once this one has started.
+            spare = None
+            if pid:
+                sessions.add(pid)
+        elif spare is None:
+            spare = Spare(root)
+
+
+class Spare:
+    """A process that is in namespaces of its own already, and waits for the session that it is to be."""
+
+    def __init__(self, root):
+        self.channel, theirs = socket.socketpair()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for fd in map(int, os.listdir("/proc/self/fd")):
+                    if fd > 2 and fd != theirs.fileno():
+                        try:
+                            os.close(fd)
+                        except OSError:
+                            pass
+                for fd in (0, 1, 2):
+                    null(fd)
+                wait_to_become(theirs, root)
+                status = 0
+            finally:
+                os._exit(status)
+        theirs.close()
+
+    def become(self, connection):
+        """Hands it its connection. Its process id, or None if it cannot be a session; then it says so itself."""
+        self.channel.settimeout(10)
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for fd in map(int, os.listdir("/proc/self/fd")):
-                if fd > 2 and fd != connection.fileno():
-                    try:
-                        os.close(fd)
-                    except OSError:
-                        pass
-            for fd in (0, 1, 2):
-                null(fd)
-            control = Control(connection)
-            spec = control.receive()
-            if spec is not None:
-                serve_isolated(spec, control, warm=True)
-            status = 0
+            word = json.loads(Control(self.channel).receive() or "null")
+            if "pid" in word:
+                socket.send_fds(self.channel, [b"1"], [connection.fileno()])
+                return word["pid"]
+            Control(connection).send(word)
+        except (OSError, TypeError):
+            pass
         finally:
-            os._exit(status)
+            self.channel.close()
+        return None
 
 
-def serve_isolated(spec, control, warm):
-    """Becomes the runner that `spec` describes, out of this process."""
+def wait_to_become(channel, root):
     try:
-        isolate(spec, control, stay=not warm)
+        enter_namespaces()
+    except OSError as error:
+        Control(channel).send(json.dumps({"cannot": str(error)}))
+        return
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.write(go, json.dumps({"pid": pid, "start": start_time(pid)}).encode())
+        return
+    os.close(go)
+    who = json.loads(os.read(ready, 4096))
+    os.close(ready)
+    try:
+        begin_root(root, os.environ["HOME"])
+    except OSError as error:
+        Control(channel).send(json.dumps({"cannot": str(error)}))
+        return
+    Control(channel).send(json.dumps(who))
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    channel.close()
+    if not descriptors:
+        return
+    control = Control(socket.socket(fileno=descriptors[0]))
+    spec = control.receive()
+    if spec is None:
+        return
+    try:
+        control.send(who)
+        try:
+            lacks = finish_root(spec, root)
+        except OSError as error:
+            control.send({"cannot": str(error)})
+            return
+        seal(spec, control, lacks)
         os.environ.clear()
         os.environ.update(spec["variables"])
-        if warm:
-            take_in_site(spec)
-        serve(spec, control, warm)
+        take_in_site(spec)
+        serve(spec, control, warm=True)
     except Exception as error:  # noqa: BLE001
         control.send({"failed": f"{type(error).__name__}: {error}"})
 
@@ -501,16 +559,24 @@ def serve(spec, control, warm):
     poll = select.poll()
     poll.register(control.socket, select.POLLIN)
     poll.register(wake, select.POLLIN)
-    owner = {}
+    owner, spare = {}, None
     while True:
-        for fd, _ in poll.poll():
+        # Forks are made ahead when nothing else is to do.
+        events = poll.poll(20 if fork_safe and spare is None and not runs else None)
+        if not events and spare is None:
+            spare = SpareRun(spec, [wake, woken, control.socket.fileno(), *owner], rehearse=True)
+        for fd, _ in events:
             if fd == control.socket.fileno():
                 while True:
                     message = control.receive()
                     if message is None:
                         end_all()
                     if "run" in message:
-                        run = start_run(spec, message, fork_safe, [wake, woken, control.socket.fileno(), *owner])
+                        if fork_safe:
+                            used = spare or SpareRun(spec, [wake, woken, control.socket.fileno(), *owner], rehearse=False)
+                            run, spare = used.run(message), None
+                        else:
+                            run = spawn_run(spec, message)
                         runs[run.pid] = run
                         for each in run.fds:
                             owner[each] = run
@@ -519,7 +585,12 @@ def serve(spec, control, warm):
                         break
             elif fd == wake:
                 os.read(wake, 4096)
-                reap(runs)
+                ended = reap(runs)
+                if spare and spare.pid in ended:
+                    # Whoever is to be run in it would not be.
+                    for each in (spare.result, spare.out, spare.err, spare.task):
+                        os.close(each)
+                    spare = None
             elif fd in owner:
                 run = owner[fd]
                 take(control, run, fd)
@@ -541,13 +612,16 @@ def end_all():
 
 
 def reap(runs):
+    """Takes in which processes have ended: of runs, and left behind by them."""
+    ended = set()
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            return ended
         if not pid:
-            return
+            return ended
+        ended.add(pid)
         if pid in runs:
             runs[pid].status = os.waitstatus_to_exitcode(status)
             try:
@@ -602,37 +676,59 @@ def finish(control, run, poll, owner):
     control.send(run.done or {"of": run.name, "done": {}, "crashed": run.status})
 
 
-def start_run(spec, message, fork_safe, close):
-    pipes = [os.pipe() for _ in range(3)]
-    (result, result_in), (out, out_in), (err, err_in) = pipes
-    if fork_safe:
-        pid = os.fork()
-        if not pid:
+class SpareRun:
+    """A fork of the runner that has touched what a run needs, and waits for the run that it is to be."""
+
+    def __init__(self, spec, close, rehearse):
+        pipes = [os.pipe() for _ in range(4)]
+        (self.result, result), (self.out, out), (self.err, err), (task, self.task) = pipes
+        self.pid = os.fork()
+        if not self.pid:
             try:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os.setpgid(0, 0)
-                for fd in close + [result, out, err]:
+                for fd in close + [self.result, self.out, self.err, self.task]:
                     os.close(fd)
                 null(0)
-                os.dup2(out_in, 1)
-                os.dup2(err_in, 2)
-                for fd in (out_in, err_in):
-                    os.close(fd)
                 prctl(PR_SET_DUMPABLE, 1)
-                run_flow(spec, message, result_in)
+                if rehearse:
+                    run_a_dummy_flow()
+                with os.fdopen(task, encoding="utf-8") as file:
+                    line = file.readline()
+                if not line:
+                    os._exit(0)
+                for fd, to in ((out, 1), (err, 2)):
+                    os.dup2(fd, to)
+                    os.close(fd)
+                run_flow(spec, json.loads(line), result)
             except BaseException:  # noqa: BLE001
                 import traceback
 
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
-    else:
-        script = os.path.abspath(__file__)
-        arguments = [sys.executable, "-I", script, "run", json.dumps({"spec": spec, "message": message, "result": result_in})]
-        os.set_inheritable(result_in, True)
-        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out_in, 1), (os.POSIX_SPAWN_DUP2, err_in, 2)]
-        pid = os.posix_spawn(sys.executable, arguments, dict(os.environ), file_actions=actions, setpgroup=0, setsigdef=[signal.SIGCHLD])
+        for fd in (result, out, err, task):
+            os.close(fd)
+
+    def run(self, message):
+        with os.fdopen(self.task, "w", encoding="utf-8") as file:
+            try:
+                file.write(json.dumps(message) + "\n")
+                file.flush()
+            except OSError:
+                pass  # it is dead, and its end is noticed as that of the run
+        return Run(message["run"], self.pid, self.result, self.out, self.err)
+
+
+def spawn_run(spec, message):
+    """A run in a fresh interpreter."""
+    (result, result_in), (out, out_in), (err, err_in) = [os.pipe() for _ in range(3)]
+    script = os.path.abspath(__file__)
+    arguments = [sys.executable, "-I", script, "run", json.dumps({"spec": spec, "message": message, "result": result_in})]
+    os.set_inheritable(result_in, True)
+    actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out_in, 1), (os.POSIX_SPAWN_DUP2, err_in, 2)]
+    pid = os.posix_spawn(sys.executable, arguments, dict(os.environ), file_actions=actions, setpgroup=0, setsigdef=[signal.SIGCHLD])
     for fd in (result_in, out_in, err_in):
         os.close(fd)
     return Run(message["run"], pid, result, out, err)
@@ -932,7 +1028,7 @@ def line_worker(control, executor, run, work, folder):
 def main():
     role = sys.argv[1]
     if role == "warm":
-        warm(sys.argv[2], float(sys.argv[3]))
+        warm(sys.argv[2], float(sys.argv[3]), sys.argv[4])
     elif role == "isolate":
         inner = socket.socket(fileno=os.dup(0))
         null(0)
@@ -940,7 +1036,7 @@ def main():
         spec = control.receive()
         if spec is None:
             return
-        isolate(spec, control, stay=True)
+        isolate(spec, control)
         os.set_inheritable(inner.fileno(), True)
         program = spec.get("execute")
         if program:

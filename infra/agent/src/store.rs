@@ -76,11 +76,22 @@ pub(crate) struct Store {
     pub(crate) namespaces: Cell<bool>,
 }
 
+/// The variable that names a folder for the environments and their tools which several state folders share. What is in there is
+/// found by its content and never written to again.
+pub(crate) const FOLDER: &str = "PFSESSION_STORE";
+
+/// Where the environments are: in the state folder, unless a folder of their own is named.
+pub(crate) fn folder(state: &Path) -> PathBuf {
+    std::env::var_os(FOLDER).map_or_else(|| state.to_owned(), PathBuf::from)
+}
+
 impl Store {
     /// # Errors
     ///
     /// When the state folder cannot be written.
     pub(crate) fn open(state: &Path, python: Python) -> io::Result<Self> {
+        fs::create_dir_all(state.join("tools/home"))?;
+        let state = &folder(state);
         for folder in ["environments/index", "tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
         }

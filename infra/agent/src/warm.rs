@@ -62,6 +62,7 @@ pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment) -> io::Res
         .args(["-I", "-B"])
         .arg(&store.runner)
         .args(["warm", &path.display().to_string(), &IDLE_SECONDS.to_string()])
+        .arg(state.join("tools/root"))
         .env_clear()
         .envs(crate::runner::variables(&home, &store.seen_at(base)))
         .current_dir("/")
