@@ -159,6 +159,30 @@ fn requirements_are_found_through_the_includes_as_the_view_has_them() {
 }
 
 #[test]
+fn of_two_requirements_files_with_one_name_the_view_and_the_environment_have_the_same() {
+    let tree = Tree::new(&[
+        (
+            "flow.dag.yaml",
+            "additional_includes: [../one/requirements.txt, ../two/requirements.txt]\n",
+        ),
+        ("requirements.txt", "own"),
+        ("../one/requirements.txt", "one"),
+        ("../two/requirements.txt", "two"),
+    ]);
+    let found = flow::environment(&tree.folder(), &tree.at("/repo"))
+        .unwrap()
+        .requirements
+        .unwrap();
+    let view = flow::view::list(&tree.folder(), &tree.at("/repo")).unwrap();
+    assert_eq!(found.text(), "two\n");
+    assert!(
+        view.files
+            .iter()
+            .any(|file| file.target.ends_with("requirements.txt") && file.source == found.file)
+    );
+}
+
+#[test]
 fn a_requirements_file_is_read_as_pip_reads_it() {
     let lines = |text: &str| {
         let tree = Tree::new(&[DAG, ("requirements.txt", text)]);
