@@ -226,8 +226,11 @@ impl Store {
             pure: true,
             pth: Vec::new(),
         };
-        self.build_whole(uv, &environment, &lock, variables, &[], &[], say, log)
-            .await?;
+        // Never built over: sessions may be looking at it.
+        if self.complete(&environment.key).is_none() {
+            self.build_whole(uv, &environment, &lock, variables, &[], &[], say, log)
+                .await?;
+        }
         self.remember(&request, &environment)?;
         Ok(environment)
     }
