@@ -342,9 +342,11 @@ impl World {
 }
 
 impl Found {
-    #[allow(dead_code, reason = "the broken cores are not whole")]
     /// Prints what was visited, and fails with the trace if something was broken.
-    pub fn expect_whole(&self, world: &str) {
+    ///
+    /// * `complete`: whether the cap must have left nothing out that is within the bounds.
+    #[allow(dead_code, reason = "the broken cores are not whole")]
+    pub fn expect_whole(&self, world: &str, complete: bool) {
         println!(
             "{world}: {} states ({:?} by faults), {} acts, {} deep, {}; a stop took at most {} ms, its last trace {} ms",
             self.states,
@@ -367,5 +369,6 @@ impl Found {
                 trace.join("\n    ")
             );
         }
+        assert!(self.is_complete || !complete, "{world}: the cap leaves something out");
     }
 }
