@@ -109,10 +109,10 @@ impl Client {
                     ),
                 ),
                 Err(error) => match self.local.as_ref().map(Local::find_or_start) {
-                    None => unreachable(&address, &error),
+                    None => unreachable(&address, &error, self.local.as_ref()),
                     Some(Ok(host)) => {
                         *self.address.lock().expect("nobody panics with it") = address_of(&host);
-                        unreachable(&address, &error)
+                        unreachable(&address, &error, self.local.as_ref())
                     }
                     Some(Err(not_started)) => not_started,
                 },
@@ -191,16 +191,21 @@ fn understood<T: DeserializeOwned>(status: u16, text: &str, path: &str) -> Resul
     })
 }
 
-fn unreachable(address: &Address, error: &ureq::Error) -> Box<Trouble> {
-    match error {
-        ureq::Error::TlsRequired | ureq::Error::Tls(_) => Trouble::new(
-            UNREACHABLE,
-            "Service.NoTls",
-            format!("{} needs TLS, which this pfsession is built without", address.endpoint),
-        )
-        .next("build it with `cargo build --release --features https`, or name an http:// endpoint on a network that you trust"),
-        error => Trouble::new(UNREACHABLE, "Service.Unreachable", format!("The service at {} does not answer: {error}", address.endpoint))
+fn unreachable(address: &Address, error: &ureq::Error, local: Option<&Local>) -> Box<Trouble> {
+    let endpoint = &address.endpoint;
+    let trouble = |message| Trouble::new(UNREACHABLE, "Service.Unreachable", message);
+    match (error, local) {
+        (ureq::Error::TlsRequired | ureq::Error::Tls(_), _) => {
+            let message = format!("{endpoint} needs TLS, which this pfsession is built without");
+            Trouble::new(UNREACHABLE, "Service.NoTls", message).next(
+                "reach it through a tunnel, such as ssh -L 8080:<its host>:<its port>, and name http://127.0.0.1:8080",
+            )
+        }
+        (error, None) => trouble(format!("The service at {endpoint} does not answer: {error}"))
             .next("see that it runs and that the address is right, then try again"),
+        (error, Some(local)) => trouble(format!("The service on this machine does not answer: {error}"))
+            .next("try again; if that does not help: pfsession down, and try again")
+            .output(local.log().display().to_string()),
     }
 }
 

@@ -401,6 +401,9 @@ fn logs(client: &Client, what: &str, follow: bool, json: bool) -> Done {
         }
         after = output.lines.iter().map(|line| line.seq).chain(after).max();
         if output.ended || !follow && output.lines.is_empty() {
+            if after.is_none() {
+                eprintln!("{of} has said nothing{}.", if output.ended { "" } else { " yet" });
+            }
             return Ok(0);
         }
     }
@@ -441,6 +444,10 @@ fn events(client: &Client, what: &str, json: bool) -> Done {
 
 fn up(service: &Service, port: Option<u16>) -> Done {
     let local = service.local()?;
+    // One that was started by itself would leave by itself.
+    if let Some(host) = local.find().filter(service::leaves_by_itself) {
+        local.end(&host)?;
+    }
     let host = local.start(None, port)?;
     if service.global.json {
         out_json(

@@ -62,6 +62,14 @@ fn is_alive(pid: u32) -> bool {
     !ended && kill(Pid::from_raw(number), None) != Err(Errno::ESRCH)
 }
 
+/// Whether it was started with `--idle-exit`, as its command line says where that can be read.
+pub(crate) fn leaves_by_itself(host: &HostFile) -> bool {
+    let command = fs::read(format!("/proc/{}/cmdline", host.pid)).unwrap_or_default();
+    command
+        .split(|byte| *byte == 0)
+        .any(|argument| argument == b"--idle-exit")
+}
+
 fn plain_http() -> ureq::Agent {
     // What is on this machine is never behind a proxy.
     ureq::Agent::config_builder()

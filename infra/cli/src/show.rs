@@ -268,7 +268,7 @@ pub(crate) fn run(row: &RunRow, home: Option<&str>) -> String {
 
 /// A history, oldest first.
 pub(crate) fn events(events: &[LogRow]) -> String {
-    let mut table = table(&["TIME", "AFTER", "PHASE", "GENERATION", "WHAT", "BY"]);
+    let mut table = table(&["TIME", "AFTER", "PHASE", "GENERATION", "BY", "WHAT"]);
     let mut before = None;
     for row in events {
         let after = before
@@ -290,8 +290,8 @@ pub(crate) fn events(events: &[LogRow]) -> String {
                 cell
             },
             Cell::new(row.generation),
-            Cell::new(what_happened(&row.event)),
             Cell::new(&row.by),
+            Cell::new(what_happened(&row.event)),
         ]);
     }
     rendered(table)
@@ -544,16 +544,16 @@ mod tests {
         check(
             &events(&rows),
             expect![[r#"
-            TIME                      AFTER  PHASE                     GENERATION  WHAT                                        BY
-            2026-09-21T14:13:20.000Z         stopped → provisioning    1           run wanted (r1)                             ann
-            2026-09-21T14:13:20.004Z  4 ms   provisioning              1           step claim-compute began                    machine
-            2026-09-21T14:13:20.009Z  5 ms   provisioning → launching  1           compute c-1 is up                           driver
-            2026-09-21T14:13:20.031Z  22 ms  launching → installing    1           container is up                             driver
-            2026-09-21T14:13:27.031Z  7.0 s  installing → ready        1           packages installed                          agent
-            2026-09-21T14:13:27.101Z  70 ms  ready                     1           run r1 failed: A.B: It broke.               agent
-            2026-09-21T14:14:27.101Z  1 min  ready → stopping          1           idle for too long, so stop wanted (idle-1)  sweep
-            2026-09-21T14:14:27.111Z  10 ms  stopping → stopped        1           container is gone                           driver
-        "#]],
+                TIME                      AFTER  PHASE                     GENERATION  BY       WHAT
+                2026-09-21T14:13:20.000Z         stopped → provisioning    1           ann      run wanted (r1)
+                2026-09-21T14:13:20.004Z  4 ms   provisioning              1           machine  step claim-compute began
+                2026-09-21T14:13:20.009Z  5 ms   provisioning → launching  1           driver   compute c-1 is up
+                2026-09-21T14:13:20.031Z  22 ms  launching → installing    1           driver   container is up
+                2026-09-21T14:13:27.031Z  7.0 s  installing → ready        1           agent    packages installed
+                2026-09-21T14:13:27.101Z  70 ms  ready                     1           agent    run r1 failed: A.B: It broke.
+                2026-09-21T14:14:27.101Z  1 min  ready → stopping          1           sweep    idle for too long, so stop wanted (idle-1)
+                2026-09-21T14:14:27.111Z  10 ms  stopping → stopped        1           driver   container is gone
+            "#]],
         );
     }
 }
