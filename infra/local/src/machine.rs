@@ -909,3 +909,274 @@ mod tests {
         assert_eq!(super::iso_time(0), "1970-01-01T00:00:00.000Z");
     }
 }
+
+#[cfg(test)]
+mod walks {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// A machine over the lifecycle, whose steps nobody does but the test.
+    struct Bench {
+        machine: Machine,
+        queues: Arc<Queues>,
+        store: Arc<Store>,
+        _folder: tempfile::TempDir,
+        _open: tokio::sync::watch::Sender<bool>,
+    }
+
+    const FUNCTION: fn() -> Caller = || Caller::Function("start-session".into());
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            Self::over(folder)
+        }
+
+        fn over(folder: tempfile::TempDir) -> Self {
+            let (open, closing) = tokio::sync::watch::channel(false);
+            let store = Arc::new(Store::open(&folder.path().join("queues.db")).expect("a store"));
+            let faults = Arc::new(Faults::default());
+            let queues = Arc::new(Queues::open(store.clone(), faults.clone(), closing).expect("queues"));
+            let mut urls = BTreeMap::new();
+            for (name, queue) in [
+                ("StartSessionQueueUrl", "start-session"),
+                ("InstallPackagesQueueUrl", "install-packages"),
+                ("StopSessionQueueUrl", "stop-session"),
+            ] {
+                queues
+                    .ensure(queue, crate::queues::Settings::default())
+                    .expect("a queue");
+                urls.insert(name.to_owned(), format!("http://localhost/000000000000/{queue}"));
+            }
+            let definition = Definition::read(include_str!("../../lifecycle.asl.json"), &urls).expect("the lifecycle");
+            let machine = Machine::new("lifecycle", definition, store.clone(), queues.clone(), faults);
+            Self {
+                machine,
+                queues,
+                store,
+                _folder: folder,
+                _open: open,
+            }
+        }
+
+        fn call(&self, operation: &str, input: Value) -> Result<Value, AwsError> {
+            self.machine
+                .answer(&FUNCTION(), operation, &Bytes::from(input.to_string()))
+        }
+
+        fn start(&self, name: &str, kind: &str) -> Result<Value, AwsError> {
+            let input = json!({ "kind": kind, "flow": "f", "operation": name }).to_string();
+            self.call(
+                "StartExecution",
+                json!({ "stateMachineArn": self.machine.arn(), "name": name, "input": input }),
+            )
+        }
+
+        /// The step that waits in a queue: its name, and its message.
+        async fn step(&self, queue: &str) -> (String, Value) {
+            let queue = self.queues.get(queue).expect("a queue");
+            let message = self
+                .queues
+                .receive_within(&queue, 1, None, Duration::from_secs(5))
+                .await
+                .expect("a message")
+                .remove(0);
+            assert_eq!(message.sender, "states");
+            self.queues.remove(&queue, &[&message.receipt]).expect("deleted");
+            let body: Value = serde_json::from_str(&message.body).expect("JSON");
+            (body["step"].as_str().expect("a step").to_owned(), body)
+        }
+
+        fn succeed(&self, step: &Value) -> Result<Value, AwsError> {
+            self.call(
+                "SendTaskSuccess",
+                json!({ "taskToken": step["token"], "output": "{\"ignored\": 1}" }),
+            )
+        }
+
+        fn fail(&self, step: &Value, error: &str) -> Result<Value, AwsError> {
+            self.call(
+                "SendTaskFailure",
+                json!({ "taskToken": step["token"], "error": error, "cause": "why" }),
+            )
+        }
+
+        fn status(&self, name: &str) -> (String, Option<String>) {
+            let described = self.call(
+                "DescribeExecution",
+                json!({ "executionArn": self.machine.execution_arn(name) }),
+            );
+            let described = described.expect("an execution");
+            let text = |field: &str| described[field].as_str().map(str::to_owned);
+            (text("status").expect("a status"), text("error"))
+        }
+
+        /// Lets all time pass that executions wait for.
+        fn let_time_pass(&self) {
+            self.store
+                .write(|db| db.execute("UPDATE execution SET timeout_at = min(timeout_at, 1), wake_at = min(wake_at, 1), due = min(due, 1)", []))
+                .expect("written");
+            self.machine.act_on_what_is_due().expect("done");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_goes_through_its_steps_with_a_token_of_its_own_each() {
+        let bench = Bench::new();
+        bench.start("a", "start").expect("started");
+        let mut tokens = Vec::new();
+        for (queue, expected) in [
+            ("start-session", "claim-compute"),
+            ("start-session", "launch-session"),
+            ("install-packages", "install-packages"),
+        ] {
+            let (step, message) = bench.step(queue).await;
+            assert_eq!(
+                (step.as_str(), &message["flow"], &message["operation"]),
+                (expected, &json!("f"), &json!("a"))
+            );
+            tokens.push(message["token"].clone());
+            bench.succeed(&message).expect("answered");
+        }
+        assert_eq!(bench.status("a"), ("SUCCEEDED".into(), None));
+        tokens.dedup();
+        assert_eq!(tokens.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_reset_stops_first_and_a_stop_ends_there() {
+        let bench = Bench::new();
+        bench.start("a", "reset").expect("started");
+        let (_, stop) = bench.step("stop-session").await;
+        bench.succeed(&stop).expect("answered");
+        assert_eq!(bench.step("start-session").await.0, "claim-compute");
+        bench.start("b", "stop").expect("started");
+        let (_, stop) = bench.step("stop-session").await;
+        bench.succeed(&stop).expect("answered");
+        assert_eq!(bench.status("b").0, "SUCCEEDED");
+        bench.start("c", "dance").expect("started");
+        assert_eq!(
+            bench.status("c"),
+            ("FAILED".into(), Some("Session.UnknownOperation".into()))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_cleaned_up_with_its_cause_and_a_superseded_step_is_not() {
+        let bench = Bench::new();
+        bench.start("a", "start").expect("started");
+        let (_, claim) = bench.step("start-session").await;
+        bench.fail(&claim, "Session.QuotaExceeded").expect("answered");
+        let (step, clean_up) = bench.step("stop-session").await;
+        assert_eq!(step, "clean-up");
+        assert_eq!(
+            clean_up["cause"],
+            json!({ "Error": "Session.QuotaExceeded", "Cause": "why" })
+        );
+        bench.succeed(&clean_up).expect("answered");
+        assert_eq!(
+            bench.status("a"),
+            ("FAILED".into(), Some("Session.OperationFailed".into()))
+        );
+
+        bench.start("b", "start").expect("started");
+        let (_, claim) = bench.step("start-session").await;
+        bench.fail(&claim, "Session.Superseded").expect("answered");
+        assert_eq!(bench.status("b").0, "SUCCEEDED");
+    }
+
+    #[tokio::test]
+    async fn a_step_that_is_not_answered_is_tried_again_with_a_new_token_and_then_given_up() {
+        let bench = Bench::new();
+        bench.start("a", "stop").expect("started");
+        let (_, mut last) = bench.step("stop-session").await;
+        for _ in 0..3 {
+            bench.let_time_pass();
+            assert_eq!(bench.succeed(&last).expect_err("it is late").kind, "TaskTimedOut");
+            // The pause before the retry.
+            bench.let_time_pass();
+            let (step, again) = bench.step("stop-session").await;
+            assert_eq!(step, "stop-session");
+            assert_ne!(again["token"], last["token"]);
+            last = again;
+        }
+        bench.let_time_pass();
+        let (step, clean_up) = bench.step("stop-session").await;
+        assert_eq!(
+            (step.as_str(), &clean_up["cause"]["Error"]),
+            ("clean-up", &json!("States.Timeout"))
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_once_and_only_with_a_token_that_was_given() {
+        let bench = Bench::new();
+        bench.start("a", "stop").expect("started");
+        let (_, stop) = bench.step("stop-session").await;
+        let refused = |token: &str| bench.succeed(&json!({ "token": token })).expect_err(token).kind;
+        assert_eq!(refused("nonsense"), "InvalidToken");
+        assert_eq!(refused(&format!("1-{}", "0".repeat(64))), "TaskTimedOut");
+        assert_eq!(refused(&format!("99-{}", "0".repeat(64))), "TaskDoesNotExist");
+        bench.succeed(&stop).expect("answered");
+        assert_eq!(bench.succeed(&stop).expect_err("twice").kind, "TaskTimedOut");
+        assert_eq!(bench.status("a").0, "SUCCEEDED");
+    }
+
+    #[tokio::test]
+    async fn the_same_start_twice_is_one_execution_and_another_of_its_name_is_refused() {
+        let bench = Bench::new();
+        let first = bench.start("a", "stop").expect("started");
+        assert_eq!(bench.start("a", "stop").expect("the same"), first);
+        assert_eq!(
+            bench.start("a", "start").expect_err("another").kind,
+            "ExecutionAlreadyExists"
+        );
+        let (_, stop) = bench.step("stop-session").await;
+        bench.succeed(&stop).expect("answered");
+        assert_eq!(
+            bench.start("a", "stop").expect_err("it has ended").kind,
+            "ExecutionAlreadyExists"
+        );
+        let queue = bench.queues.get("stop-session").expect("a queue");
+        assert!(bench.queues.is_empty(&queue).expect("read"), "only one step was sent");
+    }
+
+    #[tokio::test]
+    async fn an_execution_goes_on_in_another_process_over_the_same_file() {
+        let bench = Bench::new();
+        bench.start("a", "start").expect("started");
+        let (_, claim) = bench.step("start-session").await;
+        let Bench {
+            _folder: folder,
+            machine,
+            queues,
+            store,
+            _open,
+        } = bench;
+        drop((machine, queues, store, _open));
+        let bench = Bench::over(folder);
+        bench.succeed(&claim).expect("answered");
+        assert_eq!(bench.step("start-session").await.0, "launch-session");
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_forgotten_after_a_day_and_what_runs_is_not() {
+        let bench = Bench::new();
+        bench.start("a", "dance").expect("started");
+        bench.start("b", "stop").expect("started");
+        bench.machine.sweep().expect("swept");
+        assert_eq!(bench.status("a").0, "FAILED");
+        bench
+            .store
+            .write(|db| db.execute("UPDATE execution SET stopped = stopped - 86400001", []))
+            .expect("written");
+        bench.machine.sweep().expect("swept");
+        let gone = bench.call(
+            "DescribeExecution",
+            json!({ "executionArn": bench.machine.execution_arn("a") }),
+        );
+        assert_eq!(gone.expect_err("gone").kind, "ExecutionDoesNotExist");
+        assert_eq!(bench.machine.running().expect("read"), 1);
+        assert_eq!(bench.status("b").0, "RUNNING");
+    }
+}
