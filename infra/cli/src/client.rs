@@ -22,8 +22,10 @@ use std::{
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(20_000);
 /// How long an answer may take beyond that.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a service that answered before is tried again.
+/// How long a service on this machine is tried again.
 const RETRY: Duration = Duration::from_secs(20);
+/// How long one elsewhere is: who has typed its address wrong is not to wait for it.
+const RETRY_ELSEWHERE: Duration = Duration::from_secs(3);
 /// The most bytes of an answer.
 const MOST: u64 = 256 << 20;
 

@@ -304,10 +304,9 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
     if result.failed_lines == 0 {
         return Ok(0);
     }
-    let message = format!("{} of {lines} failed", result.failed_lines);
     let failure = result
         .failure
-        .unwrap_or_else(|| Failure::new("Run.LinesFailed", message));
+        .unwrap_or_else(|| Failure::new("Run.LinesFailed", "Its log says why."));
     Err(Trouble::of(FAILED, failure)
         .what(format!("{} of {lines} of {} failed", result.failed_lines, flow.typed))
         .output(format!("pfsession logs {}", row.id)))

@@ -28,12 +28,23 @@ impl Progress {
         }
     }
 
-    /// Something else goes on now; `after` says how long ago it began.
-    pub(crate) fn doing(&mut self, what: &str, after: Duration) {
+    /// Whether anything was said to go on.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.doing.is_empty()
+    }
+
+    /// Something else goes on now, since what went on has ended, well or not.
+    ///
+    /// * `after`: how long ago it began.
+    pub(crate) fn doing(&mut self, what: &str, well: bool, after: Duration) {
         if self.doing == what {
             return;
         }
-        self.done("✓", "32");
+        if well {
+            self.done("✓", "32")
+        } else {
+            self.done("✗", "31")
+        }
         self.doing = what.into();
         self.detail.clear();
         self.since = Instant::now().checked_sub(after).unwrap_or_else(Instant::now);
@@ -56,7 +67,7 @@ impl Progress {
         self.detail = detail.into();
         match &self.moving {
             Some(line) => line.set_message(self.detail.clone()),
-            None => eprintln!("  {} {}", self.detail, took(self.elapsed())),
+            None => eprintln!("  {:>8}  {}", took(self.elapsed()), self.detail),
         }
     }
 

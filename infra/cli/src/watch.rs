@@ -219,24 +219,26 @@ fn look(
     let session: Option<SessionView> = client.find(&format!("/v1/sessions/{key}"))?;
     let session = session.as_ref();
     let operation = session.and_then(|session| session.current.as_ref());
+    let is_live = session.is_some_and(|session| session.phase.is_live());
     let (of, doing) = match (session, operation, run) {
-        (Some(session), Some(operation), _) if session.phase != Phase::Stopped && session.phase != Phase::Failed => {
-            (operation.id.as_str(), text::phase(session.phase))
-        }
-        (Some(_), Some(operation), _) => (operation.id.as_str(), "accepted"),
-        (Some(session), None, Some(run)) if session.phase == Phase::Ready => (run, "running"),
-        _ => ("", "accepted"),
+        (Some(session), Some(operation), _) => (operation.id.as_str(), is_live.then(|| text::phase(session.phase))),
+        (Some(session), None, Some(run)) if session.phase == Phase::Ready => (run, Some("running")),
+        _ => ("", None),
     };
     let after = {
         let mut shown = shown.lock().expect("nobody panics with it");
         if shown.ended {
             return Ok(false);
         }
-        let first = shown.of.is_empty();
+        let first = !shown.progress.has_begun();
+        let well = session.is_none_or(|session| session.failure.is_none());
+        // Between two phases nothing is said.
+        if let Some(doing) = doing.or(first.then_some("accepted")) {
+            shown
+                .progress
+                .doing(doing, well, if first { begun.elapsed() } else { Duration::ZERO });
+        }
         shown.turn_to(of);
-        shown
-            .progress
-            .doing(doing, if first { begun.elapsed() } else { Duration::ZERO });
         shown.after
     };
     if of.is_empty() {

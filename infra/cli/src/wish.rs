@@ -12,10 +12,7 @@ use contract::{
     http::{SessionView, Sessions},
 };
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 /// A flow, and how the user calls it.
 #[derive(Clone, Debug)]
@@ -260,7 +257,7 @@ fn as_text((input, value): (String, Value)) -> (String, String) {
     }
 }
 
-fn data_file(path: &PathBuf) -> Result<String, Box<Trouble>> {
+fn data_file(path: &Path) -> Result<String, Box<Trouble>> {
     let shown = path.display();
     let found = std::fs::canonicalize(path).map_err(|e| {
         let failure = Failure::new(

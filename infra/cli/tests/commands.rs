@@ -362,20 +362,24 @@ fn a_run_that_needs_a_session_shows_what_its_start_does() {
         })
     });
     let ended = home.pfsession(&service, &["run", "flow", "--name", "r1"]);
-    let stages: Vec<_> = ended
+    // Times are left out.
+    let unit =
+        |word: &str| word == "ms" || word == "s" || word == "took" || word.starts_with(|c: char| c.is_ascii_digit());
+    let timeless: Vec<_> = ended
         .err
         .lines()
-        .map(|line| line.split(" took ").next().unwrap().trim())
-        .collect();
-    let timeless: Vec<_> = stages
-        .iter()
-        .map(|line| line.trim_end_matches(|c: char| c.is_ascii_digit() || " .ms".contains(c)))
+        .map(|line| {
+            line.split(' ')
+                .filter(|word| !word.is_empty() && !unit(word))
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
         .collect();
     assert_eq!(ended.exit, Some(0), "{ended:?}");
     let expected = [
         "installing",
-        "resolving 3 requirement",
-        "downloading numpy 2.1.0 (16 MB)",
+        "resolving requirements",
+        "downloading numpy (16 MB)",
         "installing",
         "running",
         "hello",
@@ -433,7 +437,7 @@ fn lines_that_failed_are_a_failure_for_scripts_beside_the_outputs_of_the_others(
         "#]],
         expect![[r#"
             Ran 3 lines in 42 ms. Outputs and log: /r. The session stays for the next run.
-            error: 1 of 3 lines of flow failed: 1 of 3 lines failed [Run.LinesFailed]
+            error: 1 of 3 lines of flow failed: Its log says why. [Run.LinesFailed]
               whole output: pfsession logs r1
         "#]],
     );
