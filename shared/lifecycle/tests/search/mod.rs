@@ -4,8 +4,8 @@
 //! many faults are left is one state, searched with the most that were ever left: lives with fewer faults come first. So a trace
 //! that is printed has the fewest faults, and among those the fewest acts.
 
-pub mod properties;
-pub mod world;
+pub(crate) mod properties;
+pub(crate) mod world;
 
 use properties::{Broken, STOP_ENDS, short};
 use std::{
@@ -22,28 +22,28 @@ use lifecycle::{
 
 /// How a search ended.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// The states visited.
-    pub states: usize,
+    pub(crate) states: usize,
     /// How many there are of each number of faults.
-    pub by_faults: Vec<usize>,
+    pub(crate) by_faults: Vec<usize>,
     /// The acts tried.
-    pub acts: usize,
+    pub(crate) acts: usize,
     /// The longest trace, in acts.
-    pub depth: usize,
+    pub(crate) depth: usize,
     /// Whether everything within the bounds was visited, and not only as much as the cap allows.
-    pub is_complete: bool,
+    pub(crate) is_complete: bool,
     /// The longest time from a stop to Stopped, once faults have ended.
-    pub longest_stop: Millis,
+    pub(crate) longest_stop: Millis,
     /// The longest time from a stop until nothing at all is left, of a life whose messages all came.
-    pub longest_end: Millis,
+    pub(crate) longest_end: Millis,
     /// Each change of phase that was seen.
-    pub edges: std::collections::BTreeSet<(Phase, Phase)>,
-    pub broken: Option<(Broken, Vec<String>)>,
+    pub(crate) edges: std::collections::BTreeSet<(Phase, Phase)>,
+    pub(crate) broken: Option<(Broken, Vec<String>)>,
 }
 
 /// Searches until something is broken, everything was visited, or `cap` states were.
-pub fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
+pub(crate) fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
     let mut search = Search {
         core,
         bounds,
@@ -346,7 +346,7 @@ impl Found {
     ///
     /// * `complete`: whether the cap must have left nothing out that is within the bounds.
     #[allow(dead_code, reason = "the broken cores are not whole")]
-    pub fn expect_whole(&self, world: &str, complete: bool) {
+    pub(crate) fn expect_whole(&self, world: &str, complete: bool) {
         println!(
             "{world}: {} states ({:?} by faults), {} acts, {} deep, {}; a stop took at most {} ms, its last trace {} ms",
             self.states,

@@ -10,35 +10,35 @@ use lifecycle::{
 
 /// A property that does not hold, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
-    pub property: &'static str,
-    pub what: String,
+pub(crate) struct Broken {
+    pub(crate) property: &'static str,
+    pub(crate) what: String,
 }
 
-pub const ONE_SESSION: &str = "1 a flow has at most one live container";
-pub const ONE_COMPUTE: &str = "2 a session is on at most one compute resource, and both rows say so";
-pub const ONE_USER: &str = "3 a compute resource has one user";
-pub const ONE_CONTAINER: &str = "4a a generation has at most one container";
-pub const NOTHING_OLDER: &str = "4b nothing older changes what is newer";
-pub const COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS: &str =
+pub(crate) const ONE_SESSION: &str = "1 a flow has at most one live container";
+pub(crate) const ONE_COMPUTE: &str = "2 a session is on at most one compute resource, and both rows say so";
+pub(crate) const ONE_USER: &str = "3 a compute resource has one user";
+pub(crate) const ONE_CONTAINER: &str = "4a a generation has at most one container";
+pub(crate) const NOTHING_OLDER: &str = "4b nothing older changes what is newer";
+pub(crate) const COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS: &str =
     "5 a compute resource lasts as long as a session needs it, and no longer";
-pub const NO_IDLE_STOP_IN_USE: &str = "6 no idle stop under a live lease or after newer activity";
-pub const ALWAYS_DUE: &str = "7a what is not final is due, and looking after it moves the due time";
-pub const STOP_IS_TAKEN: &str = "7b a stop is accepted in every phase";
-pub const STOP_ENDS: &str = "7c a stop ends in Stopped within its bound, and leaves nothing";
-pub const TWICE_IS_ONCE: &str = "8 the same again changes nothing";
-pub const NOTHING_IS_LOST: &str = "9a what was acknowledged has an end, or somebody works on it";
-pub const TOKENS_ARE_ANSWERED: &str = "9b a step that waits is known to somebody who will answer it";
-pub const OBSERVED: &str = "10 Ready and Stopped are reported when observed";
-pub const WELL_FORMED: &str = "phase, operation, compute resource, runs and failure of a session go together";
-pub const FORWARD: &str = "generation, revision and activity only move forward";
+pub(crate) const NO_IDLE_STOP_IN_USE: &str = "6 no idle stop under a live lease or after newer activity";
+pub(crate) const ALWAYS_DUE: &str = "7a what is not final is due, and looking after it moves the due time";
+pub(crate) const STOP_IS_TAKEN: &str = "7b a stop is accepted in every phase";
+pub(crate) const STOP_ENDS: &str = "7c a stop ends in Stopped within its bound, and leaves nothing";
+pub(crate) const TWICE_IS_ONCE: &str = "8 the same again changes nothing";
+pub(crate) const NOTHING_IS_LOST: &str = "9a what was acknowledged has an end, or somebody works on it";
+pub(crate) const TOKENS_ARE_ANSWERED: &str = "9b a step that waits is known to somebody who will answer it";
+pub(crate) const OBSERVED: &str = "10 Ready and Stopped are reported when observed";
+pub(crate) const WELL_FORMED: &str = "phase, operation, compute resource, runs and failure of a session go together";
+pub(crate) const FORWARD: &str = "generation, revision and activity only move forward";
 
 /// How many there are.
 #[allow(dead_code, reason = "one of the tests that share this counts them")]
-pub const COUNT: usize = 16;
+pub(crate) const COUNT: usize = 16;
 
 /// Checks one decision.
-pub fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {
+pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {
     let before = &flow.session;
     let Ok((after, effects)) = decided else {
         let stop = matches!(event, Event::Wanted { operation } if operation.kind == Kind::Stop);
@@ -151,7 +151,7 @@ fn twice_is_once(core: &Core, after: &Session, event: &Event) -> Option<Broken> 
 }
 
 /// Checks a whole world.
-pub fn of_world(core: &Core, world: &World) -> Option<Broken> {
+pub(crate) fn of_world(core: &Core, world: &World) -> Option<Broken> {
     let flows = || world.flows.iter().map(|flow| &**flow).enumerate();
     flows()
         .find_map(|(f, flow)| of_flow(core, world, f, flow))
@@ -351,7 +351,7 @@ fn same(a: &Session, b: &Session) -> bool {
 }
 
 /// A session on one line.
-pub fn short(s: &Session) -> String {
+pub(crate) fn short(s: &Session) -> String {
     let operation = |o: &Option<Operation>| o.as_ref().map_or("-".to_owned(), |o| format!("{}#{}", o.id, o.attempt));
     let (current, next) = (operation(&s.current), operation(&s.next));
     let failed = if s.failure.is_some() { " failing" } else { "" };

@@ -19,34 +19,34 @@ use std::{
 };
 
 /// The present, by the control plane's clock.
-pub const NOW: Millis = 10_000_000;
+pub(crate) const NOW: Millis = 10_000_000;
 
 /// How long a session may be idle here.
-pub const IDLE: Millis = 30_000;
+pub(crate) const IDLE: Millis = 30_000;
 
 /// How far the driver's clock is behind the control plane's, and how much longer an agent thinks a lease is: together less than the margin.
-pub const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
+pub(crate) const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
 
 /// What the core decides.
-pub type Decided = Result<(Session, Vec<Effect>), Refusal>;
+pub(crate) type Decided = Result<(Session, Vec<Effect>), Refusal>;
 
 /// The functions under search: the core's own, or ones that are broken on purpose.
 #[derive(Clone, Copy)]
-pub struct Core {
-    pub decide: fn(&Session, &Event, Millis) -> Decided,
-    pub due: fn(&Session) -> Option<Millis>,
-    pub idle_due: fn(&Session) -> Option<Millis>,
-    pub slot: fn(&Session) -> Slot,
-    pub claim: fn(Option<&Compute>, &Slot, &str, &str, Millis) -> Compute,
-    pub leave: fn(&Compute, &str, Millis) -> Compute,
-    pub observe: fn(&Compute, Seen) -> Option<Compute>,
-    pub chase: fn(&Compute, Millis) -> Option<(Compute, Chase)>,
+pub(crate) struct Core {
+    pub(crate) decide: fn(&Session, &Event, Millis) -> Decided,
+    pub(crate) due: fn(&Session) -> Option<Millis>,
+    pub(crate) idle_due: fn(&Session) -> Option<Millis>,
+    pub(crate) slot: fn(&Session) -> Slot,
+    pub(crate) claim: fn(Option<&Compute>, &Slot, &str, &str, Millis) -> Compute,
+    pub(crate) leave: fn(&Compute, &str, Millis) -> Compute,
+    pub(crate) observe: fn(&Compute, Seen) -> Option<Compute>,
+    pub(crate) chase: fn(&Compute, Millis) -> Option<(Compute, Chase)>,
     /// Whether what was decided is saved with the session before it is sent.
-    pub saves_outbox: bool,
+    pub(crate) saves_outbox: bool,
 }
 
 impl Core {
-    pub const REAL: Self = Self {
+    pub(crate) const REAL: Self = Self {
         decide: lifecycle::session::decide,
         due: Session::due,
         idle_due: Session::idle_due,
@@ -61,67 +61,67 @@ impl Core {
 
 /// What may happen in a world, at most.
 #[derive(Clone, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// The owner of each flow. Flows of one owner share a compute resource.
-    pub owners: Vec<&'static str>,
+    pub(crate) owners: Vec<&'static str>,
     /// What users may want, of each flow.
-    pub menu: Vec<Wish>,
+    pub(crate) menu: Vec<Wish>,
     /// How many commands each flow gets.
-    pub commands: u8,
+    pub(crate) commands: u8,
     /// How much goes wrong in one life of the world.
-    pub faults: u8,
+    pub(crate) faults: u8,
     /// How often somebody uses a session by another way than a run.
-    pub activities: u8,
+    pub(crate) activities: u8,
     /// How often an agent asks for a lease at a moment of its own choice.
-    pub asks: u8,
+    pub(crate) asks: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub(crate) enum Wish {
     Operation(Kind),
     Run,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct World {
-    pub flows: Vec<Rc<Flow>>,
-    pub computes: Rc<Computes>,
+pub(crate) struct World {
+    pub(crate) flows: Vec<Rc<Flow>>,
+    pub(crate) computes: Rc<Computes>,
     /// What is under way, sorted.
-    pub bag: Rc<Vec<Message>>,
-    pub left: Left,
+    pub(crate) bag: Rc<Vec<Message>>,
+    pub(crate) left: Left,
 }
 
 /// What may still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Left {
-    pub faults: u8,
-    pub activities: u8,
-    pub asks: u8,
+pub(crate) struct Left {
+    pub(crate) faults: u8,
+    pub(crate) activities: u8,
+    pub(crate) asks: u8,
 }
 
 /// All that is about one flow: its rows, its executions, its containers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Flow {
-    pub session: Session,
-    pub outbox: Vec<Effect>,
-    pub operations: BTreeMap<String, Row>,
-    pub runs: BTreeMap<String, Option<Outcome>>,
-    pub executions: BTreeMap<String, Execution>,
+pub(crate) struct Flow {
+    pub(crate) session: Session,
+    pub(crate) outbox: Vec<Effect>,
+    pub(crate) operations: BTreeMap<String, Row>,
+    pub(crate) runs: BTreeMap<String, Option<Outcome>>,
+    pub(crate) executions: BTreeMap<String, Execution>,
     /// The highest generation that its driver has removed.
-    pub removed: u32,
+    pub(crate) removed: u32,
     /// What its driver has launched: generation, and on which compute resource.
-    pub launched: BTreeMap<u32, String>,
+    pub(crate) launched: BTreeMap<u32, String>,
     /// What its driver is launching: it has looked before, and will look after.
-    pub launching: Option<Launch>,
-    pub containers: Vec<Container>,
+    pub(crate) launching: Option<Launch>,
+    pub(crate) containers: Vec<Container>,
     /// The generations whose agent has brought the environment to what the requirements say.
-    pub installed: BTreeSet<u32>,
-    pub commands: u8,
+    pub(crate) installed: BTreeSet<u32>,
+    pub(crate) commands: u8,
 }
 
 /// An operation's row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Row {
+pub(crate) enum Row {
     Open,
     Joined(String),
     Ended(Outcome),
@@ -129,7 +129,7 @@ pub enum Row {
 
 /// An execution of the state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Execution {
+pub(crate) enum Execution {
     Waiting {
         kind: Kind,
         step: Step,
@@ -146,37 +146,37 @@ pub enum Execution {
 
 /// A launch that its driver has begun.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Launch {
-    pub generation: u32,
-    pub compute: String,
-    pub until: Millis,
+pub(crate) struct Launch {
+    pub(crate) generation: u32,
+    pub(crate) compute: String,
+    pub(crate) until: Millis,
 }
 
 /// A container that runs, and its agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Container {
-    pub generation: u32,
-    pub compute: String,
+pub(crate) struct Container {
+    pub(crate) generation: u32,
+    pub(crate) compute: String,
     /// When the agent ends itself.
-    pub ends: Millis,
-    pub nonce: u64,
-    pub asked: Millis,
-    pub runs: BTreeSet<String>,
+    pub(crate) ends: Millis,
+    pub(crate) nonce: u64,
+    pub(crate) asked: Millis,
+    pub(crate) runs: BTreeSet<String>,
     /// All runs that it was ever told of.
-    pub told: BTreeSet<String>,
+    pub(crate) told: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Computes {
-    pub rows: BTreeMap<String, Compute>,
-    pub slots: BTreeMap<Slot, String>,
+pub(crate) struct Computes {
+    pub(crate) rows: BTreeMap<String, Compute>,
+    pub(crate) slots: BTreeMap<Slot, String>,
     /// What the driver has now, and what it was told to delete and so will never make.
-    pub exist: BTreeSet<String>,
-    pub deleted: BTreeSet<String>,
+    pub(crate) exist: BTreeSet<String>,
+    pub(crate) deleted: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Message {
+pub(crate) enum Message {
     /// A command that comes again.
     Command { flow: usize, event: Event },
     /// A step, from the state machine to its handler.
@@ -203,7 +203,7 @@ pub enum Message {
 
 /// How far a handler gets. Each but the first is a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// To its end.
     Through,
     /// It crashes after its save and this many messages sent, and what it was called for comes again.
@@ -214,7 +214,7 @@ pub enum Way {
 
 /// Something that happens next.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub(crate) enum Act {
     Command(usize, Wish, Way),
     Deliver(usize, Way),
     Repeat(usize),
@@ -240,13 +240,13 @@ pub enum Act {
 }
 
 /// A world in the making.
-pub struct Turn<'a> {
-    pub core: &'a Core,
-    pub world: World,
-    pub broken: Option<Broken>,
+pub(crate) struct Turn<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) world: World,
+    pub(crate) broken: Option<Broken>,
 }
 
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         folder: "/".into(),
         size: "d".into(),
@@ -256,12 +256,12 @@ pub fn settings() -> Settings {
     }
 }
 
-pub fn name_of(flow: usize) -> String {
+pub(crate) fn name_of(flow: usize) -> String {
     ["a", "b", "c"][flow].to_owned()
 }
 
 impl World {
-    pub fn new(bounds: &Bounds) -> Self {
+    pub(crate) fn new(bounds: &Bounds) -> Self {
         let flow = |(i, owner): (usize, &&str)| {
             let mut session = Session::never(name_of(i), "w", *owner, settings());
             session.last_activity = NOW - IDLE;
@@ -292,7 +292,7 @@ impl World {
     }
 
     /// All that may happen next, in a fixed order, with what is no fault first.
-    pub fn acts(&self, core: &Core, bounds: &Bounds) -> Vec<Act> {
+    pub(crate) fn acts(&self, core: &Core, bounds: &Bounds) -> Vec<Act> {
         let mut acts = Vec::new();
         let distinct = |i: &usize| *i == 0 || self.bag[*i] != self.bag[*i - 1];
         let messages: Vec<usize> = (0..self.bag.len()).filter(distinct).collect();
@@ -409,7 +409,7 @@ impl World {
     }
 
     /// What is due now.
-    pub fn due(&self, core: &Core) -> Vec<Act> {
+    pub(crate) fn due(&self, core: &Core) -> Vec<Act> {
         let mut acts = Vec::new();
         for (f, flow) in self.flows.iter().enumerate() {
             let idle = (core.idle_due)(&flow.session).is_some_and(|due| NOW >= due);
@@ -436,7 +436,7 @@ impl World {
     }
 
     /// What happens next when nobody dawdles and no message is under way.
-    pub fn must(&self, core: &Core) -> Act {
+    pub(crate) fn must(&self, core: &Core) -> Act {
         let launched = (0..self.flows.len())
             .find(|f| self.flows[*f].launching.is_some())
             .map(Act::Launched);
@@ -450,13 +450,13 @@ impl World {
         !flow.outbox.is_empty() || (core.due)(&flow.session).is_some_and(|due| NOW >= due)
     }
 
-    pub fn is_quiet(&self, core: &Core) -> bool {
+    pub(crate) fn is_quiet(&self, core: &Core) -> bool {
         let launches = self.flows.iter().any(|flow| flow.launching.is_some());
         self.bag.is_empty() && !launches && self.due(core).is_empty()
     }
 
     /// Whether nothing is left of any session: no container, no compute resource, no execution, nothing that somebody waits for.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.bag.is_empty()
             && self.computes.exist.is_empty()
             && self
@@ -482,7 +482,7 @@ fn is_call(effect: &Effect) -> bool {
 
 impl Flow {
     /// Whether an operation has an end, its own or that of the one it joined.
-    pub fn has_ended(&self, operation: &str) -> bool {
+    pub(crate) fn has_ended(&self, operation: &str) -> bool {
         match self.operations.get(operation) {
             Some(Row::Ended(_)) => true,
             Some(Row::Joined(to)) => to != operation && self.has_ended(to),
@@ -499,7 +499,7 @@ impl Flow {
 
 impl Turn<'_> {
     /// Lets `act` happen.
-    pub fn act(&mut self, act: &Act) {
+    pub(crate) fn act(&mut self, act: &Act) {
         if act.is_fault(&self.world, self.core) {
             self.world.left.faults = self.world.left.faults.saturating_sub(1);
         }
@@ -673,7 +673,7 @@ impl Turn<'_> {
     }
 
     /// Takes a command in, unless it has its row.
-    pub fn accept(&mut self, f: usize, event: Event, way: Way) -> bool {
+    pub(crate) fn accept(&mut self, f: usize, event: Event, way: Way) -> bool {
         let flow = &self.world.flows[f];
         let known = match &event {
             Event::Wanted { operation } => flow.operations.contains_key(&operation.id),
@@ -1280,7 +1280,7 @@ fn word(wish: Wish) -> &'static str {
 
 impl Act {
     /// Whether something goes wrong by it.
-    pub fn is_fault(&self, world: &World, core: &Core) -> bool {
+    pub(crate) fn is_fault(&self, world: &World, core: &Core) -> bool {
         match self {
             Self::Command(_, _, way) | Self::Deliver(_, way) | Self::Tick(_, way) => *way != Way::Through,
             Self::Wait => !world.is_quiet(core),
@@ -1310,7 +1310,7 @@ impl World {
     }
 
     /// The next moment at which something may be due, or end. With `renewing`, the leases of agents that are well do not run out.
-    pub fn next_moment(&self, core: &Core, renewing: bool) -> Option<Millis> {
+    pub(crate) fn next_moment(&self, core: &Core, renewing: bool) -> Option<Millis> {
         let mut moments = Vec::new();
         for flow in &self.flows {
             let renewed = flow.containers.iter().find(|c| renewing && flow.renews(c));
