@@ -193,257 +193,170 @@ impl Store {
             return Ok(environment);
         }
         let uv = uv::find(&self.state, &self.python, &|text| say(LineKind::Stage, text)).await?;
+        let variables = self.variables();
         let base = match self.find_base() {
             Some(base) => base,
-            None => self.build_base(&uv, say, log).await?,
+            None => {
+                let (uv, variables) = (uv.clone(), variables.clone());
+                self.build_base(&Job { uv, variables, arguments: Vec::new(), lines: &[], say, log }).await?
+            }
         };
         if is_empty(lines) {
-            Ok(base)
-        } else {
-            self.build(&uv, &base, lines, say, log).await
+            return Ok(base);
         }
+        let mut job = Job { uv, variables, arguments: Vec::new(), lines, say, log };
+        job.arguments = uv::options(lines, &mut job.variables);
+        self.build(&base, &job).await
     }
 
-    async fn build_base(&self, uv: &Path, say: Say<'_>, log: &str) -> Result<Environment, Failure> {
+    async fn build_base(&self, job: &Job<'_>) -> Result<Environment, Failure> {
         let request = self.base_request();
-        let _held = self.hold(&format!("{request}.lock"), say).await?;
+        let _held = self.hold(&format!("{request}.lock"), job.say).await?;
         if let Some(base) = self.find_base() {
             return Ok(base);
         }
-        say(
-            LineKind::Stage,
-            "building the base image promptflow, once for this machine".into(),
-        );
-        let variables = self.variables();
-        let lock = self
-            .resolve(uv, &[], None, variables.clone(), Vec::new(), say, log)
-            .await?;
+        (job.say)(LineKind::Stage, "building the base image promptflow, once for this machine".into());
+        let lock = self.resolve(job, &Over::Nothing).await?;
         let key = digest(&[&request, &lock]);
-        let environment = Environment {
-            key: key.clone(),
-            below: None,
-            base: key.clone(),
-            pure: true,
-            pth: Vec::new(),
-        };
+        let environment = Environment { key: key.clone(), below: None, base: key, pure: true, pth: Vec::new() };
         // Never built over: sessions may be looking at it.
         if self.complete(&environment.key).is_none() {
-            self.build_whole(uv, &environment, &lock, variables, &[], &[], say, log)
-                .await?;
+            self.build_whole(job, &environment, &lock).await?;
         }
         self.remember(&request, &environment)?;
         Ok(environment)
     }
 
-    async fn build(
-        &self,
-        uv: &Path,
-        base: &Environment,
-        lines: &[flow::Line],
-        say: Say<'_>,
-        log: &str,
-    ) -> Result<Environment, Failure> {
-        let request = self.request(&base.key, lines);
-        let mut variables = self.variables();
-        let arguments = uv::options(lines, &mut variables);
+    async fn build(&self, base: &Environment, job: &Job<'_>) -> Result<Environment, Failure> {
+        let request = self.request(&base.key, job.lines);
         let base_lock = fs::read_to_string(self.path(&format!("{}.txt", base.key))).map_err(|error| self.io(error))?;
-        let lock = self
-            .resolve(
-                uv,
-                lines,
-                Some(&base_lock),
-                variables.clone(),
-                arguments.clone(),
-                say,
-                log,
-            )
-            .await?;
         let layered = self.namespaces.get();
-        let key = digest(&["on", &base.key, if layered { "layered" } else { "whole" }, &lock]);
-        let _held = self.hold(&format!("{key}.lock"), say).await?;
-        let pure = pins(&base_lock).is_subset(&pins(&lock));
-        let environment = match self.complete(&key) {
-            Some(environment) => environment,
-            None if layered => {
-                let mut environment = Environment {
-                    key,
-                    below: Some(base.key.clone()),
-                    base: base.key.clone(),
-                    pure,
-                    pth: Vec::new(),
-                };
-                self.build_layer(uv, &mut environment, &lock, variables, &arguments, lines, say, log)
-                    .await?;
-                environment
-            }
-            None => {
-                let environment = Environment {
-                    key,
-                    below: None,
-                    base: base.key.clone(),
-                    pure: false,
-                    pth: Vec::new(),
-                };
-                self.build_whole(uv, &environment, &lock, variables, &arguments, lines, say, log)
-                    .await?;
-                environment
-            }
+        // Most requirements only add to the base: then nothing but them has to be asked for and looked at.
+        let added = match layered {
+            true => match self.resolve(job, &Over::Held(&base_lock)).await {
+                Ok(lock) => Some(blocks_not_in(&base_lock, &lock)),
+                Err(failure) if matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion") => None,
+                Err(failure) => return Err(failure),
+            },
+            false => None,
         };
+        let lock = match &added {
+            Some(added) if added.is_empty() => {
+                self.remember(&request, base)?;
+                return Ok(base.clone());
+            }
+            Some(added) => format!("{base_lock}{added}"),
+            None => self.resolve(job, &Over::Preferred(&base_lock)).await?,
+        };
+        let key = digest(&["on", &base.key, if layered { "layered" } else { "whole" }, &lock]);
+        let _held = self.hold(&format!("{key}.lock"), job.say).await?;
+        if let Some(environment) = self.complete(&key) {
+            self.remember(&request, &environment)?;
+            return Ok(environment);
+        }
+        let pure = layered && pins(&base_lock).is_subset(&pins(&lock));
+        let below = layered.then(|| base.key.clone());
+        let mut environment = Environment { key, below, base: base.key.clone(), pure, pth: Vec::new() };
+        if layered {
+            self.build_layer(job, &mut environment, &lock, added.as_deref()).await?;
+        } else {
+            self.build_whole(job, &environment, &lock).await?;
+        }
         self.remember(&request, &environment)?;
         Ok(environment)
     }
 
-    /// Resolves the base's packages and these lines to a lock with hashes. The base's versions are kept where they can be.
-    #[allow(clippy::too_many_arguments)]
-    async fn resolve(
-        &self,
-        uv: &Path,
-        lines: &[flow::Line],
-        prefer: Option<&str>,
-        variables: BTreeMap<String, String>,
-        arguments: Vec<String>,
-        say: Say<'_>,
-        log: &str,
-    ) -> Result<String, Failure> {
-        let wanted = lines
-            .iter()
-            .filter(|line| !line.constraint && !line.text.starts_with('-'))
-            .count()
-            + BASE.len();
-        say(LineKind::Stage, format!("resolving {wanted} requirements"));
+    /// Resolves the requirements to a lock with hashes.
+    async fn resolve(&self, job: &Job<'_>, over: &Over<'_>) -> Result<String, Failure> {
         let folder = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
-        let (input, limits, lock) = (
-            folder.0.join("requirements.txt"),
-            folder.0.join("constraints.txt"),
-            folder.0.join("lock.txt"),
-        );
+        let file = |name: &str| folder.0.join(name).display().to_string();
+        let (input, limits, lock) = (file("requirements.txt"), file("constraints.txt"), file("lock.txt"));
+        let own = |constraint: bool| {
+            let lines = job.lines.iter().filter(move |line| line.constraint == constraint && !line.text.starts_with('-'));
+            lines.map(|line| line.text.clone()).collect::<Vec<_>>()
+        };
+        let (mut wanted, mut constraints) = (own(false), own(true));
+        match over {
+            Over::Nothing | Over::Preferred(_) => wanted.extend(BASE.map(str::to_owned)),
+            Over::Held(base) => constraints.extend(pins(base)),
+        }
+        (job.say)(LineKind::Stage, format!("resolving {} requirements", wanted.len()));
         let prepare = || {
-            uv::write_input(&input, &BASE, lines, false)?;
-            uv::write_input(&limits, &[], lines, true)?;
-            prefer.map_or(Ok(()), |text| fs::write(&lock, text))
+            fs::write(&input, wanted.join("\n") + "\n")?;
+            fs::write(&limits, constraints.join("\n") + "\n")?;
+            if let Over::Preferred(base) = over { fs::write(&lock, base) } else { Ok(()) }
         };
         prepare().map_err(|error| self.io(error))?;
-        let mut execute = words(&[
-            uv.display().to_string().as_str(),
-            "pip",
-            "compile",
-            "--generate-hashes",
-            "--no-header",
-            "--no-annotate",
-        ]);
-        execute.extend(words(&["--python", &self.python.executable.display().to_string()]));
-        execute.extend(words(&[
-            "--constraint",
-            &limits.display().to_string(),
-            "--output-file",
-            &lock.display().to_string(),
-        ]));
-        execute.extend(arguments);
-        execute.push(input.display().to_string());
-        let mut sandbox = Sandbox {
-            execute,
-            ..self.builder(uv, variables)
-        };
+        let mut execute = words(&[&job.uv.display().to_string(), "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate"]);
+        execute.extend(words(&["--python", &self.python.executable.display().to_string(), "--output-file", &lock]));
+        if !constraints.is_empty() {
+            execute.extend(words(&["--constraint", &limits]));
+        }
+        execute.extend(job.arguments.iter().cloned());
+        execute.push(input);
+        let mut sandbox = Sandbox { execute, ..self.builder(job) };
         sandbox.write.push((folder.0.clone(), folder.0.clone()));
-        self.run(sandbox, lines, say, log).await?;
+        self.run(sandbox, job).await?;
         fs::read_to_string(&lock).map_err(|error| self.io(error))
     }
 
     /// Builds a whole environment at its place.
-    #[allow(clippy::too_many_arguments)]
-    async fn build_whole(
-        &self,
-        uv: &Path,
-        environment: &Environment,
-        lock: &str,
-        variables: BTreeMap<String, String>,
-        arguments: &[String],
-        lines: &[flow::Line],
-        say: Say<'_>,
-        log: &str,
-    ) -> Result<(), Failure> {
+    async fn build_whole(&self, job: &Job<'_>, environment: &Environment, lock: &str) -> Result<(), Failure> {
         let place = self.path(&environment.key);
-        remove(&place)
-            .and_then(|()| fs::create_dir_all(&place))
-            .map_err(|error| self.io(error))?;
+        remove(&place).and_then(|()| fs::create_dir_all(&place)).map_err(|error| self.io(error))?;
         let lock_path = self.write_lock(&environment.key, lock)?;
         const SCRIPT: &str = r#"uv=$1 python=$2 place=$3; shift 3
             "$uv" venv --quiet --allow-existing --python "$python" "$place" && exec "$uv" pip sync --python "$place/bin/python" "$@""#;
-        let mut execute = words(&[
-            "/bin/sh",
-            "-c",
-            SCRIPT,
-            "sh",
-            &uv.display().to_string(),
-            &self.python.executable.display().to_string(),
-        ]);
-        execute.push(place.display().to_string());
-        execute.extend(sync(arguments, &lock_path));
-        let mut sandbox = Sandbox {
-            execute,
-            ..self.builder(uv, variables)
-        };
+        let mut execute = words(&["/bin/sh", "-c", SCRIPT, "sh", &job.uv.display().to_string()]);
+        execute.extend([self.python.executable.display().to_string(), place.display().to_string()]);
+        execute.extend(words(&["--require-hashes", "--compile-bytecode"]));
+        execute.extend(job.builds());
+        execute.push(lock_path.display().to_string());
+        let mut sandbox = Sandbox { execute, ..self.builder(job) };
         sandbox.read.push(lock_path);
         sandbox.write.push((place.clone(), place.clone()));
-        say(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
-        self.run(sandbox, lines, say, log).await?;
+        (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
+        self.run(sandbox, job).await?;
         make_read_only(&place).map_err(|error| self.io(error))?;
         self.mark(environment)
     }
 
     /// Builds what an environment adds to its base, as a layer over it.
-    #[allow(clippy::too_many_arguments)]
-    async fn build_layer(
-        &self,
-        uv: &Path,
-        environment: &mut Environment,
-        lock: &str,
-        variables: BTreeMap<String, String>,
-        arguments: &[String],
-        lines: &[flow::Line],
-        say: Say<'_>,
-        log: &str,
-    ) -> Result<(), Failure> {
-        let (place, partial) = (
-            self.path(&environment.key),
-            self.path(&format!("{}.partial", environment.key)),
-        );
+    ///
+    /// * `added`: the part of the lock that the base has not, if it has all the rest.
+    async fn build_layer(&self, job: &Job<'_>, environment: &mut Environment, lock: &str, added: Option<&str>) -> Result<(), Failure> {
+        let (place, partial) = (self.path(&environment.key), self.path(&format!("{}.partial", environment.key)));
         let below = self.seen_at(environment);
-        let (upper, work) = (partial.join("upper"), partial.join("work"));
+        let (upper, work, list) = (partial.join("upper"), partial.join("work"), partial.join("install.txt"));
         let prepare = || {
             remove(&partial)?;
             remove(&place)?;
             fs::create_dir_all(&upper)?;
-            fs::create_dir_all(&work)
+            fs::create_dir_all(&work)?;
+            fs::write(&list, added.unwrap_or(lock))
         };
         prepare().map_err(|error| self.io(error))?;
-        let lock_path = self.write_lock(&environment.key, lock)?;
-        let mut execute = words(&[
-            &uv.display().to_string(),
-            "pip",
-            "sync",
-            "--python",
-            &below.join("bin/python").display().to_string(),
-        ]);
-        execute.extend(sync(arguments, &lock_path));
-        let overlay = Overlay {
-            lower: below.display().to_string(),
-            upper: upper.clone(),
-            work,
-            at: vec![below.clone()],
-        };
-        let mut sandbox = Sandbox {
-            execute,
-            overlay: Some(overlay),
-            ..self.builder(uv, variables)
-        };
-        sandbox.read.push(lock_path);
+        self.write_lock(&environment.key, lock)?;
+        const SCRIPT: &str = r#"uv=$1 python=$2 site=$3 since=$4 compile=$5; shift 5
+            "$uv" pip "$@" && exec "$python" -I -c "$compile" "$site" "$since""#;
+        let (python, site) = (below.join("bin/python").display().to_string(), below.join(self.python.site_packages()));
+        let mut execute = words(&["/bin/sh", "-c", SCRIPT, "sh", &job.uv.display().to_string(), &python, &site.display().to_string()]);
+        execute.extend(words(&[&now().to_string(), COMPILE]));
+        execute.extend(match added {
+            Some(_) => words(&["install", "--no-deps", "--requirement"]),
+            None => words(&["sync"]),
+        });
+        execute.push(list.display().to_string());
+        execute.extend(words(&["--require-hashes", "--python", &python]));
+        execute.extend(job.builds());
+        let overlay = Overlay { lower: below.display().to_string(), upper: upper.clone(), work, at: vec![below.clone()] };
+        let mut sandbox = Sandbox { execute, overlay: Some(overlay), ..self.builder(job) };
+        sandbox.read.push(list);
         let base_lock = fs::read_to_string(self.path(&format!("{}.txt", environment.base))).unwrap_or_default();
         let count = pins(lock).difference(&pins(&base_lock)).count();
-        say(LineKind::Stage, format!("installing {count} packages"));
-        self.run(sandbox, lines, say, log).await?;
-        let site = self.python.site_packages();
-        environment.pth = new_pth_files(&upper.join(&site), &below.join(&site));
+        (job.say)(LineKind::Stage, format!("installing {count} packages"));
+        self.run(sandbox, job).await?;
+        environment.pth = new_pth_files(&upper.join(self.python.site_packages()), &site);
         let finish = || {
             make_read_only(&upper)?;
             fs::rename(&upper, &place)?;
@@ -454,17 +367,17 @@ impl Store {
     }
 
     /// What every build sees: the interpreter, uv and its cache.
-    fn builder(&self, uv: &Path, variables: BTreeMap<String, String>) -> Sandbox {
-        let cache = PathBuf::from(&variables["UV_CACHE_DIR"]);
-        let mut read = vec![uv.to_owned(), self.python.prefix.clone()];
-        read.extend(uv::named_paths(&variables));
+    fn builder(&self, job: &Job<'_>) -> Sandbox {
+        let cache = PathBuf::from(&job.variables["UV_CACHE_DIR"]);
+        let mut read = vec![job.uv.clone(), self.python.prefix.clone()];
+        read.extend(uv::named_paths(&job.variables));
         read.retain(|path| !path.starts_with("/usr"));
         Sandbox {
             namespaces: self.namespaces.get(),
             root: self.state.join("tools/root"),
             read,
             write: vec![(cache.clone(), cache)],
-            variables,
+            variables: job.variables.clone(),
             seccomp: sandbox::seccomp(),
             cores: 1,
             ..Sandbox::default()
@@ -476,7 +389,8 @@ impl Store {
     }
 
     /// Runs a builder to its end.
-    async fn run(&self, mut sandbox: Sandbox, lines: &[flow::Line], say: Say<'_>, log: &str) -> Result<(), Failure> {
+    async fn run(&self, mut sandbox: Sandbox, job: &Job<'_>) -> Result<(), Failure> {
+        let Job { lines, say, log, .. } = *job;
         let scratch = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
         // What a build script lays into its home folder is for nobody else.
         let (home, tmp) = (scratch.0.join("home"), scratch.0.join("tmp"));
@@ -528,7 +442,7 @@ impl Store {
                     }
                     sandbox.namespaces = false;
                     sandbox.write.truncate(sandbox.write.len() - 2);
-                    self.run(sandbox, lines, say, log).await
+                    self.run(sandbox, job).await
                 })
                 .await;
             }
@@ -610,17 +524,50 @@ impl Store {
     }
 }
 
-fn sync(arguments: &[String], lock: &Path) -> Vec<String> {
-    let mut words = words(&["--require-hashes", "--compile-bytecode"]);
-    words.extend(
-        arguments
-            .iter()
-            .filter(|argument| *argument != "--require-hashes" && *argument != "--prerelease" && *argument != "allow")
-            .cloned(),
-    );
-    words.push(lock.display().to_string());
-    words
+/// What one build is done with.
+struct Job<'a> {
+    uv: PathBuf,
+    variables: BTreeMap<String, String>,
+    /// The flow's options, for uv.
+    arguments: Vec<String>,
+    lines: &'a [flow::Line],
+    say: Say<'a>,
+    log: &'a str,
 }
+
+impl Job<'_> {
+    /// The options that count when nothing is resolved any more.
+    fn builds(&self) -> Vec<String> {
+        let resolves = |option: &str| matches!(option, "--require-hashes" | "--prerelease" | "allow");
+        self.arguments.iter().filter(|option| !resolves(option)).cloned().collect()
+    }
+}
+
+/// What is known before requirements are resolved.
+enum Over<'a> {
+    /// The base image itself is resolved.
+    Nothing,
+    /// The versions of this lock are kept; the requirements alone are resolved.
+    Held(&'a str),
+    /// The versions of this lock are taken where they can be.
+    Preferred(&'a str),
+}
+
+/// Compiles what is newer than a time, in seconds since 1970; several at once if it is much.
+const COMPILE: &str = r#"
+import compileall, os, sys
+from concurrent.futures import ProcessPoolExecutor
+site, since = sys.argv[1], int(sys.argv[2])
+def compile(path):
+    return compileall.compile_file(path, quiet=2)
+files = [os.path.join(folder, name) for folder, _, names in os.walk(site) for name in names if name.endswith('.py')]
+files = [path for path in files if os.stat(path).st_ctime >= since]
+if len(files) > 200:
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(compile, files, chunksize=50))
+else:
+    list(map(compile, files))
+"#;
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
@@ -658,6 +605,23 @@ fn pins(lock: &str) -> BTreeSet<String> {
     lines
         .map(|line| line.split([' ', ';', '\\']).next().unwrap_or_default().to_owned())
         .collect()
+}
+
+/// The packages of a lock, with their hashes, that are not at that version in the base's.
+fn blocks_not_in(base: &str, lock: &str) -> String {
+    let base = pins(base);
+    let mut new = false;
+    let mut text = String::new();
+    for line in lock.lines() {
+        if line.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            new = pins(line).is_disjoint(&base);
+        }
+        if new {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 fn new_pth_files(site: &Path, below: &Path) -> Vec<String> {

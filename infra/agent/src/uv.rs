@@ -1,6 +1,6 @@
 //! `uv`: where it is, what environment variables it gets, and what its texts mean.
 
-use crate::{python::Python, write_atomically};
+use crate::python::Python;
 use contract::Failure;
 use std::{
     collections::BTreeMap,
@@ -346,33 +346,24 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
     )
 }
 
-/// The first sentence of uv's reason, on one line.
+/// Uv's reason, on one line.
 fn reason(output: &str) -> String {
     let lines: Vec<&str> = output
         .lines()
         .map(|line| line.trim().trim_start_matches(['╰', '├', '─', '▶', '×', ' ']))
         .collect();
-    let error = lines
-        .iter()
-        .position(|line| line.starts_with("error:") || line.starts_with("No solution"))
-        .unwrap_or(0);
-    let cause = lines[error..].iter().skip(1).find(|line| !line.is_empty());
-    let mut text = match cause {
-        Some(cause) => cause.trim_start_matches("cause: ").to_owned(),
-        None => lines
-            .get(error)
-            .copied()
-            .unwrap_or("it said nothing")
-            .trim_start_matches("error: ")
-            .to_owned(),
+    let is_error = |line: &&str| line.starts_with("error:") || line.starts_with("No solution");
+    let error = lines.iter().position(is_error).unwrap_or(0);
+    let cause: Vec<&str> = lines.iter().skip(error + 1).take_while(|line| !line.is_empty()).copied().collect();
+    let text = match cause.is_empty() {
+        true => lines.get(error).copied().unwrap_or("it said nothing").trim_start_matches("error: ").to_owned(),
+        false => cause.join(" ").trim_start_matches("cause: ").replace(" cause: ", ": "),
     };
-    if let Some(at) = text.find(", we can conclude") {
-        text.truncate(at);
+    let text = text.replace(", we can conclude that your requirements are unsatisfiable", "");
+    match text.char_indices().nth(400) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.trim_end_matches('.').to_owned(),
     }
-    if text.chars().count() > 240 {
-        text = text.chars().take(239).chain(['…']).collect();
-    }
-    text.trim_end_matches('.').to_owned()
 }
 
 /// The word before a text.
@@ -420,17 +411,4 @@ pub(crate) fn options(lines: &[flow::Line], block: &mut BTreeMap<String, String>
         block.insert("UV_DEFAULT_INDEX".into(), value.to_owned());
     }
     arguments
-}
-
-/// Writes uv's input: the base's packages and the flow's, without options.
-pub(crate) fn write_input(path: &Path, base: &[&str], lines: &[flow::Line], constraint: bool) -> std::io::Result<()> {
-    let mut text: String = base.iter().map(|name| format!("{name}\n")).collect();
-    for line in lines
-        .iter()
-        .filter(|line| line.constraint == constraint && !line.text.starts_with('-'))
-    {
-        text.push_str(&line.text);
-        text.push('\n');
-    }
-    write_atomically(path, text.as_bytes())
 }
