@@ -228,6 +228,9 @@ def prctl_pointer(option, mode, data):
     return libc.prctl(option, ctypes.c_ulong(mode), ctypes.create_string_buffer(data, len(data)), 0, 0)
 
 
+BARRED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV)
+
+
 def isolate(spec, control):
     """Goes into the sandbox, and returns only in the process that is in it. The process that was started stays as its parent, ends with
     the supervisor, and hands on how it ended."""
@@ -262,7 +265,8 @@ def isolate(spec, control):
         begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"))
         lacks = finish_root(spec, spec["root"])
     except OSError as error:
-        control.send({"cannot": str(error)})
+        # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one.
+        control.send({"cannot" if error.errno in BARRED else "failed": str(error)})
         os._exit(0)
     seal(spec, control, lacks)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -471,7 +475,7 @@ def wait_to_become(channel, root):
     try:
         enter_namespaces()
     except OSError as error:
-        Control(channel).send(json.dumps({"cannot": str(error)}))
+        Control(channel).send(json.dumps({"failed": str(error)}))
         return
     ready, go = os.pipe()
     pid = os.fork()
@@ -484,7 +488,7 @@ def wait_to_become(channel, root):
     try:
         begin_root(root, os.environ["HOME"])
     except OSError as error:
-        Control(channel).send(json.dumps({"cannot": str(error)}))
+        Control(channel).send(json.dumps({"failed": str(error)}))
         return
     Control(channel).send(json.dumps(who))
     _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
@@ -500,7 +504,7 @@ def wait_to_become(channel, root):
         try:
             lacks = finish_root(spec, root)
         except OSError as error:
-            control.send({"cannot": str(error)})
+            control.send({"failed": str(error)})
             return
         seal(spec, control, lacks)
         os.environ.clear()
