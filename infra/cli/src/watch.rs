@@ -194,10 +194,7 @@ impl Shown {
 
     /// Shows lines: the stages of an operation, and the whole log of a run.
     fn take(&mut self, lines: &[OutputLine], is_run: bool) {
-        for line in lines
-            .iter()
-            .filter(|line| self.after.is_none_or(|after| line.seq > after))
-        {
+        for line in new_lines(lines, self.after) {
             match line.kind {
                 LineKind::Stage => self.progress.detail(&line.text),
                 LineKind::Stdout | LineKind::Stderr if is_run => self.progress.line(&text::painted(&line.text, "2")),
@@ -206,6 +203,13 @@ impl Shown {
         }
         self.after = lines.iter().map(|line| line.seq).chain(self.after).max();
     }
+}
+
+/// The lines that were not shown: two that read at once may have read the same.
+fn new_lines(lines: &[OutputLine], after: Option<u64>) -> impl Iterator<Item = &OutputLine> {
+    lines
+        .iter()
+        .filter(move |line| after.is_none_or(|after| line.seq > after))
 }
 
 /// Shows the session's phase and the output that is new. Gives back whether it waited for output, and so need not be slowed down.
@@ -253,5 +257,27 @@ fn look(
             Ok(!output.ended)
         }
         _ => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_read_twice_is_shown_once() {
+        let lines: Vec<_> = (0..4)
+            .map(|seq| OutputLine {
+                seq,
+                at: 0,
+                kind: LineKind::Stdout,
+                text: String::new(),
+            })
+            .collect();
+        let seen = |after| new_lines(&lines, after).map(|line| line.seq).collect::<Vec<_>>();
+        assert_eq!(
+            (seen(None), seen(Some(1)), seen(Some(3))),
+            (vec![0, 1, 2, 3], vec![2, 3], vec![])
+        );
     }
 }
