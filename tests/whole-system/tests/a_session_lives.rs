@@ -1,0 +1,435 @@
+//! What a user does in a first hour, on the real thing: the released binary, real processes, real flows.
+
+use contract::{Phase, row::OperationStatus};
+use serde_json::Value;
+use std::{fs, path::Path, process::Command, time::Duration};
+use whole_system::{Machine, flow, root, wait_for, write_flow};
+
+const LONG: Duration = Duration::from_secs(300);
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .filter(|l| !l.trim().is_empty())
+        .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}")))
+        .collect()
+}
+
+fn stop_and_see_that_nothing_is_left(machine: &Machine, folder: &Path) {
+    machine.succeed(&["stop", folder.to_str().unwrap()]);
+    assert_eq!(machine.api().phase(folder), Some(Phase::Stopped));
+    wait_for("the compute resource's end", Duration::from_secs(20), || {
+        machine.leftovers().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_run_starts_the_session_prints_its_outputs_and_the_next_run_uses_the_same_session() {
+    let machine = Machine::new();
+    let folder = flow("one-node");
+    let arguments = [
+        "run",
+        folder.to_str().unwrap(),
+        "--data",
+        &folder.join("data.jsonl").display().to_string(),
+    ];
+    let expected = lines(&fs::read_to_string(folder.join("expected.jsonl")).unwrap());
+    assert_eq!(lines(&machine.succeed(&arguments)), expected);
+    let first = machine.api().session(&folder).expect("the session is left");
+    assert_eq!(first.phase, Phase::Ready);
+    assert_eq!(lines(&machine.succeed(&arguments)), expected);
+    let second = machine.api().session(&folder).unwrap();
+    assert_eq!((second.generation, second.phase), (first.generation, Phase::Ready));
+    stop_and_see_that_nothing_is_left(&machine, &folder);
+}
+
+#[test]
+fn every_kind_of_flow_runs_over_its_data_and_gives_what_is_expected() {
+    let machine = Machine::new();
+    for name in ["dag-with-package", "flex-function", "shared-includes"] {
+        let folder = flow(name);
+        let data = folder.join("data.jsonl").display().to_string();
+        let said = machine.succeed(&["run", folder.to_str().unwrap(), "--data", &data]);
+        assert_eq!(
+            lines(&said),
+            lines(&fs::read_to_string(folder.join("expected.jsonl")).unwrap()),
+            "{name}"
+        );
+    }
+    let class = flow("flex-class");
+    let said = machine.succeed(&["run", &class.join("run.yml").display().to_string()]);
+    assert_eq!(
+        lines(&said),
+        lines(&fs::read_to_string(class.join("expected.jsonl")).unwrap())
+    );
+    for name in ["dag-with-package", "flex-function", "shared-includes", "flex-class"] {
+        machine.succeed(&["stop", flow(name).to_str().unwrap()]);
+    }
+    wait_for("the end of all", Duration::from_secs(20), || {
+        machine.leftovers().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_flow_that_promptflow_itself_made_runs() {
+    let machine = Machine::new();
+    let folder = machine.state().join("made-by-pf");
+    // The environment is there after any session.
+    machine.succeed(&["start", flow("one-node").to_str().unwrap()]);
+    let store = machine
+        .variables
+        .iter()
+        .find(|(name, _)| name == "PFSESSION_STORE")
+        .map(|(_, path)| path.clone())
+        .unwrap();
+    let found = Command::new("find")
+        .args([&store, "-maxdepth", "4", "-path", "*/bin/python"])
+        .output()
+        .unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    let python = found.lines().find(|python| {
+        Command::new(python)
+            .args(["-c", "import promptflow._cli"])
+            .output()
+            .is_ok_and(|o| o.status.success())
+    });
+    let Some(python) = python else {
+        panic!("no environment in {store} has promptflow: {found}")
+    };
+    let made = Command::new(python)
+        .args([
+            "-m",
+            "promptflow._cli.pf",
+            "flow",
+            "init",
+            "--flow",
+            folder.to_str().unwrap(),
+            "--type",
+            "standard",
+        ])
+        .current_dir(machine.state())
+        .env("HOME", machine.state())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let said = machine.succeed(&["run", folder.to_str().unwrap(), "--inputs", "text=Hello World!"]);
+    assert!(said.contains("Hello World!"), "{said}");
+}
+
+#[test]
+fn a_flow_that_fails_says_why_in_one_line_and_where_the_whole_output_is() {
+    let machine = Machine::new();
+    for (name, error, word) in [
+        ("import-fails", "Run.ImportFailed", "No module named"),
+        ("code-raises", "Run.CodeRaised", ""),
+    ] {
+        let folder = flow(name);
+        let data = folder.join("data.jsonl").display().to_string();
+        let output = machine.run(&["run", folder.to_str().unwrap(), "--data", &data]);
+        assert_eq!(output.status.code(), Some(1), "{name}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(error) && said.contains(word), "{name}: {said}");
+        let log = said
+            .split_whitespace()
+            .map(|w| w.trim_matches(['.', ',', '`', '(', ')']))
+            .find(|w| w.ends_with("logs.txt"));
+        assert!(
+            log.is_some_and(|log| Path::new(log).is_file()),
+            "{name} names its log: {said}"
+        );
+        // The session is as good as before.
+        assert_eq!(machine.api().phase(&folder), Some(Phase::Ready), "{name}");
+    }
+}
+
+/// One line each: what is wrong with the flow, the failure's stable name, and a word of what is said.
+#[test]
+fn a_failed_start_says_why_on_the_command_line_and_in_show() {
+    let machine = Machine::new();
+    let folder = |name: &str| machine.state().join("flows").join(name);
+    let plain = "@tool\ndef one(text: str) -> str:\n    return text\n";
+    let cases: &[(&str, Option<&str>, Option<(&str, &str)>, &str, &str)] = &[
+        (
+            "no-such-package",
+            Some("surely-no-such-package-as-this-one"),
+            None,
+            "Install.NoSuchPackage",
+            "surely-no-such-package",
+        ),
+        (
+            "no-such-version",
+            Some("titlecase==99.99"),
+            None,
+            "Install.NoSuchVersion",
+            "99.99",
+        ),
+        (
+            "conflict",
+            Some("urllib3<1\nrequests>=2.32"),
+            None,
+            "Install.Conflict",
+            "requests",
+        ),
+        (
+            "bad-line",
+            Some("titlecase\n=!= what"),
+            None,
+            "Flow.BadRequirement",
+            "requirements.txt:2",
+        ),
+        (
+            "local-wheel",
+            Some("./some.whl"),
+            None,
+            "Flow.LocalPackage",
+            "in your image",
+        ),
+        (
+            "pinned",
+            Some("promptflow==1.10.0"),
+            None,
+            "Flow.PinnedPromptflow",
+            "promptflow",
+        ),
+        (
+            "unreachable",
+            Some("--index-url http://127.0.0.1:9/simple\ntitlecase"),
+            None,
+            "Install.IndexUnreachable",
+            "127.0.0.1",
+        ),
+        (
+            "wrong-environment",
+            None,
+            Some(("environment: python", "")),
+            "Flow.BadEnvironment",
+            "environment",
+        ),
+        (
+            "missing-include",
+            None,
+            Some(("additional_includes:\n- ../not-there.py", "")),
+            "Flow.MissingInclude",
+            "not-there.py",
+        ),
+        (
+            "leads-out",
+            None,
+            Some(("additional_includes:\n- ../../../../../../../etc/passwd", "")),
+            "Flow.PathLeadsOut",
+            "passwd",
+        ),
+        (
+            "absolute",
+            None,
+            Some(("additional_includes:\n- /etc/passwd", "")),
+            "Flow.AbsoluteInclude",
+            "/etc/passwd",
+        ),
+    ];
+    for (name, requirements, more, error, word) in cases {
+        let folder = folder(name);
+        write_flow(&folder, plain, *requirements);
+        if let Some((yaml, _)) = more {
+            let dag = fs::read_to_string(folder.join("flow.dag.yaml")).unwrap();
+            fs::write(folder.join("flow.dag.yaml"), format!("{dag}{yaml}\n")).unwrap();
+        }
+        let output = machine.run(&["start", folder.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains(error) && said.contains(word), "{name}: {said}");
+        let shown = machine.succeed(&["show", folder.to_str().unwrap()]);
+        assert!(shown.contains(error) && shown.contains(word), "{name}: {shown}");
+        assert!(!said.contains("panicked"), "{name}: {said}");
+    }
+    wait_for("the end of what they left", Duration::from_secs(20), || {
+        machine.leftovers().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_machine_without_python_says_what_to_do() {
+    let machine = Machine::bare();
+    let output = machine
+        .command(&["start", flow("one-node").to_str().unwrap()])
+        .env("PATH", machine.state())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("Install.PythonMissing") && said.contains("Python 3"),
+        "{said}"
+    );
+}
+
+#[test]
+fn two_sessions_with_the_same_environment_see_and_change_nothing_of_each_other() {
+    let machine = Machine::new();
+    let (a, b) = (machine.state().join("flows/a"), machine.state().join("flows/b"));
+    let spoil = r#"
+import json, os, sys
+
+@tool
+def one(text: str) -> str:
+    import titlecase
+    module = titlecase.__file__
+    seen = {"before": open(module).read()[:40], "spoiled": hasattr(titlecase, "spoiled")}
+    try:
+        with open(module, "a") as f:
+            f.write("\nspoiled = True\n")
+        seen["wrote"] = True
+    except OSError as error:
+        seen["wrote"] = type(error).__name__
+    open("/tmp/left", "a").write("x")
+    seen["left"] = len(open("/tmp/left").read())
+    seen["home"] = os.path.exists("/root/.bashrc") or os.path.exists("/home")
+    seen["state"] = sorted(os.listdir(text)) if os.path.isdir(text) else []
+    seen["credentials"] = [k for k in os.environ if "AWS" in k or "TOKEN" in k]
+    seen["processes"] = len([p for p in os.listdir("/proc") if p.isdigit()])
+    seen["caps"] = [l.split()[1] for l in open("/proc/self/status") if l.startswith("CapEff")][0]
+    return json.dumps(seen)
+"#;
+    for folder in [&a, &b] {
+        write_flow(folder, spoil, Some("titlecase\n"));
+    }
+    let state = format!("text={}/sessions", machine.state().display());
+    let said = |folder: &Path| -> Value {
+        let out = lines(&machine.succeed(&["run", folder.to_str().unwrap(), "--inputs", &state]));
+        serde_json::from_str(out[0]["said"].as_str().unwrap()).unwrap()
+    };
+    let (first, other) = (said(&a), said(&b));
+    for seen in [&first, &other] {
+        assert_eq!(seen["spoiled"], false, "{seen}");
+        assert_eq!(seen["left"], 1, "a session's /tmp is its own: {seen}");
+        assert_eq!(seen["credentials"], serde_json::json!([]), "{seen}");
+        assert_eq!(seen["caps"], "0000000000000000", "{seen}");
+        assert!(
+            seen["processes"].as_u64().unwrap() < 12,
+            "a session sees its own processes: {seen}"
+        );
+        assert!(
+            seen["state"].as_array().unwrap().len() <= 1,
+            "a session sees no other's folder: {seen}"
+        );
+    }
+    // What the first wrote is not in the store, and so not in the next session of the same environment either.
+    machine.succeed(&["reset", a.to_str().unwrap()]);
+    assert_eq!(said(&a)["spoiled"], false);
+}
+
+#[test]
+fn a_stop_in_the_middle_of_an_install_ends_it_and_a_start_sent_meanwhile_waits_and_succeeds() {
+    let machine = Machine::new();
+    machine.up();
+    let api = machine.api();
+    let folder = machine.state().join("flows/slow");
+    write_flow(
+        &folder,
+        "@tool\ndef one(text: str) -> str:\n    return text\n",
+        Some("--index-url http://127.0.0.1:1/\nsurely-slow\n"),
+    );
+    // An index that takes the connection and never says a word: the download lasts as long as it is let.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let index = format!(
+        "--index-url http://127.0.0.1:{}/simple\nsurely-slow\n",
+        silent.local_addr().unwrap().port()
+    );
+    fs::write(folder.join("requirements.txt"), index).unwrap();
+    api.start("start-slow", &folder).unwrap();
+    wait_for("the install", LONG, || {
+        (api.phase(&folder) == Some(Phase::Installing)).then_some(())
+    });
+    let connected = silent.accept().expect("the install asks the index");
+    api.stop("stop-slow", &folder).unwrap();
+    fs::remove_file(folder.join("requirements.txt")).unwrap();
+    let dag = fs::read_to_string(folder.join("flow.dag.yaml")).unwrap();
+    fs::write(
+        folder.join("flow.dag.yaml"),
+        dag.replace("environment:\n  python_requirements_txt: requirements.txt\n", ""),
+    )
+    .unwrap();
+    api.start("start-again", &folder).unwrap();
+    let bound = Duration::from_millis(lifecycle::deadlines::STOP_BOUND_ON_ONE_MACHINE);
+    assert_eq!(api.operation("stop-slow", bound).status, OperationStatus::Succeeded);
+    assert_eq!(api.operation("start-slow", bound).status, OperationStatus::Canceled);
+    assert_eq!(api.operation("start-again", LONG).status, OperationStatus::Succeeded);
+    assert_eq!(api.phase(&folder), Some(Phase::Ready));
+    drop(connected);
+    stop_and_see_that_nothing_is_left(&machine, &folder);
+}
+
+#[test]
+fn an_idle_session_is_deleted_by_the_sweep_and_one_with_a_run_in_progress_only_after_it() {
+    let machine = Machine::new();
+    let (quiet, busy) = (machine.state().join("flows/quiet"), machine.state().join("flows/busy"));
+    write_flow(&quiet, "@tool\ndef one(text: str) -> str:\n    return text\n", None);
+    // A run of 75 seconds in a session that may be idle for 60.
+    write_flow(
+        &busy,
+        "@tool\ndef one(text: str) -> str:\n    import time\n    time.sleep(75)\n    return text\n",
+        None,
+    );
+    machine.succeed(&["start", quiet.to_str().unwrap(), "--idle", "60s"]);
+    machine.succeed(&["start", busy.to_str().unwrap(), "--idle", "60s"]);
+    machine.succeed(&["run", busy.to_str().unwrap(), "--no-wait", "--name", "long-run"]);
+    let api = machine.api();
+    wait_for("the idle session's end", Duration::from_secs(90), || {
+        (api.phase(&quiet) == Some(Phase::Stopped)).then_some(())
+    });
+    assert_eq!(
+        api.phase(&busy),
+        Some(Phase::Ready),
+        "a session with a run in progress is not idle"
+    );
+    let run = api.run_row("long-run", Duration::from_secs(60));
+    assert_eq!(run.status, contract::row::RunStatus::Completed);
+    let ended = run.ended.unwrap();
+    wait_for("the other one's end", Duration::from_secs(90), || {
+        (api.phase(&busy) == Some(Phase::Stopped)).then_some(())
+    });
+    let stopped = api.session(&busy).unwrap().now;
+    assert!(
+        stopped >= ended + 60_000,
+        "it was stopped {} ms after its run",
+        stopped - ended
+    );
+    wait_for("the end of all", Duration::from_secs(20), || {
+        machine.leftovers().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_is_not_ours_starts_and_stops_sessions_by_the_released_samples_and_a_poison_message_disturbs_nobody() {
+    let python = std::env::var("PFSESSION_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    if !Command::new(&python)
+        .args(["-c", "import boto3"])
+        .output()
+        .is_ok_and(|o| o.status.success())
+    {
+        println!(
+            "not run: {python} has no boto3; `pip install boto3`, or name a Python that has it in PFSESSION_TEST_PYTHON"
+        );
+        return;
+    }
+    let machine = Machine::new();
+    machine.up();
+    let send = |what: &str| {
+        let sent = Command::new(&python)
+            .arg(root().join("tests/whole-system/tests/queue_client.py"))
+            .arg(root().join("events/accept-command/valid"))
+            .args([flow("one-node").to_str().unwrap(), &machine.api().user, what])
+            .envs(machine.aws_variables())
+            .output()
+            .unwrap();
+        let said = [&sent.stdout[..], &sent.stderr[..]].concat();
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&said));
+    };
+    let api = machine.api();
+    send("start");
+    assert_eq!(api.operation("boto-start", LONG).status, OperationStatus::Succeeded);
+    send("stop");
+    assert_eq!(api.operation("boto-stop", LONG).status, OperationStatus::Succeeded);
+    wait_for("the end of all", Duration::from_secs(20), || {
+        machine.leftovers().is_empty().then_some(())
+    });
+}
