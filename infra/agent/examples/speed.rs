@@ -2,6 +2,7 @@
 //!
 //! It is its own agent program.
 
+#[allow(dead_code, reason = "shared with others")]
 #[path = "../tests/common/mod.rs"]
 mod common;
 

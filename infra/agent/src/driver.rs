@@ -10,7 +10,12 @@
 //! A crash of the host leaves the agents as they are. [`Driver::recover`] finds them again; a launch that was cut off is undone, as
 //! its request is not done and comes again.
 
-use crate::{process::Identity, python::Python, runner, store, supervisor::AgentSpec};
+use crate::{
+    process::{Held, Identity},
+    python::Python,
+    runner, store,
+    supervisor::AgentSpec,
+};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Failure, Settings,
@@ -116,8 +121,10 @@ impl Driver {
         for folder in ["computes", "sessions", "environments", "runs", "tools", "warm", "logs"] {
             fs::create_dir_all(config.state.join(folder))?;
         }
-        // The warm process serves whoever reaches its socket.
-        fs::set_permissions(config.state.join("warm"), fs::Permissions::from_mode(0o700))?;
+        // The warm process serves whoever reaches its socket, and what flows work on is nobody else's.
+        for folder in ["sessions", "runs", "warm", "logs"] {
+            fs::set_permissions(config.state.join(folder), fs::Permissions::from_mode(0o700))?;
+        }
         Ok(Arc::new(Self {
             config,
             flows: Mutex::default(),
@@ -481,22 +488,16 @@ impl Driver {
         self.watched().remove(&(flow.to_owned(), generation));
         let session = self.session(flow, generation);
         let agent = self.launched(flow, generation).map(|launched| launched.process);
-        // The agent first: what it still starts ends with it.
-        for process in agent.into_iter().chain(runner::noted(&session)) {
-            if let Some(held) = process.open() {
+        // Twice, as the agent may have started a sandbox while it was being ended; all at once, as each takes its time.
+        for _ in 0..2 {
+            let noted = agent.into_iter().chain(runner::noted(&session));
+            let held: Vec<_> = noted.filter_map(Identity::open).collect();
+            held.iter().for_each(Held::kill);
+            for process in held {
+                let pid = process.identity.pid;
                 anyhow::ensure!(
-                    held.end(LAST_BREATH).await,
-                    "process {} of the session does not end",
-                    process.pid
-                );
-            }
-        }
-        for process in runner::noted(&session) {
-            if let Some(held) = process.open() {
-                anyhow::ensure!(
-                    held.end(LAST_BREATH).await,
-                    "process {} of the session does not end",
-                    process.pid
+                    process.end(LAST_BREATH).await,
+                    "process {pid} of the session does not end"
                 );
             }
         }

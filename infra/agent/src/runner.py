@@ -193,7 +193,7 @@ def close_sandbox(spec, namespaces):
     import resource
 
     lacks = []
-    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 65536)):
+    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 4096)):
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))

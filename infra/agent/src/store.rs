@@ -90,7 +90,9 @@ impl Store {
     ///
     /// When the state folder cannot be written.
     pub(crate) fn open(state: &Path, python: Python) -> io::Result<Self> {
-        fs::create_dir_all(state.join("tools/home"))?;
+        for folder in ["tools/root", "tools/home"] {
+            fs::create_dir_all(state.join(folder))?;
+        }
         let state = &folder(state);
         for folder in ["environments/index", "tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
@@ -198,13 +200,28 @@ impl Store {
             Some(base) => base,
             None => {
                 let (uv, variables) = (uv.clone(), variables.clone());
-                self.build_base(&Job { uv, variables, arguments: Vec::new(), lines: &[], say, log }).await?
+                self.build_base(&Job {
+                    uv,
+                    variables,
+                    arguments: Vec::new(),
+                    lines: &[],
+                    say,
+                    log,
+                })
+                .await?
             }
         };
         if is_empty(lines) {
             return Ok(base);
         }
-        let mut job = Job { uv, variables, arguments: Vec::new(), lines, say, log };
+        let mut job = Job {
+            uv,
+            variables,
+            arguments: Vec::new(),
+            lines,
+            say,
+            log,
+        };
         job.arguments = uv::options(lines, &mut job.variables);
         self.build(&base, &job).await
     }
@@ -215,10 +232,19 @@ impl Store {
         if let Some(base) = self.find_base() {
             return Ok(base);
         }
-        (job.say)(LineKind::Stage, "building the base image promptflow, once for this machine".into());
+        (job.say)(
+            LineKind::Stage,
+            "building the base image promptflow, once for this machine".into(),
+        );
         let lock = self.resolve(job, &Over::Nothing).await?;
         let key = digest(&[&request, &lock]);
-        let environment = Environment { key: key.clone(), below: None, base: key, pure: true, pth: Vec::new() };
+        let environment = Environment {
+            key: key.clone(),
+            below: None,
+            base: key,
+            pure: true,
+            pth: Vec::new(),
+        };
         // Never built over: sessions may be looking at it.
         if self.complete(&environment.key).is_none() {
             self.build_whole(job, &environment, &lock).await?;
@@ -235,7 +261,11 @@ impl Store {
         let added = match layered {
             true => match self.resolve(job, &Over::Held(&base_lock)).await {
                 Ok(lock) => Some(blocks_not_in(&base_lock, &lock)),
-                Err(failure) if matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion") => None,
+                Err(failure) if matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion") => {
+                    let text = "the base image's versions do not fit: resolving all of them anew";
+                    (job.say)(LineKind::Stage, text.into());
+                    None
+                }
                 Err(failure) => return Err(failure),
             },
             false => None,
@@ -256,7 +286,13 @@ impl Store {
         }
         let pure = layered && pins(&base_lock).is_subset(&pins(&lock));
         let below = layered.then(|| base.key.clone());
-        let mut environment = Environment { key, below, base: base.key.clone(), pure, pth: Vec::new() };
+        let mut environment = Environment {
+            key,
+            below,
+            base: base.key.clone(),
+            pure,
+            pth: Vec::new(),
+        };
         if layered {
             self.build_layer(job, &mut environment, &lock, added.as_deref()).await?;
         } else {
@@ -272,7 +308,10 @@ impl Store {
         let file = |name: &str| folder.0.join(name).display().to_string();
         let (input, limits, lock) = (file("requirements.txt"), file("constraints.txt"), file("lock.txt"));
         let own = |constraint: bool| {
-            let lines = job.lines.iter().filter(move |line| line.constraint == constraint && !line.text.starts_with('-'));
+            let lines = job
+                .lines
+                .iter()
+                .filter(move |line| line.constraint == constraint && !line.text.starts_with('-'));
             lines.map(|line| line.text.clone()).collect::<Vec<_>>()
         };
         let (mut wanted, mut constraints) = (own(false), own(true));
@@ -284,17 +323,36 @@ impl Store {
         let prepare = || {
             fs::write(&input, wanted.join("\n") + "\n")?;
             fs::write(&limits, constraints.join("\n") + "\n")?;
-            if let Over::Preferred(base) = over { fs::write(&lock, base) } else { Ok(()) }
+            if let Over::Preferred(base) = over {
+                fs::write(&lock, base)
+            } else {
+                Ok(())
+            }
         };
         prepare().map_err(|error| self.io(error))?;
-        let mut execute = words(&[&job.uv.display().to_string(), "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate"]);
-        execute.extend(words(&["--python", &self.python.executable.display().to_string(), "--output-file", &lock]));
+        let mut execute = words(&[
+            &job.uv.display().to_string(),
+            "pip",
+            "compile",
+            "--generate-hashes",
+            "--no-header",
+            "--no-annotate",
+        ]);
+        execute.extend(words(&[
+            "--python",
+            &self.python.executable.display().to_string(),
+            "--output-file",
+            &lock,
+        ]));
         if !constraints.is_empty() {
             execute.extend(words(&["--constraint", &limits]));
         }
         execute.extend(job.arguments.iter().cloned());
         execute.push(input);
-        let mut sandbox = Sandbox { execute, ..self.builder(job) };
+        let mut sandbox = Sandbox {
+            execute,
+            ..self.builder(job)
+        };
         sandbox.write.push((folder.0.clone(), folder.0.clone()));
         self.run(sandbox, job).await?;
         fs::read_to_string(&lock).map_err(|error| self.io(error))
@@ -303,16 +361,24 @@ impl Store {
     /// Builds a whole environment at its place.
     async fn build_whole(&self, job: &Job<'_>, environment: &Environment, lock: &str) -> Result<(), Failure> {
         let place = self.path(&environment.key);
-        remove(&place).and_then(|()| fs::create_dir_all(&place)).map_err(|error| self.io(error))?;
+        remove(&place)
+            .and_then(|()| fs::create_dir_all(&place))
+            .map_err(|error| self.io(error))?;
         let lock_path = self.write_lock(&environment.key, lock)?;
         const SCRIPT: &str = r#"uv=$1 python=$2 place=$3; shift 3
             "$uv" venv --quiet --allow-existing --python "$python" "$place" && exec "$uv" pip sync --python "$place/bin/python" "$@""#;
         let mut execute = words(&["/bin/sh", "-c", SCRIPT, "sh", &job.uv.display().to_string()]);
-        execute.extend([self.python.executable.display().to_string(), place.display().to_string()]);
+        execute.extend([
+            self.python.executable.display().to_string(),
+            place.display().to_string(),
+        ]);
         execute.extend(words(&["--require-hashes", "--compile-bytecode"]));
         execute.extend(job.builds());
         execute.push(lock_path.display().to_string());
-        let mut sandbox = Sandbox { execute, ..self.builder(job) };
+        let mut sandbox = Sandbox {
+            execute,
+            ..self.builder(job)
+        };
         sandbox.read.push(lock_path);
         sandbox.write.push((place.clone(), place.clone()));
         (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
@@ -324,8 +390,17 @@ impl Store {
     /// Builds what an environment adds to its base, as a layer over it.
     ///
     /// * `added`: the part of the lock that the base has not, if it has all the rest.
-    async fn build_layer(&self, job: &Job<'_>, environment: &mut Environment, lock: &str, added: Option<&str>) -> Result<(), Failure> {
-        let (place, partial) = (self.path(&environment.key), self.path(&format!("{}.partial", environment.key)));
+    async fn build_layer(
+        &self,
+        job: &Job<'_>,
+        environment: &mut Environment,
+        lock: &str,
+        added: Option<&str>,
+    ) -> Result<(), Failure> {
+        let (place, partial) = (
+            self.path(&environment.key),
+            self.path(&format!("{}.partial", environment.key)),
+        );
         let below = self.seen_at(environment);
         let (upper, work, list) = (partial.join("upper"), partial.join("work"), partial.join("install.txt"));
         let prepare = || {
@@ -339,8 +414,19 @@ impl Store {
         self.write_lock(&environment.key, lock)?;
         const SCRIPT: &str = r#"uv=$1 python=$2 site=$3 since=$4 compile=$5; shift 5
             "$uv" pip "$@" && exec "$python" -I -c "$compile" "$site" "$since""#;
-        let (python, site) = (below.join("bin/python").display().to_string(), below.join(self.python.site_packages()));
-        let mut execute = words(&["/bin/sh", "-c", SCRIPT, "sh", &job.uv.display().to_string(), &python, &site.display().to_string()]);
+        let (python, site) = (
+            below.join("bin/python").display().to_string(),
+            below.join(self.python.site_packages()),
+        );
+        let mut execute = words(&[
+            "/bin/sh",
+            "-c",
+            SCRIPT,
+            "sh",
+            &job.uv.display().to_string(),
+            &python,
+            &site.display().to_string(),
+        ]);
         execute.extend(words(&[&now().to_string(), COMPILE]));
         execute.extend(match added {
             Some(_) => words(&["install", "--no-deps", "--requirement"]),
@@ -349,8 +435,17 @@ impl Store {
         execute.push(list.display().to_string());
         execute.extend(words(&["--require-hashes", "--python", &python]));
         execute.extend(job.builds());
-        let overlay = Overlay { lower: below.display().to_string(), upper: upper.clone(), work, at: vec![below.clone()] };
-        let mut sandbox = Sandbox { execute, overlay: Some(overlay), ..self.builder(job) };
+        let overlay = Overlay {
+            lower: below.display().to_string(),
+            upper: upper.clone(),
+            work,
+            at: vec![below.clone()],
+        };
+        let mut sandbox = Sandbox {
+            execute,
+            overlay: Some(overlay),
+            ..self.builder(job)
+        };
         sandbox.read.push(list);
         let base_lock = fs::read_to_string(self.path(&format!("{}.txt", environment.base))).unwrap_or_default();
         let count = pins(lock).difference(&pins(&base_lock)).count();
@@ -539,7 +634,11 @@ impl Job<'_> {
     /// The options that count when nothing is resolved any more.
     fn builds(&self) -> Vec<String> {
         let resolves = |option: &str| matches!(option, "--require-hashes" | "--prerelease" | "allow");
-        self.arguments.iter().filter(|option| !resolves(option)).cloned().collect()
+        self.arguments
+            .iter()
+            .filter(|option| !resolves(option))
+            .cloned()
+            .collect()
     }
 }
 

@@ -354,9 +354,19 @@ fn reason(output: &str) -> String {
         .collect();
     let is_error = |line: &&str| line.starts_with("error:") || line.starts_with("No solution");
     let error = lines.iter().position(is_error).unwrap_or(0);
-    let cause: Vec<&str> = lines.iter().skip(error + 1).take_while(|line| !line.is_empty()).copied().collect();
+    let cause: Vec<&str> = lines
+        .iter()
+        .skip(error + 1)
+        .take_while(|line| !line.is_empty())
+        .copied()
+        .collect();
     let text = match cause.is_empty() {
-        true => lines.get(error).copied().unwrap_or("it said nothing").trim_start_matches("error: ").to_owned(),
+        true => lines
+            .get(error)
+            .copied()
+            .unwrap_or("it said nothing")
+            .trim_start_matches("error: ")
+            .to_owned(),
         false => cause.join(" ").trim_start_matches("cause: ").replace(" cause: ", ": "),
     };
     let text = text.replace(", we can conclude that your requirements are unsatisfiable", "");

@@ -2,6 +2,7 @@
 //!
 //! It is its own agent program, so it has no test harness: an argument is a part of the names of the tests to run.
 
+#[allow(dead_code, reason = "shared with others")]
 #[path = "common/mod.rs"]
 mod common;
 
@@ -101,6 +102,9 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let mut failed = Vec::new();
+    let takes_a_minute = "an_agent_whose_lease_is_not_renewed_ends";
+    let is_wanted = wanted.is_empty() || wanted.iter().any(|part| takes_a_minute.contains(part.as_str()));
+    let beside = is_wanted.then(|| std::thread::spawn(an_agent_whose_lease_is_not_renewed_ends));
     for (name, test) in tests
         .iter()
         .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())))
@@ -407,6 +411,15 @@ fn a_flow_sees_its_own_folder_and_nothing_of_the_machine() {
         state.join("runs").display().to_string(),
         state.join("tools/uv-cache").display().to_string(),
     ];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let probed = runtime.block_on(agent::sandbox::probe(&state)).unwrap();
+    println!("sessions here are kept apart by {probed}");
+    if probed.tier == agent::sandbox::Tier::D {
+        return println!("no sandbox can be made here, so there is nothing to look at");
+    }
     let code = LOOK
         .replace("PATHS", &format!("{hidden:?}"))
         .replace("PREFIX", "os.path.dirname(os.__file__)");
@@ -961,6 +974,39 @@ fn a_released_compute_takes_its_sessions_with_it() {
     gone_from_the_machine(&machine, &key, &mark);
     assert!(!machine.state.join("computes/c1").exists());
     machine.ask(ComputeRequest::ReleaseCompute { compute: "c1".into() });
+}
+
+/// It runs beside the others, on a machine of its own.
+fn an_agent_whose_lease_is_not_renewed_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&folder.path().join("state"));
+    let it = flow(&folder.path().join("it"), &DAG);
+    *machine.world.silent.lock().unwrap() = true;
+    let key = key(&unique("lease"));
+    machine.launch(&key, 1, &it);
+    let asks = |count: u64| {
+        machine.report("a request for a lease", Duration::from_secs(40), &key, 1, |report| {
+            matches!(report, AgentReport::Alive { nonce, .. } if *nonce == count).then_some(())
+        });
+    };
+    asks(1);
+    asks(2);
+    asks(3);
+    let begun = Instant::now();
+    let failure = machine.world.wait("the end", Duration::from_secs(40), |world| {
+        world
+            .driver_reports
+            .lock()
+            .unwrap()
+            .iter()
+            .find_map(|report| match report {
+                DriverReport::SessionGone { failure, .. } => Some(failure.clone()),
+                _ => None,
+            })
+    });
+    assert_eq!(failure.unwrap().error, "Session.AgentDied");
+    // A third of the lease after it asked for the third time.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 fn unique(name: &str) -> String {

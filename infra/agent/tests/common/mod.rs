@@ -19,14 +19,14 @@ use std::{
 
 /// Everything that was sent, and who waits for it.
 #[derive(Default)]
-pub struct World {
+pub(crate) struct World {
     queues: Mutex<HashMap<String, VecDeque<String>>>,
     /// What the driver reported, and what agents did, in order of arrival.
-    pub driver_reports: Mutex<Vec<DriverReport>>,
-    pub agent_reports: Mutex<Vec<(SignedReport, SignedBody)>>,
-    pub credentials: Mutex<HashMap<(String, u32), String>>,
+    pub(crate) driver_reports: Mutex<Vec<DriverReport>>,
+    pub(crate) agent_reports: Mutex<Vec<(SignedReport, SignedBody)>>,
+    pub(crate) credentials: Mutex<HashMap<(String, u32), String>>,
     /// Whether leases are renewed.
-    pub silent: Mutex<bool>,
+    pub(crate) silent: Mutex<bool>,
     changed: Condvar,
 }
 
@@ -36,7 +36,7 @@ impl World {
         self.changed.notify_all();
     }
 
-    pub fn send(&self, queue: &str, body: String) {
+    pub(crate) fn send(&self, queue: &str, body: String) {
         self.queues
             .lock()
             .unwrap()
@@ -46,7 +46,7 @@ impl World {
         self.changed.notify_all();
     }
 
-    pub fn has_queue(&self, name: &str) -> bool {
+    pub(crate) fn has_queue(&self, name: &str) -> bool {
         self.queues.lock().unwrap().contains_key(name)
     }
 
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// Waits for the thing.
-    pub fn wait<T>(&self, what: &str, most: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, most: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> T {
         let until = Instant::now() + most;
         loop {
             if let Some(found) = look(self) {
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// Serves SQS on a port of its own.
-    pub fn serve(self: &Arc<Self>) -> String {
+    pub(crate) fn serve(self: &Arc<Self>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let world = Arc::clone(self);
@@ -214,17 +214,17 @@ impl HostPorts for World {
 }
 
 /// A machine with a driver.
-pub struct Machine {
-    pub world: Arc<World>,
-    pub driver: Arc<Driver>,
-    pub state: PathBuf,
+pub(crate) struct Machine {
+    pub(crate) world: Arc<World>,
+    pub(crate) driver: Arc<Driver>,
+    pub(crate) state: PathBuf,
     endpoint: String,
-    pub runtime: tokio::runtime::Runtime,
+    pub(crate) runtime: tokio::runtime::Runtime,
 }
 
 impl Machine {
     /// On a state folder whose environments outlive the test, as they take a while to build.
-    pub fn new(state: &Path) -> Self {
+    pub(crate) fn new(state: &Path) -> Self {
         let world = Arc::new(World::default());
         let endpoint = world.serve();
         // Not of the current thread: a real host goes on while a test waits.
@@ -245,7 +245,7 @@ impl Machine {
     }
 
     /// As if the host had been killed and started again: nothing is told to the old driver, which hears of nothing any more.
-    pub fn restart_host(&mut self) {
+    pub(crate) fn restart_host(&mut self) {
         self.driver = open(&self.state, &self.world, &self.endpoint);
         let old = std::mem::replace(
             &mut self.runtime,
@@ -258,11 +258,11 @@ impl Machine {
         old.shutdown_background();
     }
 
-    pub fn ask(&self, request: ComputeRequest) {
+    pub(crate) fn ask(&self, request: ComputeRequest) {
         self.runtime.block_on(self.driver.handle(request)).unwrap();
     }
 
-    pub fn create_compute(&self, compute: &str) {
+    pub(crate) fn create_compute(&self, compute: &str) {
         let slot = Slot {
             workspace: "local".into(),
             owner: "me".into(),
@@ -275,7 +275,7 @@ impl Machine {
         });
     }
 
-    pub fn launch_request(flow: &str, generation: u32, compute: &str, folder: &Path) -> ComputeRequest {
+    pub(crate) fn launch_request(flow: &str, generation: u32, compute: &str, folder: &Path) -> ComputeRequest {
         let until = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap()
@@ -293,7 +293,7 @@ impl Machine {
     }
 
     /// Launches a session, and gives back its key.
-    pub fn launch(&self, flow: &str, generation: u32, folder: &Path) -> String {
+    pub(crate) fn launch(&self, flow: &str, generation: u32, folder: &Path) -> String {
         self.create_compute("c1");
         self.ask(Self::launch_request(flow, generation, "c1", folder));
         self.world.wait("session-up", Duration::from_secs(10), |world| {
@@ -313,7 +313,7 @@ impl Machine {
         })
     }
 
-    pub fn tell(&self, flow: &str, generation: u32, command: &AgentCommand) {
+    pub(crate) fn tell(&self, flow: &str, generation: u32, command: &AgentCommand) {
         self.world.send(
             &contract::names::agent_queue(flow, generation),
             serde_json::to_string(command).unwrap(),
@@ -321,7 +321,7 @@ impl Machine {
     }
 
     /// The first report of this session that is wanted.
-    pub fn report<T>(
+    pub(crate) fn report<T>(
         &self,
         what: &str,
         most: Duration,
@@ -339,7 +339,13 @@ impl Machine {
     }
 
     /// Installs, and gives back the failure if there is one.
-    pub fn install(&self, flow: &str, generation: u32, operation: &str, folder: &Path) -> Option<contract::Failure> {
+    pub(crate) fn install(
+        &self,
+        flow: &str,
+        generation: u32,
+        operation: &str,
+        folder: &Path,
+    ) -> Option<contract::Failure> {
         let command = AgentCommand::Install {
             operation: operation.into(),
             attempt: 1,
@@ -361,7 +367,7 @@ impl Machine {
         )
     }
 
-    pub fn begin_run(&self, flow: &str, generation: u32, run: &str, folder: &Path, wish: RunWish) {
+    pub(crate) fn begin_run(&self, flow: &str, generation: u32, run: &str, folder: &Path, wish: RunWish) {
         self.tell(
             flow,
             generation,
@@ -373,7 +379,7 @@ impl Machine {
         );
     }
 
-    pub fn ended_run(&self, flow: &str, generation: u32, run: &str) -> contract::agent::RunResult {
+    pub(crate) fn ended_run(&self, flow: &str, generation: u32, run: &str) -> contract::agent::RunResult {
         self.report(
             "run-done",
             Duration::from_secs(60),
@@ -386,7 +392,7 @@ impl Machine {
         )
     }
 
-    pub fn run(
+    pub(crate) fn run(
         &self,
         flow: &str,
         generation: u32,
@@ -399,13 +405,13 @@ impl Machine {
     }
 
     /// Starts a session to where it takes runs.
-    pub fn start(&self, flow: &str, generation: u32, folder: &Path) {
+    pub(crate) fn start(&self, flow: &str, generation: u32, folder: &Path) {
         self.launch(flow, generation, folder);
         let failure = self.install(flow, generation, &format!("install-{generation}"), folder);
         assert_eq!(failure, None);
     }
 
-    pub fn remove(&self, flow: &str, generation: u32) {
+    pub(crate) fn remove(&self, flow: &str, generation: u32) {
         self.ask(ComputeRequest::RemoveSession {
             flow: flow.into(),
             generation,
@@ -413,7 +419,7 @@ impl Machine {
         });
     }
 
-    pub fn gone(&self, flow: &str, generation: u32) -> Option<contract::Failure> {
+    pub(crate) fn gone(&self, flow: &str, generation: u32) -> Option<contract::Failure> {
         self.world.wait("session-gone", Duration::from_secs(20), |world| {
             world
                 .driver_reports
@@ -432,7 +438,7 @@ impl Machine {
     }
 
     /// What agents said of an operation or a run.
-    pub fn output(&self, of: &str) -> String {
+    pub(crate) fn output(&self, of: &str) -> String {
         let reports = self.world.agent_reports.lock().unwrap();
         let mut lines = Vec::new();
         for (_, body) in reports.iter() {
@@ -460,7 +466,7 @@ fn open(state: &Path, world: &Arc<World>, endpoint: &str) -> Arc<Driver> {
     .unwrap()
 }
 
-pub fn settings(folder: &Path) -> Settings {
+pub(crate) fn settings(folder: &Path) -> Settings {
     Settings {
         folder: folder.display().to_string(),
         size: "local".into(),
@@ -471,16 +477,24 @@ pub fn settings(folder: &Path) -> Settings {
 }
 
 /// A state folder of its own that shares the environments of all tests.
-pub fn state() -> PathBuf {
+pub(crate) fn state() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_TMPDIR").map(PathBuf::from);
-    let target = target
-        .or_else(|| option_env!("CARGO_TARGET_TMPDIR").map(PathBuf::from))
-        .unwrap_or_else(std::env::temp_dir);
-    target.join("agent-state")
+    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tmp"));
+    let state = target.join("agent-state");
+    std::fs::create_dir_all(&state).unwrap();
+    let state = std::fs::canonicalize(state).unwrap();
+    // One process at a time: a driver ends what it does not know.
+    static ALONE: std::sync::OnceLock<std::fs::File> = std::sync::OnceLock::new();
+    ALONE.get_or_init(|| {
+        let file = std::fs::File::create(state.join("alone")).unwrap();
+        file.lock().unwrap();
+        file
+    });
+    state
 }
 
 /// Writes a flow.
-pub fn flow(folder: &Path, files: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn flow(folder: &Path, files: &[(&str, &str)]) -> PathBuf {
     std::fs::create_dir_all(folder).unwrap();
     for (name, text) in files {
         let path = folder.join(name);
@@ -490,7 +504,7 @@ pub fn flow(folder: &Path, files: &[(&str, &str)]) -> PathBuf {
     folder.to_owned()
 }
 
-pub const DAG: [(&str, &str); 2] = [
+pub(crate) const DAG: [(&str, &str); 2] = [
     (
         "flow.dag.yaml",
         "inputs:\n  name:\n    type: string\n    default: world\noutputs:\n  greeting:\n    type: string\n    reference: ${greet.output}\nnodes:\n\
