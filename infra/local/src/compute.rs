@@ -119,7 +119,7 @@ pub(crate) async fn drive(
     driver.recover().await;
 
     let lanes = Lanes::default();
-    loop {
+    while !queues.are_closing() {
         let messages = match queues
             .receive_within(&requests, 10, None, Duration::from_secs(20))
             .await
@@ -149,6 +149,7 @@ pub(crate) async fn drive(
             }
         }
     }
+    Ok(())
 }
 
 struct Worker {

@@ -548,7 +548,7 @@ pub(crate) async fn feed(pool: Arc<Pool>, queues: Arc<Queues>, queue: Arc<Queue>
             };
             match received {
                 Ok(messages) if messages.is_empty() => {
-                    if lock(&pool.state).closed {
+                    if queues.are_closing() {
                         return;
                     }
                     idle.since = Instant::now();

@@ -372,6 +372,11 @@ impl Queues {
         }
     }
 
+    /// Whether the host is leaving: nobody waits for messages any more, and consumers are to end.
+    pub(crate) fn are_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
     /// Whether there is a message that could be received now.
     pub(crate) fn has_some(&self, queue: &Queue) -> rusqlite::Result<bool> {
         self.store

@@ -50,27 +50,38 @@ async fn end_of(host: &Host, name: &str) -> Option<ExecutionStatus> {
     }
 }
 
-/// Waits until a queue has nothing more, in flight or not.
-async fn drained(host: &Host, queue: &str) {
+/// How many messages a queue has: visible, in flight, delayed.
+async fn counts(host: &Host, queue: &str) -> [u32; 3] {
+    use aws_sdk_sqs::types::QueueAttributeName::{
+        All, ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,
+        ApproximateNumberOfMessagesNotVisible as InFlight,
+    };
+    let all = host
+        .sqs()
+        .get_queue_attributes()
+        .queue_url(host.queue_url(queue))
+        .attribute_names(All)
+        .send()
+        .await;
+    let all = all.expect("attributes").attributes.expect("attributes");
+    [Visible, InFlight, Delayed].map(|name| all[&name].parse().expect("a number"))
+}
+
+async fn until_counts(host: &Host, queue: &str, expected: [u32; 3]) {
     let begun = Instant::now();
     loop {
-        let all = host.sqs().get_queue_attributes().queue_url(host.queue_url(queue));
-        let all = all
-            .attribute_names(aws_sdk_sqs::types::QueueAttributeName::All)
-            .send()
-            .await
-            .expect("attributes")
-            .attributes;
-        let counts = all
-            .expect("attributes")
-            .into_iter()
-            .filter(|(name, _)| name.as_str().starts_with("Approximate"));
-        if counts.map(|(_, count)| count).all(|count| count == "0") {
+        let counts = counts(host, queue).await;
+        if counts == expected {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE, "{queue} is not drained\n{}", host.log());
+        assert!(begun.elapsed() < PATIENCE, "{queue} has {counts:?}\n{}", host.log());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Waits until a queue has nothing more, in flight or not.
+async fn drained(host: &Host, queue: &str) {
+    until_counts(host, queue, [0, 0, 0]).await;
 }
 
 #[tokio::test]
