@@ -215,7 +215,7 @@ fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> Done {
     };
     Err(Trouble::of(exit, failure)
         .what(not_done(row.kind, flow))
-        .output(format!("pfsession logs {}", row.id)))
+        .output(format!("pfsession logs {}", row.joined.as_ref().unwrap_or(&row.id))))
 }
 
 fn not_done(kind: Kind, flow: &Flow) -> String {
@@ -408,21 +408,31 @@ fn logs(client: &Client, what: &str, follow: bool, json: bool) -> Done {
     }
 }
 
-/// The operation or run of a flow that was wanted last.
+/// The operation or run of a flow that was wanted last, of those that have said something.
 fn latest(client: &Client, flow: &Flow) -> Result<String, Box<Trouble>> {
     let session = session_of(client, flow)?;
-    let events: Events = client.get(&format!("/v1/sessions/{}/events", session.key))?;
-    let wanted = events.events.iter().rev().find_map(|row| match &row.event {
-        Event::Wanted { operation } => Some(operation.id.clone()),
-        Event::RunWanted { run, .. } => match (&session.current, &session.failure) {
-            // Until its session is ready, what there is to read of a run is the start.
-            (Some(operation), _) => Some(operation.id.clone()),
-            (None, Some(_)) => Some(format!("start-for-{run}")),
-            (None, None) => Some(run.clone()),
-        },
-        _ => None,
+    let Events { events } = client.get(&format!("/v1/sessions/{}/events", session.key))?;
+    let wanted = events.iter().rev().flat_map(|row| match &row.event {
+        Event::Wanted { operation } => vec![operation.id.clone()],
+        // What a run needed before it could begin says more than nothing.
+        Event::RunWanted { run, .. } => vec![run.clone(), format!("start-for-{run}")],
+        _ => Vec::new(),
     });
-    wanted.ok_or_else(|| wish::nothing_of(&flow.typed))
+    let mut last = None;
+    for id in session
+        .current
+        .iter()
+        .map(|operation| operation.id.clone())
+        .chain(wanted)
+        .take(10)
+    {
+        match watch::output(client, &id, None, Duration::ZERO)? {
+            Some(output) if !output.lines.is_empty() => return Ok(id),
+            Some(_) => last = last.or(Some(id)),
+            None => {}
+        }
+    }
+    last.ok_or_else(|| wish::nothing_of(&flow.typed))
 }
 
 fn events(client: &Client, what: &str, json: bool) -> Done {

@@ -712,6 +712,38 @@ fn logs_follow_an_output_to_its_end() {
 }
 
 #[test]
+fn logs_of_a_flow_are_the_latest_that_said_anything() {
+    let home = Home::new();
+    let stopped = home.session(&home.key(), "stopped", Value::Null);
+    let settings = stopped["settings"].clone();
+    let operation =
+        |id: &str, kind: &str| json!({ "id": id, "kind": kind, "wants": null, "token": null, "attempt": 0 });
+    let events = [
+        json!({ "event": "run-wanted", "run": "r1", "wants": settings }),
+        json!({ "event": "run-wanted", "run": "r2", "wants": settings }),
+        json!({ "event": "wanted", "operation": operation("joined", "start") }),
+        json!({ "event": "wanted", "operation": operation("stop-1", "stop") }),
+    ];
+    let rows = events.map(|event| json!({ "revision": 1, "at": 1, "by": "ann", "from": "ready", "to": "ready", "generation": 1, "event": event }));
+    let service = Service::new(move |_, request| {
+        Some(match (request.path.split('/').nth(2)?, id_in(&request.path)) {
+            ("sessions", "events") => (200, json!({ "events": rows.clone() })),
+            ("sessions", _) => (200, stopped.clone()),
+            (_, "start-for-r2") => {
+                let read = request.path.contains("after=");
+                (
+                    200,
+                    json!({ "lines": if read { vec![] } else { vec![line(0, "stdout", "why")] }, "ended": true }),
+                )
+            }
+            (_, "r1") => (200, json!({ "lines": [line(0, "stdout", "older")], "ended": true })),
+            _ => (200, json!({ "lines": [], "ended": true })),
+        })
+    });
+    assert_eq!(home.pfsession(&service, &["logs", "flow"]).out, "why\n");
+}
+
+#[test]
 fn the_list_is_of_what_lives_or_failed() {
     let home = Home::new();
     let mut failed = home.session("f00000000000", "failed", Value::Null);
