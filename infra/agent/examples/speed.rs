@@ -85,6 +85,7 @@ fn main() -> anyhow::Result<()> {
             ms(all.len() - 1)
         );
     }
+    machine.driver.let_go();
     std::fs::remove_dir_all(folder)?;
     Ok(())
 }

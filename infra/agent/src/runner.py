@@ -565,8 +565,8 @@ def serve(spec, control, warm):
     poll.register(wake, select.POLLIN)
     owner, spare = {}, None
     while True:
-        # Forks are made ahead when nothing else is to do.
-        events = poll.poll(20 if fork_safe and spare is None and not runs else None)
+        # A run's process is made ahead as soon as nothing else is to do.
+        events = poll.poll(0 if fork_safe and spare is None and not runs else None)
         if not events and spare is None:
             spare = SpareRun(spec, [wake, woken, control.socket.fileno(), *owner], rehearse=True)
         for fd, _ in events:
@@ -577,8 +577,12 @@ def serve(spec, control, warm):
                         end_all()
                     if "run" in message:
                         if fork_safe:
-                            used = spare or SpareRun(spec, [wake, woken, control.socket.fileno(), *owner], rehearse=False)
-                            run, spare = used.run(message), None
+                            if spare and spare.is_ready():
+                                run, spare = spare.run(message), None
+                            else:
+                                mine = [spare.result, spare.out, spare.err, spare.task] if spare else []
+                                close = [wake, woken, control.socket.fileno(), *owner, *mine]
+                                run = SpareRun(spec, close, rehearse=False).run(message)
                         else:
                             run = spawn_run(spec, message)
                         runs[run.pid] = run
@@ -653,7 +657,7 @@ def take(control, run, fd):
                 continue  # the flow's own code can write here, too
             if "done" in about:
                 run.done = about
-            else:
+            elif "line" in about:
                 control.send(about)
     else:
         if not data or len(rest) > 8192:
@@ -698,6 +702,7 @@ class SpareRun:
                 prctl(PR_SET_DUMPABLE, 1)
                 if rehearse:
                     run_a_dummy_flow()
+                    os.write(result, b"{}\n")
                 with os.fdopen(task, encoding="utf-8") as file:
                     line = file.readline()
                 if not line:
@@ -714,6 +719,10 @@ class SpareRun:
             os._exit(0)
         for fd in (result, out, err, task):
             os.close(fd)
+
+    def is_ready(self):
+        """Whether it is done with what it does ahead: until then a fork of its own is quicker."""
+        return bool(select.select([self.result], [], [], 0)[0])
 
     def run(self, message):
         with os.fdopen(self.task, "w", encoding="utf-8") as file:
