@@ -60,7 +60,7 @@ fn one_flow_over_two_generations() {
         .collect();
     let missed: Vec<_> = EDGES.iter().filter(|edge| !found.edges.contains(edge)).collect();
     assert!(
-        elsewhere.is_empty() && missed.is_empty(),
+        elsewhere.is_empty() && (missed.is_empty() || !found.is_complete),
         "elsewhere: {elsewhere:?}, missed: {missed:?}"
     );
 }
@@ -97,7 +97,7 @@ fn two_flows_of_one_user_on_one_compute_resource() {
 fn two_users_with_a_compute_resource_each() {
     let bounds = Bounds {
         owners: vec!["u", "v"],
-        menu: vec![START, STOP],
+        menu: either(vec![START], vec![START, STOP]),
         commands: either(1, 2),
         faults: 2,
         activities: 0,

@@ -52,18 +52,22 @@ pub(crate) fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
         states: Vec::new(),
         ends: HashMap::default(),
     };
-    let mut found = Found::default();
+    let mut found = Found {
+        is_complete: true,
+        ..Found::default()
+    };
     let mut levels: Vec<VecDeque<u32>> = vec![VecDeque::new(); usize::from(bounds.faults) + 1];
     let first = World::new(bounds);
     search.add(&first, None, 0);
     levels[0].push_back(0);
     found.by_faults = vec![0; levels.len()];
+    let mut limit = cap;
     for level in 0..levels.len() {
+        // First all that follows without a further fault.
+        let mut reached = Vec::new();
         while let Some(index) = levels[level].pop_front() {
-            found.by_faults[level] += 1;
-            let depth = search.states[index as usize].depth;
-            found.depth = found.depth.max(depth as usize);
-            let world = search.world(index, bounds.faults - level as u8);
+            reached.push(index);
+            let world = search.world(index, 0);
             match search.end_of(&world) {
                 Ok((stop, end)) => {
                     found.longest_stop = found.longest_stop.max(stop);
@@ -72,36 +76,37 @@ pub(crate) fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
                 Err(broken) => return search.done(found, Some((broken, index, None))),
             }
             for act in world.acts(core, bounds) {
-                found.acts += 1;
-                let is_fault = usize::from(act.is_fault(&world, core));
-                let mut turn = Turn {
-                    core,
-                    world: world.clone(),
-                    broken: None,
-                };
-                turn.act(&act);
-                if let Some(broken) = turn.broken {
-                    return search.done(found, Some((broken, index, Some(act))));
+                match search.follow(&mut found, &world, index, act, limit) {
+                    Ok(new) => levels[level].extend(new),
+                    Err(broken) => return search.done(found, Some(broken)),
                 }
-                for (before, after) in world.flows.iter().zip(&turn.world.flows) {
-                    if before.session.phase != after.session.phase {
-                        found.edges.insert((before.session.phase, after.session.phase));
-                    }
-                }
-                if search.states.len() < cap
-                    && let Some(new) = search.add(&turn.world, Some((index, act)), depth + 1)
-                {
-                    if let Some(broken) = properties::of_world(core, &turn.world) {
-                        return search.done(found, Some((broken, new, None)));
-                    }
-                    levels[level + is_fault].push_back(new);
+            }
+        }
+        found.by_faults[level] = reached.len();
+        let left = bounds.faults - level as u8;
+        // Each number of faults gets its share of what the cap allows.
+        if left > 0 {
+            limit = search.states.len() + (cap - search.states.len()) / usize::from(left);
+        }
+        for index in reached.into_iter().filter(|_| left > 0) {
+            let world = search.world(index, left);
+            for act in world
+                .acts(core, bounds)
+                .into_iter()
+                .filter(|act| act.is_fault(&world, core))
+            {
+                match search.follow(&mut found, &world, index, act, limit) {
+                    Ok(new) => levels[level + 1].extend(new),
+                    Err(broken) => return search.done(found, Some(broken)),
                 }
             }
         }
     }
-    found.is_complete = search.states.len() < cap;
     search.done(found, None)
 }
+
+/// What is broken, in which state, or by which act in it.
+type Seen = (Broken, u32, Option<Act>);
 
 type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
 
@@ -187,6 +192,45 @@ impl Parts {
 }
 
 impl Search<'_> {
+    /// Lets `act` happen in the world of a state, and says which state that makes if it is a new one.
+    fn follow(
+        &mut self,
+        found: &mut Found,
+        world: &World,
+        index: u32,
+        act: Act,
+        limit: usize,
+    ) -> Result<Option<u32>, Seen> {
+        found.acts += 1;
+        let mut turn = Turn {
+            core: self.core,
+            world: world.clone(),
+            broken: None,
+        };
+        turn.act(&act);
+        if let Some(broken) = turn.broken {
+            return Err((broken, index, Some(act)));
+        }
+        for (before, after) in world.flows.iter().zip(&turn.world.flows) {
+            if before.session.phase != after.session.phase {
+                found.edges.insert((before.session.phase, after.session.phase));
+            }
+        }
+        if self.states.len() >= limit {
+            found.is_complete = false;
+            return Ok(None);
+        }
+        let depth = self.states[index as usize].depth + 1;
+        let Some(new) = self.add(&turn.world, Some((index, act)), depth) else {
+            return Ok(None);
+        };
+        found.depth = found.depth.max(depth as usize);
+        match properties::of_world(self.core, &turn.world) {
+            Some(broken) => Err((broken, new, None)),
+            None => Ok(Some(new)),
+        }
+    }
+
     fn add(&mut self, world: &World, from: Option<(u32, Act)>, depth: u32) -> Option<u32> {
         let key = self.parts.key(world);
         if self.seen.contains_key(&key) {
@@ -296,7 +340,7 @@ impl Search<'_> {
         Ok((stop, end))
     }
 
-    fn done(&self, mut found: Found, broken: Option<(Broken, u32, Option<Act>)>) -> Found {
+    fn done(&self, mut found: Found, broken: Option<Seen>) -> Found {
         found.states = self.states.len();
         found.broken = broken.map(|(broken, index, act)| {
             let trace = self.trace(index, act);
