@@ -61,7 +61,7 @@ fn bodies(messages: &[Message]) -> Vec<&str> {
     messages.iter().filter_map(Message::body).collect()
 }
 
-fn attribute<'a>(message: &'a Message, name: MessageSystemAttributeName) -> &'a str {
+fn attribute(message: &Message, name: MessageSystemAttributeName) -> &str {
     message
         .attributes()
         .and_then(|all| all.get(&name))
