@@ -226,10 +226,10 @@ impl Driver {
             Ok(store) => store,
             Err(error) => return tracing::warn!(%error, "the environments cannot be opened"),
         };
-        if let Some(base) = store.find_base() {
-            if let Err(error) = crate::warm::ensure(&self.config.state, &store, &base) {
-                tracing::warn!(%error, "the warm process cannot be started");
-            }
+        if let Some(base) = store.find_base()
+            && let Err(error) = crate::warm::ensure(&self.config.state, &store, &base)
+        {
+            tracing::warn!(%error, "the warm process cannot be started");
         }
     }
 

@@ -201,19 +201,20 @@ impl Runner {
             block.insert("TMPDIR".into(), folders.session.join("tmp").display().to_string());
         }
         sandbox.variables = block;
-        if environment.pure && sandbox.namespaces {
-            if let Some(socket) = warm::connect(&folders.state, store, &environment.base) {
-                let sent = serde_json::to_vec(&sandbox).map_err(|error| error.to_string())?;
-                let sent = io::Write::write_all(&mut &socket, &[sent, b"\n".to_vec()].concat());
-                match sent {
-                    Ok(()) => match Self::greet(folders, store, environment, socket, None, layer.clone(), true).await {
-                        Ok(runner) => return Ok(runner),
-                        Err(why) => tracing::warn!(why, "the warm process does not serve; a fresh interpreter does"),
-                    },
-                    Err(error) => tracing::warn!(%error, "the warm process has gone; a fresh interpreter serves"),
-                }
-                sandbox.namespaces = store.namespaces.get();
+        if environment.pure
+            && sandbox.namespaces
+            && let Some(socket) = warm::connect(&folders.state, store, &environment.base)
+        {
+            let sent = serde_json::to_vec(&sandbox).map_err(|error| error.to_string())?;
+            let sent = io::Write::write_all(&mut &socket, &[sent, b"\n".to_vec()].concat());
+            match sent {
+                Ok(()) => match Self::greet(folders, store, environment, socket, None, layer.clone(), true).await {
+                    Ok(runner) => return Ok(runner),
+                    Err(why) => tracing::warn!(why, "the warm process does not serve; a fresh interpreter does"),
+                },
+                Err(error) => tracing::warn!(%error, "the warm process has gone; a fresh interpreter serves"),
             }
+            sandbox.namespaces = store.namespaces.get();
         }
         let (child, socket) = sandbox::start(
             &store.python,

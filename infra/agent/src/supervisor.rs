@@ -343,25 +343,25 @@ impl Agent {
         if !is_good_id(&operation) {
             return;
         }
-        if let Some((done, report)) = self.installed.borrow().as_ref() {
-            if *done == operation {
-                let again = match report.clone() {
-                    AgentReport::Installed {
-                        operation,
-                        attempt: before,
-                        warning,
-                    } => Some(AgentReport::Installed {
-                        operation,
-                        attempt: attempt.max(before),
-                        warning,
-                    }),
-                    // A later attempt is another try; the same one has the same end.
-                    AgentReport::InstallFailed { attempt: before, .. } if attempt > before => None,
-                    other => Some(other),
-                };
-                if let Some(again) = again {
-                    return self.say(again);
-                }
+        if let Some((done, report)) = self.installed.borrow().as_ref()
+            && *done == operation
+        {
+            let again = match report.clone() {
+                AgentReport::Installed {
+                    operation,
+                    attempt: before,
+                    warning,
+                } => Some(AgentReport::Installed {
+                    operation,
+                    attempt: attempt.max(before),
+                    warning,
+                }),
+                // A later attempt is another try; the same one has the same end.
+                AgentReport::InstallFailed { attempt: before, .. } if attempt > before => None,
+                other => Some(other),
+            };
+            if let Some(again) = again {
+                return self.say(again);
             }
         }
         let mut install = self.install.borrow_mut();
@@ -414,10 +414,10 @@ impl Agent {
         let _changing = self.changing.lock().await;
         let Ok(store) = self.store() else { return };
         let Ok(lines) = wanted(&self.spec.settings) else { return };
-        if let Some(environment) = store.find(&lines) {
-            if let Err(why) = self.have_runner(&store, &environment).await {
-                tracing::warn!(why, "no sandbox yet");
-            }
+        if let Some(environment) = store.find(&lines)
+            && let Err(why) = self.have_runner(&store, &environment).await
+        {
+            tracing::warn!(why, "no sandbox yet");
         }
     }
 
@@ -483,10 +483,10 @@ impl Agent {
     }
 
     fn ensure_warm(&self, store: &Store, environment: &Environment) {
-        if let Some(base) = store.complete(&environment.base) {
-            if let Err(error) = warm::ensure(&self.spec.state, store, &base) {
-                tracing::warn!(%error, "the warm process cannot be started");
-            }
+        if let Some(base) = store.complete(&environment.base)
+            && let Err(error) = warm::ensure(&self.spec.state, store, &base)
+        {
+            tracing::warn!(%error, "the warm process cannot be started");
         }
     }
 
@@ -580,17 +580,17 @@ impl Agent {
 fn wanted(settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
     let folder = Path::new(&settings.folder);
     let environment = flow::environment(folder, &flow::include_root(folder))?;
-    if let Some(image) = settings.image.as_ref().or(environment.image.as_ref()) {
-        if !BASE_IMAGES.contains(&image.as_str()) {
-            return Err(Failure::new(
-                "Install.NoSuchImage",
-                format!(
-                    "The base image {image} is none that sessions on this machine have ({}). Name one of those, or take `image` out of the flow's \
+    if let Some(image) = settings.image.as_ref().or(environment.image.as_ref())
+        && !BASE_IMAGES.contains(&image.as_str())
+    {
+        return Err(Failure::new(
+            "Install.NoSuchImage",
+            format!(
+                "The base image {image} is none that sessions on this machine have ({}). Name one of those, or take `image` out of the flow's \
                      environment; other images need the Docker driver.",
-                    BASE_IMAGES.join(", ")
-                ),
-            ));
-        }
+                BASE_IMAGES.join(", ")
+            ),
+        ));
     }
     Ok(environment
         .requirements

@@ -78,12 +78,15 @@ struct Invocation {
     payload: Bytes,
 }
 
+/// An invocation's id, and who waits for its answer.
+type UnderWay = (String, oneshot::Sender<Result<Bytes, Unanswered>>);
+
 /// A process of a function.
 struct Process {
     secret: String,
     /// While it lives and nobody has waited for it.
     pid: Mutex<Option<i32>>,
-    current: Mutex<Option<(String, oneshot::Sender<Result<Bytes, Unanswered>>)>>,
+    current: Mutex<Option<UnderWay>>,
     killed: AtomicBool,
 }
 

@@ -51,11 +51,12 @@ fn redact_after_scheme(url: &str) -> String {
     let mut out = String::new();
     let mut rest = url;
     // The seed's `{private}` stands for a credential and is none.
-    if (authority.contains('@') || odd_port) && !authority.starts_with("{private}@") {
-        if let Some(at) = url.rfind('@') {
-            out.push_str("***");
-            rest = &url[at..];
-        }
+    if (authority.contains('@') || odd_port)
+        && !authority.starts_with("{private}@")
+        && let Some(at) = url.rfind('@')
+    {
+        out.push_str("***");
+        rest = &url[at..];
     }
     match rest.split_once('?') {
         Some((path, query)) => {

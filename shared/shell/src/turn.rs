@@ -348,10 +348,11 @@ fn newly_known(before: &Session, after: &Session, event: &Event) -> Vec<Operatio
         .filter(|o| !known(before, &o.id))
         .cloned()
         .collect();
-    if let Event::Wanted { operation } = event {
-        if !known(before, &operation.id) && !new.iter().any(|o| o.id == operation.id) {
-            new.push(operation.clone());
-        }
+    if let Event::Wanted { operation } = event
+        && !known(before, &operation.id)
+        && !new.iter().any(|o| o.id == operation.id)
+    {
+        new.push(operation.clone());
     }
     new
 }

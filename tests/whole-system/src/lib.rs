@@ -80,6 +80,8 @@ pub struct Machine {
     folder: tempfile::TempDir,
     /// Variables for the host.
     pub variables: Vec<(String, String)>,
+    /// Whether a host has died here.
+    died: std::cell::Cell<bool>,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +123,7 @@ impl Machine {
         Self {
             folder,
             variables: Vec::new(),
+            died: std::cell::Cell::new(false),
         }
     }
 
@@ -131,10 +134,14 @@ impl Machine {
     /// The command line, on this machine.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(pfsession());
+        let variables = self.variables.iter().filter(|(name, value)| {
+            // A plan kills one host. Each later one would die at the same point, and none would get further.
+            name != "PFSESSION_FAULTS" || !self.died.get() || !value.contains("kill-host")
+        });
         command
             .args(arguments)
             .env("PFSESSION_STATE", self.state())
-            .envs(self.variables.iter().cloned());
+            .envs(variables.cloned());
         command
             .env_remove("PFSESSION_ENDPOINT")
             .env_remove("PFSESSION_TOKEN")
@@ -206,6 +213,9 @@ impl Machine {
 
     /// Starts the host, or finds it, on a machine where it may die at any moment: tries until it is there.
     pub fn up_again(&self) {
+        if self.state().join("host.json").exists() && self.host_pid().is_none() {
+            self.died.set(true);
+        }
         wait_for("the host", Duration::from_secs(60), || {
             self.run(&["up"]).status.success().then_some(())
         });
@@ -248,8 +258,14 @@ impl Machine {
             let part = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
             let command = String::from_utf8_lossy(&part("cmdline")).replace('\0', " ");
             let named = command.contains(&state) || String::from_utf8_lossy(&part("environ")).contains(&state);
+            let open = || {
+                let files = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+                files
+                    .filter_map(|file| fs::read_link(file.path()).ok())
+                    .any(|file| file.starts_with(self.state()))
+            };
             let mounted = String::from_utf8_lossy(&part("mountinfo")).contains(&state);
-            if pid != std::process::id() as i32 && (named || mounted) && is_running(pid) {
+            if pid != std::process::id() as i32 && (named || mounted || open()) && is_running(pid) {
                 found.push((pid, command));
             }
         }
@@ -260,11 +276,14 @@ impl Machine {
     pub fn leftovers(&self) -> BTreeSet<String> {
         let mut left = BTreeSet::new();
         for (pid, command) in self.processes() {
-            // What is no session's: the host, its functions, and the warm process, which sessions share and which ends by itself.
-            if ![" host ", " function ", "warm"]
+            // The host and its functions stay. So does the warm process, which sessions share: what is forked from it for a session has
+            // its name, but sees the session's folder.
+            let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+            let of_session = mounts.contains(&self.state().join("sessions/").display().to_string());
+            let stays = [" host ", " function ", " warm "]
                 .iter()
-                .any(|word| command.contains(word))
-            {
+                .any(|word| command.contains(word));
+            if of_session || !stays {
                 left.insert(format!("process {pid}: {command}"));
             }
         }

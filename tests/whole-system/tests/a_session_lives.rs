@@ -141,13 +141,21 @@ fn a_flow_that_fails_says_why_in_one_line_and_where_the_whole_output_is() {
     }
 }
 
-/// One line each: what is wrong with the flow, the failure's stable name, and a word of what is said.
+/// What is wrong with a flow (its requirements, more YAML), the failure's stable name, and a word of what is said.
+type Case = (
+    &'static str,
+    Option<&'static str>,
+    Option<&'static str>,
+    &'static str,
+    &'static str,
+);
+
 #[test]
 fn a_failed_start_says_why_on_the_command_line_and_in_show() {
     let machine = Machine::new();
     let folder = |name: &str| machine.state().join("flows").join(name);
     let plain = "@tool\ndef one(text: str) -> str:\n    return text\n";
-    let cases: &[(&str, Option<&str>, Option<(&str, &str)>, &str, &str)] = &[
+    let cases: &[Case] = &[
         (
             "no-such-package",
             Some("surely-no-such-package-as-this-one"),
@@ -200,36 +208,36 @@ fn a_failed_start_says_why_on_the_command_line_and_in_show() {
         (
             "wrong-environment",
             None,
-            Some(("environment: python", "")),
+            Some("environment: python"),
             "Flow.BadEnvironment",
             "environment",
         ),
         (
             "missing-include",
             None,
-            Some(("additional_includes:\n- ../not-there.py", "")),
+            Some("additional_includes:\n- ../not-there.py"),
             "Flow.MissingInclude",
             "not-there.py",
         ),
         (
             "leads-out",
             None,
-            Some(("additional_includes:\n- ../../../../../../../etc/passwd", "")),
+            Some("additional_includes:\n- ../../../../../../../etc/passwd"),
             "Flow.PathLeadsOut",
             "passwd",
         ),
         (
             "absolute",
             None,
-            Some(("additional_includes:\n- /etc/passwd", "")),
+            Some("additional_includes:\n- /etc/passwd"),
             "Flow.AbsoluteInclude",
             "/etc/passwd",
         ),
     ];
-    for (name, requirements, more, error, word) in cases {
+    for (name, requirements, yaml, error, word) in cases {
         let folder = folder(name);
         write_flow(&folder, plain, *requirements);
-        if let Some((yaml, _)) = more {
+        if let Some(yaml) = yaml {
             let dag = fs::read_to_string(folder.join("flow.dag.yaml")).unwrap();
             fs::write(folder.join("flow.dag.yaml"), format!("{dag}{yaml}\n")).unwrap();
         }

@@ -81,7 +81,8 @@ fn live_and_converge(machine: &Machine, case: &str, between: impl Fn(&Machine, u
     machine.up_again();
     let api = machine.api();
     for folder in &flows {
-        assert_eq!(api.phase(folder), Some(Phase::Stopped), "{case}");
+        let phase = wait_for("an answer", BOUND, || api.phase(folder));
+        assert_eq!(phase, Phase::Stopped, "{case}");
     }
     let mut left = machine.leftovers();
     let until = std::time::Instant::now() + BOUND;

@@ -172,14 +172,14 @@ impl World {
         assert_eq!(queue, "reports");
         let signed: SignedReport = serde_json::from_str(body).unwrap();
         let body: SignedBody = serde_json::from_str(&signed.body).unwrap();
-        if let AgentReport::Alive { nonce, .. } = &body.report {
-            if !*self.silent.lock().unwrap() {
-                let command = AgentCommand::Lease { nonce: *nonce };
-                self.send(
-                    &contract::names::agent_queue(&body.flow, body.generation),
-                    serde_json::to_string(&command).unwrap(),
-                );
-            }
+        if let AgentReport::Alive { nonce, .. } = &body.report
+            && !*self.silent.lock().unwrap()
+        {
+            let command = AgentCommand::Lease { nonce: *nonce };
+            self.send(
+                &contract::names::agent_queue(&body.flow, body.generation),
+                serde_json::to_string(&command).unwrap(),
+            );
         }
         self.agent_reports.lock().unwrap().push((signed, body));
         self.notify();
@@ -442,10 +442,10 @@ impl Machine {
         let reports = self.world.agent_reports.lock().unwrap();
         let mut lines = Vec::new();
         for (_, body) in reports.iter() {
-            if let AgentReport::Output { of: o, lines: more } = &body.report {
-                if o == of {
-                    lines.extend(more.iter().map(|line| line.text.clone()));
-                }
+            if let AgentReport::Output { of: o, lines: more } = &body.report
+                && o == of
+            {
+                lines.extend(more.iter().map(|line| line.text.clone()));
             }
         }
         lines.join("\n")
