@@ -8,7 +8,7 @@ mod token;
 use aws::Aws;
 use contract::{
     FlowRef, Principal,
-    command::{Command, is_good_id},
+    command::Command,
     http::{Accepted, Events, Health, OperationView, Output, Problem, SessionView, Sessions},
     row::{OperationStatus, SessionRow},
 };
@@ -158,17 +158,10 @@ async fn answer(aws: &Aws, caller: &Principal, request: &Request) -> Result<Valu
 }
 
 async fn command(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
-    let malformed = |message: String| Fault::Meaningless(Failure::new("Command.Malformed", message));
     let body = request
         .body()
-        .ok_or_else(|| malformed("The body is not UTF-8 text.".to_owned()))?;
-    let mut command: Command =
-        serde_json::from_str(&body).map_err(|e| malformed(format!("This is no command: {e}.")))?;
-    if !is_good_id(&command.id) {
-        return Err(malformed(
-            "A command's id is 1 to 80 characters of A-Z a-z 0-9 - _.".to_owned(),
-        ));
-    }
+        .ok_or_else(|| Fault::Meaningless(Failure::new("Command.Malformed", "The body is not UTF-8 text.")))?;
+    let mut command = Command::read(&body).map_err(Fault::Meaningless)?;
     command.principal = Some(caller.clone());
     aws.command(&command).await?;
     Ok(ok(

@@ -31,15 +31,10 @@ pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
     } else {
         None
     };
-    let (entered, token) = match cause {
-        // What the flow asks for cannot be had: the step ends as a clean-up, with the reason.
-        Some(_) => (Step::CleanUp, step.token.clone()),
-        None => (step.step, step.token.clone()),
-    };
     let event = Event::StepEntered {
         operation: step.operation,
-        step: entered,
-        token,
+        step: step.step,
+        token: step.token,
         compute: None,
         cause,
     };

@@ -2,7 +2,7 @@
 //!
 //! Message group: the flow's key. Deduplication id: the command's own id.
 
-use crate::{FlowRef, Millis, Principal, bounds};
+use crate::{Failure, FlowRef, Millis, Principal, bounds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -142,6 +142,28 @@ pub struct RunWish {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub init: BTreeMap<String, serde_json::Value>,
 }
+
+impl Command {
+    /// Reads a command from a message or a body.
+    ///
+    /// # Errors
+    ///
+    /// `Command.Malformed`, final, with what is wrong.
+    pub fn read(text: &str) -> Result<Self, Failure> {
+        let malformed = |why: String| Failure::new("Command.Malformed", why);
+        let command: Self = serde_json::from_str(text).map_err(|e| malformed(format!("This is no command: {e}.")))?;
+        // The start that a run may need has the run's id in its own, and that is an id as well.
+        if matches!(command.wish, Wish::Run { .. }) && command.id.len() > LONGEST_RUN_ID {
+            return Err(malformed(format!(
+                "A run's id has at most {LONGEST_RUN_ID} characters."
+            )));
+        }
+        Ok(command)
+    }
+}
+
+/// The most characters of a run's id.
+pub const LONGEST_RUN_ID: usize = 70;
 
 /// The id of a command is bounded, and names no path and no key of another row.
 pub fn is_good_id(id: &str) -> bool {

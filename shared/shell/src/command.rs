@@ -7,7 +7,7 @@ use crate::{
 };
 use contract::{
     Principal, Role,
-    command::{Command, Wanted, Wish, is_good_id},
+    command::{Command, Wanted, Wish},
 };
 use lifecycle::{
     Failure,
@@ -48,7 +48,7 @@ pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
 ///
 /// [`Fault::Meaningless`] if `body` is no command: final, and for the dead-letter queue. Else as [`happen`].
 pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(), Fault> {
-    let command = read(body)?;
+    let command = Command::read(body).map_err(Fault::Meaningless)?;
     let flow = command.flow.key();
     let principal = principal_of(&command, sender)?;
     let lineage = command.flow.lineage.as_str();
@@ -97,48 +97,6 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         Ok(_) => Ok(()),
         Err(refusal) => refuse(ports, &command, &happened, refusal.into()).await,
     }
-}
-
-fn read(body: &str) -> Result<Command, Fault> {
-    let meaningless = |message: String| Fault::Meaningless(Failure::new("Command.Malformed", message));
-    let command: Command = serde_json::from_str(body).map_err(|e| meaningless(format!("This is no command: {e}.")))?;
-    if !is_good_id(&command.id) {
-        return Err(meaningless(
-            "A command's id is 1 to 80 characters of A-Z a-z 0-9 - _.".to_owned(),
-        ));
-    }
-    let flow = &command.flow;
-    let bounded =
-        |text: &str, most: usize| !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control);
-    // Between `#` signs these are parts of keys.
-    let plain = |text: &str| bounded(text, 100) && !text.contains('#');
-    if !(plain(&flow.workspace) && plain(&flow.owner) && bounded(&flow.lineage, 1000)) {
-        return Err(meaningless(
-            "A flow is a workspace and an owner of up to 100 characters without #, and a lineage of up to 1000."
-                .to_owned(),
-        ));
-    }
-    let wanted = match &command.wish {
-        Wish::Start { settings } | Wish::Run { settings, .. } => Some(settings),
-        Wish::Install { settings } | Wish::Reset { settings } => settings.as_ref(),
-        Wish::Stop | Wish::StopIfIdle { .. } | Wish::Check => None,
-    };
-    if let Some(wanted) = wanted {
-        if wanted.idle_seconds.is_some_and(|idle| !(60..=86_400).contains(&idle)) {
-            return Err(meaningless("The idle time is from 60 to 86400 seconds.".to_owned()));
-        }
-        let texts = [&wanted.folder, &wanted.size, &wanted.identity, &wanted.image];
-        if texts
-            .into_iter()
-            .flatten()
-            .any(|text| !bounded(text, 1000) || text.contains('#'))
-        {
-            return Err(meaningless(
-                "A folder, size, identity or image is a line of up to 1000 characters without #.".to_owned(),
-            ));
-        }
-    }
-    Ok(command)
 }
 
 /// For whom the command is. What a stranger says about that counts for nothing.

@@ -199,35 +199,20 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
     }
 }
 
+/// Enters the step that the quota bars, with that as the reason why it cannot be done.
 async fn refuse_quota(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Option<Session>, Refusal>, Fault> {
-    let Event::StepEntered { operation, .. } = &happened.event else {
+    let mut refused = happened.clone();
+    let Event::StepEntered { cause, .. } = &mut refused.event else {
         return Err(Fault::QuotaUsedUp);
     };
-    let failure = Failure::new(
+    *cause = Some(Failure::new(
         "Session.QuotaExceeded",
         format!(
             "You have {} sessions, as many as one user may have. Stop one that you do not need, then start this one again.",
             ports.sessions_per_user()
         ),
-    );
-    let entered = Happened {
-        event: Event::StepEntered {
-            operation: operation.clone(),
-            step: Step::CleanUp,
-            token: token_of(&happened.event),
-            compute: None,
-            cause: Some(failure),
-        },
-        ..happened.clone()
-    };
-    Box::pin(happen(ports, &entered)).await
-}
-
-fn token_of(event: &Event) -> String {
-    match event {
-        Event::StepEntered { token, .. } => token.clone(),
-        _ => String::new(),
-    }
+    ));
+    Box::pin(happen(ports, &refused)).await
 }
 
 /// For a step that claims a compute resource: claims it, and says so in the event.
@@ -237,7 +222,8 @@ async fn claim_of(ports: &impl Ports, session: &Session, event: &mut Event, now:
         step: Step::ClaimCompute,
         token,
         compute,
-        ..
+        // One that cannot be done claims nothing.
+        cause: None,
     } = event
     else {
         return Ok(Vec::new());

@@ -221,6 +221,11 @@ impl Machine {
         });
     }
 
+    /// Whether a host of this machine has died and was started again.
+    pub fn host_has_died(&self) -> bool {
+        self.died.get()
+    }
+
     /// The variables that any AWS tool needs to speak to this machine's host.
     pub fn aws_variables(&self) -> Vec<(String, String)> {
         let host = self.host().expect("the host is up");

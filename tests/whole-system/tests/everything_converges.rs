@@ -118,6 +118,7 @@ fn a_host_killed_at_each_named_point_goes_on_where_it_was() {
             let machine = with_faults(&case);
             machine.up_again();
             live_and_converge(&machine, &case, |_, _| {});
+            assert!(machine.host_has_died(), "{case} killed nobody: the case shows nothing");
         }
     }
 }
