@@ -335,6 +335,10 @@ def run_a_dummy_flow():
 
     folder = tempfile.mkdtemp(prefix="warm-")
     modules = set(sys.modules)
+    # A log handler keeps the stream that it was made with, and what stands in that unwritten would be the head of each run's log.
+    kept = [(fd, os.dup(fd)) for fd in (1, 2)]
+    for fd, _ in kept:
+        null(fd)
     try:
         with open(f"{folder}/pfsession_warm.py", "w") as file:
             file.write("from promptflow.core import tool\n@tool\ndef warm(text: str) -> str:\n    return text\ndef flex(text: str = '') -> str:\n    return text\n")
@@ -351,6 +355,11 @@ def run_a_dummy_flow():
                 executor = create_executor(name, folder, {}, None)
                 executor.exec_line({"text": "warm"}, index=0)
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for fd, copy in kept:
+            os.dup2(copy, fd)
+            os.close(copy)
         if folder in sys.path:
             sys.path.remove(folder)
         sys.path_importer_cache.pop(folder, None)

@@ -14,6 +14,16 @@ fn lines(text: &str) -> Vec<Value> {
         .collect()
 }
 
+fn nothing_is_left(machine: &Machine) {
+    let mut left = machine.leftovers();
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while !left.is_empty() && std::time::Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+        left = machine.leftovers();
+    }
+    assert!(left.is_empty(), "{left:#?}");
+}
+
 fn stop_and_see_that_nothing_is_left(machine: &Machine, folder: &Path) {
     machine.succeed(&["stop", folder.to_str().unwrap()]);
     assert_eq!(machine.api().phase(folder), Some(Phase::Stopped));
@@ -37,6 +47,12 @@ fn a_run_starts_the_session_prints_its_outputs_and_the_next_run_uses_the_same_se
     let first = machine.api().session(&folder).expect("the session is left");
     assert_eq!(first.phase, Phase::Ready);
     assert_eq!(lines(&machine.succeed(&arguments)), expected);
+    let log = machine.run(&["logs", folder.to_str().unwrap()]);
+    let log = String::from_utf8_lossy(&log.stdout).into_owned();
+    assert!(
+        log.contains("Node echo completes") && !log.contains("warm"),
+        "a run's log is its own: {log}"
+    );
     let second = machine.api().session(&folder).unwrap();
     assert_eq!((second.generation, second.phase), (first.generation, Phase::Ready));
     stop_and_see_that_nothing_is_left(&machine, &folder);
@@ -64,9 +80,7 @@ fn every_kind_of_flow_runs_over_its_data_and_gives_what_is_expected() {
     for name in ["dag-with-package", "flex-function", "shared-includes", "flex-class"] {
         machine.succeed(&["stop", flow(name).to_str().unwrap()]);
     }
-    wait_for("the end of all", Duration::from_secs(20), || {
-        machine.leftovers().is_empty().then_some(())
-    });
+    nothing_is_left(&machine);
 }
 
 #[test]
@@ -141,20 +155,84 @@ fn a_flow_that_fails_says_why_in_one_line_and_where_the_whole_output_is() {
     }
 }
 
+/// A package index on loopback that has one package, which cannot be built.
+struct Index {
+    server: std::process::Child,
+    port: u16,
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn broken_index(folder: &Path) -> Index {
+    let package = folder.join("index/source/broken_build-1.0");
+    let files = folder.join("index/simple/broken-build");
+    fs::create_dir_all(&package).unwrap();
+    fs::create_dir_all(&files).unwrap();
+    fs::write(
+        package.join("PKG-INFO"),
+        "Metadata-Version: 2.1\nName: broken-build\nVersion: 1.0\n",
+    )
+    .unwrap();
+    fs::write(
+        package.join("setup.py"),
+        "raise SystemExit('this is broken on purpose')\n",
+    )
+    .unwrap();
+    // A build that needs nothing from an index, as this one has nothing else.
+    fs::write(
+        package.join("broken.py"),
+        "raise SystemExit('this is broken on purpose')\n",
+    )
+    .unwrap();
+    let project = "[build-system]\nrequires = []\nbuild-backend = 'broken'\nbackend-path = ['.']\n";
+    fs::write(package.join("pyproject.toml"), project).unwrap();
+    let packed = Command::new("tar")
+        .args(["-czf", files.join("broken_build-1.0.tar.gz").to_str().unwrap(), "-C"])
+        .args([package.parent().unwrap().to_str().unwrap(), "broken_build-1.0"])
+        .status()
+        .unwrap();
+    assert!(packed.success());
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let server = Command::new("python3")
+        .args([
+            "-m",
+            "http.server",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--directory",
+        ])
+        .arg(folder.join("index"))
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the index", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    Index { server, port }
+}
+
 /// What is wrong with a flow (its requirements, more YAML), the failure's stable name, and a word of what is said.
-type Case = (
-    &'static str,
-    Option<&'static str>,
-    Option<&'static str>,
-    &'static str,
-    &'static str,
-);
+type Case<'a> = (&'a str, Option<&'a str>, Option<&'a str>, &'a str, &'a str);
 
 #[test]
 fn a_failed_start_says_why_on_the_command_line_and_in_show() {
     let machine = Machine::new();
     let folder = |name: &str| machine.state().join("flows").join(name);
     let plain = "@tool\ndef one(text: str) -> str:\n    return text\n";
+    let elsewhere = tempfile::tempdir().unwrap();
+    let index = broken_index(elsewhere.path());
+    let broken = format!("--index-url http://127.0.0.1:{}/simple\nbroken-build\n", index.port);
     let cases: &[Case] = &[
         (
             "no-such-package",
@@ -198,6 +276,7 @@ fn a_failed_start_says_why_on_the_command_line_and_in_show() {
             "Flow.PinnedPromptflow",
             "promptflow",
         ),
+        ("build-failed", Some(&broken), None, "Install.BuildFailed", "broken"),
         (
             "unreachable",
             Some("--index-url http://127.0.0.1:9/simple\ntitlecase"),
@@ -249,9 +328,7 @@ fn a_failed_start_says_why_on_the_command_line_and_in_show() {
         assert!(shown.contains(error) && shown.contains(word), "{name}: {shown}");
         assert!(!said.contains("panicked"), "{name}: {said}");
     }
-    wait_for("the end of what they left", Duration::from_secs(20), || {
-        machine.leftovers().is_empty().then_some(())
-    });
+    nothing_is_left(&machine);
 }
 
 #[test]
@@ -401,9 +478,7 @@ fn an_idle_session_is_deleted_by_the_sweep_and_one_with_a_run_in_progress_only_a
         "it was stopped {} ms after its run",
         stopped - ended
     );
-    wait_for("the end of all", Duration::from_secs(20), || {
-        machine.leftovers().is_empty().then_some(())
-    });
+    nothing_is_left(&machine);
 }
 
 #[test]
@@ -437,7 +512,80 @@ fn a_client_that_is_not_ours_starts_and_stops_sessions_by_the_released_samples_a
     assert_eq!(api.operation("boto-start", LONG).status, OperationStatus::Succeeded);
     send("stop");
     assert_eq!(api.operation("boto-stop", LONG).status, OperationStatus::Succeeded);
-    wait_for("the end of all", Duration::from_secs(20), || {
-        machine.leftovers().is_empty().then_some(())
-    });
+    nothing_is_left(&machine);
+}
+
+#[test]
+fn a_stop_sent_at_any_moment_of_a_start_ends_in_stopped_within_its_bound() {
+    let machine = Machine::new();
+    let folder = flow("one-node");
+    // The environment is in the store from here on, so that a start takes some tens of milliseconds.
+    machine.succeed(&["start", folder.to_str().unwrap()]);
+    machine.succeed(&["stop", folder.to_str().unwrap()]);
+    let api = machine.api();
+    let bound = Duration::from_millis(lifecycle::deadlines::STOP_BOUND_ON_ONE_MACHINE);
+    let mut met = std::collections::BTreeSet::new();
+    for after in (0..120).step_by(6) {
+        api.start(&format!("start-{after}"), &folder).unwrap();
+        // The moment is what is tried here; nothing is waited for.
+        std::thread::sleep(Duration::from_millis(after));
+        met.extend(api.phase(&folder).map(|phase| format!("{phase:?}")));
+        api.stop(&format!("stop-{after}"), &folder).unwrap();
+        assert_eq!(
+            api.operation(&format!("stop-{after}"), bound).status,
+            OperationStatus::Succeeded,
+            "{after} ms"
+        );
+        assert_eq!(api.phase(&folder), Some(Phase::Stopped), "{after} ms");
+        let start = api.operation(&format!("start-{after}"), bound).status;
+        assert!(
+            matches!(start, OperationStatus::Succeeded | OperationStatus::Canceled),
+            "{after} ms: {start:?}"
+        );
+    }
+    println!("phases met by a stop: {met:?}");
+    assert!(met.len() > 1, "the stops met one phase only: {met:?}");
+    nothing_is_left(&machine);
+}
+
+#[test]
+fn the_lambda_binaries_themselves_bring_a_session_up_and_down() {
+    let mut machine = Machine::new();
+    machine.variables.push((
+        "PFSESSION_FUNCTIONS".to_owned(),
+        whole_system::lambdas().display().to_string(),
+    ));
+    let folder = flow("one-node");
+    machine.succeed(&["run", folder.to_str().unwrap()]);
+    let functions: Vec<String> = machine.processes().into_iter().map(|(_, command)| command).collect();
+    for name in ["accept-command", "start-session", "agent-report", "api"] {
+        assert!(
+            functions
+                .iter()
+                .any(|command| command.trim_end().ends_with(&format!("/{name}"))),
+            "{name} is not what runs: {functions:#?}"
+        );
+    }
+    machine.succeed(&["stop", folder.to_str().unwrap()]);
+    assert_eq!(machine.api().phase(&folder), Some(Phase::Stopped));
+}
+
+#[test]
+fn a_request_without_a_token_of_the_issuer_is_answered_401() {
+    let (machine, stranger) = (Machine::new(), Machine::new());
+    machine.up();
+    stranger.up();
+    let mut api = machine.api();
+    assert!(api.sessions().is_empty());
+    assert!(api.get::<Value>("/v1/sessions").is_ok());
+    for token in ["", "nonsense", &stranger.api().token] {
+        api.token = token.to_owned();
+        let refused = api.get::<Value>("/v1/sessions").unwrap_err();
+        assert_eq!(refused.0, 401, "{refused:?}");
+        assert!(
+            token.is_empty() || !refused.1.contains(token),
+            "the token is not in the answer"
+        );
+        assert_eq!(api.stop("stop-1", Path::new("/somewhere")).unwrap_err().0, 401);
+    }
 }

@@ -8,7 +8,10 @@ use contract::{
     command::RunWish,
     row::{OperationStatus, RunStatus},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use whole_system::{Machine, kill, wait_for, write_flow};
 
 const BOUND: Duration = Duration::from_secs(120);
@@ -131,41 +134,73 @@ fn a_host_killed_between_any_two_commands_goes_on_where_it_was() {
 }
 
 #[test]
-fn an_agent_killed_in_each_phase_takes_its_session_to_an_end_with_a_reason() {
+fn an_agent_killed_at_an_install_at_rest_or_at_a_run_takes_its_session_to_an_end_with_a_reason() {
     let machine = Machine::new();
     machine.up();
-    let folder = machine.state().join("flows/a");
-    write_flow(
-        &folder,
-        "@tool\ndef one(text: str) -> str:\n    import time\n    time.sleep(30)\n    return text\n",
-        None,
-    );
     let api = machine.api();
+    let kill_agents = || {
+        for (pid, command) in machine.processes() {
+            if command.split(' ').nth(1) == Some("agent") {
+                kill(pid);
+            }
+        }
+    };
+    let source = "@tool\ndef one(text: str) -> str:\n    import time\n    time.sleep(30)\n    return text\n";
+    let ended = |folder: &Path| {
+        let session = wait_for("the session's end", BOUND, || {
+            api.session(folder).filter(|session| session.phase == Phase::Failed)
+        });
+        assert_eq!(session.failure.unwrap().error, "Session.AgentDied");
+    };
+
+    // At an install that downloads from an index which never says a word.
+    let slow = machine.state().join("flows/slow");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let index = format!(
+        "--index-url http://127.0.0.1:{}/simple\nsurely-slow\n",
+        silent.local_addr().unwrap().port()
+    );
+    write_flow(&slow, source, Some(&index));
+    api.start("start-slow", &slow).unwrap();
+    let connected = silent.accept().expect("the install asks the index");
+    kill_agents();
+    let start = api.operation("start-slow", BOUND);
+    assert_eq!(
+        (start.status, start.failure.unwrap().error.as_str()),
+        (OperationStatus::Failed, "Session.AgentDied")
+    );
+    ended(&slow);
+    drop(connected);
+
+    // At rest.
+    let folder = machine.state().join("flows/a");
+    write_flow(&folder, source, None);
+    api.start("start-1", &folder).unwrap();
+    assert_eq!(api.operation("start-1", BOUND).status, OperationStatus::Succeeded);
+    kill_agents();
+    ended(&folder);
+
+    // At a run.
     api.run("run-1", &folder, &RunWish::default()).unwrap();
     wait_for("the run's start", BOUND, || {
         let row: contract::row::RunRow = api.get("/v1/runs/run-1").ok()?;
         (row.status == RunStatus::Running).then_some(())
     });
-    for (pid, command) in machine.processes() {
-        if command.split(' ').nth(1) == Some("agent") {
-            kill(pid);
-        }
-    }
+    kill_agents();
     let run = api.run_row("run-1", BOUND);
     assert_eq!(run.status, RunStatus::Failed);
     assert!(
         run.failure.is_some_and(|f| f.error == "Session.AgentDied"),
         "the run says why"
     );
-    let session = api.session(&folder).unwrap();
-    assert_eq!(
-        (session.phase, session.failure.unwrap().error.as_str()),
-        (Phase::Failed, "Session.AgentDied")
-    );
+    ended(&folder);
+
     api.start("start-2", &folder).unwrap();
     assert_eq!(api.operation("start-2", BOUND).status, OperationStatus::Succeeded);
-    api.stop("stop-2", &folder).unwrap();
-    assert_eq!(api.operation("stop-2", BOUND).status, OperationStatus::Succeeded);
+    for (id, folder) in [("stop-1", &slow), ("stop-2", &folder)] {
+        api.stop(id, folder).unwrap();
+        assert_eq!(api.operation(id, BOUND).status, OperationStatus::Succeeded);
+    }
     wait_for("the end of all", BOUND, || machine.leftovers().is_empty().then_some(()));
 }
 

@@ -288,3 +288,24 @@ fn each_test_that_the_readme_names_is_there() {
         );
     }
 }
+
+#[test]
+fn the_readmes_diagram_has_the_edges_of_the_core_and_no_others() {
+    let readme = read("README.md");
+    let diagram = readme
+        .split("stateDiagram-v2")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let drawn: BTreeSet<String> = diagram
+        .lines()
+        .filter_map(|line| line.split_once(" --> "))
+        .map(|(from, rest)| format!("{} -> {}", from.trim(), rest.split(':').next().unwrap().trim()))
+        .collect();
+    let edges = lifecycle::session::EDGES
+        .iter()
+        .map(|(from, to)| format!("{from:?} -> {to:?}"));
+    assert_eq!(drawn, edges.collect::<BTreeSet<_>>());
+}

@@ -41,7 +41,7 @@ fn main() {
     api.operation("bench-down", LONG);
 
     let (mut starts, mut firsts, mut seconds, mut stops) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut last_run = PathBuf::new();
+    let mut isolated = String::new();
     for round in 0..rounds {
         starts.push(timed(|| {
             let id = format!("bench-start-{round}");
@@ -59,9 +59,9 @@ fn main() {
                 api.run(&id, &folder, &RunWish::default()).expect("a run is taken");
                 let row = api.run_row(&id, LONG);
                 assert_eq!(row.status, RunStatus::Completed, "{row:?}");
-                last_run = row.result.map(|r| PathBuf::from(r.folder)).unwrap_or_default();
             }));
         }
+        isolated = isolation(&machine);
         stops.push(timed(|| {
             let id = format!("bench-stop-{round}");
             api.stop(&id, &folder).expect("a stop is taken");
@@ -135,7 +135,7 @@ fn main() {
         &format!("{} (exec)", ms(&exec)),
         "-",
     );
-    println!("\n{}", isolation(&machine));
+    println!("\nIsolation: {isolated}");
 }
 
 fn text(path: &Path) -> &str {
@@ -210,20 +210,18 @@ fn base_python(machine: &Machine) -> Option<PathBuf> {
     found.lines().find(has_promptflow).map(PathBuf::from)
 }
 
+/// How well the session of this machine is isolated, as its agent said when it closed the sandbox.
 fn isolation(machine: &Machine) -> String {
-    let log = Command::new("grep")
-        .args(["-rhoi", "isolation[^\"]*"])
-        .arg(machine.state().join("log"))
+    let sessions = Command::new("find")
+        .arg(machine.state().join("sessions"))
+        .args(["-name", "isolation.json"])
         .output();
-    let log = log
-        .map(|o| {
-            String::from_utf8_lossy(&o.stdout)
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        })
+    let found = sessions
+        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
         .unwrap_or_default();
-    let file = fs::read_to_string(machine.state().join("isolation")).unwrap_or_default();
-    if file.is_empty() { log } else { file }
+    found
+        .lines()
+        .next()
+        .and_then(|path| fs::read_to_string(path).ok())
+        .unwrap_or_else(|| "not known".to_owned())
 }
