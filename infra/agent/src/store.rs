@@ -76,6 +76,9 @@ pub(crate) struct Store {
     pub(crate) namespaces: Cell<bool>,
 }
 
+/// The failures that may come from what uv remembers of an index.
+const STALE: [&str; 3] = ["Install.NoSuchVersion", "Install.NoSuchPackage", "Install.HashMismatch"];
+
 /// The variable that names a folder for the environments and their tools which several state folders share. What is in there is
 /// found by its content and never written to again.
 pub(crate) const FOLDER: &str = "PFSESSION_STORE";
@@ -194,6 +197,27 @@ impl Store {
         if let Some(environment) = self.find(lines) {
             return Ok(environment);
         }
+        let mut made = self.make(lines, say, log, &[]).await;
+        for _ in 0..2 {
+            // What an index says changes, and its mirrors do not change together: a version that is new, or gone again.
+            let stale = |failure: &Failure| STALE.contains(&failure.error.as_str());
+            if !made.as_ref().is_err_and(stale) {
+                break;
+            }
+            say(LineKind::Stage, "asking the index anew".into());
+            made = self.make(lines, say, log, &words(&["--refresh"])).await;
+        }
+        made
+    }
+
+    /// Makes an environment, with more options for uv.
+    async fn make(
+        &self,
+        lines: &[flow::Line],
+        say: Say<'_>,
+        log: &str,
+        more: &[String],
+    ) -> Result<Environment, Failure> {
         let uv = uv::find(&self.state, &self.python, &|text| say(LineKind::Stage, text)).await?;
         let variables = self.variables();
         let base = match self.find_base() {
@@ -203,7 +227,7 @@ impl Store {
                 self.build_base(&Job {
                     uv,
                     variables,
-                    arguments: Vec::new(),
+                    arguments: more.to_vec(),
                     lines: &[],
                     say,
                     log,
@@ -223,6 +247,7 @@ impl Store {
             log,
         };
         job.arguments = uv::options(lines, &mut job.variables);
+        job.arguments.extend_from_slice(more);
         self.build(&base, &job).await
     }
 
