@@ -107,40 +107,30 @@ pub(crate) fn named_paths(block: &BTreeMap<String, String>) -> Vec<PathBuf> {
 }
 
 const FETCH: &str = r#"
-import json, os, platform, subprocess, sys, tempfile, urllib.request, urllib.parse, zipfile, hashlib
+import os, subprocess, sys, tempfile, zipfile
 target = sys.argv[1]
 folder = tempfile.mkdtemp(dir=os.path.dirname(target))
-def by_pip():
-    subprocess.run([sys.executable, '-I', '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps',
-        '--only-binary', ':all:', '--dest', folder, 'uv'], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    return os.path.join(folder, os.listdir(folder)[0])
-def by_hand():
-    index = (os.environ.get('UV_DEFAULT_INDEX') or os.environ.get('PIP_INDEX_URL') or 'https://pypi.org/simple').rstrip('/') + '/uv/'
-    request = urllib.request.Request(index, headers={'Accept': 'application/vnd.pypi.simple.v1+json'})
-    files = json.load(urllib.request.urlopen(request, timeout=60))['files']
-    machine = platform.machine().lower()
-    kinds = ['macosx'] if sys.platform == 'darwin' else ['manylinux', 'musllinux']
-    fit = [f for f in files if f['filename'].endswith('.whl') and machine in f['filename'] and not f.get('yanked') and any(k in f['filename'] for k in kinds)]
-    def version(f):
-        return [int(p) if p.isdigit() else -1 for p in f['filename'].split('-')[1].split('.')], 'manylinux' in f['filename']
-    best = max(fit, key=version)
-    data = urllib.request.urlopen(urllib.parse.urljoin(index, best['url']), timeout=300).read()
-    if hashlib.sha256(data).hexdigest() != best['hashes']['sha256']:
-        raise RuntimeError('the hash of ' + best['filename'] + ' is another one than the index says')
-    path = os.path.join(folder, best['filename'])
-    open(path, 'wb').write(data)
-    return path
+def by_pip(python):
+    subprocess.run([python, '-I', '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps',
+        '--only-binary', ':all:', '--dest', os.path.join(folder, 'wheel'), 'uv'], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return os.path.join(folder, 'wheel', os.listdir(os.path.join(folder, 'wheel'))[0])
+def by_a_pip_of_its_own():
+    import venv
+    venv.create(os.path.join(folder, 'venv'), with_pip=True)
+    return by_pip(os.path.join(folder, 'venv', 'bin', 'python'))
 try:
     try:
-        wheel = by_pip()
+        wheel = by_pip(sys.executable)
     except Exception:
-        wheel = by_hand()
+        wheel = by_a_pip_of_its_own()
     with zipfile.ZipFile(wheel) as archive:
         name = next(n for n in archive.namelist() if n.endswith('.data/scripts/uv'))
         data = archive.read(name)
     with open(target, 'wb') as file:
         file.write(data)
     os.chmod(target, 0o755)
+except subprocess.CalledProcessError as error:
+    sys.exit('pip did not get it: ' + (error.stderr or b'').decode(errors='replace').strip()[-300:])
 except Exception as error:
     sys.exit(f'{type(error).__name__}: {error}')
 finally:
@@ -173,8 +163,8 @@ pub(crate) async fn find(state: &Path, python: &Python, say: &dyn Fn(String)) ->
         Failure::new(
             "Install.NoUv",
             format!(
-                "uv, which installs packages, is not on PATH and could not be fetched ({}). Connect to a network, or install uv (pip install \
-                 uv, or your system's package), and start again.",
+                "uv, which installs packages, is not on PATH and could not be fetched ({}). Connect to a network, or install uv or pip \
+                 (your system's packages have them), and start again.",
                 flow::redact(why)
             ),
         )

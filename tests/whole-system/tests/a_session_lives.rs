@@ -367,7 +367,7 @@ def one(text: str) -> str:
         seen["wrote"] = type(error).__name__
     open("/tmp/left", "a").write("x")
     seen["left"] = len(open("/tmp/left").read())
-    seen["home"] = os.path.exists("/root/.bashrc") or os.path.exists("/home")
+    seen["host"] = os.path.exists(os.path.join(os.path.dirname(text), "host.json"))
     seen["state"] = sorted(os.listdir(text)) if os.path.isdir(text) else []
     seen["credentials"] = [k for k in os.environ if "AWS" in k or "TOKEN" in k]
     seen["processes"] = len([p for p in os.listdir("/proc") if p.isdigit()])
@@ -386,6 +386,7 @@ def one(text: str) -> str:
     for seen in [&first, &other] {
         assert_eq!(seen["spoiled"], false, "{seen}");
         assert_eq!(seen["left"], 1, "a session's /tmp is its own: {seen}");
+        assert_eq!(seen["host"], false, "a session sees no credentials of the host: {seen}");
         assert_eq!(seen["credentials"], serde_json::json!([]), "{seen}");
         assert_eq!(seen["caps"], "0000000000000000", "{seen}");
         assert!(
