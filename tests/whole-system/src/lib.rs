@@ -40,39 +40,33 @@ fn binaries() -> PathBuf {
         .to_owned()
 }
 
-/// The `pfsession` binary, built from what is there now in the profile of this test.
+/// The `pfsession` binary, as it is built from what is there now, in the profile of this test.
 pub fn pfsession() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        build(&["-p", "pfsession"]);
-        binaries().join("pfsession")
-    })
+    BINARY.get_or_init(|| built().join("pfsession"))
 }
 
 /// The folder with the Lambda binaries, likewise.
 pub fn lambdas() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let names = fs::read_dir(root().join("functions")).expect("there are functions");
-        let names: Vec<String> = names
-            .flatten()
-            .map(|e| e.file_name().to_string_lossy().into_owned())
-            .collect();
-        build(&names.iter().flat_map(|name| ["-p", name.as_str()]).collect::<Vec<_>>());
-        binaries()
-    })
+    built()
 }
 
-fn build(packages: &[&str]) {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg("build").args(packages).current_dir(root());
-    if binaries().ends_with("release") {
-        cargo.arg("--release");
-    }
-    assert!(
-        cargo.status().expect("cargo runs").success(),
-        "the binaries under test are built"
-    );
+fn built() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.arg("build").current_dir(root());
+        if binaries().ends_with("release") {
+            // As a user builds it.
+            cargo.args(["--release", "-p", "pfsession"]);
+        } else {
+            // Everything, so that features are what `cargo test --workspace` has made them, and nothing is built twice.
+            cargo.args(["--workspace", "--all-targets"]);
+        }
+        let status = cargo.status().expect("cargo runs");
+        assert!(status.success(), "the binaries under test are built");
+        binaries()
+    })
 }
 
 /// One machine: a state folder that nothing else uses, and whatever runs on it. Dropping it ends all of that.
@@ -484,5 +478,89 @@ pub fn write_flow(folder: &Path, source: &str, requirements: Option<&str>) {
     fs::write(folder.join("one.py"), source).expect("the tool is written");
     if let Some(requirements) = requirements {
         fs::write(folder.join("requirements.txt"), requirements).expect("the requirements are written");
+    }
+}
+
+impl Machine {
+    /// What is left in the queues and in the table of what should have ended: messages, queues of agents, dead letters, unsent effects,
+    /// compute resources that are not gone, sessions in a quota. As any AWS tool sees it.
+    pub fn unfinished(&self) -> BTreeSet<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(self.unfinished_rows_and_messages())
+    }
+
+    async fn unfinished_rows_and_messages(&self) -> BTreeSet<String> {
+        use aws_sdk_sqs::{
+            config::{BehaviorVersion, Credentials, Region},
+            types::QueueAttributeName,
+        };
+        let host = self.host().expect("the host is up");
+        let credentials = Credentials::new(&host.access_key_id, &host.secret_access_key, None, None, "host.json");
+        let http = aws_smithy_http_client::Builder::new().build_http();
+        let (region, endpoint) = (Region::new(host.region.clone()), host.endpoint.clone());
+        let config = aws_sdk_sqs::Config::builder().behavior_version(BehaviorVersion::latest());
+        let config = config
+            .region(region.clone())
+            .endpoint_url(&endpoint)
+            .credentials_provider(credentials.clone());
+        let sqs = aws_sdk_sqs::Client::from_conf(config.http_client(http.clone()).build());
+        let config = aws_sdk_dynamodb::Config::builder().behavior_version(BehaviorVersion::latest());
+        let config = config
+            .region(region)
+            .endpoint_url(endpoint)
+            .credentials_provider(credentials);
+        let dynamo = aws_sdk_dynamodb::Client::from_conf(config.http_client(http).build());
+
+        let mut left = BTreeSet::new();
+        let queues = sqs.list_queues().send().await.expect("the queues are listed");
+        for url in queues.queue_urls() {
+            let name = url.rsplit('/').next().unwrap_or_default();
+            let counts = sqs
+                .get_queue_attributes()
+                .queue_url(url)
+                .attribute_names(QueueAttributeName::All)
+                .send()
+                .await;
+            let counts = counts.expect("a queue has attributes").attributes.unwrap_or_default();
+            let waiting: i64 = counts
+                .iter()
+                .filter(|(name, _)| name.as_str().starts_with("ApproximateNumberOfMessages"))
+                .filter_map(|(_, count)| count.parse::<i64>().ok())
+                .sum();
+            // The schedule sends a tick every second; it is nobody's.
+            if name.starts_with("agent-") || (waiting > 0 && name != "idle-ticks") {
+                left.insert(format!("queue {name}: {waiting} messages"));
+            }
+        }
+        let tables = dynamo.list_tables().send().await.expect("the table is listed");
+        for table in tables.table_names() {
+            let rows = dynamo
+                .scan()
+                .table_name(table)
+                .send()
+                .await
+                .expect("the table is read")
+                .items
+                .unwrap_or_default();
+            for row in rows {
+                let text = |name: &str| row.get(name).and_then(|v| v.as_s().ok()).cloned().unwrap_or_default();
+                let (pk, body) = (text("pk"), text("body"));
+                let unsent = row
+                    .get("outbox")
+                    .and_then(|v| v.as_m().ok())
+                    .is_some_and(|outbox| !outbox.is_empty());
+                let held = pk.starts_with("QUOTA#") && row.contains_key("sessions");
+                let there = pk.starts_with("COMPUTE#") && !body.contains("\"phase\":\"gone\"");
+                let open =
+                    pk.starts_with("OP#") && !row.contains_key("end") && body.contains("\"status\":\"in-progress\"");
+                if unsent || held || there || open || row.contains_key("due_at") {
+                    left.insert(format!("row {pk} {}: {body}", text("sk")));
+                }
+            }
+        }
+        left
     }
 }

@@ -87,11 +87,18 @@ fn live_and_converge(machine: &Machine, case: &str, between: impl Fn(&Machine, u
         let phase = wait_for("an answer", BOUND, || api.phase(folder));
         assert_eq!(phase, Phase::Stopped, "{case}");
     }
-    let mut left = machine.leftovers();
+    let all = || {
+        machine
+            .leftovers()
+            .into_iter()
+            .chain(machine.unfinished())
+            .collect::<Vec<_>>()
+    };
+    let mut left = all();
     let until = std::time::Instant::now() + BOUND;
     while !left.is_empty() && std::time::Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-        left = machine.leftovers();
+        std::thread::sleep(Duration::from_millis(100));
+        left = all();
     }
     assert!(left.is_empty(), "{case}: {left:#?}\n{}", machine.host_log());
 }
