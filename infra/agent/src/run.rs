@@ -2,7 +2,7 @@
 //!
 //! | path | what |
 //! | --- | --- |
-//! | `sessions/…/work/{run}/flow` | the view, as the flow sees it while it runs |
+//! | `work/{run}/flow` in the session's folder | the view, as the flow sees it while it runs |
 //! | `runs/{run}/output/outputs.jsonl` | one object a line of data, in order |
 //! | `runs/{run}/logs.txt` | what it wrote to standard output and error |
 //! | `runs/{run}/files/` | the files that the flow made or changed |
