@@ -9,12 +9,14 @@
 //! * [`session`]: one flow's compute session ([`session::decide`]).
 //! * [`compute`]: one compute resource of one user ([`compute::claim`], [`compute::leave`]).
 //! * [`access`]: who may do what ([`access::may`]).
+//! * [`size`]: what each VM size is.
 //! * [`deadlines`]: every number of milliseconds that a promise rests on.
 
 pub mod access;
 pub mod compute;
 pub mod deadlines;
 pub mod session;
+pub mod size;
 
 /// Milliseconds since the Unix epoch, by the control plane's clock.
 pub type Millis = u64;
