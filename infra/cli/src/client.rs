@@ -17,6 +17,7 @@ use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// The longest that a read waits, as the contract has it.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(20_000);
@@ -59,6 +60,7 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(5)))
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .user_agent(concat!("pfsession/", env!("CARGO_PKG_VERSION")));
         // What is on this machine is never behind a proxy.
         let config = if local.is_some() { config.proxy(None) } else { config };
@@ -121,7 +123,7 @@ impl Client {
             };
             // What is on this machine comes back by itself.
             let patience = if self.local.is_some() { RETRY } else { RETRY_ELSEWHERE };
-            if begun.elapsed() > patience || failed.failure.error == "Service.NoTls" {
+            if begun.elapsed() > patience || failed.failure.error == "Service.NotTrusted" {
                 return Err(failed);
             }
             sleep(pause);
@@ -193,17 +195,26 @@ fn unreachable(address: &Address, error: &ureq::Error, local: Option<&Local>) ->
     let endpoint = &address.endpoint;
     let trouble = |message| Trouble::new(UNREACHABLE, "Service.Unreachable", message);
     match (error, local) {
-        (ureq::Error::TlsRequired | ureq::Error::Tls(_), _) => {
-            let message = format!("{endpoint} needs TLS, which this pfsession is built without");
-            Trouble::new(UNREACHABLE, "Service.NoTls", message).next(
-                "reach it through a tunnel, such as ssh -L 8080:<its host>:<its port>, and name http://127.0.0.1:8080",
-            )
+        (error, None) if is_untrusted(error) => {
+            let message =
+                format!("The service at {endpoint} shows a certificate that this machine does not trust: {error}");
+            Trouble::new(UNREACHABLE, "Service.NotTrusted", message)
+                .next("see that the address is right; for an authority of your own, name its certificate file in SSL_CERT_FILE")
         }
         (error, None) => trouble(format!("The service at {endpoint} does not answer: {error}"))
             .next("see that it runs and that the address is right, then try again"),
         (error, Some(local)) => trouble(format!("The service on this machine does not answer: {error}"))
             .next("try again; if that does not help: pfsession down, and try again")
             .output(local.log().display().to_string()),
+    }
+}
+
+/// Whether the other side was reached, and is not who it should be.
+fn is_untrusted(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(cause) => cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
+        _ => false,
     }
 }
 

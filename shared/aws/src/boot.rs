@@ -4,7 +4,10 @@ use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::config::{
     BehaviorVersion, Region, SharedCredentialsProvider, retry::RetryConfig, timeout::TimeoutConfig,
 };
-use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use contract::names;
 use std::{env, time::Duration};
@@ -47,7 +50,7 @@ pub fn boot() -> Result<Aws, lambda_runtime::Error> {
     let credentials = SharedCredentialsProvider::new(credentials);
     let region = Region::new(variable("AWS_REGION")?);
     let endpoint = env::var("AWS_ENDPOINT_URL").ok();
-    let http = http_client(endpoint.as_deref())?;
+    let http = http_client(endpoint.as_deref());
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(2))
         .operation_attempt_timeout(Duration::from_secs(5))
@@ -97,19 +100,13 @@ pub fn boot() -> Result<Aws, lambda_runtime::Error> {
 }
 
 /// A client for plain HTTP, which is what the one-machine host speaks, or for TLS, which is what AWS speaks.
-fn http_client(endpoint: Option<&str>) -> Result<SharedHttpClient, lambda_runtime::Error> {
+fn http_client(endpoint: Option<&str>) -> SharedHttpClient {
     if endpoint.is_some_and(|url| url.starts_with("http://")) {
-        return Ok(Builder::new().build_http());
+        return Builder::new().build_http();
     }
-    #[cfg(feature = "https")]
-    {
-        use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-        Ok(Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https())
-    }
-    #[cfg(not(feature = "https"))]
-    Err("this binary speaks plain HTTP only, and AWS_ENDPOINT_URL names no http:// address; build it with the feature `https`".into())
+    Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https()
 }
 
 /// Starts the log: JSON lines on standard output, as CloudWatch takes them; `RUST_LOG` sets the level.
