@@ -30,6 +30,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
+    pin::Pin,
     process::Stdio,
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -39,17 +40,24 @@ use tokio::{
     process::Command,
 };
 
-/// What the driver needs of the host that it runs in. None of these is called with a lock held.
+/// What an answer of the host comes as.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = anyhow::Result<T>> + Send + 'a>>;
+
+/// What the driver needs of the host that it runs in, or of the control plane that it serves.
 pub trait HostPorts: Send + Sync {
     /// Takes a report on its way to the queue `reports`. It must not be lost once this has returned.
-    fn report(&self, report: DriverReport);
-    /// Makes credentials that may receive from and delete in this session's own queue, and send to the queue `reports`; nothing else.
-    /// Asking again gives new ones or the same ones. Access key id, and secret access key.
+    ///
+    /// # Errors
+    ///
+    /// When it was not taken. Worth a retry.
+    fn report(&self, report: DriverReport) -> Answer<'_, ()>;
+    /// Makes credentials that may receive from and delete in this session's own queue, and send to the queue `reports`.
+    /// Asking again gives new ones or the same ones.
     ///
     /// # Errors
     ///
     /// When they could not be stored. Worth a retry.
-    fn issue_agent_credentials(&self, flow: &str, generation: u32) -> anyhow::Result<(String, String)>;
+    fn issue_agent_credentials(&self, flow: &str, generation: u32) -> Answer<'_, AgentCredentials>;
     /// Makes them worthless. Also when there are none.
     fn revoke_agent_credentials(&self, flow: &str, generation: u32);
     /// Makes a standard queue of this name, if there is none.
@@ -57,29 +65,37 @@ pub trait HostPorts: Send + Sync {
     /// # Errors
     ///
     /// When it could not be stored. Worth a retry.
-    fn create_queue(&self, name: &str) -> anyhow::Result<()>;
+    fn create_queue(&self, name: &str) -> Answer<'_, ()>;
     /// Deletes the queue of this name and what is in it, if there is one.
     ///
     /// # Errors
     ///
     /// When it could not be stored. Worth a retry.
-    fn delete_queue(&self, name: &str) -> anyhow::Result<()>;
+    fn delete_queue(&self, name: &str) -> Answer<'_, ()>;
+}
+
+/// What an agent signs its requests with.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AgentCredentials {
+    pub access_key: String,
+    pub secret_key: String,
+    /// For those that AWS gives for a time.
+    pub session_token: Option<String>,
 }
 
 /// What a driver is made of.
 ///
 /// * `state`: the host's state folder; the driver's own part of it is `computes`, `sessions`, `environments`, `runs`, `tools`, `warm`.
 /// * `executable`: the program whose `agent` subcommand calls [`crate::supervise`].
-/// * `endpoint`, `region`, `reports_queue_url`: where agents find the queues; `agent_queue_prefix` stands before the name of a session's own.
-/// * `user`: the user of this machine.
+/// * `endpoint`, `region`, `reports_queue_url`: where agents find the queues (without an endpoint, at AWS itself); `agent_queue_prefix` stands
+///   before the name of a session's own.
 pub struct DriverConfig {
     pub state: PathBuf,
     pub executable: PathBuf,
-    pub endpoint: String,
+    pub endpoint: Option<String>,
     pub region: String,
     pub reports_queue_url: String,
     pub agent_queue_prefix: String,
-    pub user: String,
     pub ports: Arc<dyn HostPorts>,
 }
 
@@ -144,8 +160,7 @@ impl Driver {
                 let folder = self.compute(&compute)?;
                 fs::create_dir_all(&folder)?;
                 crate::write_atomically(&folder.join("slot.json"), &serde_json::to_vec(&slot)?)?;
-                self.config.ports.report(DriverReport::ComputeUp { compute });
-                Ok(())
+                self.config.ports.report(DriverReport::ComputeUp { compute }).await
             }
             ComputeRequest::ReleaseCompute { compute } => self.release(compute).await,
             ComputeRequest::LaunchSession {
@@ -200,6 +215,35 @@ impl Driver {
         let driver = Arc::clone(self);
         // Nobody waits for it: it is what makes the next start and run quick.
         tokio::task::spawn_blocking(move || driver.warm_up());
+    }
+
+    /// Ends all sessions and compute resources of this machine, and reports that with `why`.
+    ///
+    /// # Errors
+    ///
+    /// When one could not be ended or reported: it is found again by the next start.
+    pub async fn end_all(self: &Arc<Self>, why: &Failure) -> anyhow::Result<()> {
+        for (flow, generation) in self.sessions() {
+            let lock = self.lock(&flow);
+            let _held = lock.lock().await;
+            self.remove(&flow, generation, Some(why.clone())).await?;
+        }
+        for entry in fs::read_dir(self.config.state.join("computes"))?.flatten() {
+            store::remove(&entry.path())?;
+            if let Ok(compute) = entry.file_name().into_string() {
+                let why = why.message.clone();
+                self.config
+                    .ports
+                    .report(DriverReport::ComputeGone { compute, why })
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many sessions this machine has.
+    pub fn count(&self) -> usize {
+        self.sessions().len()
     }
 
     /// Lets the warm processes go; they end within seconds. Sessions stay as they are.
@@ -262,11 +306,11 @@ impl Driver {
             }
         }
         store::remove(&folder)?;
-        self.config.ports.report(DriverReport::ComputeGone {
+        let gone = DriverReport::ComputeGone {
             compute,
             why: "it was released".into(),
-        });
-        Ok(())
+        };
+        self.config.ports.report(gone).await
     }
 
     /// Starts the agent of a generation, or reports that it is there, or why there is none and will be none.
@@ -282,8 +326,7 @@ impl Driver {
             .launched(flow, generation)
             .filter(|launched| launched.up && launched.process.open().is_some())
         {
-            self.report_up(flow, generation, launched.key);
-            return Ok(());
+            return self.report_up(flow, generation, launched.key).await;
         }
         let refusal = if self.removed(flow) >= generation {
             Some(Failure::new(
@@ -311,10 +354,7 @@ impl Driver {
             self.end(flow, older).await?;
         }
         match self.spawn(flow, generation, compute, settings).await {
-            Ok(key) if self.removed(flow) < generation => {
-                self.report_up(flow, generation, key);
-                Ok(())
-            }
+            Ok(key) if self.removed(flow) < generation => self.report_up(flow, generation, key).await,
             Ok(_) => self.remove(flow, generation, None).await,
             Err(error) => {
                 let log = self.log(flow, generation);
@@ -328,12 +368,13 @@ impl Driver {
         }
     }
 
-    fn report_up(&self, flow: &str, generation: u32, key: String) {
-        self.config.ports.report(DriverReport::SessionUp {
+    async fn report_up(&self, flow: &str, generation: u32, key: String) -> anyhow::Result<()> {
+        let up = DriverReport::SessionUp {
             flow: flow.to_owned(),
             generation,
             key,
-        });
+        };
+        self.config.ports.report(up).await
     }
 
     /// Starts an agent, and gives back the public half of its key once it is up.
@@ -348,8 +389,8 @@ impl Driver {
         let session = self.session(flow, generation);
         fs::create_dir_all(&session)?;
         let queue = names::agent_queue(flow, generation);
-        config.ports.create_queue(&queue)?;
-        let (access_key, secret_key) = config.ports.issue_agent_credentials(flow, generation)?;
+        config.ports.create_queue(&queue).await?;
+        let credentials = config.ports.issue_agent_credentials(flow, generation).await?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
         let key = SigningKey::from_bytes(&secret);
@@ -365,8 +406,7 @@ impl Driver {
             region: config.region.clone(),
             queue_url: format!("{}{queue}", config.agent_queue_prefix),
             reports_queue_url: config.reports_queue_url.clone(),
-            access_key,
-            secret_key,
+            credentials,
             private_key: BASE64.encode(secret),
             python,
         };
@@ -434,9 +474,15 @@ impl Driver {
                 }
             }
             let (flow, generation) = name;
+            let name = (flow.clone(), generation);
+            let mut pause = Duration::from_millis(500);
             let lock = driver.lock(&flow);
-            let _held = lock.lock().await;
-            if driver.watched().remove(&(flow.clone(), generation)) {
+            // Whoever removes it meanwhile takes it off the list.
+            while driver.watched().contains(&name) {
+                let held = lock.lock().await;
+                if !driver.watched().contains(&name) {
+                    return;
+                }
                 let failure = driver.died(&flow, generation);
                 tracing::warn!(
                     flow,
@@ -445,14 +491,20 @@ impl Driver {
                     cause = failure.message,
                     "an agent has ended by itself"
                 );
-                if let Err(error) = driver.remove(&flow, generation, Some(failure)).await {
-                    tracing::error!(
+                match driver.remove(&flow, generation, Some(failure)).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::error!(
                         flow,
                         generation,
                         error = format!("{error:#}"),
                         "what a session left could not be removed"
-                    );
+                    ),
                 }
+                // It is off the list and not yet reported.
+                driver.watched().insert(name.clone());
+                drop(held);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(30));
             }
         });
     }
@@ -474,13 +526,13 @@ impl Driver {
             self.end(flow, each).await?;
         }
         // Also when there was no folder any more.
-        self.take_back(flow, generation)?;
-        self.config.ports.report(DriverReport::SessionGone {
+        self.take_back(flow, generation).await?;
+        let gone = DriverReport::SessionGone {
             flow: flow.to_owned(),
             generation,
             failure,
-        });
-        Ok(())
+        };
+        self.config.ports.report(gone).await
     }
 
     /// Ends an agent and its sandboxes for certain, and drops what they had.
@@ -501,14 +553,17 @@ impl Driver {
                 );
             }
         }
-        self.take_back(flow, generation)?;
+        self.take_back(flow, generation).await?;
         store::remove(&session)?;
         Ok(())
     }
 
-    fn take_back(&self, flow: &str, generation: u32) -> anyhow::Result<()> {
+    async fn take_back(&self, flow: &str, generation: u32) -> anyhow::Result<()> {
         self.config.ports.revoke_agent_credentials(flow, generation);
-        self.config.ports.delete_queue(&names::agent_queue(flow, generation))
+        self.config
+            .ports
+            .delete_queue(&names::agent_queue(flow, generation))
+            .await
     }
 
     fn lock(&self, flow: &str) -> Arc<tokio::sync::Mutex<()>> {

@@ -1,6 +1,7 @@
 //! Sessions on one machine: the compute driver that starts and ends them, and the agent that runs inside each.
 //!
 //! * [`driver`]: what the host hands compute requests to. It makes compute resources and sessions, and watches them.
+//! * [`elsewhere`]: the same driver for a control plane that is not on this machine: its requests from SQS, its reports to SQS.
 //! * [`supervise`]: the agent of one session, a process of its own outside the sandbox. `pfsession agent` calls it.
 //! * [`sandbox`]: how well sessions are kept apart on this machine.
 //!
@@ -13,12 +14,15 @@
 //! What is absent here: the queues themselves, the table, and every decision about a session's life.
 
 pub mod driver;
+pub mod elsewhere;
 mod output;
 mod process;
 mod python;
+pub mod requests;
 mod run;
 mod runner;
 pub mod sandbox;
+mod sqs;
 mod store;
 mod supervisor;
 mod uv;

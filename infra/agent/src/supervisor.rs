@@ -1,18 +1,16 @@
 //! The agent of one session: the process outside the sandbox, which alone reaches the queues.
 
 use crate::{
+    driver::AgentCredentials,
     output::Output,
     python::Python,
     run,
     runner::{Folders, Runner},
+    sqs,
     store::{BASE_IMAGES, Environment, Store},
     warm,
 };
-use aws_credential_types::Credentials;
-use aws_sdk_sqs::{
-    Client,
-    config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig},
-};
+use aws_sdk_sqs::Client;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Failure, Settings,
@@ -45,12 +43,11 @@ pub(crate) struct AgentSpec {
     pub(crate) state: PathBuf,
     /// The session's own folder.
     pub(crate) session: PathBuf,
-    pub(crate) endpoint: String,
+    pub(crate) endpoint: Option<String>,
     pub(crate) region: String,
     pub(crate) queue_url: String,
     pub(crate) reports_queue_url: String,
-    pub(crate) access_key: String,
-    pub(crate) secret_key: String,
+    pub(crate) credentials: AgentCredentials,
     /// Ed25519, base64.
     pub(crate) private_key: String,
     /// What the driver found, to spare looking again.
@@ -128,7 +125,7 @@ async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
             session: spec.session.clone(),
         },
         key: SigningKey::from_bytes(&key),
-        client: client(&spec),
+        client: sqs::client(spec.endpoint.as_deref(), &spec.region, &spec.credentials),
         reports,
         store: RefCell::default(),
         changing: tokio::sync::Mutex::default(),
@@ -159,25 +156,6 @@ async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn client(spec: &AgentSpec) -> Client {
-    let credentials = Credentials::new(&spec.access_key, &spec.secret_key, None, None, "agent");
-    // A receive waits 20 s at the queue.
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(2))
-        .operation_attempt_timeout(Duration::from_secs(30))
-        .build();
-    let config = aws_sdk_sqs::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(spec.region.clone()))
-        .endpoint_url(&spec.endpoint)
-        .credentials_provider(credentials)
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts)
-        .build();
-    Client::from_conf(config)
-}
-
 /// How long to wait before a report that was not taken is sent again; longer each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -203,7 +181,7 @@ async fn send_reports(agent: Rc<Agent>, mut outgoing: UnboundedReceiver<AgentRep
                 Ok(_) => break,
                 Err(error) => {
                     if pause == FIRST_PAUSE {
-                        tracing::warn!(error = %chain(&error), "a report is not taken yet");
+                        tracing::warn!(error = %sqs::chain(&error), "a report is not taken yet");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
@@ -214,17 +192,6 @@ async fn send_reports(agent: Rc<Agent>, mut outgoing: UnboundedReceiver<AgentRep
             agent.open.borrow_mut().remove(run);
         }
     }
-}
-
-/// An error with all that caused it; the SDK's own words say nothing.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 impl Agent {
@@ -277,7 +244,7 @@ impl Agent {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut silent, true) {
-                        tracing::warn!(error = %chain(&error), "the session's queue does not answer");
+                        tracing::warn!(error = %sqs::chain(&error), "the session's queue does not answer");
                     }
                     tokio::time::sleep(Duration::from_millis(250)).await;
                     continue;
@@ -302,7 +269,7 @@ impl Agent {
                         .send()
                         .await;
                     if let Err(error) = deleted {
-                        tracing::debug!(error = %chain(&error), "a command that was taken comes again");
+                        tracing::debug!(error = %sqs::chain(&error), "a command that was taken comes again");
                     }
                 });
             }

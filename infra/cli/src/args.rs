@@ -183,9 +183,34 @@ Examples:
 Example:
   eval \"$(pfsession env)\" && aws sqs list-queues")]
     Env,
+    /// Make this machine a compute instance of a control plane elsewhere: sessions that it asks for run here
+    #[command(after_help = "\
+The control plane is found as every AWS tool finds it: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, and AWS_ENDPOINT_URL \
+where it is not AWS itself. The credentials are to allow, on its queues: to receive, delete and change visibility on compute-requests; to send to \
+reports; to create, delete, receive from and delete in agent-*. The template's parameter DriverSenders is to have their id, which is what \
+`aws sts get-caller-identity --query UserId` prints (for a role, the part before the colon).
+
+Sessions go on when the driver ends, and are found again by the next start, unless --end-sessions is given. What it keeps is in the folder driver \
+below --state.
+
+Examples:
+  AWS_PROFILE=me eval \"$(aws configure export-credentials --format env)\" && pfsession driver
+  AWS_ENDPOINT_URL=http://127.0.0.1:4566 pfsession driver --end-sessions")]
+    Driver(Driver),
     /// Be the service.
     #[command(hide = true)]
     Host(Host),
+}
+
+/// What a driver serves with.
+#[derive(Args, Debug)]
+pub(crate) struct Driver {
+    /// What stands before the names of the control plane's queues
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    pub(crate) queue_prefix: String,
+    /// End this machine's sessions when the driver ends
+    #[arg(long)]
+    pub(crate) end_sessions: bool,
 }
 
 /// The flow's folder and what its session is to be made of.

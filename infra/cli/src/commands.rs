@@ -98,6 +98,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
             };
             Ok(parts::host(&service.local()?, &host, false))
         }
+        Typed::Driver(driver) => parts::driver(&service.local()?, &driver, json),
         Typed::Up { port, .. } => up(&service, port),
         Typed::Down { stop_sessions } => down(&service, stop_sessions),
         Typed::Env => env(&service),

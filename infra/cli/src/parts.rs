@@ -1,6 +1,12 @@
-//! What this file is besides the command: a function, an agent, the host.
+//! What this file is besides the command: a function, an agent, the host, the driver of this machine for a control plane elsewhere.
 
-use crate::{args, service::Local, trouble::UNREACHABLE};
+use crate::{
+    args,
+    service::Local,
+    text::out_json,
+    trouble::{Trouble, UNREACHABLE},
+};
+use agent::elsewhere::{self, ControlPlane};
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode, time::Duration};
 
 /// Is the function of this name, until whoever started it has no more for it.
@@ -43,13 +49,7 @@ pub(crate) fn host(local: &Local, settings: &args::Host, detached: bool) -> u8 {
         // Who leads a group of processes already has no terminal to leave.
         let _ = nix::unistd::setsid();
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PFSESSION_LOG").unwrap_or_else(|_| "info".into());
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours)
-        .with_writer(std::io::stderr)
-        .init();
+    start_log();
     match serve(local, settings, detached) {
         Ok(()) => 0,
         Err(error) if detached && error.is::<local::AlreadyRunning>() => 0,
@@ -58,6 +58,55 @@ pub(crate) fn host(local: &Local, settings: &args::Host, detached: bool) -> u8 {
             UNREACHABLE
         }
     }
+}
+
+/// Is the compute driver of this machine for a control plane elsewhere, until it is told to leave.
+pub(crate) fn driver(local: &Local, settings: &args::Driver, json: bool) -> Result<u8, Box<Trouble>> {
+    let unreachable = |failure| Trouble::of(UNREACHABLE, failure);
+    let control_plane = ControlPlane::from_environment(&settings.queue_prefix).map_err(unreachable)?;
+    let not_here = |error: std::io::Error| Trouble::new(UNREACHABLE, "Driver.Failed", error.to_string());
+    let config = elsewhere::Config {
+        control_plane,
+        state: local.state.join("driver"),
+        executable: std::env::current_exe().map_err(not_here)?,
+        end_sessions: settings.end_sessions,
+    };
+    start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(not_here)?;
+    let served = runtime.block_on(elsewhere::serve(config, |serving| {
+        if json {
+            out_json(&serde_json::json!({ "requests": serving.requests, "sessions": serving.sessions }));
+        } else {
+            let found = match serving.sessions {
+                0 => String::new(),
+                1 => " 1 session was found again.".to_owned(),
+                n => format!(" {n} sessions were found again."),
+            };
+            eprintln!(
+                "This machine serves {}.{found} Ctrl-C ends the driver.",
+                serving.requests
+            );
+        }
+    }));
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    let left = served.map_err(unreachable)?;
+    if left > 0 && !json {
+        eprintln!("{left} of its sessions go on. Start the driver again to look after them.");
+    }
+    Ok(0)
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PFSESSION_LOG").unwrap_or_else(|_| "info".into());
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 fn serve(local: &Local, settings: &args::Host, detached: bool) -> anyhow::Result<()> {

@@ -279,7 +279,6 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         executable: config.executable.clone(),
         endpoint,
         prefix,
-        user: config.user.clone(),
     };
     work.spawn(compute::drive(opening, queues.clone(), access, faults));
     work.spawn(tidy(host.clone(), store.clone()));

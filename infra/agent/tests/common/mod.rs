@@ -1,6 +1,6 @@
 //! A machine for tests: queues in memory behind SQS's own protocol, and a driver over a state folder.
 
-use agent::driver::{Driver, DriverConfig, HostPorts};
+use agent::driver::{AgentCredentials, Answer, Driver, DriverConfig, HostPorts};
 use contract::{
     Settings, Slot,
     agent::{AgentCommand, AgentReport, SignedBody, SignedReport},
@@ -10,6 +10,7 @@ use contract::{
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, VecDeque},
+    future::ready,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -187,29 +188,34 @@ impl World {
 }
 
 impl HostPorts for World {
-    fn report(&self, report: DriverReport) {
+    fn report(&self, report: DriverReport) -> Answer<'_, ()> {
         self.driver_reports.lock().unwrap().push(report);
         self.notify();
+        Box::pin(ready(Ok(())))
     }
-    fn issue_agent_credentials(&self, flow: &str, generation: u32) -> anyhow::Result<(String, String)> {
-        let secret = format!("secret-of-{flow}-{generation}");
+    fn issue_agent_credentials(&self, flow: &str, generation: u32) -> Answer<'_, AgentCredentials> {
+        let secret_key = format!("secret-of-{flow}-{generation}");
         self.credentials
             .lock()
             .unwrap()
-            .insert((flow.to_owned(), generation), secret.clone());
-        Ok((format!("AKIA{generation}"), secret))
+            .insert((flow.to_owned(), generation), secret_key.clone());
+        Box::pin(ready(Ok(AgentCredentials {
+            access_key: format!("AKIA{generation}"),
+            secret_key,
+            session_token: None,
+        })))
     }
     fn revoke_agent_credentials(&self, flow: &str, generation: u32) {
         self.credentials.lock().unwrap().remove(&(flow.to_owned(), generation));
     }
-    fn create_queue(&self, name: &str) -> anyhow::Result<()> {
+    fn create_queue(&self, name: &str) -> Answer<'_, ()> {
         self.queues.lock().unwrap().entry(name.to_owned()).or_default();
-        Ok(())
+        Box::pin(ready(Ok(())))
     }
-    fn delete_queue(&self, name: &str) -> anyhow::Result<()> {
+    fn delete_queue(&self, name: &str) -> Answer<'_, ()> {
         self.queues.lock().unwrap().remove(name);
         self.changed.notify_all();
-        Ok(())
+        Box::pin(ready(Ok(())))
     }
 }
 
@@ -456,11 +462,10 @@ fn open(state: &Path, world: &Arc<World>, endpoint: &str) -> Arc<Driver> {
     Driver::open(DriverConfig {
         state: state.to_owned(),
         executable: std::env::current_exe().unwrap(),
-        endpoint: endpoint.to_owned(),
+        endpoint: Some(endpoint.to_owned()),
         region: "local".into(),
         reports_queue_url: format!("{endpoint}/reports"),
         agent_queue_prefix: format!("{endpoint}/"),
-        user: "me".into(),
         ports: Arc::clone(world) as Arc<dyn HostPorts>,
     })
     .unwrap()

@@ -1,0 +1,58 @@
+//! A client of SQS, for the agent and for the driver that serves a control plane elsewhere.
+
+use crate::driver::AgentCredentials;
+use aws_credential_types::Credentials;
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig},
+};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use std::time::Duration;
+
+/// A client that tries once: whoever calls knows what is worth another try.
+///
+/// * `endpoint`: where SQS is; without it, AWS's own of the region.
+pub(crate) fn client(endpoint: Option<&str>, region: &str, credentials: &AgentCredentials) -> Client {
+    let AgentCredentials {
+        access_key,
+        secret_key,
+        session_token,
+    } = credentials;
+    let credentials = Credentials::new(access_key, secret_key, session_token.clone(), None, "given");
+    // A receive waits 20 s at the queue.
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(Duration::from_secs(30))
+        .build();
+    let mut config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .credentials_provider(credentials)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts);
+    if let Some(endpoint) = endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    let http = if endpoint.is_some_and(|url| url.starts_with("http://")) {
+        Builder::new().build_http()
+    } else {
+        Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https()
+    };
+    Client::from_conf(config.http_client(http).build())
+}
+
+/// An error with all that caused it; the SDK's own words say nothing.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
