@@ -194,7 +194,7 @@ Sessions go on when the driver ends, and are found again by the next start, unle
 below --state.
 
 Examples:
-  AWS_PROFILE=me eval \"$(aws configure export-credentials --format env)\" && pfsession driver
+  eval \"$(aws configure export-credentials --profile me --format env)\" && AWS_REGION=eu-west-1 pfsession driver
   AWS_ENDPOINT_URL=http://127.0.0.1:4566 pfsession driver --end-sessions")]
     Driver(Driver),
     /// Be the service.
