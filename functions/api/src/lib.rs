@@ -4,6 +4,7 @@
 
 mod request;
 mod token;
+mod webhooks;
 
 use aws::Aws;
 use contract::{
@@ -147,6 +148,8 @@ async fn answer(aws: &Aws, caller: &Principal, request: &Request) -> Result<Valu
             let events = aws.history(key, request.number("after").unwrap_or(0)).await?;
             readable(aws, caller, key, "session", key, || ok(200, &Events { events })).await
         }
+        ("GET", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::read(aws, caller, workspace).await,
+        ("PUT", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::write(aws, caller, workspace, request).await,
         _ => Ok(problem(
             404,
             Failure::new(

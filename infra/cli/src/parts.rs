@@ -24,6 +24,7 @@ pub(crate) fn function(name: Option<OsString>) -> ExitCode {
             Some("idle-tick") => idle_tick::run().await,
             Some("agent-report") => agent_report::run().await,
             Some("api") => api::run().await,
+            Some("webhook") => webhook::run().await,
             _ => Err(format!("{name:?} is no function").into()),
         }
     });

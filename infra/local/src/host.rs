@@ -44,10 +44,15 @@ use tokio::{net::TcpListener, signal::unix, sync::watch, task::JoinSet};
 
 /// The most bytes of an AWS request, and of what a function answers.
 const MOST_BYTES: usize = 8 << 20;
+/// The function that answers people and their programs.
+const API: &str = "api";
 /// How long requests may take to end when the host leaves.
 const LEAVING: Duration = Duration::from_millis(500);
 /// How often what is old is forgotten, and logs and processes are looked at.
 const TIDY: Duration = Duration::from_secs(10);
+
+/// The file in the state folder that has the secrets of webhooks, for its owner alone.
+pub const WEBHOOK_SECRETS: &str = "webhooks.json";
 
 /// What a host is made of.
 ///
@@ -105,7 +110,6 @@ struct Host {
     machine: Arc<Machine>,
     table: Table,
     pools: HashMap<String, Arc<Pool>>,
-    front: Option<Arc<Pool>>,
     issuer: Issuer,
     faults: Arc<Faults>,
     closing: watch::Sender<bool>,
@@ -156,7 +160,7 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
     let template = Template::read(
         include_str!("../../template.yaml"),
         &prefix,
-        &parameters(&issuer, &prefix)?,
+        &parameters(&issuer, &prefix, state)?,
     )?;
     for (name, settings) in &template.queues {
         let queue = queues.ensure(name, settings.clone())?;
@@ -189,12 +193,6 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
             (function.name.clone(), Pool::start(plan, faults.clone()))
         })
         .collect();
-    let front = template
-        .functions
-        .iter()
-        .find(|function| function.has_url)
-        .and_then(|function| pools.get(&function.name));
-
     let (access_key_id, secret_access_key) = access.issue(Caller::User(config.user.clone()))?;
     let file = HostFile {
         pid: std::process::id(),
@@ -216,7 +214,6 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         },
         machine: machine.clone(),
         table,
-        front: front.cloned(),
         pools,
         issuer,
         faults: faults.clone(),
@@ -373,7 +370,7 @@ async fn listen(state: &Path, wanted: Option<u16>) -> anyhow::Result<TcpListener
     Ok(listener)
 }
 
-fn parameters(issuer: &Issuer, prefix: &str) -> anyhow::Result<BTreeMap<String, String>> {
+fn parameters(issuer: &Issuer, prefix: &str, state: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let sweep = match std::env::var("PFSESSION_SWEEP_MS") {
         Ok(text) => text
             .parse::<u64>()
@@ -385,6 +382,8 @@ fn parameters(issuer: &Issuer, prefix: &str) -> anyhow::Result<BTreeMap<String, 
             ("SweepRate", format!("rate({sweep} milliseconds)")),
             ("IssuerKey", issuer.public_pem()),
             ("TrustedSenders", "function:api,function:idle-tick".to_owned()),
+            ("WebhookSenders", Caller::Function("webhook".to_owned()).sender()),
+            ("WebhookSecrets", state.join(WEBHOOK_SECRETS).display().to_string()),
             ("DriverSenders", Caller::Driver.sender()),
             ("AgentQueuePrefix", prefix.to_owned()),
         ]
@@ -413,7 +412,8 @@ fn plan_of(function: &Function, config: &Config, access: &Access, address: &str)
         environment,
         timeout: function.timeout,
         most: if function.has_url { 16 } else { 4 },
-        spare: usize::from(function.has_url),
+        // A person waits for an answer of the api.
+        spare: usize::from(function.has_url && function.name == API),
         log: config.state.join("log").join(format!("{}.log", function.name)),
         address: address.to_owned(),
     }
@@ -484,7 +484,8 @@ fn router(host: Arc<Host>) -> Router {
         .route("/", post(aws))
         .route("/{account}/{queue}", post(aws))
         .route("/fn/{name}/{secret}/{*path}", any(runtime))
-        .route("/v1/{*path}", any(front_door))
+        .route("/v1/{*path}", any(api_door))
+        .route("/webhook/{*path}", any(webhook_door))
         .route("/host/health", get(health))
         .route("/host/down", post(down))
         .with_state(host)
@@ -559,14 +560,22 @@ async fn runtime(
     }
 }
 
-async fn front_door(State(host): State<Arc<Host>>, request: Request) -> Response<Body> {
+async fn api_door(State(host): State<Arc<Host>>, request: Request) -> Response<Body> {
+    front_door(&host, API, request).await
+}
+
+async fn webhook_door(State(host): State<Arc<Host>>, request: Request) -> Response<Body> {
+    front_door(&host, "webhook", request).await
+}
+
+async fn front_door(host: &Host, function: &str, request: Request) -> Response<Body> {
     host.last_request.store(now(), Ordering::Relaxed);
     let (parts, body) = request.into_parts();
-    let Some(pool) = &host.front else {
+    let Some(pool) = host.pools.get(function) else {
         return front::problem(
             StatusCode::NOT_FOUND,
             "Service.NoFront",
-            "The template has no function with a URL.",
+            "The template has no function that answers this.",
         );
     };
     match whole(body, front::MOST_BYTES).await {

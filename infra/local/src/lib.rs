@@ -26,4 +26,4 @@ mod table;
 mod template;
 mod wire;
 
-pub use host::{AlreadyRunning, Config, HostFile, serve, version};
+pub use host::{AlreadyRunning, Config, HostFile, WEBHOOK_SECRETS, serve, version};

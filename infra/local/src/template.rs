@@ -226,9 +226,19 @@ impl Scope<'_> {
             (Some((kind, properties)), "Arn") if kind == "AWS::Serverless::StateMachine" => {
                 Ok(Machine::arn_of(&self.name(name, properties, "Name")?))
             }
+            // SAM makes a resource of its own of a function's URL. All are the host's.
+            (None, "FunctionUrl") if self.has_url(name.strip_suffix("Url").unwrap_or_default()) => {
+                Ok(self.prefix.replace(&format!("{ACCOUNT}/"), ""))
+            }
             (Some((kind, _)), "Arn") if kind == "AWS::IAM::Role" => Ok(format!("arn:aws:iam::{ACCOUNT}:role/{name}")),
             _ => no(format!("{of} asks for {path}, which this host does not know")),
         }
+    }
+
+    fn has_url(&self, function: &str) -> bool {
+        self.resources
+            .get(function)
+            .is_some_and(|(_, properties)| properties.contains_key("FunctionUrlConfig"))
     }
 
     fn substituted(&self, of: &str, text: &str) -> Read<String> {
@@ -547,6 +557,8 @@ mod tests {
         let api = function("api");
         assert!(api.has_url && api.source.is_none() && api.environment["PFSESSION_ISSUER_KEY"] == "PEM");
         assert_eq!(api.timeout, Duration::from_secs(30));
+        assert_eq!(api.environment["PFSESSION_WEBHOOK_ADDRESS"], "http://127.0.0.1:1/");
+        assert!(function("webhook").has_url);
         let (_, commands) = template
             .queues
             .iter()

@@ -5,7 +5,7 @@ use contract::names;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shell::{Fault, Sender};
+use shell::{Fault, Sender, SpeaksFor};
 use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 /// One message of a queue, as the Lambda service hands it on.
@@ -39,10 +39,14 @@ impl Aws {
     /// Who put a message into the queue. On AWS a role's sender id has the name of its session behind a colon, which anybody chooses.
     pub fn sender(&self, record: &Record) -> Sender {
         let id = record.attributes.sender_id.clone();
-        Sender {
-            is_ours: listed(&self.trusted_senders, &id),
-            id,
-        }
+        let speaks_for = if listed(&self.trusted_senders, &id) {
+            SpeaksFor::Anybody
+        } else if listed(&self.webhook_senders, &id) {
+            SpeaksFor::MakersOfRules
+        } else {
+            SpeaksFor::Itself
+        };
+        Sender { id, speaks_for }
     }
 
     /// Whether a compute driver put it there.

@@ -26,6 +26,7 @@ pub struct Aws {
     pub(crate) own_queue: Option<String>,
     pub(crate) sessions_per_user: usize,
     pub(crate) trusted_senders: Vec<String>,
+    pub(crate) webhook_senders: Vec<String>,
     pub(crate) driver_senders: Vec<String>,
 }
 
@@ -95,6 +96,7 @@ pub fn boot() -> Result<Aws, lambda_runtime::Error> {
             .and_then(|n| n.parse().ok())
             .unwrap_or(20),
         trusted_senders: list(names::TRUSTED_SENDERS),
+        webhook_senders: list(names::WEBHOOK_SENDERS),
         driver_senders: list(names::DRIVER_SENDERS),
     })
 }

@@ -64,6 +64,14 @@ pub(crate) fn quota_key(owner: &FlowRef) -> Item {
     key(format!("QUOTA#{}#{}", owner.workspace, owner.owner), "QUOTA")
 }
 
+pub(crate) fn webhooks_key(workspace: &str) -> Item {
+    key(format!("WORKSPACE#{workspace}"), "WEBHOOKS")
+}
+
+pub(crate) fn delivery_key(workspace: &str, sender: &str, digest: &str) -> Item {
+    key(format!("DELIVERY#{workspace}#{sender}"), digest)
+}
+
 /// The partition of the owner index.
 pub(crate) fn owner_of(workspace: &str, owner: &str) -> String {
     format!("{workspace}#{owner}")

@@ -7,6 +7,7 @@ mod boot;
 mod items;
 mod ports;
 mod reads;
+mod webhooks;
 
 pub use batch::{Record, each_record};
 pub use boot::{Aws, boot, start_log};

@@ -17,6 +17,7 @@ use contract::{
     names,
     row::{OperationRow, RunRow, SessionRow},
     step::ExecutionInput,
+    webhook::WebhooksRow,
 };
 use lifecycle::{
     Failure,
@@ -80,6 +81,13 @@ impl Ports for Aws {
             Some(item) => self.load_compute(&items::body::<String>(&item)?).await,
             None => Ok(None),
         }
+    }
+
+    async fn load_webhooks(&self, workspace: &str) -> Result<Option<WebhooksRow>, Fault> {
+        self.get(items::webhooks_key(workspace))
+            .await?
+            .map(|item| items::body(&item))
+            .transpose()
     }
 
     async fn save(&self, save: Save) -> Result<(), Fault> {

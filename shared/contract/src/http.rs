@@ -10,6 +10,8 @@
 //! | `GET /v1/sessions` | | 200 [`Sessions`] |
 //! | `GET /v1/sessions/{flow key}` | | 200 [`SessionView`] |
 //! | `GET /v1/sessions/{flow key}/events` | `after=revision` | 200 [`Events`] |
+//! | `GET /v1/workspaces/{workspace}/webhooks` | | 200 [`Webhooks`](crate::webhook::Webhooks) |
+//! | `PUT /v1/workspaces/{workspace}/webhooks` | [`Webhooks`](crate::webhook::Webhooks), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
 //!
 //! A read by `wait` ends early when the thing is there, and answers what there is when the time has passed.
 

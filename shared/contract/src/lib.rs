@@ -9,6 +9,7 @@
 //! * [`tick`]: what the schedule sends.
 //! * [`row`]: what the table holds.
 //! * [`http`]: what the HTTP front answers.
+//! * [`webhook`]: what signed requests from outside mean.
 //! * [`names`]: the names of queues and environment variables.
 
 pub mod agent;
@@ -20,6 +21,7 @@ pub mod names;
 pub mod row;
 pub mod step;
 pub mod tick;
+pub mod webhook;
 
 pub use lifecycle::{
     Failure, Millis,

@@ -53,6 +53,13 @@ pub const TABLE: &str = "PFSESSION_TABLE";
 pub const STATE_MACHINE: &str = "PFSESSION_STATE_MACHINE";
 /// The sender ids, separated by commas, that may speak for somebody else: this system's own roles.
 pub const TRUSTED_SENDERS: &str = "PFSESSION_TRUSTED_SENDERS";
+/// The sender ids, separated by commas, that may say what a workspace's rules say, and nothing else: the function `webhook`.
+pub const WEBHOOK_SENDERS: &str = "PFSESSION_WEBHOOK_SENDERS";
+/// The secrets of webhooks: a JSON object from `workspace/sender` to a list of secrets, the current one first; or the path of a file with that,
+/// which is read for each delivery.
+pub const WEBHOOK_SECRETS: &str = "PFSESSION_WEBHOOK_SECRETS";
+/// The address that webhooks are sent to, with a slash at its end.
+pub const WEBHOOK_ADDRESS: &str = "PFSESSION_WEBHOOK_ADDRESS";
 /// The sender ids, separated by commas, that are compute drivers.
 pub const DRIVER_SENDERS: &str = "PFSESSION_DRIVER_SENDERS";
 /// The public key, PEM, of who issues bearer tokens.

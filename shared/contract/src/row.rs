@@ -10,6 +10,10 @@
 //! | compute resource | `COMPUTE#{id}` | `COMPUTE` |
 //! | slot | `SLOT#{workspace}#{owner}#{size}#{identity}` | `SLOT` |
 //! | quota | `QUOTA#{workspace}#{owner}` | `QUOTA` |
+//! | a workspace's webhooks | `WORKSPACE#{workspace}` | `WEBHOOKS` |
+//! | delivery taken | `DELIVERY#{workspace}#{sender}` | `{digest of what its signature covers}` |
+//!
+//! The last two are in [`webhook`](crate::webhook).
 
 use crate::{Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish};
 use lifecycle::session::{Effect, Event, Session};

@@ -10,6 +10,7 @@ use contract::{
     row::{LogRow, OperationRow, RunRow, SessionRow},
     step::StepMessage,
     tick::Tick,
+    webhook::{DeliveryRow, WebhooksRow},
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde::{Serialize, de::DeserializeOwned};
@@ -36,7 +37,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 17] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -47,10 +48,13 @@ const KINDS: [Kind; 14] = [
     kind::<AgentCommand>("agent"),
     kind::<ComputeRequest>("compute-driver"),
     kind::<Request>("api"),
+    kind::<Request>("webhook"),
     kind::<SessionRow>("table/session"),
     kind::<OperationRow>("table/operation"),
     kind::<RunRow>("table/run"),
     kind::<LogRow>("table/log"),
+    kind::<WebhooksRow>("table/webhooks"),
+    kind::<DeliveryRow>("table/delivery"),
 ];
 
 /// What a schema does not say: how many bits a number has, and what is in a text of any length.

@@ -50,6 +50,8 @@ pub enum Action {
     Stop,
     /// Start it, run in it, change it.
     Use,
+    /// Say what the workspace does when somebody outside says that something happened.
+    SetRules,
     /// Look after a promise already made: deadlines, idleness, unsent effects.
     Sweep,
 }
@@ -70,6 +72,8 @@ pub fn may(principal: &Principal, action: Action, workspace: &str, owner: &str) 
             theirs == workspace
                 && match action {
                     Action::Sweep => false,
+                    // Who may give roles to others may let others' events do what the rule's maker may do.
+                    Action::SetRules => roles.contains(&Role::Owner),
                     Action::Use => name == owner && roles.contains(&Role::DataScientist),
                     Action::Read | Action::Stop => {
                         name == owner && roles.contains(&Role::DataScientist) || roles.contains(&Role::Owner)
@@ -93,7 +97,7 @@ mod tests {
 
     #[test]
     fn only_the_owner_of_a_flow_uses_its_session_and_only_with_the_role() {
-        let all = [Action::Read, Action::Stop, Action::Use, Action::Sweep];
+        let all = [Action::Read, Action::Stop, Action::Use, Action::SetRules, Action::Sweep];
         let allowed = |p: &Principal| {
             all.iter()
                 .filter(|a| may(p, **a, "ws", "alice"))
@@ -112,7 +116,7 @@ mod tests {
         assert_eq!(allowed(&user("bob", "ws", &[Role::DataScientist])), []);
         assert_eq!(
             allowed(&user("bob", "ws", &[Role::Owner])),
-            [Action::Read, Action::Stop]
+            [Action::Read, Action::Stop, Action::SetRules]
         );
         assert_eq!(allowed(&Principal::Sweep), [Action::Sweep]);
     }

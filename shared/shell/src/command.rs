@@ -8,6 +8,7 @@ use crate::{
 use contract::{
     Principal, Role,
     command::{Command, Wanted, Wish},
+    webhook,
 };
 use lifecycle::{
     Failure,
@@ -20,8 +21,18 @@ use lifecycle::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sender {
     pub id: String,
-    /// Whether it is one of this system's own roles, which may speak for somebody else.
-    pub is_ours: bool,
+    pub speaks_for: SpeaksFor,
+}
+
+/// For whom a sender may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeaksFor {
+    /// For itself alone: a user, by the right to send to the queue.
+    Itself,
+    /// For those whose rules say just what it says: the function `webhook`.
+    MakersOfRules,
+    /// For anybody: this system's own roles.
+    Anybody,
 }
 
 /// The settings that a command asks for, with the default for each that it leaves out.
@@ -50,7 +61,7 @@ pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
 pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(), Fault> {
     let command = Command::read(body).map_err(Fault::Meaningless)?;
     let flow = command.flow.key();
-    let principal = principal_of(&command, sender)?;
+    let principal = principal_of(ports, &command, sender).await?;
     let lineage = command.flow.lineage.as_str();
     let (settings, run) = match &command.wish {
         Wish::Start { settings } => (defaults(settings, lineage), None),
@@ -100,8 +111,16 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
 }
 
 /// For whom the command is. What a stranger says about that counts for nothing.
-fn principal_of(command: &Command, sender: &Sender) -> Result<Principal, Fault> {
-    match (&command.principal, sender.is_ours) {
+async fn principal_of(ports: &impl Ports, command: &Command, sender: &Sender) -> Result<Principal, Fault> {
+    let is_believed = match sender.speaks_for {
+        SpeaksFor::Anybody => true,
+        SpeaksFor::MakersOfRules => {
+            let row = ports.load_webhooks(&command.flow.workspace).await?;
+            row.is_some_and(|row| webhook::allows(&row.rules, command))
+        }
+        SpeaksFor::Itself => false,
+    };
+    match (&command.principal, is_believed) {
         (Some(principal), true) => Ok(principal.clone()),
         (None, true) => Err(Fault::Meaningless(Failure::new(
             "Command.NoPrincipal",
@@ -116,7 +135,8 @@ fn principal_of(command: &Command, sender: &Sender) -> Result<Principal, Fault> 
     }
 }
 
-fn action_of(wish: &Wish) -> Action {
+/// What a wish asks of whoever may grant it.
+pub fn action_of(wish: &Wish) -> Action {
     match wish {
         Wish::Start { .. } | Wish::Install { .. } | Wish::Reset { .. } | Wish::Run { .. } => Action::Use,
         Wish::Stop => Action::Stop,

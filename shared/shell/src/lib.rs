@@ -11,7 +11,7 @@ mod ports;
 mod sweep;
 mod turn;
 
-pub use command::{Sender, accept, defaults};
+pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
 pub use ports::{Due, Ports, Save, Write};
 pub use sweep::sweep;
 pub use turn::{Happened, happen, observe_compute};

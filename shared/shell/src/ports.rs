@@ -4,6 +4,7 @@ use crate::Fault;
 use contract::{
     FlowRef, Millis,
     row::{LogRow, OperationRow, RunRow, SessionRow},
+    webhook::WebhooksRow,
 };
 use lifecycle::{
     compute::{Compute, Slot},
@@ -32,6 +33,9 @@ pub trait Ports: Send + Sync {
     fn load_compute(&self, id: &str) -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
     /// Reads the compute resource that a slot has now.
     fn load_slot(&self, slot: &Slot) -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
+
+    /// Reads what a workspace does when somebody outside says that something happened.
+    fn load_webhooks(&self, workspace: &str) -> impl Future<Output = Result<Option<WebhooksRow>, Fault>> + Send;
 
     /// Writes all of it or nothing.
     fn save(&self, save: Save) -> impl Future<Output = Result<(), Fault>> + Send;

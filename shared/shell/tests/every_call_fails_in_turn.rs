@@ -183,7 +183,7 @@ async fn activity_between_the_sweeps_read_and_its_stop_wins() {
     };
     let ours = shell::Sender {
         id: "ours".into(),
-        is_ours: true,
+        speaks_for: shell::SpeaksFor::Anybody,
     };
     world.state.lock().unwrap().now += 3_600_000;
     let used = Event::Activity {
@@ -197,4 +197,62 @@ async fn activity_between_the_sweeps_read_and_its_stop_wins() {
     world.state.lock().unwrap().now += 3_600_000;
     accept(&world, &stop_if_idle(now), &ours).await.unwrap();
     assert_eq!(world.phase(&key), Phase::Stopping);
+}
+
+#[tokio::test]
+async fn what_the_webhooks_function_says_counts_only_as_far_as_a_rule_says_it() {
+    let world = World::new(None);
+    let maker = json!({ "user": { "name": "alice", "workspace": "local", "roles": ["data-scientist"] } });
+    let mut rule = command("-", json!({ "command": "start", "settings": { "idle_seconds": 600 } }));
+    rule.as_object_mut().unwrap().extend(
+        json!({ "name": "a", "sender": "github", "kind": "github", "event": "push", "by": maker })
+            .as_object()
+            .unwrap()
+            .clone(),
+    );
+    let row = json!({ "workspace": "local", "revision": 1, "rules": [rule] });
+    world.state.lock().unwrap().webhooks = Some(serde_json::from_value(row).unwrap());
+    let webhook = shell::Sender {
+        id: "function:webhook".into(),
+        speaks_for: shell::SpeaksFor::MakersOfRules,
+    };
+    let said = |id: &str, change: serde_json::Value| {
+        let mut said = command(
+            id,
+            json!({ "command": "start", "settings": { "idle_seconds": 600 }, "principal": maker }),
+        );
+        said.as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
+        said.to_string()
+    };
+    let other = json!({ "user": { "name": "bob", "workspace": "local", "roles": ["data-scientist"] } });
+    for (id, change) in [
+        ("other-settings", json!({ "settings": {} })),
+        ("other-command", json!({ "command": "reset" })),
+        ("other-flow", json!({ "flow": flow("/flows/other") })),
+        ("other-principal", json!({ "principal": other })),
+        ("no-principal", json!({ "principal": null })),
+    ] {
+        accept(&world, &said(id, change), &webhook).await.unwrap();
+        let refused = world.state.lock().unwrap().operations[id].clone();
+        assert_eq!(
+            refused.failure.map(|f| f.error).as_deref(),
+            Some("Access.Denied"),
+            "{id}"
+        );
+    }
+    accept(&world, &said("as-the-rule-says", json!({})), &webhook)
+        .await
+        .unwrap();
+    world.settle().await;
+    assert_eq!(world.outcome("as-the-rule-says"), OperationStatus::Succeeded);
+    // A rule that is gone says nothing any more, also to what is under way.
+    world.state.lock().unwrap().webhooks = None;
+    accept(&world, &said("too-late", json!({})), &webhook).await.unwrap();
+    let late = world.state.lock().unwrap().operations["too-late"].clone();
+    assert_eq!(
+        (late.by.as_str(), late.status),
+        ("function:webhook", OperationStatus::Failed)
+    );
 }

@@ -171,6 +171,9 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
         TABLE,
         STATE_MACHINE,
         TRUSTED_SENDERS,
+        WEBHOOK_SENDERS,
+        WEBHOOK_SECRETS,
+        WEBHOOK_ADDRESS,
         DRIVER_SENDERS,
         ISSUER_KEY,
         SESSIONS_PER_USER,
@@ -196,6 +199,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("idle-tick", &["lifecycle", "contract", "shell", "aws"]),
     ("agent-report", &["lifecycle", "contract", "shell", "aws"]),
     ("api", &["lifecycle", "contract", "shell", "aws"]),
+    ("webhook", &["lifecycle", "contract", "shell", "aws"]),
     ("agent", &["lifecycle", "contract", "flow"]),
     ("local", &["lifecycle", "contract", "agent"]),
 ];

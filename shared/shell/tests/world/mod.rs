@@ -78,6 +78,7 @@ pub(crate) struct State {
     ids: u64,
     calls: usize,
     pub(crate) most_sessions: usize,
+    pub(crate) webhooks: Option<contract::webhook::WebhooksRow>,
 }
 
 pub(crate) struct World {
@@ -168,7 +169,11 @@ impl World {
                     &body,
                     &Sender {
                         id: id.into(),
-                        is_ours: id == "ours",
+                        speaks_for: if id == "ours" {
+                            shell::SpeaksFor::Anybody
+                        } else {
+                            shell::SpeaksFor::Itself
+                        },
                     },
                 )
                 .await;
@@ -347,6 +352,10 @@ impl Ports for World {
 
     async fn load_slot(&self, slot: &Slot) -> Result<Option<Compute>, Fault> {
         self.call(|s| Ok(s.slots.get(slot).and_then(|id| s.computes.get(id)).cloned()))
+    }
+
+    async fn load_webhooks(&self, _: &str) -> Result<Option<contract::webhook::WebhooksRow>, Fault> {
+        self.call(|s| Ok(s.webhooks.clone()))
     }
 
     async fn save(&self, save: Save) -> Result<(), Fault> {
