@@ -1,6 +1,6 @@
 //! The command line: what may be said, and what its help says.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
 const ABOUT: &str = "Compute sessions for prompt flows: isolated, with each flow's own packages, ready in milliseconds";
@@ -178,6 +178,9 @@ Examples:
         #[arg(long)]
         stop_sessions: bool,
     },
+    /// Say what happens when somebody outside says that something happened: a push, a release, a deployment
+    #[command(subcommand)]
+    Webhook(Webhook),
     /// Print the variables with which every AWS tool works against the service on this machine
     #[command(after_help = "\
 Example:
@@ -211,6 +214,148 @@ pub(crate) struct Driver {
     /// End this machine's sessions when the driver ends
     #[arg(long)]
     pub(crate) end_sessions: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhook {
+    /// Add a rule: when this happens, do that with a flow's session
+    #[command(after_help = "\
+Prints the address to send to, and, once, the secret to sign with. What is not signed with it, too old or a repetition changes nothing. The rule is \
+yours, and does what you may do. An install reads the flow's folder as it is: have it brought up to date before, or by the flow's own start.
+
+Without --path, a push that is to install has to touch the flow's requirements, and another its folder; both by their place in the repository that \
+the folder is in. `*` stands for any characters.
+
+Examples:
+  pfsession webhook add ./my-flow --on push --repository acme/flows --branch main --then install
+  pfsession webhook add ./my-flow --on release --tag 'v*' --then run --data lines.jsonl
+  pfsession webhook add ./my-flow --on deployment --environment production --then stop
+  pfsession webhook add ./my-flow --kind standard-webhooks --from shop --on invoice.paid --then start")]
+    Add(AddWebhook),
+    /// List the rules
+    #[command(after_help = "\
+Examples:
+  pfsession webhook list
+  pfsession webhook list --json | jq -r '.rules[].name'")]
+    List,
+    /// Remove a rule
+    #[command(after_help = "\
+Example:
+  pfsession webhook remove my-flow-push-install")]
+    Remove {
+        /// The rule's name, as `pfsession webhook list` shows it
+        name: String,
+    },
+    /// Make a new secret for a sender; the one before it stays good until the next time
+    #[command(after_help = "\
+Example:
+  pfsession webhook rotate github")]
+    Rotate {
+        /// The sender's name, as `pfsession webhook list` shows it
+        sender: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AddWebhook {
+    /// The flow's folder
+    #[arg(value_name = "FLOW")]
+    pub(crate) flow: PathBuf,
+    /// What happens: push, release, deployment, another of GitHub's events, or the type of a Standard Webhook
+    #[arg(long, value_name = "EVENT", value_parser = event)]
+    pub(crate) on: Event,
+    /// What is done then
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) then: Then,
+    /// Who sends it: the name of its secret, and the end of its address [default: github]
+    #[arg(long, value_name = "SENDER", value_parser = rule_id)]
+    pub(crate) from: Option<String>,
+    /// How it is signed; GitHub's own events are GitHub's
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<Signs>,
+    /// What the rule is called [default: made of the flow, the event and the command]
+    #[arg(long, value_parser = rule_id)]
+    pub(crate) name: Option<String>,
+    /// A secret that the sender made itself, in a file, or - for standard input; without it, one is made
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Only of this repository: owner/name
+    #[arg(long, help_heading = "Which of them")]
+    pub(crate) repository: Option<String>,
+    /// Only of this branch
+    #[arg(long, help_heading = "Which of them")]
+    pub(crate) branch: Option<String>,
+    /// Only of this tag
+    #[arg(long, help_heading = "Which of them")]
+    pub(crate) tag: Option<String>,
+    /// Only of this deployment environment
+    #[arg(long, help_heading = "Which of them")]
+    pub(crate) environment: Option<String>,
+    /// Only if it touches this file or folder of the repository; may be given again
+    #[arg(long, value_name = "PATH", help_heading = "Which of them")]
+    pub(crate) path: Vec<String>,
+    /// For --then run: run over each line of this file of JSON lines
+    #[arg(long, value_name = "FILE", help_heading = "The run")]
+    pub(crate) data: Option<PathBuf>,
+    /// For --then run: a value of an input: NAME=TEXT or NAME:=JSON
+    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1.., help_heading = "The run")]
+    pub(crate) inputs: Vec<(String, serde_json::Value)>,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+/// The event of a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// One whose name is GitHub's.
+    Github(String),
+    Other(String),
+}
+
+impl Event {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Github(name) | Self::Other(name) => name,
+        }
+    }
+}
+
+/// What a webhook has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Then {
+    Install,
+    Start,
+    Reset,
+    Stop,
+    Run,
+}
+
+impl Then {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::Start => "start",
+            Self::Reset => "reset",
+            Self::Stop => "stop",
+            Self::Run => "run",
+        }
+    }
+}
+
+/// How a webhook is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Signs {
+    Github,
+    StandardWebhooks,
+}
+
+impl From<Signs> for contract::webhook::SenderKind {
+    fn from(signs: Signs) -> Self {
+        match signs {
+            Signs::Github => Self::Github,
+            Signs::StandardWebhooks => Self::StandardWebhooks,
+        }
+    }
 }
 
 /// The flow's folder and what its session is to be made of.
@@ -336,6 +481,25 @@ fn named_value(text: &str) -> Result<(String, serde_json::Value), String> {
     }
 }
 
+/// The name of an event, and whether it is GitHub's by its name alone.
+fn event(text: &str) -> Result<Event, String> {
+    let name = text.split('.').next().unwrap_or_default();
+    match name {
+        "" => Err("this is to be the name of an event, such as push".into()),
+        "push" | "release" | "deployment" | "deployment_status" | "workflow_run" => Ok(Event::Github(text.into())),
+        _ => Ok(Event::Other(text.into())),
+    }
+}
+
+/// The name of a rule or of a sender.
+fn rule_id(text: &str) -> Result<String, String> {
+    if contract::command::is_good_id(text) {
+        Ok(text.into())
+    } else {
+        Err("a name has 1 to 80 characters of A-Z a-z 0-9 - _".into())
+    }
+}
+
 /// A time such as `90s`, `30m` or `1h`, in seconds, within what a session's idle time may be.
 fn idle(text: &str) -> Result<u64, String> {
     let time = humantime::parse_duration(text).map_err(|_| "a time is a number and a unit, such as 90s, 30m or 1h")?;
@@ -379,12 +543,13 @@ mod tests {
             .map(|c| c.get_name().to_owned())
             .collect();
         for name in names.iter().filter(|name| *name != "help") {
-            let help = command
-                .find_subcommand_mut(name)
-                .unwrap()
-                .render_long_help()
-                .to_string();
-            expect_file![format!("../tests/help/{name}.txt")].assert_eq(&help);
+            let below = command.find_subcommand_mut(name).unwrap();
+            expect_file![format!("../tests/help/{name}.txt")].assert_eq(&below.render_long_help().to_string());
+            let names: Vec<_> = below.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+            for inner in names.iter().filter(|name| *name != "help") {
+                let help = below.find_subcommand_mut(inner).unwrap().render_long_help().to_string();
+                expect_file![format!("../tests/help/{name}-{inner}.txt")].assert_eq(&help);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use contract::{
     command::Command,
     http::{Accepted, Problem},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     sync::Mutex,
     thread::sleep,
@@ -78,7 +78,7 @@ impl Client {
     ///
     /// With exit code 4 when there is nothing.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Box<Trouble>> {
-        self.call(path, None)
+        self.call(path, Sent::Nothing)
     }
 
     /// Reads what is at `path`, or nothing if there is nothing.
@@ -93,15 +93,21 @@ impl Client {
     /// Sends a command.
     pub(crate) fn send(&self, command: &Command) -> Result<Accepted, Box<Trouble>> {
         let body = serde_json::to_string(command).expect("a command is always JSON");
-        self.call("/v1/commands", Some(&body))
+        self.call("/v1/commands", Sent::Post(&body))
     }
 
-    fn call<T: DeserializeOwned>(&self, path: &str, body: Option<&str>) -> Result<T, Box<Trouble>> {
+    /// Writes what is to be at `path`.
+    pub(crate) fn put<T: Serialize + DeserializeOwned>(&self, path: &str, value: &T) -> Result<T, Box<Trouble>> {
+        let body = serde_json::to_string(value).expect("a body is always JSON");
+        self.call(path, Sent::Put(&body))
+    }
+
+    fn call<T: DeserializeOwned>(&self, path: &str, sent: Sent) -> Result<T, Box<Trouble>> {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(10);
         loop {
             let address = self.address.lock().expect("nobody panics with it").clone();
-            let failed = match once(&self.http, &address, path, body) {
+            let failed = match once(&self.http, &address, path, sent) {
                 Ok((status, text)) if status < 500 && status != 429 => return understood(status, &text, path),
                 Ok((status, text)) => Trouble::new(
                     UNREACHABLE,
@@ -132,32 +138,39 @@ impl Client {
     }
 }
 
+/// What a request brings along.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sent<'a> {
+    Nothing,
+    Post(&'a str),
+    Put(&'a str),
+}
+
 /// One request, and its answer's status and text.
 pub(crate) fn once(
     http: &ureq::Agent,
     address: &Address,
     path: &str,
-    body: Option<&str>,
+    sent: Sent,
 ) -> Result<(u16, String), ureq::Error> {
     let url = format!("{}{path}", address.endpoint.trim_end_matches('/'));
     let bearer = format!("Bearer {}", address.token);
     let timeout = Some(LONGEST_WAIT + PATIENCE);
-    let mut answer = match body {
-        None => http
-            .get(&url)
-            .header("authorization", bearer)
-            .config()
-            .timeout_global(timeout)
-            .build()
-            .call()?,
-        Some(body) => http
-            .post(&url)
-            .header("authorization", bearer)
-            .header("content-type", "application/json")
-            .config()
-            .timeout_global(timeout)
-            .build()
-            .send(body)?,
+    let mut answer = match sent {
+        Sent::Nothing => {
+            let request = http.get(&url).header("authorization", bearer);
+            request.config().timeout_global(timeout).build().call()?
+        }
+        Sent::Post(body) | Sent::Put(body) => {
+            let request = match sent {
+                Sent::Put(_) => http.put(&url),
+                _ => http.post(&url),
+            };
+            let request = request
+                .header("authorization", bearer)
+                .header("content-type", "application/json");
+            request.config().timeout_global(timeout).build().send(body)?
+        }
     };
     let text = answer.body_mut().with_config().limit(MOST).read_to_string()?;
     Ok((answer.status().as_u16(), text))

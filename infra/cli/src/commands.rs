@@ -8,7 +8,7 @@ use crate::{
     show,
     text::{self, home, out, out_json, painted, took},
     trouble::{FAILED, INTERRUPTED, NONE, Trouble, USAGE},
-    watch,
+    watch, webhook,
     wish::{self, Flow, RunOrder},
 };
 use contract::{
@@ -101,19 +101,20 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Driver(driver) => parts::driver(&service.local()?, &driver, json),
         Typed::Up { port, .. } => up(&service, port),
         Typed::Down { stop_sessions } => down(&service, stop_sessions),
+        Typed::Webhook(typed) => webhook::execute(&service, &typed),
         Typed::Env => env(&service),
         Typed::Host(host) => Ok(parts::host(&service.local()?, &host, true)),
     }
 }
 
 /// The service that is meant.
-struct Service<'a> {
-    global: &'a args::Global,
+pub(crate) struct Service<'a> {
+    pub(crate) global: &'a args::Global,
 }
 
 impl Service<'_> {
     /// A client of it. On this machine it is started if it does not run.
-    fn client(&self) -> Result<Arc<Client>, Box<Trouble>> {
+    pub(crate) fn client(&self) -> Result<Arc<Client>, Box<Trouble>> {
         let workspace = self.global.workspace.clone();
         if let (Some(endpoint), Some(token)) = (&self.global.endpoint, &self.global.token) {
             let address = Address {
@@ -135,7 +136,7 @@ impl Service<'_> {
             .map(Some)
     }
 
-    fn local(&self) -> Result<Local, Box<Trouble>> {
+    pub(crate) fn local(&self) -> Result<Local, Box<Trouble>> {
         if self.global.endpoint.is_some() {
             return Err(Trouble::new(
                 USAGE,

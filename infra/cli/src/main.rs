@@ -9,6 +9,7 @@
 //! * [`watch`], [`progress`]: waiting for an end, and what is seen meanwhile.
 //! * [`show`], [`text`], [`trouble`]: how things look to people.
 //! * [`client`], [`service`]: HTTP to `functions/api`; the host on this machine, started when needed.
+//! * [`webhook`]: what happens when somebody outside says that something happened.
 //! * [`parts`]: the host, the functions, the agent.
 //!
 //! What is absent here: every rule about sessions. This is a client like any other.
@@ -23,6 +24,7 @@ mod show;
 mod text;
 mod trouble;
 mod watch;
+mod webhook;
 mod wish;
 
 use clap::Parser;

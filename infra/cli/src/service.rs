@@ -50,7 +50,7 @@ fn is_there(host: &HostFile) -> bool {
 
 fn is_healthy(host: &HostFile) -> bool {
     matches!(
-        client::once(&plain_http(), &address_of(host), "/host/health", None),
+        client::once(&plain_http(), &address_of(host), "/host/health", client::Sent::Nothing),
         Ok((200, _))
     )
 }
@@ -195,7 +195,7 @@ impl Local {
     /// Asks a host to leave, and waits until it is gone.
     pub(crate) fn end(&self, host: &HostFile) -> Result<(), Box<Trouble>> {
         let begun = Instant::now();
-        let answer = client::once(&plain_http(), &address_of(host), "/host/down", Some("{}"));
+        let answer = client::once(&plain_http(), &address_of(host), "/host/down", client::Sent::Post("{}"));
         let mut pause = Duration::from_millis(1);
         while is_alive(host.pid) {
             if begun.elapsed() > PATIENCE {

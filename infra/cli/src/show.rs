@@ -4,8 +4,10 @@ use crate::text::{clock, folder, phase, took};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use contract::{
     Kind, Millis, Outcome, Phase, Step,
+    command::Wish,
     http::SessionView,
     row::{LogRow, OperationRow, OperationStatus, RunRow, RunStatus},
+    webhook::Rule,
 };
 use lifecycle::session::Event;
 
@@ -84,6 +86,62 @@ pub(crate) fn list(sessions: &[SessionView], home: Option<&str>) -> String {
         ]);
     }
     rendered(table)
+}
+
+/// Rules of webhooks, as a table.
+pub(crate) fn rules(rules: &[Rule], home: Option<&str>) -> String {
+    let mut table = table(&["NAME", "FROM", "WHEN", "THEN", "FLOW"]);
+    for rule in rules {
+        table.add_row([
+            Cell::new(&rule.name),
+            Cell::new(&rule.sender),
+            Cell::new(when(rule)),
+            Cell::new(wish(&rule.wish)),
+            Cell::new(folder(&rule.flow.lineage, home)),
+        ]);
+    }
+    rendered(table)
+}
+
+/// A rule of a webhook, as a sentence.
+pub(crate) fn rule(rule: &Rule, home: Option<&str>) -> String {
+    let (when, then) = (when(rule), wish(&rule.wish));
+    format!(
+        "on {when} from {}, {then} {}",
+        rule.sender,
+        folder(&rule.flow.lineage, home)
+    )
+}
+
+fn when(rule: &Rule) -> String {
+    let only = &rule.only;
+    let mut text = rule.event.clone();
+    for (word, value) in [
+        (" of ", &only.repository),
+        (" to ", &only.branch),
+        (" of the tag ", &only.tag),
+        (" to ", &only.environment),
+    ] {
+        if let Some(value) = value {
+            text += &format!("{word}{value}");
+        }
+    }
+    if !only.paths.is_empty() {
+        text += &format!(" that touches {}", only.paths.join(" or "));
+    }
+    text
+}
+
+fn wish(wish: &Wish) -> &'static str {
+    match wish {
+        Wish::Start { .. } => "start",
+        Wish::Install { .. } => "install",
+        Wish::Reset { .. } => "reset",
+        Wish::Stop => "stop",
+        Wish::Run { .. } => "run",
+        // No rule has these.
+        Wish::StopIfIdle { .. } | Wish::Check => "nothing",
+    }
 }
 
 fn pairs(rows: Vec<(&str, Cell)>) -> String {

@@ -32,6 +32,16 @@ impl Flow {
         self.reference.lineage.rsplit('/').next().unwrap_or_default()
     }
 
+    /// What a webhook's rule about this flow is called, if its maker does not say.
+    pub(crate) fn rule_name(&self, event: &str, then: &str) -> String {
+        let name: String = format!("{}-{event}-{then}", self.name())
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
+            .collect();
+        let short = name.trim_matches('-');
+        short[short.len().saturating_sub(80)..].trim_matches('-').to_owned()
+    }
+
     /// An id that nobody has, for a command about this flow: its name or the word, and 48 random bits.
     pub(crate) fn new_id(&self, word: Option<&str>) -> String {
         let name: String = word
@@ -257,7 +267,7 @@ fn as_text((input, value): (String, Value)) -> (String, String) {
     }
 }
 
-fn data_file(path: &Path) -> Result<String, Box<Trouble>> {
+pub(crate) fn data_file(path: &Path) -> Result<String, Box<Trouble>> {
     let shown = path.display();
     let found = std::fs::canonicalize(path).map_err(|e| {
         let failure = Failure::new(
