@@ -1,7 +1,6 @@
 //! `pfsession driver`, where it cannot serve: it says why, and what to do. What it does where it can is in `tests/on-aws`.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::TcpListener,
     process::{Command, Output, Stdio},
@@ -47,6 +46,9 @@ fn refusing(status: u16, code: &'static str) -> String {
     endpoint
 }
 
+/// The variables, the failure's stable name, and a word of what is said.
+type Case<'a> = (Vec<(&'a str, &'a str)>, &'a str, &'a str);
+
 #[test]
 fn a_driver_that_cannot_serve_says_why_and_what_to_do() {
     let key = [
@@ -60,7 +62,7 @@ fn a_driver_that_cannot_serve_says_why_and_what_to_do() {
     let empty = refusing(400, "QueueDoesNotExist");
     let other = refusing(404, "WhatIsThis");
     let at = |endpoint| [key.as_slice(), &[("AWS_ENDPOINT_URL", endpoint)]].concat();
-    let cases: &[(Vec<(&str, &str)>, &str, &str)] = &[
+    let cases: &[Case] = &[
         (vec![], "Driver.NoRegion", "AWS_REGION"),
         (
             vec![("AWS_REGION", "eu-west-1")],

@@ -30,7 +30,19 @@ pub struct Aws {
     pub(crate) driver_senders: Vec<String>,
 }
 
-/// Makes the clients, and starts the log.
+/// Makes the clients out of this process's environment, and starts the log.
+///
+/// # Errors
+///
+/// As [`made_of`].
+pub fn boot() -> Result<Aws, lambda_runtime::Error> {
+    start_log();
+    made_of(|name| env::var(name).ok())
+}
+
+/// Makes the clients.
+///
+/// * `look`: gives the value of an environment variable.
 ///
 /// Credentials and region are what the Lambda service puts into the environment, so no chain of providers is asked for them. That keeps
 /// the start of a function short and four crates out of its binary.
@@ -38,19 +50,18 @@ pub struct Aws {
 /// # Errors
 ///
 /// When a variable that must be there is not: final, the template is wrong.
-pub fn boot() -> Result<Aws, lambda_runtime::Error> {
-    start_log();
-    let variable = |name: &str| env::var(name).map_err(|_| format!("the environment variable {name} is not set"));
+pub fn made_of(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runtime::Error> {
+    let variable = |name: &str| look(name).ok_or_else(|| format!("the environment variable {name} is not set"));
     let credentials = Credentials::new(
         variable("AWS_ACCESS_KEY_ID")?,
         variable("AWS_SECRET_ACCESS_KEY")?,
-        env::var("AWS_SESSION_TOKEN").ok(),
+        look("AWS_SESSION_TOKEN"),
         None,
         "environment",
     );
     let credentials = SharedCredentialsProvider::new(credentials);
     let region = Region::new(variable("AWS_REGION")?);
-    let endpoint = env::var("AWS_ENDPOINT_URL").ok();
+    let endpoint = look("AWS_ENDPOINT_URL");
     let http = http_client(endpoint.as_deref());
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(2))
@@ -73,7 +84,7 @@ pub fn boot() -> Result<Aws, lambda_runtime::Error> {
         }};
     }
     let list = |name| {
-        env::var(name)
+        look(name)
             .unwrap_or_default()
             .split(',')
             .filter(|id| !id.is_empty())
@@ -85,14 +96,13 @@ pub fn boot() -> Result<Aws, lambda_runtime::Error> {
         sqs: client!(aws_sdk_sqs),
         sfn: client!(aws_sdk_sfn),
         table: variable(names::TABLE)?,
-        state_machine: env::var(names::STATE_MACHINE).ok(),
-        commands: env::var(names::COMMANDS.url_variable).ok(),
-        commands_dead: env::var(names::COMMANDS_DEAD.url_variable).ok(),
-        compute_requests: env::var(names::COMPUTE_REQUESTS.url_variable).ok(),
-        agent_queue_prefix: env::var(names::AGENT_QUEUE_PREFIX).ok(),
-        own_queue: env::var(names::OWN_QUEUE).ok(),
-        sessions_per_user: env::var(names::SESSIONS_PER_USER)
-            .ok()
+        state_machine: look(names::STATE_MACHINE),
+        commands: look(names::COMMANDS.url_variable),
+        commands_dead: look(names::COMMANDS_DEAD.url_variable),
+        compute_requests: look(names::COMPUTE_REQUESTS.url_variable),
+        agent_queue_prefix: look(names::AGENT_QUEUE_PREFIX),
+        own_queue: look(names::OWN_QUEUE),
+        sessions_per_user: look(names::SESSIONS_PER_USER)
             .and_then(|n| n.parse().ok())
             .unwrap_or(20),
         trusted_senders: list(names::TRUSTED_SENDERS),

@@ -10,4 +10,4 @@ mod reads;
 mod webhooks;
 
 pub use batch::{Record, each_record};
-pub use boot::{Aws, boot, start_log};
+pub use boot::{Aws, boot, made_of, start_log};

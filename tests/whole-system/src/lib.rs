@@ -14,7 +14,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -75,7 +78,7 @@ pub struct Machine {
     /// Variables for the host.
     pub variables: Vec<(String, String)>,
     /// Whether a host has died here.
-    died: std::cell::Cell<bool>,
+    died: AtomicBool,
 }
 
 #[derive(Deserialize)]
@@ -117,7 +120,7 @@ impl Machine {
         Self {
             folder,
             variables: Vec::new(),
-            died: std::cell::Cell::new(false),
+            died: AtomicBool::new(false),
         }
     }
 
@@ -130,7 +133,7 @@ impl Machine {
         let mut command = Command::new(pfsession());
         let variables = self.variables.iter().filter(|(name, value)| {
             // A plan kills one host. Each later one would die at the same point, and none would get further.
-            name != "PFSESSION_FAULTS" || !self.died.get() || !value.contains("kill-host")
+            name != "PFSESSION_FAULTS" || !self.died.load(Ordering::Relaxed) || !value.contains("kill-host")
         });
         command
             .args(arguments)
@@ -208,7 +211,7 @@ impl Machine {
     /// Starts the host, or finds it, on a machine where it may die at any moment: tries until it is there.
     pub fn up_again(&self) {
         if self.state().join("host.json").exists() && self.host_pid().is_none() {
-            self.died.set(true);
+            self.died.store(true, Ordering::Relaxed);
         }
         wait_for("the host", Duration::from_secs(60), || {
             self.run(&["up"]).status.success().then_some(())
@@ -217,7 +220,7 @@ impl Machine {
 
     /// Whether a host of this machine has died and was started again.
     pub fn host_has_died(&self) -> bool {
-        self.died.get()
+        self.died.load(Ordering::Relaxed)
     }
 
     /// The variables that any AWS tool needs to speak to this machine's host.
@@ -238,12 +241,7 @@ impl Machine {
     /// The HTTP front, as this machine's user.
     pub fn api(&self) -> Api {
         let host = self.host().expect("the host is up");
-        Api {
-            endpoint: host.endpoint,
-            token: host.token,
-            user: host.user,
-            agent: agent(),
-        }
+        Api::new(&host.endpoint, &host.token, &host.user)
     }
 
     /// The processes that belong to this machine's state folder, by their command lines and their open roots.
@@ -370,6 +368,16 @@ pub struct Api {
 }
 
 impl Api {
+    /// The front at this address, as the user of this token.
+    pub fn new(endpoint: &str, token: &str, user: &str) -> Self {
+        Self {
+            endpoint: endpoint.to_owned(),
+            token: token.to_owned(),
+            user: user.to_owned(),
+            agent: agent(),
+        }
+    }
+
     /// The flow of a folder, as the command line names it.
     pub fn flow(&self, folder: &Path) -> FlowRef {
         FlowRef {

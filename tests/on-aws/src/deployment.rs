@@ -1,0 +1,310 @@
+//! The whole template in `ministack`, as `sam deploy` puts it there, and this machine as its compute instance.
+
+use crate::{ACCOUNT, Emulator, REGION};
+use base64::{Engine, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
+use contract::{Role, http::Claims};
+use ed25519_dalek::{Signer, SigningKey};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use whole_system::{Api, Machine, lambdas, root, wait_for};
+
+/// Who uses it.
+pub const USER: &str = "ann";
+/// The tools that a deployment needs.
+pub const TOOLS: [&str; 2] = ["ministack", "sam"];
+
+/// A deployment, and the machine on which its sessions run.
+pub struct Deployment {
+    driver: Mutex<Child>,
+    /// The driver's machine. Its environments are those of all whole-system tests.
+    pub machine: Machine,
+    pub emulator: Emulator,
+    /// The HTTP front.
+    pub url: String,
+    pub token: String,
+}
+
+impl Deployment {
+    /// Deploys, and starts the driver.
+    pub fn new(tools: &Path) -> Self {
+        let emulator = Emulator::ministack(tools);
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let url = deploy(&emulator, &key);
+        let mut machine = Machine::new();
+        machine.variables.extend(emulator.variables());
+        let mut driver = start_driver(&machine, &[]);
+        first_line(&mut driver);
+        Self {
+            driver: Mutex::new(driver),
+            machine,
+            emulator,
+            url,
+            token: token(&key),
+        }
+    }
+
+    /// The HTTP front, as its user.
+    pub fn api(&self) -> Api {
+        Api::new(&self.url, &self.token, USER)
+    }
+
+    /// A folder for a flow that nobody else uses.
+    pub fn flow(&self, name: &str) -> PathBuf {
+        self.machine.state().join("flows").join(name)
+    }
+
+    /// Sends commands with boto3, in this order, in one group: each a body, or what is none, and its deduplication id.
+    ///
+    /// `ministack` calls every sender by the account's number, which is therefore trusted to say for whom a command is; so it has to.
+    pub fn send(&self, folder: &Path, commands: &[(&str, Value)]) {
+        let flow = self.api().flow(folder);
+        let for_whom = json!({ "user": { "name": USER, "workspace": flow.workspace, "roles": ["data-scientist"] } });
+        let mut python = Command::new(self.emulator.tools.join("python3"))
+            .arg(root().join("tests/on-aws/python/send.py"))
+            .arg("commands.fifo")
+            .envs(self.emulator.variables())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("Python runs");
+        let mut input = python.stdin.take().expect("its input");
+        for (id, command) in commands {
+            let body = match command {
+                Value::Object(command) => {
+                    let mut command = command.clone();
+                    command.insert("id".to_owned(), (*id).into());
+                    command.insert("flow".to_owned(), json!(flow));
+                    command.insert("principal".to_owned(), for_whom.clone());
+                    Value::Object(command).to_string()
+                }
+                poison => poison.as_str().unwrap_or_default().to_owned(),
+            };
+            writeln!(input, "{}", json!([body, flow.key(), id])).expect("it reads");
+        }
+        drop(input);
+        assert!(python.wait().expect("it ends").success());
+    }
+
+    /// What is left of sessions on the driver's machine: agents, sandboxes, folders.
+    pub fn left(&self) -> BTreeSet<String> {
+        let mut left = BTreeSet::new();
+        for (pid, command) in self.machine.processes() {
+            if ![" driver ", " warm "].iter().any(|word| command.contains(word)) {
+                left.insert(format!("process {pid}: {command}"));
+            }
+        }
+        let state = self.machine.state().join("driver");
+        for flow in entries(&state.join("sessions")) {
+            left.extend(
+                entries(&flow)
+                    .filter(|entry| !entry.ends_with("removed"))
+                    .map(|entry| entry.display().to_string()),
+            );
+        }
+        left.extend(entries(&state.join("computes")).map(|entry| entry.display().to_string()));
+        left
+    }
+
+    /// The bodies of the messages in a queue; they stay there.
+    pub fn bodies(&self, queue: &str) -> BTreeSet<String> {
+        let bodies = self.emulator.python("bodies.py", &[queue]);
+        serde_json::from_str(&bodies).expect("a list")
+    }
+
+    /// The names of the queues that begin so.
+    pub fn queues(&self, prefix: &str) -> BTreeSet<String> {
+        let names = self.emulator.python("queues.py", &[prefix]);
+        names.lines().map(str::to_owned).collect()
+    }
+
+    /// How the execution of an operation ended, as the state machine says: its status, and its error.
+    pub fn execution(&self, operation: &str) -> (String, String) {
+        let said = self.emulator.python("execution.py", &[operation]);
+        let (status, error) = said.trim_end().split_once(' ').unwrap_or((said.trim_end(), ""));
+        (status.to_owned(), error.to_owned())
+    }
+
+    /// Ends the driver at once, as a power cut does, and starts another one.
+    pub fn kill_driver_and_start_another(&self, arguments: &[&str]) -> Value {
+        let mut driver = self.driver.lock().expect("no panic has it");
+        driver.kill().expect("it is there");
+        driver.wait().expect("it ends");
+        let mut started = start_driver(&self.machine, arguments);
+        let said = first_line(&mut started);
+        *driver = started;
+        said
+    }
+
+    /// Tells the driver to leave, and waits for its end.
+    pub fn end_driver(&self) -> bool {
+        let mut driver = self.driver.lock().expect("no panic has it");
+        let told = Command::new("kill")
+            .args(["-TERM", &driver.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(told.success());
+        driver.wait().expect("it ends").success()
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        // What it leaves ends with its machine.
+        if let Ok(driver) = self.driver.get_mut() {
+            let _ = driver.kill();
+            let _ = driver.wait();
+        }
+    }
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+}
+
+fn start_driver(machine: &Machine, arguments: &[&str]) -> Child {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(machine.state().join("driver.log"))
+        .expect("a log");
+    machine
+        .command(&[&["driver", "--json"], arguments].concat())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("pfsession runs")
+}
+
+/// What the driver prints once it serves.
+fn first_line(driver: &mut Child) -> Value {
+    let mut line = String::new();
+    BufReader::new(driver.stdout.take().expect("its output"))
+        .read_line(&mut line)
+        .expect("a line");
+    serde_json::from_str(&line).unwrap_or_else(|e| panic!("the driver does not serve: {e}: {line:?}"))
+}
+
+/// Puts the template there, with zipped binaries, and gives back the address of the HTTP front.
+///
+/// The binaries are those of the build that `PFSESSION_LAMBDA` names, a folder for each function; else this profile's own.
+fn deploy(emulator: &Emulator, key: &SigningKey) -> String {
+    let folder = emulator.folder.path().join("deploy");
+    fs::create_dir_all(folder.join("infra")).expect("a folder");
+    for file in entries(&root().join("infra")).filter(|path| path.is_file()) {
+        fs::copy(&file, folder.join("infra").join(file.file_name().expect("a name"))).expect("copied");
+    }
+    let built = std::env::var_os("PFSESSION_LAMBDA").map(PathBuf::from);
+    for function in entries(&root().join("functions")) {
+        let name = function.file_name().expect("a name").to_owned();
+        let binary = match &built {
+            Some(built) => built.join(&name).join("bootstrap"),
+            None => lambdas().join(&name),
+        };
+        let place = folder.join("target/lambda").join(&name);
+        fs::create_dir_all(&place).expect("a folder");
+        fs::copy(&binary, place.join("bootstrap")).unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
+    }
+    let agent_queues = format!("AgentQueuePrefix={}/{ACCOUNT}/", emulator.endpoint);
+    let issuer = format!("IssuerKey=\"{}\"", public_pem(key));
+    let senders = [
+        format!("DriverSenders={ACCOUNT}"),
+        format!("TrustedSenders={ACCOUNT}"),
+        agent_queues,
+        issuer,
+    ];
+    let deployed = Command::new(emulator.tools.join("sam"))
+        .args([
+            "deploy",
+            "--stack-name",
+            "pfsession",
+            "--resolve-s3",
+            "--no-confirm-changeset",
+        ])
+        .args([
+            "--no-progressbar",
+            "--region",
+            REGION,
+            "--template-file",
+            "infra/template.yaml",
+        ])
+        .args([
+            "--capabilities",
+            "CAPABILITY_IAM",
+            "CAPABILITY_NAMED_IAM",
+            "CAPABILITY_AUTO_EXPAND",
+        ])
+        .arg("--parameter-overrides")
+        .args(senders)
+        .current_dir(&folder)
+        .env("HOME", &folder)
+        .env("SAM_CLI_TELEMETRY", "0")
+        .env("PATH", path_with(&emulator.tools))
+        .envs(emulator.variables())
+        .output()
+        .expect("sam runs");
+    let said = [&deployed.stdout[..], &deployed.stderr[..]].concat();
+    assert!(deployed.status.success(), "{}", String::from_utf8_lossy(&said));
+    let outputs = emulator.python("outputs.py", &["pfsession"]);
+    let outputs: Value = serde_json::from_str(&outputs).expect("a stack has outputs");
+    let url = outputs["Endpoint"].as_str().expect("an endpoint");
+    // On AWS this is an address of its own. The emulator has the same function below its own address.
+    let id = url.trim_start_matches("https://").split('.').next().expect("a name");
+    format!("{}/_aws/lambda-url/{id}", emulator.endpoint)
+}
+
+fn path_with(tools: &Path) -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(tools.to_owned()).chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).expect("folders")
+}
+
+/// The public half, as PEM.
+fn public_pem(key: &SigningKey) -> String {
+    // The fixed beginning of a SubjectPublicKeyInfo with an Ed25519 key (RFC 8410).
+    let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    der.extend(key.verifying_key().to_bytes());
+    format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        STANDARD.encode(der)
+    )
+}
+
+/// A token of the issuer that is deployed, good for an hour.
+fn token(key: &SigningKey) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let claims = Claims {
+        sub: USER.to_owned(),
+        ws: "local".to_owned(),
+        roles: vec![Role::Owner, Role::DataScientist],
+        exp: now + 3600,
+        aud: contract::http::AUDIENCE.to_owned(),
+    };
+    let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+    let claims = serde_json::to_string(&claims).expect("claims are JSON");
+    let signed = format!("{}.{}", part(r#"{"alg":"EdDSA","typ":"JWT"}"#), part(&claims));
+    format!(
+        "{signed}.{}",
+        URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).to_bytes())
+    )
+}
+
+/// Waits until nothing is left of a session of this flow, on the machine and in the queues.
+pub fn nothing_is_left(deployment: &Deployment, folder: &Path) {
+    let key = deployment.api().flow(folder).key();
+    wait_for("the end of what a session had", Duration::from_secs(30), || {
+        deployment.left().iter().all(|what| !what.contains(&key)).then_some(())
+    });
+    let queues = deployment.queues(&format!("agent-{key}"));
+    assert!(queues.is_empty(), "{queues:?}");
+}

@@ -1,0 +1,247 @@
+//! The story of a session on an AWS that is not ours: the whole template, put into `ministack` by `sam deploy` with the functions' binaries in zip
+//! files; commands by boto3 and by HTTP; queues, functions and the state machine as they are there; and sessions made on this machine by
+//! `pfsession driver`, with real packages and real runs.
+//!
+//! What this shows is that the template is taken, that each part finds the others by what the template tells it, and that the promises hold where queues,
+//! functions and the state machine are somebody else's. What it does not: roles (none is checked), who sent a message (all senders have
+//! the account's number), and any time that AWS itself takes.
+
+use contract::{
+    Phase,
+    command::RunWish,
+    row::{OperationStatus, RunStatus},
+};
+use on_aws::{
+    Test,
+    deployment::{Deployment, TOOLS, nothing_is_left},
+};
+use serde_json::{Value, json};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
+use whole_system::{flow, wait_for, write_flow};
+
+const LONG: Duration = Duration::from_secs(180);
+const PLAIN: &str = "@tool\ndef one(text: str) -> str:\n    return text\n";
+
+/// These have a session each, and go on at once.
+const AT_ONCE: &[Test<Deployment>] = &[
+    (
+        "a_run_sent_by_boto3_has_its_session_made_here_and_an_idle_session_is_deleted_on_schedule",
+        a_run_sent_by_boto3_has_its_session_made_here_and_an_idle_session_is_deleted_on_schedule,
+    ),
+    (
+        "what_is_no_command_goes_to_the_dead_letter_queue_and_its_neighbours_go_on",
+        what_is_no_command_goes_to_the_dead_letter_queue_and_its_neighbours_go_on,
+    ),
+    (
+        "a_step_that_fails_is_cleaned_up_and_says_why",
+        a_step_that_fails_is_cleaned_up_and_says_why,
+    ),
+    (
+        "a_stop_in_the_middle_of_a_start_or_of_an_install_ends_it",
+        a_stop_in_the_middle_of_a_start_or_of_an_install_ends_it,
+    ),
+    (
+        "the_command_line_commands_it_over_http",
+        the_command_line_commands_it_over_http,
+    ),
+];
+
+/// These end the driver.
+const ONE_BY_ONE: &[Test<Deployment>] = &[(
+    "a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end_them",
+    a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end_them,
+)];
+
+fn main() -> ExitCode {
+    let all = [AT_ONCE, ONE_BY_ONE].concat();
+    if on_aws::only_listed(&all) {
+        return ExitCode::SUCCESS;
+    }
+    let Some(tools) = on_aws::tools(&TOOLS) else {
+        return ExitCode::SUCCESS;
+    };
+    let deployment = Deployment::new(&tools);
+    let ended = on_aws::run(&deployment, AT_ONCE, AT_ONCE.len());
+    let last = on_aws::run(&deployment, ONE_BY_ONE, 1);
+    if ended == ExitCode::SUCCESS && last == ExitCode::SUCCESS {
+        return ExitCode::SUCCESS;
+    }
+    let driver = fs::read_to_string(deployment.machine.state().join("driver.log")).unwrap_or_default();
+    println!("the driver said:\n{driver}\nthe emulator said last:");
+    let log = deployment.emulator.log();
+    log.lines()
+        .filter(|line| line.contains("ERROR") || line.contains("WARN"))
+        .rev()
+        .take(40)
+        .for_each(|line| println!("{line}"));
+    ExitCode::FAILURE
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
+}
+
+fn a_run_sent_by_boto3_has_its_session_made_here_and_an_idle_session_is_deleted_on_schedule(deployment: &Deployment) {
+    let folder = flow("dag-with-package");
+    let api = deployment.api();
+    let data = folder.join("data.jsonl").display().to_string();
+    let run = json!({ "command": "run", "settings": { "idle_seconds": 60 }, "run": { "data": data } });
+    // The same wish twice is one.
+    deployment.send(&folder, &[("by-boto3", run.clone()), ("by-boto3", run)]);
+    let row = api.run_row("by-boto3", LONG);
+    assert_eq!(row.status, RunStatus::Completed, "{row:?}");
+    let expected = lines(&fs::read_to_string(folder.join("expected.jsonl")).unwrap());
+    assert_eq!(row.result.expect("a run has a result").outputs, expected);
+    let session = api.session(&folder).expect("the session stays");
+    assert_eq!((session.phase, session.generation), (Phase::Ready, 1));
+    // Rate of one minute, and a look every ten seconds: that is the emulator's schedule.
+    wait_for("the idle session's end", LONG, || {
+        (api.phase(&folder) == Some(Phase::Stopped)).then_some(())
+    });
+    let ended = api.session(&folder).expect("its row stays");
+    assert!(ended.now >= session.last_activity + 60_000, "{ended:?} {session:?}");
+    nothing_is_left(deployment, &folder);
+}
+
+fn what_is_no_command_goes_to_the_dead_letter_queue_and_its_neighbours_go_on(deployment: &Deployment) {
+    let folder = deployment.flow("beside-poison");
+    write_flow(&folder, PLAIN, None);
+    let api = deployment.api();
+    let start = json!({ "command": "start", "settings": {} });
+    deployment.send(
+        &folder,
+        &[
+            ("poison-1", json!("this is no command")),
+            ("start-beside", start),
+            ("poison-2", json!("{\"id\":\"a/b\"}")),
+            ("stop-beside", json!({ "command": "stop" })),
+        ],
+    );
+    assert_eq!(api.operation("stop-beside", LONG).status, OperationStatus::Succeeded);
+    let start = api.operation("start-beside", LONG).status;
+    assert!(
+        matches!(start, OperationStatus::Succeeded | OperationStatus::Canceled),
+        "{start:?}"
+    );
+    wait_for("the dead letters", LONG, || {
+        let dead = deployment.bodies("commands-dead.fifo");
+        (dead.contains("this is no command") && dead.contains("{\"id\":\"a/b\"}")).then_some(())
+    });
+    nothing_is_left(deployment, &folder);
+}
+
+fn a_step_that_fails_is_cleaned_up_and_says_why(deployment: &Deployment) {
+    let folder = deployment.flow("cannot-be-installed");
+    write_flow(&folder, PLAIN, Some("surely-no-such-package-as-this-one\n"));
+    let api = deployment.api();
+    api.start("start-in-vain", &folder).unwrap();
+    let row = api.operation("start-in-vain", LONG);
+    let failure = row.failure.expect("it says why");
+    assert_eq!(row.status, OperationStatus::Failed);
+    assert_eq!(failure.error, "Install.NoSuchPackage", "{failure:?}");
+    wait_for("its end", LONG, || {
+        (api.phase(&folder) == Some(Phase::Failed)).then_some(())
+    });
+    nothing_is_left(deployment, &folder);
+    let ended = wait_for("the execution's end", LONG, || {
+        Some(deployment.execution("start-in-vain")).filter(|(status, _)| status != "RUNNING")
+    });
+    assert_eq!(ended, ("FAILED".to_owned(), "Session.OperationFailed".to_owned()));
+}
+
+fn a_stop_in_the_middle_of_a_start_or_of_an_install_ends_it(deployment: &Deployment) {
+    let folder = deployment.flow("slow");
+    // An index that takes the connection and never says a word: the download lasts as long as it is let.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let index = format!("http://{}/simple", silent.local_addr().unwrap());
+    write_flow(&folder, PLAIN, Some(&format!("--index-url {index}\nsurely-slow\n")));
+    let api = deployment.api();
+    for (name, reached) in [("early", None), ("late", Some(Phase::Installing))] {
+        let (start, stop) = (format!("start-{name}"), format!("stop-{name}"));
+        api.start(&start, &folder).unwrap();
+        let mut connected = None;
+        if let Some(reached) = reached {
+            wait_for("the install", LONG, || {
+                (api.phase(&folder) == Some(reached)).then_some(())
+            });
+            connected = Some(silent.accept().expect("the install asks the index"));
+        }
+        api.stop(&stop, &folder).unwrap();
+        assert_eq!(api.operation(&stop, LONG).status, OperationStatus::Succeeded, "{name}");
+        assert_eq!(api.operation(&start, LONG).status, OperationStatus::Canceled, "{name}");
+        assert_eq!(api.phase(&folder), Some(Phase::Stopped), "{name}");
+        drop(connected);
+        nothing_is_left(deployment, &folder);
+        // The execution that was overtaken has ended by itself.
+        let ended = wait_for("the execution's end", LONG, || {
+            Some(deployment.execution(&start).0).filter(|status| status != "RUNNING")
+        });
+        assert_eq!(ended, "SUCCEEDED", "{name}");
+    }
+}
+
+fn the_command_line_commands_it_over_http(deployment: &Deployment) {
+    let folder = deployment.flow("over-http");
+    write_flow(&folder, PLAIN, None);
+    let pfsession = |arguments: &[&str]| {
+        let mut command = deployment.machine.command(arguments);
+        command.env("PFSESSION_ENDPOINT", &deployment.url);
+        let output = command.env("PFSESSION_TOKEN", &deployment.token).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let path = folder.to_str().unwrap();
+    let said = pfsession(&["run", path, "--inputs", "text=far away"]);
+    assert_eq!(lines(&said), [json!({ "said": "far away" })]);
+    let listed: Value = serde_json::from_str(&pfsession(&["list", "--json"])).unwrap();
+    let listed = listed["sessions"].as_array().unwrap();
+    assert!(
+        listed
+            .iter()
+            .any(|session| session["flow"]["lineage"] == path && session["phase"] == "ready"),
+        "{listed:#?}"
+    );
+    assert!(pfsession(&["events", path]).contains("ready"));
+    pfsession(&["stop", path]);
+    assert_eq!(deployment.api().phase(&folder), Some(Phase::Stopped));
+    nothing_is_left(deployment, &folder);
+    let mut stranger = deployment.api();
+    stranger.token = stranger.token.replace('.', ".e");
+    assert_eq!(stranger.get::<Value>("/v1/sessions").unwrap_err().0, 401);
+}
+
+fn a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end_them(deployment: &Deployment) {
+    let folder = deployment.flow("survivor");
+    write_flow(&folder, PLAIN, None);
+    let api = deployment.api();
+    api.start("start-survivor", &folder).unwrap();
+    assert_eq!(api.operation("start-survivor", LONG).status, OperationStatus::Succeeded);
+    let generation = api.session(&folder).unwrap().generation;
+    let found = deployment.kill_driver_and_start_another(&["--end-sessions"]);
+    assert_eq!(found["sessions"], 1, "{found}");
+    let wish = RunWish {
+        inputs: [("text".to_owned(), json!("still here"))].into(),
+        ..RunWish::default()
+    };
+    api.run("run-survivor", &folder, &wish).unwrap();
+    let row = api.run_row("run-survivor", LONG);
+    assert_eq!(row.result.unwrap().outputs, [json!({ "said": "still here" })]);
+    assert_eq!(api.session(&folder).unwrap().generation, generation);
+
+    assert!(deployment.end_driver(), "it ends well");
+    let failed = wait_for("the session's end", LONG, || {
+        api.session(&folder).filter(|session| session.phase == Phase::Failed)
+    });
+    assert_eq!(failed.failure.expect("it says why").error, "Session.MachineLeft");
+    nothing_is_left(deployment, &folder);
+    assert!(
+        !Path::new(&deployment.machine.state().join("driver/computes"))
+            .read_dir()
+            .unwrap()
+            .any(|_| true)
+    );
+}
