@@ -231,7 +231,7 @@ Examples:
   pfsession webhook add ./my-flow --on release --tag 'v*' --then run --data lines.jsonl
   pfsession webhook add ./my-flow --on deployment --environment production --then stop
   pfsession webhook add ./my-flow --kind standard-webhooks --from shop --on invoice.paid --then start")]
-    Add(AddWebhook),
+    Add(Box<AddWebhook>),
     /// List the rules
     #[command(after_help = "\
 Examples:
