@@ -40,11 +40,13 @@ pub async fn run() -> Result<(), Error> {
     let answer = |event: LambdaEvent<Value>| {
         let (aws, issuer) = (aws.clone(), issuer.clone());
         async move {
-            let answer = match serde_json::from_value::<Request>(event.payload) {
-                Ok(request) => Box::pin(handle(&aws, &issuer, &request)).await,
-                Err(_) => problem(400, Failure::new("Http.Malformed", "This is no HTTP request.")),
+            let answer = async {
+                Ok::<Value, Error>(match serde_json::from_value::<Request>(event.payload) {
+                    Ok(request) => Box::pin(handle(&aws, &issuer, &request)).await,
+                    Err(_) => problem(400, Failure::new("Http.Malformed", "This is no HTTP request.")),
+                })
             };
-            Ok::<Value, Error>(answer)
+            aws::traced(event.context.xray_trace_id.as_deref(), "", answer).await
         }
     };
     lambda_runtime::run(service_fn(answer)).await

@@ -8,7 +8,7 @@
 use aws::{Aws, Record};
 use contract::{names, tick::Tick};
 use lifecycle::Failure;
-use shell::Fault;
+use shell::{Fault, Swept};
 use std::sync::Arc;
 
 /// Serves until the Lambda service ends the process.
@@ -31,11 +31,10 @@ pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
     let shards = tick
         .shard
         .map_or(0..names::DUE_SHARDS, |shard| shard..shard.saturating_add(1));
+    let mut found = Swept::default();
     for shard in shards {
-        let swept = shell::sweep(&*aws, shard).await?;
-        if swept > 0 {
-            tracing::debug!(shard, swept, "swept");
-        }
+        found = found.and(shell::sweep(&*aws, shard).await?);
     }
+    aws.tell_swept(&found);
     Ok(())
 }

@@ -190,7 +190,7 @@ Example:
     #[command(after_help = "\
 The control plane is found as every AWS tool finds it: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, and AWS_ENDPOINT_URL \
 where it is not AWS itself. The credentials are to allow, on its queues: to receive, delete and change visibility on compute-requests; to send to \
-reports; to create, delete, receive from and delete in agent-*. The template's parameter DriverSenders is to have their id, which is what \
+reports; to create, delete, receive from and delete in agent-*, each behind --queue-prefix. The template's parameter DriverSenders is to have their id, which is what \
 `aws sts get-caller-identity --query UserId` prints (for a role, the part before the colon).
 
 Sessions go on when the driver ends, and are found again by the next start, unless --end-sessions is given. What it keeps is in the folder driver \
@@ -200,6 +200,14 @@ Examples:
   eval \"$(aws configure export-credentials --profile me --format env)\" && AWS_REGION=eu-west-1 pfsession driver
   AWS_ENDPOINT_URL=http://127.0.0.1:4566 pfsession driver --end-sessions")]
     Driver(Driver),
+    /// Make a bearer token for a user of a deployment that has no identity provider
+    #[command(after_help = "\
+The issuer's key is made in the file if there is none. Whoever has that file can be anybody: keep it where you keep such things.
+
+Examples:
+  pfsession token --issuer issuer.key --public                     the public key, for the deployment's IssuerKey
+  pfsession token --issuer issuer.key --user ann --workspace lab   a token for Ann, good for 12 hours")]
+    Token(Token),
     /// Be the service.
     #[command(hide = true)]
     Host(Host),
@@ -209,7 +217,7 @@ Examples:
 #[derive(Args, Debug)]
 pub(crate) struct Driver {
     /// What stands before the names of the control plane's queues
-    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "PREFIX", default_value = "pfsession-")]
     pub(crate) queue_prefix: String,
     /// End this machine's sessions when the driver ends
     #[arg(long)]
@@ -356,6 +364,38 @@ impl From<Signs> for contract::webhook::SenderKind {
             Signs::StandardWebhooks => Self::StandardWebhooks,
         }
     }
+}
+
+/// Whose token, and what they may do.
+#[derive(Args, Debug)]
+pub(crate) struct Token {
+    /// The file with the issuer's key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) issuer: PathBuf,
+    /// Print the issuer's public key instead
+    #[arg(long, conflicts_with = "user")]
+    pub(crate) public: bool,
+    /// The user's name
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "public",
+        requires = "workspace"
+    )]
+    pub(crate) user: Option<String>,
+    /// What they may do there: data-scientist has sessions of their own, owner also sees and stops those of others
+    #[arg(long = "role", value_enum, value_name = "ROLE", default_value = "data-scientist")]
+    pub(crate) roles: Vec<TokenRole>,
+    /// How long it is good, such as 8h or 30days
+    #[arg(long = "for", value_name = "TIME", default_value = "12h", value_parser = humantime::parse_duration)]
+    pub(crate) life: std::time::Duration,
+}
+
+/// A role of a workspace.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum TokenRole {
+    DataScientist,
+    Owner,
 }
 
 /// The flow's folder and what its session is to be made of.

@@ -12,7 +12,7 @@ use crate::{
     wish::{self, Flow, RunOrder},
 };
 use contract::{
-    Failure, FlowRef, Kind,
+    Failure, FlowRef, Kind, Role,
     agent::{LineKind, RunResult},
     command::{Command, Wish},
     http::{Events, SessionView, Sessions},
@@ -103,8 +103,40 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Down { stop_sessions } => down(&service, stop_sessions),
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
         Typed::Env => env(&service),
+        Typed::Token(token) => token_for(&service, &token),
         Typed::Host(host) => Ok(parts::host(&service.local()?, &host, true)),
     }
+}
+
+fn token_for(service: &Service<'_>, wanted: &args::Token) -> Done {
+    let issuer = local::Issuer::open(&wanted.issuer).map_err(|cause| {
+        Trouble::new(
+            USAGE,
+            "Token.NoIssuer",
+            format!("There is no issuer to be had: {cause:#}"),
+        )
+        .next("name a file that `pfsession token` made, or one that is not there yet")
+    })?;
+    // Clap has seen to it that there is a workspace where there is a user.
+    let (Some(user), Some(workspace)) = (&wanted.user, &service.global.workspace) else {
+        out(issuer.public_pem().trim_end());
+        return Ok(0);
+    };
+    let roles: Vec<Role> = wanted
+        .roles
+        .iter()
+        .map(|role| match role {
+            args::TokenRole::DataScientist => Role::DataScientist,
+            args::TokenRole::Owner => Role::Owner,
+        })
+        .collect();
+    let token = issuer.token(user, workspace, &roles, wanted.life.as_secs());
+    if service.global.json {
+        out_json(&serde_json::json!({ "token": token, "user": user, "workspace": workspace }));
+    } else {
+        out(&token);
+    }
+    Ok(0)
 }
 
 /// The service that is meant.

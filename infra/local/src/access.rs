@@ -7,6 +7,7 @@ use crate::{
     store::{Store, hex, now, random_hex},
     wire::AwsError,
 };
+use anyhow::Context;
 use axum::http::{HeaderMap, Method, Uri};
 use base64::{
     Engine,
@@ -327,36 +328,39 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     )
 }
 
-/// Who issues bearer tokens on one machine: a key in the state folder.
-pub(crate) struct Issuer {
+/// Who issues bearer tokens: a key in a file. On one machine it is the host's own; a deployment that has no identity provider may keep one.
+pub struct Issuer {
     key: SigningKey,
-    user: String,
 }
 
 impl Issuer {
-    /// Finds the key in a file, or makes it.
-    pub(crate) fn open(file: &Path, user: &str) -> anyhow::Result<Self> {
-        let stored = fs::read_to_string(file)
-            .ok()
-            .and_then(|text| STANDARD.decode(text.trim()).ok())
-            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        let seed = match stored {
-            Some(seed) => seed,
-            None => {
+    /// Finds the key in a file, or makes it, for its user alone to read.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written. A file that holds no such key is an error too: it is not written over. Final.
+    pub fn open(file: &Path) -> anyhow::Result<Self> {
+        let seed = match fs::read_to_string(file) {
+            Ok(text) => STANDARD
+                .decode(text.trim())
+                .ok()
+                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+                .with_context(|| format!("{} holds no key of an issuer", file.display()))?,
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
                 let mut seed = [0u8; 32];
                 getrandom::fill(&mut seed)?;
                 write_private(file, STANDARD.encode(seed).as_bytes())?;
                 seed
             }
+            Err(cause) => return Err(cause).with_context(|| format!("{} cannot be read", file.display())),
         };
         Ok(Self {
             key: SigningKey::from_bytes(&seed),
-            user: user.to_owned(),
         })
     }
 
     /// The public half, as PEM.
-    pub(crate) fn public_pem(&self) -> String {
+    pub fn public_pem(&self) -> String {
         // The fixed beginning of a SubjectPublicKeyInfo with an Ed25519 key (RFC 8410).
         let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         der.extend(self.key.verifying_key().to_bytes());
@@ -366,13 +370,15 @@ impl Issuer {
         )
     }
 
-    /// A token for the user of this machine, good for 30 days.
-    pub(crate) fn token(&self) -> String {
+    /// A token for a user of a workspace.
+    ///
+    /// * `life`: how long it is good, in seconds.
+    pub fn token(&self, user: &str, workspace: &str, roles: &[Role], life: u64) -> String {
         let claims = Claims {
-            sub: self.user.clone(),
-            ws: "local".to_owned(),
-            roles: vec![Role::Owner, Role::DataScientist],
-            exp: seconds_now() + TOKEN_LIFE,
+            sub: user.to_owned(),
+            ws: workspace.to_owned(),
+            roles: roles.to_vec(),
+            exp: seconds_now().saturating_add(life),
             aud: contract::http::AUDIENCE.to_owned(),
         };
         let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
@@ -384,8 +390,13 @@ impl Issuer {
         )
     }
 
-    /// Whether this is a token of ours that is still good.
-    pub(crate) fn accepts(&self, token: &str) -> bool {
+    /// A token for the user of this machine.
+    pub(crate) fn own_token(&self, user: &str) -> String {
+        self.token(user, "local", &[Role::Owner, Role::DataScientist], TOKEN_LIFE)
+    }
+
+    /// Whether this is a token of ours for this user that is still good.
+    pub(crate) fn accepts(&self, token: &str, user: &str) -> bool {
         let Some((signed, signature)) = token.rsplit_once('.') else {
             return false;
         };
@@ -400,7 +411,7 @@ impl Issuer {
         match (signature, claims) {
             (Some(signature), Some(claims)) => {
                 self.key.verify(signed.as_bytes(), &signature).is_ok()
-                    && claims.sub == self.user
+                    && claims.sub == user
                     && claims.aud == contract::http::AUDIENCE
                     && claims.exp > seconds_now()
             }
@@ -455,14 +466,23 @@ mod tests {
     #[test]
     fn only_tokens_of_this_issuer_for_this_user_are_accepted() {
         let folder = tempfile::tempdir().expect("a folder");
-        let issuer = Issuer::open(&folder.path().join("issuer"), "ann").expect("an issuer");
-        let other = Issuer::open(&folder.path().join("other"), "ann").expect("an issuer");
-        let again = Issuer::open(&folder.path().join("issuer"), "ann").expect("an issuer");
-        let bob = Issuer::open(&folder.path().join("issuer"), "bob").expect("an issuer");
-        let token = issuer.token();
-        assert!(issuer.accepts(&token) && again.accepts(&token));
-        assert!(!other.accepts(&token) && !bob.accepts(&token));
-        assert!(!issuer.accepts("") && !issuer.accepts("a.b.c") && !issuer.accepts(&format!("{token}x")));
+        let issuer = Issuer::open(&folder.path().join("issuer")).expect("an issuer");
+        let other = Issuer::open(&folder.path().join("other")).expect("an issuer");
+        let again = Issuer::open(&folder.path().join("issuer")).expect("an issuer");
+        let token = issuer.own_token("ann");
+        assert!(issuer.accepts(&token, "ann") && again.accepts(&token, "ann"));
+        assert!(!other.accepts(&token, "ann") && !issuer.accepts(&token, "bob"));
+        for wrong in ["", "a.b.c", &format!("{token}x")] {
+            assert!(!issuer.accepts(wrong, "ann"), "{wrong}");
+        }
+        let ended = issuer.token("ann", "local", &[Role::Owner], 0);
+        assert!(!issuer.accepts(&ended, "ann"));
+
+        let file = folder.path().join("something else");
+        fs::write(&file, "kept").expect("written");
+        let refused = Issuer::open(&file).err().expect("refused").to_string();
+        assert!(refused.contains("something else"), "{refused}");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "kept");
     }
 
     #[test]

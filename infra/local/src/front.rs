@@ -34,8 +34,13 @@ struct Answer {
 pub(crate) async fn answer(pool: &Arc<Pool>, parts: Parts, body: Bytes, domain: &str) -> Response<Body> {
     let event = event(&parts, &body, domain);
     let pool = pool.clone();
+    let trace = parts
+        .headers
+        .get("x-amzn-trace-id")
+        .and_then(|value| value.to_str().ok());
+    let trace = trace.map(str::to_owned);
     // It goes on when the client goes away: the process has to be waited for, or ended.
-    let invoked = tokio::spawn(async move { pool.invoke(Bytes::from(event.to_string())).await }).await;
+    let invoked = tokio::spawn(async move { pool.invoke(Bytes::from(event.to_string()), trace).await }).await;
     match invoked.unwrap_or(Err(Unanswered::Closing)) {
         Ok(answer) => response(&answer),
         Err(Unanswered::Closing) => problem(

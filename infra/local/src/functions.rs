@@ -76,6 +76,8 @@ struct Invocation {
     id: String,
     deadline: i64,
     payload: Bytes,
+    /// The tracing header that it came with.
+    trace: Option<String>,
 }
 
 /// An invocation's id, and who waits for its answer.
@@ -344,13 +346,19 @@ impl Pool {
     }
 
     /// Has a payload answered by a process.
-    async fn invoke_on(&self, idle: Idle, payload: Bytes) -> Result<Bytes, Unanswered> {
+    async fn invoke_on(&self, idle: Idle, payload: Bytes, trace: Option<String>) -> Result<Bytes, Unanswered> {
         let Idle { process, hand_over, .. } = idle;
         let (answer, answered) = oneshot::channel();
         let id = random_hex::<16>();
         *lock(&process.current) = Some((id.clone(), answer));
         let deadline = now() + i64::try_from(self.plan.timeout.as_millis()).unwrap_or(0);
-        if hand_over.send(Invocation { id, deadline, payload }).is_err() {
+        let invocation = Invocation {
+            id,
+            deadline,
+            payload,
+            trace,
+        };
+        if hand_over.send(invocation).is_err() {
             lock(&process.current).take();
             return Err(Unanswered::Crashed);
         }
@@ -380,11 +388,11 @@ impl Pool {
     }
 
     /// Has a payload answered, starting processes as they are needed: for who has a person waiting.
-    pub(crate) async fn invoke(self: &Arc<Self>, payload: Bytes) -> Result<Bytes, Unanswered> {
+    pub(crate) async fn invoke(self: &Arc<Self>, payload: Bytes, trace: Option<String>) -> Result<Bytes, Unanswered> {
         let idle = tokio::time::timeout(self.plan.timeout, self.idle())
             .await
             .unwrap_or(Err(Unanswered::NoProcess))?;
-        self.invoke_on(idle, payload).await
+        self.invoke_on(idle, payload, trace).await
     }
 
     /// Ends processes that nobody needed for some time, and puts a large log aside.
@@ -479,10 +487,9 @@ impl Pool {
                 "lambda-runtime-invoked-function-arn",
                 &format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{}", self.plan.name),
             );
-            set(
-                "lambda-runtime-trace-id",
-                "Root=1-00000000-000000000000000000000000;Sampled=0",
-            );
+            if let Some(trace) = &invocation.trace {
+                set("lambda-runtime-trace-id", trace);
+            }
             return response;
         }
         Response::new(Body::new(Cut))
@@ -568,7 +575,7 @@ pub(crate) async fn feed(pool: Arc<Pool>, queues: Arc<Queues>, queue: Arc<Queue>
         }
         let (pool, queues, queue, faults) = (pool.clone(), queues.clone(), queue.clone(), faults.clone());
         tokio::spawn(async move {
-            let outcome = pool.invoke_on(idle, batch(&queue, &messages)).await;
+            let outcome = pool.invoke_on(idle, batch(&queue, &messages), None).await;
             settle(&pool, &queues, &queue, &faults, &messages, outcome);
         });
     }

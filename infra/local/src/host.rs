@@ -111,6 +111,8 @@ struct Host {
     table: Table,
     pools: HashMap<String, Arc<Pool>>,
     issuer: Issuer,
+    /// Whose machine it is.
+    user: String,
     faults: Arc<Faults>,
     closing: watch::Sender<bool>,
     address: String,
@@ -155,12 +157,12 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
     let store = Arc::new(Store::open(&state.join("queues.db")).context("queues.db cannot be opened")?);
     let queues = Arc::new(Queues::open(store.clone(), faults.clone(), closed.clone())?);
     let access = Arc::new(Access::open(store.clone())?);
-    let issuer = Issuer::open(&state.join("issuer.key"), &config.user).context("issuer.key cannot be read or made")?;
+    let issuer = Issuer::open(&state.join("issuer.key")).context("issuer.key cannot be read or made")?;
 
     let template = Template::read(
         include_str!("../../template.yaml"),
         &prefix,
-        &parameters(&issuer, &prefix, state)?,
+        &parameters(&issuer, state)?,
     )?;
     for (name, settings) in &template.queues {
         let queue = queues.ensure(name, settings.clone())?;
@@ -201,7 +203,7 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         region: REGION.to_owned(),
         access_key_id,
         secret_access_key,
-        token: issuer.token(),
+        token: issuer.own_token(&config.user),
         user: config.user.clone(),
         commands_queue_url: format!("{prefix}{}", contract::names::COMMANDS.name),
         log: state.join("log/host.log"),
@@ -216,6 +218,7 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         table,
         pools,
         issuer,
+        user: config.user.clone(),
         faults: faults.clone(),
         closing,
         address,
@@ -370,7 +373,7 @@ async fn listen(state: &Path, wanted: Option<u16>) -> anyhow::Result<TcpListener
     Ok(listener)
 }
 
-fn parameters(issuer: &Issuer, prefix: &str, state: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+fn parameters(issuer: &Issuer, state: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let sweep = match std::env::var("PFSESSION_SWEEP_MS") {
         Ok(text) => text
             .parse::<u64>()
@@ -381,15 +384,18 @@ fn parameters(issuer: &Issuer, prefix: &str, state: &Path) -> anyhow::Result<BTr
         [
             ("SweepRate", format!("rate({sweep} milliseconds)")),
             ("IssuerKey", issuer.public_pem()),
-            ("TrustedSenders", "function:api,function:idle-tick".to_owned()),
-            ("WebhookSenders", Caller::Function("webhook".to_owned()).sender()),
             ("WebhookSecrets", state.join(WEBHOOK_SECRETS).display().to_string()),
             ("DriverSenders", Caller::Driver.sender()),
-            ("AgentQueuePrefix", prefix.to_owned()),
+            // Nobody shares this host, and nobody collects metrics here.
+            ("NamePrefix", String::new()),
+            ("MetricsNamespace", String::new()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     ))
 }
+
+/// Where the daemon is that takes segments of traces, as the Lambda service says it to a function.
+const TRACES: &str = "AWS_XRAY_DAEMON_ADDRESS";
 
 fn plan_of(function: &Function, config: &Config, access: &Access, address: &str) -> Plan {
     let (program, arguments) =
@@ -405,6 +411,10 @@ fn plan_of(function: &Function, config: &Config, access: &Access, address: &str)
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
+    // Who collects traces of this host collects its functions' too.
+    if let Ok(daemon) = std::env::var(TRACES) {
+        environment.insert(TRACES.to_owned(), daemon);
+    }
     Plan {
         name: function.name.clone(),
         program,
@@ -521,6 +531,14 @@ async fn aws(State(host): State<Arc<Host>>, request: Request) -> Response<Body> 
         .and_then(|target| target.to_str().ok())
         .unwrap_or("");
     let (service, operation) = target.split_once('.').unwrap_or((target, ""));
+    // With PFSESSION_LOG=local=trace: what each caller asks for, and so what it would cost.
+    tracing::trace!(
+        caller = caller.sender(),
+        service,
+        operation,
+        bytes = body.len(),
+        "called"
+    );
     let answer = |answer: Result<Value, AwsError>| match answer {
         Ok(value) => respond(StatusCode::OK, JSON, value.to_string()),
         Err(error) => error.respond(JSON),
@@ -594,7 +612,7 @@ async fn health(State(host): State<Arc<Host>>) -> Response<Body> {
 
 async fn down(State(host): State<Arc<Host>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    if !front::bearer(&parts).is_some_and(|token| host.issuer.accepts(token)) {
+    if !front::bearer(&parts).is_some_and(|token| host.issuer.accepts(token, &host.user)) {
         return front::problem(
             StatusCode::UNAUTHORIZED,
             "Unauthorized",

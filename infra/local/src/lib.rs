@@ -26,4 +26,5 @@ mod table;
 mod template;
 mod wire;
 
+pub use access::Issuer;
 pub use host::{AlreadyRunning, Config, HostFile, WEBHOOK_SECRETS, serve, version};

@@ -182,9 +182,9 @@ impl Machine {
                 )),
                 None => {
                     db.prepare_cached(
-                        "INSERT INTO execution (name, input, status, started) VALUES (?1, ?2, 'RUNNING', ?3)",
+                        "INSERT INTO execution (name, input, status, started, trace) VALUES (?1, ?2, 'RUNNING', ?3, ?4)",
                     )?
-                    .execute(params![name, text, now])?;
+                    .execute(params![name, text, now, input.trace_header])?;
                     let execution = Execution {
                         id: db.last_insert_rowid(),
                         name: name.clone(),
@@ -463,6 +463,9 @@ impl Machine {
             group: text("MessageGroupId"),
             dedup: text("MessageDeduplicationId"),
             sender: "states".to_owned(),
+            trace: db
+                .prepare_cached("SELECT trace FROM execution WHERE id = ?1")?
+                .query_row([execution.id], |row| row.get(0))?,
             ..New::default()
         };
         self.queues.send_in(db, &queue, message)?;
@@ -721,6 +724,7 @@ struct Start {
     state_machine_arn: String,
     name: Option<String>,
     input: Option<String>,
+    trace_header: Option<String>,
 }
 
 #[derive(Deserialize)]

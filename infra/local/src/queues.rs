@@ -80,6 +80,8 @@ pub(crate) struct New {
     /// Milliseconds; `None` is the queue's own.
     pub(crate) delay: Option<i64>,
     pub(crate) sender: String,
+    /// The tracing header that it goes on with.
+    pub(crate) trace: Option<String>,
 }
 
 /// What a sender is told.
@@ -103,6 +105,7 @@ pub(crate) struct Message {
     pub(crate) received: u32,
     pub(crate) first_received: i64,
     pub(crate) seq: i64,
+    pub(crate) trace: Option<String>,
 }
 
 /// How many messages a queue has.
@@ -265,8 +268,8 @@ impl Queues {
         let mut seq = 0;
         for _ in 0..=u8::from(twice) {
             db.prepare_cached(
-                "INSERT INTO message (queue, id, body, attributes, grp, dedup, sender, sent, visible_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT INTO message (queue, id, body, attributes, grp, dedup, sender, sent, visible_at, trace)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?
             .execute(params![
                 queue.id,
@@ -277,7 +280,8 @@ impl Queues {
                 message.dedup,
                 message.sender,
                 now,
-                now + delay
+                now + delay,
+                message.trace
             ])?;
             seq = db.last_insert_rowid();
         }
@@ -320,7 +324,8 @@ impl Queues {
                             "UPDATE message SET visible_at = ?2, receipt = ?3, received = received + 1,
                                 first_received = coalesce(first_received, ?4)
                              WHERE seq = ?1
-                             RETURNING seq, id, receipt, body, attributes, grp, dedup, sender, sent, received, first_received",
+                             RETURNING seq, id, receipt, body, attributes, grp, dedup, sender, sent, received, first_received,
+                                trace",
                         )?
                         .query_row(params![seq, visible_at, format!("{seq:x}-{}", random_hex::<8>()), now], message_of)?,
                     ),
@@ -554,6 +559,7 @@ fn message_of(row: &Row<'_>) -> rusqlite::Result<Message> {
         sent: row.get(8)?,
         received: row.get(9)?,
         first_received: row.get(10)?,
+        trace: row.get(11)?,
     })
 }
 

@@ -60,6 +60,8 @@ struct Outgoing {
     message_deduplication_id: Option<String>,
     #[serde(default)]
     message_attributes: Map<String, Value>,
+    #[serde(default)]
+    message_system_attributes: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -157,13 +159,13 @@ impl Sqs {
 
     fn send(&self, caller: &Caller, message: Outgoing) -> Result<Value, AwsError> {
         let queue = self.at(&message.queue_url)?;
-        let (digest, attributes_digest) = digests(&message)?;
+        let digests = digests(&message)?;
         let sent = self.queues.send(&queue, vec![checked(caller, &queue, message)?])?;
         let sent = sent
             .into_iter()
             .next()
             .ok_or_else(|| AwsError::new("InternalFailure", "Nothing was sent."))?;
-        Ok(told(&queue, &sent.id, sent.seq, digest, attributes_digest))
+        Ok(told(&queue, &sent.id, sent.seq, digests))
     }
 
     fn send_batch(&self, caller: &Caller, batch: Batch<Outgoing>) -> Result<Value, AwsError> {
@@ -196,8 +198,8 @@ impl Sqs {
         let successful: Vec<_> = sent
             .into_iter()
             .zip(told_later)
-            .map(|(sent, (id, (digest, attributes_digest)))| {
-                let mut entry = told(&queue, &sent.id, sent.seq, digest, attributes_digest);
+            .map(|(sent, (id, digests))| {
+                let mut entry = told(&queue, &sent.id, sent.seq, digests);
                 entry["Id"] = id.into();
                 entry
             })
@@ -487,6 +489,15 @@ fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, Aws
     {
         return Err(invalid("DelaySeconds is from 0 to 900."));
     }
+    if let Some(name) = message
+        .message_system_attributes
+        .keys()
+        .find(|name| *name != "AWSTraceHeader")
+    {
+        return Err(invalid(format!(
+            "A message has no system attribute {name:?} of its sender's."
+        )));
+    }
     Ok(New {
         attributes: (!message.message_attributes.is_empty())
             .then(|| Value::Object(message.message_attributes).to_string()),
@@ -495,17 +506,32 @@ fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, Aws
         dedup: message.message_deduplication_id,
         delay: message.delay_seconds.map(|seconds| seconds * 1000),
         sender: caller.sender(),
+        trace: message
+            .message_system_attributes
+            .get("AWSTraceHeader")
+            .and_then(|attribute| attribute["StringValue"].as_str())
+            .map(str::to_owned),
     })
 }
 
-fn digests(message: &Outgoing) -> Result<(String, Option<String>), AwsError> {
-    let attributes = &message.message_attributes;
-    Ok((
-        format!("{:x}", md5::compute(&message.message_body)),
+/// What a sender checks the answer with.
+struct Digests {
+    body: String,
+    attributes: Option<String>,
+    system: Option<String>,
+}
+
+fn digests(message: &Outgoing) -> Result<Digests, AwsError> {
+    let of = |attributes: &Map<String, Value>| {
         (!attributes.is_empty())
             .then(|| digest_of_attributes(attributes))
-            .transpose()?,
-    ))
+            .transpose()
+    };
+    Ok(Digests {
+        body: format!("{:x}", md5::compute(&message.message_body)),
+        attributes: of(&message.message_attributes)?,
+        system: of(&message.message_system_attributes)?,
+    })
 }
 
 /// # Source
@@ -541,10 +567,13 @@ fn digest_of_attributes(attributes: &Map<String, Value>) -> Result<String, AwsEr
     Ok(format!("{:x}", md5::compute(&bytes)))
 }
 
-fn told(queue: &Queue, id: &str, seq: i64, digest: String, attributes_digest: Option<String>) -> Value {
-    let mut told = json!({ "MessageId": id, "MD5OfMessageBody": digest });
-    if let Some(digest) = attributes_digest {
+fn told(queue: &Queue, id: &str, seq: i64, digests: Digests) -> Value {
+    let mut told = json!({ "MessageId": id, "MD5OfMessageBody": digests.body });
+    if let Some(digest) = digests.attributes {
         told["MD5OfMessageAttributes"] = digest.into();
+    }
+    if let Some(digest) = digests.system {
+        told["MD5OfMessageSystemAttributes"] = digest.into();
     }
     if queue.fifo {
         told["SequenceNumber"] = format!("{seq:020}").into();
@@ -601,6 +630,9 @@ pub(crate) fn system_attributes(message: &Message) -> Map<String, Value> {
     }
     if let Some(dedup) = &message.dedup {
         set("MessageDeduplicationId", dedup.clone());
+    }
+    if let Some(trace) = &message.trace {
+        set("AWSTraceHeader", trace.clone());
     }
     system
 }

@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS queue (
 CREATE TABLE IF NOT EXISTS message (
     seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, attributes TEXT, grp TEXT, dedup TEXT,
     sender TEXT NOT NULL, sent INTEGER NOT NULL, visible_at INTEGER NOT NULL, received INTEGER NOT NULL DEFAULT 0,
-    first_received INTEGER, receipt TEXT);
+    first_received INTEGER, receipt TEXT, trace TEXT);
 CREATE INDEX IF NOT EXISTS message_visible ON message (queue, visible_at);
 CREATE INDEX IF NOT EXISTS message_in_order ON message (queue, seq) WHERE grp IS NOT NULL;
 CREATE TABLE IF NOT EXISTS seen (
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS seen (
 CREATE TABLE IF NOT EXISTS execution (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, input TEXT NOT NULL, status TEXT NOT NULL, started INTEGER NOT NULL,
     stopped INTEGER, output TEXT, error TEXT, cause TEXT, state TEXT, entered INTEGER, data TEXT, tries TEXT, token TEXT,
-    timeout_at INTEGER, heartbeat_at INTEGER, wake_at INTEGER, due INTEGER);
+    timeout_at INTEGER, heartbeat_at INTEGER, wake_at INTEGER, due INTEGER, trace TEXT);
 CREATE INDEX IF NOT EXISTS execution_due ON execution (due) WHERE due IS NOT NULL;
 CREATE INDEX IF NOT EXISTS execution_stopped ON execution (stopped) WHERE stopped IS NOT NULL;
 CREATE TABLE IF NOT EXISTS history (
@@ -50,6 +50,17 @@ impl Store {
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.set_prepared_statement_cache_capacity(128);
         connection.execute_batch(TABLES)?;
+        // What a file of an older version lacks.
+        for table in ["message", "execution"] {
+            let has = connection
+                .prepare(&format!(
+                    "SELECT 1 FROM pragma_table_info('{table}') WHERE name = 'trace'"
+                ))?
+                .exists([])?;
+            if !has {
+                connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN trace TEXT"))?;
+            }
+        }
         Ok(Self {
             file: file.to_owned(),
             connection: Mutex::new(connection),

@@ -1,6 +1,7 @@
 //! What the host reads of `template.yaml`: the same file that is deployed. What it does not know it refuses by name.
 
 use crate::{
+    access::Caller,
     machine::Machine,
     queues::Settings,
     sqs::{ACCOUNT, REGION, arn},
@@ -78,6 +79,8 @@ impl Template {
                 "Description",
                 "Parameters",
                 "Globals",
+                // What hangs on one is of no use here: see the types below.
+                "Conditions",
                 "Resources",
                 "Outputs",
                 "Metadata",
@@ -134,9 +137,12 @@ impl Template {
                 // Who may do what, and who is told: not on one machine.
                 "AWS::IAM::Role"
                 | "AWS::IAM::Policy"
+                | "AWS::IAM::ManagedPolicy"
                 | "AWS::CloudWatch::Alarm"
+                | "AWS::CloudWatch::Dashboard"
                 | "AWS::Logs::LogGroup"
                 | "AWS::SNS::Topic"
+                | "AWS::SNS::Subscription"
                 | "AWS::SQS::QueuePolicy" => {}
                 _ => return no(format!("{name} is of the type {kind}")),
             }
@@ -231,6 +237,7 @@ impl Scope<'_> {
                 Ok(self.prefix.replace(&format!("{ACCOUNT}/"), ""))
             }
             (Some((kind, _)), "Arn") if kind == "AWS::IAM::Role" => Ok(format!("arn:aws:iam::{ACCOUNT}:role/{name}")),
+            (Some((kind, _)), "RoleId") if kind == "AWS::IAM::Role" => self.sender_with(name),
             _ => no(format!("{of} asks for {path}, which this host does not know")),
         }
     }
@@ -239,6 +246,26 @@ impl Scope<'_> {
         self.resources
             .get(function)
             .is_some_and(|(_, properties)| properties.contains_key("FunctionUrlConfig"))
+    }
+
+    /// What a queue says of the sender that has this role.
+    fn sender_with(&self, role: &str) -> Read<String> {
+        let has = |properties: &Mapping| match properties.get("Role") {
+            Some(Value::Tagged(tagged)) => scalar(&tagged.value).as_deref() == Some(&format!("{role}.Arn")),
+            _ => false,
+        };
+        let function = |kind: &str| kind == "AWS::Serverless::Function";
+        match self
+            .resources
+            .iter()
+            .find(|(_, (kind, properties))| function(kind) && has(properties))
+        {
+            Some((logical, (_, properties))) => {
+                let name = self.name(logical, properties, "FunctionName")?;
+                Ok(Caller::Function(name).sender())
+            }
+            None => no(format!("no function has the role {role}")),
+        }
     }
 
     fn substituted(&self, of: &str, text: &str) -> Read<String> {
@@ -365,6 +392,7 @@ impl Scope<'_> {
             "Name",
             "DefinitionUri",
             "DefinitionSubstitutions",
+            "Role",
             "Policies",
             "Type",
             "Logging",
@@ -387,6 +415,7 @@ impl Scope<'_> {
             "CodeUri",
             "Environment",
             "Events",
+            "Role",
             "Policies",
             "Timeout",
             "MemorySize",
@@ -540,7 +569,8 @@ mod tests {
 
     #[test]
     fn the_template_is_known_in_full() {
-        let given = BTreeMap::from([("IssuerKey".to_owned(), "PEM".to_owned())]);
+        let given = [("IssuerKey", "PEM"), ("NamePrefix", "")];
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let template = Template::read(include_str!("../../template.yaml"), PREFIX, &given).expect("the template");
         let function = |name: &str| template.functions.iter().find(|f| f.name == name).expect(name);
         let accept = function("accept-command");
@@ -554,6 +584,10 @@ mod tests {
             "arn:aws:states:us-east-1:000000000000:stateMachine:lifecycle"
         );
         assert_eq!(accept.environment["PFSESSION_TABLE"], "pfsession-Table");
+        assert_eq!(
+            accept.environment["PFSESSION_TRUSTED_SENDERS"],
+            "function:api,function:idle-tick,"
+        );
         let api = function("api");
         assert!(api.has_url && api.source.is_none() && api.environment["PFSESSION_ISSUER_KEY"] == "PEM");
         assert_eq!(api.timeout, Duration::from_secs(30));
@@ -576,7 +610,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused_by_name() {
         for (text, named) in [
-            ("Conditions: {}", "Conditions"),
+            ("Mappings: {}", "Mappings"),
             ("Resources: { A: { Type: AWS::S3::Bucket } }", "AWS::S3::Bucket"),
             (
                 "Resources: { A: { Type: AWS::SQS::Queue, Properties: { KmsMasterKeyId: x } } }",

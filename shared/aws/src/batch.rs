@@ -1,6 +1,6 @@
 //! The way in: a batch of records from a queue, with partial failures.
 
-use crate::Aws;
+use crate::{Aws, trace::traced};
 use contract::names;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::Deserialize;
@@ -27,6 +27,8 @@ pub struct Attributes {
     pub sender_id: String,
     pub message_group_id: Option<String>,
     pub approximate_receive_count: Option<String>,
+    #[serde(rename = "AWSTraceHeader")]
+    pub trace: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -117,12 +119,13 @@ where
 {
     let answer = |event: LambdaEvent<Value>| {
         let (aws, handle) = (aws.clone(), handle.clone());
-        async move { batch(aws, handle, event.payload).await }
+        async move { batch(aws, handle, event.payload, event.context.xray_trace_id).await }
     };
     lambda_runtime::run(service_fn(answer)).await
 }
 
-async fn batch<F, Fut>(aws: Arc<Aws>, handle: F, event: Value) -> Result<Value, Error>
+/// * `invoked`: the trace of the invocation, for a message that came with none.
+async fn batch<F, Fut>(aws: Arc<Aws>, handle: F, event: Value, invoked: Option<String>) -> Result<Value, Error>
 where
     F: Fn(Arc<Aws>, Record) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Fault>> + Send + 'static,
@@ -139,7 +142,7 @@ where
     }
     let mut work = tokio::task::JoinSet::new();
     for records in groups.into_values() {
-        let (aws, handle) = (aws.clone(), handle.clone());
+        let (aws, handle, invoked) = (aws.clone(), handle.clone(), invoked.clone());
         work.spawn(async move {
             let mut failed = Vec::new();
             for record in records {
@@ -147,7 +150,8 @@ where
                     failed.push(record);
                     continue;
                 }
-                if let Err(fault) = handle(aws.clone(), record.clone()).await {
+                let trace = record.attributes.trace.as_deref().or(invoked.as_deref());
+                if let Err(fault) = traced(trace, &record.body, handle(aws.clone(), record.clone())).await {
                     tracing::warn!(
                         message = record.message_id,
                         fault = fault.name(),

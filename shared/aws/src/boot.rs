@@ -22,9 +22,10 @@ pub struct Aws {
     pub(crate) commands: Option<String>,
     pub(crate) commands_dead: Option<String>,
     pub(crate) compute_requests: Option<String>,
-    pub(crate) agent_queue_prefix: Option<String>,
     pub(crate) own_queue: Option<String>,
     pub(crate) sessions_per_user: usize,
+    /// The namespace of metrics, if anybody collects them.
+    pub(crate) metrics: Option<String>,
     pub(crate) trusted_senders: Vec<String>,
     pub(crate) webhook_senders: Vec<String>,
     pub(crate) driver_senders: Vec<String>,
@@ -100,11 +101,11 @@ pub fn made_of(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runt
         commands: look(names::COMMANDS.url_variable),
         commands_dead: look(names::COMMANDS_DEAD.url_variable),
         compute_requests: look(names::COMPUTE_REQUESTS.url_variable),
-        agent_queue_prefix: look(names::AGENT_QUEUE_PREFIX),
         own_queue: look(names::OWN_QUEUE),
         sessions_per_user: look(names::SESSIONS_PER_USER)
             .and_then(|n| n.parse().ok())
             .unwrap_or(20),
+        metrics: look(names::METRICS).filter(|namespace| !namespace.is_empty()),
         trusted_senders: list(names::TRUSTED_SENDERS),
         webhook_senders: list(names::WEBHOOK_SENDERS),
         driver_senders: list(names::DRIVER_SENDERS),

@@ -5,9 +5,12 @@
 mod batch;
 mod boot;
 mod items;
+mod metrics;
 mod ports;
 mod reads;
+mod trace;
 mod webhooks;
 
 pub use batch::{Record, each_record};
 pub use boot::{Aws, boot, made_of, start_log};
+pub use trace::traced;

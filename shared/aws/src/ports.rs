@@ -3,12 +3,14 @@
 use crate::{
     Aws,
     items::{self, Item, json, number, text},
+    trace,
 };
 use aws_sdk_dynamodb::{
     error::SdkError,
     operation::transact_write_items::TransactWriteItemsError,
     types::{AttributeValue, Put, TransactWriteItem, Update, WriteRequest},
 };
+use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 use contract::{
     FlowRef, Millis,
     agent::{AgentCommand, OutputLine},
@@ -25,8 +27,11 @@ use lifecycle::{
     session::Effect,
 };
 use serde::Serialize;
-use shell::{Due, Fault, Ports, Save, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use shell::{Due, DueRow, Fault, Ports, Save, Write};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// How long output and history of what is over is kept, in seconds.
 const KEPT: u64 = 14 * 86_400;
@@ -95,6 +100,7 @@ impl Ports for Aws {
             .writes
             .iter()
             .position(|write| matches!(write, Write::EnterQuota { .. }));
+        let lines = self.lines_of(&save.writes, self.now());
         let writes = save.writes.into_iter().map(|write| self.transact(write)).collect();
         let sent = self
             .dynamo
@@ -103,7 +109,12 @@ impl Ports for Aws {
             .send()
             .await;
         match sent {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                for line in lines {
+                    println!("{line}");
+                }
+                Ok(())
+            }
             Err(error) => Err(refused(error, quota)),
         }
     }
@@ -254,6 +265,7 @@ impl Ports for Aws {
             .sqs
             .send_message()
             .queue_url(queue)
+            .set_message_system_attributes(trace_attribute())
             .message_body(body_of(command))
             .message_group_id(command.flow.key())
             .message_deduplication_id(&command.id)
@@ -269,6 +281,7 @@ impl Ports for Aws {
             .sqs
             .send_message()
             .queue_url(queue)
+            .set_message_system_attributes(trace_attribute())
             .message_body(body_of(request))
             .send()
             .await;
@@ -292,11 +305,13 @@ impl Ports for Aws {
         let keys = page.items.unwrap_or_default();
         let name = |item: &Item| {
             let (kind, id) = item.get("pk")?.as_s().ok()?.split_once('#')?;
-            match kind {
-                "FLOW" => Some(Due::Session(id.to_owned())),
-                "COMPUTE" => Some(Due::Compute(id.to_owned())),
-                _ => None,
-            }
+            let what = match kind {
+                "FLOW" => DueRow::Session(id.to_owned()),
+                "COMPUTE" => DueRow::Compute(id.to_owned()),
+                _ => return None,
+            };
+            let since = item.get("due_at")?.as_n().ok()?.parse().ok()?;
+            Some(Due { what, since })
         };
         Ok(keys.iter().filter_map(name).collect())
     }
@@ -491,6 +506,7 @@ impl Aws {
             .state_machine_arn(machine)
             .name(&input.operation)
             .input(body_of(input))
+            .set_trace_header(trace::current())
             .send()
             .await;
         match started {
@@ -537,12 +553,15 @@ impl Aws {
     }
 
     async fn tell_agent(&self, flow: &str, generation: u32, command: &AgentCommand) -> Result<(), Fault> {
-        let prefix = needed(&self.agent_queue_prefix, names::AGENT_QUEUE_PREFIX)?;
-        let queue = format!("{prefix}{}", names::agent_queue(flow, generation));
+        let beside = needed(&self.compute_requests, names::COMPUTE_REQUESTS.url_variable)?;
+        let queue = names::agent_queue_url(beside, flow, generation).ok_or_else(|| {
+            Fault::outside("reading the environment")(format!("{beside} is no queue of compute requests").into())
+        })?;
         match self
             .sqs
             .send_message()
             .queue_url(queue)
+            .set_message_system_attributes(trace_attribute())
             .message_body(body_of(command))
             .send()
             .await
@@ -581,6 +600,19 @@ fn changed(update: aws_sdk_dynamodb::types::builders::UpdateBuilder) -> Transact
     TransactWriteItem::builder()
         .update(update.build().expect("an update has a table, a key and an expression"))
         .build()
+}
+
+/// The trace that a message goes on with.
+fn trace_attribute() -> Option<HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue>> {
+    let value = MessageSystemAttributeValue::builder()
+        .data_type("String")
+        .string_value(trace::current()?)
+        .build()
+        .expect("an attribute has a type");
+    Some(HashMap::from([(
+        MessageSystemAttributeNameForSends::AwsTraceHeader,
+        value,
+    )]))
 }
 
 fn body_of(message: &impl Serialize) -> String {

@@ -43,8 +43,6 @@ pub const COMMANDS_DEAD: Queue = Queue {
     url_variable: "PFSESSION_COMMANDS_DEAD_URL",
 };
 
-/// The URL before the name of a session's own queue; see [`agent_queue`].
-pub const AGENT_QUEUE_PREFIX: &str = "PFSESSION_AGENT_QUEUE_PREFIX";
 /// The URL of the queue that feeds the function, to shorten the visibility of what it hands back.
 pub const OWN_QUEUE: &str = "PFSESSION_OWN_QUEUE_URL";
 /// The table's name.
@@ -67,9 +65,22 @@ pub const ISSUER_KEY: &str = "PFSESSION_ISSUER_KEY";
 /// The most sessions that one user has at once.
 pub const SESSIONS_PER_USER: &str = "PFSESSION_SESSIONS_PER_USER";
 
-/// The name of the queue of a session's agent. Each generation has its own.
+/// The CloudWatch namespace of this deployment's metrics; empty if nobody collects them.
+pub const METRICS: &str = "PFSESSION_METRICS";
+
+/// The name of the queue of a session's agent, behind the deployment's prefix. Each generation has its own.
 pub fn agent_queue(flow: &str, generation: u32) -> String {
     format!("agent-{flow}-{generation}")
+}
+
+/// The URL of the queue of a session's agent, which is beside the queue of compute requests and has the same prefix.
+///
+/// # Errors
+///
+/// `None` if that is no URL of a queue of compute requests: final, the template is wrong.
+pub fn agent_queue_url(compute_requests_url: &str, flow: &str, generation: u32) -> Option<String> {
+    let before = compute_requests_url.strip_suffix(COMPUTE_REQUESTS.name)?;
+    Some(format!("{before}{}", agent_queue(flow, generation)))
 }
 
 /// The index on the due time: partition `due_shard`, sort `due_at`.

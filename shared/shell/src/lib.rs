@@ -12,8 +12,8 @@ mod sweep;
 mod turn;
 
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
-pub use ports::{Due, Ports, Save, Write};
-pub use sweep::sweep;
+pub use ports::{Due, DueRow, Ports, Save, Write};
+pub use sweep::{Swept, sweep};
 pub use turn::{Happened, happen, observe_compute};
 
 use lifecycle::Failure;

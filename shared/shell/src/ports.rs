@@ -70,7 +70,15 @@ pub trait Ports: Send + Sync {
 
 /// A row whose due time has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Due {
+pub struct Due {
+    pub what: DueRow,
+    /// When it came.
+    pub since: Millis,
+}
+
+/// Which row is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DueRow {
     /// A flow's session, by its key.
     Session(String),
     /// A compute resource, by its id.

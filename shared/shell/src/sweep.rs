@@ -2,7 +2,7 @@
 
 use crate::{
     Fault,
-    ports::{Due, Ports, Save, Write, due_of},
+    ports::{DueRow, Ports, Save, Write, due_of},
 };
 use contract::{
     FlowRef, Millis, Principal,
@@ -17,7 +17,33 @@ use lifecycle::{
 /// How long a command of the sweep stands before the same one is sent again, if it has not been acted on.
 const AGAIN: Millis = 5_000;
 
-/// Sweeps one shard, and says how much was due.
+/// A session that is this long over its phase's deadline, in milliseconds, should have been ended by a sweep.
+const OVERDUE: Millis = 60_000;
+
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How much was due.
+    pub due: u64,
+    /// How long the oldest of it had been due, in milliseconds.
+    pub lag: Millis,
+    /// How many sessions were over their phase's deadline by more than a minute.
+    pub over_deadline: u64,
+}
+
+impl Swept {
+    /// This and another one, as one.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            due: self.due + other.due,
+            lag: self.lag.max(other.lag),
+            over_deadline: self.over_deadline + other.over_deadline,
+        }
+    }
+}
+
+/// Sweeps one shard, and says what it found.
 ///
 /// It costs what is due, not what exists: the due time is an index. It changes no session by itself but sends commands, so that the order
 /// of a flow's commands holds. A session whose due time has moved on since it was stored gets the new one.
@@ -25,8 +51,8 @@ const AGAIN: Millis = 5_000;
 /// # Errors
 ///
 /// As [`crate::happen`]; what was not swept is still due, and the next sweep finds it.
-pub async fn sweep(ports: &impl Ports, shard: u32) -> Result<usize, Fault> {
-    let mut swept = 0;
+pub async fn sweep(ports: &impl Ports, shard: u32) -> Result<Swept, Fault> {
+    let mut swept = Swept::default();
     let mut last = None;
     loop {
         let now = ports.now();
@@ -36,21 +62,24 @@ pub async fn sweep(ports: &impl Ports, shard: u32) -> Result<usize, Fault> {
             return Ok(swept);
         }
         for due in &page {
-            match due {
-                Due::Session(flow) => look_after_session(ports, flow, now).await?,
-                Due::Compute(id) => look_after_compute(ports, id, now).await?,
+            swept.due += 1;
+            swept.lag = swept.lag.max(now.saturating_sub(due.since));
+            match &due.what {
+                DueRow::Session(flow) => swept.over_deadline += u64::from(look_after_session(ports, flow, now).await?),
+                DueRow::Compute(id) => look_after_compute(ports, id, now).await?,
             }
-            swept += 1;
         }
         last = Some(page);
     }
 }
 
-async fn look_after_session(ports: &impl Ports, flow: &str, now: Millis) -> Result<(), Fault> {
+/// Says whether the session is over its deadline.
+async fn look_after_session(ports: &impl Ports, flow: &str, now: Millis) -> Result<bool, Fault> {
     let Some(row) = ports.load_session(flow).await? else {
-        return Ok(());
+        return Ok(false);
     };
     let session = &row.session;
+    let over = session.deadline.is_some_and(|deadline| now > deadline + OVERDUE);
     let wish = if session.idle_due().is_some_and(|due| now >= due) {
         Wish::StopIfIdle {
             generation: session.generation,
@@ -59,13 +88,15 @@ async fn look_after_session(ports: &impl Ports, flow: &str, now: Millis) -> Resu
     } else if !row.outbox.is_empty() || session.due().is_some_and(|due| now >= due) {
         Wish::Check
     } else {
-        return ports
+        ports
             .clear(flow, &[], session.revision, due_of(session, false, now))
-            .await;
+            .await?;
+        return Ok(over);
     };
     ports.send_command(&command(&row.flow, session, wish, now)).await?;
     // Until the command has been acted on, or `AGAIN` has passed, there is nothing to see here.
-    ports.clear(flow, &[], session.revision, Some(now + AGAIN)).await
+    ports.clear(flow, &[], session.revision, Some(now + AGAIN)).await?;
+    Ok(over)
 }
 
 fn command(flow: &FlowRef, session: &Session, wish: Wish, now: Millis) -> Command {

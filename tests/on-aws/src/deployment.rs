@@ -18,6 +18,8 @@ use whole_system::{Api, Machine, lambdas, root, wait_for};
 
 /// Who uses it.
 pub const USER: &str = "ann";
+/// What the names of its queues, functions and state machine begin with: the template's default.
+const PREFIX: &str = "pfsession-";
 /// The tools that a deployment needs.
 pub const TOOLS: [&str; 2] = ["ministack", "sam"];
 
@@ -69,7 +71,7 @@ impl Deployment {
         let for_whom = json!({ "user": { "name": USER, "workspace": flow.workspace, "roles": ["data-scientist"] } });
         let mut python = Command::new(self.emulator.tools.join("python3"))
             .arg(root().join("tests/on-aws/python/send.py"))
-            .arg("commands.fifo")
+            .arg(format!("{PREFIX}commands.fifo"))
             .envs(self.emulator.variables())
             .stdin(Stdio::piped())
             .spawn()
@@ -114,19 +116,21 @@ impl Deployment {
 
     /// The bodies of the messages in a queue; they stay there.
     pub fn bodies(&self, queue: &str) -> BTreeSet<String> {
-        let bodies = self.emulator.python("bodies.py", &[queue]);
+        let bodies = self.emulator.python("bodies.py", &[&format!("{PREFIX}{queue}")]);
         serde_json::from_str(&bodies).expect("a list")
     }
 
     /// The names of the queues that begin so.
     pub fn queues(&self, prefix: &str) -> BTreeSet<String> {
-        let names = self.emulator.python("queues.py", &[prefix]);
+        let names = self.emulator.python("queues.py", &[&format!("{PREFIX}{prefix}")]);
         names.lines().map(str::to_owned).collect()
     }
 
     /// How the execution of an operation ended, as the state machine says: its status, and its error.
     pub fn execution(&self, operation: &str) -> (String, String) {
-        let said = self.emulator.python("execution.py", &[operation]);
+        let said = self
+            .emulator
+            .python("execution.py", &[&format!("{PREFIX}lifecycle"), operation]);
         let (status, error) = said.trim_end().split_once(' ').unwrap_or((said.trim_end(), ""));
         (status.to_owned(), error.to_owned())
     }
@@ -197,30 +201,34 @@ fn first_line(driver: &mut Child) -> Value {
 
 /// Puts the template there, with zipped binaries, and gives back the address of the HTTP front.
 ///
-/// The binaries are those of the build that `PFSESSION_LAMBDA` names, a folder for each function; else this profile's own.
+/// The zips are those that `infra/package.sh` made, in the folder that `PFSESSION_LAMBDA` names; else they are made of this profile's binaries.
 fn deploy(emulator: &Emulator, key: &SigningKey) -> String {
     let folder = emulator.folder.path().join("deploy");
     fs::create_dir_all(folder.join("infra")).expect("a folder");
     for file in entries(&root().join("infra")).filter(|path| path.is_file()) {
         fs::copy(&file, folder.join("infra").join(file.file_name().expect("a name"))).expect("copied");
     }
+    let zips = folder.join("target/lambda");
+    fs::create_dir_all(&zips).expect("a folder");
     let built = std::env::var_os("PFSESSION_LAMBDA").map(PathBuf::from);
     for function in entries(&root().join("functions")) {
-        let name = function.file_name().expect("a name").to_owned();
-        let binary = match &built {
-            Some(built) => built.join(&name).join("bootstrap"),
-            None => lambdas().join(&name),
-        };
-        let place = folder.join("target/lambda").join(&name);
-        fs::create_dir_all(&place).expect("a folder");
-        fs::copy(&binary, place.join("bootstrap")).unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
+        let name = function.file_name().expect("a name").to_str().expect("text");
+        let zip = zips.join(format!("{name}.zip"));
+        match &built {
+            Some(built) => {
+                let built = built.join(format!("{name}.zip"));
+                fs::copy(&built, &zip).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
+            }
+            None => {
+                let binary = lambdas().join(name);
+                emulator.python("zip.py", &[&binary, &zip].map(|path| path.to_str().expect("text")));
+            }
+        }
     }
-    let agent_queues = format!("AgentQueuePrefix={}/{ACCOUNT}/", emulator.endpoint);
     let issuer = format!("IssuerKey=\"{}\"", public_pem(key));
     let senders = [
         format!("DriverSenders={ACCOUNT}"),
         format!("TrustedSenders={ACCOUNT}"),
-        agent_queues,
         issuer,
     ];
     let deployed = Command::new(emulator.tools.join("sam"))

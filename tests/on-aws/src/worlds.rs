@@ -37,12 +37,12 @@ impl World {
     fn new(name: &'static str, given: &[(String, String)], table: &str, machine: &str, steps: &str) -> Self {
         let mut variables: BTreeMap<String, String> = given.iter().cloned().collect();
         let endpoint = variables["AWS_ENDPOINT_URL"].clone();
-        let queues = format!("{endpoint}/{ACCOUNT}/");
+        let requests = format!("{endpoint}/{ACCOUNT}/{}", names::COMPUTE_REQUESTS.name);
         variables.extend(
             [
                 (names::TABLE, table),
                 (names::STATE_MACHINE, machine),
-                (names::AGENT_QUEUE_PREFIX, &queues),
+                (names::COMPUTE_REQUESTS.url_variable, &requests),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );

@@ -413,6 +413,24 @@ impl Api {
         read(request.send_json(command))
     }
 
+    /// As [`Self::send`], as a part of a trace.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn send_traced(
+        &self,
+        command: &serde_json::Value,
+        trace: &str,
+    ) -> Result<contract::http::Accepted, (u16, String)> {
+        let request = self
+            .agent
+            .post(format!("{}/v1/commands", self.endpoint))
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("x-amzn-trace-id", trace);
+        read(request.send_json(command))
+    }
+
     pub fn start(&self, id: &str, folder: &Path) -> Result<contract::http::Accepted, (u16, String)> {
         self.send(&serde_json::json!({ "id": id, "flow": self.flow(folder), "command": "start", "settings": Wanted::default() }))
     }

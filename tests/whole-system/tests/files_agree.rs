@@ -110,6 +110,17 @@ fn a_step_waits_longer_than_its_phase_may_take_and_every_step_has_its_clean_up()
     }
 }
 
+/// A name, behind the deployment's prefix.
+fn named(name: &Yaml) -> String {
+    let Yaml::Tagged(sub) = name else {
+        panic!("{name:?} has no prefix");
+    };
+    let text = sub.value.as_str().unwrap();
+    text.strip_prefix("${NamePrefix}")
+        .unwrap_or_else(|| panic!("{text} has no prefix"))
+        .to_owned()
+}
+
 #[test]
 fn each_folder_of_functions_is_a_function_of_the_template_and_the_other_way_round() {
     let template = template();
@@ -117,7 +128,7 @@ fn each_folder_of_functions_is_a_function_of_the_template_and_the_other_way_roun
     let in_template: BTreeSet<String> = resources
         .values()
         .filter(|r| r["Type"].as_str() == Some("AWS::Serverless::Function"))
-        .map(|r| r["Properties"]["FunctionName"].as_str().unwrap().to_owned())
+        .map(|r| named(&r["Properties"]["FunctionName"]))
         .collect();
     assert_eq!(in_template, folders("functions"));
 }
@@ -143,6 +154,34 @@ fn each_queue_waits_six_times_its_functions_timeout_and_has_a_dead_letter_queue(
 }
 
 #[test]
+fn each_function_has_a_role_and_a_log_of_its_own_and_no_role_may_do_everything_of_a_service() {
+    let template = template();
+    let resources = template["Resources"].as_mapping().unwrap();
+    let mut roles = BTreeSet::new();
+    for (name, function) in resources {
+        if function["Type"].as_str() != Some("AWS::Serverless::Function") {
+            continue;
+        }
+        let name = name.as_str().unwrap();
+        let role = match &function["Properties"]["Role"] {
+            Yaml::Tagged(get) => get.value.as_str().unwrap().to_owned(),
+            other => panic!("{name} has the role {other:?}"),
+        };
+        assert_eq!(role, format!("{name}Role.Arn"));
+        assert!(
+            resources.contains_key(format!("{name}Log").as_str()),
+            "{name} has no log group"
+        );
+        assert!(roles.insert(role), "{name} shares its role");
+    }
+    let text = read("infra/template.yaml");
+    for line in text.lines().filter(|line| line.contains("Action:")) {
+        let actions = line.split("Resource:").next().unwrap();
+        assert!(!actions.contains('*'), "{line}");
+    }
+}
+
+#[test]
 fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
     use contract::names::*;
     let text = read("infra/template.yaml");
@@ -157,7 +196,7 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
         COMMANDS_DEAD,
     ] {
         assert!(
-            text.contains(&format!("QueueName: {}", queue.name)),
+            text.contains(&format!("QueueName: !Sub ${{NamePrefix}}{}\n", queue.name)),
             "the template has no queue {}",
             queue.name
         );
@@ -166,7 +205,6 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
         COMMANDS.url_variable,
         COMMANDS_DEAD.url_variable,
         COMPUTE_REQUESTS.url_variable,
-        AGENT_QUEUE_PREFIX,
         OWN_QUEUE,
         TABLE,
         STATE_MACHINE,
@@ -177,6 +215,7 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
         DRIVER_SENDERS,
         ISSUER_KEY,
         SESSIONS_PER_USER,
+        METRICS,
     ] {
         assert!(
             text.contains(&format!("{variable}:")),

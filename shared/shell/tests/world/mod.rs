@@ -14,7 +14,7 @@ use lifecycle::{
     compute::{Compute, Seen, Slot},
     session::{Effect, Event, Step},
 };
-use shell::{Due, Fault, Happened, Ports, Save, Sender, Write, accept, happen, observe_compute, sweep};
+use shell::{Due, DueRow, Fault, Happened, Ports, Save, Sender, Write, accept, happen, observe_compute, sweep};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Mutex,
@@ -555,8 +555,12 @@ impl Ports for World {
                 .filter(|(_, (_, due))| due.is_some_and(|due| due <= now));
             let computes = s.computes.values().filter(|c| c.due.is_some_and(|due| due <= now));
             Ok(sessions
-                .map(|(f, _)| Due::Session(f.clone()))
-                .chain(computes.map(|c| Due::Compute(c.id.clone())))
+                .map(|(f, (_, due))| (DueRow::Session(f.clone()), *due))
+                .chain(computes.map(|c| (DueRow::Compute(c.id.clone()), c.due)))
+                .map(|(what, due)| Due {
+                    what,
+                    since: due.unwrap_or(now),
+                })
                 .collect())
         })
     }

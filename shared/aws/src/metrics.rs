@@ -1,0 +1,201 @@
+//! Metrics in CloudWatch's embedded metric format: lines of the log from which CloudWatch takes them. No call is made, and a function waits for
+//! nothing.
+//!
+//! # Source
+//!
+//! CloudWatch, *Specification: Embedded metric format*.
+
+use crate::Aws;
+use contract::{
+    Millis,
+    row::{OperationRow, OperationStatus, RunRow, RunStatus},
+};
+use serde_json::{Map, Value, json};
+use shell::{Swept, Write};
+
+/// One line: values with their units, some of them by the dimension `Kind`, and what helps to find the log's other lines.
+struct Line {
+    plain: Vec<(&'static str, &'static str, u64)>,
+    by_kind: Vec<(&'static str, &'static str, u64)>,
+    fields: Map<String, Value>,
+}
+
+impl Line {
+    fn write(self, namespace: &str, at: Millis) -> String {
+        let names = |values: &[(&str, &str, u64)]| -> Vec<Value> {
+            values
+                .iter()
+                .map(|(name, unit, _)| json!({ "Name": name, "Unit": unit }))
+                .collect()
+        };
+        let mut directives = vec![json!({ "Namespace": namespace, "Dimensions": [[]], "Metrics": names(&self.plain) })];
+        if !self.by_kind.is_empty() {
+            directives
+                .push(json!({ "Namespace": namespace, "Dimensions": [["Kind"]], "Metrics": names(&self.by_kind) }));
+        }
+        let mut line = self.fields;
+        line.extend(
+            self.plain
+                .iter()
+                .chain(&self.by_kind)
+                .map(|(name, _, value)| ((*name).to_owned(), json!(value))),
+        );
+        line.insert(
+            "_aws".to_owned(),
+            json!({ "Timestamp": at, "CloudWatchMetrics": directives }),
+        );
+        Value::Object(line).to_string()
+    }
+}
+
+/// What a transaction that was done says, if it ended an operation or a run.
+fn ended(write: &Write) -> Option<Line> {
+    match write {
+        Write::EndOperation(row) | Write::NewOperation(row) => operation(row),
+        Write::EndRun(row) => run(row),
+        _ => None,
+    }
+}
+
+fn operation(row: &OperationRow) -> Option<Line> {
+    let name = match row.status {
+        OperationStatus::Succeeded => "OperationsSucceeded",
+        OperationStatus::Failed => "OperationsFailed",
+        OperationStatus::Canceled => "OperationsCanceled",
+        OperationStatus::InProgress | OperationStatus::Joined => return None,
+    };
+    let took = row.ended?.saturating_sub(row.accepted);
+    let error = row.failure.as_ref().map(|failure| &failure.error);
+    Some(Line {
+        plain: vec![(name, "Count", 1)],
+        by_kind: vec![("OperationTime", "Milliseconds", took)],
+        fields: fields(json!({ "Kind": row.kind, "Flow": row.flow, "Operation": row.id, "Error": error })),
+    })
+}
+
+fn run(row: &RunRow) -> Option<Line> {
+    let name = match row.status {
+        RunStatus::Completed => "RunsSucceeded",
+        RunStatus::Failed => "RunsFailed",
+        RunStatus::Canceled => "RunsCanceled",
+        RunStatus::NotStarted | RunStatus::Running => return None,
+    };
+    let took = row.ended?.saturating_sub(row.accepted);
+    let error = row.failure.as_ref().map(|failure| &failure.error);
+    Some(Line {
+        plain: vec![(name, "Count", 1), ("RunTime", "Milliseconds", took)],
+        by_kind: Vec::new(),
+        fields: fields(json!({ "Flow": row.flow, "Run": row.id, "Error": error })),
+    })
+}
+
+fn swept(swept: &Swept) -> Line {
+    Line {
+        plain: vec![
+            ("Due", "Count", swept.due),
+            ("OverDeadline", "Count", swept.over_deadline),
+            ("SweepLag", "Milliseconds", swept.lag),
+        ],
+        by_kind: Vec::new(),
+        fields: Map::new(),
+    }
+}
+
+fn fields(of: Value) -> Map<String, Value> {
+    match of {
+        Value::Object(mut fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields
+        }
+        _ => Map::new(),
+    }
+}
+
+impl Aws {
+    /// The lines for what these writes end; none if nobody collects metrics.
+    pub(crate) fn lines_of(&self, writes: &[Write], at: Millis) -> Vec<String> {
+        let Some(namespace) = &self.metrics else {
+            return Vec::new();
+        };
+        writes
+            .iter()
+            .filter_map(ended)
+            .map(|line| line.write(namespace, at))
+            .collect()
+    }
+
+    /// Says what a sweep found.
+    pub fn tell_swept(&self, found: &Swept) {
+        if let Some(namespace) = &self.metrics {
+            println!("{}", swept(found).write(namespace, shell::Ports::now(self)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::Failure;
+    use lifecycle::session::Kind;
+
+    #[test]
+    fn the_end_of_an_operation_is_a_line_that_cloudwatch_takes_a_count_and_a_time_from() {
+        let row = OperationRow {
+            id: "o1".into(),
+            flow: "f1".into(),
+            kind: Kind::Start,
+            by: "ann".into(),
+            accepted: 1_000,
+            status: OperationStatus::Failed,
+            ended: Some(1_250),
+            failure: Some(Failure::new("Install.Conflict", "They do not fit.")),
+            warning: None,
+            joined: None,
+        };
+        let line = ended(&Write::EndOperation(row.clone()))
+            .expect("a line")
+            .write("ns", 1_300);
+        assert_eq!(
+            serde_json::from_str::<Value>(&line).expect("JSON"),
+            json!({
+                "_aws": {
+                    "Timestamp": 1_300,
+                    "CloudWatchMetrics": [
+                        { "Namespace": "ns", "Dimensions": [[]], "Metrics": [{ "Name": "OperationsFailed", "Unit": "Count" }] },
+                        { "Namespace": "ns", "Dimensions": [["Kind"]], "Metrics": [{ "Name": "OperationTime", "Unit": "Milliseconds" }] }
+                    ]
+                },
+                "OperationsFailed": 1,
+                "OperationTime": 250,
+                "Kind": "start",
+                "Flow": "f1",
+                "Operation": "o1",
+                "Error": "Install.Conflict"
+            })
+        );
+        assert!(!line.contains("do not fit"), "a failure's text may be anything: {line}");
+        let going_on = OperationRow {
+            status: OperationStatus::InProgress,
+            ended: None,
+            ..row
+        };
+        assert!(ended(&Write::NewOperation(going_on)).is_none());
+    }
+
+    #[test]
+    fn a_sweep_says_how_much_was_due_how_late_and_what_is_over_its_deadline_also_when_nothing_was() {
+        let found = Swept {
+            due: 3,
+            lag: 1_500,
+            over_deadline: 1,
+        };
+        for (found, due, lag) in [(found, 3, 1_500), (Swept::default(), 0, 0)] {
+            let line: Value = serde_json::from_str(&swept(&found).write("ns", 1)).expect("JSON");
+            assert_eq!((&line["Due"], &line["SweepLag"]), (&json!(due), &json!(lag)));
+            let metrics = line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+                .as_array()
+                .expect("metrics");
+            assert_eq!(metrics.len(), 3);
+        }
+    }
+}

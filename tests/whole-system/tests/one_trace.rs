@@ -1,0 +1,64 @@
+//! One trace follows an operation. What takes the segments here is a socket of the test's own in the place of the X-Ray daemon: it shows which
+//! segments there are and how they hang together, not that X-Ray draws them.
+
+use contract::row::OperationStatus;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, net::UdpSocket, time::Duration};
+use whole_system::{Machine, flow};
+
+const LONG: Duration = Duration::from_secs(300);
+const ROOT: &str = "1-5759e988-bd862e3fe1be46a994272793";
+
+#[test]
+fn one_trace_follows_a_start_from_the_request_through_the_queues_the_functions_and_the_state_machine() {
+    let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
+    daemon.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut machine = Machine::new();
+    let address = daemon.local_addr().unwrap().to_string();
+    machine.variables.push(("AWS_XRAY_DAEMON_ADDRESS".to_owned(), address));
+    machine.up();
+    let (api, folder) = (machine.api(), flow("one-node"));
+    let command = json!({ "id": "traced-start", "flow": api.flow(&folder), "command": "start", "settings": {} });
+    api.send_traced(&command, &format!("Root={ROOT};Parent=53995c3f42cd8ad8;Sampled=1"))
+        .unwrap();
+    assert_eq!(api.operation("traced-start", LONG).status, OperationStatus::Succeeded);
+
+    // The segments of this trace by function and step.
+    let mut seen: BTreeMap<(String, String), Value> = BTreeMap::new();
+    let mut packet = [0; 65_536];
+    while seen.len() < 5 {
+        let length = daemon
+            .recv(&mut packet)
+            .unwrap_or_else(|e| panic!("no more segments ({e}) after {seen:#?}"));
+        let text = std::str::from_utf8(&packet[..length]).unwrap();
+        let (head, document) = text.split_once('\n').unwrap();
+        assert_eq!(head, r#"{"format":"json","version":1}"#);
+        let segment: Value = serde_json::from_str(document).unwrap();
+        let name = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+        if segment["trace_id"] == ROOT {
+            let step = name(&segment["annotations"]["step"]);
+            seen.insert((name(&segment["name"]), step), segment);
+        }
+    }
+    let of = |function: &str, step: &str| {
+        seen.get(&(function.to_owned(), step.to_owned()))
+            .unwrap_or_else(|| panic!("no {function} {step} in {seen:#?}"))
+    };
+    let (asked, accepted) = (of("api", ""), of("accept-command", ""));
+    assert_eq!(asked["parent_id"], "53995c3f42cd8ad8");
+    assert_eq!(accepted["parent_id"], asked["id"]);
+    assert_eq!(accepted["annotations"]["id"], "traced-start");
+    let steps = [
+        ("start-session", "claim-compute"),
+        ("start-session", "launch-session"),
+        ("install-packages", "install-packages"),
+    ];
+    for (function, step) in steps {
+        let segment = of(function, step);
+        // The execution goes on with the trace of who started it.
+        assert_eq!(segment["parent_id"], accepted["id"], "{step}");
+        assert_eq!(segment["annotations"]["operation"], "traced-start", "{step}");
+        assert_eq!(segment["fault"], false, "{step}");
+    }
+    machine.succeed(&["stop", folder.to_str().unwrap()]);
+}
