@@ -23,7 +23,7 @@ use on_aws::{
     Test,
     worlds::{TOOLS, World, Worlds},
 };
-use shell::{Due, Fault, Ports, Save, Write};
+use shell::{DueRow, Fault, Ports, Save, Write};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -375,9 +375,9 @@ fn what_was_sent_leaves_the_outbox_and_nothing_else_does(worlds: &Worlds) {
                         .await
                         .unwrap()
                         .into_iter()
-                        .filter_map(|due| match due {
-                            Due::Session(flow) => Some(flow),
-                            Due::Compute(_) => None,
+                        .filter_map(|due| match due.what {
+                            DueRow::Session(flow) => Some(flow),
+                            DueRow::Compute(_) => None,
                         }),
                 );
             }
@@ -416,9 +416,9 @@ fn what_is_due_is_found_by_its_time_and_not_before(worlds: &Worlds) {
             let due = aws.due(shard, 2_000_050).await.unwrap();
             let flows: Vec<&String> = due
                 .iter()
-                .filter_map(|due| match due {
-                    Due::Session(flow) => Some(flow),
-                    Due::Compute(_) => None,
+                .filter_map(|due| match &due.what {
+                    DueRow::Session(flow) => Some(flow),
+                    DueRow::Compute(_) => None,
                 })
                 .filter(|flow| flow.starts_with("due-"))
                 .collect();
