@@ -150,6 +150,13 @@ fn each_queue_waits_six_times_its_functions_timeout_and_has_a_dead_letter_queue(
             !resource["Properties"]["RedrivePolicy"].is_null(),
             "{name} has no dead-letter queue"
         );
+        let alarm = format!("{}Dead", name.strip_suffix("Queue").unwrap());
+        let alarm = &template["Resources"][alarm.as_str()];
+        assert_eq!(
+            alarm["Type"].as_str(),
+            Some("AWS::CloudWatch::Alarm"),
+            "nobody hears of {name}'s dead letters"
+        );
     }
 }
 
