@@ -248,4 +248,26 @@ mod tests {
     fn a_workspace_of_any_name_has_an_address() {
         assert_eq!(encoded("my team/α"), "my%20team%2F%CE%B1");
     }
+
+    #[test]
+    fn what_is_refused_says_what_to_do() {
+        let bob = user("bob", &[Role::Owner]);
+        let mut elsewhere = rule("a", "bob", "stop");
+        elsewhere.flow.workspace = "other".into();
+        let many = (0..=MOST_RULES)
+            .map(|n| rule(&format!("r{n}"), "bob", "stop"))
+            .collect();
+        let texts = [
+            vec![rule("a", "alice", "install")],
+            vec![rule("a", "bob", "stop"); 2],
+            vec![elsewhere],
+            many,
+        ]
+        .map(|wanted| checked(&bob, "ws", &[], wanted).unwrap_err().to_string());
+        expect_test::expect![[r#"
+            Access.Denied: The rule a would do what bob may not do with the session of alice in the workspace ws. A rule does what its maker may: its flow is the maker's own, with the role data-scientist, or it stops.
+            Webhook.Malformed: Two rules are called a. Name one otherwise.
+            Webhook.Malformed: The rule a is about a flow of the workspace other. Set it there.
+            Webhook.Malformed: A workspace has at most 100 rules, of 200000 bytes together. Remove some first."#]].assert_eq(&texts.join("\n"));
+    }
 }

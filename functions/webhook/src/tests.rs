@@ -556,3 +556,34 @@ fn a_name_with_escapes_is_read() {
     assert_eq!(decoded_path("my%20team%2F%CE%B1"), "my team/α");
     assert_eq!(decoded_path("100%25-%zz%4"), "100%-%zz%4");
 }
+
+#[test]
+fn what_a_sender_reads_says_what_to_set_right() {
+    let answer = |request: &Request, now| match read(request, with(&[STANDARD_SECRET, GITHUB_SECRET]), now) {
+        Err(Answer::Refused(status, failure)) => format!("{status} {failure}"),
+        other => panic!("{other:?} is no refusal"),
+    };
+    let github = |event: &str, body: &str| request(github_headers(event, &github_signature(body)), body);
+    let mut get = github("push", "{}");
+    get.request_context.http.method = "GET".into();
+    let texts = [
+        answer(&get, NOW),
+        answer(&request(github_headers("push", GITHUB_SIGNATURE), "x"), NOW),
+        answer(
+            &request(standard_headers(STANDARD_SIGNATURE), STANDARD_BODY),
+            NOW + 600_000,
+        ),
+        answer(&request(standard_headers(STANDARD_SIGNATURE), STANDARD_BODY), NOW),
+        answer(&github("push", "payload=%7B%7D"), NOW),
+        answer(&github("release", "{}"), NOW),
+        answer(&github("push", &"x".repeat(MOST_BYTES + 1)), NOW),
+    ];
+    expect_test::expect![[r#"
+        405 Webhook.NotPost: Deliveries are sent by POST.
+        401 Webhook.NotGenuine: This is not the address of a sender, or the signature is not made with its secret over this body. Compare both with what `pfsession webhook add` printed.
+        400 Webhook.Stale: The delivery's time is more than 300 s from now. Send it again, by a clock that is right.
+        400 Webhook.Malformed: The payload has no `type`, which names the event.
+        400 Webhook.Malformed: The body is a form. Set the webhook's content type to application/json.
+        400 Webhook.Malformed: X-GitHub-Event says release, and the payload has no release.
+        413 Webhook.TooLarge: A delivery has at most 1048576 bytes. Have its sender leave out what it can."#]].assert_eq(&texts.join("\n"));
+}

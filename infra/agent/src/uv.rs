@@ -224,7 +224,10 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
         )
     };
     let why = reason(output);
-    let at = |package: &str| place(package).map(|place| format!("{place}: ")).unwrap_or_default();
+    let at = |package: &str| {
+        let name = package.split(['=', '<', '>', '!', '~', '@']).next().unwrap_or(package);
+        place(name.trim()).map(|place| format!("{place}: ")).unwrap_or_default()
+    };
     if has("no space left on device") || has("disk quota exceeded") {
         return Failure::new(
             "Install.DiskFull",

@@ -359,3 +359,84 @@ fn the_readmes_diagram_has_the_edges_of_the_core_and_no_others() {
         .map(|(from, to)| format!("{from:?} -> {to:?}"));
     assert_eq!(drawn, edges.collect::<BTreeSet<_>>());
 }
+
+/// Errors whose text no test has seen yet. This list may only shrink.
+const WITHOUT_A_SNAPSHOT: &[&str] = &[
+    "Command.Malformed",
+    "Command.NoPrincipal",
+    "Http.Malformed",
+    "Http.NoSuchRoute",
+    "Http.NotFound",
+    "Http.TryAgain",
+    "Install.Failed",
+    "Install.NoUv",
+    "Install.PythonMissing",
+    "Request.TooLarge",
+    "Run.Canceled",
+    "Run.Failed",
+    "Run.NotReady",
+    "Service.Closing",
+    "Service.NoAnswer",
+    "Service.NoFront",
+    "Service.NotEnded",
+    "Service.NotTakenUp",
+    "Service.NotTrusted",
+    "Session.AgentDied",
+    "Session.Canceled",
+    "Session.LaunchFailed",
+    "Session.MachineLeft",
+    "Session.NoIdentity",
+    "Session.QuotaExceeded",
+    "Step.Malformed",
+    "Webhook.BadSecret",
+    "Webhook.Changed",
+    "Webhook.NoSecret",
+    "Webhook.Secrets",
+];
+
+#[test]
+fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
+    const LAYERS: [&str; 12] = [
+        "Access", "Command", "Compute", "Flow", "Http", "Install", "Request", "Run", "Service", "Session", "Step",
+        "Webhook",
+    ];
+    let files = Command::new("git")
+        .args(["ls-files", "-co", "--exclude-standard", "*.rs", "*.py"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let (mut made, mut tests) = (BTreeSet::new(), String::new());
+    for file in String::from_utf8(files.stdout).unwrap().lines() {
+        let text = read(file);
+        let is_test = file.starts_with("tests/") || file.contains("/tests/") || file.ends_with("/tests.rs");
+        let (code, test) = match text.split_once("#[cfg(test)]\nmod tests {") {
+            _ if is_test => ("", text.as_str()),
+            Some((code, test)) => (code, test),
+            None => (text.as_str(), ""),
+        };
+        tests += test;
+        // What is logged alone is for whoever runs the service.
+        let said = code.split('"').filter(|word| {
+            let parts = word.split_once('.');
+            parts.is_some_and(|(layer, name)| {
+                LAYERS.contains(&layer)
+                    && name.starts_with(char::is_uppercase)
+                    && name.chars().all(char::is_alphanumeric)
+            })
+        });
+        made.extend(said.map(str::to_owned));
+    }
+    assert!(made.len() > 80, "{made:?}");
+    // As `Failure` and the command line write it, or with its text on the next line.
+    let is_shown = |code: &&String| {
+        ["{}: ", "{}]", "{}\n", "{} "]
+            .iter()
+            .any(|form| tests.contains(&form.replace("{}", code)))
+    };
+    let without: BTreeSet<&str> = made.iter().filter(|code| !is_shown(code)).map(String::as_str).collect();
+    assert_eq!(
+        without,
+        WITHOUT_A_SNAPSHOT.iter().copied().collect(),
+        "left: errors whose text is in no snapshot (one of lines such as `Session.Busy: …`); right: those that are known to have none"
+    );
+}
