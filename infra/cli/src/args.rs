@@ -1,7 +1,10 @@
 //! The command line: what may be said, and what its help says.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{path::PathBuf, time::Duration};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 const ABOUT: &str = "Compute sessions for prompt flows: isolated, with each flow's own packages, ready in milliseconds";
 
@@ -208,6 +211,36 @@ Examples:
   pfsession token --issuer issuer.key --public                     the public key, for the deployment's IssuerKey
   pfsession token --issuer issuer.key --user ann --workspace lab   a token for Ann, good for 12 hours")]
     Token(Token),
+    /// Print the completions of a shell: commands and options, by the tab key
+    #[command(after_help = "\
+Examples:
+  pfsession completions bash > ~/.local/share/bash-completion/completions/pfsession
+  pfsession completions zsh > ~/.zfunc/_pfsession
+  pfsession completions fish > ~/.config/fish/completions/pfsession.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write it and those of all commands into a folder
+    #[command(after_help = "\
+Examples:
+  pfsession man | man -l -
+  pfsession man --out ~/.local/share/man/man1 && man pfsession-run")]
+    Man {
+        /// The folder that the pages are written to
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// Print the JSON schema of what a command prints with --json
+    #[command(after_help = "\
+Examples:
+  pfsession schema             the commands that have one
+  pfsession schema list
+  pfsession schema failure     what is printed when a command fails")]
+    Schema {
+        /// The command
+        command: Vec<String>,
+    },
     /// Be the service.
     #[command(hide = true)]
     Host(Host),
@@ -496,6 +529,22 @@ pub(crate) struct Trial {
     pub(crate) functions: Option<PathBuf>,
 }
 
+/// Prints the completions of a shell.
+pub(crate) fn completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "pfsession", &mut std::io::stdout());
+}
+
+/// Prints the manual page; with a folder, writes it and those of all commands into it.
+pub(crate) fn manual(folder: Option<&Path>) -> std::io::Result<()> {
+    match folder {
+        Some(folder) => {
+            std::fs::create_dir_all(folder)?;
+            clap_mangen::generate_to(Cli::command(), folder)
+        }
+        None => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()),
+    }
+}
+
 /// `NAME=TEXT`.
 fn named_text(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -562,7 +611,6 @@ pub(crate) fn run_id(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
     use expect_test::expect_file;
     use serde_json::json;
 
@@ -590,6 +638,27 @@ mod tests {
                 let help = below.find_subcommand_mut(inner).unwrap().render_long_help().to_string();
                 expect_file![format!("../tests/help/{name}-{inner}.txt")].assert_eq(&help);
             }
+        }
+    }
+
+    #[test]
+    fn each_shell_gets_completions_and_each_command_a_page() {
+        use clap_complete::Shell;
+        for (shell, mark) in [
+            (Shell::Bash, "complete -F"),
+            (Shell::Zsh, "#compdef"),
+            (Shell::Fish, "complete -c"),
+        ] {
+            let mut written = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "pfsession", &mut written);
+            let text = String::from_utf8(written).unwrap();
+            assert!(text.contains(mark) && text.contains("column-mapping"), "{shell}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        manual(Some(folder.path())).unwrap();
+        for page in ["pfsession.1", "pfsession-run.1", "pfsession-webhook-add.1"] {
+            let text = std::fs::read_to_string(folder.path().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"));
+            assert!(text.starts_with(".ie") && text.contains("Examples"), "{page}");
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::{
     args::{self, Cli, Command as Typed},
     client::{Client, LONGEST_WAIT},
-    parts,
+    parts, schema,
     service::{self, Address, Local},
     show,
     text::{self, home, out, out_json, painted, took},
@@ -102,6 +102,12 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Up { port, .. } => up(&service, port),
         Typed::Down { stop_sessions } => down(&service, stop_sessions),
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
+        Typed::Completions { shell } => {
+            args::completions(shell);
+            Ok(0)
+        }
+        Typed::Man { out } => man(out.as_deref()),
+        Typed::Schema { command } => schema::print(&command),
         Typed::Env => env(&service),
         Typed::Token(token) => token_for(&service, &token),
         Typed::Host(host) => Ok(parts::host(&service.local()?, &host, true)),
@@ -535,6 +541,19 @@ fn down(service: &Service, stop_sessions: bool) -> Done {
         local.end(&host)?;
         eprintln!("The service is gone.");
     }
+    Ok(0)
+}
+
+fn man(folder: Option<&Path>) -> Done {
+    args::manual(folder).map_err(|cause| {
+        let place = folder.map_or_else(|| "standard output".into(), |folder| folder.display().to_string());
+        Trouble::new(
+            FAILED,
+            "Command.NotWritten",
+            format!("The manual cannot be written to {place}: {cause}"),
+        )
+        .next("name a folder that can be written to: pfsession man --out FOLDER")
+    })?;
     Ok(0)
 }
 

@@ -10,6 +10,7 @@
 //! * [`show`], [`text`], [`trouble`]: how things look to people.
 //! * [`client`], [`service`]: HTTP to `functions/api`; the host on this machine, started when needed.
 //! * [`webhook`]: what happens when somebody outside says that something happened.
+//! * [`schema`]: what `--json` prints.
 //! * [`parts`]: the host, the functions, the agent.
 //!
 //! What is absent here: every rule about sessions. This is a client like any other.
@@ -19,6 +20,7 @@ mod client;
 mod commands;
 mod parts;
 mod progress;
+mod schema;
 mod service;
 mod show;
 mod text;

@@ -1,0 +1,87 @@
+//! What `--json` prints, as JSON schemas: `pfsession schema`.
+
+use crate::{
+    text::{out, out_json},
+    trouble::{Trouble, USAGE},
+};
+use contract::{
+    Failure,
+    agent::OutputLine,
+    http::{Accepted, Events, SessionView, Sessions},
+    row::{OperationRow, RunRow},
+    webhook::Webhooks,
+};
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+/// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
+const SCHEMAS: [(&str, fn() -> Value); 12] = [
+    ("run", either::<RunRow, Accepted>),
+    ("start", either::<OperationRow, Accepted>),
+    ("install", either::<OperationRow, Accepted>),
+    ("reset", either::<OperationRow, Accepted>),
+    ("stop", either::<OperationRow, Accepted>),
+    ("list", of::<Sessions>),
+    ("show", shown),
+    ("logs", of::<OutputLine>),
+    ("events", of::<Events>),
+    ("webhook list", of::<Webhooks>),
+    ("env", variables),
+    ("failure", of::<Failure>),
+];
+
+/// Prints the schema of a command's JSON, or the names that there are.
+pub(crate) fn print(command: &[String]) -> Result<u8, Box<Trouble>> {
+    let name = command.join(" ");
+    if name.is_empty() {
+        SCHEMAS.iter().for_each(|(name, _)| out(name));
+        return Ok(0);
+    }
+    let (_, schema) = SCHEMAS.iter().find(|(known, _)| *known == name).ok_or_else(|| {
+        Trouble::new(
+            USAGE,
+            "Command.NoSchema",
+            format!("`pfsession {name}` prints no JSON that has a schema"),
+        )
+        .next("see which do: pfsession schema")
+    })?;
+    out_json(&schema());
+    Ok(0)
+}
+
+fn of<T: JsonSchema>() -> Value {
+    SchemaGenerator::new(SchemaSettings::draft2020_12())
+        .into_root_schema_for::<T>()
+        .to_value()
+}
+
+/// What a command prints at its end, and with `--no-wait`.
+fn either<End: JsonSchema, Begun: JsonSchema>() -> Value {
+    any(&[("end", of::<End>()), ("with --no-wait", of::<Begun>())])
+}
+
+fn shown() -> Value {
+    any(&[
+        ("a session", of::<SessionView>()),
+        ("a run", of::<RunRow>()),
+        ("an operation", of::<OperationRow>()),
+    ])
+}
+
+/// One of these; each keeps its own definitions, by an address of its own.
+fn any(schemas: &[(&str, Value)]) -> Value {
+    let each = schemas.iter().enumerate().map(|(nth, (title, schema))| {
+        let mut schema = schema.clone();
+        schema["$id"] = format!("schema:{nth}").into();
+        schema["title"] = (*title).into();
+        schema
+    });
+    json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": each.collect::<Vec<_>>() })
+}
+
+fn variables() -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object",
+        "additionalProperties": { "type": "string" }, "required": ["AWS_ENDPOINT_URL", "PFSESSION_COMMANDS_URL"],
+    })
+}

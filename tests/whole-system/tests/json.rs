@@ -1,0 +1,61 @@
+//! What `--json` prints is what `pfsession schema` says, command by command, on the real thing.
+
+use serde_json::Value;
+use whole_system::{Machine, flow, root};
+
+#[test]
+fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
+    let machine = Machine::new();
+    let folder = flow("one-node").display().to_string();
+    let data = root().join("tests/flows/one-node/data.jsonl").display().to_string();
+    let calls: [(&str, &[&str]); 15] = [
+        ("start", &["start", &folder]),
+        ("run", &["run", &folder, "--data", &data]),
+        ("run", &["run", &folder, "--no-wait"]),
+        ("install", &["install", &folder]),
+        ("reset", &["reset", &folder]),
+        ("list", &["list"]),
+        ("show", &["show", &folder]),
+        ("logs", &["logs", &folder]),
+        ("events", &["events", &folder]),
+        ("webhook list", &["webhook", "list"]),
+        ("env", &["env"]),
+        ("stop", &["stop", &folder, "--no-wait"]),
+        ("stop", &["stop", &folder]),
+        ("list", &["list", "--all"]),
+        ("failure", &["show", "nothing-of-this-name"]),
+    ];
+    let mut ids = Vec::new();
+    for (command, arguments) in calls {
+        let words: Vec<&str> = ["schema"].into_iter().chain(command.split(' ')).collect();
+        let schema: Value = serde_json::from_str(&machine.succeed(&words)).expect("a schema is JSON");
+        let schema = jsonschema::validator_for(&schema).expect("it is a schema");
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let ended = machine.run(&arguments);
+        assert_eq!(ended.status.success(), command != "failure", "{ended:?}");
+        let text = String::from_utf8(ended.stdout).expect("text");
+        let mut values = 0;
+        for line in text.lines() {
+            let value: Value =
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("{arguments:?} prints {line}: {e}"));
+            if let Err(error) = schema.validate(&value) {
+                panic!("{arguments:?} prints what its schema does not say: {error}\n{value:#}");
+            }
+            ids.extend(
+                value["id"]
+                    .as_str()
+                    .filter(|_| matches!(command, "run" | "start"))
+                    .map(str::to_owned),
+            );
+            values += 1;
+        }
+        assert!(values > 0, "{arguments:?} prints nothing");
+    }
+    // A run and an operation are shown as well.
+    let schema: Value = serde_json::from_str(&machine.succeed(&["schema", "show"])).expect("a schema is JSON");
+    let schema = jsonschema::validator_for(&schema).expect("it is a schema");
+    for id in &ids {
+        let value: Value = serde_json::from_str(&machine.succeed(&["show", id, "--json"])).expect("JSON");
+        assert!(schema.is_valid(&value), "{value:#}");
+    }
+}
