@@ -56,6 +56,13 @@ pub(crate) fn setting<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Strin
         .transpose()
 }
 
+/// A folder: up to 1000 characters. It is a part of no row's key, and `C#/flow` is a good name.
+pub(crate) fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(from)?
+        .map(|text| bounded(text, 1000, true))
+        .transpose()
+}
+
 fn bounded<E: Error>(text: String, most: usize, hash: bool) -> Result<String, E> {
     let is_good = (1..=most).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c == '#' && !hash);
     if is_good {

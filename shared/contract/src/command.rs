@@ -75,9 +75,9 @@ pub struct Wanted {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounds::setting"
+        deserialize_with = "bounds::folder"
     )]
-    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+    #[schemars(length(max = 1000), regex(pattern = bounds::LINE))]
     pub folder: Option<String>,
     /// The VM size.
     #[serde(

@@ -30,7 +30,7 @@ pub struct Environment {
 ///
 /// All final. `Flow.BadEnvironment`, `Flow.BadFlowFile`, `Flow.MissingRequirements`; about a line `Flow.BadRequirement`,
 /// `Flow.LocalPackage`, `Flow.PinnedPromptflow`, `Flow.VariableInRequirement`; about a path `Flow.PathLeadsOut`,
-/// `Flow.MissingInclude`, `Flow.AbsoluteInclude`, `Flow.BadIncludes`, `Flow.ZipInclude`, `Flow.TooLarge`, `Flow.Unreadable`; and what
+/// `Flow.MissingInclude`, `Flow.AbsoluteInclude`, `Flow.BadIncludes`, `Flow.TooLarge`, `Flow.Unreadable`; and what
 /// [`crate::canonical`] says.
 pub fn environment(folder: &Path, include_root: &Path) -> Result<Environment, Failure> {
     let folder = Folder::open(folder, include_root)?;

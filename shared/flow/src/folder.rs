@@ -162,6 +162,8 @@ pub(crate) struct Include {
     pub(crate) name: PathBuf,
     /// Canonical, inside the root.
     pub(crate) source: PathBuf,
+    /// Whether it is asked for as a zip file of that folder.
+    pub(crate) zipped: bool,
 }
 
 impl Folder {
@@ -312,15 +314,14 @@ impl Folder {
         }
         let path = self.path.join(relative);
         let Some(source) = self.follow(&path, &format!("{place}: the include {written}"))? else {
-            let folder = path.with_extension("");
-            if path.extension().is_some_and(|extension| extension == "zip") && folder.is_dir() {
-                let shown = self.show(&clean(&folder));
-                return Err(Failure::new(
-                    "Flow.ZipInclude",
-                    format!(
-                        "{place}: the include {written} asks for the folder {shown} as a zip file, which is not done here. Include {shown}."
-                    ),
-                ));
+            if let Some(folder) = self.zipped(&path, &format!("{place}: the include {written}"))? {
+                return Ok(Include {
+                    written: written.to_owned(),
+                    place: place.to_owned(),
+                    name: clean(&path).file_name().unwrap_or_default().into(),
+                    source: folder,
+                    zipped: true,
+                });
             }
             let what = if fs::symlink_metadata(&path).is_ok() {
                 "is a link to nothing"
@@ -341,13 +342,27 @@ impl Folder {
             place: place.to_owned(),
             name,
             source,
+            zipped: false,
         })
+    }
+
+    /// The folder that `X.zip` stands for where there is no such file.
+    ///
+    /// * `path`: where there is nothing, not even a link to nothing.
+    fn zipped(&self, path: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
+        let is_zip = path.extension().is_some_and(|extension| extension == "zip");
+        if !is_zip || fs::symlink_metadata(path).is_ok() {
+            return Ok(None);
+        }
+        Ok(self
+            .follow(&path.with_extension(""), place)?
+            .filter(|folder| folder.is_dir()))
     }
 
     /// The file at `target` of the view, as [`crate::view::list`] would have it. `None` if there is none.
     pub(crate) fn find(&self, includes: &[Include], target: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
         let is_file = |found: &PathBuf| found.is_file();
-        for include in includes.iter().rev() {
+        for include in includes.iter().rev().filter(|include| !include.zipped) {
             if let Ok(below) = target.strip_prefix(&include.name) {
                 let path = if below.as_os_str().is_empty() {
                     include.source.clone()

@@ -2,11 +2,12 @@
 
 use crate::{
     Failure,
-    folder::{Folder, unreadable},
+    folder::{Folder, Include, unreadable},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +28,8 @@ pub struct View {
     pub files: Vec<File>,
     /// Relative to the view's root; each after the one that it is in.
     pub folders: Vec<PathBuf>,
+    /// By target.
+    pub archives: Vec<Archive>,
     /// Of all files together.
     pub bytes: u64,
     /// What its user should know: what was written over, what was left out.
@@ -43,6 +46,16 @@ pub struct File {
     pub bytes: u64,
 }
 
+/// A folder that a flow wants as a zip file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Relative to the view's root.
+    pub target: PathBuf,
+    /// What is in it; targets are paths inside, which begin with the folder's own name.
+    pub files: Vec<File>,
+    pub folders: Vec<PathBuf>,
+}
+
 /// Resolves the view of a flow folder. Copies nothing.
 ///
 /// Folders merge. Where two files get the same name the last one wins, with a warning; the flow's own are first. Links are followed.
@@ -51,40 +64,39 @@ pub struct File {
 ///
 /// # Errors
 ///
-/// All final. `Flow.BadIncludes`, `Flow.AbsoluteInclude`, `Flow.MissingInclude`, `Flow.ZipInclude`, `Flow.IncludeCollision`,
+/// All final. `Flow.BadIncludes`, `Flow.AbsoluteInclude`, `Flow.MissingInclude`, `Flow.IncludeCollision`,
 /// `Flow.PathLeadsOut`, `Flow.LinkLoop`, `Flow.TooLarge`, `Flow.Unreadable`, `Flow.TwoFlows`, `Flow.BadFlowFile`; and what
 /// [`crate::canonical`] says.
 pub fn list(folder: &Path, include_root: &Path) -> Result<View, Failure> {
     let folder = Folder::open(folder, include_root)?;
     let includes = folder.includes()?;
-    let mut walk = Walk {
-        folder: &folder,
-        files: BTreeMap::new(),
-        folders: BTreeSet::new(),
-        bytes: 0,
-        warnings: Vec::new(),
-    };
+    let mut walk = Walk::new(&folder, 0, 0);
     walk.folder(&folder.path, Path::new(""), &mut Vec::new())?;
+    let mut archives: BTreeMap<PathBuf, Archive> = BTreeMap::new();
     for include in &includes {
-        walk.entry(&include.source, &include.name, &mut Vec::new())
-            .map_err(|failure| Failure {
-                message: format!(
-                    "{}: the include {}: {}",
-                    include.place, include.written, failure.message
-                ),
-                ..failure
-            })?;
+        let walked = if include.zipped {
+            walk.archive(include).map(|archive| {
+                archives.insert(archive.target.clone(), archive);
+            })
+        } else {
+            // The last one wins, whatever it is.
+            archives.remove(&include.name);
+            walk.entry(&include.source, &include.name, &mut Vec::new())
+        };
+        walked.map_err(|failure| Failure {
+            message: format!(
+                "{}: the include {}: {}",
+                include.place, include.written, failure.message
+            ),
+            ..failure
+        })?;
     }
-    let files = walk
-        .files
-        .into_iter()
-        .map(|(target, (source, bytes))| File { source, target, bytes })
-        .collect();
     Ok(View {
-        files,
-        folders: walk.folders.into_iter().collect(),
         bytes: walk.bytes,
-        warnings: walk.warnings,
+        archives: archives.into_values().collect(),
+        warnings: std::mem::take(&mut walk.warnings),
+        folders: walk.folders.iter().cloned().collect(),
+        files: walk.files(),
     })
 }
 
@@ -102,6 +114,28 @@ pub fn copy_into(view: &View, to: &Path) -> io::Result<()> {
         fs::copy(&file.source, to.join(&file.target))
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.target.display())))?;
     }
+    for archive in &view.archives {
+        write_zip(archive, &to.join(&archive.target))?;
+    }
+    Ok(())
+}
+
+/// Writes a zip file: nothing is compressed, and no file's time is kept, so that the same folder is the same file.
+fn write_zip(archive: &Archive, to: &Path) -> io::Result<()> {
+    let mut zip = zip::ZipWriter::new(io::BufWriter::new(fs::File::create(to)?));
+    let as_it_is = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default());
+    for folder in &archive.folders {
+        zip.add_directory(folder.display().to_string(), as_it_is)?;
+    }
+    for file in &archive.files {
+        let mut source = fs::File::open(&file.source)?;
+        let mode = source.metadata()?.permissions().mode();
+        zip.start_file(file.target.display().to_string(), as_it_is.unix_permissions(mode))?;
+        io::copy(&mut source, &mut zip)?;
+    }
+    zip.finish()?;
     Ok(())
 }
 
@@ -109,11 +143,63 @@ struct Walk<'a> {
     folder: &'a Folder,
     files: BTreeMap<PathBuf, (PathBuf, u64)>,
     folders: BTreeSet<PathBuf>,
+    /// What is in archives, beside `files` and `folders`.
+    archived: usize,
     bytes: u64,
     warnings: Vec<String>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// * `count`, `bytes`: what the view has already.
+    fn new(folder: &'a Folder, count: usize, bytes: u64) -> Self {
+        Self {
+            folder,
+            files: BTreeMap::new(),
+            folders: BTreeSet::new(),
+            archived: count,
+            bytes,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.files.len() + self.folders.len() + self.archived
+    }
+
+    fn files(self) -> Vec<File> {
+        let files = self.files.into_iter();
+        files
+            .map(|(target, (source, bytes))| File { source, target, bytes })
+            .collect()
+    }
+
+    /// A folder as a zip file, in which it has its own name.
+    fn archive(&mut self, include: &Include) -> Result<Archive, Failure> {
+        if self.folders.contains(&include.name) {
+            return Err(self.collision(&include.name));
+        }
+        let mut inside = Walk::new(self.folder, self.count(), self.bytes);
+        let name = include.name.with_extension("");
+        inside.folder(&include.source, &name, &mut Vec::new())?;
+        self.archived = inside.count() - self.files.len() - self.folders.len();
+        self.bytes = inside.bytes;
+        self.warnings.append(&mut inside.warnings);
+        if let Some((before, bytes)) = self.files.remove(&include.name) {
+            self.bytes -= bytes;
+            self.warnings.push(format!(
+                "{} as a zip file takes the place of {} as {}.",
+                self.folder.show(&include.source),
+                self.folder.show(&before),
+                include.name.display()
+            ));
+        }
+        Ok(Archive {
+            target: include.name.clone(),
+            folders: inside.folders.iter().cloned().collect(),
+            files: inside.files(),
+        })
+    }
+
     /// * `source`: canonical.
     /// * `inside`: the folders that it is in, for links that lead back.
     fn folder(&mut self, source: &Path, target: &Path, inside: &mut Vec<PathBuf>) -> Result<(), Failure> {
@@ -207,7 +293,7 @@ impl Walk<'_> {
     }
 
     fn bounded(&self) -> Result<(), Failure> {
-        let count = self.files.len() + self.folders.len();
+        let count = self.count();
         let what = if count > MOST_FILES {
             format!("more than {MOST_FILES} files and folders")
         } else if self.bytes > MOST_BYTES {

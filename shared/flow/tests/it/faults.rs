@@ -241,8 +241,32 @@ fn a_fault_of_an_include_names_the_include_and_the_line() {
                 &[("flow.dag.yaml", DAG), ("lib/again", "-> ../")],
             ),
             (
-                "a folder to be zipped",
-                &[("flow.dag.yaml", &flow("\n- ../shared.zip")), ("../shared/a.py", "")],
+                "a folder to be zipped that is not there either",
+                &[("flow.dag.yaml", &flow("\n- ../shared.zip")), ("../shared", "a file")],
+            ),
+            (
+                "a folder to be zipped that is out of the root",
+                &[
+                    ("flow.dag.yaml", &flow("\n- ../out.zip")),
+                    ("../out", "-> ROOT/other"),
+                    ("/other/a.py", ""),
+                ],
+            ),
+            (
+                "a link to nothing by the name of a folder to be zipped",
+                &[
+                    ("flow.dag.yaml", &flow("\n- ../shared.zip")),
+                    ("../shared/a.py", ""),
+                    ("../shared.zip", "-> nowhere"),
+                ],
+            ),
+            (
+                "a zip file where a folder is",
+                &[
+                    ("flow.dag.yaml", &flow("\n- ../shared.zip")),
+                    ("../shared/a.py", ""),
+                    ("shared.zip/a.py", ""),
+                ],
             ),
             (
                 "a file where a folder is",
@@ -296,9 +320,18 @@ fn a_fault_of_an_include_names_the_include_and_the_line() {
             a link to the folder that it is in
               Flow.LinkLoop
               lib/again is a link to a folder that it is in. Take the link out.
-            a folder to be zipped
-              Flow.ZipInclude
-              flow.dag.yaml:3: the include ../shared.zip asks for the folder ../shared as a zip file, which is not done here. Include ../shared.
+            a folder to be zipped that is not there either
+              Flow.MissingInclude
+              flow.dag.yaml:3: the include ../shared.zip is not there. Correct the path, which is relative to the flow folder, or take it out.
+            a folder to be zipped that is out of the root
+              Flow.PathLeadsOut
+              flow.dag.yaml:3: the include ../out.zip: ../out leads out of what this flow may see, which is ROOT/repo. Move what it needs in there, or choose a wider include root.
+            a link to nothing by the name of a folder to be zipped
+              Flow.MissingInclude
+              flow.dag.yaml:3: the include ../shared.zip is a link to nothing. Correct the path, which is relative to the flow folder, or take it out.
+            a zip file where a folder is
+              Flow.IncludeCollision
+              flow.dag.yaml:3: the include ../shared.zip: shared.zip would be both a file and a folder. Rename one of the two.
             a file where a folder is
               Flow.IncludeCollision
               flow.dag.yaml:3: the include ../lib: lib would be both a file and a folder. Rename one of the two.

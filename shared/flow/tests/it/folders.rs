@@ -274,6 +274,60 @@ fn a_view_has_the_includes_at_its_root_under_their_own_names() {
 }
 
 #[test]
+fn a_zip_that_is_not_there_is_the_folder_of_its_name_zipped_and_always_the_same_bytes() {
+    let tree = Tree::new(&[
+        (
+            "flow.dag.yaml",
+            "additional_includes:\n- ../shared.zip\n- ../there.zip\n- ../C#/lib.zip\n",
+        ),
+        ("shared.zip", "the flow's own"),
+        ("../shared/a.py", "a"),
+        ("../shared/deep/b.py", "b"),
+        ("../shared/empty/", ""),
+        ("../shared/__pycache__/a.pyc", "no"),
+        ("../there.zip", "one that is there"),
+        ("../there/not.py", ""),
+        ("../C#/lib/sharp.py", "c"),
+    ]);
+    let view = flow::view::list(&tree.folder(), &tree.at("/repo")).unwrap();
+    assert_eq!(
+        view.warnings,
+        ["../shared as a zip file takes the place of shared.zip as shared.zip."]
+    );
+    for to in ["/one", "/two"] {
+        flow::view::copy_into(&view, &tree.at(to)).unwrap();
+    }
+    let bytes = |path: &str| fs::read(tree.at(path)).unwrap();
+    assert_eq!(bytes("/one/shared.zip"), bytes("/two/shared.zip"));
+    assert_eq!(bytes("/one/there.zip"), b"one that is there");
+    // As whoever runs a flow opens it.
+    let listed = |zip: &str| {
+        let code = "import sys, zipfile\nwith zipfile.ZipFile(sys.argv[1]) as z:\n    print(z.testzip(), [(n, z.read(n).decode()) for n in z.namelist()])";
+        let listed = std::process::Command::new("python3")
+            .args(["-c", code])
+            .arg(tree.at(zip))
+            .output()
+            .unwrap();
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    expect![[r#"
+        None [('shared/', ''), ('shared/deep/', ''), ('shared/empty/', ''), ('shared/a.py', 'a'), ('shared/deep/b.py', 'b')]
+        None [('lib/', ''), ('lib/sharp.py', 'c')]
+    "#]]
+    .assert_eq(&(listed("/one/shared.zip") + &listed("/one/lib.zip")));
+    // What is in a zip file counts as well.
+    let files: Vec<(String, &str)> = (0..flow::view::MOST_FILES)
+        .map(|i| (format!("../many/{i}"), ""))
+        .collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    let tree = Tree::new(&[&files[..], &[("flow.dag.yaml", "additional_includes: [../many.zip]\n")]].concat());
+    assert_eq!(
+        flow::view::list(&tree.folder(), &tree.at("/repo")).unwrap_err().error,
+        "Flow.TooLarge"
+    );
+}
+
+#[test]
 fn folders_merge_and_the_last_file_wins_with_a_warning() {
     check_view(
         &[
