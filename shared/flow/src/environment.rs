@@ -6,7 +6,7 @@ use crate::{
     requirements::{self, Requirements},
 };
 use serde_yaml_ng::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a flow's session is made of.
 ///
@@ -74,6 +74,19 @@ pub fn environment(folder: &Path, include_root: &Path) -> Result<Environment, Fa
         image: declared.image,
         requirements,
     })
+}
+
+/// Where the requirements are or would be: as the flow folder has it, and where the flow file says so.
+pub(crate) fn requirements_target(folder: &Folder) -> Result<(PathBuf, String), Failure> {
+    let declared = folder.flow_file.as_ref().map(Declared::of).transpose()?;
+    let named = declared.and_then(|declared| declared.requirements);
+    let default = || ("requirements.txt".to_owned(), "requirements.txt".to_owned());
+    let (written, place) = named.unwrap_or_else(default);
+    let target = clean(Path::new(&written));
+    if target.is_absolute() || target.starts_with("..") {
+        return Err(folder.leads_out(&written, &place));
+    }
+    Ok((target, place))
 }
 
 /// `environment:` of a flow file.

@@ -3,6 +3,7 @@
 //! * [`canonical`], [`include_root`]: where a flow lies, and how far what it names may lead.
 //! * [`kind`]: DAG, flex, or a plain folder of Python.
 //! * [`environment()`]: the base image and the requirements.
+//! * [`save`]: a requirements file with more packages in it.
 //! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes at its root.
 //! * [`run_yaml`]: a run's own file.
 //!
@@ -20,7 +21,7 @@ pub mod view;
 pub use environment::{Environment, environment};
 pub use folder::{Kind, canonical, include_root, kind};
 pub use lifecycle::Failure;
-pub use requirements::{Line, Requirements};
+pub use requirements::{Line, Requirements, Saved, save};
 pub use run_yaml::{Identity, Place, Resources, RunYaml, run_yaml};
 
 /// Takes the credentials out of every URL in `text`: `https://user:word@host` becomes `https://***@host`, and a query `?***`.

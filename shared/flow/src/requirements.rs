@@ -42,8 +42,23 @@ pub struct Line {
 /// As it may be logged.
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.number, self.said())
+    }
+}
+
+impl Line {
+    /// The option that the line is, and its value; `None` for a requirement.
+    pub fn option(&self) -> Option<(&str, &str)> {
+        if !self.text.starts_with('-') {
+            return None;
+        }
+        Some(self.text.split_once(' ').unwrap_or((&self.text, "")))
+    }
+
+    /// The line as it may be kept and shown: without a credential, and with `-c` before it if it only limits versions.
+    pub fn said(&self) -> String {
         let constraint = if self.constraint { "-c " } else { "" };
-        write!(f, "{}:{}: {constraint}{}", self.file, self.number, redact(&self.text))
+        format!("{constraint}{}", redact(&self.text))
     }
 }
 
@@ -92,6 +107,112 @@ pub(crate) fn read(
     })
 }
 
+/// A requirements file as it was, and as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// In the flow folder; it need not be there yet.
+    pub file: PathBuf,
+    /// `None` if there is no such file.
+    pub before: Option<Vec<u8>>,
+    pub after: String,
+}
+
+/// What a flow's requirements file is to be with these packages in it. Writes nothing.
+///
+/// A line that names one of them is replaced, and keeps its comment; the rest come after the last line. Line ends stay as they are.
+///
+/// # Errors
+///
+/// All final. `Flow.SharedRequirements` if the file is not in the flow folder itself; `Flow.BadRequirement`; what [`crate::environment()`] says
+/// of lines, and of the file.
+pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<Saved, Failure> {
+    let folder = Folder::open(folder, include_root)?;
+    let (target, place) = crate::environment::requirements_target(&folder)?;
+    let source = folder.find(&folder.includes()?, &target, &place)?;
+    if let Some(source) = source.as_ref().filter(|source| !source.starts_with(&folder.path)) {
+        return Err(Failure::new(
+            "Flow.SharedRequirements",
+            format!(
+                "The requirements are in {}, which other flows may share. Add the packages there, and install without naming them.",
+                folder.show(source)
+            ),
+        ));
+    }
+    let file = source.clone().unwrap_or_else(|| folder.path.join(&target));
+    let (before, text) = match &source {
+        Some(source) => {
+            let unreadable = |error| crate::folder::unreadable(&folder.show(source), &error);
+            (
+                Some(std::fs::read(source).map_err(unreadable)?),
+                read_text(source, &folder.show(source))?,
+            )
+        }
+        None => (None, String::new()),
+    };
+    let after = with_packages(&text, packages, &folder.show(&file))?;
+    Ok(Saved { file, before, after })
+}
+
+fn with_packages(text: &str, packages: &[String], shown: &str) -> Result<String, Failure> {
+    let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for package in packages {
+        let package = package.trim();
+        if package.lines().count() != 1 {
+            let message = "Each package is one line of the requirements. Write it as name, or name==version.";
+            return Err(Failure::new("Flow.BadRequirement", message));
+        }
+        check(&Line {
+            file: "the command".into(),
+            number: 1,
+            text: package.into(),
+            constraint: false,
+        })?;
+        let name = name_of(package).filter(|_| !package.starts_with('-'));
+        let Some(name) = name else {
+            let message = format!(
+                "{} is not the name of a package. Write it as name, or name==version.",
+                redact(package)
+            );
+            return Err(Failure::new("Flow.BadRequirement", message));
+        };
+        let text = lines.join("\n");
+        let named: Vec<usize> = logical_lines(&text)
+            .into_iter()
+            .filter(|(_, line)| name_of(line).as_ref() == Some(&name))
+            .map(|(number, _)| number - 1)
+            .collect();
+        match named[..] {
+            [] => lines.push(package.to_owned()),
+            [first] => {
+                let more = lines[first..].iter().take_while(|line| line.ends_with('\\')).count();
+                let last = (first + more).min(lines.len() - 1);
+                let comment = &lines[last][without_comment(&lines[last]).len()..];
+                let space = if comment.is_empty() { "" } else { "  " };
+                let line = format!("{package}{space}{comment}");
+                lines.splice(first..=last, [line]);
+            }
+            _ => {
+                let message = format!("{shown} names {name} in several lines. Change the one that is meant yourself.");
+                return Err(Failure::new("Flow.BadRequirement", message));
+            }
+        }
+    }
+    Ok(lines.iter().map(|line| format!("{line}{end}")).collect())
+}
+
+/// The normalised name of the package that a line requires.
+fn name_of(line: &str) -> Option<String> {
+    let requirement = line.find(" --").map_or(line, |at| &line[..at]).trim_end();
+    if let Ok(parsed) = Requirement::<VerbatimUrl>::from_str(requirement) {
+        return Some(parsed.name.to_string());
+    }
+    let (name, _) = requirement.split_once('@')?;
+    pep508_rs::PackageName::from_str(name.split('[').next()?.trim())
+        .ok()
+        .map(|name| name.to_string())
+}
+
 struct Reader<'a> {
     folder: &'a Folder,
     includes: &'a [Include],
@@ -106,27 +227,38 @@ impl Reader<'_> {
         let text = read_text(source, &shown)?;
         self.open.push(source.to_owned());
         for (number, text) in logical_lines(&text) {
-            let line = Line {
-                file: shown.clone(),
-                number,
-                text,
-                constraint,
-            };
-            if let Some((option, path)) = follows(&line.text) {
-                self.follow(&line, target, path, constraint || option == 'c')?;
-                continue;
-            }
-            check(&line)?;
-            self.lines.push(Line {
-                constraint: constraint && !line.text.starts_with('-'),
-                ..line
-            });
-            if self.lines.len() > MOST_LINES {
-                let message = format!("{shown} and what it names have more than {MOST_LINES} lines. Make them fewer.");
-                return Err(Failure::new("Flow.TooLarge", message));
+            for text in options(&text).unwrap_or_else(|| vec![text]) {
+                let file = shown.clone();
+                self.line(
+                    Line {
+                        file,
+                        number,
+                        text,
+                        constraint,
+                    },
+                    target,
+                )?;
             }
         }
         self.open.pop();
+        Ok(())
+    }
+
+    fn line(&mut self, line: Line, target: &Path) -> Result<(), Failure> {
+        match line.option() {
+            Some(("-r" | "--requirement", path)) => return self.follow(&line, target, path, line.constraint),
+            Some(("-c" | "--constraint", path)) => return self.follow(&line, target, path, true),
+            _ => check(&line)?,
+        }
+        if self.lines.len() >= MOST_LINES {
+            let shown = &line.file;
+            let message = format!("{shown} and what it names have more than {MOST_LINES} lines. Make them fewer.");
+            return Err(Failure::new("Flow.TooLarge", message));
+        }
+        self.lines.push(Line {
+            constraint: line.constraint && line.option().is_none(),
+            ..line
+        });
         Ok(())
     }
 
@@ -203,40 +335,87 @@ fn without_comment(line: &str) -> &str {
     line
 }
 
-/// The option and the path of a line that names another file.
-fn follows(line: &str) -> Option<(char, &str)> {
-    for (option, names) in [('r', ["--requirement", "-r"]), ('c', ["--constraint", "-c"])] {
-        for name in names {
-            if let Some(rest) = line.strip_prefix(name) {
-                let is_long = name.starts_with("--");
-                let ends = rest.starts_with(|c: char| c == '=' || c.is_whitespace());
-                if ends || !is_long {
-                    let path = rest.trim_start_matches(|c: char| c == '=' || c.is_whitespace());
-                    return Some((option, path.trim_matches(['"', '\''])));
-                }
-            }
+/// The options of a line, each as `--name value`; `None` for a requirement. Several may stand in one line, as `--name value`, `--name=value`,
+/// `-n value` and `-nvalue`, quoted as in a shell.
+///
+/// # Source
+///
+/// pip's *Requirements File Format*: the options of a line are read as those of a command line.
+fn options(line: &str) -> Option<Vec<String>> {
+    if !line.starts_with('-') {
+        return None;
+    }
+    let mut options: Vec<(String, Vec<String>)> = Vec::new();
+    for word in words(line) {
+        let long = word.starts_with("--");
+        if long && let Some((name, value)) = word.split_once('=') {
+            options.push((name.to_owned(), vec![value.to_owned()]));
+        } else if long {
+            options.push((word, Vec::new()));
+        } else if word.starts_with('-') && word.len() > 1 {
+            let end = word.char_indices().nth(2).map_or(word.len(), |(at, _)| at);
+            let (name, value) = word.split_at(end);
+            let value = value.strip_prefix('=').unwrap_or(value);
+            let values = Some(value.to_owned()).filter(|value| !value.is_empty());
+            options.push((name.to_owned(), values.into_iter().collect()));
+        } else {
+            options.last_mut()?.1.push(word);
         }
     }
-    None
+    let joined = |(name, values): (String, Vec<String>)| match values.is_empty() {
+        true => name,
+        false => format!("{name} {}", values.join(" ")),
+    };
+    Some(options.into_iter().map(joined).collect())
 }
 
-/// The options that pip and uv both take in a requirements file, and whether a value follows that names a place.
-const OPTIONS: [(&str, bool); 15] = [
-    ("-i", true),
-    ("--index-url", true),
-    ("--extra-index-url", true),
-    ("-f", true),
-    ("--find-links", true),
-    ("--no-index", false),
-    ("--no-binary", false),
-    ("--only-binary", false),
-    ("--prefer-binary", false),
-    ("--require-hashes", false),
-    ("--pre", false),
-    ("--trusted-host", false),
-    ("--use-feature", false),
-    ("--hash", false),
-    ("--config-settings", false),
+/// The words of a line, as a shell has them.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote, mut begun) = (Vec::new(), String::new(), None, false);
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(end), c) if c == end => quote = None,
+            (Some(_), c) => word.push(c),
+            (None, '"' | '\'') => (quote, begun) = (Some(c), true),
+            (None, c) if c.is_whitespace() => {
+                if begun || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                begun = false;
+            }
+            (None, c) => word.push(c),
+        }
+    }
+    if begun || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// What an option of a requirements file takes.
+enum Takes {
+    Nothing,
+    /// One URL.
+    Place,
+    Words,
+}
+
+/// The options that a requirements file may have here. pip knows some more: what they would do would be left undone, so they are refused.
+const OPTIONS: [(&str, Takes); 13] = [
+    ("-i", Takes::Place),
+    ("--index-url", Takes::Place),
+    ("--extra-index-url", Takes::Place),
+    ("-f", Takes::Place),
+    ("--find-links", Takes::Place),
+    ("--no-index", Takes::Nothing),
+    ("--no-binary", Takes::Words),
+    ("--only-binary", Takes::Words),
+    ("--prefer-binary", Takes::Nothing),
+    ("--require-hashes", Takes::Nothing),
+    ("--pre", Takes::Nothing),
+    ("--trusted-host", Takes::Words),
+    // Of pip's own new ways, none of which changes what is installed.
+    ("--use-feature", Takes::Words),
 ];
 
 /// What comes with promptflow and promptflow-tools, and breaks them when it is held at another version.
@@ -271,28 +450,33 @@ fn check(line: &Line) -> Result<(), Failure> {
             ),
         )
     };
-    if let Some(option) = text.strip_prefix('-') {
-        let name = &text[..1 + option
-            .find(|c: char| c == '=' || c.is_whitespace())
-            .unwrap_or(option.len())];
+    if let Some((name, value)) = line.option() {
         if matches!(name, "-e" | "--editable") {
             return local();
         }
         return match OPTIONS.iter().find(|(known, _)| *known == name) {
-            Some((_, true)) => {
-                let value = text[name.len()..].trim_start_matches(|c: char| c == '=' || c.is_whitespace());
-                if value.is_empty() {
-                    fail(
-                        "Flow.BadRequirement",
-                        format!("{name} needs a URL. Write it behind, or take the line out."),
-                    )
-                } else if is_remote(value) {
-                    Ok(())
-                } else {
-                    local()
-                }
-            }
-            Some(_) => Ok(()),
+            Some((_, Takes::Nothing)) if value.is_empty() => Ok(()),
+            Some((_, Takes::Nothing)) => fail(
+                "Flow.BadRequirement",
+                format!(
+                    "{name} takes no value, and {value} stands behind it. Take it out, or write it into a line of its own."
+                ),
+            ),
+            Some((_, Takes::Words)) if !value.is_empty() => Ok(()),
+            Some((_, Takes::Words)) => fail(
+                "Flow.BadRequirement",
+                format!("{name} needs a value. Write it behind, or take the line out."),
+            ),
+            Some((_, Takes::Place)) if value.is_empty() => fail(
+                "Flow.BadRequirement",
+                format!("{name} needs a URL. Write it behind, or take the line out."),
+            ),
+            Some((_, Takes::Place)) if value.contains(' ') => fail(
+                "Flow.BadRequirement",
+                format!("{name} takes one URL, and there is more: {value}. Write each into a line of its own."),
+            ),
+            Some((_, Takes::Place)) if is_remote(value) => Ok(()),
+            Some((_, Takes::Place)) => local(),
             None => fail(
                 "Flow.BadRequirement",
                 format!("a requirements file has no option {name}. Correct it, or take the line out."),

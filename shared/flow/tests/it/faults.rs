@@ -441,6 +441,13 @@ fn a_line_that_cannot_be_installed_is_refused_with_its_number_and_what_to_do() {
             "<<<<<<< HEAD",
             "--upgrade",
             "-i",
+            "-i https://host/simple https://other/simple",
+            "--pre numpy",
+            "--no-binary",
+            "--config-settings build=1",
+            "--global-option=--quiet",
+            "--hash=sha256:00",
+            "-q",
             "numpy=1 \\\n  --hash=sha256:00",
             &"long ".repeat(1000),
         ],
@@ -455,6 +462,13 @@ fn a_line_that_cannot_be_installed_is_refused_with_its_number_and_what_to_do() {
             Flow.BadRequirement <<<<<<< HEAD is not a requirement: Expected package name starting with an alphanumeric character, found `<`. Write it as name, or name==version.
             Flow.BadRequirement a requirements file has no option --upgrade. Correct it, or take the line out.
             Flow.BadRequirement -i needs a URL. Write it behind, or take the line out.
+            Flow.BadRequirement -i takes one URL, and there is more: https://host/simple https://other/simple. Write each into a line of its own.
+            Flow.BadRequirement --pre takes no value, and numpy stands behind it. Take it out, or write it into a line of its own.
+            Flow.BadRequirement --no-binary needs a value. Write it behind, or take the line out.
+            Flow.BadRequirement a requirements file has no option --config-settings. Correct it, or take the line out.
+            Flow.BadRequirement a requirements file has no option --global-option. Correct it, or take the line out.
+            Flow.BadRequirement a requirements file has no option --hash. Correct it, or take the line out.
+            Flow.BadRequirement a requirements file has no option -q. Correct it, or take the line out.
             Flow.BadRequirement numpy=1   --hash=sha256:00 is not a requirement: no such comparison operator "=", must be one of ~= == != <= >= < > ===. Write it as name, or name==version.
             Flow.BadRequirement long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long  is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `l`. Write it as name, or name==version.
         "#]],
@@ -500,9 +514,9 @@ fn what_lies_on_the_machine_is_refused_with_the_remedy() {
             Flow.LocalPackage git+file:///srv/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage -e .: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage -e git+https://host/mine.git#egg=mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-            Flow.LocalPackage --editable=./mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.LocalPackage --editable ./mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage --find-links ./wheels: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-            Flow.LocalPackage --index-url=file:///srv/index: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.LocalPackage --index-url file:///srv/index: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
         "#]],
     );
 }

@@ -205,7 +205,7 @@ fn a_requirements_file_is_read_as_pip_reads_it() {
         11 https://host/mine-1.0.whl#sha256=00
         12 tqdm==4.0     --hash=sha256:00     --hash=sha256:11
         15 -i https://{private}@host/simple
-        16 --extra-index-url=https://user:word@host/simple
+        16 --extra-index-url https://user:word@host/simple
         17 --pre
         18 promptflow
         19 promptflow-tools>=1.4
@@ -219,6 +219,22 @@ fn a_requirements_file_is_read_as_pip_reads_it() {
          -i https://{private}@host/simple\n--extra-index-url=https://user:word@host/simple # ours\n--pre\npromptflow\npromptflow-tools>=1.4\n\
          promptflow-recorder==1.0\nrequests[socks,security]<3\nPyYAML!=5.4.*\nlast\\",
     ));
+    // Options as a command line has them.
+    expect![[r#"
+        1 -i https://host/simple
+        2 --index-url https://host/a
+        2 --extra-index-url https://host/b
+        2 --pre
+        3 -f https://host/links
+        4 --no-binary :all:
+        5 --only-binary numpy,pandas
+        6 --trusted-host host:8080
+        7 --require-hashes
+        8 --prefer-binary
+    "#]].assert_eq(&lines(
+        "-ihttps://host/simple\n--index-url='https://host/a' --extra-index-url https://host/b --pre # three\n-f=https://host/links\n--no-binary :all:\n\
+         --only-binary=numpy,pandas\n--trusted-host host:8080\n--require-hashes\n--prefer-binary\n",
+    ));
     let wide: Vec<u8> = "\u{feff}numpy\r\nsix\r\n"
         .encode_utf16()
         .flat_map(u16::to_le_bytes)
@@ -230,6 +246,77 @@ fn a_requirements_file_is_read_as_pip_reads_it() {
         .requirements
         .unwrap();
     assert_eq!(found.text(), "numpy\nsix\n");
+}
+
+#[test]
+fn packages_are_saved_in_place_of_what_names_them_and_the_rest_stays_as_it_is() {
+    let saved = |files: &[(&str, &str)], packages: &[&str]| {
+        let tree = Tree::new(files);
+        let packages: Vec<String> = packages.iter().map(|package| (*package).to_owned()).collect();
+        match flow::save(&tree.folder(), &tree.at("/repo"), &packages) {
+            Ok(saved) => format!(
+                "{} {:?}",
+                tree.without_root(&saved.file.display().to_string()),
+                saved.after
+            ),
+            Err(failure) => tree.without_root(&failure.to_string()),
+        }
+    };
+    let old = "# ours\r\n-i https://{private}@host/simple\r\nNumPy==1 \\\r\n  --hash=sha256:00  # for now\r\nsix";
+    let cases: &[(&[(&str, &str)], &[&str])] = &[
+        (&[DAG], &["numpy"]),
+        (
+            &[DAG, ("requirements.txt", old)],
+            &["numpy>=2", "humanize", "six[a] ; python_version > '3'"],
+        ),
+        (&[DAG, ("requirements.txt", "")], &["a @ https://host/a.whl"]),
+        (
+            &[
+                ("flow.dag.yaml", "environment: {python_requirements_txt: deep/r.txt}\n"),
+                ("deep/r.txt", "six\n"),
+            ],
+            &["six==1"],
+        ),
+        (
+            &[
+                ("flow.dag.yaml", "additional_includes: [../requirements.txt]\n"),
+                ("../requirements.txt", "six\n"),
+            ],
+            &["six==1"],
+        ),
+        (
+            &[
+                DAG,
+                ("requirements.txt", "a==1; os_name == 'nt'\na==2; os_name != 'nt'\n"),
+            ],
+            &["a"],
+        ),
+        (&[DAG], &["promptflow==1.10"]),
+        (&[DAG], &["-e ."]),
+        (&[DAG], &["--pre"]),
+        (&[DAG], &["./mine.whl"]),
+        (&[DAG], &["num py"]),
+        (&[DAG], &["six\nseven"]),
+    ];
+    let told: String = cases
+        .iter()
+        .map(|(files, packages)| saved(files, packages) + "\n")
+        .collect();
+    expect![[r##"
+        ROOT/repo/flow/requirements.txt "numpy\n"
+        ROOT/repo/flow/requirements.txt "# ours\r\n-i https://{private}@host/simple\r\nNum.Py==1 \\\r\n  --hash=sha256:00  # for now\r\nsix[a] ; python_version > '3'\r\nnumpy>=2\r\nhumanize\r\n"
+        ROOT/repo/flow/requirements.txt "a @ https://host/a.whl\n"
+        ROOT/repo/flow/deep/r.txt "six==1\n"
+        Flow.SharedRequirements: The requirements are in ../requirements.txt, which other flows may share. Add the packages there, and install without naming them.
+        Flow.BadRequirement: requirements.txt names a in several lines. Change the one that is meant yourself.
+        Flow.PinnedPromptflow: the command:1: promptflow is in the base image already, and another version of it breaks it. Take the pin, or the line, out.
+        Flow.LocalPackage: the command:1: -e .: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+        Flow.BadRequirement: --pre is not the name of a package. Write it as name, or name==version.
+        Flow.LocalPackage: the command:1: ./mine.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+        Flow.BadRequirement: the command:1: num py is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `p`. Write it as name, or name==version.
+        Flow.BadRequirement: the command:1: six
+        seven is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `s`. Write it as name, or name==version.
+    "##]].assert_eq(&told);
 }
 
 #[test]
