@@ -8,8 +8,12 @@ use contract::{
     agent::{AgentReport, SignedBody, SignedReport},
     driver::DriverReport,
 };
-use lifecycle::{Failure, compute::Seen, session::Event};
-use shell::{Fault, Happened, Ports, happen, observe_compute};
+use lifecycle::{
+    Failure,
+    compute::Seen,
+    session::{Event, Session},
+};
+use shell::{Fault, Happened, Ports, happen, observe_compute, record_packages};
 use std::sync::Arc;
 
 /// Serves until the Lambda service ends the process.
@@ -83,6 +87,8 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
         return Ok(());
     }
     let generation = body.generation;
+    // Whoever sees the end of an install sees what it came to.
+    recorded(ports, session, &body.report).await?;
     let event = match &body.report {
         AgentReport::Alive { nonce, runs } => Event::Alive {
             generation,
@@ -94,6 +100,7 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
             operation,
             attempt,
             warning,
+            ..
         } => Event::Installed {
             generation,
             operation: operation.clone(),
@@ -104,6 +111,7 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
             operation,
             attempt,
             failure,
+            ..
         } => Event::InstallFailed {
             generation,
             operation: operation.clone(),
@@ -123,6 +131,7 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
                 Ok(())
             };
         }
+        AgentReport::Packages { .. } => return Ok(()),
         AgentReport::Output { of, lines } => return output(ports, &body.flow, of, lines).await,
     };
     let result = match &body.report {
@@ -138,6 +147,30 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
         },
     )
     .await?;
+    Ok(())
+}
+
+/// Keeps what an agent says of what is installed, and of how that ended.
+async fn recorded(ports: &impl Ports, session: &Session, report: &AgentReport) -> Result<(), Fault> {
+    let (by, setup, installation) = match report {
+        AgentReport::Installed {
+            operation,
+            setup,
+            installation,
+            ..
+        } => (operation, setup.as_ref(), installation.as_deref()),
+        AgentReport::InstallFailed { operation, setup, .. } => (operation, setup.as_ref(), None),
+        AgentReport::Packages { run, installation } => (run, None, Some(&**installation)),
+        _ => return Ok(()),
+    };
+    let operation = session.current.as_ref().filter(|current| current.id == *by);
+    if let (Some(setup), Some(_)) = (setup, operation) {
+        ports.keep_setup(by, setup).await?;
+    }
+    if let Some(installation) = installation {
+        let kind = operation.map(|current| current.kind);
+        record_packages(ports, &session.flow, session.generation, by, kind, installation).await?;
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use aws::Aws;
 use contract::{
     FlowRef, Principal,
     command::Command,
-    http::{Accepted, Events, Health, OperationView, Output, Problem, SessionView, Sessions},
+    http::{Accepted, Events, Health, Installs, OperationView, Output, Problem, SessionView, Sessions},
     row::{OperationStatus, SessionRow},
 };
 use lambda_runtime::{Error, LambdaEvent, service_fn};
@@ -111,6 +111,7 @@ async fn answer(aws: &Aws, caller: &Principal, request: &Request) -> Result<Valu
                     row.ended = to.ended;
                     row.failure = to.failure;
                     row.warning = to.warning;
+                    row.setup = to.setup;
                 }
             }
             readable(aws, caller, &row.flow, "operation", id, || ok(200, &row)).await
@@ -152,6 +153,14 @@ async fn answer(aws: &Aws, caller: &Principal, request: &Request) -> Result<Valu
         }
         ("GET", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::read(aws, caller, workspace).await,
         ("PUT", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::write(aws, caller, workspace, request).await,
+        ("GET", ["v1", "sessions", key, "packages"]) => match aws.load_packages(key).await? {
+            Some(row) => readable(aws, caller, key, "session", key, || ok(200, &row)).await,
+            None => Ok(absent("record of packages of", key)),
+        },
+        ("GET", ["v1", "sessions", key, "installs"]) => {
+            let installs = aws.installs(key).await?;
+            readable(aws, caller, key, "session", key, || ok(200, &Installs { installs })).await
+        }
         _ => Ok(problem(
             404,
             Failure::new(

@@ -473,7 +473,13 @@ fn the_command_is_the_rules_its_maker_its_flow_and_has_the_deliverys_id() {
         lineage: "/flows/joke".into(),
     };
     assert_eq!((&command.flow, &command.principal), (&flow, &Some(maker)));
-    assert_eq!(command.wish, Wish::Install { settings: None });
+    assert_eq!(
+        command.wish,
+        Wish::Install {
+            settings: None,
+            lock: None
+        }
+    );
     // It is a command like any other.
     assert_eq!(
         Command::read(&serde_json::to_string(command).expect("JSON")).as_ref(),

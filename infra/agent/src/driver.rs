@@ -11,7 +11,9 @@
 //! its request is not done and comes again.
 
 use crate::{
+    groups::{self, Place},
     process::{Held, Identity},
+    prune,
     python::Python,
     runner, store,
     supervisor::AgentSpec,
@@ -99,6 +101,8 @@ pub struct DriverConfig {
     pub ports: Arc<dyn HostPorts>,
 }
 
+/// How often is looked for what is over and old.
+const BETWEEN_PRUNES: Duration = Duration::from_secs(6 * 3600);
 /// How long an agent may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(8);
 /// How long a process that was killed may take to be gone.
@@ -112,6 +116,8 @@ pub struct Driver {
     /// The agents that are watched.
     watched: Mutex<HashSet<(String, u32)>>,
     python: OnceLock<Option<Python>>,
+    /// Where groups can be made.
+    places: OnceLock<Vec<Place>>,
 }
 
 /// `agent.json`.
@@ -146,6 +152,7 @@ impl Driver {
             flows: Mutex::default(),
             watched: Mutex::default(),
             python: OnceLock::new(),
+            places: OnceLock::new(),
         }))
     }
 
@@ -212,9 +219,20 @@ impl Driver {
             }
         }
         self.sweep_scratch();
+        groups::sweep(self.places());
         let driver = Arc::clone(self);
         // Nobody waits for it: it is what makes the next start and run quick.
         tokio::task::spawn_blocking(move || driver.warm_up());
+        let driver = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some(state) = driver.upgrade().map(|driver| driver.config.state.clone()) {
+                let pruned = tokio::task::spawn_blocking(move || prune::prune(&state, &prune::RETENTION)).await;
+                if let Err(error) = pruned {
+                    tracing::error!(%error, "what is over could not be looked through");
+                }
+                tokio::time::sleep(BETWEEN_PRUNES).await;
+            }
+        });
     }
 
     /// Ends all sessions and compute resources of this machine, and reports that with `why`.
@@ -264,6 +282,10 @@ impl Driver {
         self.python.get_or_init(|| Python::find().ok()).clone()
     }
 
+    fn places(&self) -> &[Place] {
+        self.places.get_or_init(groups::places)
+    }
+
     fn warm_up(&self) {
         let Some(python) = self.python() else { return };
         let store = match store::Store::open(&self.config.state, python) {
@@ -271,7 +293,7 @@ impl Driver {
             Err(error) => return tracing::warn!(%error, "the environments cannot be opened"),
         };
         if let Some(base) = store.find_base()
-            && let Err(error) = crate::warm::ensure(&self.config.state, &store, &base)
+            && let Err(error) = crate::warm::ensure(&self.config.state, &store, &base, self.places())
         {
             tracing::warn!(%error, "the warm process cannot be started");
         }
@@ -409,6 +431,7 @@ impl Driver {
             credentials,
             private_key: BASE64.encode(secret),
             python,
+            places: self.places().to_vec(),
         };
         let mut command = Command::new(&config.executable);
         command
@@ -553,6 +576,7 @@ impl Driver {
                 );
             }
         }
+        runner::remove_groups(&runner::noted_groups(&session)).await;
         self.take_back(flow, generation).await?;
         store::remove(&session)?;
         Ok(())

@@ -3,6 +3,7 @@
 //! * [`driver`]: what the host hands compute requests to. It makes compute resources and sessions, and watches them.
 //! * [`elsewhere`]: the same driver for a control plane that is not on this machine: its requests from SQS, its reports to SQS.
 //! * [`supervise`]: the agent of one session, a process of its own outside the sandbox. `pfsession agent` calls it.
+//! * [`private`]: the credentials of private package feeds.
 //! * [`sandbox`]: how well sessions are kept apart on this machine.
 //!
 //! ```text
@@ -15,8 +16,12 @@
 
 pub mod driver;
 pub mod elsewhere;
+mod groups;
 mod output;
+mod packages;
+pub mod private;
 mod process;
+mod prune;
 mod python;
 pub mod requests;
 mod run;

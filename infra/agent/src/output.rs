@@ -3,6 +3,7 @@
 use contract::agent::{AgentReport, LineKind, OutputLine};
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     fs,
     io::{self, Write},
     path::PathBuf,
@@ -17,6 +18,8 @@ const MOST_LINES: u64 = 5_000;
 const LONGEST: usize = 2_000;
 /// How many lines, or bytes of them, are enough to send at once.
 const ENOUGH: (usize, usize) = (50, 32 << 10);
+/// How many of the last lines are kept at hand.
+const TAIL: usize = 20;
 /// How long a line waits for others.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -34,6 +37,7 @@ struct Inner {
     next: u64,
     pending: Vec<OutputLine>,
     bytes: usize,
+    tail: VecDeque<String>,
 }
 
 impl Output {
@@ -51,6 +55,7 @@ impl Output {
             next: 0,
             pending: Vec::new(),
             bytes: 0,
+            tail: VecDeque::new(),
         });
         Ok(Rc::new(Self {
             of: of.to_owned(),
@@ -66,6 +71,10 @@ impl Output {
         let mut inner = self.inner.borrow_mut();
         // A disk that is full must not end the run that fills it: its lines are still reported.
         let _ = writeln!(inner.file, "{text}");
+        if inner.tail.len() == TAIL {
+            inner.tail.pop_front();
+        }
+        inner.tail.push_back(cut(text.clone()));
         if inner.next > MOST_LINES {
             return;
         }
@@ -91,6 +100,11 @@ impl Output {
                 output.flush();
             });
         }
+    }
+
+    /// The last lines.
+    pub(crate) fn tail(&self) -> Vec<String> {
+        self.inner.borrow().tail.iter().cloned().collect()
     }
 
     /// Sends what waits.

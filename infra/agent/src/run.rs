@@ -187,6 +187,7 @@ async fn follow(
             format!("The run's process ended in the middle: {how}. See what ended it, and run again"),
         ))
     };
+    let before = runner.out_of_memory();
     let Ok(mut said) = runner.run(run, message).await else {
         return crashed("its sandbox was gone".into());
     };
@@ -202,6 +203,13 @@ async fn follow(
                 if let Err(error) = results.take(line, value, wrong.is_some()) {
                     output.say(LineKind::Stderr, &format!("outputs.jsonl cannot be written: {error}"));
                 }
+            }
+            What::Done { crashed: Some(-9), .. } if runner.out_of_memory() > before => {
+                return Some(Failure::new(
+                    "Run.OutOfMemory",
+                    "The run needed more memory than the session's VM size gives. Take a larger one, or give the flow less at once, and run \
+                     again",
+                ));
             }
             What::Done {
                 crashed: Some(status), ..

@@ -30,7 +30,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-SYS_MOUNT_SETATTR, SYS_LANDLOCK_CREATE, SYS_LANDLOCK_RESTRICT = 442, 444, 446
+SYS_MOUNT_SETATTR, SYS_LANDLOCK_CREATE, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT = 442, 444, 445, 446
 AT_RECURSIVE = 0x8000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 1, 4, 24, 38, 22
 PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT = 36, 47
@@ -85,6 +85,63 @@ class Control:
 
 
 # --- The sandbox ------------------------------------------------------------------------------------------------------------------
+
+
+def enter_groups(places):
+    """Makes a group of its own below each of these places, and goes into it. The groups, and those places where it was not possible."""
+    name, groups, barred = f"pfsession-{MAKER}-{os.urandom(6).hex()}", [], {}
+    for place in places:
+        group = os.path.join(place, name)
+        try:
+            os.mkdir(group)
+            with open(os.path.join(group, "cgroup.procs"), "w") as file:
+                file.write("0")
+            groups.append(group)
+        except OSError as error:
+            barred[place] = os.strerror(error.errno)
+            try:
+                os.rmdir(group)
+            except OSError:
+                pass
+    return groups, barred
+
+
+def limit_groups(spec, groups):
+    """Limits the groups to what the session may have. What is not held, as words."""
+    held, lacks = set(), []
+    by_place = {os.path.dirname(group): group for group in groups}
+    for each in spec.get("groups", []):
+        group = by_place.get(each["below"])
+        for controller, file, value in each["limits"]:
+            try:
+                if group is None:
+                    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+                with open(os.path.join(group, file), "w") as out:
+                    out.write(value)
+                held.add(controller)
+            except OSError as error:
+                # There may be no swap to speak of.
+                if file != "memory.swap.max":
+                    lacks.append(f"{NAMES[controller]} ({os.strerror(error.errno)})")
+    size = spec.get("size")
+    wanted = ["cpu", "memory", "pids"] if size else ["pids"]
+    for controller in wanted:
+        if controller not in held and not any(lack.startswith(NAMES[controller]) for lack in lacks):
+            lacks.append(f"{NAMES[controller]} (no cgroup)")
+    if size:
+        cpus, memory = size
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if cpus > os.cpu_count():
+            lacks.append(f"{cpus} processors (the machine has {os.cpu_count()})")
+        if memory > there:
+            lacks.append(f"{memory >> 30} GiB of memory (the machine has {there >> 30})")
+    return all(controller in held for controller in wanted), lacks
+
+
+# As a module, whose compiled form is kept, and under a name that no flow has.
+BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import pfsession_runner as r; del sys.path[0]; r.main()"
+NAMES = {"cpu": "processor time", "memory": "memory", "pids": "number of processes"}
+MAKER = os.getpid()
 
 
 def start_time(pid):
@@ -198,7 +255,7 @@ def close_sandbox(spec, namespaces):
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
     check(prctl(PR_SET_NO_NEW_PRIVS, 1), "no new privileges")
-    if namespaces:
+    if namespaces or os.geteuid() == 0:
         for capability in range(64):
             if prctl(PR_CAPBSET_DROP, capability) < 0:
                 break
@@ -207,7 +264,10 @@ def close_sandbox(spec, namespaces):
         check(libc.syscall(SYS_CAPSET[os.uname().machine], header, bytes(24)), "capset")
     # Abstract sockets belong to the network, which is shared: keep the session off those of others (Landlock ABI 6).
     abi = libc.syscall(SYS_LANDLOCK_CREATE, None, 0, 1)
-    if abi >= 6:
+    if not namespaces:
+        # It is so already, and one more layer would take away moving a file from one folder to another.
+        pass
+    elif abi >= 6:
         attributes = struct.pack("QQQ", 0, 0, 3)
         ruleset = check(libc.syscall(SYS_LANDLOCK_CREATE, attributes, len(attributes), 0), "landlock")
         check(libc.syscall(SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
@@ -228,6 +288,41 @@ def prctl_pointer(option, mode, data):
     return libc.prctl(option, ctypes.c_ulong(mode), ctypes.create_string_buffer(data, len(data)), 0, 0)
 
 
+ACCESS = {"read": 1 | 4 | 8, "write": (1 << 16) - 1}  # Landlock: execute, read a file, read a folder; everything
+OF_FILES = 1 | 2 | 4 | 1 << 14 | 1 << 15
+
+
+def landlock(spec):
+    """Keeps this process off all files but those of its sandbox. What is not held, as words; None where there is no Landlock."""
+    abi = libc.syscall(SYS_LANDLOCK_CREATE, None, 0, 1)
+    if abi < 1:
+        return None
+    known = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
+    attributes = struct.pack("QQQ", known, 0, 3 if abi >= 6 else 0)[: 8 if abi < 4 else 16 if abi < 6 else 24]
+    ruleset = check(libc.syscall(SYS_LANDLOCK_CREATE, attributes, len(attributes), 0), "landlock")
+    system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/proc"] + [f"/etc/{name}" for name in ETC]
+    devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")]
+    # Semaphores are files there, and promptflow makes one when it is imported.
+    own = [source for source, _ in spec["write"]] + devices + ["/dev/shm"]
+    for kind, paths in (("read", system + spec["read"]), ("write", own)):
+        for path in paths:
+            try:
+                fd = os.open(os.path.realpath(path), os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue
+            access = ACCESS[kind] & known
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                access &= OF_FILES
+            rule = struct.pack("=Qi", access, fd)
+            check(libc.syscall(SYS_LANDLOCK_ADD_RULE, ruleset, 1, rule, 0), f"landlock {path}")
+            os.close(fd)
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1), "no new privileges")
+    check(libc.syscall(SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
+    os.close(ruleset)
+    lacks = ["the names of other processes", "sockets and shared memory of this user's programs"]
+    return lacks + ([] if abi >= 6 else ["signals to this user's processes", "abstract sockets of others"])
+
+
 BARRED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV)
 
 
@@ -239,7 +334,17 @@ def isolate(spec, control):
         if os.getpid() != os.getsid(0):
             os.setsid()
         control.send({"pid": os.getpid(), "start": start_time(os.getpid())})
-        seal(spec, control, ["files", "processes", "users"])
+        groups, _ = enter_groups([each["below"] for each in spec.get("groups", [])])
+        control.send({"groups": groups})
+        in_groups, lacks = limit_groups(spec, groups)
+        if spec.get("size") and not in_groups:
+            # Of each process for itself, at least.
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_AS, (spec["size"][1],) * 2)
+        kept = landlock(spec)
+        tier = "D" if kept is None or not spec["seccomp"] else "C"
+        seal(spec, control, (["files", "processes", "users"] if kept is None else kept) + lacks, tier)
         return
     try:
         enter_namespaces()
@@ -261,6 +366,9 @@ def isolate(spec, control):
     os.close(go)
     os.read(ready, 1)
     os.close(ready)
+    groups, _ = enter_groups([each["below"] for each in spec.get("groups", [])])
+    control.send({"groups": groups})
+    in_groups, unlimited = limit_groups(spec, groups)
     try:
         begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"))
         lacks = finish_root(spec, spec["root"])
@@ -268,15 +376,15 @@ def isolate(spec, control):
         # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one.
         control.send({"cannot" if error.errno in BARRED else "failed": str(error)})
         os._exit(0)
-    seal(spec, control, lacks)
+    seal(spec, control, lacks + unlimited, "A" if in_groups else "B")
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def seal(spec, control, lacks):
+def seal(spec, control, lacks, tier):
     """Closes the sandbox, and says how well it holds."""
-    lacks = lacks + close_sandbox(spec, spec["namespaces"]) + ["processor and memory (no cgroup)"]
+    lacks = lacks + close_sandbox(spec, spec["namespaces"])
     prctl(PR_SET_DUMPABLE, 0)
-    control.send({"isolated": {"tier": "B" if spec["namespaces"] else "D", "not_held": lacks}})
+    control.send({"isolated": {"tier": tier, "not_held": lacks}})
 
 
 def null(fd):
@@ -376,7 +484,7 @@ def freeze():
     gc.freeze()
 
 
-def warm(path, idle_seconds, root):
+def warm(path, idle_seconds, root, places):
     """Is the warm process, until no session has been a fork of it for `idle_seconds` or its socket was taken away."""
     import time
 
@@ -405,7 +513,7 @@ def warm(path, idle_seconds, root):
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    spare, sessions, used = Spare(root), set(), time.monotonic()
+    spare, sessions, used = Spare(root, places), set(), time.monotonic()
     while True:
         readable, _, _ = select.select([listener, wake], [], [], 2 if spare else 0.1)
         if wake in readable:
@@ -428,7 +536,7 @@ def warm(path, idle_seconds, root):
         if listener in readable:
             connection, _ = listener.accept()
             used = time.monotonic()
-            spare = spare or Spare(root)
+            spare = spare or Spare(root, places)
             pid = spare.become(connection)
             connection.close()
             # The next is made once this one has started.
@@ -436,13 +544,13 @@ def warm(path, idle_seconds, root):
             if pid:
                 sessions.add(pid)
         elif spare is None:
-            spare = Spare(root)
+            spare = Spare(root, places)
 
 
 class Spare:
     """A process that is in namespaces of its own already, and waits for the session that it is to be."""
 
-    def __init__(self, root):
+    def __init__(self, root, places):
         self.channel, theirs = socket.socketpair()
         pid = os.fork()
         if not pid:
@@ -458,7 +566,7 @@ class Spare:
                             pass
                 for fd in (0, 1, 2):
                     null(fd)
-                wait_to_become(theirs, root)
+                wait_to_become(theirs, root, places)
                 status = 0
             finally:
                 os._exit(status)
@@ -480,7 +588,7 @@ class Spare:
         return None
 
 
-def wait_to_become(channel, root):
+def wait_to_become(channel, root, places):
     try:
         enter_namespaces()
     except OSError as error:
@@ -494,6 +602,8 @@ def wait_to_become(channel, root):
     os.close(go)
     who = json.loads(os.read(ready, 4096))
     os.close(ready)
+    # Ahead of the session, as going into a group takes its time.
+    groups, _ = enter_groups(places)
     try:
         begin_root(root, os.environ["HOME"])
     except OSError as error:
@@ -510,12 +620,14 @@ def wait_to_become(channel, root):
         return
     try:
         control.send(who)
+        control.send({"groups": groups})
+        in_groups, unlimited = limit_groups(spec, groups)
         try:
             lacks = finish_root(spec, root)
         except OSError as error:
             control.send({"failed": str(error)})
             return
-        seal(spec, control, lacks)
+        seal(spec, control, lacks + unlimited, "A" if in_groups else "B")
         os.environ.clear()
         os.environ.update(spec["variables"])
         take_in_site(spec)
@@ -533,6 +645,16 @@ def take_in_site(spec):
     folder = spec.get("site")
     for name in spec.get("pth", []):
         site.addpackage(folder, name, None)
+
+
+def add_sites(spec):
+    """Has packages looked for beside the environment, before it: where nothing can be laid over it."""
+    import site
+
+    for folder in reversed(spec.get("sites", [])):
+        before = len(sys.path)
+        site.addsitedir(folder)
+        sys.path[:] = sys.path[before:] + sys.path[:before]
 
 
 # --- The runner -------------------------------------------------------------------------------------------------------------------
@@ -746,8 +868,7 @@ class SpareRun:
 def spawn_run(spec, message):
     """A run in a fresh interpreter."""
     (result, result_in), (out, out_in), (err, err_in) = [os.pipe() for _ in range(3)]
-    script = os.path.abspath(__file__)
-    arguments = [sys.executable, "-I", script, "run", json.dumps({"spec": spec, "message": message, "result": result_in})]
+    arguments = [sys.executable, "-I", "-c", BOOT, os.path.dirname(__file__), "run", json.dumps({"spec": spec, "message": message, "result": result_in})]
     os.set_inheritable(result_in, True)
     actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out_in, 1), (os.POSIX_SPAWN_DUP2, err_in, 2)]
     pid = os.posix_spawn(sys.executable, arguments, dict(os.environ), file_actions=actions, setpgroup=0, setsigdef=[signal.SIGCHLD])
@@ -1050,7 +1171,7 @@ def line_worker(control, executor, run, work, folder):
 def main():
     role = sys.argv[1]
     if role == "warm":
-        warm(sys.argv[2], float(sys.argv[3]), sys.argv[4])
+        warm(sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5:])
     elif role == "isolate":
         inner = socket.socket(fileno=os.dup(0))
         null(0)
@@ -1066,11 +1187,12 @@ def main():
             os.chdir(spec.get("folder", "/"))
             os.execve(program[0], program, spec["variables"])
         spec["control"] = inner.fileno()
-        program = [spec["python"], "-I", os.path.abspath(__file__), "inside", json.dumps(spec)]
+        program = [spec["python"], "-I", "-c", BOOT, os.path.dirname(__file__), "inside", json.dumps(spec)]
         os.execve(program[0], program, spec["variables"])
     elif role == "inside":
         spec = json.loads(sys.argv[2])
         prctl(PR_SET_DUMPABLE, 0)
+        add_sites(spec)
         os.set_inheritable(spec["control"], False)
         control = Control(socket.socket(fileno=spec["control"]))
         try:
@@ -1080,6 +1202,7 @@ def main():
     elif role == "run":
         task = json.loads(sys.argv[2])
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        add_sites(task["spec"])
         import_executor()
         run_flow(task["spec"], task["message"], task["result"])
 

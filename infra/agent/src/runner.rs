@@ -1,11 +1,13 @@
 //! A session's runner, seen from outside its sandbox.
 
 use crate::{
+    groups::{self, Place},
     process::{Held, Identity},
     sandbox::{self, Isolation, Overlay, Sandbox},
     store::{self, Environment, Store},
     uv, warm,
 };
+use lifecycle::size::Limits;
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -88,6 +90,9 @@ enum Said {
     Cannot {
         cannot: String,
     },
+    Groups {
+        groups: Vec<PathBuf>,
+    },
     Isolated {
         isolated: Isolation,
     },
@@ -145,10 +150,23 @@ pub(crate) struct Runner {
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
     runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>>,
     dead: Rc<Cell<bool>>,
-    /// Its own layer.
+    /// Its own layer, and where in that the packages are that its own code has written.
     layer: PathBuf,
+    pub(crate) written_site: PathBuf,
     /// The fresh interpreter that it came from; ends with this.
     _parent: Option<tokio::process::Child>,
+    /// The groups that it is in.
+    groups: Vec<PathBuf>,
+    /// What holds its environment.
+    _held: Rc<Vec<fs::File>>,
+}
+
+/// What a runner that has not spoken yet was begun with.
+struct Begun {
+    /// A fork of the warm process has none here.
+    parent: Option<tokio::process::Child>,
+    layer: PathBuf,
+    held: Rc<Vec<fs::File>>,
 }
 
 impl Runner {
@@ -157,9 +175,19 @@ impl Runner {
     /// # Errors
     ///
     /// Why no sandbox could be made, in words. Worth one more try.
-    pub(crate) async fn start(folders: &Folders, store: &Store, environment: &Environment) -> Result<Rc<Self>, String> {
+    ///
+    /// * `limits`: what the VM size gives; `None` is the whole machine.
+    pub(crate) async fn start(
+        folders: &Folders,
+        store: &Store,
+        environment: &Environment,
+        places: &[Place],
+        limits: Option<Limits>,
+    ) -> Result<Rc<Self>, String> {
         let text = |error: io::Error| error.to_string();
         folders.make().map_err(text)?;
+        let held = store.hold_use(environment).map_err(text)?;
+        let held = Rc::new(held.ok_or("its environment was removed, as nobody had used it for long")?);
         let layer = folders.session.join("layers").join(crate::random());
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         fs::create_dir_all(&upper)
@@ -193,12 +221,32 @@ impl Runner {
             python: packages.join("bin/python"),
             site: packages.join(store.python.site_packages()),
             pth: environment.pth.clone(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: cores(limits),
+            groups: groups::limited(places, limits),
+            size: limits.map(|limits| (limits.cpus, limits.memory)),
             ..Sandbox::default()
         };
         if !sandbox.namespaces {
-            block.insert("HOME".into(), folders.session.join("home").display().to_string());
-            block.insert("TMPDIR".into(), folders.session.join("tmp").display().to_string());
+            // Nothing is laid over the environment: what comes to it lies beside it.
+            let written = store.written_site(&layer);
+            fs::create_dir_all(&written).map_err(text)?;
+            sandbox.sites = vec![written.clone()];
+            let layers = std::iter::once(&environment.key).filter(|_| environment.below.is_some());
+            sandbox.sites.extend(layers.map(|key| store.site(key)));
+            sandbox
+                .read
+                .extend(store.lower(environment).split(':').map(PathBuf::from));
+            sandbox.write.push((layer.clone(), layer.clone()));
+            sandbox.overlay = None;
+            let sites: Vec<String> = sandbox.sites.iter().map(|site| site.display().to_string()).collect();
+            for (name, value) in [
+                ("HOME", folders.session.join("home").display().to_string()),
+                ("TMPDIR", folders.session.join("tmp").display().to_string()),
+                ("PYTHONPATH", sites.join(":")),
+                ("PIP_TARGET", written.display().to_string()),
+            ] {
+                block.insert(name.into(), value);
+            }
         }
         sandbox.variables = block;
         if environment.pure
@@ -208,7 +256,19 @@ impl Runner {
             let sent = serde_json::to_vec(&sandbox).map_err(|error| error.to_string())?;
             let sent = io::Write::write_all(&mut &socket, &[sent, b"\n".to_vec()].concat());
             match sent {
-                Ok(()) => match Self::greet(folders, store, environment, socket, None, layer.clone(), true).await {
+                Ok(()) => match Self::greet(
+                    folders,
+                    store,
+                    environment,
+                    socket,
+                    Begun {
+                        parent: None,
+                        layer: layer.clone(),
+                        held: held.clone(),
+                    },
+                )
+                .await
+                {
                     Ok(runner) => return Ok(runner),
                     Err(why) => tracing::warn!(why, "the warm process does not serve; a fresh interpreter does"),
                 },
@@ -224,7 +284,8 @@ impl Runner {
             Stdio::inherit(),
         )
         .map_err(text)?;
-        Self::greet(folders, store, environment, socket, Some(child), layer, false).await
+        let parent = Some(child);
+        Self::greet(folders, store, environment, socket, Begun { parent, layer, held }).await
     }
 
     /// Waits for a runner's first words.
@@ -233,9 +294,7 @@ impl Runner {
         store: &Store,
         environment: &Environment,
         socket: StdStream,
-        parent: Option<tokio::process::Child>,
-        layer: PathBuf,
-        from_warm: bool,
+        begun: Begun,
     ) -> Result<Rc<Self>, String> {
         let text = |error: io::Error| error.to_string();
         socket.set_nonblocking(true).map_err(text)?;
@@ -243,6 +302,7 @@ impl Runner {
         let mut reader = BufReader::new(reader);
         let mut process = None;
         let mut isolation = None;
+        let mut groups = Vec::new();
         let greeting = async {
             loop {
                 match next(&mut reader).await? {
@@ -251,6 +311,10 @@ impl Runner {
                         process = Some(Identity { pid, start }.open().ok_or("it ended at once")?);
                     }
                     Some(Said::Isolated { isolated }) => isolation = Some(isolated),
+                    Some(Said::Groups { groups: own }) => {
+                        note_groups(folders, &own).map_err(|error| error.to_string())?;
+                        groups = own;
+                    }
                     Some(Said::Ready { .. }) => return Ok(()),
                     Some(Said::Cannot { cannot }) => {
                         store.namespaces.set(false);
@@ -274,13 +338,16 @@ impl Runner {
         Ok(Rc::new(Self {
             environment: environment.clone(),
             isolation,
-            from_warm,
+            from_warm: begun.parent.is_none(),
             process,
             writer: tokio::sync::Mutex::new(writer),
             runs,
             dead,
-            layer,
-            _parent: parent,
+            written_site: store.written_site(&begun.layer),
+            layer: begun.layer,
+            _parent: begun.parent,
+            groups,
+            _held: begun.held,
         }))
     }
 
@@ -292,6 +359,11 @@ impl Runner {
     /// How many runs it has.
     pub(crate) fn runs(&self) -> usize {
         self.runs.borrow().len()
+    }
+
+    /// How often the kernel has ended a process of it for want of memory.
+    pub(crate) fn out_of_memory(&self) -> u64 {
+        groups::out_of_memory(&self.groups)
     }
 
     /// Gives it a run. What it says of it comes out of the receiver, which ends early if the runner does.
@@ -317,6 +389,7 @@ impl Runner {
         if !self.process.end(Duration::from_secs(5)).await {
             tracing::error!(pid = self.process.identity.pid, "a sandbox does not end");
         }
+        remove_groups(&self.groups).await;
         if let Err(error) = store::remove(&self.layer) {
             tracing::warn!(%error, "the layer of an ended sandbox could not be removed");
         }
@@ -335,6 +408,37 @@ fn note(folders: &Folders, identity: Identity) -> io::Result<()> {
     all.retain(|each| Identity::of(each.pid) == Some(*each));
     all.push(identity);
     crate::write_atomically(&path, &serde_json::to_vec(&all)?)
+}
+
+/// How many processes of one run may work at once.
+fn cores(limits: Option<Limits>) -> usize {
+    let there = std::thread::available_parallelism().map_or(1, usize::from);
+    limits.map_or(there, |limits| there.min(limits.cpus as usize).max(1))
+}
+
+/// Removes the groups of a sandbox whose processes are ending.
+pub(crate) async fn remove_groups(groups: &[PathBuf]) {
+    for _ in 0..100 {
+        if groups::remove(groups) {
+            return;
+        }
+        // A process that has ended is in its group until its parent has heard of that.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Writes down which groups a session's sandboxes have made, likewise.
+fn note_groups(folders: &Folders, own: &[PathBuf]) -> io::Result<()> {
+    let mut all = noted_groups(&folders.session);
+    all.retain(|group| group.is_dir());
+    all.extend_from_slice(own);
+    crate::write_atomically(&folders.session.join("groups.json"), &serde_json::to_vec(&all)?)
+}
+
+/// The groups that a session's sandboxes have made.
+pub(crate) fn noted_groups(session: &Path) -> Vec<PathBuf> {
+    let bytes = fs::read(session.join("groups.json")).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// The processes that a session's sandboxes were started as.

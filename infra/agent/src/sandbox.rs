@@ -1,8 +1,12 @@
 //! What a sandbox is made of, and the start of one. The making itself is in `runner.py`, as a fork of a warm Python can be closed in by
 //! nothing else; the same code serves fresh processes and builds.
 
-use crate::python::Python;
+use crate::{
+    groups::{self, Group},
+    python::Python,
+};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+pub use contract::packages::{Isolation, Tier};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -11,40 +15,6 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
 };
-
-/// How well a session is kept apart from the rest of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Tier {
-    /// Namespaces, and cgroups that hold the VM size's processor and memory.
-    A,
-    /// Namespaces without cgroups.
-    B,
-    /// Landlock, system call filter and limits.
-    C,
-    /// Not isolated.
-    D,
-}
-
-/// How well sessions are kept apart, and what is not held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Isolation {
-    pub tier: Tier,
-    pub not_held: Vec<String>,
-}
-
-impl std::fmt::Display for Isolation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.tier {
-            Tier::D => write!(f, "not isolated")?,
-            tier => write!(f, "tier {tier:?}")?,
-        }
-        if self.not_held.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "; not held: {}", self.not_held.join(", "))
-        }
-    }
-}
 
 /// The packages that a sandbox sees, below what it writes itself.
 #[derive(Clone, Debug, Serialize)]
@@ -60,7 +30,7 @@ pub(crate) struct Overlay {
 /// All that a sandbox is made of; `runner.py` reads it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Sandbox {
-    /// Without them it is no sandbox, and says so.
+    /// Without them Landlock is what keeps it in; without that it is no sandbox, and says so.
     pub(crate) namespaces: bool,
     /// An empty folder, to mount the new root on.
     pub(crate) root: PathBuf,
@@ -82,6 +52,14 @@ pub(crate) struct Sandbox {
     pub(crate) site: PathBuf,
     pub(crate) pth: Vec<String>,
     pub(crate) cores: usize,
+    /// The groups that it goes into, made below these places, with their limits.
+    pub(crate) groups: Vec<Group>,
+    /// What the VM size gives, in processors and bytes; `None` is the whole machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) size: Option<(u32, u64)>,
+    /// Without namespaces: folders of packages beside those of the environment, the first to be looked in first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sites: Vec<PathBuf>,
 }
 
 /// Finds out how well sessions are kept apart on this machine, by making a sandbox and ending it. It takes some 50 ms.
@@ -102,6 +80,7 @@ pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
                 .filter(|path| !path.starts_with("/usr"))
                 .collect(),
             seccomp: seccomp(),
+            groups: groups::limited(&groups::places(), None),
             execute: vec![
                 python.executable.display().to_string(),
                 "-I".into(),
@@ -136,12 +115,19 @@ pub(crate) enum Word {
 /// What the file system says.
 pub(crate) fn runner(state: &Path) -> io::Result<PathBuf> {
     const RUNNER: &str = include_str!("runner.py");
-    let path = state.join("tools").join(crate::digest(&[RUNNER])).join("runner.py");
+    let path = state
+        .join("tools")
+        .join(crate::digest(&[RUNNER]))
+        .join("pfsession_runner.py");
     if !path.exists() {
         crate::write_atomically(&path, RUNNER.as_bytes())?;
     }
     Ok(path)
 }
+
+/// Loads the runner as a module, whose compiled form Python keeps, under a name that no flow has: a script is compiled each time.
+const BOOT: &str =
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import pfsession_runner as r; del sys.path[0]; r.main()";
 
 /// Starts a fresh interpreter that goes into `sandbox`. It ends with this process. The socket is its word, and its end is the sandbox's.
 ///
@@ -157,8 +143,8 @@ pub(crate) fn start(
 ) -> io::Result<(tokio::process::Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = tokio::process::Command::new(&python.executable)
-        .args(["-I", "-S", "-B"])
-        .arg(runner)
+        .args(["-I", "-S", "-c", BOOT])
+        .arg(runner.parent().unwrap_or(Path::new("/")))
         .arg("isolate")
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -5,6 +5,9 @@
 //! | `{key}/` | the packages: a whole environment, or what one adds to its base |
 //! | `{key}.json` | [`Environment`]: that it is complete. Renamed into place last |
 //! | `{key}.txt` | its lock: every package with its version and hashes |
+//! | `{key}.asked-by.json` | which of its packages asks for which |
+//! | `{key}.gone.json` | what `{key}.json` was, of an environment that nobody had used for long: its lock is there to build it again |
+//! | `{key}.used` | held while a session uses it; when it was written is when that began last |
 //! | `{key}.lock` | held while it is built |
 //! | `index/{request}.json` | which key a request (requirement lines, indexes, platform, base) was resolved to, and when |
 //!
@@ -14,17 +17,20 @@
 
 use crate::{
     digest,
+    packages::{self, AskedBy},
+    private::{self, Feeds},
+    prune::Retention,
     python::Python,
     sandbox::{self, Overlay, Sandbox, Tier, Word},
     uv, write_atomically,
 };
-use contract::{Failure, agent::LineKind};
+use contract::{Failure, agent::LineKind, packages::Listed};
 use serde::{Deserialize, Serialize};
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -61,6 +67,16 @@ pub(crate) struct Environment {
     pub(crate) pth: Vec<String>,
 }
 
+/// `{key}.json`: an environment that is complete.
+#[derive(Serialize, Deserialize)]
+struct Made {
+    #[serde(flatten)]
+    environment: Environment,
+    /// Until it is on the disk: the boot of the machine in which it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unsynced: Option<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Resolved {
     key: String,
@@ -69,11 +85,16 @@ struct Resolved {
 
 /// The environments of one state folder, on one Python.
 pub(crate) struct Store {
+    /// Where the environments are; several state folders may share it.
     state: PathBuf,
+    /// The state folder that the credentials of private feeds are in.
+    feeds: PathBuf,
     pub(crate) python: Python,
     pub(crate) runner: PathBuf,
     /// Whether a sandbox can be made; learnt on the way.
     pub(crate) namespaces: Cell<bool>,
+    /// How the last program ended that was needed to build something.
+    pub(crate) ended: Cell<Option<i32>>,
 }
 
 /// The failures that may come from what uv remembers of an index.
@@ -96,6 +117,7 @@ impl Store {
         for folder in ["tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
         }
+        let feeds = state.to_owned();
         let state = &folder(state);
         for folder in ["environments/index", "tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
@@ -103,9 +125,11 @@ impl Store {
         let runner = sandbox::runner(state)?;
         Ok(Self {
             state: state.to_owned(),
+            feeds,
             python,
             runner,
             namespaces: Cell::new(true),
+            ended: Cell::new(None),
         })
     }
 
@@ -129,7 +153,24 @@ impl Store {
 
     /// An environment that is complete.
     pub(crate) fn complete(&self, key: &str) -> Option<Environment> {
-        serde_json::from_slice(&fs::read(self.path(&format!("{key}.json"))).ok()?).ok()
+        let made: Made = serde_json::from_slice(&fs::read(self.path(&format!("{key}.json"))).ok()?).ok()?;
+        // What was not yet on the disk when the machine went down may be there in part.
+        made.unsynced
+            .is_none_or(|boot| boot == boot_id())
+            .then_some(made.environment)
+    }
+
+    /// Holds an environment, and what it is layered on, for as long as what it gives back lives. `None` if it has gone meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub(crate) fn hold_use(&self, environment: &Environment) -> io::Result<Option<Vec<fs::File>>> {
+        let keys = environment.below.iter().chain([&environment.key]);
+        let held = keys
+            .map(|key| hold(&self.path(""), key))
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(self.complete(&environment.key).map(|_| held))
     }
 
     fn base_request(&self) -> String {
@@ -210,6 +251,95 @@ impl Store {
         made
     }
 
+    /// The environment of a lock that was built here before; builds it again if it is gone.
+    ///
+    /// * `lines`: the requirements as they are now, for the indexes that they name.
+    ///
+    /// # Errors
+    ///
+    /// `Install.NoSuchLock`; else as [`Self::get`].
+    pub(crate) async fn locked(
+        &self,
+        lock: &str,
+        lines: &[flow::Line],
+        say: Say<'_>,
+        log: &str,
+    ) -> Result<Environment, Failure> {
+        if let Some(environment) = self.complete(lock) {
+            return Ok(environment);
+        }
+        let gone = || {
+            Failure::new(
+                "Install.NoSuchLock",
+                format!(
+                    "The lock {lock} is not on this machine any more. Install what the requirements say: pfsession install."
+                ),
+            )
+        };
+        let pruned: Environment = fs::read(self.path(&format!("{lock}.gone.json")))
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .ok_or_else(gone)?;
+        let text = fs::read_to_string(self.path(&format!("{lock}.txt"))).map_err(|_| gone())?;
+        let mut job = self.job(lines, say, log).await?;
+        job.use_options(&self.feeds)?;
+        if pruned.base == pruned.key {
+            let _held = self.hold(&format!("{lock}.lock"), say).await?;
+            self.build_whole(&job, &pruned, &text).await?;
+            return Ok(pruned);
+        }
+        let base = Box::pin(self.locked(&pruned.base, &[], say, log)).await?;
+        let base_lock = fs::read_to_string(self.path(&format!("{}.txt", base.key))).map_err(|error| self.io(error))?;
+        self.build_from(&job, &base, &base_lock, &text, &self.askers(lock))
+            .await
+    }
+
+    /// What an environment has, and why.
+    pub(crate) fn listed(&self, environment: &Environment, lines: &[flow::Line]) -> Listed {
+        let text = |key: &str| fs::read_to_string(self.path(&format!("{key}.txt"))).unwrap_or_default();
+        let mut asked_by = self.askers(&environment.base);
+        for (name, askers) in self.askers(&environment.key) {
+            let known = asked_by.entry(name).or_default();
+            known.extend(askers);
+            known.sort();
+            known.dedup();
+        }
+        packages::listed(&text(&environment.key), &text(&environment.base), &asked_by, lines)
+    }
+
+    /// Where the packages of one folder of environments are.
+    pub(crate) fn site(&self, key: &str) -> PathBuf {
+        self.path(key).join(self.python.site_packages())
+    }
+
+    /// Where in a session's own layer the packages are that its code has written.
+    pub(crate) fn written_site(&self, layer: &Path) -> PathBuf {
+        layer.join("upper").join(self.python.site_packages())
+    }
+
+    fn askers(&self, key: &str) -> AskedBy {
+        let text = fs::read(self.path(&format!("{key}.asked-by.json"))).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn write_askers(&self, key: &str, asked_by: &AskedBy) -> Result<(), Failure> {
+        let text = serde_json::to_vec(asked_by).map_err(|error| self.io(error.into()))?;
+        write_atomically(&self.path(&format!("{key}.asked-by.json")), &text).map_err(|error| self.io(error))
+    }
+
+    async fn job<'a>(&self, lines: &'a [flow::Line], say: Say<'a>, log: &'a str) -> Result<Job<'a>, Failure> {
+        let uv = uv::find(&self.state, &self.python, &|text| say(LineKind::Stage, text)).await?;
+        Ok(Job {
+            uv,
+            variables: self.variables(),
+            arguments: Vec::new(),
+            lines,
+            secrets: Vec::new(),
+            say,
+            log,
+        })
+    }
+
     /// Makes an environment, with more options for uv.
     async fn make(
         &self,
@@ -218,17 +348,16 @@ impl Store {
         log: &str,
         more: &[String],
     ) -> Result<Environment, Failure> {
-        let uv = uv::find(&self.state, &self.python, &|text| say(LineKind::Stage, text)).await?;
-        let variables = self.variables();
+        let mut job = self.job(lines, say, log).await?;
         let base = match self.find_base() {
             Some(base) => base,
             None => {
-                let (uv, variables) = (uv.clone(), variables.clone());
                 self.build_base(&Job {
-                    uv,
-                    variables,
+                    uv: job.uv.clone(),
+                    variables: job.variables.clone(),
                     arguments: more.to_vec(),
                     lines: &[],
+                    secrets: Vec::new(),
                     say,
                     log,
                 })
@@ -238,15 +367,7 @@ impl Store {
         if is_empty(lines) {
             return Ok(base);
         }
-        let mut job = Job {
-            uv,
-            variables,
-            arguments: Vec::new(),
-            lines,
-            say,
-            log,
-        };
-        job.arguments = uv::options(lines, &mut job.variables);
+        job.use_options(&self.feeds)?;
         job.arguments.extend_from_slice(more);
         self.build(&base, &job).await
     }
@@ -261,7 +382,7 @@ impl Store {
             LineKind::Stage,
             "building the base image promptflow, once for this machine".into(),
         );
-        let lock = self.resolve(job, &Over::Nothing).await?;
+        let (lock, asked_by) = self.resolve(job, &Over::Nothing).await?;
         let key = digest(&[&request, &lock]);
         let environment = Environment {
             key: key.clone(),
@@ -272,6 +393,7 @@ impl Store {
         };
         // Never built over: sessions may be looking at it.
         if self.complete(&environment.key).is_none() {
+            self.write_askers(&environment.key, &asked_by)?;
             self.build_whole(job, &environment, &lock).await?;
         }
         self.remember(&request, &environment)?;
@@ -281,35 +403,47 @@ impl Store {
     async fn build(&self, base: &Environment, job: &Job<'_>) -> Result<Environment, Failure> {
         let request = self.request(&base.key, job.lines);
         let base_lock = fs::read_to_string(self.path(&format!("{}.txt", base.key))).map_err(|error| self.io(error))?;
-        let layered = self.namespaces.get();
         // Most requirements only add to the base: then nothing but them has to be asked for and looked at.
-        let added = match layered {
-            true => match self.resolve(job, &Over::Held(&base_lock)).await {
-                Ok(lock) => Some(blocks_not_in(&base_lock, &lock)),
-                Err(failure) if matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion") => {
-                    let text = "the base image's versions do not fit: resolving all of them anew";
-                    (job.say)(LineKind::Stage, text.into());
-                    None
-                }
-                Err(failure) => return Err(failure),
-            },
-            false => None,
+        let added = match self.resolve(job, &Over::Held(&base_lock)).await {
+            Ok((lock, asked_by)) => Some((blocks_not_in(&base_lock, &lock), asked_by)),
+            Err(failure) if matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion") => {
+                let text = "the base image's versions do not fit: resolving all of them anew";
+                (job.say)(LineKind::Stage, text.into());
+                None
+            }
+            Err(failure) => return Err(failure),
         };
-        let lock = match &added {
-            Some(added) if added.is_empty() => {
+        let (lock, asked_by) = match &added {
+            Some((added, _)) if added.is_empty() => {
                 self.remember(&request, base)?;
                 return Ok(base.clone());
             }
-            Some(added) => format!("{base_lock}{added}"),
+            Some((added, asked_by)) => (format!("{base_lock}{added}"), asked_by.clone()),
             None => self.resolve(job, &Over::Preferred(&base_lock)).await?,
         };
-        let key = digest(&["on", &base.key, if layered { "layered" } else { "whole" }, &lock]);
+        let environment = self.build_from(job, base, &base_lock, &lock, &asked_by).await?;
+        self.remember(&request, &environment)?;
+        Ok(environment)
+    }
+
+    /// The environment of a lock over a base image.
+    async fn build_from(
+        &self,
+        job: &Job<'_>,
+        base: &Environment,
+        base_lock: &str,
+        lock: &str,
+        asked_by: &AskedBy,
+    ) -> Result<Environment, Failure> {
+        let pure = pins(base_lock).is_subset(&pins(lock));
+        // Without an overlay a layer can add to its base and not change it.
+        let layered = pure || self.namespaces.get();
+        let key = digest(&["on", &base.key, if layered { "layered" } else { "whole" }, lock]);
         let _held = self.hold(&format!("{key}.lock"), job.say).await?;
         if let Some(environment) = self.complete(&key) {
-            self.remember(&request, &environment)?;
             return Ok(environment);
         }
-        let pure = layered && pins(&base_lock).is_subset(&pins(&lock));
+        self.write_askers(&key, asked_by)?;
         let below = layered.then(|| base.key.clone());
         let mut environment = Environment {
             key,
@@ -319,16 +453,16 @@ impl Store {
             pth: Vec::new(),
         };
         if layered {
-            self.build_layer(job, &mut environment, &lock, added.as_deref()).await?;
+            let added = pure.then(|| blocks_not_in(base_lock, lock));
+            self.build_layer(job, &mut environment, lock, added.as_deref()).await?;
         } else {
-            self.build_whole(job, &environment, &lock).await?;
+            self.build_whole(job, &environment, lock).await?;
         }
-        self.remember(&request, &environment)?;
         Ok(environment)
     }
 
     /// Resolves the requirements to a lock with hashes.
-    async fn resolve(&self, job: &Job<'_>, over: &Over<'_>) -> Result<String, Failure> {
+    async fn resolve(&self, job: &Job<'_>, over: &Over<'_>) -> Result<(String, AskedBy), Failure> {
         let folder = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
         let file = |name: &str| folder.0.join(name).display().to_string();
         let (input, limits, lock) = (file("requirements.txt"), file("constraints.txt"), file("lock.txt"));
@@ -361,7 +495,8 @@ impl Store {
             "compile",
             "--generate-hashes",
             "--no-header",
-            "--no-annotate",
+            "--annotation-style",
+            "line",
         ]);
         execute.extend(words(&[
             "--python",
@@ -380,7 +515,18 @@ impl Store {
         };
         sandbox.write.push((folder.0.clone(), folder.0.clone()));
         self.run(sandbox, job).await?;
-        fs::read_to_string(&lock).map_err(|error| self.io(error))
+        let annotated = fs::read_to_string(&lock).map_err(|error| self.io(error))?;
+        let (lock, asked_by) = packages::without_annotations(&annotated);
+        let lock = packages::with_own_hashes(&lock, job.lines).map_err(|line| {
+            Failure::new(
+                "Install.HashMismatch",
+                format!(
+                    "{}:{}: no file of the index has a hash that this line promises. Do not trust it; see where the index has it from.",
+                    line.file, line.number
+                ),
+            )
+        })?;
+        Ok((lock, asked_by))
     }
 
     /// Builds a whole environment at its place.
@@ -397,7 +543,8 @@ impl Store {
             self.python.executable.display().to_string(),
             place.display().to_string(),
         ]);
-        execute.extend(words(&["--require-hashes", "--compile-bytecode"]));
+        execute.extend(words(&["--compile-bytecode"]));
+        execute.extend(require_hashes(lock));
         execute.extend(job.builds());
         execute.push(lock_path.display().to_string());
         let mut sandbox = Sandbox {
@@ -443,6 +590,10 @@ impl Store {
             below.join("bin/python").display().to_string(),
             below.join(self.python.site_packages()),
         );
+        let compiled = match self.namespaces.get() {
+            true => site.clone(),
+            false => upper.join(self.python.site_packages()),
+        };
         let mut execute = words(&[
             "/bin/sh",
             "-c",
@@ -450,15 +601,20 @@ impl Store {
             "sh",
             &job.uv.display().to_string(),
             &python,
-            &site.display().to_string(),
+            &compiled.display().to_string(),
         ]);
         execute.extend(words(&[&now().to_string(), COMPILE]));
+        let overlaid = self.namespaces.get();
         execute.extend(match added {
             Some(_) => words(&["install", "--no-deps", "--requirement"]),
             None => words(&["sync"]),
         });
         execute.push(list.display().to_string());
-        execute.extend(words(&["--require-hashes", "--python", &python]));
+        if !overlaid {
+            execute.extend(words(&["--prefix", &upper.display().to_string()]));
+        }
+        execute.extend(words(&["--python", &python]));
+        execute.extend(require_hashes(added.unwrap_or(lock)));
         execute.extend(job.builds());
         let overlay = Overlay {
             lower: below.display().to_string(),
@@ -468,10 +624,14 @@ impl Store {
         };
         let mut sandbox = Sandbox {
             execute,
-            overlay: Some(overlay),
+            overlay: Some(overlay).filter(|_| overlaid),
             ..self.builder(job)
         };
         sandbox.read.push(list);
+        if !overlaid {
+            sandbox.read.push(below.clone());
+            sandbox.write.push((upper.clone(), upper.clone()));
+        }
         let base_lock = fs::read_to_string(self.path(&format!("{}.txt", environment.base))).unwrap_or_default();
         let count = pins(lock).difference(&pins(&base_lock)).count();
         (job.say)(LineKind::Stage, format!("installing {count} packages"));
@@ -520,6 +680,13 @@ impl Store {
         for (folder, _) in &sandbox.write {
             fs::create_dir_all(folder).map_err(|error| self.io(error))?;
         }
+        if !sandbox.namespaces {
+            // Nothing is seen anywhere else than where it lies.
+            for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
+                let folder = scratch.0.join(folder).display().to_string();
+                sandbox.variables.insert(name.into(), folder);
+            }
+        }
         let (mut child, socket) = sandbox::start(&self.python, &self.runner, &sandbox, Stdio::null(), Stdio::piped())
             .map_err(|error| self.io(error))?;
         let mut output = String::new();
@@ -536,8 +703,11 @@ impl Store {
             .map_err(|error| self.io(error))?
             > 0
         {
-            let text = flow::redact(String::from_utf8_lossy(&line).trim_end());
+            let mut text = flow::redact(String::from_utf8_lossy(&line).trim_end());
             line.clear();
+            for secret in &job.secrets {
+                text = text.replace(secret, "***");
+            }
             if !text.is_empty() {
                 match uv::stage(&text) {
                     Some(stage) => say(LineKind::Stage, stage),
@@ -550,6 +720,9 @@ impl Store {
             }
         }
         let status = child.wait().await.map_err(|error| self.io(error))?;
+        self.ended.set(Some(
+            status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        ));
         match last_word(&socket) {
             Some(Word::Cannot(why)) => {
                 self.namespaces.set(false);
@@ -589,9 +762,31 @@ impl Store {
         Ok(path)
     }
 
+    /// Says that an environment is complete. Nobody waits for the disk: until all of it is there, it counts only while the machine runs.
     fn mark(&self, environment: &Environment) -> Result<(), Failure> {
-        let text = serde_json::to_vec(environment).map_err(|error| self.io(error.into()))?;
-        write_atomically(&self.path(&format!("{}.json", environment.key)), &text).map_err(|error| self.io(error))
+        let path = self.path(&format!("{}.json", environment.key));
+        let _ = fs::remove_file(self.path(&format!("{}.gone.json", environment.key)));
+        let write = |path: &Path, unsynced| {
+            let environment = environment.clone();
+            write_atomically(path, &serde_json::to_vec(&Made { environment, unsynced })?)
+        };
+        write(&path, Some(boot_id())).map_err(|error| self.io(error))?;
+        let environment = environment.clone();
+        std::thread::spawn(move || {
+            let environment = environment;
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            // SAFETY: the descriptor is open for as long as the file is.
+            let is_synced = fs::File::open(folder).is_ok_and(|folder| unsafe { libc::syncfs(folder.as_raw_fd()) } == 0);
+            let made = Made {
+                environment,
+                unsynced: None,
+            };
+            // Somebody may have removed it meanwhile.
+            if is_synced && path.exists() {
+                let _ = serde_json::to_vec(&made).map(|text| write_atomically(&path, &text));
+            }
+        });
+        Ok(())
     }
 
     fn remember(&self, request: &str, environment: &Environment) -> Result<(), Failure> {
@@ -651,11 +846,21 @@ struct Job<'a> {
     /// The flow's options, for uv.
     arguments: Vec<String>,
     lines: &'a [flow::Line],
+    /// What must be in no output.
+    secrets: Vec<String>,
     say: Say<'a>,
     log: &'a str,
 }
 
 impl Job<'_> {
+    /// Takes in the options of the requirements.
+    fn use_options(&mut self, state: &Path) -> Result<(), Failure> {
+        let feeds = Feeds::read(state)?;
+        self.secrets = feeds.secrets();
+        self.arguments = uv::options(self.lines, &feeds, &mut self.variables)?;
+        Ok(())
+    }
+
     /// The options that count when nothing is resolved any more.
     fn builds(&self) -> Vec<String> {
         let resolves = |option: &str| matches!(option, "--require-hashes" | "--prerelease" | "allow");
@@ -707,7 +912,7 @@ fn check_urls(lines: &[flow::Line]) -> Result<(), Failure> {
         .iter()
         .filter(|line| !line.text.starts_with('-') && line.text.contains("://"))
     {
-        if flow::redact(&line.text) != line.text {
+        if flow::redact(&line.text) != line.text || line.text.contains(private::PLACEHOLDER) {
             return Err(Failure::new(
                 "Install.BadRequirement",
                 format!(
@@ -729,6 +934,20 @@ fn pins(lock: &str) -> BTreeSet<String> {
     lines
         .map(|line| line.split([' ', ';', '\\']).next().unwrap_or_default().to_owned())
         .collect()
+}
+
+/// What has uv insist on hashes, where a lock has them all. The pages that `--find-links` names have none to offer.
+fn require_hashes(lock: &str) -> Option<String> {
+    let mut lines = lock.lines().peekable();
+    let mut bare = false;
+    while let Some(line) = lines.next() {
+        let begins = packages::pin(line).is_some();
+        bare |= begins
+            && !lines
+                .peek()
+                .is_some_and(|next| next.trim_start().starts_with("--hash="));
+    }
+    (!bare).then(|| "--require-hashes".to_owned())
 }
 
 /// The packages of a lock, with their hashes, that are not at that version in the base's.
@@ -769,6 +988,93 @@ fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// Which boot of the machine this is.
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// Holds an environment in use, and notes that it is. Waits while it is looked at for whether it may go.
+pub(crate) fn hold(environments: &Path, key: &str) -> io::Result<fs::File> {
+    let path = environments.join(format!("{key}.used"));
+    let file = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    file.lock_shared()?;
+    file.set_modified(SystemTime::now())?;
+    Ok(file)
+}
+
+/// Removes environments that nobody has used for long, and the longest unused of those that are too many. Their locks stay, from which they
+/// can be built again.
+///
+/// * `store`: the folder that `environments` is in.
+pub(crate) fn prune(store: &Path, keep: &Retention) {
+    let folder = store.join("environments");
+    let mut there: Vec<(SystemTime, Environment)> = Vec::new();
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+            continue;
+        };
+        let Ok(Ok(made)) = fs::read(entry.path()).map(|text| serde_json::from_slice::<Made>(&text)) else {
+            continue;
+        };
+        if key != made.environment.key {
+            continue;
+        }
+        let used = [format!("{key}.used"), format!("{key}.json")];
+        let used = used
+            .iter()
+            .find_map(|name| fs::metadata(folder.join(name)).ok()?.modified().ok());
+        there.push((used.unwrap_or(UNIX_EPOCH), made.environment));
+    }
+    // The longest unused first; what is on a base before the base, which was used whenever that was.
+    there.sort_by_key(|(used, environment)| (*used, environment.below.is_none()));
+    let mut many = there
+        .iter()
+        .filter(|(_, environment)| environment.below.is_some())
+        .count();
+    let mut stay: BTreeSet<&str> = BTreeSet::new();
+    let (bases, layers): (Vec<_>, Vec<_>) = there.iter().partition(|(_, environment)| environment.below.is_none());
+    for (used, environment) in layers.into_iter().chain(bases) {
+        let age = SystemTime::now().duration_since(*used).unwrap_or_default();
+        let too_many = environment.below.is_some() && many > keep.environments;
+        let is_needed = stay.contains(environment.key.as_str());
+        if (age > keep.unused || too_many) && !is_needed && take_away(&folder, environment).unwrap_or(false) {
+            many -= usize::from(environment.below.is_some());
+        } else {
+            stay.extend(environment.below.as_deref());
+        }
+    }
+}
+
+/// Removes an environment if nobody holds it. Whether it did.
+fn take_away(folder: &Path, environment: &Environment) -> io::Result<bool> {
+    let key = &environment.key;
+    let used = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(format!("{key}.used")))?;
+    if used.try_lock().is_err() {
+        return Ok(false);
+    }
+    // From here on it is not complete; whoever waits for the lock sees that.
+    fs::rename(
+        folder.join(format!("{key}.json")),
+        folder.join(format!("{key}.gone.json")),
+    )?;
+    remove(&folder.join(key))?;
+    tracing::info!(
+        environment = key,
+        "an environment that nobody has used for long is gone"
+    );
+    Ok(true)
 }
 
 /// A folder for the time being.

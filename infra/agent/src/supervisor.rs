@@ -2,7 +2,9 @@
 
 use crate::{
     driver::AgentCredentials,
+    groups::Place,
     output::Output,
+    packages,
     python::Python,
     run,
     runner::{Folders, Runner},
@@ -16,6 +18,7 @@ use contract::{
     Failure, Settings,
     agent::{AgentCommand, AgentReport, LineKind, SignedBody, SignedReport},
     command::{RunWish, is_good_id},
+    packages::{ByHand, Installation, Listed, Setup},
 };
 use ed25519_dalek::SigningKey;
 use lifecycle::deadlines::LEASE;
@@ -52,6 +55,8 @@ pub(crate) struct AgentSpec {
     pub(crate) private_key: String,
     /// What the driver found, to spare looking again.
     pub(crate) python: Option<Python>,
+    /// Where groups can be made.
+    pub(crate) places: Vec<Place>,
 }
 
 /// Is the agent of one session, from its specification on standard input to its end. It builds a runtime of its own: call it before
@@ -95,6 +100,9 @@ struct Agent {
     runner: RefCell<Option<Rc<Runner>>>,
     install: RefCell<Option<Installing>>,
     installed: RefCell<Option<(String, AgentReport)>>,
+    /// How often it has said what is installed; and what it said last: the lock, and what was done by hand.
+    count: Cell<u32>,
+    reported: RefCell<Option<(String, Vec<ByHand>)>>,
     /// All runs that it was ever told of.
     known: RefCell<BTreeSet<String>>,
     /// Those whose end is not yet with the control plane.
@@ -132,6 +140,8 @@ async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
         runner: RefCell::default(),
         install: RefCell::default(),
         installed: RefCell::default(),
+        count: Cell::new(0),
+        reported: RefCell::default(),
         known: RefCell::default(),
         open: RefCell::default(),
         asked: RefCell::default(),
@@ -287,7 +297,8 @@ impl Agent {
                 operation,
                 attempt,
                 settings,
-            } => self.take_install(operation, attempt, settings),
+                lock,
+            } => self.take_install(operation, attempt, settings, lock),
             AgentCommand::CancelInstall { operation } => {
                 let mut install = self.install.borrow_mut();
                 if install.as_ref().is_some_and(|install| install.operation == operation) {
@@ -306,28 +317,19 @@ impl Agent {
         }
     }
 
-    fn take_install(self: &Rc<Self>, operation: String, attempt: u32, settings: Settings) {
+    fn take_install(self: &Rc<Self>, operation: String, attempt: u32, settings: Settings, lock: Option<String>) {
         if !is_good_id(&operation) {
             return;
         }
         if let Some((done, report)) = self.installed.borrow().as_ref()
             && *done == operation
         {
-            let again = match report.clone() {
-                AgentReport::Installed {
-                    operation,
-                    attempt: before,
-                    warning,
-                } => Some(AgentReport::Installed {
-                    operation,
-                    attempt: attempt.max(before),
-                    warning,
-                }),
-                // A later attempt is another try; the same one has the same end.
-                AgentReport::InstallFailed { attempt: before, .. } if attempt > before => None,
-                other => Some(other),
-            };
-            if let Some(again) = again {
+            let mut again = report.clone();
+            if let AgentReport::Installed { attempt: before, .. } = &mut again {
+                *before = attempt.max(*before);
+            }
+            // A later attempt is another try; the same one has the same end.
+            if !matches!(again, AgentReport::InstallFailed { attempt: before, .. } if attempt > before) {
                 return self.say(again);
             }
         }
@@ -343,13 +345,15 @@ impl Agent {
         let agent = Rc::clone(self);
         let (of, counts) = (operation.clone(), Rc::clone(&attempt));
         let task = spawn_local(async move {
-            let result = agent.install(&of, &settings).await;
+            let (result, setup) = agent.install(&of, &settings, lock).await;
             let attempt = counts.get();
             let report = match result {
-                Ok(warning) => AgentReport::Installed {
+                Ok(installation) => AgentReport::Installed {
                     operation: of.clone(),
                     attempt,
-                    warning,
+                    warning: None,
+                    installation: Some(Box::new(installation)),
+                    setup,
                 },
                 Err(failure) => {
                     tracing::warn!(
@@ -362,6 +366,7 @@ impl Agent {
                         operation: of.clone(),
                         attempt,
                         failure,
+                        setup,
                     }
                 }
             };
@@ -408,23 +413,48 @@ impl Agent {
         Ok(store)
     }
 
-    /// Brings the session to what its requirements say now.
-    async fn install(&self, operation: &str, settings: &Settings) -> Result<Option<String>, Failure> {
+    /// Brings the session to what its requirements say now, or to a lock. Says how the program that did it ended, if one was needed.
+    async fn install(
+        &self,
+        operation: &str,
+        settings: &Settings,
+        lock: Option<String>,
+    ) -> (Result<Installation, Failure>, Option<Setup>) {
         let path = self.spec.state.join("logs").join(format!("{operation}.txt"));
-        let output = Output::begin(operation, path, self.reports.clone()).map_err(|error| {
-            Failure::new(
-                "Install.Failed",
-                format!("The state folder cannot be written: {error}. Put that right, and start again."),
-            )
-        })?;
-        let result = self.install_with(settings, &output).await;
+        let output = match Output::begin(operation, path, self.reports.clone()) {
+            Ok(output) => output,
+            Err(error) => {
+                let text = format!("The state folder cannot be written: {error}. Put that right, and start again.");
+                return (Err(Failure::new("Install.Failed", text)), None);
+            }
+        };
+        let store = self.store.borrow().clone();
+        if let Some(store) = store {
+            store.ended.take();
+        }
+        let result = self.install_with(settings, lock, &output).await;
         output.flush();
-        result
+        let ended = self.store.borrow().as_ref().and_then(|store| store.ended.take());
+        let setup = ended.map(|exit_code| Setup {
+            command: "uv".into(),
+            exit_code,
+            tail: output.tail(),
+        });
+        (result, setup)
     }
 
-    async fn install_with(&self, settings: &Settings, output: &Rc<Output>) -> Result<Option<String>, Failure> {
+    async fn install_with(
+        &self,
+        settings: &Settings,
+        lock: Option<String>,
+        output: &Rc<Output>,
+    ) -> Result<Installation, Failure> {
         let store = self.store()?;
-        let lines = wanted(settings)?;
+        let lines = match wanted(settings) {
+            // What is wrong with the requirements now says nothing of a lock; they only name the indexes that it may need.
+            Err(_) if lock.is_some() => Vec::new(),
+            lines => lines?,
+        };
         let log = output.path.display().to_string();
         let say = |kind: LineKind, text: String| output.say(kind, &text);
         if store.find_base().is_none() {
@@ -432,12 +462,18 @@ impl Agent {
             let base = store.get(&[], &say, &log).await?;
             self.ensure_warm(&store, &base);
         }
-        let environment = store.get(&lines, &say, &log).await?;
+        let environment = match &lock {
+            Some(lock) => store.locked(lock, &lines, &say, &log).await?,
+            None => store.get(&lines, &say, &log).await?,
+        };
         let _changing = self.changing.lock().await;
         let mut why = String::new();
         for _ in 0..2 {
             match self.have_runner(&store, &environment).await {
-                Ok(()) => return Ok(None),
+                Ok(()) => {
+                    let listed = lock.is_none().then(|| store.listed(&environment, &lines));
+                    return Ok(self.installation(&environment.key, listed));
+                }
                 Err(error) => why = error,
             }
         }
@@ -449,9 +485,39 @@ impl Agent {
         ))
     }
 
+    /// What is installed from now on, by the next count.
+    fn installation(&self, lock: &str, listed: Option<Listed>) -> Installation {
+        self.count.set(self.count.get() + 1);
+        let by_hand = self.by_hand();
+        *self.reported.borrow_mut() = Some((lock.to_owned(), by_hand.clone()));
+        Installation {
+            count: self.count.get(),
+            lock: lock.to_owned(),
+            listed,
+            by_hand,
+            isolation: self.runner.borrow().as_ref().map(|runner| runner.isolation.clone()),
+        }
+    }
+
+    fn by_hand(&self) -> Vec<ByHand> {
+        let site = self.runner.borrow().as_ref().map(|runner| runner.written_site.clone());
+        site.map(|site| packages::by_hand(&site)).unwrap_or_default()
+    }
+
+    /// Reports what a run has installed or taken away, if it has.
+    fn look_for_by_hand(&self, run: &str) {
+        let lock = match self.reported.borrow().as_ref() {
+            Some((lock, known)) if *known != self.by_hand() => lock.clone(),
+            _ => return,
+        };
+        let installation = Box::new(self.installation(&lock, None));
+        let run = run.to_owned();
+        self.say(AgentReport::Packages { run, installation });
+    }
+
     fn ensure_warm(&self, store: &Store, environment: &Environment) {
         if let Some(base) = store.complete(&environment.base)
-            && let Err(error) = warm::ensure(&self.spec.state, store, &base)
+            && let Err(error) = warm::ensure(&self.spec.state, store, &base, &self.spec.places)
         {
             tracing::warn!(%error, "the warm process cannot be started");
         }
@@ -466,7 +532,8 @@ impl Agent {
         {
             return Ok(());
         }
-        let runner = Runner::start(&self.folders, store, environment).await?;
+        let limits = lifecycle::size::size(&self.spec.settings.size).and_then(|size| size.limits);
+        let runner = Runner::start(&self.folders, store, environment, &self.spec.places, limits).await?;
         self.ensure_warm(store, environment);
         tracing::info!(isolation = %runner.isolation, from_warm = runner.from_warm, environment = environment.key, "the sandbox is closed");
         let isolation = serde_json::to_vec(&runner.isolation).unwrap_or_default();
@@ -496,6 +563,7 @@ impl Agent {
                 "the run has failed"
             );
         }
+        self.look_for_by_hand(&run);
         self.say(AgentReport::RunDone { run, outcome, result });
     }
 

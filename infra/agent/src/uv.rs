@@ -1,6 +1,6 @@
 //! `uv`: where it is, what environment variables it gets, and what its texts mean.
 
-use crate::python::Python;
+use crate::{private::Feeds, python::Python};
 use contract::Failure;
 use std::{
     collections::BTreeMap,
@@ -323,7 +323,7 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
         );
     }
     if has("no solution found") {
-        let name = if has("no wheels with a matching") {
+        let name = if has("no wheels with a matching") || has("have no source distribution") {
             "Install.NoSuchVersion"
         } else {
             "Install.Conflict"
@@ -379,39 +379,44 @@ fn before_text(output: &str, text: &str) -> Option<String> {
 /// credential of theirs is in a file.
 ///
 /// Gives back the arguments for uv.
-pub(crate) fn options(lines: &[flow::Line], block: &mut BTreeMap<String, String>) -> Vec<String> {
+///
+/// # Errors
+///
+/// `Install.PrivateFeed`; see [`Feeds::filled_in`].
+pub(crate) fn options(
+    lines: &[flow::Line],
+    feeds: &Feeds,
+    block: &mut BTreeMap<String, String>,
+) -> Result<Vec<String>, Failure> {
     let mut arguments = Vec::new();
-    let mut add = |name: &str, value: &str, by: &str| {
+    let add = |block: &mut BTreeMap<String, String>, name: &str, value: &str, by: &str| {
         let entry = block.entry(name.to_owned()).or_default();
         if !entry.is_empty() {
             entry.push_str(by);
         }
         entry.push_str(value);
     };
-    for line in lines.iter().filter(|line| line.text.starts_with('-')) {
-        let (name, value) = line.text.split_once(['=', ' ', '\t']).unwrap_or((&line.text, ""));
-        let value = value.trim().trim_matches(['"', '\'']);
+    for line in lines {
+        let Some((name, value)) = line.option() else { continue };
+        let filled = || feeds.filled_in(value, &format!("{}:{}", line.file, line.number));
         match name {
-            "--extra-index-url" => add("UV_INDEX", value, " "),
-            "-f" | "--find-links" => add("UV_FIND_LINKS", value, ","),
-            "--trusted-host" => add("UV_INSECURE_HOST", value, " "),
+            // The last one counts, as in pip.
+            "-i" | "--index-url" => {
+                block.remove("UV_INDEX_URL");
+                block.insert("UV_DEFAULT_INDEX".into(), filled()?);
+            }
+            "--extra-index-url" => add(block, "UV_INDEX", &filled()?, " "),
+            "-f" | "--find-links" => add(block, "UV_FIND_LINKS", &filled()?, ","),
+            "--trusted-host" => add(block, "UV_INSECURE_HOST", value, " "),
             "--no-index" | "--require-hashes" => arguments.push(name.to_owned()),
-            "--no-binary" | "--only-binary" => arguments.extend([name.to_owned(), value.to_owned()]),
+            "--no-binary" | "--only-binary" => {
+                let packages = value.split(',').map(str::trim).filter(|package| !package.is_empty());
+                arguments.extend(packages.flat_map(|package| [name.to_owned(), package.to_owned()]));
+            }
             "--pre" => arguments.extend(["--prerelease".to_owned(), "allow".to_owned()]),
+            // uv prefers wheels as it is.
             _ => {}
         }
     }
-    for line in lines
-        .iter()
-        .filter(|line| line.text.starts_with("-i") || line.text.starts_with("--index-url"))
-    {
-        let value = line
-            .text
-            .trim_start_matches("--index-url")
-            .trim_start_matches("-i")
-            .trim_start_matches(['=', ' ', '\t']);
-        block.remove("UV_INDEX_URL");
-        block.insert("UV_DEFAULT_INDEX".into(), value.to_owned());
-    }
-    arguments
+    Ok(arguments)
 }

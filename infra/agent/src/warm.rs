@@ -1,6 +1,9 @@
 //! The warm process: one for each base image and version of `runner.py` in a state folder.
 
-use crate::store::{Environment, Store};
+use crate::{
+    groups::Place,
+    store::{Environment, Store},
+};
 use std::{
     ffi::CString,
     fs, io,
@@ -42,7 +45,11 @@ pub(crate) fn connect(state: &Path, store: &Store, base: &str) -> Option<UnixStr
 /// # Errors
 ///
 /// What the file system and starting a process say. A session does without.
-pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment) -> io::Result<()> {
+pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment, places: &[Place]) -> io::Result<()> {
+    // Only what is in namespaces of its own can be a fork of it.
+    if !store.namespaces.get() {
+        return Ok(());
+    }
     let path = socket(state, store, &base.key);
     fs::create_dir_all(state.join("warm"))?;
     if path.with_extension("unfit").exists() {
@@ -63,6 +70,7 @@ pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment) -> io::Res
         .arg(&store.runner)
         .args(["warm", &path.display().to_string(), &IDLE_SECONDS.to_string()])
         .arg(state.join("tools/root"))
+        .args(places.iter().map(|place| &place.path))
         .env_clear()
         .envs(crate::runner::variables(&home, &store.seen_at(base)))
         .current_dir("/")

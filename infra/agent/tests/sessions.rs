@@ -6,7 +6,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use common::{DAG, Machine, flow, settings, state};
+use common::{DAG, Machine, flow, index::Index, settings, state, tiers};
 use contract::{
     agent::{AgentCommand, AgentReport, RunResult},
     command::RunWish,
@@ -26,6 +26,17 @@ fn main() -> anyhow::Result<()> {
     if arguments.first().is_some_and(|first| first == "agent") {
         return agent::supervise();
     }
+    // One that every user can read, as some tests are an ordinary user's.
+    if let Some(python) = tiers::python_for_all() {
+        // SAFETY: there is no other thread yet.
+        unsafe { std::env::set_var("PFSESSION_PYTHON", python) };
+    }
+    if let [first, tier] = &arguments[..]
+        && first == "inner"
+    {
+        a_session_of_tier(tier);
+        return Ok(());
+    }
     let tests: &[(&str, fn())] = &[
         (
             "a_dag_flow_runs_over_lines_of_data_and_keeps_their_order",
@@ -44,12 +55,36 @@ fn main() -> anyhow::Result<()> {
             an_install_into_a_session_in_use_swaps_the_packages_and_a_failed_one_leaves_them,
         ),
         (
+            "what_is_installed_is_reported_with_why_it_is_there_also_what_a_run_does_by_hand",
+            what_is_installed_is_reported_with_why_it_is_there_also_what_a_run_does_by_hand,
+        ),
+        (
+            "a_lock_brings_back_what_was_installed_also_when_its_environment_is_gone",
+            a_lock_brings_back_what_was_installed_also_when_its_environment_is_gone,
+        ),
+        (
+            "every_form_of_requirement_does_with_a_small_index_what_it_says",
+            every_form_of_requirement_does_with_a_small_index_what_it_says,
+        ),
+        (
+            "the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else",
+            the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else,
+        ),
+        (
             "an_edit_counts_in_the_next_run_and_what_a_run_writes_goes_to_its_own_folder",
             an_edit_counts_in_the_next_run_and_what_a_run_writes_goes_to_its_own_folder,
         ),
         (
             "a_flow_sees_its_own_folder_and_nothing_of_the_machine",
             a_flow_sees_its_own_folder_and_nothing_of_the_machine,
+        ),
+        (
+            "a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_not",
+            a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_not,
+        ),
+        (
+            "each_tier_holds_what_it_says_as_an_ordinary_user",
+            each_tier_holds_what_it_says_as_an_ordinary_user,
         ),
         (
             "two_sessions_with_one_environment_cannot_see_or_change_each_other",
@@ -342,6 +377,378 @@ fn an_install_into_a_session_in_use_swaps_the_packages_and_a_failed_one_leaves_t
     machine.remove(&key, 1);
 }
 
+/// What an agent said last of what is installed.
+fn installation(machine: &Machine, key: &str) -> contract::packages::Installation {
+    let reports = machine.world.agent_reports.lock().unwrap();
+    let said = reports.iter().rev().filter(|(_, body)| body.flow == key);
+    said.filter_map(|(_, body)| match &body.report {
+        AgentReport::Installed { installation, .. } => installation.as_deref().cloned(),
+        AgentReport::Packages { installation, .. } => Some((**installation).clone()),
+        _ => None,
+    })
+    .max_by_key(|installation| installation.count)
+    .unwrap()
+}
+
+/// `name version origin` of some packages.
+fn told(installation: &contract::packages::Installation, names: &[&str]) -> Vec<String> {
+    let packages = &installation.listed.as_ref().unwrap().packages;
+    let wanted = packages.iter().filter(|package| names.contains(&package.name.as_str()));
+    wanted
+        .map(|package| {
+            format!(
+                "{} {} {:?} {} {}",
+                package.name,
+                package.version,
+                package.origin,
+                package.named.as_deref().unwrap_or("-"),
+                package.asked_by.join(",")
+            )
+        })
+        .collect()
+}
+
+fn what_is_installed_is_reported_with_why_it_is_there_also_what_a_run_does_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let index = Index::serve();
+    index.add("alpha", "1.0", &["beta>=1"]);
+    index.add("beta", "1.0", &[]);
+    let index_line = format!("--extra-index-url {}", index.url());
+    let by_hand = "import pathlib, tabulate\ndef main() -> str:\n    site = pathlib.Path(tabulate.__file__).parent.parent\n    made = site / 'gamma_x-2.0.dist-info'\n    made.mkdir()\n    (made / 'METADATA').write_text('Name: gamma-x')\n    gone = next(site.glob('tabulate-*.dist-info'))\n    import shutil\n    shutil.rmtree(gone)\n    return ''\n";
+    let it = flex(&folder.path().join("flow"), by_hand);
+    fs::write(
+        it.join("requirements.txt"),
+        format!("{index_line}\n# one\nAlpha\ntabulate\n"),
+    )
+    .unwrap();
+    let key = key(&unique("listed"));
+    machine.start(&key, 1, &it);
+    let first = installation(&machine, &key);
+    let version = first
+        .listed
+        .as_ref()
+        .unwrap()
+        .packages
+        .iter()
+        .find(|package| package.name == "tabulate")
+        .unwrap()
+        .version
+        .clone();
+    let known = told(&first, &["alpha", "beta", "tabulate"]);
+    assert_eq!(
+        known[..2],
+        [
+            "alpha 1.0 Requirements requirements.txt:3 ",
+            "beta 1.0 Dependency - alpha"
+        ]
+    );
+    assert!(
+        known[2].starts_with(&format!("tabulate {version} BaseImage requirements.txt:4 ")),
+        "{known:?}"
+    );
+    assert!(first.by_hand.is_empty() && first.isolation.is_some(), "{first:?}");
+    output(&machine.run(&key, 1, &unique("by-hand"), &it, RunWish::default()));
+    let second = installation(&machine, &key);
+    assert_eq!((second.count, &second.lock), (2, &first.lock));
+    let changed: Vec<_> = second
+        .by_hand
+        .iter()
+        .map(|each| (each.name.as_str(), each.version.as_deref()))
+        .collect();
+    assert_eq!(changed, [("gamma-x", Some("2.0")), ("tabulate", None)]);
+    // Nothing new, nothing said.
+    flex(&it, "def main() -> str:\n    return ''\n");
+    output(&machine.run(&key, 1, &unique("nothing"), &it, RunWish::default()));
+    assert_eq!(installation(&machine, &key).count, 2);
+    // An install that fails says how: its exit code, and the end of its output.
+    fs::write(
+        it.join("requirements.txt"),
+        format!("{index_line}\nno-such-package-of-ours\n"),
+    )
+    .unwrap();
+    let operation = unique("fails");
+    assert!(machine.install(&key, 1, &operation, &it).is_some());
+    let setup = machine.report("its end", Duration::from_secs(5), &key, 1, |report| match report {
+        AgentReport::InstallFailed {
+            operation: o, setup, ..
+        } if *o == operation => setup.clone(),
+        _ => None,
+    });
+    assert!(
+        setup.exit_code == 1 && setup.tail.join(" ").contains("no-such-package-of-ours"),
+        "{setup:?}"
+    );
+    machine.remove(&key, 1);
+}
+
+fn a_lock_brings_back_what_was_installed_also_when_its_environment_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let index = Index::serve();
+    index.add("alpha", "1.0", &[]);
+    index.add("alpha", "2.0", &[]);
+    let it = flex(
+        &folder.path().join("flow"),
+        "import importlib.metadata\ndef main() -> str:\n    return importlib.metadata.version('alpha')\n",
+    );
+    let version = |machine: &Machine, key: &str| {
+        output(&machine.run(key, 1, &unique("version"), &it, RunWish::default()))["output"].clone()
+    };
+    fs::write(it.join("requirements.txt"), index.line() + "\nalpha==1.0\n").unwrap();
+    let key = key(&unique("lock"));
+    machine.start(&key, 1, &it);
+    let lock = installation(&machine, &key).lock;
+    fs::write(it.join("requirements.txt"), index.line() + "\nalpha==2.0\n").unwrap();
+    assert_eq!(machine.install(&key, 1, &unique("two"), &it), None);
+    assert_eq!(version(&machine, &key), "2.0");
+    // As pruning leaves it.
+    let environments = machine.state.join("environments");
+    fs::rename(
+        environments.join(format!("{lock}.json")),
+        environments.join(format!("{lock}.gone.json")),
+    )
+    .unwrap();
+    fs::remove_dir_all(environments.join(&lock)).unwrap();
+    let back = |lock: &str| {
+        let operation = unique("back");
+        let command = AgentCommand::Install {
+            operation: operation.clone(),
+            attempt: 1,
+            settings: settings(&it),
+            lock: Some(lock.into()),
+        };
+        machine.tell(&key, 1, &command);
+        machine.ended_install(&key, 1, &operation)
+    };
+    assert_eq!(back(&lock), None);
+    assert_eq!(version(&machine, &key), "1.0");
+    let said = installation(&machine, &key);
+    assert_eq!((said.lock.as_str(), said.listed), (lock.as_str(), None));
+    let failure = back("00000000000000000000000000000000").unwrap();
+    assert_eq!(
+        failure.to_string(),
+        "Install.NoSuchLock: The lock 00000000000000000000000000000000 is not on this machine any more. Install what the requirements say: \
+         pfsession install."
+    );
+    assert_eq!(version(&machine, &key), "1.0");
+    machine.remove(&key, 1);
+}
+
+fn every_form_of_requirement_does_with_a_small_index_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let index = Index::serve();
+    for (name, version) in [
+        ("alpha", "1.0"),
+        ("alpha", "2.0"),
+        ("alpha", "3.0rc1"),
+        ("beta-x", "1.0"),
+    ] {
+        index.add(
+            name,
+            version,
+            if name == "alpha" {
+                &["beta-x ; extra == 'more'"]
+            } else {
+                &[]
+            },
+        );
+    }
+    let other = Index::serve();
+    other.add("delta", "1.0", &[]);
+    let hash = index.hash("alpha", "1.0");
+    let wrong = "0".repeat(64);
+    let it = flex(&folder.path().join("flow"), "def main() -> str:\n    return ''\n");
+    let key = key(&unique("forms"));
+    machine.launch(&key, 1, &it);
+    let index_line = index.line();
+    // What is installed of ours, or the name of the failure.
+    let install = |requirements: &str, more: &[(&str, &str)]| -> String {
+        flow(&it, more);
+        fs::write(it.join("requirements.txt"), requirements).unwrap();
+        match machine.install(&key, 1, &unique("form"), &it) {
+            Some(failure) => failure.error,
+            None => {
+                let listed = installation(&machine, &key).listed.unwrap().packages;
+                let ours = listed
+                    .iter()
+                    .filter(|package| ["alpha", "beta-x", "delta"].contains(&package.name.as_str()));
+                ours.map(|package| format!("{}={}", package.name, package.version))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            }
+        }
+    };
+    let cases: &[(&str, String, &[(&str, &str)], &str)] = &[
+        ("a name", format!("{index_line}\nalpha"), &[], "alpha=2.0"),
+        (
+            "a mark and line ends of Windows",
+            format!("\u{feff}{index_line}\r\nalpha==1.0 \\\r\n  ; python_version > '3'\r\n"),
+            &[],
+            "alpha=1.0",
+        ),
+        (
+            "an extra, and a comment",
+            format!("{index_line}\nAlpha[more]<2 # not two\n"),
+            &[],
+            "alpha=1.0 beta-x=1.0",
+        ),
+        (
+            "a marker that is not met",
+            format!("{index_line}\nalpha ; sys_platform == 'win32'\nbeta_x\n"),
+            &[],
+            "beta-x=1.0",
+        ),
+        (
+            "a file that is named",
+            format!("{index_line}\n-r more/r.txt\n"),
+            &[("more/r.txt", "alpha\n-c c.txt\n"), ("more/c.txt", "alpha<2\n")],
+            "alpha=1.0",
+        ),
+        (
+            "a hash",
+            format!("{index_line}\nalpha==1.0 --hash=sha256:{hash}\n"),
+            &[],
+            "alpha=1.0",
+        ),
+        (
+            "another hash",
+            format!("{index_line}\nalpha==1.0 \\\n  --hash=sha256:{wrong}\n"),
+            &[],
+            "Install.HashMismatch",
+        ),
+        (
+            "one more index, in one line",
+            format!("{index_line} --extra-index-url {}\ndelta\nalpha\n", other.url()),
+            &[],
+            "alpha=2.0 delta=1.0",
+        ),
+        (
+            "a URL",
+            format!("{index_line}\nalpha @ {}\n", index.wheel("alpha", "1.0")),
+            &[],
+            "alpha=alpha-1.0-py3-none-any.whl",
+        ),
+        (
+            "links",
+            format!("--no-index\n-f {}\nalpha\n", index.links("alpha")),
+            &[],
+            "alpha=2.0",
+        ),
+        (
+            "what is not released yet",
+            format!("{index_line}\n--pre\nalpha\n"),
+            &[],
+            "alpha=3.0rc1",
+        ),
+        (
+            "no wheels, of which there is nothing else",
+            format!("{index_line}\n--no-binary alpha\nalpha\n"),
+            &[],
+            "Install.NoSuchVersion",
+        ),
+        (
+            "nothing there",
+            format!("{index_line}\nalpha\nomega\n"),
+            &[],
+            "Install.NoSuchPackage",
+        ),
+    ];
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter_map(|(what, requirements, more, expected)| {
+            let found = install(requirements, more);
+            (found != *expected).then(|| format!("{what}: {found}, not {expected}"))
+        })
+        .collect();
+    assert_eq!(wrong, Vec::<String>::new());
+    machine.remove(&key, 1);
+}
+
+fn the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let index = Index::serve();
+    let secret = format!("se/cret+{}", unique("token"));
+    index.lock(&format!("pfsession:{secret}"));
+    index.add("alpha", "1.0", &[]);
+    let it = flex(
+        &folder.path().join("flow"),
+        "import os, importlib.metadata\ndef main() -> list:\n    return [importlib.metadata.version('alpha'), str(dict(os.environ))]\n",
+    );
+    let private = index.line().replace("http://", "http://{private}@");
+    fs::write(it.join("requirements.txt"), private + "\nalpha\n").unwrap();
+    let key = key(&unique("private"));
+    machine.launch(&key, 1, &it);
+    let failure = machine.install(&key, 1, &unique("without"), &it).unwrap();
+    assert!(
+        failure.error == "Install.PrivateFeed"
+            && failure.message.starts_with("requirements.txt:1: ")
+            && failure.message.contains("pfsession private 127.0.0.1:"),
+        "{failure}"
+    );
+    let mut feeds = agent::private::Feeds::default();
+    feeds.set(&index.host(), Some("wrong"));
+    feeds.write(&machine.state).unwrap();
+    let failure = machine.install(&key, 1, &unique("wrong"), &it).unwrap();
+    assert_eq!(failure.error, "Install.IndexRefused", "{failure}");
+    feeds.set(&index.host(), Some(&secret));
+    feeds.write(&machine.state).unwrap();
+    assert_eq!(machine.install(&key, 1, &unique("private"), &it), None);
+    let seen = output(&machine.run(&key, 1, &unique("private"), &it, RunWish::default()));
+    assert_eq!(seen["output"][0], "1.0");
+    assert!(!seen.to_string().contains("cret"), "{seen}");
+    feeds.set(&index.host(), None);
+    feeds.write(&machine.state).unwrap();
+    // Not in a report, a process, a file: logs, locks, environments and uv's cache are all below the state folder.
+    let said = machine
+        .world
+        .agent_reports
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(signed, _)| signed.body.clone())
+        .collect::<String>();
+    let encoded = secret.replace('/', "%2F").replace('+', "%2B");
+    for text in [&secret, &encoded] {
+        assert!(!said.contains(text.as_str()));
+        assert_eq!(processes_with(text), Vec::<String>::new());
+    }
+    let mut folders = vec![machine.state.clone(), folder.path().to_owned()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && is_new(&entry) {
+                files += 1;
+                let bytes = fs::read(entry.path()).unwrap_or_default();
+                let holds = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+                assert!(
+                    !holds(&secret) && !holds(&encoded),
+                    "{} holds it",
+                    entry.path().display()
+                );
+            }
+        }
+    }
+    assert!(files > 20, "{files} files were looked at");
+    machine.remove(&key, 1);
+}
+
+/// Whether a file was written lately: what is older cannot hold what is newer.
+fn is_new(entry: &fs::DirEntry) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    entry
+        .metadata()
+        .is_ok_and(|about| about.ctime() as u64 + 600 > now.as_secs())
+}
+
 fn an_edit_counts_in_the_next_run_and_what_a_run_writes_goes_to_its_own_folder() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::new(&state());
@@ -466,6 +873,261 @@ fn a_flow_sees_its_own_folder_and_nothing_of_the_machine() {
             "{name} is in the flow's variables"
         );
     }
+}
+
+fn a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let it = flex(
+        &folder.path().join("flow"),
+        "def main(mb: int = 1) -> int:\n    return sum(bytearray(int(mb) << 20)[:: 1 << 12])\n",
+    );
+    let key = key(&unique("size"));
+    machine.create_compute("c1");
+    let sized = contract::Settings {
+        size: "Standard_B1s".into(),
+        ..settings(&it)
+    };
+    let ComputeRequest::LaunchSession {
+        flow,
+        owner,
+        workspace,
+        generation,
+        compute,
+        until,
+        ..
+    } = Machine::launch_request(&key, 1, "c1", &it)
+    else {
+        unreachable!()
+    };
+    machine.ask(ComputeRequest::LaunchSession {
+        flow,
+        owner,
+        workspace,
+        generation,
+        compute,
+        settings: sized.clone(),
+        until,
+    });
+    let operation = unique("size");
+    let command = AgentCommand::Install {
+        operation: operation.clone(),
+        attempt: 1,
+        settings: sized,
+        lock: None,
+    };
+    machine.tell(&key, 1, &command);
+    assert_eq!(machine.ended_install(&key, 1, &operation), None);
+    let isolation = installation(&machine, &key).isolation.unwrap();
+    println!("{isolation}");
+    let small = |mb: u32| RunWish {
+        inputs: BTreeMap::from([("mb".into(), json!(mb))]),
+        ..RunWish::default()
+    };
+    output(&machine.run(&key, 1, &unique("little"), &it, small(64)));
+    let groups = machine.state.join("sessions").join(&key).join("1/groups.json");
+    let groups: Vec<std::path::PathBuf> = serde_json::from_slice(&fs::read(groups).unwrap_or(b"[]".to_vec())).unwrap();
+    match isolation.tier {
+        agent::sandbox::Tier::A => {
+            assert!(
+                !isolation.not_held.iter().any(|lack| lack.contains("cgroup")),
+                "{isolation}"
+            );
+            let limits: Vec<String> = [
+                "cpu.cfs_quota_us",
+                "cpu.max",
+                "memory.limit_in_bytes",
+                "memory.max",
+                "pids.max",
+            ]
+            .iter()
+            .filter_map(|file| {
+                groups
+                    .iter()
+                    .find_map(|group| fs::read_to_string(group.join(file)).ok())
+            })
+            .map(|text| text.trim().to_owned())
+            .collect();
+            assert!(
+                limits == ["100000", "1073741824", "4096"] || limits == ["100000 100000", "1073741824", "4096"],
+                "{limits:?}"
+            );
+            let result = machine.run(&key, 1, &unique("much"), &it, small(1500));
+            let failure = result.failure.unwrap().to_string();
+            let begins = "Run.OutOfMemory: The run needed more memory than the session's VM size gives. Take a larger one, or give the flow less at \
+                          once, and run again.";
+            assert!(failure.starts_with(begins), "{failure}");
+            // The session goes on.
+            output(&machine.run(&key, 1, &unique("little"), &it, small(64)));
+        }
+        _ => {
+            println!("no groups can be made here, so there is nothing that could hold it");
+            assert!(
+                isolation.not_held.iter().any(|lack| lack.starts_with("memory")),
+                "{isolation}"
+            );
+        }
+    }
+    machine.remove(&key, 1);
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+}
+
+fn each_tier_holds_what_it_says_as_an_ordinary_user() {
+    let root = tiers::is_root();
+    let Some(python) = tiers::python_for_all().or_else(|| (!root).then(|| "python3".into())) else {
+        return println!("no other user can read the Python of this machine, so there is no such session");
+    };
+    println!("with {}", python.display());
+    // The base image is built once, by whoever runs the tests.
+    assert_eq!(once("base", "def main() -> str:\n    return 'there'\n").failure, None);
+    let ordinary = tiers::Machine {
+        ordinary: root,
+        ..tiers::Machine::default()
+    };
+    let mut machines = vec![
+        ("B", ordinary),
+        (
+            "C",
+            tiers::Machine {
+                barred: true,
+                ..ordinary
+            },
+        ),
+    ];
+    if root
+        && ["cpu", "memory", "pids"]
+            .iter()
+            .all(|name| tiers::group_of(name).is_some())
+    {
+        machines.push((
+            "A",
+            tiers::Machine {
+                delegated: true,
+                ..ordinary
+            },
+        ));
+    } else {
+        println!(
+            "tier A is not tried as an ordinary user: nothing can be delegated here by version 1 of control groups"
+        );
+    }
+    for (tier, machine) in machines {
+        if !root && tier == "B" {
+            // What all the other tests are.
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        tiers::state_with_bases_of(&state(), folder.path());
+        let output = tiers::again(machine, folder.path(), &["inner", tier]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "tier {tier} ({machine:?}): {said}");
+        print!("{said}");
+    }
+}
+
+const INSIDE: &str = r#"
+import ctypes, importlib, os, pathlib, subprocess, sys
+def tried(what):
+    try:
+        what()
+        return True
+    except (OSError, ImportError) as error:
+        return False
+def main(agent: int, hidden: str) -> dict:
+    import alpha
+    hidden = hidden.split(':')
+    site = pathlib.Path(importlib.import_module('promptflow.core').__file__).parents[2]
+    own = pathlib.Path(os.environ.get('PIP_TARGET', site))
+    own.joinpath('byhand.py').write_text('word = 1')
+    made = own / 'byhand-1.0.dist-info'
+    made.mkdir(exist_ok=True)
+    made.joinpath('METADATA').write_text('Name: byhand')
+    libc = ctypes.CDLL(None, use_errno=True)
+    return {
+        'alpha': alpha.version, 'uid': os.getuid(),
+        'hidden': [path for path in hidden if tried(lambda: os.listdir(path) if os.path.isdir(path) else open(path, 'rb').read(1))],
+        'written': [path for path in hidden + ['/usr/x', str(pathlib.Path(alpha.__file__).parent / 'y')] if path.startswith('/') and not os.path.isdir(path) and tried(lambda: open(path, 'ab'))],
+        'home': tried(lambda: pathlib.Path.home().joinpath('mine').write_text('x')), 'tmp': tried(lambda: __import__('tempfile').TemporaryFile()),
+        'kill': tried(lambda: os.kill(agent, 0)), 'environ': tried(lambda: open(f'/proc/{agent}/environ').read()),
+        'ptrace': libc.ptrace(16, agent, 0, 0), 'unshare': libc.unshare(0x10000000), 'byhand': __import__('byhand').word,
+        'child': subprocess.run([sys.executable, '-c', 'import alpha, byhand, os; print(os.getuid())'], capture_output=True, text=True).stdout.strip(),
+    }
+"#;
+
+/// In a process of its own, which `each_tier_holds_what_it_says_as_an_ordinary_user` starts: a session of this tier holds what it says.
+fn a_session_of_tier(tier: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let index = Index::serve();
+    index.add("alpha", "1.0", &[]);
+    let it = flex(&folder.path().join("flow"), INSIDE);
+    fs::write(it.join("requirements.txt"), index.line() + "\nalpha\n").unwrap();
+    let key = key(&unique("tier"));
+    machine.start(&key, 1, &it);
+    let isolation = installation(&machine, &key).isolation.unwrap();
+    println!("tier {tier} as user {}: {isolation}", unsafe { libc::getuid() });
+    assert_eq!(format!("{:?}", isolation.tier), tier, "{isolation}");
+    let (agent, _) = process_ids(&machine, &key, 1);
+    let state = machine.state.display();
+    // What the user itself may read, all of it.
+    let secret = machine.state.join("a-secret");
+    fs::write(&secret, "x").unwrap();
+    fs::create_dir_all(machine.state.join("sessions/other/1/home")).unwrap();
+    let hidden = [
+        secret.display().to_string(),
+        folder.path().display().to_string(),
+        format!("{state}/sessions/other/1/home"),
+        format!("{state}/logs"),
+        format!("{state}/runs"),
+        format!("{state}/tools/uv-cache"),
+        "/etc/hostname".into(),
+        "/var".into(),
+        "/sys".into(),
+    ];
+    let wish = RunWish {
+        inputs: BTreeMap::from([
+            ("agent".into(), json!(agent)),
+            ("hidden".into(), json!(hidden.join(":"))),
+        ]),
+        ..RunWish::default()
+    };
+    let run = unique("inside");
+    let result = machine.run(&key, 1, &run, &it, wish);
+    assert_eq!(result.failure, None, "{}", machine.output(&run));
+    let seen = output(&result);
+    assert_eq!(
+        (&seen["alpha"], &seen["byhand"]),
+        (&json!("1.0"), &json!(1)),
+        "{seen:#}"
+    );
+    assert_eq!(seen["hidden"], json!([]), "{seen:#}");
+    // With a root of its own it writes into that, which is nobody else's; without one it writes nowhere.
+    if tier == "C" {
+        assert_eq!(seen["written"], json!([]), "{seen:#}");
+    }
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "x");
+    let lock = installation(&machine, &key).lock;
+    let site = machine.state.join("environments").join(lock).join("lib");
+    let planted = fs::read_dir(site)
+        .unwrap()
+        .flatten()
+        .find(|python| python.path().join("site-packages/alpha/y").exists());
+    assert!(planted.is_none());
+    assert_eq!((&seen["home"], &seen["tmp"]), (&json!(true), &json!(true)), "{seen:#}");
+    assert_eq!(
+        (&seen["ptrace"], &seen["unshare"]),
+        (&json!(-1), &json!(-1)),
+        "{seen:#}"
+    );
+    assert_eq!(seen["environ"], json!(false), "{seen:#}");
+    let says = |what: &str| isolation.not_held.iter().any(|lack| lack.contains(what));
+    assert_eq!(seen["kill"] == json!(true), says("signals"), "{seen:#} {isolation}");
+    assert!(seen["child"] == seen["uid"].to_string(), "{seen:#}");
+    let by_hand = installation(&machine, &key).by_hand;
+    assert_eq!(by_hand.len(), 1, "{by_hand:?}");
+    machine.remove(&key, 1);
+    machine.driver.let_go();
+    assert_eq!(processes_with(&format!("{key}/")), Vec::<String>::new());
 }
 
 fn two_sessions_with_one_environment_cannot_see_or_change_each_other() {
@@ -750,6 +1412,7 @@ fn a_command_that_comes_twice_is_done_once() {
         operation: "again".into(),
         attempt: 1,
         settings: settings(&it),
+        lock: None,
     };
     machine.tell(&key, 1, &install);
     machine.tell(&key, 1, &install);
@@ -758,6 +1421,7 @@ fn a_command_that_comes_twice_is_done_once() {
         operation: "again".into(),
         attempt: 4,
         settings: settings(&it),
+        lock: None,
     };
     machine.tell(&key, 1, &later);
     machine.report(

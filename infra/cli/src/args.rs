@@ -100,11 +100,28 @@ Examples:
   pfsession stop ./my-flow
   pfsession stop 3f9a2c     by the start of its key, as `pfsession list` shows it")]
     Stop(Stop),
-    /// Bring a session's packages to what the flow's requirements say now
+    /// Bring a session's packages to what the flow's requirements say now, or add packages to them first
     #[command(after_help = "\
-Example:
-  echo 'humanize' >> my-flow/requirements.txt && pfsession install ./my-flow")]
-    Install(Start),
+An install is done whole or not at all: one that fails or is stopped leaves the session as it was. Packages that are named here are saved in the \
+requirements file first; if they cannot be installed, the file is put back as well. --rollback changes the session and not the file, and \
+`pfsession show` says how the two differ.
+
+Examples:
+  pfsession install ./my-flow
+  pfsession install ./my-flow humanize 'flask<4'
+  pfsession install ./my-flow humanize --save-only
+  pfsession install ./my-flow --rollback")]
+    Install(Install),
+    /// List the packages of a flow's session, each with why it is there
+    #[command(after_help = "\
+Each install has a number and a lock, which --history shows and --diff takes.
+
+Examples:
+  pfsession packages ./my-flow
+  pfsession packages ./my-flow --history
+  pfsession packages ./my-flow --diff        what the last install changed
+  pfsession packages ./my-flow --diff 2 5")]
+    Packages(Packages),
     /// Delete a flow's session and make it anew, with the same environment; helps when its packages are in conflict
     #[command(after_help = "\
 Example:
@@ -151,6 +168,22 @@ Examples:
     Events {
         /// The flow's folder, or the start of a session's key
         what: String,
+    },
+    /// Give the credential of a private package feed, which {private} in its URL stands for
+    #[command(after_help = "\
+The token is read from standard input, as a command line is seen by others. It is kept in the state folder for you alone, goes to this host and to \
+no other, and is in nothing that an install leaves. In requirements.txt: -i https://{private}@feed.example/simple
+
+Examples:
+  pfsession private feed.example < token.txt      a token, or user:token
+  pfsession private feed.example --remove
+  pfsession private                               the hosts that have one")]
+    Private {
+        /// The feed's host, with its port if its URL has one
+        host: Option<String>,
+        /// Forget it
+        #[arg(long, requires = "host")]
+        remove: bool,
     },
     /// Start the service on this machine, and keep it until `pfsession down`
     #[command(after_help = "\
@@ -442,6 +475,40 @@ pub(crate) struct Start {
     pub(crate) no_wait: bool,
     #[command(flatten)]
     pub(crate) wants: Wants,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Install {
+    /// The flow's folder
+    #[arg(value_name = "FLOW")]
+    pub(crate) flow: PathBuf,
+    /// Save this in the flow's requirements first, in place of a line that names the same package: humanize, 'flask<4'
+    #[arg(value_name = "PACKAGE")]
+    pub(crate) packages: Vec<String>,
+    /// Only save: install nothing
+    #[arg(long, requires = "packages")]
+    pub(crate) save_only: bool,
+    /// Go back to the packages before the last install
+    #[arg(long, conflicts_with_all = ["packages", "save_only"])]
+    pub(crate) rollback: bool,
+    /// Do not wait for the end; print the operation's id
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Packages {
+    /// The flow's folder, or the start of its session's key
+    #[arg(value_name = "FLOW", default_value = ".")]
+    pub(crate) what: String,
+    /// List the installs: when, by which operation, and what each changed
+    #[arg(long)]
+    pub(crate) history: bool,
+    /// Compare two installs, by number or lock; one is compared with now, none is the last with the one before
+    #[arg(long, value_name = "INSTALL", num_args = 0..=2, conflicts_with = "history")]
+    pub(crate) diff: Option<Vec<String>>,
 }
 
 #[derive(Args, Debug)]

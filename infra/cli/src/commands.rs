@@ -3,7 +3,7 @@
 use crate::{
     args::{self, Cli, Command as Typed},
     client::{Client, LONGEST_WAIT},
-    parts, schema,
+    packages, parts, schema,
     service::{self, Address, Local},
     show,
     text::{self, home, out, out_json, painted, took},
@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-type Done = Result<u8, Box<Trouble>>;
+pub(crate) type Done = Result<u8, Box<Trouble>>;
 
 /// Does what was typed. Gives back the exit code.
 pub(crate) fn execute(cli: Cli) -> Done {
@@ -49,20 +49,8 @@ pub(crate) fn execute(cli: Cli) -> Done {
                 json,
             )
         }
-        Typed::Install(start) => {
-            let client = service.client()?;
-            let flow = wish::flow_at(&start.flow, &client.user)?;
-            operate(
-                &client,
-                &flow,
-                Kind::Install,
-                Wish::Install {
-                    settings: start.wants.change(),
-                },
-                start.no_wait,
-                json,
-            )
-        }
+        Typed::Install(install) => packages::install(&service, &install),
+        Typed::Packages(wanted) => packages::show(&*service.client()?, &wanted, json),
         Typed::Reset(start) => {
             let client = service.client()?;
             let flow = wish::flow_at(&start.flow, &client.user)?;
@@ -108,6 +96,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         }
         Typed::Man { out } => man(out.as_deref()),
         Typed::Schema { command } => schema::print(&command),
+        Typed::Private { host, remove } => packages::private(&service, host.as_deref(), remove),
         Typed::Env => env(&service),
         Typed::Token(token) => token_for(&service, &token),
         Typed::Host(host) => Ok(parts::host(&service.local()?, &host, true)),
@@ -199,7 +188,7 @@ fn command(id: &str, flow: &FlowRef, wish: Wish) -> Command {
 }
 
 /// Sends what becomes an operation, and waits for its end.
-fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish, no_wait: bool, json: bool) -> Done {
+pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish, no_wait: bool, json: bool) -> Done {
     let id = flow.new_id(Some(show::kind(kind)));
     let accepted = client
         .send(&command(&id, &flow.reference, wish))
@@ -235,7 +224,7 @@ fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> Done {
             .unwrap_or_default();
         let what = match row.kind {
             Kind::Start => "is ready",
-            Kind::Install => "has the packages that its requirements say",
+            Kind::Install => "has its packages",
             Kind::Update | Kind::Reset => "is made anew and ready",
             Kind::Stop => "is gone",
         };
@@ -383,11 +372,7 @@ fn list(service: &Service, all: bool) -> Done {
 fn show_one(client: &Client, what: &str, json: bool) -> Done {
     if let Some(flow) = wish::find_flow(client, what)? {
         let session = session_of(client, &flow)?;
-        if json {
-            out_json(&session)
-        } else {
-            out(&show::session(&session, home().as_deref()))
-        }
+        packages::show_session(client, &flow, &session, json)?;
     } else if !contract::command::is_good_id(what) {
         return Err(wish::nothing_of(what));
     } else if let Some(run) = client.find::<RunRow>(&format!("/v1/runs/{what}"))? {
@@ -408,7 +393,7 @@ fn show_one(client: &Client, what: &str, json: bool) -> Done {
     Ok(0)
 }
 
-fn session_of(client: &Client, flow: &Flow) -> Result<SessionView, Box<Trouble>> {
+pub(crate) fn session_of(client: &Client, flow: &Flow) -> Result<SessionView, Box<Trouble>> {
     client.find(&format!("/v1/sessions/{}", flow.key()))?.ok_or_else(|| {
         Trouble::new(
             NONE,

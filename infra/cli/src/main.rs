@@ -18,6 +18,7 @@
 mod args;
 mod client;
 mod commands;
+mod packages;
 mod parts;
 mod progress;
 mod schema;

@@ -1,13 +1,15 @@
 //! What `--json` prints, as JSON schemas: `pfsession schema`.
 
 use crate::{
+    packages::Whole,
     text::{out, out_json},
     trouble::{Trouble, USAGE},
 };
 use contract::{
     Failure,
     agent::OutputLine,
-    http::{Accepted, Events, SessionView, Sessions},
+    http::{Accepted, Events, Installs, Sessions},
+    packages::{Change, PackagesRow},
     row::{OperationRow, RunRow},
     webhook::Webhooks,
 };
@@ -15,10 +17,11 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, fn() -> Value); 12] = [
+const SCHEMAS: [(&str, fn() -> Value); 13] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
+    ("packages", packages),
     ("reset", either::<OperationRow, Accepted>),
     ("stop", either::<OperationRow, Accepted>),
     ("list", of::<Sessions>),
@@ -62,9 +65,17 @@ fn either<End: JsonSchema, Begun: JsonSchema>() -> Value {
 
 fn shown() -> Value {
     any(&[
-        ("a session", of::<SessionView>()),
+        ("a session", of::<Whole<'_>>()),
         ("a run", of::<RunRow>()),
         ("an operation", of::<OperationRow>()),
+    ])
+}
+
+fn packages() -> Value {
+    any(&[
+        ("the packages", of::<PackagesRow>()),
+        ("with --history", of::<Installs>()),
+        ("with --diff", of::<Vec<Change>>()),
     ])
 }
 

@@ -14,7 +14,7 @@ use lifecycle::session::Event;
 /// How much of a key is shown.
 const KEY: usize = 8;
 
-fn table(head: &[&str]) -> Table {
+pub(crate) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -25,7 +25,7 @@ fn table(head: &[&str]) -> Table {
     table
 }
 
-fn rendered(mut table: Table) -> String {
+pub(crate) fn rendered(mut table: Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -52,7 +52,7 @@ pub(crate) fn kind(kind: Kind) -> &'static str {
     }
 }
 
-fn ago(now: Millis, then: Millis) -> String {
+pub(crate) fn ago(now: Millis, then: Millis) -> String {
     format!("{} ago", took(rounded(now.saturating_sub(then))))
 }
 
@@ -153,7 +153,9 @@ fn pairs(rows: Vec<(&str, Cell)>) -> String {
 }
 
 /// One session.
-pub(crate) fn session(session: &SessionView, home: Option<&str>) -> String {
+///
+/// * `more`: rows that are known from elsewhere.
+pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'static str, String)>) -> String {
     let mut rows = vec![
         ("flow", Cell::new(folder(&session.flow.lineage, home))),
         (
@@ -204,6 +206,7 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>) -> String {
             Cell::new(format!("{}, if nobody uses it before", ahead(session.now, due))),
         ));
     }
+    rows.extend(more.into_iter().map(|(name, text)| (name, Cell::new(text))));
     if let Some(failure) = &session.failure {
         rows.push((
             "failure",
@@ -255,6 +258,11 @@ pub(crate) fn operation(row: &OperationRow) -> String {
             "failure",
             Cell::new(format!("{} [{}]", failure.message, failure.error)).fg(Color::Red),
         ));
+    }
+    if let Some(setup) = &row.setup {
+        let ended = format!("{} ended with exit code {}", setup.command, setup.exit_code);
+        rows.push(("install", Cell::new(ended)));
+        rows.push(("last output", Cell::new(setup.tail.join("\n"))));
     }
     rows.push((
         "whole output",
@@ -450,7 +458,11 @@ mod tests {
         let changed =
             json!({ "phase": "failed", "compute": null, "idle_due": null, "failure": failure, "runs": ["r1", "r2"] });
         check(
-            &session(&view("3f9a2c1b00000000", "/home/ann/echo", changed), Some("/home/ann")),
+            &session(
+                &view("3f9a2c1b00000000", "/home/ann/echo", changed),
+                Some("/home/ann"),
+                Vec::new(),
+            ),
             expect![[r#"
                 flow          ~/echo
                 owner         ann in workspace local
@@ -469,7 +481,7 @@ mod tests {
             "#]],
         );
         check(
-            &session(&view("3f9a2c1b00000000", "/home/ann/echo", json!({})), None),
+            &session(&view("3f9a2c1b00000000", "/home/ann/echo", json!({})), None, Vec::new()),
             expect![[r#"
                 flow        /home/ann/echo
                 owner       ann in workspace local

@@ -229,7 +229,10 @@ fn rule_of(add: &args::AddWebhook, flow: &Flow) -> Result<Rule, Box<Trouble>> {
         }
     };
     let wish = match add.then {
-        Then::Install => Wish::Install { settings: None },
+        Then::Install => Wish::Install {
+            settings: None,
+            lock: None,
+        },
         Then::Start => Wish::Start {
             settings: add.wants.wanted(),
         },

@@ -58,19 +58,24 @@ impl Flow {
     }
 }
 
+/// The folder that is meant: a flow file stands for the one that it is in.
+pub(crate) fn folder_of(typed: &Path) -> &Path {
+    match typed.file_name().and_then(|name| name.to_str()) {
+        Some("flow.dag.yaml" | "flow.flex.yaml") if typed.is_file() => typed
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new(".")),
+        _ => typed,
+    }
+}
+
 /// The flow in a folder. A flow file stands for the folder that it is in.
 ///
 /// # Errors
 ///
 /// What [`flow::canonical`] says. Final.
 pub(crate) fn flow_at(typed: &Path, user: &User) -> Result<Flow, Box<Trouble>> {
-    let folder = match typed.file_name().and_then(|name| name.to_str()) {
-        Some("flow.dag.yaml" | "flow.flex.yaml") if typed.is_file() => typed
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new(".")),
-        _ => typed,
-    };
+    let folder = folder_of(typed);
     let canonical = flow::canonical(folder).map_err(|failure| Trouble::of(USAGE, failure))?;
     let lineage = canonical.to_str().ok_or_else(|| {
         let message = format!(

@@ -36,6 +36,14 @@ pub(crate) fn log_key(flow: &str, revision: u64) -> Item {
     key(format!("FLOW#{flow}"), format!("LOG#{revision:012}"))
 }
 
+pub(crate) fn packages_key(flow: &str) -> Item {
+    key(format!("FLOW#{flow}"), "PACKAGES")
+}
+
+pub(crate) fn install_key(flow: &str, number: u64) -> Item {
+    key(format!("FLOW#{flow}"), format!("INSTALL#{number:012}"))
+}
+
 pub(crate) fn operation_key(id: &str) -> Item {
     key(format!("OP#{id}"), "OP")
 }
@@ -142,7 +150,8 @@ impl OperationEnd {
 }
 
 pub(crate) fn operation_of(item: &Item) -> Result<OperationRow, Fault> {
-    let row: OperationRow = body(item)?;
+    let mut row: OperationRow = body(item)?;
+    row.setup = item.get("setup").map(parsed).transpose()?;
     let Some(end) = item.get("end") else {
         return Ok(row);
     };

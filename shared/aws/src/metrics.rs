@@ -149,6 +149,7 @@ mod tests {
             status: OperationStatus::Failed,
             ended: Some(1_250),
             failure: Some(Failure::new("Install.Conflict", "They do not fit.")),
+            setup: None,
             warning: None,
             joined: None,
         };

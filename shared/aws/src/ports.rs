@@ -8,7 +8,7 @@ use crate::{
 use aws_sdk_dynamodb::{
     error::SdkError,
     operation::transact_write_items::TransactWriteItemsError,
-    types::{AttributeValue, Put, TransactWriteItem, Update, WriteRequest},
+    types::{AttributeValue, Delete, Put, TransactWriteItem, Update, WriteRequest},
 };
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 use contract::{
@@ -17,6 +17,7 @@ use contract::{
     command::Command,
     driver::ComputeRequest,
     names,
+    packages::{InstallRow, PackagesRow, Setup},
     row::{OperationRow, RunRow, SessionRow},
     step::ExecutionInput,
     webhook::WebhooksRow,
@@ -24,7 +25,7 @@ use contract::{
 use lifecycle::{
     Failure,
     compute::{Compute, Slot},
-    session::Effect,
+    session::{Effect, Packages},
 };
 use serde::Serialize;
 use shell::{Due, DueRow, Fault, Ports, Save, Write};
@@ -72,6 +73,21 @@ impl Ports for Aws {
             .await?
             .map(|item| items::run_of(&item))
             .transpose()
+    }
+
+    async fn load_packages(&self, flow: &str) -> Result<Option<PackagesRow>, Fault> {
+        self.get(items::packages_key(flow))
+            .await?
+            .map(|item| items::body(&item))
+            .transpose()
+    }
+
+    async fn installs(&self, flow: &str) -> Result<Vec<InstallRow>, Fault> {
+        let (from, to) = ("INSTALL#".to_owned(), "INSTALL#~".to_owned());
+        let items = self
+            .after(format!("FLOW#{flow}"), from, to, "reading the installs")
+            .await?;
+        items.iter().map(items::body).collect()
     }
 
     async fn load_compute(&self, id: &str) -> Result<Option<Compute>, Fault> {
@@ -216,7 +232,13 @@ impl Ports for Aws {
                 operation,
                 attempt,
                 settings,
+                packages,
             } => {
+                let lock = match packages {
+                    Packages::Required => None,
+                    Packages::Recorded => self.load_packages(&flow).await?.map(|row| row.lock),
+                    Packages::Locked(lock) => Some(lock),
+                };
                 self.tell_agent(
                     &flow,
                     generation,
@@ -224,6 +246,7 @@ impl Ports for Aws {
                         operation,
                         attempt,
                         settings,
+                        lock,
                     },
                 )
                 .await
@@ -334,6 +357,29 @@ impl Ports for Aws {
                     .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
             {
                 Err(Fault::outside("marking a run as started")(e.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn keep_setup(&self, operation: &str, setup: &Setup) -> Result<(), Fault> {
+        let kept = self
+            .dynamo
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(items::operation_key(operation)))
+            .update_expression("SET setup = :s")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":s", json(setup))
+            .send()
+            .await;
+        match kept {
+            Err(e)
+                if !e
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Err(Fault::outside("keeping how an install ended")(e.into()))
             }
             _ => Ok(()),
         }
@@ -482,6 +528,30 @@ impl Aws {
                     .expression_attribute_values(":k", text(flow))
                     .expression_attribute_values(":m", number(most)),
             ),
+            Write::Packages { flow, row, read } => {
+                let mut item = items::packages_key(&flow);
+                item.insert("body".to_owned(), json(&row));
+                item.insert("revision".to_owned(), number(row.number));
+                let put = self.put(item);
+                made(match read {
+                    None => put.condition_expression("attribute_not_exists(pk)"),
+                    Some(read) => put
+                        .condition_expression("revision = :r")
+                        .expression_attribute_values(":r", number(read)),
+                })
+            }
+            Write::NewInstall { flow, entry } => {
+                let mut item = items::install_key(&flow, entry.packages.number);
+                item.insert("body".to_owned(), json(&entry));
+                made(self.put(item))
+            }
+            Write::ForgetInstall { flow, number } => {
+                let forget = Delete::builder()
+                    .table_name(&self.table)
+                    .set_key(Some(items::install_key(&flow, number)));
+                let forget = forget.build().expect("a delete has a table and a key");
+                TransactWriteItem::builder().delete(forget).build()
+            }
             Write::LeaveQuota { flow, owner } => changed(
                 self.update(items::quota_key(&owner))
                     .update_expression("DELETE sessions :f")

@@ -107,7 +107,13 @@ impl Aws {
             .collect()
     }
 
-    async fn after(&self, pk: String, from: String, to: String, what: &'static str) -> Result<Vec<Item>, Fault> {
+    pub(crate) async fn after(
+        &self,
+        pk: String,
+        from: String,
+        to: String,
+        what: &'static str,
+    ) -> Result<Vec<Item>, Fault> {
         let page = self
             .dynamo
             .query()

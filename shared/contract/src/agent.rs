@@ -1,6 +1,11 @@
 //! A session's own queue, and what its agent reports to the queue `reports`.
 
-use crate::{Failure, Outcome, Settings, command::RunWish, driver::DriverReport};
+use crate::{
+    Failure, Outcome, Settings,
+    command::RunWish,
+    driver::DriverReport,
+    packages::{Installation, Setup},
+};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
 use schemars::JsonSchema;
@@ -12,10 +17,14 @@ use serde::{Deserialize, Serialize};
 pub enum AgentCommand {
     /// Bring the environment to what the flow's requirements say. Answered by `installed` or `install-failed`; an install that was done
     /// already is answered again. A later attempt of the same operation takes over from an earlier one.
+    ///
+    /// `lock`: bring it to this lock, whatever the requirements say.
     Install {
         operation: String,
         attempt: u32,
         settings: Settings,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lock: Option<String>,
     },
     /// Leave the environment as it was, if this install is under way.
     CancelInstall { operation: String },
@@ -43,11 +52,22 @@ pub enum AgentReport {
         attempt: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         warning: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        installation: Option<Box<Installation>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        setup: Option<Setup>,
     },
     InstallFailed {
         operation: String,
         attempt: u32,
         failure: Failure,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        setup: Option<Setup>,
+    },
+    /// A run has changed what is installed.
+    Packages {
+        run: String,
+        installation: Box<Installation>,
     },
     RunStarted {
         run: String,

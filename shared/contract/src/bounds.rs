@@ -31,12 +31,23 @@ pub(crate) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error>
 /// A flow's key is 32 hex digits.
 pub(crate) fn key<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
-    let is_key = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if is_key {
+    if is_key(&text) {
         Ok(text)
     } else {
         Err(D::Error::custom("a flow's key is 32 hex digits"))
     }
+}
+
+/// A digest, likewise, or none.
+pub(crate) fn some_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    match Option::<String>::deserialize(from)? {
+        Some(text) if !is_key(&text) => Err(D::Error::custom("a digest is 32 hex digits")),
+        text => Ok(text),
+    }
+}
+
+fn is_key(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// A workspace or a user: up to 100 characters.

@@ -42,6 +42,14 @@ pub enum Wish {
             deserialize_with = "bounds::some_object"
         )]
         settings: Option<Wanted>,
+        /// The environment of this lock instead, whatever the requirements say.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::some_key"
+        )]
+        #[schemars(regex(pattern = bounds::KEY))]
+        lock: Option<String>,
     },
     /// The session deleted and made anew.
     Reset {

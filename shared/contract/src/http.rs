@@ -9,13 +9,15 @@
 //! | `GET /v1/output/{operation or run}` | `after=seq`, `wait` for a line after it | 200 [`Output`] |
 //! | `GET /v1/sessions` | | 200 [`Sessions`] |
 //! | `GET /v1/sessions/{flow key}` | | 200 [`SessionView`] |
+//! | `GET /v1/sessions/{flow key}/packages` | | 200 [`PackagesRow`](crate::packages::PackagesRow); 404 if nothing was ever installed |
+//! | `GET /v1/sessions/{flow key}/installs` | | 200 [`Installs`] |
 //! | `GET /v1/sessions/{flow key}/events` | `after=revision` | 200 [`Events`] |
 //! | `GET /v1/workspaces/{workspace}/webhooks` | | 200 [`Webhooks`](crate::webhook::Webhooks) |
 //! | `PUT /v1/workspaces/{workspace}/webhooks` | [`Webhooks`](crate::webhook::Webhooks), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
 //!
 //! A read by `wait` ends early when the thing is there, and answers what there is when the time has passed.
 
-use crate::{FlowRef, Kind, Millis, Phase, Settings, agent::OutputLine, row::LogRow};
+use crate::{FlowRef, Kind, Millis, Phase, Settings, agent::OutputLine, packages::InstallRow, row::LogRow};
 use lifecycle::Failure;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -116,6 +118,12 @@ pub struct OperationView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Events {
     pub events: Vec<LogRow>,
+}
+
+/// A flow's history of installs, oldest first; of more than [`MOST_INSTALLS`](crate::packages::MOST_INSTALLS) the last ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Installs {
+    pub installs: Vec<InstallRow>,
 }
 
 /// The claims of a bearer token.

@@ -6,6 +6,7 @@
 //! * [`step`]: what the state machine sends to the handlers' queues.
 //! * [`driver`]: what the handlers ask of a compute driver, and what it reports.
 //! * [`agent`]: what the handlers tell a session's agent, and what it reports, signed.
+//! * [`packages`]: what a session has installed, and how that came about.
 //! * [`tick`]: what the schedule sends.
 //! * [`row`]: what the table holds.
 //! * [`http`]: what the HTTP front answers.
@@ -18,6 +19,7 @@ pub mod command;
 pub mod driver;
 pub mod http;
 pub mod names;
+pub mod packages;
 pub mod row;
 pub mod step;
 pub mod tick;

@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | session | `FLOW#{flow}` | `SESSION` |
 //! | event log | `FLOW#{flow}` | `LOG#{revision, 12 digits}` |
+//! | packages | `FLOW#{flow}` | `PACKAGES` |
+//! | install | `FLOW#{flow}` | `INSTALL#{number, 12 digits}` |
 //! | operation | `OP#{id}` | `OP` |
 //! | run | `RUN#{id}` | `RUN` |
 //! | output line | `OUT#{operation or run}` | `{seq, 12 digits}` |
@@ -15,7 +17,7 @@
 //!
 //! The last two are in [`webhook`](crate::webhook).
 
-use crate::{Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish};
+use crate::{Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish, packages::Setup};
 use lifecycle::session::{Effect, Event, Session};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,9 @@ pub struct OperationRow {
     pub failure: Option<Failure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    /// How its install ended, if one had to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<Setup>,
     /// The operation that it joined: its end is this one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined: Option<String>,

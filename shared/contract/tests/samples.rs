@@ -7,6 +7,7 @@ use contract::{
     command::Command,
     driver::ComputeRequest,
     http::Request,
+    packages::{InstallRow, PackagesRow},
     row::{LogRow, OperationRow, RunRow, SessionRow},
     step::StepMessage,
     tick::Tick,
@@ -37,7 +38,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 19] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -55,6 +56,8 @@ const KINDS: [Kind; 17] = [
     kind::<LogRow>("table/log"),
     kind::<WebhooksRow>("table/webhooks"),
     kind::<DeliveryRow>("table/delivery"),
+    kind::<PackagesRow>("table/packages"),
+    kind::<InstallRow>("table/install"),
 ];
 
 /// What a schema does not say: how many bits a number has, and what is in a text of any length.

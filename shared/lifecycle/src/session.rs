@@ -112,6 +112,28 @@ pub enum Step {
     CleanUp,
 }
 
+/// What an operation brings a session's packages to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Packages {
+    /// What the flow's requirements say when they are looked at.
+    #[default]
+    Required,
+    /// What was recorded last, if anything was.
+    Recorded,
+    /// The environment of this lock.
+    Locked(String),
+}
+
+impl Packages {
+    /// Whether it goes without saying.
+    #[cfg(feature = "wire")]
+    fn is_required(&self) -> bool {
+        *self == Self::Required
+    }
+}
+
 /// An operation: wanted, waiting or under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
@@ -121,6 +143,9 @@ pub struct Operation {
     pub kind: Kind,
     /// What the session is to be made of; `None` keeps what it has.
     pub wants: Option<Settings>,
+    /// What it brings the packages to.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Packages::is_required"))]
+    pub packages: Packages,
     /// The state machine's token of the step it waits in.
     pub token: Option<String>,
     /// More tokens of that step. A send whose reply was lost is made again with another token, both messages come, in any order, and
@@ -143,6 +168,7 @@ impl Operation {
             id: id.into(),
             kind,
             wants,
+            packages: Packages::Required,
             token: None,
             other_tokens: Vec::new(),
             attempt: 0,
@@ -329,12 +355,14 @@ pub enum Effect {
     },
     /// Message to the driver: see that there is no container of this generation or an older one, and never will be.
     RemoveSession { generation: u32, compute: Option<String> },
-    /// Message to the agent: bring the environment to what the requirements say.
+    /// Message to the agent: bring the environment to what `packages` says.
     AgentInstall {
         generation: u32,
         operation: String,
         attempt: u32,
         settings: Settings,
+        #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Packages::is_required"))]
+        packages: Packages,
     },
     /// Message to the agent: leave the environment as it was.
     AgentCancelInstall { generation: u32, operation: String },
@@ -858,7 +886,9 @@ impl Turn {
                     .as_ref()
                     .and_then(|o| o.wants.clone())
                     .filter(|_| kind == Kind::Install);
+                let packages = self.s.current.as_ref().map(|o| o.packages.clone()).unwrap_or_default();
                 self.effects.push(Effect::AgentInstall {
+                    packages,
                     generation: self.s.generation,
                     operation: operation.to_owned(),
                     attempt,

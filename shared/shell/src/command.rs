@@ -14,7 +14,7 @@ use lifecycle::{
     Failure,
     access::{Action, may},
     deadlines,
-    session::{Event, Kind, Operation, Settings},
+    session::{Event, Kind, Operation, Packages, Settings},
 };
 
 /// Who put a message into a queue, as the queue has proved them to be.
@@ -66,7 +66,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     let (settings, run) = match &command.wish {
         Wish::Start { settings } => (defaults(settings, lineage), None),
         Wish::Run { settings, run } => (defaults(settings, lineage), Some(run)),
-        Wish::Install { settings } | Wish::Reset { settings } => {
+        Wish::Install { settings, .. } | Wish::Reset { settings } => {
             (defaults(&settings.clone().unwrap_or_default(), lineage), None)
         }
         Wish::Stop | Wish::StopIfIdle { .. } | Wish::Check => (defaults(&Wanted::default(), lineage), None),
@@ -150,7 +150,12 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
     };
     match &command.wish {
         Wish::Start { .. } => wanted(Kind::Start, Some(settings)),
-        Wish::Install { settings: said } => wanted(Kind::Install, said.as_ref().map(|_| settings)),
+        Wish::Install { settings: said, lock } => Event::Wanted {
+            operation: Operation {
+                packages: lock.clone().map_or(Packages::Required, Packages::Locked),
+                ..Operation::new(&command.id, Kind::Install, said.as_ref().map(|_| settings.clone()))
+            },
+        },
         Wish::Reset { settings: said } => wanted(Kind::Reset, said.as_ref().map(|_| settings)),
         Wish::Stop => wanted(Kind::Stop, None),
         Wish::Run { .. } => Event::RunWanted {

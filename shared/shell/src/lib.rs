@@ -7,11 +7,13 @@
 //! What is absent here: an SDK. What the shell needs of the outside is [`Ports`]; `shared/aws` has the adapters.
 
 mod command;
+mod packages;
 mod ports;
 mod sweep;
 mod turn;
 
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
+pub use packages::record_packages;
 pub use ports::{Due, DueRow, Ports, Save, Write};
 pub use sweep::{Swept, sweep};
 pub use turn::{Happened, happen, observe_compute};

@@ -3,6 +3,7 @@
 use crate::Fault;
 use contract::{
     FlowRef, Millis,
+    packages::{InstallRow, PackagesRow, Setup},
     row::{LogRow, OperationRow, RunRow, SessionRow},
     webhook::WebhooksRow,
 };
@@ -30,6 +31,10 @@ pub trait Ports: Send + Sync {
     fn load_session(&self, flow: &str) -> impl Future<Output = Result<Option<SessionRow>, Fault>> + Send;
     fn load_operation(&self, id: &str) -> impl Future<Output = Result<Option<OperationRow>, Fault>> + Send;
     fn load_run(&self, id: &str) -> impl Future<Output = Result<Option<RunRow>, Fault>> + Send;
+    /// Reads what a flow's session has installed, as last recorded.
+    fn load_packages(&self, flow: &str) -> impl Future<Output = Result<Option<PackagesRow>, Fault>> + Send;
+    /// Reads a flow's history of installs, oldest first.
+    fn installs(&self, flow: &str) -> impl Future<Output = Result<Vec<InstallRow>, Fault>> + Send;
     fn load_compute(&self, id: &str) -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
     /// Reads the compute resource that a slot has now.
     fn load_slot(&self, slot: &Slot) -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
@@ -60,6 +65,8 @@ pub trait Ports: Send + Sync {
     fn due(&self, shard: u32, now: Millis) -> impl Future<Output = Result<Vec<Due>, Fault>> + Send;
     /// Marks a run as started, if it has not ended.
     fn run_started(&self, run: &str, at: Millis) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Keeps how the install of an operation ended.
+    fn keep_setup(&self, operation: &str, setup: &Setup) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Keeps lines of output; a line that comes twice is kept once.
     fn keep_output(
         &self,
@@ -131,6 +138,21 @@ pub enum Write {
     LeaveQuota {
         flow: String,
         owner: FlowRef,
+    },
+    /// What is installed, if the stored number is still `read` (`None`: if there is no such row).
+    Packages {
+        flow: String,
+        row: Box<PackagesRow>,
+        read: Option<u64>,
+    },
+    NewInstall {
+        flow: String,
+        entry: Box<InstallRow>,
+    },
+    /// One entry less of the history of installs. It may be gone already.
+    ForgetInstall {
+        flow: String,
+        number: u64,
     },
 }
 

@@ -354,6 +354,7 @@ fn blank(operation: &str, happened: &Happened<'_>, now: Millis) -> OperationRow 
         ended: None,
         failure: None,
         warning: None,
+        setup: None,
         joined: None,
     }
 }

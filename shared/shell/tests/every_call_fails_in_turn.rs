@@ -4,6 +4,7 @@ mod world;
 
 use contract::{
     FlowRef, Phase,
+    packages::{ByHand, Installation, Listed, Package, PackageOrigin},
     row::{OperationStatus, RunStatus},
 };
 use lifecycle::{
@@ -11,7 +12,7 @@ use lifecycle::{
     session::{Event, Session, decide},
 };
 use serde_json::json;
-use shell::{Happened, accept, happen};
+use shell::{Happened, accept, happen, record_packages};
 use world::{Loss, World};
 
 fn flow(name: &str) -> FlowRef {
@@ -255,4 +256,120 @@ async fn what_the_webhooks_function_says_counts_only_as_far_as_a_rule_says_it() 
         (late.by.as_str(), late.status),
         ("function:webhook", OperationStatus::Failed)
     );
+}
+
+/// What an agent says that it has.
+fn installation(
+    count: u32,
+    lock: &str,
+    packages: Option<&[(&str, &str)]>,
+    by_hand: &[(&str, Option<&str>)],
+) -> Installation {
+    let package = |(name, version): &(&str, &str)| Package {
+        name: (*name).into(),
+        version: (*version).into(),
+        origin: PackageOrigin::Requirements,
+        named: None,
+        asked_by: Vec::new(),
+    };
+    Installation {
+        count,
+        lock: lock.into(),
+        listed: packages.map(|packages| Listed {
+            requirements: packages.iter().map(|(name, _)| (*name).into()).collect(),
+            packages: packages.iter().map(package).collect(),
+        }),
+        by_hand: by_hand
+            .iter()
+            .map(|(name, version)| ByHand {
+                name: (*name).into(),
+                version: version.map(Into::into),
+            })
+            .collect(),
+        isolation: None,
+    }
+}
+
+/// Each entry of the history: who did it, and what changed.
+fn history(world: &World) -> Vec<String> {
+    let state = world.state.lock().unwrap();
+    let told = |change: &contract::packages::Change| {
+        let version = |version: &Option<String>| version.clone().unwrap_or_default();
+        format!(" {}:{}>{}", change.name, version(&change.from), version(&change.to))
+    };
+    let entries = state.installs.values();
+    entries
+        .map(|entry| entry.packages.by.clone() + &entry.changes.iter().map(told).collect::<String>())
+        .collect()
+}
+
+#[tokio::test]
+async fn each_install_is_recorded_once_with_what_it_changed_and_a_lock_brings_back_what_was_listed_with_it() {
+    let world = World::new(None);
+    let record = async |generation, by: &str, kind, installation: Installation| {
+        record_packages(&world, "f", generation, by, kind, &installation)
+            .await
+            .unwrap();
+    };
+    let install = Some(contract::Kind::Install);
+    let first = installation(1, "one", Some(&[("a", "1"), ("b", "1")]), &[]);
+    record(1, "start", Some(contract::Kind::Start), first.clone()).await;
+    record(1, "start", Some(contract::Kind::Start), first.clone()).await;
+    record(
+        1,
+        "more",
+        install,
+        installation(2, "two", Some(&[("a", "2"), ("c", "1")]), &[]),
+    )
+    .await;
+    // Late: the one after it is there already.
+    record(1, "start", Some(contract::Kind::Start), first).await;
+    record(
+        1,
+        "run",
+        None,
+        installation(3, "two", None, &[("d", Some("1")), ("a", None)]),
+    )
+    .await;
+    record(2, "back", install, installation(1, "one", None, &[])).await;
+    record(2, "again", install, installation(2, "two", None, &[])).await;
+    assert_eq!(
+        history(&world),
+        [
+            "start a:>1 b:>1",
+            "more a:1>2 b:1> c:>1",
+            "run a:2> d:>1",
+            "back a:>1 b:>1 c:1> d:1>",
+            "again a:1>2 b:1> c:>1"
+        ]
+    );
+    let row = world.state.lock().unwrap().packages["f"].clone();
+    assert_eq!(
+        (row.requirements, row.lock.as_str()),
+        (vec!["a".to_owned(), "c".to_owned()], "two")
+    );
+    // The history is bounded.
+    for count in 3..100 {
+        record(2, "more", install, installation(count, "two", None, &[])).await;
+    }
+    assert_eq!(history(&world).len() as u64, contract::packages::MOST_INSTALLS);
+}
+
+#[tokio::test]
+async fn one_failed_call_loses_no_install() {
+    for at in 1.. {
+        for loss in [Loss::Request, Loss::Reply] {
+            let world = World::new(Some((at, loss)));
+            let installation = installation(1, "one", Some(&[("a", "1")]), &[]);
+            // A message whose handler failed comes again.
+            while record_packages(&world, "f", 1, "start", None, &installation)
+                .await
+                .is_err()
+            {}
+            assert_eq!(history(&world), ["start a:>1"], "call {at}, {loss:?}");
+            if world.calls() < at {
+                return;
+            }
+        }
+    }
 }

@@ -175,6 +175,7 @@ fn operation(id: &str, flow: &str) -> OperationRow {
         ended: None,
         failure: None,
         warning: None,
+        setup: None,
         joined: None,
     }
 }

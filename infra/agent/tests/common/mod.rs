@@ -1,5 +1,8 @@
 //! A machine for tests: queues in memory behind SQS's own protocol, and a driver over a state folder.
 
+pub(crate) mod index;
+pub(crate) mod tiers;
+
 use agent::driver::{AgentCredentials, Answer, Driver, DriverConfig, HostPorts};
 use contract::{
     Settings, Slot,
@@ -356,8 +359,14 @@ impl Machine {
             operation: operation.into(),
             attempt: 1,
             settings: settings(folder),
+            lock: None,
         };
         self.tell(flow, generation, &command);
+        self.ended_install(flow, generation, operation)
+    }
+
+    /// The failure of an install, if there is one, at its end.
+    pub(crate) fn ended_install(&self, flow: &str, generation: u32, operation: &str) -> Option<contract::Failure> {
         self.report(
             "installed",
             Duration::from_secs(300),
@@ -483,6 +492,9 @@ pub(crate) fn settings(folder: &Path) -> Settings {
 
 /// A state folder of its own that shares the environments of all tests.
 pub(crate) fn state() -> PathBuf {
+    if let Some(own) = std::env::var_os("TEST_STATE") {
+        return own.into();
+    }
     let target = std::env::var_os("CARGO_TARGET_TMPDIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tmp"));
     let state = target.join("agent-state");

@@ -304,7 +304,7 @@ fn packages_are_saved_in_place_of_what_names_them_and_the_rest_stays_as_it_is() 
         .collect();
     expect![[r##"
         ROOT/repo/flow/requirements.txt "numpy\n"
-        ROOT/repo/flow/requirements.txt "# ours\r\n-i https://{private}@host/simple\r\nNum.Py==1 \\\r\n  --hash=sha256:00  # for now\r\nsix[a] ; python_version > '3'\r\nnumpy>=2\r\nhumanize\r\n"
+        ROOT/repo/flow/requirements.txt "# ours\r\n-i https://{private}@host/simple\r\nnumpy>=2  # for now\r\nsix[a] ; python_version > '3'\r\nhumanize\r\n"
         ROOT/repo/flow/requirements.txt "a @ https://host/a.whl\n"
         ROOT/repo/flow/deep/r.txt "six==1\n"
         Flow.SharedRequirements: The requirements are in ../requirements.txt, which other flows may share. Add the packages there, and install without naming them.
@@ -314,8 +314,7 @@ fn packages_are_saved_in_place_of_what_names_them_and_the_rest_stays_as_it_is() 
         Flow.BadRequirement: --pre is not the name of a package. Write it as name, or name==version.
         Flow.LocalPackage: the command:1: ./mine.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
         Flow.BadRequirement: the command:1: num py is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `p`. Write it as name, or name==version.
-        Flow.BadRequirement: the command:1: six
-        seven is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `s`. Write it as name, or name==version.
+        Flow.BadRequirement: Each package is one line of the requirements. Write it as name, or name==version.
     "##]].assert_eq(&told);
 }
 

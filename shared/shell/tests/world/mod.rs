@@ -8,11 +8,12 @@ use contract::{
     agent::{AgentCommand, OutputLine},
     command::Command,
     driver::ComputeRequest,
+    packages::{InstallRow, PackagesRow, Setup},
     row::{LogRow, OperationRow, OperationStatus, RunRow, SessionRow},
 };
 use lifecycle::{
     compute::{Compute, Seen, Slot},
-    session::{Effect, Event, Step},
+    session::{Effect, Event, Packages, Step},
 };
 use shell::{Due, DueRow, Fault, Happened, Ports, Save, Sender, Write, accept, happen, observe_compute, sweep};
 use std::{
@@ -73,6 +74,8 @@ pub(crate) struct State {
     steps: BTreeMap<String, (String, String, Step)>,
     containers: BTreeSet<(String, u32)>,
     removed: BTreeMap<String, u32>,
+    pub(crate) packages: BTreeMap<String, PackagesRow>,
+    pub(crate) installs: BTreeMap<(String, u64), InstallRow>,
     /// Every container that was ever started, to see that none was started twice.
     pub(crate) launched: Vec<(String, u32)>,
     ids: u64,
@@ -346,6 +349,17 @@ impl Ports for World {
         self.call(|s| Ok(s.runs.get(id).cloned()))
     }
 
+    async fn load_packages(&self, flow: &str) -> Result<Option<PackagesRow>, Fault> {
+        self.call(|s| Ok(s.packages.get(flow).cloned()))
+    }
+
+    async fn installs(&self, flow: &str) -> Result<Vec<InstallRow>, Fault> {
+        self.call(|s| {
+            let of_flow = s.installs.iter().filter(|((f, _), _)| f == flow);
+            Ok(of_flow.map(|(_, entry)| entry.clone()).collect())
+        })
+    }
+
     async fn load_compute(&self, id: &str) -> Result<Option<Compute>, Fault> {
         self.call(|s| Ok(s.computes.get(id).cloned()))
     }
@@ -381,6 +395,7 @@ impl Ports for World {
                         }
                         true
                     }
+                    Write::Packages { flow, read, .. } => s.packages.get(flow).map(|row| row.number) == *read,
                     _ => true,
                 };
                 if !holds {
@@ -408,6 +423,7 @@ impl Ports for World {
                             kind: row.kind,
                             by: row.by.clone(),
                             accepted: row.accepted,
+                            setup: row.setup.clone(),
                             ..end
                         };
                     }
@@ -431,6 +447,15 @@ impl Ports for World {
                     }
                     Write::EnterQuota { flow, owner, .. } => {
                         s.quota.entry(most(&owner)).or_default().insert(flow);
+                    }
+                    Write::Packages { flow, row, .. } => {
+                        s.packages.insert(flow, *row);
+                    }
+                    Write::NewInstall { flow, entry } => {
+                        s.installs.insert((flow, entry.packages.number), *entry);
+                    }
+                    Write::ForgetInstall { flow, number } => {
+                        s.installs.remove(&(flow, number));
                     }
                     Write::LeaveQuota { flow, owner } => {
                         s.quota.entry(most(&owner)).or_default().remove(&flow);
@@ -498,6 +523,7 @@ impl Ports for World {
                     operation,
                     attempt,
                     settings,
+                    packages,
                 } => Message::Agent {
                     flow,
                     generation,
@@ -505,6 +531,11 @@ impl Ports for World {
                         operation,
                         attempt,
                         settings,
+                        lock: match packages {
+                            Packages::Required => None,
+                            Packages::Recorded => s.packages.get(&row.session.flow).map(|row| row.lock.clone()),
+                            Packages::Locked(lock) => Some(lock),
+                        },
                     },
                 },
                 Effect::AgentRun { generation, run } => {
@@ -569,6 +600,15 @@ impl Ports for World {
         self.call(|s| {
             if let Some(row) = s.runs.get_mut(run) {
                 row.started.get_or_insert(at);
+            }
+            Ok(())
+        })
+    }
+
+    async fn keep_setup(&self, operation: &str, setup: &Setup) -> Result<(), Fault> {
+        self.call(|s| {
+            if let Some(row) = s.operations.get_mut(operation) {
+                row.setup = Some(setup.clone());
             }
             Ok(())
         })

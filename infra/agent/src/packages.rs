@@ -1,0 +1,283 @@
+//! What is installed, and why: read from locks, and from what a session has written over its environment.
+
+use contract::packages::{ByHand, Listed, Package, PackageOrigin};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::Path,
+};
+
+/// By package, the packages that ask for it.
+pub(crate) type AskedBy = BTreeMap<String, Vec<String>>;
+
+/// Takes the annotations out of what a resolver wrote: the lock alone, and which package asks for which.
+pub(crate) fn without_annotations(lock: &str) -> (String, AskedBy) {
+    let (mut plain, mut asked_by, mut package) = (String::new(), AskedBy::new(), String::new());
+    for line in lock.lines() {
+        if let Some(askers) = line.trim_start().strip_prefix("# via ") {
+            let askers = askers.split(", ").filter(|asker| !asker.starts_with('-'));
+            let askers: Vec<String> = askers.map(str::to_owned).collect();
+            if !askers.is_empty() {
+                asked_by.insert(package.clone(), askers);
+            }
+            continue;
+        }
+        if let Some((name, _)) = pin(line) {
+            package = name;
+        }
+        plain.push_str(line);
+        plain.push('\n');
+    }
+    (plain, asked_by)
+}
+
+/// A lock in which the packages that the requirements name with hashes have these and no others: what is installed is checked against them.
+///
+/// # Errors
+///
+/// The line that promises hashes of which the index has none.
+pub(crate) fn with_own_hashes<'a>(lock: &str, lines: &'a [flow::Line]) -> Result<String, &'a flow::Line> {
+    let hashes = |line: &flow::Line| -> Vec<String> {
+        let words = line
+            .text
+            .split_whitespace()
+            .filter_map(|word| word.strip_prefix("--hash="));
+        words
+            .map(|hash| hash.trim_matches(['"', '\'']).to_ascii_lowercase())
+            .collect()
+    };
+    let mut own: BTreeMap<String, (&flow::Line, Vec<String>)> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.option().is_none()) {
+        let promised = hashes(line);
+        if let Some(name) = name_of(&line.text).filter(|_| !promised.is_empty()) {
+            own.entry(name).or_insert_with(|| (line, Vec::new())).1.extend(promised);
+        }
+    }
+    let mut out = String::new();
+    let mut blocks = lock.split_inclusive('\n').peekable();
+    while let Some(head) = blocks.next() {
+        let mut block = vec![head];
+        while let Some(line) = blocks.next_if(|line| line.starts_with(' ')) {
+            block.push(line);
+        }
+        let Some((line, promised)) = pin(head.trim_end()).and_then(|(name, _)| own.get(&name)) else {
+            out.extend(block);
+            continue;
+        };
+        // The index says SHA-256 alone; another kind is compared when the file is there.
+        let is_of_index =
+            |hash: &String| !hash.starts_with("sha256:") || block.iter().any(|known| known.contains(&**hash));
+        let promised: Vec<&String> = promised.iter().filter(|hash| is_of_index(hash)).collect();
+        if promised.is_empty() {
+            return Err(line);
+        }
+        out.push_str(head.trim_end_matches(['\\', '\n', ' ']));
+        for hash in promised {
+            out.push_str(&format!(" \\\n    --hash={hash}"));
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+/// The normalised name that a requirement begins with.
+fn name_of(requirement: &str) -> Option<String> {
+    let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
+    let name = normalized(&requirement[..end.unwrap_or(requirement.len())]);
+    (!name.is_empty()).then_some(name)
+}
+
+/// The name and the version of a line of a lock that begins a package; of one by URL, what its file is called.
+pub(crate) fn pin(line: &str) -> Option<(String, String)> {
+    let line = line.trim_end_matches(['\\', ' ']);
+    if !line.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let line = line.split(" ;").next()?;
+    if let Some((name, version)) = line.split_once("==") {
+        return Some((name.to_owned(), version.split(' ').next()?.to_owned()));
+    }
+    let (name, url) = line.split_once(" @ ")?;
+    Some((name.to_owned(), url.rsplit('/').next()?.to_owned()))
+}
+
+/// The name of a package as an index has it.
+pub(crate) fn normalized(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        match c {
+            '-' | '_' | '.' if out.ends_with('-') => {}
+            '-' | '_' | '.' => out.push('-'),
+            c => out.extend(c.to_lowercase()),
+        }
+    }
+    out
+}
+
+/// What an environment has.
+///
+/// * `lock`, `base`: the locks of the environment and of its base image; `asked_by`: of both together.
+pub(crate) fn listed(lock: &str, base: &str, asked_by: &AskedBy, lines: &[flow::Line]) -> Listed {
+    let base: BTreeMap<String, String> = base.lines().filter_map(pin).collect();
+    let mut named: BTreeMap<String, String> = BTreeMap::new();
+    for line in lines
+        .iter()
+        .filter(|line| !line.constraint && !line.text.starts_with('-'))
+    {
+        let Some(name) = name_of(&line.text) else { continue };
+        named
+            .entry(name)
+            .or_insert_with(|| format!("{}:{}", line.file, line.number));
+    }
+    let mut packages: Vec<Package> = lock
+        .lines()
+        .filter_map(pin)
+        .map(|(name, version)| {
+            let named = named.get(&name).cloned();
+            let origin = match &named {
+                _ if base.get(&name) == Some(&version) => PackageOrigin::BaseImage,
+                Some(_) => PackageOrigin::Requirements,
+                None => PackageOrigin::Dependency,
+            };
+            Package {
+                asked_by: asked_by.get(&name).cloned().unwrap_or_default(),
+                name,
+                version,
+                origin,
+                named,
+            }
+        })
+        .collect();
+    packages.sort_by(|a, b| a.name.cmp(&b.name));
+    Listed {
+        requirements: lines.iter().map(flow::Line::said).collect(),
+        packages,
+    }
+}
+
+/// What a session's own code has installed and taken away.
+///
+/// * `site`: the packages' folder in what the session has written over its environment; it need not be there.
+pub(crate) fn by_hand(site: &Path) -> Vec<ByHand> {
+    let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for entry in fs::read_dir(site).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let Some((name, version)) = file
+            .to_str()
+            .and_then(|name| name.strip_suffix(".dist-info")?.split_once('-'))
+        else {
+            continue;
+        };
+        let name = normalized(name);
+        let Ok(about) = entry.metadata() else { continue };
+        if about.file_type().is_char_device() && about.rdev() == 0 {
+            // An overlay's word for what is gone.
+            found.entry(name).or_insert(None);
+        } else if entry.path().join("METADATA").exists() {
+            found.insert(name, Some(version.to_owned()));
+        }
+    }
+    found
+        .into_iter()
+        .map(|(name, version)| ByHand { name, version })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCK: &str = "flask==3.1.3 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n    # via -r requirements.txt\nblinker==1.9.0 \\\n    --hash=sha256:22\n    # via flask, -c constraints.txt, other\ncolorama==0.4 ; sys_platform == 'win32' \\\n    --hash=sha256:33\nmine @ https://host/a/mine-1.0.whl \\\n    --hash=sha256:44\n";
+
+    fn line(number: usize, text: &str, constraint: bool) -> flow::Line {
+        flow::Line {
+            file: "requirements.txt".into(),
+            number,
+            text: text.into(),
+            constraint,
+        }
+    }
+
+    #[test]
+    fn a_lock_loses_its_annotations_and_keeps_who_asks_for_what() {
+        let (lock, asked_by) = without_annotations(LOCK);
+        assert!(
+            !lock.contains("via") && lock.lines().count() == LOCK.lines().count() - 2,
+            "{lock}"
+        );
+        assert_eq!(
+            asked_by,
+            BTreeMap::from([("blinker".into(), vec!["flask".into(), "other".into()])])
+        );
+    }
+
+    #[test]
+    fn each_package_says_where_it_comes_from() {
+        let (lock, asked_by) = without_annotations(LOCK);
+        let lines = [
+            line(1, "-i https://me:word@host/simple", false),
+            line(3, "Flask[async]>=3", false),
+            line(4, "Mine @ https://host/a/mine-1.0.whl", false),
+            line(5, "blinker<2", true),
+        ];
+        let listed = listed(&lock, "colorama==0.4\nblinker==1.0\n", &asked_by, &lines);
+        let told: Vec<String> = listed
+            .packages
+            .iter()
+            .map(|package| {
+                format!(
+                    "{} {} {:?} {:?} {:?}",
+                    package.name, package.version, package.origin, package.named, package.asked_by
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "blinker 1.9.0 Dependency None [\"flask\", \"other\"]",
+                "colorama 0.4 BaseImage None []",
+                "flask 3.1.3 Requirements Some(\"requirements.txt:3\") []",
+                "mine mine-1.0.whl Requirements Some(\"requirements.txt:4\") []",
+            ]
+        );
+        assert_eq!(
+            listed.requirements,
+            [
+                "-i https://***@host/simple",
+                "Flask[async]>=3",
+                "Mine @ https://host/a/mine-1.0.whl",
+                "-c blinker<2"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hash_that_a_line_promises_is_the_only_one_that_its_file_may_have() {
+        let (lock, _) = without_annotations(LOCK);
+        let good = [line(1, "Flask==3.1.3  --hash=sha256:11 --hash=sha256:99", false)];
+        let own = with_own_hashes(&lock, &good).unwrap();
+        assert!(
+            own.starts_with("flask==3.1.3 \\\n    --hash=sha256:11\nblinker"),
+            "{own}"
+        );
+        assert_eq!(own.len(), lock.len() - "    --hash=sha256:00 \\\n".len());
+        let bad = [line(1, "six", false), line(2, "flask==3.1.3 --hash=sha256:99", false)];
+        assert_eq!(with_own_hashes(&lock, &bad).unwrap_err().number, 2);
+        // Of another kind than the index says: uv compares it with the file.
+        let other = [line(1, "flask==3.1.3 --hash=sha512:99", false)];
+        assert!(
+            with_own_hashes(&lock, &other)
+                .unwrap()
+                .starts_with("flask==3.1.3 \\\n    --hash=sha512:99\nblinker")
+        );
+        assert_eq!(with_own_hashes(&lock, &[]).unwrap(), lock);
+    }
+
+    #[test]
+    fn a_package_has_one_name_however_it_is_written() {
+        for name in ["Foo.Bar-baz", "foo__bar..BAZ", "foo-bar-baz"] {
+            assert_eq!(normalized(name), "foo-bar-baz");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What is kept of what is over, and for how long: runs, logs, environments.
+//!
+//! Nothing that is in use is removed: a run that a session still works on, the log of an agent whose session is there, an environment
+//! that a session holds (see [`crate::store::Store::hold_use`]).
+
+use crate::store;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How long, and how much.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retention {
+    /// Of runs and logs; as long as their rows are kept.
+    pub(crate) age: Duration,
+    /// Of all runs and logs together; the oldest go first.
+    pub(crate) bytes: u64,
+    /// Of environments since their last use.
+    pub(crate) unused: Duration,
+    /// How many environments that nobody uses are kept.
+    pub(crate) environments: usize,
+}
+
+pub(crate) const RETENTION: Retention = Retention {
+    age: DAY.saturating_mul(14),
+    bytes: 4 << 30,
+    unused: DAY.saturating_mul(30),
+    environments: 40,
+};
+
+/// Removes what is older or more than is kept. What cannot be removed stays for the next time.
+pub(crate) fn prune(state: &Path, keep: &Retention) {
+    let mut kept: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+    let now = SystemTime::now();
+    for (folder, is_run) in [("runs", true), ("logs", false)] {
+        for entry in fs::read_dir(state.join(folder)).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if is_in_use(state, &entry.file_name().to_string_lossy(), is_run) {
+                continue;
+            }
+            let Ok((changed, bytes)) = size(&path) else { continue };
+            match now.duration_since(changed) {
+                Ok(age) if age > keep.age => remove(&path),
+                _ => kept.push((changed, bytes, path)),
+            }
+        }
+    }
+    kept.sort();
+    let mut bytes: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, of_it, path) in kept {
+        if bytes <= keep.bytes {
+            break;
+        }
+        remove(&path);
+        bytes -= of_it;
+    }
+    store::prune(&store::folder(state), keep);
+}
+
+fn remove(path: &Path) {
+    let removed = match path.is_dir() {
+        true => store::remove(path),
+        false => fs::remove_file(path),
+    };
+    if let Err(error) = removed {
+        tracing::warn!(path = %path.display(), %error, "what is over could not be removed");
+    }
+}
+
+/// Whether a session that is there works on it, or says things in it.
+fn is_in_use(state: &Path, name: &str, is_run: bool) -> bool {
+    let mut generations = fs::read_dir(state.join("sessions"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flat_map(|flow| {
+            fs::read_dir(flow.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(move |each| (flow.file_name(), each))
+        })
+        .filter(|(_, generation)| generation.path().is_dir());
+    generations.any(|(flow, generation)| match is_run {
+        true => ["work", "staging"]
+            .iter()
+            .any(|folder| generation.path().join(folder).join(name).exists()),
+        false => {
+            let (flow, number) = (flow.to_string_lossy(), generation.file_name());
+            name == format!("agent-{flow}-{}.log", number.to_string_lossy())
+        }
+    })
+}
+
+/// When anything in it changed last, and its size.
+fn size(path: &Path) -> io::Result<(SystemTime, u64)> {
+    let about = fs::symlink_metadata(path)?;
+    let (mut changed, mut bytes) = (about.modified()?, about.len());
+    if about.is_dir() {
+        for entry in fs::read_dir(path)? {
+            let (inside, of_it) = size(&entry?.path())?;
+            changed = changed.max(inside);
+            bytes += of_it;
+        }
+    }
+    Ok((changed, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &Path, bytes: usize, days: u32) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, vec![0; bytes]).unwrap();
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - DAY * days).unwrap();
+    }
+
+    fn left(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn old_folder(path: &Path) {
+        let folder = fs::File::open(path).unwrap();
+        folder.set_modified(SystemTime::now() - DAY * 100).unwrap();
+    }
+
+    #[test]
+    fn what_is_old_goes_and_the_oldest_of_what_is_too_much_and_nothing_that_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        for (run, bytes, days) in [
+            ("old", 10, 20),
+            ("big-and-older", 9_000, 3),
+            ("big", 9_000, 2),
+            ("new", 10, 0),
+            ("busy", 10, 20),
+        ] {
+            file(&state.join("runs").join(run).join("output/outputs.jsonl"), bytes, days);
+            old_folder(&state.join("runs").join(run).join("output"));
+            old_folder(&state.join("runs").join(run));
+        }
+        file(&state.join("logs/install-1.txt"), 10, 20);
+        file(&state.join("logs/install-2.txt"), 10, 1);
+        file(&state.join("logs/agent-f-1.log"), 10, 20);
+        file(&state.join("logs/agent-f-2.log"), 10, 20);
+        fs::create_dir_all(state.join("sessions/f/2/work/busy")).unwrap();
+        // A folder has a size of its own, which is the file system's.
+        let (_, of_big) = size(&state.join("runs/big")).unwrap();
+        prune(
+            state,
+            &Retention {
+                bytes: of_big + of_big / 2,
+                ..RETENTION
+            },
+        );
+        assert_eq!(left(&state.join("runs")), ["big", "busy", "new"]);
+        assert_eq!(left(&state.join("logs")), ["agent-f-2.log", "install-2.txt"]);
+    }
+
+    #[test]
+    fn an_environment_that_nobody_has_used_for_long_goes_with_all_that_is_on_it_and_its_lock_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let environments = folder.path().join("environments");
+        let make = |key: &str, below: Option<&str>, days: u32| {
+            fs::create_dir_all(environments.join(key).join("lib")).unwrap();
+            fs::write(environments.join(format!("{key}.txt")), "a==1\n").unwrap();
+            let base = below.unwrap_or(key);
+            let about = serde_json::json!({ "key": key, "below": below, "base": base, "pure": true, "pth": [] });
+            fs::write(environments.join(format!("{key}.json")), about.to_string()).unwrap();
+            file(&environments.join(format!("{key}.used")), 0, days);
+        };
+        make("base", None, 1);
+        make("young", Some("base"), 1);
+        make("old", Some("base"), 40);
+        make("held", Some("base"), 40);
+        make("old-base", None, 50);
+        make("on-old-base", Some("old-base"), 50);
+        let held = store::hold(&environments, "held").unwrap();
+        prune(folder.path(), &RETENTION);
+        let there = |key: &str| {
+            (
+                environments.join(key).is_dir(),
+                environments.join(format!("{key}.json")).exists(),
+            )
+        };
+        for key in ["base", "young", "held"] {
+            assert_eq!(there(key), (true, true), "{key}");
+        }
+        for key in ["old", "old-base", "on-old-base"] {
+            assert_eq!(there(key), (false, false), "{key}");
+            assert!(environments.join(format!("{key}.txt")).exists(), "{key}");
+            assert!(environments.join(format!("{key}.gone.json")).exists(), "{key}");
+        }
+        drop(held);
+        prune(
+            folder.path(),
+            &Retention {
+                environments: 1,
+                ..RETENTION
+            },
+        );
+        // To hold one is to use it.
+        assert_eq!(
+            (there("held").0, there("young").0, there("base").0),
+            (true, false, true)
+        );
+    }
+}

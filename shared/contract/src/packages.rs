@@ -1,0 +1,193 @@
+//! What a session has installed, as its agent saw it, and how that came about.
+
+use crate::{Kind, Millis};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a session has from here on.
+///
+/// * `count`: from 1 in each generation: of two that come in any order, the larger counts.
+/// * `lock`: the digest of the lock that the environment was built from; the agent that reports it can build it again from that.
+/// * `listed`: `None` if the environment was brought to a lock that the flow had before: then it is what was recorded with that.
+/// * `by_hand`: what the session's own code has changed on top, as `pip install` in a run does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Installation {
+    pub count: u32,
+    pub lock: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<Listed>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_hand: Vec<ByHand>,
+    /// How well the session is kept apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// How well a session is kept apart from the rest of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Tier {
+    /// Namespaces, and cgroups that hold the VM size's processor and memory.
+    A,
+    /// Namespaces without cgroups.
+    B,
+    /// Landlock, system call filter and limits.
+    C,
+    /// Not isolated.
+    D,
+}
+
+/// How well sessions are kept apart, and what is not held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Isolation {
+    pub tier: Tier,
+    pub not_held: Vec<String>,
+}
+
+impl std::fmt::Display for Isolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.tier {
+            Tier::D => write!(f, "not isolated")?,
+            tier => write!(f, "tier {tier:?}")?,
+        }
+        if self.not_held.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; not held: {}", self.not_held.join(", "))
+        }
+    }
+}
+
+/// The packages of an environment, and the requirements that they were resolved from.
+///
+/// * `requirements`: every line that says something, without credentials; `-c` stands before one that only limits versions.
+/// * `packages`: by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Listed {
+    pub requirements: Vec<String>,
+    pub packages: Vec<Package>,
+}
+
+/// A package that was installed, or taken away (`version` is `None`), by the session's own code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ByHand {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// A package that is installed.
+///
+/// * `named`: `file:line` of the requirement that names it.
+/// * `asked_by`: the packages that need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Package {
+    pub name: String,
+    pub version: String,
+    pub origin: PackageOrigin,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked_by: Vec<String>,
+}
+
+/// Why a package is there.
+///
+/// # Source
+///
+/// "Shows the packages installed in the compute session, including those in the base image and specified in the `requirements.txt` file in the
+/// flow folder" (seed, *View installed packages*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PackageOrigin {
+    /// It is the base image's, at the base image's version.
+    BaseImage,
+    /// The flow's requirements name it.
+    Requirements,
+    /// Another package needs it.
+    Dependency,
+    /// The session's own code installed it.
+    ByHand,
+}
+
+/// What changed between two sets of packages: `from` is `None` for a new one, `to` for one that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Change {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+impl Change {
+    /// All that changed, by name.
+    pub fn between(before: &[Package], after: &[Package]) -> Vec<Self> {
+        let versions = |packages: &[Package]| -> BTreeMap<String, String> {
+            packages
+                .iter()
+                .map(|package| (package.name.clone(), package.version.clone()))
+                .collect()
+        };
+        let (before, after) = (versions(before), versions(after));
+        let names = before
+            .keys()
+            .chain(after.keys().filter(|name| !before.contains_key(*name)));
+        let mut changes: Vec<Self> = names
+            .filter(|name| before.get(*name) != after.get(*name))
+            .map(|name| Self {
+                name: name.clone(),
+                from: before.get(name).cloned(),
+                to: after.get(name).cloned(),
+            })
+            .collect();
+        changes.sort_by(|a, b| a.name.cmp(&b.name));
+        changes
+    }
+}
+
+/// How an install's own program ended.
+///
+/// * `command`: what it was, in words; `exit_code`: 128 and the signal's number if a signal ended it.
+/// * `tail`: the last lines of its output, redacted; all of it is the operation's output.
+///
+/// # Source
+///
+/// `setupResults` of the service that the seed describes: `command`, `exitCode`, `stdOut`, `stdErr`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Setup {
+    pub command: String,
+    pub exit_code: i32,
+    pub tail: Vec<String>,
+}
+
+/// What a flow's session has, as last recorded. It outlives the session.
+///
+/// * `number`: of the last entry of the history.
+/// * `by`: the operation or the run that changed it last; `kind`: of that operation; `None` for a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PackagesRow {
+    pub number: u64,
+    pub generation: u32,
+    pub count: u32,
+    pub at: Millis,
+    pub by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    pub lock: String,
+    pub requirements: Vec<String>,
+    pub packages: Vec<Package>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// One entry of a flow's history of installs: what [`PackagesRow`] was from then on, and what of it was new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InstallRow {
+    #[serde(flatten)]
+    pub packages: PackagesRow,
+    pub changes: Vec<Change>,
+}
+
+/// How many entries of a flow's history of installs are kept.
+pub const MOST_INSTALLS: u64 = 50;

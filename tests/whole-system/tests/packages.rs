@@ -1,0 +1,159 @@
+//! What a user does with the packages of a session, on the real thing.
+
+use contract::{
+    Phase,
+    http::Installs,
+    packages::{PackageOrigin, PackagesRow},
+};
+use std::{fs, path::Path, process::Output};
+use whole_system::{Machine, write_flow};
+
+const TOOL: &str = "import importlib.metadata as m\n@tool\ndef one(text: str) -> str:\n    return m.version('cowsay') if text == 'cow' else text\n";
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// What the tool says of the cow in the session.
+fn cow(machine: &Machine, folder: &str) -> String {
+    let said = machine.succeed(&["run", folder, "--inputs", "text=cow"]);
+    let output: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    output["said"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn packages_are_added_listed_compared_taken_back_and_a_failed_install_leaves_the_session_and_the_file() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/cow");
+    write_flow(&folder, TOOL, Some("# ours\ncowsay==6.0\n"));
+    let requirements = || fs::read_to_string(folder.join("requirements.txt")).unwrap();
+    let it = folder.to_str().unwrap();
+    let none = machine.run(&["packages", it]);
+    assert_eq!(none.status.code(), Some(4), "{}", said(&none));
+    machine.succeed(&["start", it]);
+    assert_eq!(cow(&machine, it), "6.0");
+
+    let row: PackagesRow = serde_json::from_str(&machine.succeed(&["packages", it, "--json"])).unwrap();
+    let of = |name: &str| row.packages.iter().find(|package| package.name == name).unwrap();
+    assert_eq!(of("cowsay").origin, PackageOrigin::Requirements);
+    assert_eq!(of("cowsay").named.as_deref(), Some("requirements.txt:2"));
+    assert_eq!(of("promptflow").origin, PackageOrigin::BaseImage);
+    let listed = machine.succeed(&["packages", it]);
+    assert!(
+        listed.contains("cowsay") && listed.contains("requirements.txt:2"),
+        "{listed}"
+    );
+
+    // Saved and not installed: `show` says so, and the session has what it had.
+    machine.succeed(&["install", it, "cowsay==6.1", "--save-only"]);
+    assert_eq!(requirements(), "# ours\ncowsay==6.1\n");
+    let shown = machine.succeed(&["show", it]);
+    assert!(
+        shown.contains("saved, not installed: cowsay==6.1") && shown.contains("installed, not saved: cowsay==6.0"),
+        "{shown}"
+    );
+    assert!(shown.contains("isolation"), "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(&machine.succeed(&["show", it, "--json"])).unwrap();
+    assert_eq!(shown["drift"]["saved"], serde_json::json!(["cowsay==6.1"]));
+    assert!(shown["isolation"]["tier"].is_string(), "{shown}");
+    assert_eq!(cow(&machine, it), "6.0");
+
+    // Installed: what changed is said, kept, and comparable.
+    let installed = machine.run(&["install", it]);
+    assert!(
+        installed.status.success() && said(&installed).contains("~ cowsay 6.0 → 6.1"),
+        "{}",
+        said(&installed)
+    );
+    assert_eq!(cow(&machine, it), "6.1");
+    assert!(!machine.succeed(&["show", it]).contains("not installed"));
+    let history = machine.succeed(&["packages", it, "--history"]);
+    assert!(
+        history.lines().count() == 3 && history.contains("~ cowsay 6.0 → 6.1"),
+        "{history}"
+    );
+    assert_eq!(
+        machine.succeed(&["packages", it, "--diff", "2", "1"]),
+        "~ cowsay 6.1 → 6.0\n"
+    );
+
+    // One that fails leaves the session, and puts the file back; its operation says how it ended.
+    let failed = machine.run(&["install", it, "no-such-package-of-ours"]);
+    let why = said(&failed);
+    assert_eq!(failed.status.code(), Some(1), "{why}");
+    assert!(
+        why.contains("Install.NoSuchPackage") && why.contains("is as it was"),
+        "{why}"
+    );
+    assert_eq!(requirements(), "# ours\ncowsay==6.1\n");
+    assert_eq!(cow(&machine, it), "6.1");
+    let operation = why
+        .split_whitespace()
+        .find(|word| word.starts_with("install-"))
+        .unwrap();
+    let shown = machine.succeed(&["show", operation]);
+    assert!(
+        shown.contains("uv ended with exit code 1") && shown.contains("no-such-package-of-ours"),
+        "{shown}"
+    );
+    assert!(
+        machine
+            .succeed(&["logs", operation])
+            .contains("no-such-package-of-ours")
+    );
+
+    // Back to the packages before. The file stays, and `show` says that it differs.
+    machine.succeed(&["install", it, "--rollback"]);
+    assert_eq!(cow(&machine, it), "6.0");
+    assert!(
+        machine
+            .succeed(&["show", it])
+            .contains("saved, not installed: cowsay==6.1")
+    );
+    assert_eq!(machine.api().phase(&folder), Some(Phase::Ready));
+
+    // All of it outlives the session.
+    machine.succeed(&["stop", it]);
+    let after: Installs = serde_json::from_str(&machine.succeed(&["packages", it, "--history", "--json"])).unwrap();
+    assert_eq!(after.installs.len(), 3);
+    assert_eq!(after.installs[0].packages.lock, after.installs[2].packages.lock);
+    assert!(Path::new(it).exists());
+}
+
+#[test]
+fn an_install_without_a_session_says_what_to_do_and_saves_nothing() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/none");
+    write_flow(&folder, TOOL, Some("cowsay==6.0\n"));
+    let output = machine.run(&["install", folder.to_str().unwrap(), "humanize"]);
+    let why = said(&output);
+    assert_eq!(output.status.code(), Some(4), "{why}");
+    assert!(why.contains("pfsession start") && why.contains("--save-only"), "{why}");
+    assert_eq!(
+        fs::read_to_string(folder.join("requirements.txt")).unwrap(),
+        "cowsay==6.0\n"
+    );
+}
+
+#[test]
+fn the_credential_of_a_feed_is_read_from_standard_input_and_kept_for_its_owner_alone() {
+    use std::{io::Write, os::unix::fs::PermissionsExt, process::Stdio};
+    let machine = Machine::bare();
+    let mut give = machine.command(&["private", "Feed.example"]);
+    let mut child = give.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"hunter2\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    let file = machine.state().join("private-feeds");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(machine.succeed(&["private"]), "feed.example\n");
+    machine.succeed(&["private", "feed.example", "--remove"]);
+    assert_eq!(machine.succeed(&["private"]), "");
+    assert_eq!(
+        machine.run(&["private", "feed.example", "--remove"]).status.code(),
+        Some(4)
+    );
+    assert_eq!(
+        machine.run(&["private", "https://feed.example/x"]).status.code(),
+        Some(2)
+    );
+}
