@@ -263,7 +263,9 @@ fn packages_are_saved_in_place_of_what_names_them_and_the_rest_stays_as_it_is() 
         }
     };
     let old = "# ours\r\n-i https://{private}@host/simple\r\nNumPy==1 \\\r\n  --hash=sha256:00  # for now\r\nsix";
-    let cases: &[(&[(&str, &str)], &[&str])] = &[
+    /// The files that there are, and the packages.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: &[Case] = &[
         (&[DAG], &["numpy"]),
         (
             &[DAG, ("requirements.txt", old)],
