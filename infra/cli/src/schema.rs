@@ -16,8 +16,11 @@ use contract::{
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
+/// Makes a schema.
+type Make = fn() -> Value;
+
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, fn() -> Value); 13] = [
+const SCHEMAS: [(&str, Make); 13] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),

@@ -170,7 +170,7 @@ fn what_has_failed_says_why_and_what_to_do() {
         ),
         failed(ready(), &[(NOW, gone.clone())]),
         failed(installing(), &[(NOW, entered(Step::CleanUp, "clean-up"))]),
-        failed(launching(), &[stop.clone()]),
+        failed(launching(), std::slice::from_ref(&stop)),
         failed(with(ready(), [run("r")]), &[stop, (NOW, stopping), (NOW, gone)]),
         failed(
             with(ready(), [run("r")]),
