@@ -27,7 +27,7 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
 pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
     let step = StepMessage::read(&record.body).map_err(Fault::Meaningless)?;
     let cause = if step.step == Step::ClaimCompute {
-        missing(&*aws, &step).await?
+        missing(&*aws, &aws.identities, &step).await?
     } else {
         None
     };
@@ -48,17 +48,68 @@ pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
 /// # Source
 ///
 /// "Start a compute session using the environment defined in `flow.dag.yaml` in the flow folder" (seed, *Start a compute session*).
-async fn missing(ports: &impl Ports, step: &StepMessage) -> Result<Option<Failure>, Fault> {
+async fn missing(ports: &impl Ports, identities: &[String], step: &StepMessage) -> Result<Option<Failure>, Fault> {
     let Some(row) = ports.load_session(&step.flow).await? else {
         return Ok(None);
     };
     let settings = &row.session.settings;
-    if settings.identity.is_some() {
-        return Ok(Some(Failure::new(
-            "Session.NoIdentity",
-            "A user-assigned identity needs a compute resource on AWS, and this one is on one machine. Leave the identity out.",
-        )));
+    if let Some(failure) = no_size(&settings.size).or_else(|| no_identity(identities, settings.identity.as_deref())) {
+        return Ok(Some(failure));
     }
     let folder = Path::new(&settings.folder);
     Ok(flow::environment(folder, &flow::include_root(folder)).err())
+}
+
+fn no_size(size: &str) -> Option<Failure> {
+    lifecycle::size::size(size).is_none().then(|| {
+        Failure::new(
+            "Session.NoSuchSize",
+            format!("There is no VM size {size}. Name one such as Standard_D4s_v3 or m6i.xlarge, or leave it out."),
+        )
+    })
+}
+
+/// Why a session cannot be started with this identity: nobody has said that it may, or compute has no identities at all.
+fn no_identity(allowed: &[String], identity: Option<&str>) -> Option<Failure> {
+    let identity = identity?;
+    let message = if allowed.is_empty() {
+        "A user-assigned identity needs a compute resource on AWS, and here there is none with identities. Leave the identity out.".to_owned()
+    } else if allowed.iter().any(|role| role == identity) {
+        return None;
+    } else {
+        format!(
+            "The identity {identity} is none that sessions may be started with here. Name one of {}.",
+            allowed.join(", ")
+        )
+    };
+    Some(Failure::new("Session.NoIdentity", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_taken_only_from_the_list_and_a_size_only_if_it_is_one() {
+        let allowed = ["arn:aws:iam::1:role/a".to_owned(), "arn:aws:iam::1:role/b".to_owned()];
+        assert_eq!(no_identity(&allowed, None), None);
+        assert_eq!(no_identity(&allowed, Some("arn:aws:iam::1:role/b")), None);
+        assert_eq!(
+            no_identity(&allowed, Some("arn:aws:iam::1:role/c"))
+                .unwrap()
+                .to_string(),
+            "Session.NoIdentity: The identity arn:aws:iam::1:role/c is none that sessions may be started with here. Name one of \
+             arn:aws:iam::1:role/a, arn:aws:iam::1:role/b."
+        );
+        assert_eq!(
+            no_identity(&[], Some("anybody")).unwrap().to_string(),
+            "Session.NoIdentity: A user-assigned identity needs a compute resource on AWS, and here there is none with identities. Leave \
+             the identity out."
+        );
+        assert_eq!(no_size("Standard_DS3_v2").or(no_size("local")), None);
+        assert_eq!(
+            no_size("huge").unwrap().to_string(),
+            "Session.NoSuchSize: There is no VM size huge. Name one such as Standard_D4s_v3 or m6i.xlarge, or leave it out."
+        );
+    }
 }

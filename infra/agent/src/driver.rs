@@ -163,7 +163,7 @@ impl Driver {
     /// When it could not be done and nothing was reported. Worth a retry: hand the request in again.
     pub async fn handle(self: &Arc<Self>, request: ComputeRequest) -> anyhow::Result<()> {
         match request {
-            ComputeRequest::CreateCompute { compute, slot } => {
+            ComputeRequest::CreateCompute { compute, slot, .. } => {
                 let folder = self.compute(&compute)?;
                 fs::create_dir_all(&folder)?;
                 crate::write_atomically(&folder.join("slot.json"), &serde_json::to_vec(&slot)?)?;

@@ -3,6 +3,7 @@
 //! * [`driver`]: what the host hands compute requests to. It makes compute resources and sessions, and watches them.
 //! * [`elsewhere`]: the same driver for a control plane that is not on this machine: its requests from SQS, its reports to SQS.
 //! * [`supervise`]: the agent of one session, a process of its own outside the sandbox. `pfsession agent` calls it.
+//! * [`supervise_container`]: the same where the session has a container of its own. `pfsession agent --container` calls it.
 //! * [`private`]: the credentials of private package feeds.
 //! * [`sandbox`]: how well sessions are kept apart on this machine.
 //!
@@ -14,6 +15,7 @@
 //!
 //! What is absent here: the queues themselves, the table, and every decision about a session's life.
 
+mod container;
 pub mod driver;
 pub mod elsewhere;
 mod groups;
@@ -33,6 +35,7 @@ mod supervisor;
 mod uv;
 mod warm;
 
+pub use container::supervise_container;
 pub use supervisor::supervise;
 
 use sha2::{Digest, Sha256};

@@ -16,9 +16,9 @@ use aws_sdk_sqs::Client;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Failure, Settings,
-    agent::{AgentCommand, AgentReport, LineKind, SignedBody, SignedReport},
+    agent::{AgentCommand, AgentReport, Greeting, LineKind, SignedBody, SignedReport, public_half},
     command::{RunWish, is_good_id},
-    packages::{ByHand, Installation, Listed, Setup},
+    packages::{ByHand, Installation, Isolation, Listed, Setup, Tier},
 };
 use ed25519_dalek::SigningKey;
 use lifecycle::deadlines::LEASE;
@@ -59,6 +59,14 @@ pub(crate) struct AgentSpec {
     pub(crate) places: Vec<Place>,
 }
 
+/// What is different for an agent in a container of its own.
+pub(crate) struct Container {
+    pub(crate) queues: Client,
+    pub(crate) machines: aws_sdk_sfn::Client,
+    /// Why it may not go on; its first word says so, and is its last.
+    pub(crate) refused: Option<Failure>,
+}
+
 /// Is the agent of one session, from its specification on standard input to its end. It builds a runtime of its own: call it before
 /// there is one.
 ///
@@ -77,11 +85,11 @@ pub fn supervise() -> anyhow::Result<()> {
     io::stdin().read_line(&mut line)?;
     let spec: AgentSpec = serde_json::from_str(&line)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, supervise_session(spec))
+    LocalSet::new().block_on(&runtime, supervise_session(spec, boot_time(), None))
 }
 
 /// By the clock that counts while the machine sleeps, in milliseconds since its start.
-fn boot_time() -> u64 {
+pub(crate) fn boot_time() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: it writes into `now`, which is as big as it has to be.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) };
@@ -93,6 +101,9 @@ struct Agent {
     folders: Folders,
     key: SigningKey,
     client: Client,
+    container: Option<Container>,
+    /// Whether it has answered, and that with a failure.
+    is_refused: Cell<bool>,
     reports: UnboundedSender<AgentReport>,
     store: RefCell<Option<Rc<Store>>>,
     /// One change of the runner at a time.
@@ -119,9 +130,10 @@ struct Installing {
     task: tokio::task::AbortHandle,
 }
 
-async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
-    // The lease counts from here until the first is asked for.
-    let born = boot_time();
+/// Is the agent of one session until its lease has run out.
+///
+/// * `born`: the lease counts from here until the first is asked for.
+pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Option<Container>) -> anyhow::Result<()> {
     let key: [u8; 32] = BASE64
         .decode(&spec.private_key)?
         .try_into()
@@ -133,7 +145,12 @@ async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
             session: spec.session.clone(),
         },
         key: SigningKey::from_bytes(&key),
-        client: sqs::client(spec.endpoint.as_deref(), &spec.region, &spec.credentials),
+        client: match &container {
+            Some(container) => container.queues.clone(),
+            None => sqs::client(spec.endpoint.as_deref(), &spec.region, &spec.credentials),
+        },
+        container,
+        is_refused: Cell::new(false),
         reports,
         store: RefCell::default(),
         changing: tokio::sync::Mutex::default(),
@@ -153,13 +170,25 @@ async fn supervise_session(spec: AgentSpec) -> anyhow::Result<()> {
         generation = agent.spec.generation,
         "the agent is up"
     );
-    io::stdout().write_all(b"up\n")?;
-    io::stdout().flush()?;
-    spawn_local(send_reports(Rc::clone(&agent), outgoing));
-    spawn_local(Rc::clone(&agent).prepare());
+    if agent.container.is_none() {
+        io::stdout().write_all(b"up\n")?;
+        io::stdout().flush()?;
+    }
+    if agent
+        .container
+        .as_ref()
+        .is_none_or(|container| container.refused.is_none())
+    {
+        spawn_local(send_reports(Rc::clone(&agent), outgoing));
+        spawn_local(Rc::clone(&agent).prepare());
+    }
     spawn_local(Rc::clone(&agent).take_commands());
     agent.keep_the_lease().await;
-    tracing::warn!("nobody has renewed the lease: the session ends");
+    if agent.is_refused.get() {
+        tracing::warn!("it came up too late: the session ends");
+    } else {
+        tracing::warn!("nobody has renewed the lease: the session ends");
+    }
     if let Some(runner) = agent.runner.borrow_mut().take() {
         runner.kill();
     }
@@ -216,7 +245,7 @@ impl Agent {
         let mut next = 0;
         loop {
             let now = boot_time();
-            if now >= self.leased.get() + LEASE {
+            if now >= self.leased.get() + LEASE || self.is_refused.get() {
                 return;
             }
             if now >= next {
@@ -288,6 +317,9 @@ impl Agent {
 
     fn take(self: &Rc<Self>, command: AgentCommand) {
         match command {
+            AgentCommand::Greet { token } => {
+                spawn_local(Rc::clone(self).greet(token));
+            }
             AgentCommand::Lease { nonce } => {
                 if let Some(at) = self.asked.borrow_mut().remove(&nonce) {
                     self.leased.set(self.leased.get().max(at));
@@ -315,6 +347,37 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Answers a token with the public half of its key, or with why it may not go on.
+    async fn greet(self: Rc<Self>, token: String) {
+        let Some(container) = &self.container else { return };
+        let sent = match &container.refused {
+            Some(failure) => {
+                let sent = container.machines.send_task_failure().task_token(token);
+                let sent = sent.error(&failure.error).cause(&failure.message).send().await;
+                sent.map(|_| ()).map_err(|error| sqs::chain(&error))
+            }
+            None => {
+                let key = Greeting {
+                    key: public_half(&self.key),
+                };
+                let output = serde_json::to_string(&key).unwrap_or_default();
+                let sent = container
+                    .machines
+                    .send_task_success()
+                    .task_token(token)
+                    .output(output)
+                    .send()
+                    .await;
+                sent.map(|_| ()).map_err(|error| sqs::chain(&error))
+            }
+        };
+        // One that was answered already, or is waited for no more, is no matter: who still waits asks again.
+        if let Err(error) = sent {
+            tracing::warn!(error, "the first word was not taken");
+        }
+        self.is_refused.set(container.refused.is_some());
     }
 
     fn take_install(self: &Rc<Self>, operation: String, attempt: u32, settings: Settings, lock: Option<String>) {
@@ -385,7 +448,9 @@ impl Agent {
     async fn prepare(self: Rc<Self>) {
         let _changing = self.changing.lock().await;
         let Ok(store) = self.store() else { return };
-        let Ok(lines) = wanted(&self.spec.settings) else { return };
+        let Ok(lines) = self.wanted(&self.spec.settings) else {
+            return;
+        };
         if let Some(environment) = store.find(&lines)
             && let Err(why) = self.have_runner(&store, &environment).await
         {
@@ -408,6 +473,8 @@ impl Agent {
                 format!("The state folder {place} cannot be written: {error}. Put that right, and start again."),
             )
         })?;
+        // The container is the sandbox.
+        store.namespaces.set(self.container.is_none());
         let store = Rc::new(store);
         *self.store.borrow_mut() = Some(Rc::clone(&store));
         Ok(store)
@@ -450,7 +517,7 @@ impl Agent {
         output: &Rc<Output>,
     ) -> Result<Installation, Failure> {
         let store = self.store()?;
-        let lines = match wanted(settings) {
+        let lines = match self.wanted(settings) {
             // What is wrong with the requirements now says nothing of a lock; they only name the indexes that it may need.
             Err(_) if lock.is_some() => Vec::new(),
             lines => lines?,
@@ -533,7 +600,15 @@ impl Agent {
             return Ok(());
         }
         let limits = lifecycle::size::size(&self.spec.settings.size).and_then(|size| size.limits);
-        let runner = Runner::start(&self.folders, store, environment, &self.spec.places, limits).await?;
+        let mut runner = Runner::start(&self.folders, store, environment, &self.spec.places, limits).await?;
+        if self.container.is_some()
+            && let Some(runner) = Rc::get_mut(&mut runner)
+        {
+            runner.isolation = Isolation {
+                tier: Tier::Container,
+                not_held: Vec::new(),
+            };
+        }
         self.ensure_warm(store, environment);
         tracing::info!(isolation = %runner.isolation, from_warm = runner.from_warm, environment = environment.key, "the sandbox is closed");
         let isolation = serde_json::to_vec(&runner.isolation).unwrap_or_default();
@@ -609,26 +684,37 @@ impl Agent {
         })?;
         Ok(self.runner.borrow().clone().unwrap_or(runner))
     }
-}
 
-/// The requirement lines of a flow, on the base image that there is.
-fn wanted(settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
-    let folder = Path::new(&settings.folder);
-    let environment = flow::environment(folder, &flow::include_root(folder))?;
-    if let Some(image) = settings.image.as_ref().or(environment.image.as_ref())
-        && !BASE_IMAGES.contains(&image.as_str())
-    {
-        return Err(Failure::new(
-            "Install.NoSuchImage",
-            format!(
-                "The base image {image} is none that sessions on this machine have ({}). Name one of those, or take `image` out of the flow's \
+    /// The requirement lines of a flow, on the base image that there is.
+    fn wanted(&self, settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
+        let folder = Path::new(&settings.folder);
+        if !folder.is_absolute() {
+            return Err(Failure::new(
+                "Run.NoSnapshot",
+                format!(
+                    "The flow folder {} is no folder of this container. Snapshots of flow folders are not taken from a data store yet.",
+                    settings.folder
+                ),
+            ));
+        }
+        let environment = flow::environment(folder, &flow::include_root(folder))?;
+        // In a container of its own the image is what it runs in.
+        if self.container.is_none()
+            && let Some(image) = settings.image.as_ref().or(environment.image.as_ref())
+            && !BASE_IMAGES.contains(&image.as_str())
+        {
+            return Err(Failure::new(
+                "Install.NoSuchImage",
+                format!(
+                    "The base image {image} is none that sessions on this machine have ({}). Name one of those, or take `image` out of the flow's \
                      environment; other images need the Docker driver.",
-                BASE_IMAGES.join(", ")
-            ),
-        ));
+                    BASE_IMAGES.join(", ")
+                ),
+            ));
+        }
+        Ok(environment
+            .requirements
+            .map(|requirements| requirements.lines)
+            .unwrap_or_default())
     }
-    Ok(environment
-        .requirements
-        .map(|requirements| requirements.lines)
-        .unwrap_or_default())
 }

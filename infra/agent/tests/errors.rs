@@ -437,6 +437,7 @@ fn a_session_that_the_machine_does_not_launch_says_why() {
             settings,
             ..
         } => ComputeRequest::LaunchSession {
+            room: None,
             flow,
             owner,
             workspace,

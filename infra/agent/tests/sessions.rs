@@ -909,6 +909,7 @@ fn a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_n
         generation,
         compute,
         settings: sized.clone(),
+        room: None,
         until,
     });
     let operation = unique("size");
@@ -1396,6 +1397,7 @@ fn a_command_that_comes_twice_is_done_once() {
             size: "local".into(),
             identity: None,
         },
+        room: None,
     });
     machine.launch(&key, 1, &it);
     machine.launch(&key, 1, &it);
@@ -1502,6 +1504,7 @@ fn a_launch_that_is_late_or_was_removed_never_starts_an_agent() {
         generation,
         compute,
         settings,
+        room: None,
         until: 1,
     });
     assert_eq!(machine.gone(&key, 1).unwrap().error, "Session.LaunchTooLate");

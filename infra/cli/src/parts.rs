@@ -36,7 +36,15 @@ pub(crate) fn function(name: Option<OsString>) -> ExitCode {
 
 /// Is a session's agent.
 pub(crate) fn agent() -> ExitCode {
-    match agent::supervise() {
+    let is_in_container = std::env::args()
+        .nth(2)
+        .is_some_and(|argument| argument == "--container");
+    let ended = if is_in_container {
+        agent::supervise_container()
+    } else {
+        agent::supervise()
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&format!("{error:#}")),
     }

@@ -57,6 +57,7 @@ struct Scope<'a> {
     /// The URL before a queue's name.
     prefix: &'a str,
     parameters: BTreeMap<String, String>,
+    conditions: BTreeMap<String, bool>,
     resources: BTreeMap<String, (String, Mapping)>,
 }
 
@@ -79,7 +80,6 @@ impl Template {
                 "Description",
                 "Parameters",
                 "Globals",
-                // What hangs on one is of no use here: see the types below.
                 "Conditions",
                 "Resources",
                 "Outputs",
@@ -92,6 +92,7 @@ impl Template {
         let mut scope = Scope {
             prefix,
             parameters: BTreeMap::new(),
+            conditions: BTreeMap::new(),
             resources: BTreeMap::new(),
         };
         for (name, parameter) in entries(root.get("Parameters")) {
@@ -104,7 +105,17 @@ impl Template {
             };
             scope.parameters.insert(name.to_owned(), given);
         }
+        for (name, condition) in entries(root.get("Conditions")) {
+            let holds = scope.holds(name, condition)?;
+            scope.conditions.insert(name.to_owned(), holds);
+        }
         for (name, resource) in entries(root.get("Resources")) {
+            // What is not made here may be of any type.
+            if let Some(condition) = resource.get("Condition").and_then(Value::as_str)
+                && !scope.condition(name, condition)?
+            {
+                continue;
+            }
             let Some(kind) = resource.get("Type").and_then(Value::as_str) else {
                 return no(format!("{name} has no Type"));
             };
@@ -186,6 +197,15 @@ impl Scope<'_> {
         }
         match value {
             Value::Tagged(tagged) => {
+                if tagged.tag == "!If" {
+                    return match tagged.value.as_sequence().map(Vec::as_slice) {
+                        Some([condition, then, otherwise]) => {
+                            let holds = self.condition(of, condition.as_str().unwrap_or_default())?;
+                            self.text(of, if holds { then } else { otherwise })
+                        }
+                        _ => no(format!("{of} has an !If that is not of three")),
+                    };
+                }
                 let argument = scalar(&tagged.value).unwrap_or_default();
                 match tagged.tag.to_string().as_str() {
                     "!Ref" => self.reference(of, &argument),
@@ -196,6 +216,29 @@ impl Scope<'_> {
             }
             _ => no(format!("{of} has something else where a text belongs")),
         }
+    }
+
+    /// Whether a condition holds that was read before.
+    fn condition(&self, of: &str, name: &str) -> Read<bool> {
+        match self.conditions.get(name) {
+            Some(holds) => Ok(*holds),
+            None => no(format!("{of} depends on the condition {name}, which is not there")),
+        }
+    }
+
+    /// Whether a condition holds: `!Equals` of two texts, or `!Not` of one such.
+    fn holds(&self, of: &str, condition: &Value) -> Read<bool> {
+        if let Value::Tagged(tagged) = condition {
+            match (
+                tagged.tag.to_string().as_str(),
+                tagged.value.as_sequence().map(Vec::as_slice),
+            ) {
+                ("!Equals", Some([one, other])) => return Ok(self.text(of, one)? == self.text(of, other)?),
+                ("!Not", Some([one])) => return Ok(!self.holds(of, one)?),
+                _ => {}
+            }
+        }
+        no(format!("the condition {of} is more than !Equals and !Not"))
     }
 
     fn reference(&self, of: &str, name: &str) -> Read<String> {
@@ -605,6 +648,27 @@ mod tests {
             template.machine.expect("the machine").1["StopSessionQueueUrl"],
             format!("{PREFIX}stop-session")
         );
+    }
+
+    #[test]
+    fn compute_on_ecs_is_passed_over_and_what_a_condition_bars_is_not_made() {
+        let text = include_str!("../../template.yaml");
+        let template = Template::read(text, PREFIX, &BTreeMap::new()).expect("the template");
+        let name = template.machine.as_ref().map(|(name, _)| name.as_str());
+        assert_eq!(name, Some("pfsession-lifecycle"));
+        assert_eq!((template.tables.len(), template.schedules.len()), (1, 1));
+        let report = template
+            .functions
+            .iter()
+            .find(|f| f.name == "pfsession-agent-report")
+            .expect("it");
+        assert_eq!(report.environment["PFSESSION_DRIVER_SENDERS"], "");
+        // Whoever asks for it here is told that it is not known.
+        let given = BTreeMap::from([("ComputeSubnets".to_owned(), "subnet-1".to_owned())]);
+        let refused = Template::read(text, PREFIX, &given)
+            .expect_err("no EC2 here")
+            .to_string();
+        assert!(refused.contains("Compute"), "{refused}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Aws {
     pub(crate) trusted_senders: Vec<String>,
     pub(crate) webhook_senders: Vec<String>,
     pub(crate) driver_senders: Vec<String>,
+    /// The roles that a session may be started with.
+    pub identities: Vec<String>,
 }
 
 /// Makes the clients out of this process's environment, and starts the log.
@@ -109,6 +111,7 @@ pub fn made_of(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runt
         trusted_senders: list(names::TRUSTED_SENDERS),
         webhook_senders: list(names::WEBHOOK_SENDERS),
         driver_senders: list(names::DRIVER_SENDERS),
+        identities: list(names::IDENTITIES),
     })
 }
 

@@ -15,7 +15,7 @@ use contract::{
     FlowRef, Millis,
     agent::{AgentCommand, OutputLine},
     command::Command,
-    driver::ComputeRequest,
+    driver::{ComputeRequest, Room},
     names,
     packages::{InstallRow, PackagesRow, Setup},
     row::{OperationRow, RunRow, SessionRow},
@@ -198,7 +198,9 @@ impl Ports for Aws {
             }
             Effect::AnswerStep { token, failure } => self.answer_step(&token, failure).await,
             Effect::CreateCompute { compute, slot } => {
-                self.ask_driver(&ComputeRequest::CreateCompute { compute, slot }).await
+                let room = Room::of(&slot.size);
+                self.ask_driver(&ComputeRequest::CreateCompute { compute, slot, room })
+                    .await
             }
             Effect::ReleaseCompute { compute } => self.ask_driver(&ComputeRequest::ReleaseCompute { compute }).await,
             Effect::LaunchSession {
@@ -214,6 +216,7 @@ impl Ports for Aws {
                     workspace,
                     generation,
                     compute,
+                    room: Room::of(&settings.size),
                     settings,
                     until,
                 };

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum AgentCommand {
+    /// Say the first word: the public half of the key that it has made, as the answer of this token. Only agents in containers are told.
+    Greet { token: String },
     /// Bring the environment to what the flow's requirements say. Answered by `installed` or `install-failed`; an install that was done
     /// already is answered again. A later attempt of the same operation takes over from an earlier one.
     ///
@@ -36,6 +38,26 @@ pub enum AgentCommand {
     },
     /// The lease counts from when the agent asked with this nonce.
     Lease { nonce: u64 },
+}
+
+/// What an agent answers to [`AgentCommand::Greet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Greeting {
+    /// Ed25519, base64.
+    pub key: String,
+}
+
+/// What an agent in a container is told, in its environment variable [`crate::names::AGENT`]. No secret is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentSettings {
+    pub flow: String,
+    pub generation: u32,
+    pub settings: Settings,
+    /// An agent that comes up later than this ends itself at once.
+    pub until: crate::Millis,
+    pub queue_url: String,
+    pub reports_queue_url: String,
+    pub region: String,
 }
 
 /// What an agent saw.

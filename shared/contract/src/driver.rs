@@ -8,8 +8,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum ComputeRequest {
-    /// A compute resource of this slot's user and size, under this id. Answered by `compute-up` (also if it is up already).
-    CreateCompute { compute: String, slot: Slot },
+    /// A compute resource of this slot's user and size, under this id. Answered by `compute-up` (also if it is up already), or by
+    /// `compute-gone` with the reason why there is none.
+    CreateCompute {
+        compute: String,
+        slot: Slot,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<Room>,
+    },
     /// Delete it, and what is on it. Answered by `compute-gone` (also if it never was).
     ReleaseCompute { compute: String },
     /// Start the container of this generation on this compute resource, unless it is later than `until`, or this generation or a
@@ -21,6 +27,8 @@ pub enum ComputeRequest {
         generation: u32,
         compute: String,
         settings: Settings,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<Room>,
         until: Millis,
     },
     /// See that there is no container of this generation or an older one, and never will be. Answered by `session-gone`.
@@ -30,6 +38,26 @@ pub enum ComputeRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<String>,
     },
+}
+
+/// What a VM size holds, for drivers that do not know its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Room {
+    /// Whole processors.
+    pub cpus: u32,
+    /// Mebibytes.
+    pub memory_mib: u64,
+}
+
+impl Room {
+    /// What the VM size of this name holds; `None` if that is up to the driver, or if there is no such size.
+    pub fn of(size: &str) -> Option<Self> {
+        let limits = lifecycle::size::size(size)?.limits?;
+        Some(Self {
+            cpus: limits.cpus,
+            memory_mib: limits.memory >> 20,
+        })
+    }
 }
 
 /// What a compute driver saw.

@@ -64,6 +64,10 @@ pub const DRIVER_SENDERS: &str = "PFSESSION_DRIVER_SENDERS";
 pub const ISSUER_KEY: &str = "PFSESSION_ISSUER_KEY";
 /// The most sessions that one user has at once.
 pub const SESSIONS_PER_USER: &str = "PFSESSION_SESSIONS_PER_USER";
+/// The roles, separated by commas, that a session may be started with where compute is on AWS.
+pub const IDENTITIES: &str = "PFSESSION_IDENTITIES";
+/// What an agent in a container is told: [`crate::agent::AgentSettings`] in JSON. `compute-ecs.asl.json` sets it.
+pub const AGENT: &str = "PFSESSION_AGENT";
 
 /// The CloudWatch namespace of this deployment's metrics; empty if nobody collects them.
 pub const METRICS: &str = "PFSESSION_METRICS";

@@ -35,6 +35,9 @@ pub enum Tier {
     C,
     /// Not isolated.
     D,
+    /// A container that somebody else has made for this session alone.
+    #[serde(rename = "container")]
+    Container,
 }
 
 /// How well sessions are kept apart, and what is not held.
@@ -48,6 +51,7 @@ impl std::fmt::Display for Isolation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.tier {
             Tier::D => write!(f, "not isolated")?,
+            Tier::Container => write!(f, "a container of its own")?,
             tier => write!(f, "tier {tier:?}")?,
         }
         if self.not_held.is_empty() {

@@ -7,7 +7,7 @@ use crate::{
 use contract::{
     FlowRef, Millis, Principal,
     command::{Command, Wish},
-    driver::ComputeRequest,
+    driver::{ComputeRequest, Room},
 };
 use lifecycle::{
     compute::{Chase, Compute, chase},
@@ -123,6 +123,7 @@ async fn look_after_compute(ports: &impl Ports, id: &str, now: Millis) -> Result
     let request = match ask {
         Chase::Create => ComputeRequest::CreateCompute {
             compute: id.to_owned(),
+            room: Room::of(&held.slot.size),
             slot: held.slot.clone(),
         },
         Chase::Delete => ComputeRequest::ReleaseCompute { compute: id.to_owned() },

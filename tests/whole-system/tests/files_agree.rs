@@ -121,6 +121,91 @@ fn named(name: &Yaml) -> String {
         .to_owned()
 }
 
+fn compute_machine() -> Json {
+    serde_json::from_str(&read("infra/compute-ecs.asl.json")).unwrap()
+}
+
+#[test]
+fn what_the_compute_driver_is_given_is_what_it_asks_for() {
+    let text = read("infra/compute-ecs.asl.json");
+    let asked: BTreeSet<&str> = text
+        .split("${")
+        .skip(1)
+        .map(|rest| rest.split('}').next().unwrap())
+        .collect();
+    let template = template();
+    let given = &template["Resources"]["ComputeDriver"]["Properties"]["DefinitionSubstitutions"];
+    let given: BTreeSet<&str> = given
+        .as_mapping()
+        .unwrap()
+        .keys()
+        .filter_map(|name| name.as_str())
+        .collect();
+    assert_eq!(asked, given);
+}
+
+#[test]
+fn the_compute_driver_answers_before_the_core_gives_up() {
+    let machine = compute_machine();
+    let states = &machine["States"];
+    let greeting = states["Greet"]["TimeoutSeconds"].as_u64().unwrap() * 1000;
+    assert!(
+        (deadlines::LAUNCH_WINDOW..deadlines::LAUNCHING).contains(&greeting),
+        "an agent may come up until the window closes, and the core waits for {} ms",
+        deadlines::LAUNCHING
+    );
+    let looks = states["HasJoined"]["Choices"][1]["NumericLessThan"].as_u64().unwrap();
+    let boot = states["Boot"]["Seconds"].as_u64().unwrap() * 1000 * looks;
+    assert!(
+        boot < deadlines::PROVISIONING,
+        "an instance is waited for for {boot} ms"
+    );
+}
+
+#[test]
+fn every_vm_size_has_an_instance_type_that_holds_it() {
+    let machine = compute_machine();
+    let states = &machine["States"];
+    let steps: Vec<(u64, &Json)> = states["Step"]["Choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| {
+            (
+                choice["NumericLessThanEquals"].as_u64().unwrap(),
+                &states[choice["Next"].as_str().unwrap()]["Result"],
+            )
+        })
+        .collect();
+    for (cpus, step) in &steps {
+        let name = step["name"].as_str().unwrap();
+        for (family, key) in [("c6i", "c"), ("m6i", "m"), ("r6i", "r")] {
+            let limits = lifecycle::size::size(&format!("{family}.{name}"))
+                .unwrap()
+                .limits
+                .unwrap();
+            assert_eq!(
+                (u64::from(limits.cpus), limits.memory >> 20),
+                (*cpus, step[key].as_u64().unwrap()),
+                "{family}.{name}"
+            );
+        }
+    }
+    for name in [
+        "Standard_D1_v2",
+        "Standard_DS3_v2",
+        "Standard_DS14_v2",
+        "Standard_D96s_v5",
+        "Standard_E96s_v5",
+        "Standard_F72s_v2",
+        "m6i.24xlarge",
+    ] {
+        let limits = lifecycle::size::size(name).unwrap().limits.unwrap();
+        let (_, step) = steps.iter().find(|(cpus, _)| u64::from(limits.cpus) <= *cpus).unwrap();
+        assert!(limits.memory >> 20 <= step["r"].as_u64().unwrap(), "{name}");
+    }
+}
+
 #[test]
 fn each_folder_of_functions_is_a_function_of_the_template_and_the_other_way_round() {
     let template = template();
@@ -223,6 +308,7 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
         ISSUER_KEY,
         SESSIONS_PER_USER,
         METRICS,
+        IDENTITIES,
     ] {
         assert!(
             text.contains(&format!("{variable}:")),
@@ -287,7 +373,7 @@ fn the_arrows_between_our_crates_point_one_way_and_the_core_knows_only_std() {
         let said: BTreeSet<&str> = ARROWS
             .iter()
             .map(|(name, _)| *name)
-            .chain(["pfsession", "whole-system", "on-aws"])
+            .chain(["pfsession", "whole-system", "on-aws", "machines"])
             .collect();
         assert_eq!(
             said, ours,
@@ -385,7 +471,6 @@ const WITHOUT_A_SNAPSHOT: &[&str] = &[
     "Session.Canceled",
     "Session.LaunchFailed",
     "Session.MachineLeft",
-    "Session.NoIdentity",
     "Session.QuotaExceeded",
     "Step.Malformed",
     "Webhook.BadSecret",

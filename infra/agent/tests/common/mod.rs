@@ -281,6 +281,7 @@ impl Machine {
         self.ask(ComputeRequest::CreateCompute {
             compute: compute.into(),
             slot,
+            room: None,
         });
     }
 
@@ -297,6 +298,7 @@ impl Machine {
             generation,
             compute: compute.into(),
             settings: settings(folder),
+            room: None,
             until,
         }
     }

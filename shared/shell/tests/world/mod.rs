@@ -492,9 +492,11 @@ impl Ports for World {
                     token,
                     failed: failure.is_some(),
                 },
-                Effect::CreateCompute { compute, slot } => {
-                    Message::Driver(ComputeRequest::CreateCompute { compute, slot })
-                }
+                Effect::CreateCompute { compute, slot } => Message::Driver(ComputeRequest::CreateCompute {
+                    compute,
+                    slot,
+                    room: None,
+                }),
                 Effect::ReleaseCompute { compute } => Message::Driver(ComputeRequest::ReleaseCompute { compute }),
                 Effect::LaunchSession {
                     generation,
@@ -510,6 +512,7 @@ impl Ports for World {
                         generation,
                         compute,
                         settings,
+                        room: None,
                         until,
                     })
                 }

@@ -1,0 +1,272 @@
+//! The agent in a container of its own: launched by `compute-ecs.asl.json` in moto, which it answers itself.
+//!
+//! A plain process stands in for the container: it has what ECS would give it (one environment variable, credentials, a region), and
+//! no more of this machine than its folders. What a plain process cannot show: another file system, another user, the task's own
+//! credentials endpoint, an image that lacks a C library.
+//!
+//! This program is its own agent, as `pfsession agent --container` is.
+
+use contract::{
+    Settings,
+    agent::{AgentCommand, AgentReport, AgentSettings, SignedBody, SignedReport},
+    command::RunWish,
+    driver::{ComputeRequest, DriverReport, Room},
+    names,
+};
+use machines::World;
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// A test by its name.
+type Test = (&'static str, fn(&World));
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some("--container") {
+        if let Err(error) = agent::supervise_container() {
+            eprintln!("{error:#}");
+            std::process::exit(1);
+        }
+        return;
+    }
+    let tests: [Test; 2] = [
+        (
+            "an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_lease_runs_out",
+            an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_lease_runs_out,
+        ),
+        (
+            "an_agent_that_comes_up_too_late_says_so_and_ends",
+            an_agent_that_comes_up_too_late_says_so_and_ends,
+        ),
+    ];
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    for (name, test) in tests {
+        if wanted.as_ref().is_some_and(|wanted| !name.contains(wanted)) {
+            continue;
+        }
+        let Some(world) = World::with_compute(120) else { return };
+        up(&world);
+        test(&world);
+        println!("test {name} ... ok");
+    }
+}
+
+fn flow() -> PathBuf {
+    let flow = Path::new(env!("CARGO_MANIFEST_DIR")).join("../flows/one-node");
+    flow.canonicalize().expect("the flow is there")
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time");
+    u64::try_from(now.as_millis()).expect("a time")
+}
+
+fn settings() -> Settings {
+    Settings {
+        folder: flow().display().to_string(),
+        size: "Standard_DS3_v2".into(),
+        identity: None,
+        // Whatever it is called: in a container of its own it is what the session runs in.
+        image: Some(machines::DEFAULT_IMAGE.into()),
+        idle: 3_600_000,
+    }
+}
+
+/// A compute resource that is up: the test is the instance.
+fn up(world: &World) {
+    let slot = contract::Slot {
+        workspace: "team".into(),
+        owner: "alice".into(),
+        size: "Standard_DS3_v2".into(),
+        identity: None,
+    };
+    let room = Room::of(&slot.size);
+    let request = ComputeRequest::CreateCompute {
+        compute: "c1".into(),
+        slot,
+        room,
+    };
+    world.ask(&request, "00000000-0000-0000-0000-00000000000a");
+    world.join_an_instance();
+    assert_eq!(world.report(), DriverReport::ComputeUp { compute: "c1".into() });
+}
+
+/// Asks for a session, and starts what ECS was told to start.
+fn launch(world: &World, until: u64, state: &Path) -> Agent {
+    let request = ComputeRequest::LaunchSession {
+        flow: world.flow.clone(),
+        owner: "alice".into(),
+        workspace: "team".into(),
+        generation: 1,
+        compute: "c1".into(),
+        settings: settings(),
+        room: None,
+        until,
+    };
+    world.ask(&request, "00000000-0000-0000-0000-00000000000b");
+    let run = world.wait_for("a task", || world.calls("RunTask").into_iter().next());
+    let told = run.body["overrides"]["containerOverrides"][0]["environment"][0].clone();
+    assert_eq!(told["name"], names::AGENT);
+    let told: AgentSettings = serde_json::from_str(told["value"].as_str().expect("a text")).expect("its settings");
+    // The environments that other tests have made, beside the profile's binaries.
+    let own = std::env::current_exe().expect("a process has a binary");
+    let store = own.ancestors().nth(2).expect("a profile").join("test-store");
+    std::fs::create_dir_all(&store).expect("the store is made");
+    let kept = [
+        "PATH",
+        "HOME",
+        "PFSESSION_PYTHON",
+        "UV_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "PIP_INDEX_URL",
+    ];
+    let kept = kept
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let child = Command::new(own)
+        .arg("--container")
+        .env_clear()
+        .envs(kept)
+        .env(names::AGENT, serde_json::to_string(&told).expect("JSON"))
+        .env("AWS_ENDPOINT_URL", world.url())
+        .env("AWS_ACCESS_KEY_ID", "task")
+        .env("AWS_SECRET_ACCESS_KEY", "task")
+        .env("PFSESSION_STATE", state)
+        .env("PFSESSION_STORE", store)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("the agent starts");
+    Agent { child }
+}
+
+struct Agent {
+    child: Child,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the agent says next that is not a line of output, signed with `key`; a wish for a lease is granted on the way, if `grant`.
+fn says(world: &World, key: &str, grant: bool) -> AgentReport {
+    loop {
+        let signed: SignedReport = serde_json::from_value(world.agent_report()).expect("a signed report");
+        assert!(
+            signed.is_signed_by(key),
+            "a report that the session's key has not signed"
+        );
+        let body: SignedBody = serde_json::from_str(&signed.body).expect("a body");
+        assert_eq!((&body.flow, body.generation), (&world.flow, 1));
+        match body.report {
+            AgentReport::Output { .. } => {}
+            AgentReport::Alive { nonce, .. } if grant => world.tell_agent(1, &AgentCommand::Lease { nonce }),
+            AgentReport::Alive { .. } => {}
+            other => return other,
+        }
+    }
+}
+
+fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_lease_runs_out(world: &World) {
+    let state = tempfile::tempdir().expect("a folder");
+    let mut agent = launch(world, now() + 240_000, state.path());
+    // The state machine has the key from the agent itself.
+    let DriverReport::SessionUp { flow, generation, key } = world.driver_report() else {
+        panic!("the session is not up");
+    };
+    assert_eq!((&flow, generation), (&world.flow, 1));
+    let settings = settings();
+    world.tell_agent(
+        1,
+        &AgentCommand::Install {
+            operation: "install-1".into(),
+            attempt: 1,
+            settings: settings.clone(),
+            lock: None,
+        },
+    );
+    let installed = says(world, &key, true);
+    assert!(
+        matches!(&installed, AgentReport::Installed { operation, .. } if operation == "install-1"),
+        "{installed:?}"
+    );
+    let session = state.path().join("sessions").join(&world.flow).join("1/isolation.json");
+    let isolation = std::fs::read_to_string(session).expect("isolation.json");
+    assert!(isolation.contains("\"container\""), "{isolation}");
+    let wish = RunWish {
+        data: Some(self::flow().join("data.jsonl").display().to_string()),
+        ..RunWish::default()
+    };
+    world.tell_agent(
+        1,
+        &AgentCommand::Run {
+            run: "run-1".into(),
+            settings: settings.clone(),
+            wish,
+        },
+    );
+    assert_eq!(says(world, &key, true), AgentReport::RunStarted { run: "run-1".into() });
+    let AgentReport::RunDone { outcome, result, .. } = says(world, &key, true) else {
+        panic!("the run has not ended");
+    };
+    assert_eq!(outcome, contract::Outcome::Succeeded, "{result:?}");
+    let expected = std::fs::read_to_string(self::flow().join("expected.jsonl")).expect("what is expected");
+    let expected: Vec<serde_json::Value> = expected
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(result.outputs, expected);
+    // A snapshot is not taken yet, and says so by name.
+    let snapshot = Settings {
+        folder: "s3://flows/0123".into(),
+        ..settings
+    };
+    let install = AgentCommand::Install {
+        operation: "install-2".into(),
+        attempt: 1,
+        settings: snapshot,
+        lock: None,
+    };
+    world.tell_agent(1, &install);
+    let AgentReport::InstallFailed { failure, .. } = says(world, &key, true) else {
+        panic!("a snapshot was taken");
+    };
+    assert_eq!(
+        failure.to_string(),
+        "Run.NoSnapshot: The flow folder s3://flows/0123 is no folder of this container. Snapshots of flow folders are not taken from a data \
+         store yet."
+    );
+    // From here on nobody renews its lease.
+    let since = Instant::now();
+    let lease = Duration::from_millis(lifecycle::deadlines::LEASE);
+    let ended = loop {
+        if let Some(status) = agent.child.try_wait().expect("its own child") {
+            break status;
+        }
+        assert!(
+            since.elapsed() < lease + Duration::from_secs(20),
+            "it outlives its lease"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert!(ended.success(), "{ended}");
+}
+
+fn an_agent_that_comes_up_too_late_says_so_and_ends(world: &World) {
+    let state = tempfile::tempdir().expect("a folder");
+    let mut agent = launch(world, now() - 1, state.path());
+    match world.driver_report() {
+        DriverReport::SessionGone {
+            failure: Some(failure), ..
+        } => assert_eq!(failure.error, "Session.LaunchTooLate"),
+        other => panic!("{other:?}"),
+    }
+    assert!(agent.child.wait().expect("its own child").success());
+    let what = json!(world.calls("RunTask").len());
+    assert_eq!(what, 1);
+}
