@@ -8,7 +8,8 @@ What is added to it:
 * It ends when its standard input does.
 * `GET /test/calls`: what the state machines have called, in order: [{"action", "body"}].
 
-What is mended in it, as AWS's documentation says otherwise:
+What is mended in it. Only the first is by a sentence of AWS's documentation that was read; the others are how an interpreter has to behave for the
+machine to be judged at all, and were not confirmed elsewhere:
 
 * Parameters and results of an integration are in PascalCase, "even if the native service API is in camelCase" (Step Functions, *Integrating
   services*). moto has the code for that, and does not call it.

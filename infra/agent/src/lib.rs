@@ -37,6 +37,7 @@ mod warm;
 
 pub use container::supervise_container;
 pub use supervisor::supervise;
+pub use uv::kept_variables;
 
 use sha2::{Digest, Sha256};
 use std::{io, path::Path};

@@ -43,7 +43,7 @@ const KEPT: [&str; 30] = [
 ];
 
 /// The part of this process's environment variables that an installer may see.
-pub(crate) fn kept_variables() -> BTreeMap<String, String> {
+pub fn kept_variables() -> BTreeMap<String, String> {
     KEPT.iter()
         .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
         .collect()

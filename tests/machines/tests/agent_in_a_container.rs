@@ -115,14 +115,7 @@ fn launch(world: &World, until: u64, state: &Path) -> Agent {
     let own = std::env::current_exe().expect("a process has a binary");
     let store = own.ancestors().nth(2).expect("a profile").join("test-store");
     std::fs::create_dir_all(&store).expect("the store is made");
-    let kept = [
-        "PATH",
-        "HOME",
-        "PFSESSION_PYTHON",
-        "UV_INDEX_URL",
-        "UV_DEFAULT_INDEX",
-        "PIP_INDEX_URL",
-    ];
+    let kept = ["PATH", "HOME", "PFSESSION_PYTHON"];
     let kept = kept
         .into_iter()
         .filter_map(|name| Some((name, std::env::var_os(name)?)));
@@ -130,6 +123,7 @@ fn launch(world: &World, until: u64, state: &Path) -> Agent {
         .arg("--container")
         .env_clear()
         .envs(kept)
+        .envs(agent::kept_variables())
         .env(names::AGENT, serde_json::to_string(&told).expect("JSON"))
         .env("AWS_ENDPOINT_URL", world.url())
         .env("AWS_ACCESS_KEY_ID", "task")
