@@ -10,20 +10,20 @@ use aws::Aws;
 use contract::{
     FlowRef, Principal,
     command::Command,
-    http::{Accepted, Events, Health, Installs, OperationView, Output, Problem, SessionView, Sessions},
+    http::{Accepted, Events, Health, Installs, OperationView, Output, Problem, SessionView, Sessions, Why},
     row::{OperationStatus, SessionRow},
 };
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use lifecycle::{
     Failure, Millis,
     access::{Action, may},
-    session::Operation,
+    session::{Image, Operation, Session},
 };
 use request::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shell::{Fault, Ports};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 use token::Issuer;
 
 /// The longest that a read waits.
@@ -145,6 +145,19 @@ async fn answer(aws: &Aws, caller: &Principal, request: &Request) -> Result<Valu
         ("GET", ["v1", "sessions", key]) => match aws.load_session(key).await? {
             Some(row) if may_read(caller, &row.flow) => Ok(ok(200, &view(&row, aws.now()))),
             // Whoever may not read it does not learn that it exists.
+            _ => Ok(absent("session", key)),
+        },
+        ("GET", ["v1", "sessions", key, "why"]) => match aws.load_session(key).await? {
+            Some(row) if may_read(caller, &row.flow) => {
+                let history = aws.latest_history(key).await?;
+                Ok(ok(
+                    200,
+                    &Why {
+                        session: view(&row, aws.now()),
+                        reasons: shell::why(&row.session, &history, aws.now()),
+                    },
+                ))
+            }
             _ => Ok(absent("session", key)),
         },
         ("GET", ["v1", "sessions", key, "events"]) => {
@@ -271,17 +284,37 @@ fn view(row: &SessionRow, now: Millis) -> SessionView {
         key: session.flow.clone(),
         flow: row.flow.clone(),
         phase: session.phase,
+        since: session.since,
         generation: session.generation,
+        revision: session.revision,
         settings: session.settings.clone(),
+        image: session.image.clone(),
+        stale_image: stale_image(session),
         compute: session.compute.clone(),
         current: session.current.as_ref().map(operation),
         next: session.next.as_ref().map(operation),
         runs: session.runs.keys().cloned().collect(),
         last_activity: session.last_activity,
         idle_due: session.idle_due(),
+        warned: session.warned.is_some(),
         failure: session.failure.clone(),
         now,
     }
+}
+
+/// The base image that a reset would take, if it is not the one that the session's container is made from. Where the flow folder can
+/// be read, as on one machine, what its flow file says by now counts.
+fn stale_image(session: &Session) -> Option<Image> {
+    let has = session.image.as_ref().filter(|_| session.phase.is_live())?;
+    let settings = &session.settings;
+    let wanted = match &settings.image {
+        Some(name) => Image {
+            name: name.clone(),
+            origin: settings.origins.image,
+        },
+        None => flow::base_image(Path::new(&settings.folder)).ok()?,
+    };
+    (wanted.name != has.name).then_some(wanted)
 }
 
 fn ok(status: u16, body: &impl Serialize) -> Value {

@@ -5,7 +5,7 @@ use aws::{Aws, Record};
 use contract::step::StepMessage;
 use lifecycle::{
     Failure,
-    session::{Event, Step},
+    session::{Event, Image, Step},
 };
 use shell::{Fault, Happened, Ports, happen};
 use std::{path::Path, sync::Arc};
@@ -26,38 +26,50 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
 /// A transient [`Fault`]: the message comes again, and the same step twice is once.
 pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
     let step = StepMessage::read(&record.body).map_err(Fault::Meaningless)?;
-    let cause = if step.step == Step::ClaimCompute {
-        missing(&*aws, &aws.identities, &step).await?
-    } else {
-        None
+    let found = match step.step {
+        Step::ClaimCompute => look(&*aws, &aws.identities, &step).await?,
+        _ => Ok(None),
     };
     let event = Event::StepEntered {
         operation: step.operation,
         step: step.step,
         token: step.token,
         compute: None,
-        cause,
+        image: found.as_ref().ok().cloned().flatten(),
+        cause: found.err(),
     };
     // A step is refused by nobody: one that is not current is answered so.
     let _ = happen(&*aws, &Happened::new(&step.flow, event, "states")).await?;
     Ok(())
 }
 
-/// What stands in the way of a start, if anything does: the flow folder is read once before anything is made for it.
+/// The base image that the session is to be made from, or what stands in the way of a start: the flow folder is read once before anything
+/// is made for it.
 ///
 /// # Source
 ///
 /// "Start a compute session using the environment defined in `flow.dag.yaml` in the flow folder" (seed, *Start a compute session*).
-async fn missing(ports: &impl Ports, identities: &[String], step: &StepMessage) -> Result<Option<Failure>, Fault> {
+async fn look(
+    ports: &impl Ports,
+    identities: &[String],
+    step: &StepMessage,
+) -> Result<Result<Option<Image>, Failure>, Fault> {
     let Some(row) = ports.load_session(&step.flow).await? else {
-        return Ok(None);
+        return Ok(Ok(None));
     };
     let settings = &row.session.settings;
     if let Some(failure) = no_size(&settings.size).or_else(|| no_identity(identities, settings.identity.as_deref())) {
-        return Ok(Some(failure));
+        return Ok(Err(failure));
     }
     let folder = Path::new(&settings.folder);
-    Ok(flow::environment(folder, &flow::include_root(folder)).err())
+    let named = settings.image.clone().map(|name| Image {
+        name,
+        origin: settings.origins.image,
+    });
+    let found = flow::environment(folder, &flow::include_root(folder));
+    Ok(found
+        .and_then(|_| named.map_or_else(|| flow::base_image(folder), Ok))
+        .map(Some))
 }
 
 fn no_size(size: &str) -> Option<Failure> {

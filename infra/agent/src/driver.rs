@@ -288,7 +288,7 @@ impl Driver {
 
     fn warm_up(&self) {
         let Some(python) = self.python() else { return };
-        let store = match store::Store::open(&self.config.state, python) {
+        let store = match store::Store::open(&self.config.state, &crate::image::PROMPTFLOW, python) {
             Ok(store) => store,
             Err(error) => return tracing::warn!(%error, "the environments cannot be opened"),
         };

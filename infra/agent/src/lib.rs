@@ -19,6 +19,7 @@ mod container;
 pub mod driver;
 pub mod elsewhere;
 mod groups;
+mod image;
 mod output;
 mod packages;
 pub mod private;

@@ -107,6 +107,11 @@ impl Output {
         self.inner.borrow().tail.iter().cloned().collect()
     }
 
+    /// How many lines were or will be reported.
+    pub(crate) fn count(&self) -> u64 {
+        self.inner.borrow().next
+    }
+
     /// Sends what waits.
     pub(crate) fn flush(&self) {
         let mut inner = self.inner.borrow_mut();

@@ -23,6 +23,9 @@ pub(crate) struct Python {
 /// The oldest that promptflow runs on.
 const OLDEST: (u32, u32) = (3, 9);
 
+/// The newest that is looked for by its name.
+const NEWEST: u32 = 14;
+
 const ASK: &str = "import sys, sysconfig, json, os
 executable = os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable)
 print(json.dumps({'executable': executable, 'version': sys.version.split()[0],
@@ -76,6 +79,30 @@ impl Python {
         ))
     }
 
+    /// All that are new enough, one of each minor version: that of `PFSESSION_PYTHON` and what is first on PATH before others.
+    pub(crate) fn all() -> Vec<Self> {
+        let named = std::env::var_os("PFSESSION_PYTHON").map(PathBuf::from);
+        let mut all: Vec<Self> = Vec::new();
+        let numbered = (OLDEST.1..=NEWEST)
+            .rev()
+            .map(|minor| PathBuf::from(format!("python3.{minor}")));
+        let candidates = named
+            .into_iter()
+            .chain(["python3", "python"].map(PathBuf::from))
+            .chain(numbered);
+        for python in candidates.filter_map(|candidate| Self::ask(&candidate)) {
+            if python.is_new_enough() && !all.iter().any(|known| known.minor() == python.minor()) {
+                all.push(python);
+            }
+        }
+        all
+    }
+
+    /// `3.11`.
+    pub(crate) fn minor(&self) -> String {
+        self.version.split('.').take(2).collect::<Vec<_>>().join(".")
+    }
+
     fn ask(program: &Path) -> Option<Self> {
         let answer = Command::new(program)
             .args(["-I", "-S", "-c", ASK])
@@ -94,7 +121,6 @@ impl Python {
 
     /// `lib/python3.11/site-packages`, below an environment.
     pub(crate) fn site_packages(&self) -> PathBuf {
-        let minor: Vec<&str> = self.version.split('.').take(2).collect();
-        PathBuf::from(format!("lib/python{}/site-packages", minor.join(".")))
+        PathBuf::from(format!("lib/python{}/site-packages", self.minor()))
     }
 }

@@ -78,7 +78,9 @@ pub(crate) async fn run(
         Err(failure) => Some(failure),
     };
     output.flush();
-    results.end(ended.map(|failure| with_log(failure, &output.path)))
+    let (outcome, result) = results.end(ended.map(|failure| with_log(failure, &output.path)));
+    let said = Some(output.count());
+    (outcome, RunResult { said, ..result })
 }
 
 /// Says where the whole output is, once.
@@ -110,15 +112,17 @@ async fn stage(
 ) -> Result<(Value, HashMap<PathBuf, Stamp>), Failure> {
     let flow_folder = PathBuf::from(&settings.folder);
     let kind = flow::kind(&flow_folder)?;
-    let file = kind.file().ok_or_else(|| {
-        Failure::new(
-            "Run.BadFlow",
-            format!(
-                "{} holds no flow.dag.yaml and no flow.flex.yaml, so there is nothing to run. Add one",
+    let file = match kind.file() {
+        _ if !wish.command.is_empty() => "",
+        Some(file) => file,
+        None => {
+            let message = format!(
+                "{} holds no flow.dag.yaml and no flow.flex.yaml. Add one, or say what to run: pfsession run {0} -- python script.py",
                 settings.folder
-            ),
-        )
-    })?;
+            );
+            return Err(Failure::new("Run.BadFlow", message));
+        }
+    };
     let view = flow::view::list(&flow_folder, &flow::include_root(&flow_folder))?;
     for warning in &view.warnings {
         output.say(LineKind::Stderr, warning);
@@ -220,6 +224,15 @@ async fn follow(
                     format!("it exited with code {status}")
                 });
             }
+            What::Done { done, .. } if done.get("exit_code").is_some() => {
+                let code = done["exit_code"]
+                    .as_i64()
+                    .and_then(|code| i32::try_from(code).ok())
+                    .unwrap_or(1);
+                results.exit_code = Some(code);
+                return (code != 0)
+                    .then(|| Failure::new("Run.ExitCode", format!("The command exited with code {code}")));
+            }
             What::Done { done, .. } => {
                 results.lines = done["lines"].as_u64().unwrap_or(results.lines);
                 results.failed = done["failed"].as_u64().unwrap_or(results.failed);
@@ -238,6 +251,7 @@ struct Results {
     failed: u64,
     inline: Vec<Value>,
     bytes: usize,
+    exit_code: Option<i32>,
 }
 
 impl Results {
@@ -252,6 +266,7 @@ impl Results {
             failed: 0,
             inline: Vec::new(),
             bytes: 0,
+            exit_code: None,
         })
     }
 
@@ -286,6 +301,8 @@ impl Results {
                 outputs,
                 folder,
                 failure,
+                said: None,
+                exit_code: self.exit_code,
             },
         )
     }

@@ -666,7 +666,7 @@ class Run:
     def __init__(self, name, pid, result, out, err):
         self.name, self.pid, self.fds = name, pid, {result: "result", out: "out", err: "err"}
         self.buffers = {result: bytearray(), out: bytearray(), err: bytearray()}
-        self.done, self.status = None, None
+        self.done, self.status, self.is_command = None, None, False
 
 
 def serve(spec, control, warm):
@@ -707,7 +707,9 @@ def serve(spec, control, warm):
                     if message is None:
                         end_all()
                     if "run" in message:
-                        if fork_safe:
+                        if message["wish"].get("command"):
+                            run = spawn_command(message)
+                        elif fork_safe:
                             if spare and spare.is_ready():
                                 run, spare = spare.run(message), None
                             else:
@@ -812,6 +814,10 @@ def finish(control, run, poll, owner):
         poll.unregister(fd)
         os.close(fd)
         del owner[fd]
+    if run.is_command:
+        # As a shell says it: 128 and the signal's number.
+        code = run.status if run.status >= 0 else 128 - run.status
+        return control.send({"of": run.name, "done": {"exit_code": code}})
     control.send(run.done or {"of": run.name, "done": {}, "crashed": run.status})
 
 
@@ -875,6 +881,33 @@ def spawn_run(spec, message):
     for fd in (result_in, out_in, err_in):
         os.close(fd)
     return Run(message["run"], pid, result, out, err)
+
+
+# Becomes the command, in its folder. A shell says the same of a program that there is not.
+BECOME = """import os, sys
+os.chdir(sys.argv[1])
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    print(f"{sys.argv[2]}: {error.strerror}", file=sys.stderr)
+    sys.exit(126 if isinstance(error, PermissionError) else 127)
+"""
+
+
+def spawn_command(message):
+    """A command in the folder of the run, in place of a flow."""
+    wish = message["wish"]
+    (result, result_in), (out, out_in), (err, err_in) = [os.pipe() for _ in range(3)]
+    program = [sys.executable, "-I", "-S", "-c", BECOME, message["folder"], *wish["command"]]
+    # What it prints is to be seen as it comes, not when a buffer is full.
+    variables = {"PYTHONUNBUFFERED": "1", **os.environ, **(wish.get("environment_variables") or {})}
+    actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out_in, 1), (os.POSIX_SPAWN_DUP2, err_in, 2)]
+    pid = os.posix_spawn(sys.executable, program, variables, file_actions=actions, setpgroup=0, setsigdef=[signal.SIGCHLD, signal.SIGPIPE])
+    for fd in (result_in, out_in, err_in):
+        os.close(fd)
+    run = Run(message["run"], pid, result, out, err)
+    run.is_command = True
+    return run
 
 
 # --- One run ----------------------------------------------------------------------------------------------------------------------

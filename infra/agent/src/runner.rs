@@ -224,6 +224,7 @@ impl Runner {
             cores: cores(limits),
             groups: groups::limited(places, limits),
             size: limits.map(|limits| (limits.cpus, limits.memory)),
+            import: store.base.runs_flows,
             ..Sandbox::default()
         };
         if !sandbox.namespaces {

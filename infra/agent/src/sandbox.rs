@@ -60,6 +60,8 @@ pub(crate) struct Sandbox {
     /// Without namespaces: folders of packages beside those of the environment, the first to be looked in first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) sites: Vec<PathBuf>,
+    /// Whether a runner loads the flow runtime.
+    pub(crate) import: bool,
 }
 
 /// Finds out how well sessions are kept apart on this machine, by making a sandbox and ending it. It takes some 50 ms.

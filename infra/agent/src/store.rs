@@ -17,6 +17,7 @@
 
 use crate::{
     digest,
+    image::Base,
     packages::{self, AskedBy},
     private::{self, Feeds},
     prune::Retention,
@@ -36,14 +37,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
-
-/// The packages of the base image `promptflow`.
-///
-/// `promptflow-tools` needs all of `promptflow`, and older flows import from it (`from promptflow import tool`); the executor alone would be
-/// `promptflow-core`.
-const BASE: [&str; 2] = ["promptflow", "promptflow-tools"];
-/// The names that mean this base image.
-pub(crate) const BASE_IMAGES: [&str; 2] = ["promptflow", "default"];
 
 /// How long a resolved request is taken for what it would be resolved to now, in seconds.
 const REQUEST_AGE: u64 = 24 * 3600;
@@ -83,8 +76,9 @@ struct Resolved {
     at: u64,
 }
 
-/// The environments of one state folder, on one Python.
+/// The environments of one state folder, on one base image.
 pub(crate) struct Store {
+    pub(crate) base: &'static Base,
     /// Where the environments are; several state folders may share it.
     state: PathBuf,
     /// The state folder that the credentials of private feeds are in.
@@ -113,7 +107,7 @@ impl Store {
     /// # Errors
     ///
     /// When the state folder cannot be written.
-    pub(crate) fn open(state: &Path, python: Python) -> io::Result<Self> {
+    pub(crate) fn open(state: &Path, base: &'static Base, python: Python) -> io::Result<Self> {
         for folder in ["tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
         }
@@ -124,6 +118,7 @@ impl Store {
         }
         let runner = sandbox::runner(state)?;
         Ok(Self {
+            base,
             state: state.to_owned(),
             feeds,
             python,
@@ -180,7 +175,7 @@ impl Store {
             &python.version,
             &python.platform,
             &python.prefix.display().to_string(),
-            &BASE.join(" "),
+            &self.base.packages.join(" "),
         ])
     }
 
@@ -228,17 +223,25 @@ impl Store {
     ///
     /// Dropping it in the middle ends all that it started, and leaves nothing that counts.
     ///
+    /// * `anew`: whether every index is asked, whatever was resolved lately.
     /// * `log`: where the whole output will be, for messages.
     ///
     /// # Errors
     ///
     /// `Install.*`, each of which says what to do.
-    pub(crate) async fn get(&self, lines: &[flow::Line], say: Say<'_>, log: &str) -> Result<Environment, Failure> {
+    pub(crate) async fn get(
+        &self,
+        lines: &[flow::Line],
+        anew: bool,
+        say: Say<'_>,
+        log: &str,
+    ) -> Result<Environment, Failure> {
         check_urls(lines)?;
-        if let Some(environment) = self.find(lines) {
+        if let Some(environment) = self.find(lines).filter(|_| !anew) {
             return Ok(environment);
         }
-        let mut made = self.make(lines, say, log, &[]).await;
+        let more = if anew { words(&["--refresh"]) } else { Vec::new() };
+        let mut made = self.make(lines, say, log, &more).await;
         for _ in 0..2 {
             // What an index says changes, and its mirrors do not change together: a version that is new, or gone again.
             let stale = |failure: &Failure| STALE.contains(&failure.error.as_str());
@@ -380,7 +383,11 @@ impl Store {
         }
         (job.say)(
             LineKind::Stage,
-            "building the base image promptflow, once for this machine".into(),
+            format!(
+                "building the base image {} on Python {}, once for this machine",
+                self.base.name,
+                self.python.minor()
+            ),
         );
         let (lock, asked_by) = self.resolve(job, &Over::Nothing).await?;
         let key = digest(&[&request, &lock]);
@@ -475,8 +482,14 @@ impl Store {
         };
         let (mut wanted, mut constraints) = (own(false), own(true));
         match over {
-            Over::Nothing | Over::Preferred(_) => wanted.extend(BASE.map(str::to_owned)),
+            Over::Nothing | Over::Preferred(_) => {
+                wanted.extend(self.base.packages.iter().map(|name| (*name).to_owned()))
+            }
             Over::Held(base) => constraints.extend(pins(base)),
+        }
+        // The plain base image has nothing in it.
+        if wanted.is_empty() {
+            return Ok((String::new(), AskedBy::default()));
         }
         (job.say)(LineKind::Stage, format!("resolving {} requirements", wanted.len()));
         let prepare = || {
@@ -545,6 +558,9 @@ impl Store {
         ]);
         execute.extend(words(&["--compile-bytecode"]));
         execute.extend(require_hashes(lock));
+        if lock.is_empty() {
+            execute.extend(words(&["--allow-empty-requirements"]));
+        }
         execute.extend(job.builds());
         execute.push(lock_path.display().to_string());
         let mut sandbox = Sandbox {

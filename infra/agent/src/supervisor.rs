@@ -3,13 +3,14 @@
 use crate::{
     driver::AgentCredentials,
     groups::Place,
+    image,
     output::Output,
     packages,
     python::Python,
     run,
     runner::{Folders, Runner},
     sqs,
-    store::{BASE_IMAGES, Environment, Store},
+    store::{Environment, Store},
     warm,
 };
 use aws_sdk_sqs::Client;
@@ -121,6 +122,12 @@ struct Agent {
     /// When a lease was asked for, by nonce; and when the one that counts was.
     asked: RefCell<HashMap<u64, u64>>,
     leased: Cell<u64>,
+}
+
+/// What an install brings the session to: a lock, else what the requirements say, if need be resolved anew.
+struct Packages {
+    lock: Option<String>,
+    resolve: bool,
 }
 
 /// An install under way.
@@ -330,7 +337,8 @@ impl Agent {
                 attempt,
                 settings,
                 lock,
-            } => self.take_install(operation, attempt, settings, lock),
+                resolve,
+            } => self.take_install(operation, attempt, settings, Packages { lock, resolve }),
             AgentCommand::CancelInstall { operation } => {
                 let mut install = self.install.borrow_mut();
                 if install.as_ref().is_some_and(|install| install.operation == operation) {
@@ -380,7 +388,7 @@ impl Agent {
         self.is_refused.set(container.refused.is_some());
     }
 
-    fn take_install(self: &Rc<Self>, operation: String, attempt: u32, settings: Settings, lock: Option<String>) {
+    fn take_install(self: &Rc<Self>, operation: String, attempt: u32, settings: Settings, packages: Packages) {
         if !is_good_id(&operation) {
             return;
         }
@@ -408,7 +416,7 @@ impl Agent {
         let agent = Rc::clone(self);
         let (of, counts) = (operation.clone(), Rc::clone(&attempt));
         let task = spawn_local(async move {
-            let (result, setup) = agent.install(&of, &settings, lock).await;
+            let (result, setup) = agent.install(&of, &settings, packages).await;
             let attempt = counts.get();
             let report = match result {
                 Ok(installation) => AgentReport::Installed {
@@ -462,11 +470,16 @@ impl Agent {
         if let Some(store) = self.store.borrow().as_ref() {
             return Ok(Rc::clone(store));
         }
-        let python = match &self.spec.python {
-            Some(python) => python.clone(),
-            None => Python::find()?,
+        let settings = &self.spec.settings;
+        let folder = Path::new(&settings.folder);
+        let named = match &settings.image {
+            // In a container of its own the image is what it runs in, and what is added to it is what the folder needs.
+            _ if self.container.is_some() => flow::default_image(folder)?.to_owned(),
+            Some(image) => image.clone(),
+            None => flow::base_image(folder)?.name,
         };
-        let store = Store::open(&self.spec.state, python).map_err(|error| {
+        let (base, python) = image::find(&named, self.spec.python.clone())?;
+        let store = Store::open(&self.spec.state, base, python).map_err(|error| {
             let place = self.spec.state.display();
             Failure::new(
                 "Install.Failed",
@@ -485,7 +498,7 @@ impl Agent {
         &self,
         operation: &str,
         settings: &Settings,
-        lock: Option<String>,
+        packages: Packages,
     ) -> (Result<Installation, Failure>, Option<Setup>) {
         let path = self.spec.state.join("logs").join(format!("{operation}.txt"));
         let output = match Output::begin(operation, path, self.reports.clone()) {
@@ -499,7 +512,7 @@ impl Agent {
         if let Some(store) = store {
             store.ended.take();
         }
-        let result = self.install_with(settings, lock, &output).await;
+        let result = self.install_with(settings, packages, &output).await;
         output.flush();
         let ended = self.store.borrow().as_ref().and_then(|store| store.ended.take());
         let setup = ended.map(|exit_code| Setup {
@@ -513,7 +526,7 @@ impl Agent {
     async fn install_with(
         &self,
         settings: &Settings,
-        lock: Option<String>,
+        Packages { lock, resolve }: Packages,
         output: &Rc<Output>,
     ) -> Result<Installation, Failure> {
         let store = self.store()?;
@@ -526,12 +539,12 @@ impl Agent {
         let say = |kind: LineKind, text: String| output.say(kind, &text);
         if store.find_base().is_none() {
             // The runtime is loaded while the flow's own packages are still on their way.
-            let base = store.get(&[], &say, &log).await?;
+            let base = store.get(&[], false, &say, &log).await?;
             self.ensure_warm(&store, &base);
         }
         let environment = match &lock {
             Some(lock) => store.locked(lock, &lines, &say, &log).await?,
-            None => store.get(&lines, &say, &log).await?,
+            None => store.get(&lines, resolve, &say, &log).await?,
         };
         let _changing = self.changing.lock().await;
         let mut why = String::new();
@@ -583,7 +596,8 @@ impl Agent {
     }
 
     fn ensure_warm(&self, store: &Store, environment: &Environment) {
-        if let Some(base) = store.complete(&environment.base)
+        if store.base.runs_flows
+            && let Some(base) = store.complete(&environment.base)
             && let Err(error) = warm::ensure(&self.spec.state, store, &base, &self.spec.places)
         {
             tracing::warn!(%error, "the warm process cannot be started");
@@ -685,7 +699,7 @@ impl Agent {
         Ok(self.runner.borrow().clone().unwrap_or(runner))
     }
 
-    /// The requirement lines of a flow, on the base image that there is.
+    /// The requirement lines of a flow.
     fn wanted(&self, settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
         let folder = Path::new(&settings.folder);
         if !folder.is_absolute() {
@@ -698,20 +712,6 @@ impl Agent {
             ));
         }
         let environment = flow::environment(folder, &flow::include_root(folder))?;
-        // In a container of its own the image is what it runs in.
-        if self.container.is_none()
-            && let Some(image) = settings.image.as_ref().or(environment.image.as_ref())
-            && !BASE_IMAGES.contains(&image.as_str())
-        {
-            return Err(Failure::new(
-                "Install.NoSuchImage",
-                format!(
-                    "The base image {image} is none that sessions on this machine have ({}). Name one of those, or take `image` out of the flow's \
-                     environment; other images need the Docker driver.",
-                    BASE_IMAGES.join(", ")
-                ),
-            ));
-        }
         Ok(environment
             .requirements
             .map(|requirements| requirements.lines)

@@ -194,7 +194,8 @@ fn texts(index: &Index, key: &str, cases: &[(&str, &str, &str)]) -> String {
             ("code.py", "def main() -> str:\n    return ''\n"),
         ],
     );
-    machine.launch(key, 1, &it);
+    let mut generation = 1;
+    machine.launch(key, generation, &it);
     let mut texts = String::new();
     for (case, how, requirement) in cases {
         let url = match *how {
@@ -213,7 +214,18 @@ fn texts(index: &Index, key: &str, cases: &[(&str, &str, &str)]) -> String {
             ""
         };
         flow(&it, &[("flow.flex.yaml", &format!("entry: code:main\n{image}"))]);
-        let failure = machine.install(key, 1, &format!("{case}-{}", std::process::id()).replace(' ', "-"), &it);
+        if !image.is_empty() {
+            // A container has its image for life.
+            machine.remove(key, generation);
+            generation += 1;
+            machine.launch(key, generation, &it);
+        }
+        let failure = machine.install(
+            key,
+            generation,
+            &format!("{case}-{}", std::process::id()).replace(' ', "-"),
+            &it,
+        );
         let failure = failure.unwrap_or_else(|| panic!("{case}: it was installed"));
         assert!(!failure.message.contains("hidden"), "{failure}");
         assert_eq!(failure.message.lines().count(), 1, "{failure}");
@@ -232,9 +244,16 @@ fn texts(index: &Index, key: &str, cases: &[(&str, &str, &str)]) -> String {
         } else {
             text.replace(&log, "LOG")
         };
+        let text = match text.split_once("behind a colon (") {
+            Some((before, after)) => format!(
+                "{before}behind a colon (PYTHONS{}",
+                &after[after.find(')').unwrap_or(0)..]
+            ),
+            None => text,
+        };
         texts += &format!("{case}\n  {text}\n");
     }
-    machine.remove(key, 1);
+    machine.remove(key, generation);
     texts
 }
 
@@ -289,7 +308,7 @@ fn an_index_that_is_bad_in_any_way_gives_an_error_of_its_own() {
             a URL with a credential
               Install.BadRequirement: requirements.txt:2: the URL of a package holds a credential or a query, which would be kept in files. Name the package, and its index by --extra-index-url.
             an image that is not there
-              Install.NoSuchImage: The base image somebody/image:1 is none that sessions on this machine have (promptflow, default). Name one of those, or take `image` out of the flow's environment; other images need the Docker driver.
+              Install.NoSuchImage: The base image somebody/image:1 is none that sessions on this machine have. Name promptflow or python, if need be with a Python of this machine behind a colon (PYTHONS); any other image needs Docker, which is not driven here. Bring its packages by requirements.txt instead.
         "#]],
     );
 }

@@ -517,6 +517,7 @@ fn a_lock_brings_back_what_was_installed_also_when_its_environment_is_gone() {
             attempt: 1,
             settings: settings(&it),
             lock: Some(lock.into()),
+            resolve: false,
         };
         machine.tell(&key, 1, &command);
         machine.ended_install(&key, 1, &operation)
@@ -918,6 +919,7 @@ fn a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_n
         attempt: 1,
         settings: sized,
         lock: None,
+        resolve: false,
     };
     machine.tell(&key, 1, &command);
     assert_eq!(machine.ended_install(&key, 1, &operation), None);
@@ -1376,12 +1378,17 @@ fn failures_of_installs_have_names_and_say_what_to_do() {
             "entry: code:main\nenvironment:\n  image: somebody/image:1\n",
         )],
     );
-    let failure = install("tabulate\n");
+    // The container that there is has its image for life; the next one is made from the new one.
+    fs::write(it.join("requirements.txt"), "tabulate\n").unwrap();
+    assert_eq!(machine.install(&key, 1, &unique("install"), &it), None);
+    machine.remove(&key, 1);
+    machine.launch(&key, 2, &it);
+    let failure = machine.install(&key, 2, &unique("install"), &it).unwrap();
     assert!(
         failure.error == "Install.NoSuchImage" && failure.message.contains("somebody/image:1"),
         "{failure}"
     );
-    machine.remove(&key, 1);
+    machine.remove(&key, 2);
 }
 
 fn a_command_that_comes_twice_is_done_once() {
@@ -1418,6 +1425,7 @@ fn a_command_that_comes_twice_is_done_once() {
         attempt: 1,
         settings: settings(&it),
         lock: None,
+        resolve: false,
     };
     machine.tell(&key, 1, &install);
     machine.tell(&key, 1, &install);
@@ -1427,6 +1435,7 @@ fn a_command_that_comes_twice_is_done_once() {
         attempt: 4,
         settings: settings(&it),
         lock: None,
+        resolve: false,
     };
     machine.tell(&key, 1, &later);
     machine.report(

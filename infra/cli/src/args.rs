@@ -20,17 +20,35 @@ const AFTER: &str = "\
 Examples:
   pfsession run ./my-flow --data lines.jsonl     run a flow over a file; start its session if it has none
   pfsession run ./my-flow --inputs text=hello    run a flow once
+  pfsession run . -- python script.py            run a program in any folder, with the folder's packages
   pfsession list                                 see your sessions
   pfsession logs ./my-flow --follow              read what a session or run says
   pfsession stop ./my-flow                       delete a session
 
 Exit codes:
   0    done
-  1    the operation or the run failed, or some lines of the run did
+  1    the operation or the run failed, or some lines of the run did; of a command that was run, its own exit code
   2    the command is not one, or names something that is not there
   3    the service cannot be reached or started
   4    there is no such session, operation or run
   130  interrupted; what was begun goes on";
+
+/// Where settings come from, for the help of the commands that take some.
+macro_rules! settings_help {
+    ($examples:literal) => {
+        concat!(
+            $examples,
+            "
+
+Each setting comes from the first of these that names it, and `pfsession show` says which:
+  1. this command
+  2. the run's own file, run.yml: resources.instance_type (the VM size), identity
+  3. the flow's own file, flow.dag.yaml or flow.flex.yaml: environment.image (the base image)
+  4. the default: all of this machine, yourself, the image `promptflow`, one hour
+A session that is there keeps what it has, whatever a run's file names: `pfsession update` changes it."
+        )
+    };
+}
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -86,14 +104,35 @@ Examples:
   pfsession run ./my-flow --data lines.jsonl --column-mapping question='${data.text}'
   pfsession run ./my-flow --inputs text=hello --inputs count:=3 --env STYLE=short
   pfsession run run.yml
-  pfsession run ./my-flow --data lines.jsonl > outputs.jsonl")]
+  pfsession run ./my-flow --data lines.jsonl > outputs.jsonl
+  pfsession run . -- python script.py --n 3
+
+With a command, any folder will do that has Python, a requirements.txt or a pyproject.toml: its session has these packages, and no promptflow. \
+What the command prints (up to 5,000 lines; the whole is in the run's log) goes to standard output and standard error, and its exit code is \
+this one's. What it writes is kept in the run's folder; the folder itself stays as it is.")]
     Run(Run),
     /// Start a flow's session, or say that it is there
-    #[command(after_help = "\
+    #[command(after_help = settings_help!("\
 Examples:
   pfsession start ./my-flow
-  pfsession start ./my-flow --idle 8h --size Standard_D4s_v3")]
+  pfsession start ./my-flow --idle 8h --size Standard_D4s_v3"))]
     Start(Start),
+    /// Change the settings of a session: what is named changes, the rest stays
+    ///
+    /// A new idle time counts at once, also on a session that is about to be deleted. A new base image counts from the next reset on; until
+    /// then `pfsession show` says that the image is stale. A new VM size or identity makes the session anew.
+    #[command(after_help = settings_help!("\
+Examples:
+  pfsession update ./my-flow --idle 4h
+  pfsession update ./my-flow --size Standard_D4s_v3
+  pfsession update ./my-flow --image promptflow:3.12 && pfsession reset ./my-flow"))]
+    Update(Update),
+    /// Put off a session's deletion: its idle time begins anew, as if it had been used
+    #[command(after_help = "\
+Examples:
+  pfsession extend ./my-flow
+  pfsession update ./my-flow --idle 8h     for longer, up to 24h")]
+    Extend(Stop),
     /// Delete a flow's session, in whatever phase it is
     #[command(after_help = "\
 Examples:
@@ -123,10 +162,15 @@ Examples:
   pfsession packages ./my-flow --diff 2 5")]
     Packages(Packages),
     /// Delete a flow's session and make it anew, with the same environment; helps when its packages are in conflict
+    ///
+    /// It gets the packages that were last installed in it, at the same versions, whatever else the requirements say by now; on another base
+    /// image, what the requirements say.
     #[command(after_help = "\
-Example:
-  pfsession reset ./my-flow")]
-    Reset(Start),
+Examples:
+  pfsession reset ./my-flow
+  pfsession reset ./my-flow --resolve     with what the requirements say now, and the newest that fits
+  pfsession reset ./my-flow --image promptflow:3.12")]
+    Reset(Reset),
     /// List your sessions
     #[command(after_help = "\
 Examples:
@@ -145,6 +189,16 @@ Examples:
   pfsession show my-flow-1c9e54a07b2d --json")]
     Show {
         /// The flow's folder, the start of a session's key, or the id of an operation or a run
+        what: String,
+    },
+    /// Say why a session is as it is: what keeps it, what will end it and when, who wanted it so; also of one that is gone
+    #[command(after_help = "\
+Examples:
+  pfsession why ./my-flow
+  pfsession why 3f9a2c --json | jq '.ends'")]
+    Why {
+        /// The flow's folder, or the start of a session's key
+        #[arg(value_name = "FLOW", default_value = ".")]
         what: String,
     },
     /// Print the output of an operation or a run; of a flow, the latest
@@ -499,6 +553,33 @@ pub(crate) struct Install {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Reset {
+    /// The flow's folder
+    #[arg(value_name = "FLOW")]
+    pub(crate) flow: PathBuf,
+    /// Resolve the flow's requirements anew, in place of the packages that it had
+    #[arg(long)]
+    pub(crate) resolve: bool,
+    /// Do not wait for the end; print the operation's id
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Update {
+    /// The flow's folder, or the start of a session's key
+    #[arg(value_name = "FLOW")]
+    pub(crate) what: String,
+    /// Do not wait for the end; print the operation's id
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Packages {
     /// The flow's folder, or the start of its session's key
     #[arg(value_name = "FLOW", default_value = ".")]
@@ -528,7 +609,7 @@ pub(crate) struct Wants {
     /// Delete the session when it was not used for this long: 90s, 30m, 1h [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = idle)]
     pub(crate) idle: Option<u64>,
-    /// The VM size: how much processor and memory it may use
+    /// The VM size: how much processor and memory it may use, by Azure's or EC2's names [default: local, all of the machine]
     #[arg(long, value_name = "NAME")]
     pub(crate) size: Option<String>,
     /// The base image, in place of the flow's own
@@ -570,6 +651,13 @@ pub(crate) struct Run {
     pub(crate) no_wait: bool,
     #[command(flatten)]
     pub(crate) wants: Wants,
+    /// Run this program in the folder in place of a flow: its output and exit code are passed on
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        conflicts_with_all = ["data", "inputs", "column_mapping", "variant", "init"]
+    )]
+    pub(crate) command: Vec<String>,
 }
 
 /// What the service on this machine is started with.

@@ -14,8 +14,8 @@ use crate::{
 use contract::{
     Failure, FlowRef, Kind, Role,
     agent::{LineKind, RunResult},
-    command::{Command, Wish},
-    http::{Events, SessionView, Sessions},
+    command::{Command, Wanted, Wish},
+    http::{Events, SessionView, Sessions, Why},
     row::{OperationRow, OperationStatus, RunRow, RunStatus},
 };
 use lifecycle::session::Event;
@@ -51,17 +51,46 @@ pub(crate) fn execute(cli: Cli) -> Done {
         }
         Typed::Install(install) => packages::install(&service, &install),
         Typed::Packages(wanted) => packages::show(&*service.client()?, &wanted, json),
-        Typed::Reset(start) => {
+        Typed::Update(update) => {
+            let settings = update.wants.change().ok_or_else(|| {
+                Trouble::new(USAGE, "Command.NothingToChange", "No setting is named")
+                    .next("name one: --idle, --size, --image, --identity")
+            })?;
             let client = service.client()?;
-            let flow = wish::flow_at(&start.flow, &client.user)?;
+            let flow = wish::find_flow(&client, &update.what)?.ok_or_else(|| wish::nothing_of(&update.what))?;
+            operate(
+                &client,
+                &flow,
+                Kind::Update,
+                Wish::Update { settings },
+                update.no_wait,
+                json,
+            )
+        }
+        Typed::Extend(extend) => {
+            let client = service.client()?;
+            let flow = wish::find_flow(&client, &extend.what)?.ok_or_else(|| wish::nothing_of(&extend.what))?;
+            let settings = Wanted::default();
+            operate(
+                &client,
+                &flow,
+                Kind::Update,
+                Wish::Update { settings },
+                extend.no_wait,
+                json,
+            )
+        }
+        Typed::Reset(reset) => {
+            let client = service.client()?;
+            let flow = wish::flow_at(&reset.flow, &client.user)?;
+            let settings = reset.wants.change();
+            let resolve = reset.resolve;
             operate(
                 &client,
                 &flow,
                 Kind::Reset,
-                Wish::Reset {
-                    settings: start.wants.change(),
-                },
-                start.no_wait,
+                Wish::Reset { settings, resolve },
+                reset.no_wait,
                 json,
             )
         }
@@ -72,6 +101,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         }
         Typed::List { all } => list(&service, all),
         Typed::Show { what } => show_one(&*service.client()?, &what, json),
+        Typed::Why { what } => why(&*service.client()?, &what, json),
         Typed::Logs { what, follow } => logs(&*service.client()?, &what, follow, json),
         Typed::Events { what } => events(&*service.client()?, &what, json),
         Typed::Up {
@@ -189,6 +219,9 @@ fn command(id: &str, flow: &FlowRef, wish: Wish) -> Command {
 
 /// Sends what becomes an operation, and waits for its end.
 pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish, no_wait: bool, json: bool) -> Done {
+    if let Wish::Start { settings } | Wish::Update { settings } = &wish {
+        warn_of_size(settings);
+    }
     let id = flow.new_id(Some(show::kind(kind)));
     let accepted = client
         .send(&command(&id, &flow.reference, wish))
@@ -207,7 +240,40 @@ pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish,
     ));
     let row = watch::operation(client, &accepted.flow, &id)?;
     drop(interrupted);
-    end_of_operation(&row, flow, json)
+    let exit = end_of_operation(&row, flow, json)?;
+    // That it cannot be asked now is no failure of what was done.
+    if matches!(kind, Kind::Install | Kind::Update)
+        && let Ok(Some(session)) = client.find::<SessionView>(&format!("/v1/sessions/{}", flow.key()))
+    {
+        if let Some(stale) = show::stale(&session) {
+            eprintln!("{} {stale}", painted("warning:", "33"));
+        }
+        if let Some(due) = session.idle_due.filter(|_| kind == Kind::Update) {
+            eprintln!("If nobody uses it, it is deleted {}.", show::at(session.now, due));
+        }
+    }
+    Ok(exit)
+}
+
+/// Says that a size is smaller than flows should have.
+fn warn_of_size(wanted: &Wanted) {
+    if let Some(size) = &wanted.size
+        && lifecycle::size::size(size).is_some_and(|size| size.below_series_d)
+    {
+        let text = format!(
+            "{size} is below series D: flows may be slow or run out of memory there. Take one such as Standard_D2s_v3."
+        );
+        eprintln!("{} {text}", painted("warning:", "33"));
+    }
+}
+
+/// Says which sessions are deleted soon.
+fn warn_of_deletions(sessions: &[SessionView]) {
+    for session in sessions.iter().filter(|session| session.warned) {
+        if let Some(text) = show::deleted_soon(session, home().as_deref()) {
+            eprintln!("{} {text}", painted("warning:", "33"));
+        }
+    }
 }
 
 fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> Done {
@@ -225,7 +291,8 @@ fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> Done {
         let what = match row.kind {
             Kind::Start => "is ready",
             Kind::Install => "has its packages",
-            Kind::Update | Kind::Reset => "is made anew and ready",
+            Kind::Update => "has the settings that you named",
+            Kind::Reset => "is made anew and ready",
             Kind::Stop => "is gone",
         };
         eprintln!("The session of {} {what} ({after}).", flow.typed);
@@ -260,7 +327,14 @@ fn not_done(kind: Kind, flow: &Flow) -> String {
 fn run_flow(service: &Service, run: &args::Run) -> Done {
     let client = service.client()?;
     let RunOrder { flow, id, wanted, wish } = wish::run_order(run, &client.user)?;
+    let lines = match (wish.command.is_empty(), service.global.json) {
+        (true, _) => watch::Lines::Log,
+        // What is for programs is JSON alone.
+        (false, true) => watch::Lines::Aside,
+        (false, false) => watch::Lines::AsSaid,
+    };
     let what = || format!("the run of {} did not succeed", flow.typed);
+    warn_of_size(&wanted);
     let accepted = client
         .send(&command(
             &id,
@@ -283,9 +357,14 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         "The run goes on. Look at it: pfsession logs {id} --follow\nIts end: pfsession show {id}. To end it with its session: pfsession stop {}",
         flow.typed
     ));
-    let row = watch::run(&client, &accepted.flow, &id)?;
+    let row = watch::run(&client, &accepted.flow, &id, lines)?;
     drop(interrupted);
-    end_of_run(&row, &flow, service.global.json)
+    let done = end_of_run(&row, &flow, service.global.json);
+    // Whoever is here is told of their other sessions. That it cannot be asked now is no failure of the run.
+    if let Ok(Sessions { sessions }) = client.get("/v1/sessions") {
+        warn_of_deletions(&sessions);
+    }
+    done
 }
 
 fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
@@ -312,7 +391,12 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
         } else {
             format!("start-for-{}", row.id)
         };
-        let trouble = Trouble::of(FAILED, failure).what(format!("the run of {} did not succeed", flow.typed));
+        // Of what ended the command it has told itself; its exit code tells scripts.
+        let exit = match result.exit_code.and_then(|code| u8::try_from(code).ok()) {
+            Some(code) if code != 0 => code,
+            _ => FAILED,
+        };
+        let trouble = Trouble::of(exit, failure).what(format!("the run of {} did not succeed", flow.typed));
         return Err(trouble.output(format!("pfsession logs {output}")));
     }
     let ended = row.ended.unwrap_or(row.accepted);
@@ -321,7 +405,9 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
         0..200 => String::new(),
         waited => format!(", after {} for its session", took(waited)),
     };
-    let lines = if result.lines == 1 {
+    let lines = if result.exit_code.is_some() {
+        "the command".into()
+    } else if result.lines == 1 {
         "1 line".into()
     } else {
         format!("{} lines", result.lines)
@@ -365,6 +451,7 @@ fn list(service: &Service, all: bool) -> Done {
         eprintln!("There is no session. Start one: pfsession start <folder of a flow>");
     } else {
         out(&show::list(&sessions, home().as_deref()));
+        warn_of_deletions(&sessions);
     }
     Ok(0)
 }
@@ -389,6 +476,19 @@ fn show_one(client: &Client, what: &str, json: bool) -> Done {
         }
     } else {
         return Err(wish::nothing_of(what));
+    }
+    Ok(0)
+}
+
+pub(crate) fn why(client: &Client, what: &str, json: bool) -> Done {
+    let flow = wish::find_flow(client, what)?.ok_or_else(|| wish::nothing_of(what))?;
+    let Some(why) = client.find::<Why>(&format!("/v1/sessions/{}/why", flow.key()))? else {
+        return session_of(client, &flow).map(|_| 0);
+    };
+    if json {
+        out_json(&why);
+    } else {
+        out(&show::why(&why, home().as_deref()));
     }
     Ok(0)
 }

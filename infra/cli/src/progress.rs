@@ -1,6 +1,6 @@
 //! What a person sees while something goes on, on standard error: on a terminal one line that moves, elsewhere a line for each thing that is new.
 
-use crate::text::{painted, took};
+use crate::text::{self, painted, took};
 use contract::Millis;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::{
@@ -76,6 +76,14 @@ impl Progress {
         match &self.moving {
             Some(moving) => moving.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),
+        }
+    }
+
+    /// A line on standard output.
+    pub(crate) fn out(&self, line: &str) {
+        match &self.moving {
+            Some(moving) => moving.suspend(|| text::out(line)),
+            None => text::out(line),
         }
     }
 

@@ -3,13 +3,13 @@
 use crate::text::{clock, folder, phase, took};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use contract::{
-    Kind, Millis, Outcome, Phase, Step,
+    Kind, Millis, Origin, Outcome, Phase, Settings, Step,
     command::Wish,
-    http::SessionView,
+    http::{Decision, End, Keeper, SessionView, SignalKind, Why},
     row::{LogRow, OperationRow, OperationStatus, RunRow, RunStatus},
     webhook::Rule,
 };
-use lifecycle::session::Event;
+use lifecycle::{session::Event, size};
 
 /// How much of a key is shown.
 const KEY: usize = 8;
@@ -63,6 +63,61 @@ fn ahead(now: Millis, then: Millis) -> String {
 /// To the second, from a second on: more than that says nothing in a table.
 fn rounded(millis: Millis) -> Millis {
     if millis < 60_000 { millis } else { millis / 1000 * 1000 }
+}
+
+/// When something is, for a person who may act on it.
+pub(crate) fn at(now: Millis, then: Millis) -> String {
+    format!("{} (at {})", ahead(now, then), clock(then))
+}
+
+/// That a session is deleted soon, and what keeps it.
+pub(crate) fn deleted_soon(session: &SessionView, home: Option<&str>) -> Option<String> {
+    Some(format!(
+        "The session of {} is deleted {} if nobody uses it. Keep it: pfsession extend {}",
+        folder(&session.flow.lineage, home),
+        at(session.now, session.idle_due?),
+        &session.key[..KEY.min(session.key.len())]
+    ))
+}
+
+/// That a session's base image is not the one that is wanted.
+pub(crate) fn stale(session: &SessionView) -> Option<String> {
+    let (has, wanted) = (session.image.as_ref()?, session.stale_image.as_ref()?);
+    Some(format!(
+        "The session's base image is {}, and {} names {} by now. To use that one: pfsession reset {}",
+        has.name,
+        match wanted.origin {
+            Origin::FlowFile => "the flow's file",
+            Origin::RunFile => "the run's file",
+            Origin::Command => "a command",
+            Origin::Default => "the default",
+        },
+        wanted.name,
+        &session.key[..KEY.min(session.key.len())]
+    ))
+}
+
+fn from(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Command => "named by a command",
+        Origin::RunFile => "from run.yml",
+        Origin::FlowFile => "from the flow's file",
+        Origin::Default => "the default",
+    }
+}
+
+/// A VM size, with what it is.
+fn size(settings: &Settings) -> String {
+    let about = match size::size(&settings.size).map(|size| (size.limits, size.below_series_d)) {
+        Some((Some(limits), below)) => {
+            let memory = limits.memory as f64 / f64::from(1 << 30);
+            let below = if below { "; below series D" } else { "" };
+            format!(": {} processors, {memory} GiB{below}", limits.cpus)
+        }
+        Some((None, _)) => ": all of the machine".into(),
+        None => String::new(),
+    };
+    format!("{}{about} ({})", settings.size, from(settings.origins.size))
 }
 
 /// Sessions, one a line.
@@ -137,10 +192,11 @@ fn wish(wish: &Wish) -> &'static str {
         Wish::Start { .. } => "start",
         Wish::Install { .. } => "install",
         Wish::Reset { .. } => "reset",
+        Wish::Update { .. } => "update",
         Wish::Stop => "stop",
         Wish::Run { .. } => "run",
         // No rule has these.
-        Wish::StopIfIdle { .. } | Wish::Check => "nothing",
+        Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => "nothing",
     }
 }
 
@@ -168,23 +224,36 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
         ("key", Cell::new(&session.key)),
         ("phase", phase_cell(session.phase)),
         ("generation", Cell::new(session.generation)),
-        ("size", Cell::new(&session.settings.size)),
+        ("VM size", Cell::new(size(&session.settings))),
         (
             "identity",
-            Cell::new(session.settings.identity.as_deref().unwrap_or("the user's own")),
+            Cell::new(format!(
+                "{} ({})",
+                session.settings.identity.as_deref().unwrap_or("the user's own"),
+                from(session.settings.origins.identity)
+            )),
         ),
         (
             "base image",
-            Cell::new(
-                session
-                    .settings
-                    .image
-                    .as_deref()
-                    .unwrap_or("as the flow says, or the default"),
-            ),
+            match (&session.image, &session.settings.image) {
+                (Some(image), _) => Cell::new(format!("{} ({})", image.name, from(image.origin))),
+                (None, Some(image)) => Cell::new(format!("{image} ({})", from(session.settings.origins.image))),
+                (None, None) => Cell::new("as the flow's file says, or the default"),
+            },
         ),
-        ("idle time", Cell::new(took(session.settings.idle))),
+        (
+            "idle time",
+            Cell::new(format!(
+                "{} ({})",
+                took(session.settings.idle),
+                from(session.settings.origins.idle)
+            )),
+        ),
     ];
+    if let Some(stale) = &session.stale_image {
+        let text = format!("{} ({}), from the next reset on", stale.name, from(stale.origin));
+        rows.push(("stale image", Cell::new(text).fg(Color::Yellow)));
+    }
     if session.settings.folder != session.flow.lineage {
         rows.insert(1, ("folder", Cell::new(folder(&session.settings.folder, home))));
     }
@@ -203,8 +272,15 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     if let Some(due) = session.idle_due {
         rows.push((
             "deleted",
-            Cell::new(format!("{}, if nobody uses it before", ahead(session.now, due))),
+            Cell::new(format!("{}, if nobody uses it before", at(session.now, due))),
         ));
+        if session.warned {
+            let text = format!(
+                "deleted soon; keep it: pfsession extend {}",
+                &session.key[..KEY.min(session.key.len())]
+            );
+            rows.push(("warning", Cell::new(text).fg(Color::Yellow)));
+        }
     }
     rows.extend(more.into_iter().map(|(name, text)| (name, Cell::new(text))));
     if let Some(failure) = &session.failure {
@@ -216,6 +292,124 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
             "whole output",
             Cell::new(format!("pfsession logs {}", &session.key[..KEY.min(session.key.len())])),
         ));
+    }
+    pairs(rows)
+}
+
+/// Why a session is as it is.
+pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
+    let (session, reasons) = (&why.session, &why.reasons);
+    let now = session.now;
+    let decided = |decision: &Decision| {
+        let by = match decision.by.as_str() {
+            "states" => "the state machine",
+            other => other,
+        };
+        format!("{}: {}, by {by}", clock(decision.at), what_happened(&decision.event))
+    };
+    let since = match session.since {
+        0 => String::new(),
+        since => format!(", since {} ({})", clock(since), ago(now, since)),
+    };
+    let mut rows = vec![
+        ("flow", Cell::new(folder(&session.flow.lineage, home))),
+        ("phase", Cell::new(format!("{}{since}", phase(session.phase)))),
+    ];
+    let because = reasons.because.iter().map(decided);
+    rows.extend(because.map(|text| ("because", Cell::new(text))));
+    if reasons.began != reasons.because {
+        rows.extend(
+            reasons
+                .began
+                .iter()
+                .map(|decision| ("begun by", Cell::new(decided(decision)))),
+        );
+    }
+    if reasons.last != reasons.because {
+        rows.extend(
+            reasons
+                .last
+                .iter()
+                .map(|decision| ("last decision", Cell::new(decided(decision)))),
+        );
+    }
+    if let Some(failure) = &session.failure {
+        rows.push((
+            "failure",
+            Cell::new(format!("{} [{}]", failure.message, failure.error)).fg(Color::Red),
+        ));
+    }
+    for keeper in &reasons.kept_by {
+        let text = match keeper {
+            Keeper::Operation { id, kind: of } => format!("{} under way ({id})", kind(*of)),
+            Keeper::Waiting { id, kind: of } => format!("{} that waits ({id})", kind(*of)),
+            Keeper::Run { id, until: Some(until) } => format!(
+                "run {id}, whose lease ends {} if its agent is not heard",
+                at(now, *until)
+            ),
+            Keeper::Run { id, until: None } => format!("run {id}, which waits for the session"),
+        };
+        rows.push(("kept by", Cell::new(text)));
+    }
+    for end in &reasons.ends {
+        let text = match end {
+            End::Idle {
+                at: when,
+                warned,
+                warning,
+            } => {
+                let warned = match (warned, warning) {
+                    (true, _) => format!(
+                        "; you were warned; keep it: pfsession extend {}",
+                        &session.key[..KEY.min(session.key.len())]
+                    ),
+                    (false, Some(from)) => format!("; you are warned from {} on", clock(*from)),
+                    (false, None) => String::new(),
+                };
+                format!(
+                    "deleted {} if nobody uses it: unused for {} then{warned}",
+                    at(now, *when),
+                    took(session.settings.idle)
+                )
+            }
+            End::Deadline { at: when } => format!(
+                "given up {} if it is still {} then",
+                at(now, *when),
+                phase(session.phase)
+            ),
+            End::AgentSilent { at: when } => format!(
+                "failed {} if its agent is not heard before; it speaks every few seconds",
+                at(now, *when)
+            ),
+        };
+        rows.push(("ends", Cell::new(text)));
+    }
+    if reasons.ends.is_empty() && !session.phase.is_live() {
+        let text = format!(
+            "there is no session now; start one: pfsession start {}",
+            crate::text::quoted(&folder(&session.flow.lineage, home))
+        );
+        rows.push(("ends", Cell::new(text)));
+    }
+    for signal in &reasons.signals {
+        let what = match signal.kind {
+            SignalKind::ComputeUp => "compute resource up",
+            SignalKind::ContainerUp => "container up",
+            SignalKind::Installed => "packages installed",
+            SignalKind::InstallFailed => "packages not installed",
+            SignalKind::RunWanted => "run wanted",
+            SignalKind::RunDone => "run ended",
+            SignalKind::Used => "used",
+            SignalKind::Warned => "warned of its deletion",
+            SignalKind::AgentAlive => "agent heard",
+            SignalKind::Gone => "seen gone",
+        };
+        let times = if signal.times > 1 {
+            format!(", {} times", signal.times)
+        } else {
+            String::new()
+        };
+        rows.push(("seen", Cell::new(format!("{what} {}{times}", ago(now, signal.at)))));
     }
     pairs(rows)
 }
@@ -287,6 +481,15 @@ pub(crate) fn run(row: &RunRow, home: Option<&str>) -> String {
         ("wanted by", Cell::new(&row.by)),
         ("accepted", Cell::new(clock(row.accepted))),
     ];
+    for (name, text) in [("name", &row.wish.display_name), ("description", &row.wish.description)] {
+        rows.extend(text.as_ref().map(|text| (name, Cell::new(text))));
+    }
+    for (name, texts) in [("tags", &row.wish.tags), ("properties", &row.wish.properties)] {
+        let lines: Vec<String> = texts.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+        if !lines.is_empty() {
+            rows.push((name, Cell::new(lines.join("\n"))));
+        }
+    }
     if let Some(started) = row.started {
         rows.push((
             "started",
@@ -368,6 +571,7 @@ fn what_happened(event: &Event) -> String {
     match event {
         Event::Wanted { operation } => format!("{} wanted ({})", kind(operation.kind), operation.id),
         Event::IdleSeen { operation, .. } => format!("idle for too long, so stop wanted ({operation})"),
+        Event::IdleNear { due, .. } => format!("warned: deleted at {} if nobody uses it", clock(*due)),
         Event::RunWanted { run, .. } => format!("run wanted ({run})"),
         Event::StepEntered { step, cause, .. } => format!("step {} began{}", step_name(*step), because(cause)),
         Event::StepRefused { failure, .. } => format!("step refused: {failure}"),
@@ -420,7 +624,7 @@ mod tests {
 
     fn view(key: &str, folder: &str, changed: Value) -> SessionView {
         let mut view = json!({
-            "key": key, "flow": { "workspace": "local", "owner": "ann", "lineage": folder }, "phase": "ready", "generation": 2,
+            "key": key, "flow": { "workspace": "local", "owner": "ann", "lineage": folder }, "phase": "ready", "since": 900_000, "generation": 2, "revision": 7,
             "settings": { "folder": folder, "size": "Standard_D2", "identity": null, "image": null, "idle": 3_600_000 },
             "compute": "c-1", "current": null, "next": null, "runs": [], "last_activity": 955_000, "idle_due": 4_555_000, "failure": null,
             "now": 1_000_000,
@@ -469,10 +673,10 @@ mod tests {
                 key           3f9a2c1b00000000
                 phase         failed
                 generation    2
-                size          Standard_D2
-                identity      the user's own
-                base image    as the flow says, or the default
-                idle time     1 h
+                VM size       Standard_D2: 2 processors, 7 GiB (the default)
+                identity      the user's own (the default)
+                base image    as the flow's file says, or the default
+                idle time     1 h (the default)
                 runs          r1
                               r2
                 last used     45.0 s ago
@@ -488,15 +692,104 @@ mod tests {
                 key         3f9a2c1b00000000
                 phase       ready
                 generation  2
-                size        Standard_D2
-                identity    the user's own
-                base image  as the flow says, or the default
-                idle time   1 h
+                VM size     Standard_D2: 2 processors, 7 GiB (the default)
+                identity    the user's own (the default)
+                base image  as the flow's file says, or the default
+                idle time   1 h (the default)
                 compute     c-1
                 last used   45.0 s ago
-                deleted     in 59 min 15 s, if nobody uses it before
+                deleted     in 59 min 15 s (at 1970-01-01T01:15:55.000Z), if nobody uses it before
             "#]],
         );
+    }
+
+    #[test]
+    fn why_says_what_keeps_a_session_and_what_will_end_it() {
+        let row = |by: &str, from: &str, to: &str, at: u64, event: Value| json!({ "revision": 1, "at": at, "by": by, "from": from, "to": to, "event": event });
+        let installed =
+            json!({ "event": "installed", "generation": 1, "operation": "s", "attempt": 1, "warning": null });
+        let run = json!({ "event": "run-wanted", "run": "r1", "wants": { "folder": "/f", "size": "s", "identity": null, "image": null, "idle": 60_000 } });
+        let session =
+            serde_json::to_value(view("3f9a2c1b00000000", "/home/ann/echo", json!({ "warned": true }))).unwrap();
+        let told = json!({
+            "session": session,
+            "because": row("agent", "installing", "ready", 900_000, installed),
+            "began": row("ann", "stopped", "provisioning", 890_000, run.clone()),
+            "last": row("ann", "ready", "ready", 950_000, run),
+            "kept_by": [{ "kind": "run", "id": "r1", "until": 1_045_000 }],
+            "ends": [{ "kind": "idle", "at": 4_555_000, "warned": true, "warning": null }, { "kind": "agent-silent", "at": 1_060_000 }],
+            "signals": [{ "kind": "run-done", "times": 3, "at": 940_000 }, { "kind": "agent-alive", "times": 1, "at": 990_000 }],
+        });
+        check(
+            &why(&from_value(told).unwrap(), Some("/home/ann")),
+            expect![[r#"
+            flow           ~/echo
+            phase          ready, since 1970-01-01T00:15:00.000Z (1 min 40 s ago)
+            because        1970-01-01T00:15:00.000Z: packages installed, by agent
+            begun by       1970-01-01T00:14:50.000Z: run wanted (r1), by ann
+            last decision  1970-01-01T00:15:50.000Z: run wanted (r1), by ann
+            kept by        run r1, whose lease ends in 45.0 s (at 1970-01-01T00:17:25.000Z) if its agent is not heard
+            ends           deleted in 59 min 15 s (at 1970-01-01T01:15:55.000Z) if nobody uses it: unused for 1 h then; you were warned; keep it: pfsession extend 3f9a2c1b
+            ends           failed in 1 min (at 1970-01-01T00:17:40.000Z) if its agent is not heard before; it speaks every few seconds
+            seen           run ended 1 min ago, 3 times
+            seen           agent heard 10.0 s ago
+        "#]],
+        );
+        let failure = json!({ "error": "A.B", "message": "It broke." });
+        let session = serde_json::to_value(view(
+            "3f9a2c1b00000000",
+            "/home/ann/my echo",
+            json!({ "phase": "failed", "failure": failure }),
+        ))
+        .unwrap();
+        let told = json!({ "session": session, "because": null, "began": null, "last": null, "kept_by": [], "ends": [], "signals": [] });
+        check(
+            &why(&from_value(told).unwrap(), Some("/home/ann")),
+            expect![[r#"
+            flow     ~/my echo
+            phase    failed, since 1970-01-01T00:15:00.000Z (1 min 40 s ago)
+            failure  It broke. [A.B]
+            ends     there is no session now; start one: pfsession start '~/my echo'
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_session_of_a_size_says_what_that_is_and_one_with_a_stale_image_which_a_reset_takes() {
+        let view = view(
+            "3f9a2c1b00000000",
+            "/home/ann/echo",
+            json!({
+                "settings": {
+                    "folder": "/home/ann/echo", "size": "Standard_B2s", "identity": null, "image": null, "idle": 600_000,
+                    "origins": { "size": "run-file", "idle": "command" },
+                },
+                "image": { "name": "promptflow", "origin": "default" },
+                "stale_image": { "name": "promptflow:3.12", "origin": "flow-file" },
+                "idle_due": 1_150_000, "warned": true,
+            }),
+        );
+        check(
+            &session(&view, Some("/home/ann"), Vec::new()),
+            expect![[r#"
+            flow         ~/echo
+            owner        ann in workspace local
+            key          3f9a2c1b00000000
+            phase        ready
+            generation   2
+            VM size      Standard_B2s: 2 processors, 4 GiB; below series D (from run.yml)
+            identity     the user's own (the default)
+            base image   promptflow (the default)
+            idle time    10 min (named by a command)
+            stale image  promptflow:3.12 (from the flow's file), from the next reset on
+            compute      c-1
+            last used    45.0 s ago
+            deleted      in 2 min 30 s (at 1970-01-01T00:19:10.000Z), if nobody uses it before
+            warning      deleted soon; keep it: pfsession extend 3f9a2c1b
+        "#]],
+        );
+        expect!["The session of ~/echo is deleted in 2 min 30 s (at 1970-01-01T00:19:10.000Z) if nobody uses it. Keep it: pfsession extend 3f9a2c1b"].assert_eq(&deleted_soon(&view, Some("/home/ann")).unwrap());
+        expect!["The session's base image is promptflow, and the flow's file names promptflow:3.12 by now. To use that one: pfsession reset 3f9a2c1b"].assert_eq(&stale(&view).unwrap());
     }
 
     #[test]

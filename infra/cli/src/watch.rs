@@ -31,6 +31,8 @@ const SOON: Duration = Duration::from_millis(150);
 const LOOK: Duration = Duration::from_millis(300);
 /// Between two reads that a service did not wait with.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long lines may come after the end of what said them.
+const STRAGGLERS: Duration = Duration::from_secs(10);
 /// How long a command may be in the queue before somebody takes it up.
 const ADMISSION: Duration = Duration::from_secs(60);
 
@@ -60,7 +62,7 @@ impl Ends for RunRow {
 ///
 /// When the service is not there, or never takes the command up. That the operation failed is no error here.
 pub(crate) fn operation(client: &Arc<Client>, key: &str, id: &str) -> Result<OperationRow, Box<Trouble>> {
-    let watch = Watch::begin(client, key, None);
+    let watch = Watch::begin(client, key, None, Lines::Log);
     let mut row: OperationRow = until_end(client, id)?;
     while let (OperationStatus::Joined, Some(other)) = (row.status, &row.joined) {
         row = until_end(client, other)?;
@@ -74,11 +76,13 @@ pub(crate) fn operation(client: &Arc<Client>, key: &str, id: &str) -> Result<Ope
 /// # Errors
 ///
 /// Likewise.
-pub(crate) fn run(client: &Arc<Client>, key: &str, id: &str) -> Result<RunRow, Box<Trouble>> {
-    let watch = Watch::begin(client, key, Some(id));
+pub(crate) fn run(client: &Arc<Client>, key: &str, id: &str, lines: Lines) -> Result<RunRow, Box<Trouble>> {
+    let watch = Watch::begin(client, key, Some(id), lines);
     let row: RunRow = until_end(client, id)?;
     if row.started.is_some() {
-        watch.rest_of_log(id)?;
+        let said = row.result.as_ref().and_then(|result| result.said);
+        // Of a log, what has come by now will do.
+        watch.rest_of_log(id, said.filter(|_| lines != Lines::Log).unwrap_or(0))?;
     }
     watch.end(row.failure.is_none());
     Ok(row)
@@ -115,6 +119,17 @@ pub(crate) fn output(
     client.find(&format!("/v1/output/{of}?{after}wait={}", wait.as_millis()))
 }
 
+/// Where the lines go that a run says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lines {
+    /// They are a log: faint, on standard error.
+    Log,
+    /// As they were said: on standard output or standard error.
+    AsSaid,
+    /// As they were said, on standard error.
+    Aside,
+}
+
 /// What is shown while something goes on.
 struct Watch {
     client: Arc<Client>,
@@ -128,15 +143,17 @@ struct Shown {
     of: String,
     after: Option<u64>,
     ended: bool,
+    lines: Lines,
 }
 
 impl Watch {
-    fn begin(client: &Arc<Client>, key: &str, run: Option<&str>) -> Self {
+    fn begin(client: &Arc<Client>, key: &str, run: Option<&str>, lines: Lines) -> Self {
         let shown = Arc::new(Mutex::new(Shown {
             progress: Progress::new(),
             of: String::new(),
             after: None,
             ended: false,
+            lines,
         }));
         let (stop, stopped) = channel();
         let (client, key, run) = (client.clone(), key.to_owned(), run.map(str::to_owned));
@@ -159,14 +176,23 @@ impl Watch {
         watch
     }
 
-    /// Shows the lines of a run's log that were not shown yet.
-    fn rest_of_log(&self, run: &str) -> Result<(), Box<Trouble>> {
+    /// Shows the lines of a run's log that were not shown yet, and waits a while for those that must still come.
+    ///
+    /// * `said`: how many there are at least.
+    fn rest_of_log(&self, run: &str, said: u64) -> Result<(), Box<Trouble>> {
         let mut shown = self.shown.lock().expect("nobody panics with it");
         shown.turn_to(run);
+        let until = Instant::now() + STRAGGLERS;
         while let Some(output) = output(&self.client, run, shown.after, Duration::ZERO)? {
+            let before = shown.after;
             shown.take(&output.lines, true);
-            if output.ended || output.lines.is_empty() {
+            let is_late = Instant::now() > until;
+            let all = shown.after.map_or(0, |seq| seq + 1) >= said || is_late;
+            if all && (output.ended || output.lines.is_empty()) {
                 break;
+            }
+            if shown.after == before {
+                thread::sleep(PAUSE);
             }
         }
         Ok(())
@@ -194,14 +220,25 @@ impl Shown {
 
     /// Shows lines: the stages of an operation, and the whole log of a run.
     fn take(&mut self, lines: &[OutputLine], is_run: bool) {
+        // What was said is shown in its order, also when reports come in another; a log that is whole later may have gaps meanwhile.
+        let in_order = is_run && self.lines != Lines::Log;
+        let mut next = self.after.map_or(0, |seq| seq + 1);
         for line in new_lines(lines, self.after) {
+            if in_order && line.seq != next {
+                break;
+            }
+            next = line.seq + 1;
             match line.kind {
                 LineKind::Stage => self.progress.detail(&line.text),
+                LineKind::Stdout if is_run && self.lines == Lines::AsSaid => self.progress.out(&line.text),
+                LineKind::Stdout | LineKind::Stderr if is_run && self.lines != Lines::Log => {
+                    self.progress.line(&line.text)
+                }
                 LineKind::Stdout | LineKind::Stderr if is_run => self.progress.line(&text::painted(&line.text, "2")),
                 LineKind::Stdout | LineKind::Stderr => {}
             }
         }
-        self.after = lines.iter().map(|line| line.seq).chain(self.after).max();
+        self.after = next.checked_sub(1);
     }
 }
 

@@ -236,7 +236,10 @@ fn rule_of(add: &args::AddWebhook, flow: &Flow) -> Result<Rule, Box<Trouble>> {
         Then::Start => Wish::Start {
             settings: add.wants.wanted(),
         },
-        Then::Reset => Wish::Reset { settings: None },
+        Then::Reset => Wish::Reset {
+            settings: None,
+            resolve: false,
+        },
         Then::Stop => Wish::Stop,
         Then::Run => Wish::Run {
             settings: add.wants.wanted(),

@@ -8,7 +8,7 @@ use crate::{
 };
 use contract::{
     Failure, FlowRef,
-    command::{RunWish, Wanted},
+    command::{RunWish, Setting, Wanted},
     http::{SessionView, Sessions},
 };
 use serde_json::Value;
@@ -150,6 +150,7 @@ impl args::Wants {
             identity: self.identity.clone(),
             image: self.image.clone(),
             idle_seconds: self.idle,
+            from_run_file: Vec::new(),
         }
     }
 
@@ -231,6 +232,13 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         (None, None) => None,
     };
     let typed = run.wants.wanted();
+    let in_file = [
+        (
+            typed.size.is_none() && file.resources.instance_type.is_some(),
+            Setting::Size,
+        ),
+        (typed.identity.is_none() && identity.is_some(), Setting::Identity),
+    ];
     Ok(RunOrder {
         id: match run.name.clone().or(file.name) {
             Some(id) => args::run_id(&id)
@@ -240,6 +248,10 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         wanted: Wanted {
             size: typed.size.clone().or(file.resources.instance_type),
             identity: typed.identity.clone().or(identity),
+            from_run_file: in_file
+                .into_iter()
+                .filter_map(|(is, setting)| is.then_some(setting))
+                .collect(),
             ..typed
         },
         wish: RunWish {
@@ -254,6 +266,11 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             variant: run.variant.clone().or(file.variant),
             environment_variables: merged(file.environment_variables, &run.env),
             init: merged(file.init, &run.init),
+            command: run.command.clone(),
+            display_name: file.display_name,
+            description: file.description,
+            tags: file.tags,
+            properties: file.properties,
         },
         flow,
     })

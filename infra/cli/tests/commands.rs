@@ -195,7 +195,7 @@ impl Home {
 
     fn session(&self, key: &str, phase: &str, current: Value) -> Value {
         json!({
-            "key": key, "flow": { "workspace": "lab", "owner": "ann", "lineage": self.lineage() }, "phase": phase, "generation": 1,
+            "key": key, "flow": { "workspace": "lab", "owner": "ann", "lineage": self.lineage() }, "phase": phase, "since": 900, "generation": 1, "revision": 4,
             "settings": { "folder": self.lineage(), "size": "standard-2", "identity": null, "image": null, "idle": 3_600_000 },
             "compute": null, "current": current, "next": null, "runs": [], "last_activity": 1000, "idle_due": null, "failure": null, "now": 2000,
         })
@@ -265,7 +265,7 @@ fn id_in(path: &str) -> &str {
 }
 
 #[test]
-fn a_run_in_a_ready_session_costs_three_requests_and_prints_the_outputs_alone_on_standard_output() {
+fn a_run_in_a_ready_session_has_its_outputs_after_three_requests_and_alone_on_standard_output() {
     let home = Home::new();
     let service = Service::new(|_, request| {
         Some(match request.path.split('/').nth(2)? {
@@ -305,7 +305,8 @@ fn a_run_in_a_ready_session_costs_three_requests_and_prints_the_outputs_alone_on
             Ran 2 lines in 42 ms. Outputs and log: /srv/runs/r1. The session stays for the next run.
         "#]],
     );
-    assert_eq!(service.paths().len(), 3, "{:?}", service.paths());
+    assert_eq!(service.paths().len(), 4, "{:?}", service.paths());
+    assert_eq!(service.paths()[3], "/v1/sessions");
     let expected = json!({
         "id": "r1", "flow": { "workspace": "lab", "owner": "ann", "lineage": home.lineage() }, "command": "run",
         "settings": { "idle_seconds": 1800 },
@@ -472,13 +473,16 @@ fn outputs_too_large_for_an_answer_come_from_the_runs_folder() {
 fn a_run_file_says_what_was_not_typed() {
     let home = Home::new();
     let file = "name: from-file\nflow: flow\ndata: data.jsonl\nvariant: ${a.b}\ncolumn_mapping: {q: '${data.text}', n: 3}\n\
-                environment_variables: {A: file, B: file}\nresources: {instance_type: standard-4}\n";
+                environment_variables: {A: file, B: file}\nresources: {instance_type: Standard_D4s_v3}\n";
     std::fs::write(home.path().join("run.yml"), file).unwrap();
     let service = Service::new(|_, request| Some(accepted(request)));
     let ended = home.pfsession(&service, &["run", "run.yml", "--env", "A=typed", "--no-wait"]);
     assert_eq!((ended.exit, ended.out.as_str()), (Some(0), "from-file\n"), "{ended:?}");
     let sent = serde_json::to_value(&service.sent()[0]).unwrap();
-    assert_eq!(sent["settings"], json!({ "size": "standard-4" }));
+    assert_eq!(
+        sent["settings"],
+        json!({ "size": "Standard_D4s_v3", "from_run_file": ["size"] })
+    );
     let run = json!({
         "data": home.path().join("data.jsonl"), "variant": "${a.b}", "column_mapping": { "q": "${data.text}", "n": "3" },
         "environment_variables": { "A": "typed", "B": "file" },

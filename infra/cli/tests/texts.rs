@@ -96,6 +96,7 @@ fn a_service_that_is_not_there_or_says_nonsense_is_named_with_what_to_do() {
         ),
         bad_token,
         at("http://127.0.0.1:9", &["env"]),
+        at("http://127.0.0.1:9", &["update", "flow"]),
     ];
     expect![[r#"
         error: The service at ENDPOINT does not answer: io: Connection refused (os error 111) [Service.Unreachable]
@@ -113,6 +114,9 @@ fn a_service_that_is_not_there_or_says_nonsense_is_named_with_what_to_do() {
         exit 2
         error: This command is about the service on this machine, and --endpoint names another [Service.NotHere]
           next: leave out --endpoint, and unset PFSESSION_ENDPOINT
+        exit 2
+        error: No setting is named [Command.NothingToChange]
+          next: name one: --idle, --size, --image, --identity
         exit 2
     "#]].assert_eq(&texts.concat());
 }

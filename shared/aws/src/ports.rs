@@ -14,9 +14,10 @@ use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttrib
 use contract::{
     FlowRef, Millis,
     agent::{AgentCommand, OutputLine},
-    command::Command,
+    command::{Command, Wanted, Wish},
     driver::{ComputeRequest, Room},
     names,
+    notice::Notice,
     packages::{InstallRow, PackagesRow, Setup},
     row::{OperationRow, RunRow, SessionRow},
     step::ExecutionInput,
@@ -237,8 +238,9 @@ impl Ports for Aws {
                 settings,
                 packages,
             } => {
+                let resolve = packages == Packages::Anew;
                 let lock = match packages {
-                    Packages::Required => None,
+                    Packages::Required | Packages::Anew => None,
                     Packages::Recorded => self.load_packages(&flow).await?.map(|row| row.lock),
                     Packages::Locked(lock) => Some(lock),
                 };
@@ -250,6 +252,7 @@ impl Ports for Aws {
                         attempt,
                         settings,
                         lock,
+                        resolve,
                     },
                 )
                 .await
@@ -277,6 +280,31 @@ impl Ports for Aws {
                 }
                 _ => Ok(()),
             },
+            Effect::WarnIdle { generation, due } => {
+                // Where nobody takes notices, the history has it.
+                let Some(queue) = &self.notices else { return Ok(()) };
+                let extend = Command {
+                    id: format!("extend-{flow}-{due}"),
+                    flow: row.flow.clone(),
+                    principal: None,
+                    wish: Wish::Update {
+                        settings: Wanted::default(),
+                    },
+                };
+                let notice = Notice::DeletedSoon {
+                    flow: row.flow.clone(),
+                    key: flow,
+                    generation,
+                    due,
+                    idle: row.session.settings.idle,
+                    extend,
+                };
+                let sent = self.sqs.send_message().queue_url(queue).message_body(body_of(&notice));
+                sent.send()
+                    .await
+                    .map(|_| ())
+                    .map_err(|e| Fault::outside("sending a notice")(e.into()))
+            }
             // Rows are written, not sent.
             Effect::OperationEnded { .. }
             | Effect::OperationJoined { .. }

@@ -93,6 +93,28 @@ impl Aws {
         .collect()
     }
 
+    /// Reads the latest entries of a flow's history, oldest first, at most a few hundred.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Outside`], worth a retry.
+    pub async fn latest_history(&self, flow: &str) -> Result<Vec<LogRow>, Fault> {
+        let page = self
+            .dynamo
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("pk = :p AND begins_with(sk, :l)")
+            .expression_attribute_values(":p", text(format!("FLOW#{flow}")))
+            .expression_attribute_values(":l", text("LOG#".to_owned()))
+            .scan_index_forward(false)
+            .consistent_read(true)
+            .limit(300)
+            .send()
+            .await
+            .map_err(|e| Fault::outside("reading the history")(e.into()))?;
+        page.items.unwrap_or_default().iter().rev().map(items::body).collect()
+    }
+
     /// Reads the lines of output after a sequence number (all, without one), at most a few hundred.
     ///
     /// # Errors

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 /// What a session's agent is told. Each may come twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "command", rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is read from a message and used; there are never many"
+)]
 pub enum AgentCommand {
     /// Say the first word: the public half of the key that it has made, as the answer of this token. Only agents in containers are told.
     Greet { token: String },
@@ -27,6 +31,9 @@ pub enum AgentCommand {
         settings: Settings,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lock: Option<String>,
+        /// Ask every index anew what the requirements are.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        resolve: bool,
     },
     /// Leave the environment as it was, if this install is under way.
     CancelInstall { operation: String },
@@ -142,6 +149,12 @@ pub struct RunResult {
     pub folder: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// How many lines of output were reported: reports may come in another order, and who has fewer waits for the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<u64>,
+    /// Of a command: its exit code; 128 and the signal's number if a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
 }
 
 /// The most bytes of outputs that a report carries; what is larger is in the run's folder alone.

@@ -17,6 +17,9 @@ pub(crate) const LINE: &str = r"^[^\x00-\x1f\x7f]+$";
 /// The name of an environment variable.
 pub(crate) const VARIABLE: &str = r"^[^=\x00]+$";
 
+/// A word of a command line.
+pub(crate) const WORD: &str = r"^[^\x00]*$";
+
 /// An id is 1 to 80 characters of `A-Z a-z 0-9 - _`.
 pub(crate) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
@@ -109,6 +112,15 @@ pub(crate) fn variables<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<S
             "an environment variable's name has no = and is not empty, and no NUL is in it or its value",
         ))
     }
+}
+
+/// A command line: what the operating system takes.
+pub(crate) fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(from)?;
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err(D::Error::custom("no NUL is in a word of a command"));
+    }
+    Ok(words)
 }
 
 /// A value that is an object and nothing else. A list of the fields in their order, which serde takes as well, is refused.

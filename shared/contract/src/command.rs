@@ -28,6 +28,10 @@ pub struct Command {
 /// What a command wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "command", rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is read from a message and used; there are never many"
+)]
 pub enum Wish {
     /// A session that is Ready.
     Start {
@@ -51,7 +55,7 @@ pub enum Wish {
         #[schemars(regex(pattern = bounds::KEY))]
         lock: Option<String>,
     },
-    /// The session deleted and made anew.
+    /// The session deleted and made anew, with the packages that were recorded of it; on another base image, with what the requirements say.
     Reset {
         #[serde(
             default,
@@ -59,6 +63,15 @@ pub enum Wish {
             deserialize_with = "bounds::some_object"
         )]
         settings: Option<Wanted>,
+        /// With what the requirements say when every index is asked anew.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        resolve: bool,
+    },
+    /// Other settings: what is named changes, the rest stays. Another VM size or identity makes the session anew; another base image counts
+    /// from the next reset on, and another idle time at once. It counts as use, also when it names nothing.
+    Update {
+        #[serde(deserialize_with = "bounds::object")]
+        settings: Wanted,
     },
     /// No session.
     Stop,
@@ -71,6 +84,8 @@ pub enum Wish {
     },
     /// From the sweep alone: a stop, if the session is still as the sweep saw it.
     StopIfIdle { generation: u32, activity: Millis },
+    /// From the sweep alone: a warning of the deletion at `due`, if it is still to come then.
+    WarnIfIdle { generation: u32, due: Millis },
     /// From the sweep alone: look at what is due.
     Check,
 }
@@ -119,6 +134,17 @@ pub struct Wanted {
     )]
     #[schemars(range(min = 60, max = 86400))]
     pub idle_seconds: Option<u64>,
+    /// Which of these the run's own file names, and not the command itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from_run_file: Vec<Setting>,
+}
+
+/// The name of a setting that a run's own file can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Setting {
+    Size,
+    Identity,
 }
 
 /// What a run runs over.
@@ -128,6 +154,8 @@ pub struct Wanted {
 /// * `column_mapping`: `${data.x}` by input name; an input without one takes the column of its own name.
 /// * `variant`: `${node.variant}`.
 /// * `environment_variables`: for this run alone. Never a secret: they are stored.
+/// * `command`: a program and its arguments, which runs in the folder in place of its flow; nothing else but the variables goes with it.
+/// * `display_name`, `description`, `tags`, `properties`: for people; kept with the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunWish {
@@ -149,6 +177,17 @@ pub struct RunWish {
     /// Arguments of a class-based flex flow's constructor.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub init: BTreeMap<String, serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounds::words")]
+    #[schemars(extend("items" = { "type": "string", "pattern": bounds::WORD }))]
+    pub command: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
 }
 
 impl Command {

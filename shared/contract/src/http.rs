@@ -9,6 +9,7 @@
 //! | `GET /v1/output/{operation or run}` | `after=seq`, `wait` for a line after it | 200 [`Output`] |
 //! | `GET /v1/sessions` | | 200 [`Sessions`] |
 //! | `GET /v1/sessions/{flow key}` | | 200 [`SessionView`] |
+//! | `GET /v1/sessions/{flow key}/why` | | 200 [`Why`] |
 //! | `GET /v1/sessions/{flow key}/packages` | | 200 [`PackagesRow`](crate::packages::PackagesRow); 404 if nothing was ever installed |
 //! | `GET /v1/sessions/{flow key}/installs` | | 200 [`Installs`] |
 //! | `GET /v1/sessions/{flow key}/events` | `after=revision` | 200 [`Events`] |
@@ -17,8 +18,8 @@
 //!
 //! A read by `wait` ends early when the thing is there, and answers what there is when the time has passed.
 
-use crate::{FlowRef, Kind, Millis, Phase, Settings, agent::OutputLine, packages::InstallRow, row::LogRow};
-use lifecycle::Failure;
+use crate::{FlowRef, Image, Kind, Millis, Phase, Settings, agent::OutputLine, packages::InstallRow, row::LogRow};
+use lifecycle::{Failure, session::Event};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,8 +93,19 @@ pub struct SessionView {
     pub key: String,
     pub flow: FlowRef,
     pub phase: Phase,
+    /// When it entered this phase.
+    pub since: Millis,
     pub generation: u32,
+    /// Raised by each change.
+    pub revision: u64,
+    /// What it is wanted with, and where each setting comes from.
     pub settings: Settings,
+    /// The base image that its container is made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+    /// The base image that a reset would take, if it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_image: Option<Image>,
     pub compute: Option<String>,
     pub current: Option<OperationView>,
     pub next: Option<OperationView>,
@@ -102,6 +114,9 @@ pub struct SessionView {
     pub last_activity: Millis,
     /// When it is deleted if nothing happens before.
     pub idle_due: Option<Millis>,
+    /// Whether its user was warned of that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warned: bool,
     pub failure: Option<Failure>,
     /// By the control plane's clock, when this was read.
     pub now: Millis,
@@ -112,6 +127,102 @@ pub struct SessionView {
 pub struct OperationView {
     pub id: String,
     pub kind: Kind,
+}
+
+/// Why a session is as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Why {
+    pub session: SessionView,
+    #[serde(flatten)]
+    pub reasons: Reasons,
+}
+
+/// What a session's row and its history say together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reasons {
+    /// The decision by which it entered its phase.
+    pub because: Option<Decision>,
+    /// The decision that set this in motion: that it is to be there, or that it is not.
+    pub began: Option<Decision>,
+    /// The last decision of all.
+    pub last: Option<Decision>,
+    /// What keeps it from being idle.
+    pub kept_by: Vec<Keeper>,
+    /// What will end it or its phase if nothing happens before, soonest first.
+    pub ends: Vec<End>,
+    /// What was seen of this generation.
+    pub signals: Vec<Signal>,
+}
+
+/// A decision, and what it was made on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Decision {
+    pub revision: u64,
+    pub at: Millis,
+    /// Who wanted or saw it.
+    pub by: String,
+    pub from: Phase,
+    pub to: Phase,
+    pub event: Event,
+}
+
+/// Something that keeps a session from being idle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Keeper {
+    Operation {
+        id: String,
+        #[serde(rename = "operation")]
+        kind: Kind,
+    },
+    /// An operation that waits for the one under way.
+    Waiting {
+        id: String,
+        #[serde(rename = "operation")]
+        kind: Kind,
+    },
+    /// `until`: when its lease ends; none while it waits for the session.
+    Run { id: String, until: Option<Millis> },
+}
+
+/// Something that will end a session, or its phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum End {
+    /// It is deleted for idleness. `warning`: when its user is warned of that, if they were not.
+    Idle {
+        at: Millis,
+        warned: bool,
+        warning: Option<Millis>,
+    },
+    /// The phase has lasted too long.
+    Deadline { at: Millis },
+    /// Its agent is held for ended if it is not heard before.
+    AgentSilent { at: Millis },
+}
+
+/// What was seen of a session, how often and when last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Signal {
+    pub kind: SignalKind,
+    pub times: u64,
+    pub at: Millis,
+}
+
+/// What is seen of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignalKind {
+    ComputeUp,
+    ContainerUp,
+    Installed,
+    InstallFailed,
+    RunWanted,
+    RunDone,
+    Used,
+    Warned,
+    AgentAlive,
+    Gone,
 }
 
 /// A flow's history, oldest first.

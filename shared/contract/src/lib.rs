@@ -7,6 +7,7 @@
 //! * [`driver`]: what the handlers ask of a compute driver, and what it reports.
 //! * [`agent`]: what the handlers tell a session's agent, and what it reports, signed.
 //! * [`packages`]: what a session has installed, and how that came about.
+//! * [`notice`]: what a user is to be told of without asking.
 //! * [`tick`]: what the schedule sends.
 //! * [`row`]: what the table holds.
 //! * [`http`]: what the HTTP front answers.
@@ -19,6 +20,7 @@ pub mod command;
 pub mod driver;
 pub mod http;
 pub mod names;
+pub mod notice;
 pub mod packages;
 pub mod row;
 pub mod step;
@@ -29,7 +31,7 @@ pub use lifecycle::{
     Failure, Millis,
     access::{Principal, Role},
     compute::Slot,
-    session::{Kind, Outcome, Phase, Settings, Step},
+    session::{Image, Kind, Origin, Origins, Outcome, Phase, Settings, Step},
 };
 
 /// A flow, as its users name it.

@@ -43,6 +43,12 @@ pub const COMMANDS_DEAD: Queue = Queue {
     url_variable: "PFSESSION_COMMANDS_DEAD_URL",
 };
 
+/// What users are to be told of; see [`crate::notice`].
+pub const NOTICES: Queue = Queue {
+    name: "notices",
+    url_variable: "PFSESSION_NOTICES_URL",
+};
+
 /// The URL of the queue that feeds the function, to shorten the visibility of what it hands back.
 pub const OWN_QUEUE: &str = "PFSESSION_OWN_QUEUE_URL";
 /// The table's name.

@@ -44,6 +44,7 @@ impl StepMessage {
             token: self.token.clone(),
             compute: None,
             cause,
+            image: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use contract::{
     command::Command,
     driver::ComputeRequest,
     http::Request,
+    notice::Notice,
     packages::{InstallRow, PackagesRow},
     row::{LogRow, OperationRow, RunRow, SessionRow},
     step::StepMessage,
@@ -38,7 +39,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -49,6 +50,7 @@ const KINDS: [Kind; 19] = [
     kind::<AgentCommand>("agent"),
     kind::<ComputeRequest>("compute-driver"),
     kind::<Request>("api"),
+    kind::<Notice>("notices"),
     kind::<Request>("webhook"),
     kind::<SessionRow>("table/session"),
     kind::<OperationRow>("table/operation"),

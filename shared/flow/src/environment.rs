@@ -5,6 +5,7 @@ use crate::{
     folder::{FlowFile, Folder, clean, type_of},
     requirements::{self, Requirements},
 };
+use lifecycle::session::{Image, Origin};
 use serde_yaml_ng::Value;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ pub struct Environment {
 }
 
 /// Reads the environment from the flow file, and the requirements that it names, which may come by an additional include. A
-/// `requirements.txt` that is there and not declared counts.
+/// `requirements.txt` that is there and not declared counts; in a folder without a flow, and without one, what `pyproject.toml` says.
 ///
 /// * `include_root`: how far paths may lead; see [`crate::include_root`].
 ///
@@ -66,6 +67,7 @@ pub fn environment(folder: &Path, include_root: &Path) -> Result<Environment, Fa
             let target = Path::new("requirements.txt");
             match folder.find(&includes, target, "requirements.txt")? {
                 Some(source) => Some(requirements::read(&folder, &includes, source, target, false)?),
+                None if folder.flow_file.is_none() => crate::project::requirements(&folder)?,
                 None => None,
             }
         }
@@ -88,6 +90,57 @@ pub(crate) fn requirements_target(folder: &Folder) -> Result<(PathBuf, String), 
     }
     Ok((target, place))
 }
+
+/// The base image of a flow whose user names none: what its flow file says, else the default for what the folder holds.
+///
+/// # Errors
+///
+/// All final. `Flow.BadEnvironment`, and what [`crate::kind`] says of the flow file.
+///
+/// # Source
+///
+/// "You can also specify the new base image under `environment` in the `flow.dag.yaml` file" (seed, *Change the base image*).
+pub fn base_image(folder: &Path) -> Result<Image, Failure> {
+    let folder = Folder::open(folder, &crate::include_root(folder))?;
+    let declared = folder.flow_file.as_ref().map(Declared::of).transpose()?;
+    Ok(match declared.and_then(|declared| declared.image) {
+        Some(name) => Image {
+            name,
+            origin: Origin::FlowFile,
+        },
+        None => Image {
+            name: default_of(&folder).to_owned(),
+            origin: Origin::Default,
+        },
+    })
+}
+
+/// What [`base_image`] is where nobody names one.
+///
+/// # Errors
+///
+/// All final: what [`crate::kind`] says of the flow file.
+pub fn default_image(folder: &Path) -> Result<&'static str, Failure> {
+    Ok(default_of(&Folder::open(folder, &crate::include_root(folder))?))
+}
+
+fn default_of(folder: &Folder) -> &'static str {
+    if folder.flow_file.is_some() {
+        DEFAULT_IMAGE
+    } else {
+        PLAIN_IMAGE
+    }
+}
+
+/// The base image of a flow that names none.
+///
+/// # Source
+///
+/// "By default, we use the latest prompt flow base image" (seed, *Change the base image for compute session*).
+pub const DEFAULT_IMAGE: &str = "promptflow";
+
+/// The base image of a folder that holds no flow: nothing but Python.
+pub const PLAIN_IMAGE: &str = "python";
 
 /// `environment:` of a flow file.
 #[derive(Default)]

@@ -21,7 +21,7 @@ pub enum Kind {
     /// A function or a class; `file` is `flow.flex.yaml`, or `flow.dag.yaml` in older flows, or ends in `yml`. `entry` names it:
     /// `module:function`, `package.module:Class`.
     Flex { file: &'static str, entry: String },
-    /// Python code, or a requirements file. It has packages to install, and no flow to run.
+    /// Python code, a requirements file or a `pyproject.toml`. It has packages to install, and no flow to run.
     Folder,
 }
 
@@ -104,7 +104,9 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
         };
     }
     let entries = fs::read_dir(&folder.path).map_err(|error| unreadable(&folder.path.display().to_string(), &error))?;
-    let is_code = |name: &str| name == "requirements.txt" || name.ends_with(".py") || name.ends_with(".ipynb");
+    let is_code = |name: &str| {
+        ["requirements.txt", "pyproject.toml"].contains(&name) || name.ends_with(".py") || name.ends_with(".ipynb")
+    };
     if entries
         .flatten()
         .any(|entry| is_code(&entry.file_name().to_string_lossy()))
@@ -114,7 +116,7 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
     Err(Failure::new(
         "Flow.NoFlow",
         format!(
-            "{} holds no flow.dag.yaml, no flow.flex.yaml, no Python and no requirements.txt. Give the path of the folder that holds the flow.",
+            "{} holds no flow.dag.yaml, no flow.flex.yaml, no Python, no requirements.txt and no pyproject.toml. Give the path of the folder that holds the flow or the code.",
             folder.path.display()
         ),
     ))

@@ -14,11 +14,12 @@
 
 mod environment;
 mod folder;
+mod project;
 mod requirements;
 mod run_yaml;
 pub mod view;
 
-pub use environment::{Environment, environment};
+pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
 pub use folder::{Kind, canonical, include_root, kind};
 pub use lifecycle::Failure;
 pub use requirements::{Line, Requirements, Saved, save};

@@ -427,7 +427,7 @@ const HELD_BY_THE_IMAGE: [&str; 5] = [
     "promptflow-tracing",
 ];
 
-fn check(line: &Line) -> Result<(), Failure> {
+pub(crate) fn check(line: &Line) -> Result<(), Failure> {
     let text = line.text.as_str();
     let place = place(line);
     // A line may be as long as the file; its beginning is enough to find it by.

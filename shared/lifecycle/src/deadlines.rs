@@ -41,5 +41,8 @@ pub const COMPUTE_RETRY: Millis = 15_000;
 /// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (seed, *Use a compute session to submit a flow run*).
 pub const IDLE_DEFAULT: Millis = 3_600_000;
 
+/// How long before a deletion for idleness its user is warned, or a quarter of the idle time if that is less.
+pub const IDLE_WARNING: Millis = 300_000;
+
 /// The bound within which a stop ends on one machine, where the driver is part of the host.
 pub const STOP_BOUND_ON_ONE_MACHINE: Millis = 15_000;

@@ -73,7 +73,7 @@ pub const EDGES: [(Phase, Phase); 18] = [
 pub enum Kind {
     Start,
     Install,
-    /// A change of settings that needs the session made anew, such as the VM size.
+    /// A change of settings. One of the VM size or the identity makes the session anew; any other is done in place.
     Update,
     Reset,
     Stop,
@@ -81,6 +81,49 @@ pub enum Kind {
 
 impl Kind {
     pub const ALL: [Self; 5] = [Self::Start, Self::Install, Self::Update, Self::Reset, Self::Stop];
+}
+
+/// Where a setting comes from. Each counts more than those after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Origin {
+    /// The command names it.
+    Command,
+    /// The run's own file, `run.yml`.
+    RunFile,
+    /// The flow's own file, such as `flow.dag.yaml`.
+    FlowFile,
+    /// Nobody named it.
+    #[default]
+    Default,
+}
+
+/// Where each setting comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(default))]
+pub struct Origins {
+    pub folder: Origin,
+    pub size: Origin,
+    pub identity: Origin,
+    pub image: Origin,
+    pub idle: Origin,
+}
+
+#[cfg(feature = "wire")]
+impl Origins {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A base image, and who named it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Image {
+    pub name: String,
+    pub origin: Origin,
 }
 
 /// What a session is made of, as its user asked for it.
@@ -97,6 +140,39 @@ pub struct Settings {
     pub image: Option<String>,
     /// How long the session may be idle, in milliseconds.
     pub idle: Millis,
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Origins::is_default"))]
+    pub origins: Origins,
+}
+
+impl Settings {
+    /// These settings where somebody named them, and those of `below` for the rest.
+    pub fn over(&self, below: &Self) -> Self {
+        let mut all = below.clone();
+        macro_rules! named {
+            ($($setting:ident),*) => {$(
+                if self.origins.$setting != Origin::Default {
+                    all.$setting = self.$setting.clone();
+                    all.origins.$setting = self.origins.$setting;
+                }
+            )*};
+        }
+        named!(folder, size, identity, image, idle);
+        all
+    }
+
+    /// Whether a session made of one of them is as good as one made of the other, whoever named them.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let origins = other.origins;
+        Self {
+            origins,
+            ..self.clone()
+        } == *other
+    }
+
+    /// Whether both need the same compute resource.
+    fn is_on_same_compute(&self, other: &Self) -> bool {
+        self.size == other.size && self.identity == other.identity
+    }
 }
 
 /// A step of the state machine.
@@ -120,8 +196,10 @@ pub enum Packages {
     /// What the flow's requirements say when they are looked at.
     #[default]
     Required,
-    /// What was recorded last, if anything was.
+    /// What was recorded last, if anything was on this base image.
     Recorded,
+    /// What the flow's requirements say when every index is asked anew.
+    Anew,
     /// The environment of this lock.
     Locked(String),
 }
@@ -141,7 +219,7 @@ pub struct Operation {
     /// The id of the command that asked for it.
     pub id: String,
     pub kind: Kind,
-    /// What the session is to be made of; `None` keeps what it has.
+    /// What the session is to be made of: for a start all of it, for any other what it names (see [`Settings::over`]). `None` keeps what it has.
     pub wants: Option<Settings>,
     /// What it brings the packages to.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Packages::is_required"))]
@@ -201,6 +279,9 @@ pub struct Session {
     pub generation: u32,
     pub phase: Phase,
     pub settings: Settings,
+    /// What this generation's container is made from, from its claim on; `settings` may want another one by now.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub image: Option<Image>,
     /// The one compute resource that it is on.
     pub compute: Option<String>,
     /// The public half of the key that its agent signs with.
@@ -211,12 +292,23 @@ pub struct Session {
     pub next: Option<Operation>,
     pub runs: BTreeMap<String, Lease>,
     pub last_activity: Millis,
+    /// The deletion for idleness of which its user was warned, as long as that is still to come. What moves it arms the warning again.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub warned: Option<Millis>,
+    /// When it entered the phase that it is in.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "is_zero"))]
+    pub since: Millis,
     /// The time after which its agent has certainly ended itself; `None` if none can have been launched.
     pub alive_until: Option<Millis>,
     /// When the phase has lasted too long.
     pub deadline: Option<Millis>,
     /// Why it is Failed, or will be once its container is gone.
     pub failure: Option<Failure>,
+}
+
+#[cfg(feature = "wire")]
+fn is_zero(time: &Millis) -> bool {
+    *time == 0
 }
 
 /// The most runs that a session takes at once: all of them must be able to end in one transaction of 100 rows.
@@ -235,6 +327,8 @@ pub enum Event {
         generation: u32,
         activity: Millis,
     },
+    /// A sweep saw that the session is to be deleted for idleness soon, at `due`.
+    IdleNear { generation: u32, due: Millis },
     /// A command wants a run. A flow without a session gets one first: `wants` says of what.
     RunWanted { run: String, wants: Settings },
     /// The state machine entered a step.
@@ -242,12 +336,15 @@ pub enum Event {
     /// * `compute`: for [`Step::ClaimCompute`], what its handler has claimed.
     /// * `cause`: for [`Step::CleanUp`], what the state machine caught. For another step, why its handler found that it cannot be done; this
     ///   counts only while the step's fact is still to come.
+    /// * `image`: for [`Step::ClaimCompute`], the base image that its handler found for these settings and this flow.
     StepEntered {
         operation: String,
         step: Step,
         token: String,
         compute: Option<Claimed>,
         cause: Option<Failure>,
+        #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+        image: Option<Image>,
     },
     /// A handler found that a step cannot be done.
     StepRefused { operation: String, failure: Failure },
@@ -370,6 +467,8 @@ pub enum Effect {
     AgentRun { generation: u32, run: String },
     /// Message to the agent: its lease counts from when it asked.
     AgentLease { generation: u32, nonce: u64 },
+    /// Message to whoever takes notices: the session is deleted at `due` if nobody uses it before.
+    WarnIdle { generation: u32, due: Millis },
 }
 
 impl Effect {
@@ -472,12 +571,15 @@ impl Session {
             generation: 0,
             phase: Phase::Stopped,
             settings,
+            image: None,
             compute: None,
             agent_key: None,
             current: None,
             next: None,
             runs: BTreeMap::new(),
             last_activity: 0,
+            warned: None,
+            since: 0,
             alive_until: None,
             deadline: None,
             failure: None,
@@ -494,6 +596,22 @@ impl Session {
         quiet.then(|| self.last_activity.saturating_add(self.settings.idle))
     }
 
+    /// When its user is to be warned of that; `None` once they were. What moves the deletion arms it again.
+    pub fn warning_due(&self) -> Option<Millis> {
+        let due = self.idle_due().filter(|due| self.warned != Some(*due))?;
+        Some(due.saturating_sub(deadlines::IDLE_WARNING.min(self.settings.idle / 4)))
+    }
+
+    /// Whether its settings want another base image than its container is made from. It stays so until a reset.
+    ///
+    /// # Source
+    ///
+    /// "To use the new base image, you need to reset the compute session" (seed, *Change the base image for compute session*).
+    pub fn has_stale_image(&self) -> bool {
+        let (wanted, has) = (self.settings.image.as_ref(), self.image.as_ref());
+        self.phase.is_live() && wanted.zip(has).is_some_and(|(wanted, has)| *wanted != has.name)
+    }
+
     /// When somebody has to look at the session next; `None` only if nothing can be due. What is unsent is the shell's to add.
     pub fn due(&self) -> Option<Millis> {
         let leases = self.runs.values().filter_map(|lease| match lease {
@@ -503,7 +621,8 @@ impl Session {
         let lost = self
             .alive_until
             .filter(|_| matches!(self.phase, Phase::Installing | Phase::Ready));
-        leases.chain(lost).chain(self.deadline).chain(self.idle_due()).min()
+        let idle = self.warning_due().or(self.idle_due());
+        leases.chain(lost).chain(self.deadline).chain(idle).min()
     }
 
     /// The slot of the compute resource that it needs.
@@ -541,6 +660,7 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
             generation,
             activity,
         } => turn.idle_seen(operation, *generation, *activity),
+        Event::IdleNear { generation, due } => turn.idle_near(*generation, *due),
         Event::RunWanted { run, wants } => turn.run_wanted(run, wants)?,
         Event::StepEntered {
             operation,
@@ -548,7 +668,11 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
             token,
             compute,
             cause,
+            image,
         } => {
+            if *step == Step::ClaimCompute && turn.runs_operation(operation) && turn.s.phase == Phase::Provisioning {
+                turn.made_from(image.as_ref());
+            }
             turn.step_entered(operation, *step, token, compute.as_ref(), cause.as_ref());
         }
         Event::StepRefused { operation, failure } => {
@@ -620,6 +744,11 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
         }
         Event::Tick => turn.tick(),
     }
+    // Whatever moved the deletion, also to never, has armed the warning.
+    turn.s.warned = turn.s.warned.filter(|due| turn.s.idle_due() == Some(*due));
+    if (turn.s.phase, turn.s.generation) != (session.phase, session.generation) {
+        turn.s.since = now;
+    }
     if turn.s != *session || !turn.effects.is_empty() {
         turn.s.revision = session.revision + 1;
     }
@@ -642,6 +771,9 @@ impl Turn {
         let Some(running) = self.s.current.as_ref().map(|o| (o.id.clone(), o.kind)) else {
             return self.begin(wanted.clone());
         };
+        if self.changed_in_place(wanted) {
+            return Ok(());
+        }
         match meeting(running.1, wanted.kind) {
             Meeting::Supersede => {
                 self.supersede();
@@ -665,9 +797,11 @@ impl Turn {
                 }
                 Some(next) if next.kind == wanted.kind => {
                     // Both end with the newest wish in effect, as they would one after the other.
-                    if wanted.wants.is_some() {
-                        next.wants = wanted.wants.clone();
-                    }
+                    next.wants = match (&wanted.wants, next.wants.take()) {
+                        (Some(newer), Some(older)) if wanted.kind != Kind::Start => Some(newer.over(&older)),
+                        (newer, older) => newer.clone().or(older),
+                    };
+                    next.packages = wanted.packages.clone();
                     let to = next.id.clone();
                     self.effects.push(Effect::OperationJoined {
                         operation: wanted.id.clone(),
@@ -686,26 +820,103 @@ impl Turn {
 
     /// Whether what is under way ends with what `wanted` wants. A start wants a session, whatever it is made of; a reset, one made of that.
     fn becomes(&self, wanted: &Operation) -> bool {
-        let Some(current) = &self.s.current else { return false };
-        let made_of = current.wants.as_ref().unwrap_or(&self.s.settings);
-        self.s.failure.is_none()
-            && (wanted.kind == Kind::Start || wanted.wants.as_ref().is_none_or(|wants| wants == made_of))
+        let to_be = self.to_be();
+        let is_that = |made_of: Settings| {
+            let wants = wanted.wants.as_ref();
+            wants.is_none_or(|wants| wants.over(&made_of).is_same(&made_of))
+        };
+        let same_packages = self.s.current.as_ref().is_some_and(|o| o.packages == wanted.packages);
+        to_be.is_some_and(|made_of| wanted.kind == Kind::Start || same_packages && is_that(made_of))
+    }
+
+    /// What the session is made of once what is under way has ended; `None` if there will be none.
+    fn to_be(&self) -> Option<Settings> {
+        if !self.s.phase.is_live() || self.s.failure.is_some() {
+            return None;
+        }
+        match &self.s.current {
+            Some(Operation { kind: Kind::Stop, .. }) => None,
+            Some(Operation {
+                kind: Kind::Reset | Kind::Update,
+                wants: Some(wants),
+                ..
+            }) => Some(wants.over(&self.s.settings)),
+            _ => Some(self.s.settings.clone()),
+        }
+    }
+
+    /// Does an update that leaves the session on its compute resource: at once, whatever is under way, and without an execution. It counts
+    /// as use. Says whether it did.
+    fn changed_in_place(&mut self, update: &Operation) -> bool {
+        let Some(to_be) = self.to_be().filter(|_| update.kind == Kind::Update) else {
+            return false;
+        };
+        if let Some(change) = &update.wants {
+            if !change.over(&to_be).is_on_same_compute(&to_be) {
+                return false;
+            }
+            // A size that is named is the one that the session has, or gets by what is under way.
+            let Settings { size, identity, .. } = self.s.settings.clone();
+            let named = change.over(&self.s.settings);
+            self.s.settings = Settings {
+                size,
+                identity,
+                ..named
+            };
+            // What is under way or waits has been wanted before.
+            for wants in [&mut self.s.current, &mut self.s.next]
+                .into_iter()
+                .flatten()
+                .filter_map(|o| o.wants.as_mut())
+            {
+                *wants = change.over(wants);
+            }
+        }
+        self.active();
+        self.ended(update.id.clone(), Outcome::Succeeded, None, None);
+        true
+    }
+
+    /// Says that a session which is there is not as a start wants it, if so.
+    fn otherwise(&self, wants: Option<&Settings>) -> Option<String> {
+        let (has, wants) = (&self.s.settings, wants?.over(&self.s.settings));
+        let differ = [
+            (has.size != wants.size, "VM size"),
+            (has.identity != wants.identity, "identity"),
+            (has.image != wants.image, "base image"),
+            (has.idle != wants.idle, "idle time"),
+        ];
+        let differ: Vec<&str> = differ
+            .iter()
+            .filter(|(differs, _)| *differs)
+            .map(|(_, what)| *what)
+            .collect();
+        (!differ.is_empty()).then(|| {
+            let what = differ.join(", ");
+            format!("The session was there already, with another {what} than you named. Change it: pfsession update")
+        })
     }
 
     /// Begins an operation that nothing stands in the way of.
     fn begin(&mut self, mut operation: Operation) -> Result<(), Refusal> {
         let live = self.s.phase.is_live();
+        if self.changed_in_place(&operation) {
+            return Ok(());
+        }
         match operation.kind {
             Kind::Install | Kind::Update if !live => return Err(Refusal::NoSession(operation.kind)),
             Kind::Start if live => {
                 // It is Ready: that is what was wanted.
                 self.active();
-                self.ended(operation.id, Outcome::Succeeded, None, None);
+                let warning = self.otherwise(operation.wants.as_ref());
+                self.ended(operation.id, Outcome::Succeeded, None, warning);
                 return Ok(());
             }
             Kind::Start | Kind::Reset if !live => {
-                if let Some(wants) = operation.wants.clone() {
-                    self.s.settings = wants;
+                match operation.wants.clone() {
+                    Some(wants) if operation.kind == Kind::Start => self.s.settings = wants,
+                    Some(wants) => self.s.settings = wants.over(&self.s.settings),
+                    None => {}
                 }
                 self.new_generation();
             }
@@ -720,12 +931,13 @@ impl Turn {
                 self.stopping();
             }
             Kind::Install => {
-                // It changes what is installed, not on what: that takes a session made anew.
+                // It changes what is installed, not on what: that is an update's.
                 if let Some(wants) = &mut operation.wants {
-                    let Settings {
-                        size, identity, image, ..
-                    } = self.s.settings.clone();
-                    (wants.size, wants.identity, wants.image) = (size, identity, image);
+                    let (folder, origin) = (wants.folder.clone(), wants.origins.folder);
+                    *wants = self.s.settings.clone();
+                    if origin != Origin::Default {
+                        (wants.folder, wants.origins.folder) = (folder, origin);
+                    }
                 }
                 self.active();
                 self.enter(Phase::Installing, deadlines::INSTALLING);
@@ -759,6 +971,15 @@ impl Turn {
         if as_seen && self.s.idle_due().is_some_and(|due| self.now >= due) {
             // A Ready session with no operation can always be stopped.
             let _ = self.begin(Operation::new(operation, Kind::Stop, None));
+        }
+    }
+
+    /// Warns of a deletion that is still to come as the sweep saw it. One that was put off meanwhile is for a later warning.
+    fn idle_near(&mut self, generation: u32, due: Millis) {
+        let as_seen = generation == self.s.generation && self.s.idle_due() == Some(due);
+        if as_seen && self.now < due && self.s.warning_due().is_some_and(|from| self.now >= from) {
+            self.s.warned = Some(due);
+            self.effects.push(Effect::WarnIdle { generation, due });
         }
     }
 
@@ -868,7 +1089,7 @@ impl Turn {
                     let until = self.now + deadlines::LAUNCH_WINDOW;
                     let ended = until + deadlines::LEASE + deadlines::LEASE_MARGIN;
                     self.s.alive_until = self.s.alive_until.max(Some(ended));
-                    let (generation, settings) = (self.s.generation, self.s.settings.clone());
+                    let (generation, settings) = (self.s.generation, self.made_of());
                     self.effects.push(Effect::LaunchSession {
                         generation,
                         compute,
@@ -887,16 +1108,44 @@ impl Turn {
                     .and_then(|o| o.wants.clone())
                     .filter(|_| kind == Kind::Install);
                 let packages = self.s.current.as_ref().map(|o| o.packages.clone()).unwrap_or_default();
+                let made_of = self.made_of();
                 self.effects.push(Effect::AgentInstall {
                     packages,
                     generation: self.s.generation,
                     operation: operation.to_owned(),
                     attempt,
-                    settings: wants.unwrap_or_else(|| self.s.settings.clone()),
+                    settings: Settings {
+                        folder: wants.map_or(made_of.folder, |wants| wants.folder),
+                        ..made_of
+                    },
                 });
             }
             // The fact that the step is there to bring about is recorded already. It must not touch the token of the step after it.
             _ => self.answer_one(token, None),
+        }
+    }
+
+    /// Takes in which base image a generation is made from. What was recorded of another one is not for it.
+    fn made_from(&mut self, image: Option<&Image>) {
+        let Some(image) = image else { return };
+        let before = self.s.image.replace(image.clone());
+        let is_other = before.is_some_and(|before| before.name != image.name);
+        if let Some(current) = self
+            .s
+            .current
+            .as_mut()
+            .filter(|o| is_other && o.packages == Packages::Recorded)
+        {
+            current.packages = Packages::Required;
+        }
+    }
+
+    /// The settings, with the base image that the container is made from: nothing swaps it under the packages that are installed.
+    fn made_of(&self) -> Settings {
+        let settings = self.s.settings.clone();
+        Settings {
+            image: self.s.image.as_ref().map(|image| image.name.clone()).or(settings.image),
+            ..settings
         }
     }
 
@@ -1073,7 +1322,7 @@ impl Turn {
         }
         if wanted && again {
             if let Some(wants) = self.s.current.as_ref().and_then(|o| o.wants.clone()) {
-                self.s.settings = wants;
+                self.s.settings = wants.over(&self.s.settings);
             }
             self.new_generation();
             self.answer(None);
@@ -1106,7 +1355,7 @@ impl Turn {
                 && done.kind == Kind::Install
                 && let Some(wants) = done.wants
             {
-                self.s.settings = wants;
+                (self.s.settings.folder, self.s.settings.origins.folder) = (wants.folder, wants.origins.folder);
             }
             self.ended(done.id, outcome, failure, warning);
         }

@@ -308,6 +308,83 @@ fn an_idle_stop_that_does_not_look_for_newer_activity() {
     found(decides(broken), &one_flow(), NO_IDLE_STOP_IN_USE);
 }
 
+/// One flow whose settings change.
+fn changing() -> Bounds {
+    Bounds {
+        menu: vec![
+            Wish::Operation(Kind::Start),
+            Wish::Change,
+            Wish::Operation(Kind::Install),
+        ],
+        commands: 3,
+        ..one_flow()
+    }
+}
+
+#[test]
+fn a_warning_that_is_said_whatever_the_sweep_saw() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        match event {
+            Event::IdleNear { generation, .. } if session.phase == Phase::Ready => {
+                let due = session.last_activity + session.settings.idle;
+                let generation = *generation;
+                decide(session, &Event::IdleNear { generation, due }, now)
+            }
+            _ => decide(session, event, now),
+        }
+    }
+    found(decides(broken), &changing(), WARNED_ONCE);
+}
+
+#[test]
+fn a_warning_that_nobody_remembers() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        let (after, effects) = decide(session, event, now)?;
+        Ok((Session { warned: None, ..after }, effects))
+    }
+    found(decides(broken), &one_flow(), ALWAYS_DUE);
+}
+
+#[test]
+fn a_new_size_that_is_set_under_what_runs() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        let (mut after, effects) = decide(session, event, now)?;
+        if let Event::Wanted { operation } = event
+            && let Some(wants) = operation.wants.as_ref().filter(|_| operation.kind == Kind::Update)
+        {
+            after.settings = wants.over(&after.settings);
+        }
+        Ok((after, effects))
+    }
+    let menu = vec![Wish::Operation(Kind::Start), Wish::Operation(Kind::Update)];
+    found(decides(broken), &Bounds { menu, ..one_flow() }, CHANGED_IN_PLACE);
+}
+
+#[test]
+fn an_install_that_swaps_the_base_image() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        let (after, mut effects) = decide(session, event, now)?;
+        for effect in &mut effects {
+            if let Effect::AgentInstall { settings, .. } = effect {
+                settings.image = after.settings.image.clone().or(settings.image.take());
+            }
+        }
+        Ok((after, effects))
+    }
+    found(decides(broken), &changing(), CHANGED_IN_PLACE);
+}
+
+#[test]
+fn a_warning_that_is_put_off_for_ever() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        match event {
+            Event::IdleNear { .. } => Ok((session.clone(), Vec::new())),
+            _ => decide(session, event, now),
+        }
+    }
+    found(decides(broken), &one_flow(), ALWAYS_DUE);
+}
+
 #[test]
 fn a_phase_without_a_deadline() {
     fn broken(session: &Session, event: &Event, now: Millis) -> Decided {

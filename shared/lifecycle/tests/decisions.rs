@@ -4,7 +4,10 @@ use lifecycle::{
     Failure, Millis,
     compute::{self, Chase, ComputePhase, Seen},
     deadlines,
-    session::{Claimed, Effect, Event, Kind, Lease, Operation, Outcome, Phase, Session, Settings, Step, decide},
+    session::{
+        Claimed, Effect, Event, Image, Kind, Lease, Operation, Origin, Origins, Outcome, Packages, Phase, Session,
+        Settings, Step, decide,
+    },
 };
 
 fn sized(size: &str) -> Settings {
@@ -14,6 +17,10 @@ fn sized(size: &str) -> Settings {
         identity: None,
         image: None,
         idle: 60_000,
+        origins: Origins {
+            size: Origin::Command,
+            ..Origins::default()
+        },
     }
 }
 
@@ -41,6 +48,7 @@ fn entered(operation: &str, step: Step, token: &str) -> Event {
         token: token.into(),
         compute,
         cause: None,
+        image: None,
     }
 }
 
@@ -384,6 +392,7 @@ fn a_step_that_cannot_be_done_fails_its_operation_only_while_its_fact_is_still_t
         token: "claim".into(),
         compute: None,
         cause: Some(why),
+        image: None,
     };
     let life = Life::new().on(wanted("s", Kind::Start)).on(refused.clone());
     assert_eq!(life.session.phase, Phase::Stopping);
@@ -405,6 +414,13 @@ fn an_install_changes_neither_the_size_nor_the_identity_nor_the_image_of_a_sessi
         folder: "/elsewhere".into(),
         image: Some("other".into()),
         identity: Some("id".into()),
+        origins: Origins {
+            folder: Origin::Command,
+            size: Origin::Command,
+            identity: Origin::Command,
+            image: Origin::Command,
+            idle: Origin::Default,
+        },
         ..sized("large")
     };
     let life = Life::ready().on(Event::Wanted {
@@ -418,6 +434,10 @@ fn an_install_changes_neither_the_size_nor_the_identity_nor_the_image_of_a_sessi
         life.session.settings,
         Settings {
             folder: "/elsewhere".into(),
+            origins: Origins {
+                folder: Origin::Command,
+                ..sized("local").origins
+            },
             ..sized("local")
         }
     );
@@ -428,4 +448,313 @@ fn a_silent_agent_is_the_reason_even_when_its_install_is_late_too() {
     let installing = Life::ready().on(wanted("i", Kind::Install));
     let life = installing.later(deadlines::INSTALLING).on(Event::Tick);
     assert_eq!(life.ends(), [("i", Outcome::Failed, Some("Session.AgentSilent"))]);
+}
+
+/// What a command names, and nothing else.
+fn saying(change: impl FnOnce(&mut Settings)) -> Settings {
+    let mut wants = Settings {
+        origins: Origins::default(),
+        ..sized("unsaid")
+    };
+    change(&mut wants);
+    wants
+}
+
+fn idle_of(seconds: Millis) -> Settings {
+    saying(|wants| {
+        wants.idle = seconds * 1000;
+        wants.origins.idle = Origin::Command;
+    })
+}
+
+fn image_of(name: &str) -> Settings {
+    saying(|wants| {
+        wants.image = Some(name.into());
+        wants.origins.image = Origin::Command;
+    })
+}
+
+fn size_of(name: &str) -> Settings {
+    saying(|wants| {
+        wants.size = name.into();
+        wants.origins.size = Origin::Command;
+    })
+}
+
+fn update(id: &str, wants: Settings) -> Event {
+    Event::Wanted {
+        operation: Operation::new(id, Kind::Update, Some(wants)),
+    }
+}
+
+fn idle_seen(session: &Session) -> Event {
+    Event::IdleSeen {
+        operation: "idle".into(),
+        generation: session.generation,
+        activity: session.last_activity,
+    }
+}
+
+fn idle_near(session: &Session) -> Event {
+    Event::IdleNear {
+        generation: session.generation,
+        due: session.idle_due().expect("it is Ready and quiet"),
+    }
+}
+
+#[test]
+fn settings_count_in_the_order_in_which_they_were_named() {
+    let run_file = Settings {
+        idle: 1,
+        image: Some("from the file".into()),
+        origins: Origins {
+            idle: Origin::RunFile,
+            image: Origin::RunFile,
+            ..Origins::default()
+        },
+        ..saying(|_| ())
+    };
+    let all = idle_of(7).over(&run_file).over(&sized("local"));
+    assert_eq!((all.idle, all.origins.idle), (7_000, Origin::Command));
+    assert_eq!(
+        (all.image.as_deref(), all.origins.image),
+        (Some("from the file"), Origin::RunFile)
+    );
+    assert_eq!(
+        (all.size.as_str(), all.folder.as_str()),
+        ("local", "/flow"),
+        "what nobody names stays"
+    );
+}
+
+#[test]
+fn a_new_idle_time_counts_at_once_also_under_the_sweeps_eyes() {
+    let due = Life::ready().later(60_000);
+    let seen = idle_seen(&due.session);
+    let longer = due.on(update("u", idle_of(120)));
+    assert_eq!(longer.ends(), [("u", Outcome::Succeeded, None)]);
+    let at = longer.now;
+    let kept = longer.on(seen);
+    assert_eq!(
+        (kept.session.phase, kept.session.idle_due()),
+        (Phase::Ready, Some(at + 120_000))
+    );
+
+    let shorter = kept.on(update("v", idle_of(10)));
+    assert_eq!(shorter.session.idle_due(), Some(at + 10_000), "a shorter one too");
+    let later = shorter.later(10_000);
+    let seen = idle_seen(&later.session);
+    assert_eq!(later.on(seen).session.phase, Phase::Stopping);
+}
+
+#[test]
+fn an_update_without_a_word_is_use_and_nothing_else() {
+    let before = Life::ready();
+    let life = Life::ready().later(30_000).on(wanted("extend", Kind::Update));
+    assert_eq!(life.ends(), [("extend", Outcome::Succeeded, None)]);
+    assert_eq!(life.session.settings, before.session.settings);
+    assert_eq!(life.session.idle_due(), Some(life.now + 60_000));
+}
+
+#[test]
+fn a_change_in_place_waits_for_nothing_and_outlives_what_is_under_way() {
+    let life = Life::installing().on(update("u", idle_of(7)));
+    assert_eq!(
+        (life.ends(), life.session.phase),
+        (vec![("u", Outcome::Succeeded, None)], Phase::Installing)
+    );
+
+    let resetting = Life::ready().on(made_of("r", Kind::Reset, "large"));
+    let life = resetting
+        .on(update("u", idle_of(7)))
+        .on(entered("r", Step::StopSession, "stop"))
+        .on(gone(1));
+    let settings = &life.session.settings;
+    assert_eq!((settings.size.as_str(), settings.idle), ("large", 7_000));
+}
+
+#[test]
+fn a_new_size_makes_the_session_anew_and_only_then_counts() {
+    let life = Life::ready().on(update("u", size_of("large")));
+    assert_eq!(
+        (life.session.phase, life.session.settings.size.as_str()),
+        (Phase::Stopping, "local")
+    );
+    let life = life.on(entered("u", Step::StopSession, "stop")).on(gone(1));
+    assert_eq!((life.session.phase, life.session.generation), (Phase::Provisioning, 2));
+    assert_eq!(life.session.slot().size, "large");
+    // One that the session has already is no change.
+    let same = Life::ready().on(update("u", size_of("local")));
+    assert_eq!((same.session.phase, same.session.generation), (Phase::Ready, 1));
+}
+
+#[test]
+fn a_new_base_image_counts_from_the_next_reset_on() {
+    let claims = |operation: &str, image: &str| Event::StepEntered {
+        operation: operation.into(),
+        step: Step::ClaimCompute,
+        token: format!("claim {image}"),
+        compute: Some(Claimed {
+            id: "c1".into(),
+            up: true,
+            new: false,
+        }),
+        cause: None,
+        image: Some(Image {
+            name: image.into(),
+            origin: Origin::Default,
+        }),
+    };
+    let image_in = |life: &Life| match life.effects.last() {
+        Some(Effect::AgentInstall { settings, .. } | Effect::LaunchSession { settings, .. }) => settings.image.clone(),
+        other => panic!("{other:?}"),
+    };
+    let life = Life::new().on(wanted("s", Kind::Start)).on(claims("s", "old"));
+    let life = life.on(entered("s", Step::LaunchSession, "launch"));
+    assert_eq!(image_in(&life).as_deref(), Some("old"));
+    let life = life
+        .on(up(1))
+        .on(entered("s", Step::InstallPackages, "install"))
+        .on(installed(1, "s", 3));
+    assert!(!life.session.has_stale_image());
+
+    let stale = life.on(update("u", image_of("new")));
+    assert!(stale.session.phase == Phase::Ready && stale.session.has_stale_image());
+    let installing = stale
+        .on(wanted("i", Kind::Install))
+        .on(entered("i", Step::InstallPackages, "t"));
+    assert_eq!(
+        image_in(&installing).as_deref(),
+        Some("old"),
+        "nothing swaps it under the packages"
+    );
+
+    let reset = installing.on(installed(1, "i", 1)).on(wanted("r", Kind::Reset));
+    let reset = reset
+        .on(entered("r", Step::StopSession, "stop"))
+        .on(gone(1))
+        .on(claims("r", "new"));
+    let reset = reset.on(entered("r", Step::LaunchSession, "launch"));
+    assert_eq!(image_in(&reset).as_deref(), Some("new"));
+    assert!(!reset.session.has_stale_image());
+}
+
+#[test]
+fn a_deletion_is_warned_of_once_and_again_when_it_was_put_off() {
+    let life = Life::ready();
+    let due = life.session.idle_due().unwrap();
+    assert_eq!(
+        life.session.warning_due(),
+        Some(due - 15_000),
+        "a quarter of a short idle time before"
+    );
+    let early = idle_near(&life.session);
+    let life = life.later(44_000).on(early.clone());
+    assert!(life.effects.is_empty(), "nothing is said before");
+    let life = life.later(1_000).on(early.clone());
+    assert_eq!(life.effects, [Effect::WarnIdle { generation: 1, due }]);
+    assert_eq!((life.session.warned, life.session.due()), (Some(due), Some(due)));
+    let life = life.on(early.clone());
+    assert!(life.effects.is_empty(), "nothing is said twice");
+
+    let used = life.on(Event::Activity { generation: 1 });
+    let put_off = used.session.idle_due().unwrap();
+    assert_eq!(
+        (used.session.warned, used.session.warning_due()),
+        (None, Some(put_off - 15_000))
+    );
+    let used = used.later(45_000).on(early);
+    assert!(used.effects.is_empty(), "what a sweep saw before says nothing after");
+    let near = idle_near(&used.session);
+    let warned = used.on(near);
+    assert_eq!(warned.effects.len(), 1);
+    // A longer idle time puts it off too.
+    assert_eq!(warned.on(update("u", idle_of(600))).session.warned, None);
+}
+
+#[test]
+fn a_warning_that_comes_after_the_deletion_was_due_says_nothing() {
+    let life = Life::ready();
+    let near = idle_near(&life.session);
+    assert!(life.later(60_000).on(near).effects.is_empty());
+}
+
+#[test]
+fn a_start_says_what_is_otherwise_than_it_wants() {
+    let life = Life::ready().on(made_of("again", Kind::Start, "large"));
+    let Some(Effect::OperationEnded { warning, outcome, .. }) = life.effects.first() else {
+        panic!("{:?}", life.effects)
+    };
+    assert_eq!(*outcome, Outcome::Succeeded);
+    let warning = warning.as_deref().unwrap_or_default();
+    assert!(
+        warning.contains("another VM size than you named") && warning.contains("pfsession update"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_phase_knows_since_when() {
+    let life = Life::launching();
+    let since = life.session.since;
+    let life = life.later(5).on(up(1));
+    assert_eq!(life.session.since, since + 5);
+    assert_eq!(life.later(7).on(Event::Tick).session.since, since + 5);
+}
+
+#[test]
+fn a_reset_has_what_was_recorded_and_on_another_base_image_what_the_requirements_say() {
+    let reset = |packages: Packages| Event::Wanted {
+        operation: Operation {
+            packages,
+            ..Operation::new("r", Kind::Reset, None)
+        },
+    };
+    let installs = |packages: Packages, image: &str| {
+        let mut ready = Life::ready();
+        ready.session.image = Some(Image {
+            name: "same".into(),
+            origin: Origin::Default,
+        });
+        let claims = Event::StepEntered {
+            operation: "r".into(),
+            step: Step::ClaimCompute,
+            token: "claim".into(),
+            compute: Some(Claimed {
+                id: "c1".into(),
+                up: true,
+                new: false,
+            }),
+            cause: None,
+            image: Some(Image {
+                name: image.into(),
+                origin: Origin::Default,
+            }),
+        };
+        let life = ready
+            .on(reset(packages))
+            .on(entered("r", Step::StopSession, "stop"))
+            .on(gone(1));
+        let life = life
+            .on(claims)
+            .on(entered("r", Step::LaunchSession, "launch"))
+            .on(up(2));
+        let life = life.on(entered("r", Step::InstallPackages, "install"));
+        match life.effects.last() {
+            Some(Effect::AgentInstall { packages, .. }) => packages.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(installs(Packages::Recorded, "same"), Packages::Recorded);
+    assert_eq!(installs(Packages::Recorded, "other"), Packages::Required);
+    assert_eq!(installs(Packages::Anew, "same"), Packages::Anew);
+    assert_eq!(installs(Packages::Anew, "other"), Packages::Anew);
+    // Two that want different packages are not the same wish.
+    let life = Life::ready().on(reset(Packages::Recorded)).on(Event::Wanted {
+        operation: Operation {
+            packages: Packages::Anew,
+            ..Operation::new("again", Kind::Reset, None)
+        },
+    });
+    assert_eq!(life.session.next.map(|next| next.packages), Some(Packages::Anew));
 }

@@ -80,6 +80,23 @@ fn one_flow_that_is_used_and_asks_for_leases_at_any_moment() {
 }
 
 #[test]
+fn one_flow_whose_settings_change() {
+    let bounds = Bounds {
+        owners: vec!["u"],
+        menu: either(
+            vec![START, Wish::Change, UPDATE],
+            vec![START, STOP, INSTALL, Wish::Change, UPDATE, Wish::Run],
+        ),
+        commands: either(2, 3),
+        faults: 1,
+        activities: either(0, 1),
+        asks: 0,
+    };
+    let found = search(&Core::REAL, &bounds, either(200_000, 3_000_000));
+    found.expect_whole("one flow, whose settings change", either(true, false));
+}
+
+#[test]
 fn two_flows_of_one_user_on_one_compute_resource() {
     let bounds = Bounds {
         owners: vec!["u", "u"],

@@ -10,8 +10,8 @@ use expect_test::expect;
 use lifecycle::{
     Failure, Millis, deadlines,
     session::{
-        Claimed, EDGES, Effect, Event, Kind, Lease, Meeting, Operation, Outcome, Phase, Session, Settings, Step,
-        decide, meeting,
+        Claimed, EDGES, Effect, Event, Kind, Lease, Meeting, Operation, Origin, Origins, Outcome, Phase, Session,
+        Settings, Step, decide, meeting,
     },
 };
 use std::{collections::BTreeSet, fmt::Write};
@@ -25,6 +25,7 @@ fn settings() -> Settings {
         identity: None,
         image: None,
         idle: 60_000,
+        origins: Origins::default(),
     }
 }
 
@@ -78,6 +79,22 @@ fn sessions() -> Vec<Session> {
     all
 }
 
+/// An update that takes another compute resource.
+fn new_size() -> Event {
+    let origins = Origins {
+        size: Origin::Command,
+        ..Origins::default()
+    };
+    let larger = Settings {
+        size: "larger".into(),
+        origins,
+        ..settings()
+    };
+    Event::Wanted {
+        operation: Operation::new("n", Kind::Update, Some(larger)),
+    }
+}
+
 /// Every event, by a name that says what is particular about it, and how long after `NOW` it comes.
 fn events() -> Vec<(&'static str, Event, Millis)> {
     let entered = |operation: &str, step, up| Event::StepEntered {
@@ -90,6 +107,7 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
             new: !up,
         }),
         cause: None,
+        image: None,
     };
     let cannot = Event::StepEntered {
         operation: "o".into(),
@@ -97,6 +115,7 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         token: "t2".into(),
         compute: None,
         cause: Some(failure()),
+        image: None,
     };
     let wanted = |kind| Event::Wanted {
         operation: Operation::new("n", kind, None),
@@ -137,6 +156,7 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         ("start", wanted(Kind::Start), 0),
         ("install", wanted(Kind::Install), 0),
         ("update", wanted(Kind::Update), 0),
+        ("update of the size", new_size(), 0),
         ("reset", wanted(Kind::Reset), 0),
         ("stop", wanted(Kind::Stop), 0),
         (
@@ -155,6 +175,22 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
                 activity: NOW - 1_000,
             },
             60_000,
+        ),
+        (
+            "idle near, and so it is",
+            Event::IdleNear {
+                generation: 2,
+                due: NOW + 59_000,
+            },
+            50_000,
+        ),
+        (
+            "idle near, before newer activity",
+            Event::IdleNear {
+                generation: 2,
+                due: NOW + 58_000,
+            },
+            50_000,
         ),
         (
             "idle seen, before newer activity",
@@ -270,8 +306,10 @@ fn every_phase_by_every_event() {
               on start
           Provisioning/o then install
               on install
-          Provisioning/o then update
+          Provisioning/o             n Succeeded
               on update
+          Provisioning/o then update
+              on update of the size
           Provisioning/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
@@ -301,15 +339,17 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Provisioning (reset)
           Provisioning/o             n joins o
               on start; reset
           Provisioning/o then install
               on install
-          Provisioning/o then update
+          Provisioning/o             n Succeeded
               on update
+          Provisioning/o then update
+              on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop
           Provisioning/o
@@ -337,15 +377,17 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (start, update)
           Launching/o                n joins o
               on start
           Launching/o then install
               on install
-          Launching/o then update
+          Launching/o                n Succeeded
               on update
+          Launching/o then update
+              on update of the size
           Launching/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
@@ -373,15 +415,17 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (reset)
           Launching/o                n joins o
               on start; reset
           Launching/o then install
               on install
-          Launching/o then update
+          Launching/o                n Succeeded
               on update
+          Launching/o then update
+              on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop
           Launching/o
@@ -407,15 +451,17 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (start, update)
           Installing/o               n joins o
               on start
           Installing/o then install
               on install
-          Installing/o then update
+          Installing/o               n Succeeded
               on update
+          Installing/o then update
+              on update of the size
           Installing/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
@@ -447,15 +493,17 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (reset)
           Installing/o               n joins o
               on start; reset
           Installing/o then install
               on install
-          Installing/o then update
+          Installing/o               n Succeeded
               on update
+          Installing/o then update
+              on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop
           Installing/o
@@ -485,15 +533,17 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (install)
           Installing/o then start
               on start
           Installing/o then install
               on install
-          Installing/o then update
+          Installing/o               n Succeeded
               on update
+          Installing/o then update
+              on update of the size
           Installing/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
@@ -527,21 +577,23 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t AgentSilent, o Failed
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (no operation)
           Ready                      n Succeeded
-              on start
+              on start; update
           Installing/install         StartExecution n
               on install
           Stopping/update            StartExecution n
-              on update
+              on update of the size
           Stopping/reset             StartExecution n
               on reset
           Stopping/stop              StartExecution n
               on stop; idle seen, and so it is
           Ready                      AgentRun n
               on run
+          Ready                      WarnIdle
+              on idle near, and so it is
           Ready                      AnswerStep t2 Superseded
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; a step of another operation
           Ready                      AnswerStep t2 done
@@ -559,13 +611,13 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed
               on tick, the lease is over
           nothing
-              on idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
+              on idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
 
         Stopping (stop)
           Stopping/o then start
               on start; run
           refused: Session.NoSession
-              on install; update
+              on install; update; update of the size
           Stopping/o then reset
               on reset
           Stopping/o                 n joins o
@@ -587,15 +639,17 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (reset)
           Stopping/o                 n joins o
               on start; reset
           Stopping/o then install
               on install
-          Stopping/o then update
+          Stopping/o                 n Succeeded
               on update
+          Stopping/o then update
+              on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
               on stop
           Stopping/o
@@ -617,15 +671,17 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (update)
           Stopping/o                 n joins o
               on start
           Stopping/o then install
               on install
-          Stopping/o then update
+          Stopping/o                 n Succeeded
               on update
+          Stopping/o then update
+              on update of the size
           Stopping/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
@@ -649,7 +705,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping, failing (start, reset, update)
           Stopping/o then start failing
@@ -657,7 +713,7 @@ fn every_phase_by_every_event() {
           Stopping/o then install failing
               on install
           Stopping/o then update failing
-              on update
+              on update; update of the size
           Stopping/o then reset failing
               on reset
           Stopping/stop              AnswerStep t Superseded, o Failed, StartExecution n
@@ -681,13 +737,13 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t Why, o Failed
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopped (no operation)
           Provisioning/start +1      StartExecution n
               on start
           refused: Session.NoSession
-              on install; update
+              on install; update; update of the size
           Provisioning/reset +1      StartExecution n
               on reset
           Stopped                    n Succeeded
@@ -703,13 +759,13 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 1
               on session up, an older one
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
 
         Failed (no operation)
           Provisioning/start +1      StartExecution n
               on start
           refused: Session.NoSession
-              on install; update
+              on install; update; update of the size
           Provisioning/reset +1      StartExecution n
               on reset
           Stopped                    n Succeeded
@@ -725,13 +781,13 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 1
               on session up, an older one
           nothing
-              on idle seen, and so it is; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
     "#]].assert_eq(&page.join("\n"));
 }
 
 /// For a sweep that saw the session idle: the session without its run.
 fn quiet_if_idle(event: &str, session: &Session) -> Session {
-    let runs = if event.starts_with("idle seen, and") {
+    let runs = if event.starts_with("idle ") {
         Default::default()
     } else {
         session.runs.clone()
@@ -817,8 +873,12 @@ fn every_running_operation_by_every_new_command() {
                 .into_iter()
                 .filter(|s| s.current.as_ref().is_some_and(|o| o.kind == running))
             {
-                let event = Event::Wanted {
-                    operation: Operation::new("n", wanted, None),
+                let event = match wanted {
+                    // Any other is done at once.
+                    Kind::Update => new_size(),
+                    _ => Event::Wanted {
+                        operation: Operation::new("n", wanted, None),
+                    },
                 };
                 let decided = decide(&before, &event, NOW);
                 let failing = before.failure.is_some();
@@ -960,5 +1020,6 @@ fn named(effect: &Effect) -> String {
         Effect::AgentCancelInstall { .. } => "AgentCancelInstall".into(),
         Effect::AgentRun { run, .. } => format!("AgentRun {run}"),
         Effect::AgentLease { .. } => "AgentLease".into(),
+        Effect::WarnIdle { .. } => "WarnIdle".into(),
     }
 }

@@ -11,6 +11,7 @@ const NOW: Millis = 1_000_000;
 
 fn settings() -> Settings {
     Settings {
+        origins: lifecycle::session::Origins::default(),
         folder: "/flows/joke".into(),
         size: "local".into(),
         identity: None,
@@ -32,6 +33,7 @@ fn entered(step: Step, token: &str) -> Event {
         new: true,
     });
     Event::StepEntered {
+        image: None,
         operation: "s".into(),
         step,
         token: token.into(),
@@ -113,7 +115,7 @@ fn what_is_refused_says_what_to_do() {
     let full = with(ready(), (0..MOST_RUNS).map(|n| run(&format!("run-{n}"))));
     let texts = [
         refused(Vec::new(), wanted("a", Kind::Install)),
-        refused(busy, wanted("c", Kind::Update)),
+        refused(busy, wanted("c", Kind::Install)),
         refused(full, run("one-more")),
     ];
     expect![[r#"
@@ -143,6 +145,7 @@ fn what_has_failed_says_why_and_what_to_do() {
     let tick = |at: Millis| (at, Event::Tick);
     let stop = (NOW, wanted("x", Kind::Stop));
     let stopping = Event::StepEntered {
+        image: None,
         operation: "x".into(),
         step: Step::StopSession,
         token: "stop".into(),

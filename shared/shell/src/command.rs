@@ -7,14 +7,15 @@ use crate::{
 };
 use contract::{
     Principal, Role,
-    command::{Command, Wanted, Wish},
+    command::{Command, Setting, Wanted, Wish},
     webhook,
 };
 use lifecycle::{
     Failure,
     access::{Action, may},
     deadlines,
-    session::{Event, Kind, Operation, Packages, Settings},
+    session::{Event, Kind, Operation, Origin, Origins, Packages, Settings},
+    size,
 };
 
 /// Who put a message into a queue, as the queue has proved them to be.
@@ -35,16 +36,31 @@ pub enum SpeaksFor {
     Anybody,
 }
 
-/// The settings that a command asks for, with the default for each that it leaves out.
+/// The settings that a command asks for, with the default for each that it leaves out, and where each comes from.
+///
+/// The command itself counts first, then the run's own file, then the flow's (which names a base image alone, and is read by who
+/// claims a compute resource), then the default.
 ///
 /// # Source
 ///
 /// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (seed); "It runs on the virtual machine (VM) size of
 /// serverless compute" (seed, *Start a compute session on a flow page*): `local` is the size of one machine.
 pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
+    let named = |is_named: bool| if is_named { Origin::Command } else { Origin::Default };
+    let of = |is_named: bool, setting: Setting| match wanted.from_run_file.contains(&setting) {
+        true if is_named => Origin::RunFile,
+        _ => named(is_named),
+    };
     Settings {
+        origins: Origins {
+            folder: named(wanted.folder.is_some()),
+            size: of(wanted.size.is_some(), Setting::Size),
+            identity: of(wanted.identity.is_some(), Setting::Identity),
+            image: named(wanted.image.is_some()),
+            idle: named(wanted.idle_seconds.is_some()),
+        },
         folder: wanted.folder.clone().unwrap_or_else(|| lineage.to_owned()),
-        size: wanted.size.clone().unwrap_or_else(|| "local".to_owned()),
+        size: wanted.size.clone().unwrap_or_else(|| size::WHOLE_MACHINE.to_owned()),
         identity: wanted.identity.clone(),
         image: wanted.image.clone(),
         idle: wanted
@@ -64,12 +80,14 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     let principal = principal_of(ports, &command, sender).await?;
     let lineage = command.flow.lineage.as_str();
     let (settings, run) = match &command.wish {
-        Wish::Start { settings } => (defaults(settings, lineage), None),
+        Wish::Start { settings } | Wish::Update { settings } => (defaults(settings, lineage), None),
         Wish::Run { settings, run } => (defaults(settings, lineage), Some(run)),
-        Wish::Install { settings, .. } | Wish::Reset { settings } => {
+        Wish::Install { settings, .. } | Wish::Reset { settings, .. } => {
             (defaults(&settings.clone().unwrap_or_default(), lineage), None)
         }
-        Wish::Stop | Wish::StopIfIdle { .. } | Wish::Check => (defaults(&Wanted::default(), lineage), None),
+        Wish::Stop | Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => {
+            (defaults(&Wanted::default(), lineage), None)
+        }
     };
     let event = event_of(&command, &settings);
     let mut happened = Happened {
@@ -104,10 +122,24 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         );
         return refuse(ports, &command, &happened, failure).await;
     }
+    if let Some(failure) = no_such_size(&settings.size) {
+        return refuse(ports, &command, &happened, failure).await;
+    }
     match happen(ports, &happened).await? {
         Ok(_) => Ok(()),
         Err(refusal) => refuse(ports, &command, &happened, refusal.into()).await,
     }
+}
+
+fn no_such_size(name: &str) -> Option<Failure> {
+    let message = format!(
+        "There is no VM size {name}. Name one as Azure does, such as Standard_D4s_v3, or as EC2 does, such as m6i.xlarge; {} is all of the \
+         machine.",
+        size::WHOLE_MACHINE
+    );
+    size::size(name)
+        .is_none()
+        .then(|| Failure::new("Session.NoSuchSize", message))
 }
 
 /// For whom the command is. What a stranger says about that counts for nothing.
@@ -138,9 +170,11 @@ async fn principal_of(ports: &impl Ports, command: &Command, sender: &Sender) ->
 /// What a wish asks of whoever may grant it.
 pub fn action_of(wish: &Wish) -> Action {
     match wish {
-        Wish::Start { .. } | Wish::Install { .. } | Wish::Reset { .. } | Wish::Run { .. } => Action::Use,
+        Wish::Start { .. } | Wish::Install { .. } | Wish::Update { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
+            Action::Use
+        }
         Wish::Stop => Action::Stop,
-        Wish::StopIfIdle { .. } | Wish::Check => Action::Sweep,
+        Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => Action::Sweep,
     }
 }
 
@@ -156,7 +190,16 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
                 ..Operation::new(&command.id, Kind::Install, said.as_ref().map(|_| settings.clone()))
             },
         },
-        Wish::Reset { settings: said } => wanted(Kind::Reset, said.as_ref().map(|_| settings)),
+        Wish::Update { .. } => wanted(Kind::Update, Some(settings)),
+        Wish::Reset {
+            settings: said,
+            resolve,
+        } => Event::Wanted {
+            operation: Operation {
+                packages: if *resolve { Packages::Anew } else { Packages::Recorded },
+                ..Operation::new(&command.id, Kind::Reset, said.as_ref().map(|_| settings.clone()))
+            },
+        },
         Wish::Stop => wanted(Kind::Stop, None),
         Wish::Run { .. } => Event::RunWanted {
             run: command.id.clone(),
@@ -167,6 +210,10 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
             generation: *generation,
             activity: *activity,
         },
+        Wish::WarnIfIdle { generation, due } => Event::IdleNear {
+            generation: *generation,
+            due: *due,
+        },
         Wish::Check => Event::Tick,
     }
 }
@@ -174,8 +221,8 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
 async fn already_decided(ports: &impl Ports, command: &Command) -> Result<bool, Fault> {
     Ok(match command.wish {
         Wish::Run { .. } => ports.load_run(&command.id).await?.is_some(),
-        // A tick changes only what is due, so it needs no row.
-        Wish::Check => false,
+        // They change only what is due, so they need no row.
+        Wish::Check | Wish::WarnIfIdle { .. } => false,
         _ => ports.load_operation(&command.id).await?.is_some(),
     })
 }

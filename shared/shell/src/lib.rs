@@ -11,12 +11,14 @@ mod packages;
 mod ports;
 mod sweep;
 mod turn;
+mod why;
 
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
 pub use packages::record_packages;
 pub use ports::{Due, DueRow, Ports, Save, Write};
 pub use sweep::{Swept, sweep};
 pub use turn::{Happened, happen, observe_compute};
+pub use why::why;
 
 use lifecycle::Failure;
 

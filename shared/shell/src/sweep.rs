@@ -85,6 +85,13 @@ async fn look_after_session(ports: &impl Ports, flow: &str, now: Millis) -> Resu
             generation: session.generation,
             activity: session.last_activity,
         }
+    } else if session.warning_due().is_some_and(|from| now >= from)
+        && let Some(due) = session.idle_due()
+    {
+        Wish::WarnIfIdle {
+            generation: session.generation,
+            due,
+        }
     } else if !row.outbox.is_empty() || session.due().is_some_and(|due| now >= due) {
         Wish::Check
     } else {

@@ -224,6 +224,7 @@ async fn claim_of(ports: &impl Ports, session: &Session, event: &mut Event, now:
         compute,
         // One that cannot be done claims nothing.
         cause: None,
+        image: _,
     } = event
     else {
         return Ok(Vec::new());
@@ -414,6 +415,7 @@ fn name_of(event: &Event) -> &'static str {
     match event {
         Event::Wanted { .. } => "wanted",
         Event::IdleSeen { .. } => "idle-seen",
+        Event::IdleNear { .. } => "idle-near",
         Event::RunWanted { .. } => "run-wanted",
         Event::StepEntered { .. } => "step-entered",
         Event::StepRefused { .. } => "step-refused",

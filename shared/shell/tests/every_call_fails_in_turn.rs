@@ -9,7 +9,7 @@ use contract::{
 };
 use lifecycle::{
     compute::ComputePhase,
-    session::{Event, Session, decide},
+    session::{Event, Origin, Session, Settings, decide},
 };
 use serde_json::json;
 use shell::{Happened, accept, happen, record_packages};
@@ -161,6 +161,62 @@ async fn a_session_that_is_idle_is_stopped_by_the_sweep() {
         .find(|o| o.by == "sweep")
         .expect("the stop has a row");
     assert_eq!(stop.status, OperationStatus::Succeeded);
+    let seen = state.log.values().find_map(|entry| match entry.event {
+        Event::IdleSeen { activity, .. } => Some(activity),
+        _ => None,
+    });
+    assert_eq!(
+        state.warned,
+        [seen.unwrap() + 60_000],
+        "its user was warned, once, with the exact time"
+    );
+}
+
+#[tokio::test]
+async fn an_update_changes_what_it_names_and_a_size_that_is_none_is_refused_in_its_row() {
+    let world = World::new(None);
+    let settings = json!({ "idle_seconds": 3600, "size": "Standard_D2s_v3", "from_run_file": ["size"] });
+    world.send(&command("start-1", json!({ "command": "start", "settings": settings })));
+    world.settle().await;
+    let key = flow("/flows/joke").key();
+    for (id, settings) in [
+        ("longer", json!({ "idle_seconds": 7200 })),
+        ("larger", json!({ "size": "m6i.xlarge" })),
+        ("none", json!({ "size": "huge" })),
+    ] {
+        world.send(&command(id, json!({ "command": "update", "settings": settings })));
+        world.settle().await;
+    }
+    let state = world.state.lock().unwrap();
+    let session = &state.sessions[&key].0.session;
+    assert_eq!(
+        (session.phase, session.generation),
+        (Phase::Ready, 2),
+        "a size makes it anew, an idle time does not"
+    );
+    let Settings {
+        size, idle, origins, ..
+    } = &session.settings;
+    assert_eq!((size.as_str(), *idle), ("m6i.xlarge", 7_200_000));
+    assert_eq!(
+        (origins.size, origins.idle, origins.image),
+        (Origin::Command, Origin::Command, Origin::Default)
+    );
+    let why = |id: &str| {
+        state.operations[id]
+            .failure
+            .as_ref()
+            .map(|failure| failure.error.as_str())
+    };
+    assert_eq!(
+        [why("longer"), why("larger"), why("none")],
+        [None, None, Some("Session.NoSuchSize")]
+    );
+    let first = state.log.values().find_map(|entry| match &entry.event {
+        Event::Wanted { operation } => operation.wants.clone(),
+        _ => None,
+    });
+    assert_eq!(first.unwrap().origins.size, Origin::RunFile);
 }
 
 #[tokio::test]

@@ -67,6 +67,7 @@ fn now() -> u64 {
 fn settings() -> Settings {
     Settings {
         folder: flow().display().to_string(),
+        origins: contract::Origins::default(),
         size: "Standard_DS3_v2".into(),
         identity: None,
         // Whatever it is called: in a container of its own it is what the session runs in.
@@ -182,6 +183,7 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
             attempt: 1,
             settings: settings.clone(),
             lock: None,
+            resolve: false,
         },
     );
     let installed = says(world, &key, true);
@@ -225,6 +227,7 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
         attempt: 1,
         settings: snapshot,
         lock: None,
+        resolve: false,
     };
     world.tell_agent(1, &install);
     let AgentReport::InstallFailed { failure, .. } = says(world, &key, true) else {

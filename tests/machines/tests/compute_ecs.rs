@@ -50,6 +50,7 @@ fn launch(world: &World, generation: u32, image: Option<&str>) -> ComputeRequest
         compute: "c1".into(),
         settings: Settings {
             folder: "/flows/joke".into(),
+            origins: contract::Origins::default(),
             size: "Standard_DS3_v2".into(),
             identity: None,
             image: image.map(str::to_owned),

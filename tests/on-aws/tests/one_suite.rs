@@ -140,6 +140,7 @@ fn settings() -> Settings {
         identity: None,
         image: None,
         idle: 3_600_000,
+        origins: Default::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use contract::{
     FlowRef, Phase,
     command::{RunWish, Wanted},
     http::{Problem, SessionView, Sessions},
+    notice::Notice,
     row::{OperationRow, OperationStatus, RunRow},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -524,6 +525,43 @@ impl Machine {
         runtime.block_on(self.unfinished_rows_and_messages())
     }
 
+    /// Takes the notices that are there for users.
+    pub fn notices(&self) -> Vec<Notice> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let sqs = self.sqs();
+        runtime.block_on(async {
+            let url = sqs.get_queue_url().queue_name("notices").send().await;
+            let url = url.expect("the queue is there").queue_url.unwrap_or_default();
+            let got = sqs
+                .receive_message()
+                .queue_url(url)
+                .max_number_of_messages(10)
+                .send()
+                .await;
+            let messages = got.expect("the queue answers").messages.unwrap_or_default();
+            let bodies = messages.iter().filter_map(|message| message.body());
+            bodies
+                .map(|body| serde_json::from_str(body).expect("it is a notice"))
+                .collect()
+        })
+    }
+
+    fn sqs(&self) -> aws_sdk_sqs::Client {
+        use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+        let host = self.host().expect("the host is up");
+        let credentials = Credentials::new(&host.access_key_id, &host.secret_access_key, None, None, "host.json");
+        let config = aws_sdk_sqs::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(host.region))
+            .endpoint_url(host.endpoint)
+            .credentials_provider(credentials)
+            .http_client(aws_smithy_http_client::Builder::new().build_http());
+        aws_sdk_sqs::Client::from_conf(config.build())
+    }
+
     async fn unfinished_rows_and_messages(&self) -> BTreeSet<String> {
         use aws_sdk_sqs::{
             config::{BehaviorVersion, Credentials, Region},
@@ -533,12 +571,7 @@ impl Machine {
         let credentials = Credentials::new(&host.access_key_id, &host.secret_access_key, None, None, "host.json");
         let http = aws_smithy_http_client::Builder::new().build_http();
         let (region, endpoint) = (Region::new(host.region.clone()), host.endpoint.clone());
-        let config = aws_sdk_sqs::Config::builder().behavior_version(BehaviorVersion::latest());
-        let config = config
-            .region(region.clone())
-            .endpoint_url(&endpoint)
-            .credentials_provider(credentials.clone());
-        let sqs = aws_sdk_sqs::Client::from_conf(config.http_client(http.clone()).build());
+        let sqs = self.sqs();
         let config = aws_sdk_dynamodb::Config::builder().behavior_version(BehaviorVersion::latest());
         let config = config
             .region(region)
@@ -562,8 +595,8 @@ impl Machine {
                 .filter(|(name, _)| name.as_str().starts_with("ApproximateNumberOfMessages"))
                 .filter_map(|(_, count)| count.parse::<i64>().ok())
                 .sum();
-            // The schedule sends a tick every second; it is nobody's.
-            if name.starts_with("agent-") || (waiting > 0 && name != "idle-ticks") {
+            // The schedule sends a tick every second; it is nobody's. Notices wait for whoever wants them.
+            if name.starts_with("agent-") || (waiting > 0 && !["idle-ticks", "notices"].contains(&name)) {
                 left.insert(format!("queue {name}: {waiting} messages"));
             }
         }

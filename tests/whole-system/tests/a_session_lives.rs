@@ -1,6 +1,12 @@
 //! What a user does in a first hour, on the real thing: the released binary, real processes, real flows.
 
-use contract::{Phase, row::OperationStatus};
+use contract::{
+    Origin, Phase,
+    http::{End, Keeper, Why},
+    notice::Notice,
+    row::OperationStatus,
+};
+use lifecycle::session::Event;
 use serde_json::Value;
 use std::{fs, path::Path, process::Command, time::Duration};
 use whole_system::{Machine, flow, root, wait_for, write_flow};
@@ -478,6 +484,285 @@ fn an_idle_session_is_deleted_by_the_sweep_and_one_with_a_run_in_progress_only_a
         stopped >= ended + 60_000,
         "it was stopped {} ms after its run",
         stopped - ended
+    );
+    nothing_is_left(&machine);
+}
+
+#[test]
+fn the_user_of_an_idle_session_is_warned_before_its_deletion_and_can_put_it_off() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/forgotten");
+    write_flow(&folder, "@tool\ndef one(text: str) -> str:\n    return text\n", None);
+    let at = folder.to_str().unwrap();
+    machine.succeed(&["start", at, "--idle", "60s"]);
+    let api = machine.api();
+    let started = api.session(&folder).unwrap();
+    let due = started.idle_due.unwrap();
+    let warned = wait_for("the warning", Duration::from_secs(90), || {
+        api.session(&folder).filter(|session| session.warned)
+    });
+    assert_eq!((warned.phase, warned.idle_due), (Phase::Ready, Some(due)));
+    assert!(warned.now >= due - 15_000, "not before: {} ms", due - warned.now);
+    for (arguments, says) in [
+        (vec!["list"], "Keep it: pfsession extend"),
+        (vec!["show", at], "keep it: pfsession extend"),
+        (vec!["why", at], "you were warned; keep it: pfsession extend"),
+        (vec!["events", at], "warned: deleted at"),
+    ] {
+        let said = machine.run(&arguments);
+        let said = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
+    let notices = wait_for("the notice", Duration::from_secs(10), || {
+        Some(machine.notices()).filter(|notices| !notices.is_empty())
+    });
+    let [Notice::DeletedSoon { due: told, extend, .. }] = &notices[..] else {
+        panic!("{notices:?}")
+    };
+    assert_eq!(*told, due, "with the exact time");
+    // What the notice carries, sent as it is.
+    api.send(&serde_json::to_value(extend).unwrap()).unwrap();
+    let row = api.operation(&extend.id, LONG);
+    assert_eq!(row.status, OperationStatus::Succeeded, "{row:?}");
+    let put_off = api.session(&folder).unwrap();
+    assert!(!put_off.warned && put_off.idle_due.unwrap() > due, "{put_off:?}");
+    // By the command line, for longer.
+    let said = machine.run(&["update", at, "--idle", "8h"]);
+    assert!(said.status.success(), "{said:?}");
+    let longer = api.session(&folder).unwrap();
+    assert!(longer.idle_due.unwrap() > due + 7 * 3_600_000);
+    assert_eq!((longer.generation, longer.phase), (started.generation, Phase::Ready));
+    machine.succeed(&["extend", at]);
+    stop_and_see_that_nothing_is_left(&machine, &folder);
+}
+
+#[test]
+fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_session_anew() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/changing");
+    write_flow(&folder, "@tool\ndef one(text: str) -> str:\n    return text\n", None);
+    let at = folder.to_str().unwrap();
+    let run_file = machine.state().join("run.yml");
+    let text = format!(
+        "flow: {at}\nresources: {{ instance_type: Standard_D2s_v3 }}\ndisplay_name: A try\ntags: {{ kind: try }}\n"
+    );
+    fs::write(&run_file, text).unwrap();
+    machine.succeed(&["run", run_file.to_str().unwrap(), "--idle", "2h", "--name", "first"]);
+    let api = machine.api();
+    let first = api.session(&folder).unwrap();
+    let origins = first.settings.origins;
+    assert_eq!(
+        (first.settings.size.as_str(), origins.size),
+        ("Standard_D2s_v3", Origin::RunFile)
+    );
+    assert_eq!((first.settings.idle, origins.idle), (7_200_000, Origin::Command));
+    assert_eq!(first.image.as_ref().map(|image| image.origin), Some(Origin::Default));
+    let shown = machine.succeed(&["show", at]);
+    for row in [
+        "Standard_D2s_v3: 2 processors, 8 GiB (from run.yml)",
+        "2 h (named by a command)",
+        "promptflow (the default)",
+    ] {
+        assert!(shown.contains(row), "{row}: {shown}");
+    }
+    let shown = machine.succeed(&["show", "first"]);
+    assert!(shown.contains("A try") && shown.contains("kind: try"), "{shown}");
+
+    machine.succeed(&["update", at, "--idle", "30m"]);
+    let quicker = api.session(&folder).unwrap();
+    assert_eq!(
+        (quicker.generation, quicker.settings.idle),
+        (first.generation, 1_800_000)
+    );
+    assert!(quicker.last_activity > first.last_activity, "it counts as use");
+
+    machine.succeed(&["update", at, "--size", "Standard_B2s"]);
+    let other = api.session(&folder).unwrap();
+    assert_eq!(
+        (other.phase, other.generation),
+        (Phase::Ready, first.generation + 1),
+        "it was reset"
+    );
+    assert!(
+        other.compute != first.compute && other.settings.idle == 1_800_000,
+        "{other:?}"
+    );
+    let said = machine.run(&["start", at, "--size", "Standard_D4s_v3"]);
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("was there already, with another VM size"), "{said}");
+    let none = machine.run(&["update", at, "--size", "Huge"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8(none.stderr).unwrap().contains("[Session.NoSuchSize]"));
+
+    // The flow's own file names another image: the session keeps its own until a reset.
+    let flow_file = folder.join("flow.dag.yaml");
+    let text = fs::read_to_string(&flow_file).unwrap() + "environment:\n  image: default\n";
+    fs::write(&flow_file, text).unwrap();
+    let said = machine.run(&["install", at]);
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(
+        said.contains("base image is promptflow, and the flow's file names default by now"),
+        "{said}"
+    );
+    let stale = api.session(&folder).unwrap();
+    assert_eq!(
+        stale.image.as_ref().map(|image| image.name.as_str()),
+        Some("promptflow")
+    );
+    assert!(
+        machine
+            .succeed(&["show", at])
+            .contains("default (from the flow's file), from the next reset on")
+    );
+    machine.succeed(&["reset", at]);
+    let reset = api.session(&folder).unwrap();
+    assert_eq!(reset.image, stale.stale_image);
+    assert_eq!(reset.stale_image, None);
+
+    // A base image is there for each Python of the machine, and another one says which those are.
+    let python = Command::new("python3")
+        .args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+        .output()
+        .unwrap();
+    let named = format!("promptflow:{}", String::from_utf8(python.stdout).unwrap().trim());
+    machine.succeed(&["update", at, "--image", &named]);
+    machine.succeed(&["reset", at]);
+    assert_eq!(api.session(&folder).unwrap().image.unwrap().name, named);
+
+    machine.succeed(&["update", at, "--image", "registry.example/mine:1"]);
+    let failed = machine.run(&["reset", at]);
+    let said = String::from_utf8(failed.stderr).unwrap();
+    assert!(
+        said.contains("Docker") && said.contains("[Install.NoSuchImage]"),
+        "{said}"
+    );
+    nothing_is_left(&machine);
+}
+
+#[test]
+fn a_reset_has_the_same_packages_at_the_same_versions_and_resolved_anew_those_of_the_requirements() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/reset");
+    let source = "import humanize\n\n@tool\ndef one(text: str) -> str:\n    return humanize.__version__\n";
+    write_flow(&folder, source, Some("humanize==4.9.0\n"));
+    let at = folder.to_str().unwrap();
+    let version = || {
+        lines(&machine.succeed(&["run", at]))[0]["said"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(version(), "4.9.0");
+    let first = machine.api().session(&folder).unwrap();
+    fs::write(folder.join("requirements.txt"), "humanize==4.10.0\n").unwrap();
+    machine.succeed(&["reset", at]);
+    let reset = machine.api().session(&folder).unwrap();
+    assert_eq!((reset.generation, reset.phase), (first.generation + 1, Phase::Ready));
+    assert_eq!(version(), "4.9.0", "the same environment");
+    machine.succeed(&["reset", at, "--resolve"]);
+    assert_eq!(version(), "4.10.0", "what the requirements say");
+    stop_and_see_that_nothing_is_left(&machine, &folder);
+}
+
+#[test]
+fn any_folder_runs_a_command_with_its_own_packages_and_without_promptflow() {
+    let machine = Machine::new();
+    let folder = machine.state().join("any/tool");
+    let at = folder.to_str().unwrap();
+    fs::create_dir_all(&folder).unwrap();
+    let project = "[project]\nname = \"tool\"\nversion = \"0\"\ndependencies = [\"humanize\"]\n";
+    fs::write(folder.join("pyproject.toml"), project).unwrap();
+    let script = "import importlib.util, sys, humanize\n\
+                  print(humanize.intcomma(int(sys.argv[1])))\n\
+                  print('aside', file=sys.stderr)\n\
+                  print('promptflow:', importlib.util.find_spec('promptflow'))\n\
+                  open('made.txt', 'w').write('x')\n\
+                  sys.exit(int(sys.argv[2]))\n";
+    fs::write(folder.join("script.py"), script).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+
+    let ended = machine.run(&["run", at, "--name", "t1", "--", "python", "script.py", "1234567", "3"]);
+    let (out, err) = (text(&ended.stdout), text(&ended.stderr));
+    assert_eq!(
+        (ended.status.code(), out.as_str()),
+        (Some(3), "1,234,567\npromptflow: None\n"),
+        "{err}"
+    );
+    assert!(
+        err.contains("aside")
+            && err.contains("exited with code 3. The run's output is in")
+            && err.contains("[Run.ExitCode]"),
+        "{err}"
+    );
+    assert!(machine.state().join("runs/t1/files/made.txt").exists() && !folder.join("made.txt").exists());
+    let session = machine.api().session(&folder).unwrap();
+    assert_eq!(session.image.unwrap().name, "python");
+    assert!(machine.succeed(&["show", at]).contains("python (the default)"));
+
+    // All of what is said comes, and in its order; with --json, nothing else is on standard output.
+    let many: String = (0..3000).map(|n| format!("{n}\n")).collect();
+    let counted = machine.succeed(&["run", at, "--", "python", "-c", "for n in range(3000): print(n)"]);
+    assert!(counted == many, "{} bytes of {}", counted.len(), many.len());
+    let json: Value = serde_json::from_str(&machine.succeed(&["run", at, "--json", "--", "echo", "hello"])).unwrap();
+    assert_eq!(
+        (&json["result"]["exit_code"], &json["status"]),
+        (&Value::from(0), &Value::from("Completed"))
+    );
+
+    // What is no program ends as in a shell, and so does what a signal ends.
+    for (command, code) in [(vec!["no-such-program"], 127), (vec!["sh", "-c", "kill -9 $$"], 137)] {
+        let arguments = [&["run", at, "--"], command.as_slice()].concat();
+        assert_eq!(machine.run(&arguments).status.code(), Some(code), "{arguments:?}");
+    }
+    let said = machine.run(&["run", at, "--env", "WORD=from-here", "--", "sh", "-c", "echo $WORD"]);
+    assert_eq!(text(&said.stdout), "from-here\n");
+    let nothing = machine.run(&["run", at]);
+    assert!(
+        text(&nothing.stderr).contains("-- python script.py"),
+        "{}",
+        text(&nothing.stderr)
+    );
+    stop_and_see_that_nothing_is_left(&machine, &folder);
+}
+
+#[test]
+fn why_says_what_keeps_a_session_what_ends_it_and_who_ended_one_that_is_gone() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/asked");
+    write_flow(
+        &folder,
+        "@tool\ndef one(text: str) -> str:\n    import time\n    time.sleep(30)\n    return text\n",
+        None,
+    );
+    let at = folder.to_str().unwrap();
+    assert_eq!(machine.run(&["why", at]).status.code(), Some(4), "it has never had one");
+    machine.succeed(&["start", at]);
+    let why = || serde_json::from_str::<Why>(&machine.succeed(&["why", at, "--json"])).unwrap();
+    let ready = why();
+    let session = ready.session;
+    assert!(session.since > 0 && ready.reasons.because.unwrap().at == session.since);
+    assert_eq!(ready.reasons.began.unwrap().by, machine.api().user);
+    assert!(
+        matches!(&ready.reasons.ends[..], [.., End::Idle { at, .. }] if Some(*at) == session.idle_due),
+        "{:?}",
+        ready.reasons.ends
+    );
+    machine.succeed(&["run", at, "--inputs", "text=a", "--no-wait", "--name", "long"]);
+    let busy = wait_for("the run", LONG, || {
+        Some(why().reasons)
+            .filter(|reasons| matches!(&reasons.kept_by[..], [Keeper::Run { id, until: Some(_) }] if id == "long"))
+    });
+    assert!(!busy.ends.iter().any(|end| matches!(end, End::Idle { .. })));
+    machine.succeed(&["stop", at]);
+    let gone = why().reasons;
+    assert!(matches!(gone.because.unwrap().event, Event::SessionGone { .. }));
+    let began = gone.began.unwrap();
+    assert_eq!(began.by, machine.api().user);
+    assert!(matches!(began.event, Event::Wanted { operation } if operation.kind == contract::Kind::Stop));
+    let said = machine.succeed(&["why", at]);
+    assert!(
+        said.contains("stop wanted") && said.contains("there is no session now"),
+        "{said}"
     );
     nothing_is_left(&machine);
 }

@@ -286,6 +286,7 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
         REPORTS,
         COMPUTE_REQUESTS,
         COMMANDS_DEAD,
+        NOTICES,
     ] {
         assert!(
             text.contains(&format!("QueueName: !Sub ${{NamePrefix}}{}\n", queue.name)),
@@ -296,6 +297,7 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
     for variable in [
         COMMANDS.url_variable,
         COMMANDS_DEAD.url_variable,
+        NOTICES.url_variable,
         COMPUTE_REQUESTS.url_variable,
         OWN_QUEUE,
         TABLE,
@@ -330,7 +332,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("stop-session", &["lifecycle", "contract", "shell", "aws"]),
     ("idle-tick", &["lifecycle", "contract", "shell", "aws"]),
     ("agent-report", &["lifecycle", "contract", "shell", "aws"]),
-    ("api", &["lifecycle", "contract", "shell", "aws"]),
+    ("api", &["lifecycle", "contract", "shell", "aws", "flow"]),
     ("webhook", &["lifecycle", "contract", "shell", "aws"]),
     ("agent", &["lifecycle", "contract", "flow"]),
     ("local", &["lifecycle", "contract", "agent"]),

@@ -362,6 +362,7 @@ impl Machine {
             attempt: 1,
             settings: settings(folder),
             lock: None,
+            resolve: false,
         };
         self.tell(flow, generation, &command);
         self.ended_install(flow, generation, operation)
@@ -489,6 +490,7 @@ pub(crate) fn settings(folder: &Path) -> Settings {
         identity: None,
         image: None,
         idle: 3_600_000,
+        origins: Default::default(),
     }
 }
 

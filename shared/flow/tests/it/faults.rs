@@ -119,7 +119,7 @@ fn a_fault_of_the_flow_file_names_the_file_and_the_line() {
         expect![[r#"
             nothing in it
               Flow.NoFlow
-              ROOT/repo/flow holds no flow.dag.yaml, no flow.flex.yaml, no Python and no requirements.txt. Give the path of the folder that holds the flow.
+              ROOT/repo/flow holds no flow.dag.yaml, no flow.flex.yaml, no Python, no requirements.txt and no pyproject.toml. Give the path of the folder that holds the flow or the code.
             two flows
               Flow.TwoFlows
               ROOT/repo/flow holds flow.dag.yaml and flow.flex.yaml. Keep the one that is meant, and move the other away.

@@ -3,6 +3,7 @@
 use crate::tree::{Tree, shown};
 use expect_test::{Expect, expect};
 use flow::Kind;
+use lifecycle::session::Origin;
 use std::{fs, os::unix::fs::PermissionsExt};
 
 const DAG: (&str, &str) = ("flow.dag.yaml", "nodes: []\n");
@@ -55,6 +56,70 @@ fn a_folder_is_a_dag_a_flex_flow_or_just_a_folder_of_python() {
     assert_eq!(kind(&[("flow.dag.yaml", "entry: a.b:C")]), flex("flow.dag.yaml"));
     assert_eq!(kind(&[("main.py", "")]), Kind::Folder);
     assert_eq!(kind(&[("requirements.txt", "")]), Kind::Folder);
+    assert_eq!(kind(&[("pyproject.toml", "")]), Kind::Folder);
+}
+
+#[test]
+fn a_folder_without_a_flow_has_the_packages_of_its_project_on_plain_python() {
+    let project = "[project]\nname = \"a\"\ndependencies = [\n    \"humanize>=4\",\n    \"tabulate ; python_version > '3.8'\",\n]\n";
+    let lines = |files: &[(&str, &str)]| {
+        let tree = Tree::new(files);
+        let environment = flow::environment(&tree.folder(), &flow::include_root(&tree.folder())).unwrap();
+        let requirements = environment.requirements;
+        requirements.map(|found| found.lines.iter().map(|line| format!("{line:?}")).collect::<Vec<_>>())
+    };
+    let of_project = [
+        "pyproject.toml:4: humanize>=4",
+        "pyproject.toml:5: tabulate ; python_version > '3.8'",
+    ]
+    .map(str::to_owned);
+    assert_eq!(lines(&[("pyproject.toml", project)]), Some(of_project.to_vec()));
+    let both = [("pyproject.toml", project), ("requirements.txt", "six\n")];
+    assert_eq!(
+        lines(&both),
+        Some(vec!["requirements.txt:1: six".to_owned()]),
+        "a requirements file says it outright"
+    );
+    assert_eq!(
+        lines(&[("pyproject.toml", "[tool.ruff]\nline-length = 100\n"), ("a.py", "")]),
+        None
+    );
+    assert_eq!(
+        lines(&[DAG, ("pyproject.toml", project)]),
+        None,
+        "a flow names its packages itself"
+    );
+
+    let image = |files: &[(&str, &str)]| {
+        let image = flow::base_image(&Tree::new(files).folder()).unwrap();
+        (image.name, image.origin)
+    };
+    assert_eq!(image(&[("a.py", "")]), ("python".into(), Origin::Default));
+    assert_eq!(image(&[DAG]), ("promptflow".into(), Origin::Default));
+    let named = ("flow.dag.yaml", "nodes: []\nenvironment:\n  image: mine:1\n");
+    assert_eq!(image(&[named]), ("mine:1".into(), Origin::FlowFile));
+}
+
+#[test]
+fn a_project_that_cannot_be_read_says_where_and_what_to_do() {
+    for (project, expected) in [
+        ("[project\n", "pyproject.toml:1"),
+        ("[project]\nname = \"a\"\ndependencies = [1]\n", "pyproject.toml:3"),
+        (
+            "[project]\ndynamic = [\"dependencies\"]\n",
+            "Flow.BadProject: pyproject.toml: its dependencies are dynamic, so that only its build system knows them. List them under \
+             `dependencies`, or in a requirements.txt.",
+        ),
+        (
+            "[project]\ndependencies = [\"six\", \"-e .\"]\n",
+            "Flow.BadProject: pyproject.toml:2: -e . is no requirement. Correct it.",
+        ),
+        ("[project]\ndependencies = [\"./wheel.whl\"]\n", "pyproject.toml:2"),
+    ] {
+        let tree = Tree::new(&[("pyproject.toml", project)]);
+        let failure = flow::environment(&tree.folder(), &flow::include_root(&tree.folder())).unwrap_err();
+        assert!(failure.to_string().contains(expected), "{project}: {failure}");
+    }
 }
 
 #[test]

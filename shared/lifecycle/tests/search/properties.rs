@@ -30,12 +30,16 @@ pub(crate) const TWICE_IS_ONCE: &str = "8 the same again changes nothing";
 pub(crate) const NOTHING_IS_LOST: &str = "9a what was acknowledged has an end, or somebody works on it";
 pub(crate) const TOKENS_ARE_ANSWERED: &str = "9b a step that waits is known to somebody who will answer it";
 pub(crate) const OBSERVED: &str = "10 Ready and Stopped are reported when observed";
+pub(crate) const WARNED_ONCE: &str =
+    "a deletion for idleness is warned of once, before it, and only while it is still to come";
+pub(crate) const CHANGED_IN_PLACE: &str =
+    "a change in place leaves compute resource and base image of what runs as they are";
 pub(crate) const WELL_FORMED: &str = "phase, operation, compute resource, runs and failure of a session go together";
 pub(crate) const FORWARD: &str = "generation, revision and activity only move forward";
 
 /// How many there are.
 #[allow(dead_code, reason = "one of the tests that share this counts them")]
-pub(crate) const COUNT: usize = 16;
+pub(crate) const COUNT: usize = 18;
 
 /// Checks one decision.
 pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {
@@ -51,6 +55,8 @@ pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Dec
         format!("{event:?} changes {}", short(before))
     })
     .or_else(|| no_idle_stop_in_use(before, after, event))
+    .or_else(|| warned_once(before, after, event, effects))
+    .or_else(|| changed_in_place(before, after, effects))
     .or_else(|| twice_is_once(core, after, event))
     .or_else(|| {
         let ready = before.phase != Phase::Ready && after.phase == Phase::Ready;
@@ -76,7 +82,8 @@ fn is_older(s: &Session, event: &Event) -> bool {
         | Event::Alive { generation, .. }
         | Event::RunDone { generation, .. }
         | Event::Activity { generation }
-        | Event::IdleSeen { generation, .. } => *generation != s.generation,
+        | Event::IdleSeen { generation, .. }
+        | Event::IdleNear { generation, .. } => *generation != s.generation,
         Event::Installed {
             generation,
             operation,
@@ -119,6 +126,49 @@ fn no_idle_stop_in_use(before: &Session, after: &Session, event: &Event) -> Opti
     };
     broken(!allowed, NO_IDLE_STOP_IN_USE, || {
         format!("{event:?} begins {new} on {}", short(before))
+    })
+}
+
+fn warned_once(before: &Session, after: &Session, event: &Event, effects: &[Effect]) -> Option<Broken> {
+    let said: Vec<&Effect> = effects
+        .iter()
+        .filter(|e| matches!(e, Effect::WarnIdle { .. }))
+        .collect();
+    let deletion = before.last_activity + before.settings.idle;
+    let in_use = before.phase != Phase::Ready || before.current.is_some() || !before.runs.is_empty();
+    let right = match (said.as_slice(), event) {
+        ([], _) => true,
+        ([Effect::WarnIdle { generation, due }], Event::IdleNear { due: seen, .. }) => {
+            let still_to_come =
+                *generation == before.generation && *due == deletion && *seen == deletion && NOW < deletion;
+            still_to_come && !in_use && before.warned != Some(deletion) && after.warned == Some(deletion)
+        }
+        _ => false,
+    };
+    broken(!right, WARNED_ONCE, || {
+        format!("{event:?} says {said:?} of {}", short(before))
+    })
+}
+
+fn changed_in_place(before: &Session, after: &Session, effects: &[Effect]) -> Option<Broken> {
+    let compute = |s: &Session| (s.settings.size.clone(), s.settings.identity.clone());
+    let stays = before.generation == after.generation && after.compute.is_some();
+    let moved = stays && compute(before) != compute(after);
+    let image = after.image.as_ref().map(|image| &image.name);
+    let swapped = effects.iter().find(|e| match e {
+        Effect::LaunchSession { settings, .. } | Effect::AgentInstall { settings, .. } => {
+            settings.image.as_ref() != image
+        }
+        _ => false,
+    });
+    broken(moved || swapped.is_some(), CHANGED_IN_PLACE, || {
+        format!(
+            "{} with {:?} becomes {} with {:?}, {swapped:?}",
+            short(before),
+            before.settings,
+            short(after),
+            after.settings
+        )
     })
 }
 
@@ -222,13 +272,18 @@ fn always_due(core: &Core, s: &Session) -> Option<Broken> {
         return None;
     }
     let idle = (core.idle_due)(s).is_some_and(|due| NOW >= due);
-    let event = match idle {
-        true => Event::IdleSeen {
+    let near = (core.warning_due)(s).is_some_and(|from| NOW >= from);
+    let event = match (idle, near) {
+        (true, _) => Event::IdleSeen {
             operation: "probe".into(),
             generation: s.generation,
             activity: s.last_activity,
         },
-        false => Event::Tick,
+        (false, true) => Event::IdleNear {
+            generation: s.generation,
+            due: s.last_activity + s.settings.idle,
+        },
+        (false, false) => Event::Tick,
     };
     let (after, _) = (core.decide)(s, &event, NOW).ok()?;
     let moved = (core.due)(&after).is_none_or(|due| due > NOW || idle);

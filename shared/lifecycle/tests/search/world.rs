@@ -11,7 +11,10 @@ use lifecycle::{
     Failure, Millis,
     compute::{Chase, Compute, ComputePhase, Seen, Slot},
     deadlines::{LAUNCH_WINDOW, LEASE, LEASE_MARGIN},
-    session::{Claimed, Effect, Event, Kind, Lease, Operation, Outcome, Phase, Refusal, Session, Settings, Step},
+    session::{
+        Claimed, Effect, Event, Image, Kind, Lease, Operation, Origin, Origins, Outcome, Phase, Refusal, Session,
+        Settings, Step,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) decide: fn(&Session, &Event, Millis) -> Decided,
     pub(crate) due: fn(&Session) -> Option<Millis>,
     pub(crate) idle_due: fn(&Session) -> Option<Millis>,
+    pub(crate) warning_due: fn(&Session) -> Option<Millis>,
     pub(crate) slot: fn(&Session) -> Slot,
     pub(crate) claim: fn(Option<&Compute>, &Slot, &str, &str, Millis) -> Compute,
     pub(crate) leave: fn(&Compute, &str, Millis) -> Compute,
@@ -50,6 +54,7 @@ impl Core {
         decide: lifecycle::session::decide,
         due: Session::due,
         idle_due: Session::idle_due,
+        warning_due: Session::warning_due,
         slot: Session::slot,
         claim: lifecycle::compute::claim,
         leave: lifecycle::compute::leave,
@@ -79,6 +84,8 @@ pub(crate) struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     Operation(Kind),
+    /// An update of the base image and the idle time.
+    Change,
     Run,
 }
 
@@ -222,6 +229,7 @@ pub(crate) enum Act {
     InstallFails(usize),
     Tick(usize, Way),
     SeeIdle(usize),
+    SeeNear(usize),
     Chase(String),
     TimeOut(usize, String),
     /// A send of the state machine whose reply was lost is made again.
@@ -253,6 +261,16 @@ pub(crate) fn settings() -> Settings {
         identity: None,
         image: None,
         idle: IDLE,
+        origins: Origins::default(),
+    }
+}
+
+/// What a flow's base image is, as whoever claims a compute resource for its session finds it.
+fn image(session: &Session) -> Image {
+    let name = session.settings.image.clone().unwrap_or_else(|| "base".into());
+    Image {
+        name,
+        origin: Origin::Default,
     }
 }
 
@@ -265,6 +283,7 @@ impl World {
         let flow = |(i, owner): (usize, &&str)| {
             let mut session = Session::never(name_of(i), "w", *owner, settings());
             session.last_activity = NOW - IDLE;
+            session.since = NOW;
             Rc::new(Flow {
                 session,
                 outbox: Vec::new(),
@@ -418,7 +437,13 @@ impl World {
             if idle && !self.bag.iter().any(seen) {
                 acts.push(Act::SeeIdle(f));
             }
-            if self.is_due(core, f) && !idle {
+            let near = (core.warning_due)(&flow.session).filter(|from| !idle && NOW >= *from);
+            let told =
+                |m: &Message| matches!(m, Message::Command { flow, event: Event::IdleNear { .. } } if *flow == f);
+            if near.is_some() && !self.bag.iter().any(told) {
+                acts.push(Act::SeeNear(f));
+            }
+            if self.is_due(core, f) && !idle && near.is_none() {
                 acts.push(Act::Tick(f, Way::Through));
             }
             for (operation, execution) in &flow.executions {
@@ -554,6 +579,14 @@ impl Turn<'_> {
                 };
                 self.put(Message::Command { flow: *f, event });
             }
+            Act::SeeNear(f) => {
+                let session = &self.world.flows[*f].session;
+                let event = Event::IdleNear {
+                    generation: session.generation,
+                    due: session.last_activity + session.settings.idle,
+                };
+                self.put(Message::Command { flow: *f, event });
+            }
             Act::Chase(id) => self.chase(id),
             Act::TimeOut(f, operation) => self.time_out(*f, operation),
             Act::SendAgain(f, operation) => {
@@ -651,10 +684,29 @@ impl Turn<'_> {
                 run: id,
                 wants: settings(),
             },
+            Wish::Change => {
+                let longer = Settings {
+                    image: Some("other".into()),
+                    idle: 2 * IDLE,
+                    origins: Origins {
+                        image: Origin::Command,
+                        idle: Origin::Command,
+                        ..Origins::default()
+                    },
+                    ..settings()
+                };
+                Event::Wanted {
+                    operation: Operation::new(id, Kind::Update, Some(longer)),
+                }
+            }
             Wish::Operation(kind) => {
                 // A session that is made anew is made larger, so that it needs another compute resource.
                 let larger = || Settings {
                     size: "e".into(),
+                    origins: Origins {
+                        size: Origin::Command,
+                        ..Origins::default()
+                    },
                     ..settings()
                 };
                 let wants = match kind {
@@ -701,6 +753,7 @@ impl Turn<'_> {
                     operation,
                     step,
                     token,
+                    image: (step == Step::ClaimCompute).then(|| image(&self.world.flows[flow].session)),
                     compute: None,
                     cause,
                 },
@@ -848,6 +901,8 @@ impl Turn<'_> {
                 generation,
                 command: message,
             }),
+            // Somebody reads it.
+            Effect::WarnIdle { .. } => {}
             request => self.put(Message::Driver { flow: f, request }),
         }
     }
@@ -1270,6 +1325,7 @@ fn alive(container: &Container) -> Event {
 fn word(wish: Wish) -> &'static str {
     match wish {
         Wish::Run => "run",
+        Wish::Change => "change",
         Wish::Operation(Kind::Start) => "start",
         Wish::Operation(Kind::Install) => "install",
         Wish::Operation(Kind::Update) => "update",
@@ -1293,6 +1349,7 @@ impl Act {
             | Self::Silence => true,
             Self::Launched(_)
             | Self::SeeIdle(_)
+            | Self::SeeNear(_)
             | Self::Chase(_)
             | Self::TimeOut(..)
             | Self::RunEnds(..)
@@ -1383,6 +1440,10 @@ impl World {
                     event: Event::IdleSeen { activity, .. },
                     ..
                 } => *activity = (*activity - by).max(NOW - IDLE),
+                Message::Command {
+                    event: Event::IdleNear { due, .. },
+                    ..
+                } => gone(due),
                 _ => {}
             }
         }
@@ -1410,6 +1471,8 @@ impl Shift for Session {
                 gone(until);
             }
         }
-        self.last_activity = (self.last_activity - by).max(NOW - IDLE);
+        self.last_activity = (self.last_activity - by).max(NOW - self.settings.idle);
+        self.warned.iter_mut().for_each(gone);
+        self.since = NOW;
     }
 }

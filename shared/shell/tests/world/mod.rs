@@ -61,6 +61,8 @@ pub(crate) enum Message {
 
 #[derive(Default)]
 pub(crate) struct State {
+    /// The deletions that were warned of.
+    pub warned: Vec<Millis>,
     pub(crate) now: Millis,
     pub(crate) sessions: BTreeMap<String, (SessionRow, Option<Millis>)>,
     pub(crate) operations: BTreeMap<String, OperationRow>,
@@ -210,6 +212,7 @@ impl World {
                     token,
                     compute: None,
                     cause: None,
+                    image: None,
                 };
                 let _ = happen(self, &Happened::new(&flow, event, "states")).await?;
             }
@@ -534,8 +537,9 @@ impl Ports for World {
                         operation,
                         attempt,
                         settings,
+                        resolve: packages == Packages::Anew,
                         lock: match packages {
-                            Packages::Required => None,
+                            Packages::Required | Packages::Anew => None,
                             Packages::Recorded => s.packages.get(&row.session.flow).map(|row| row.lock.clone()),
                             Packages::Locked(lock) => Some(lock),
                         },
@@ -559,6 +563,10 @@ impl Ports for World {
                     generation,
                     command: AgentCommand::Lease { nonce },
                 },
+                Effect::WarnIdle { due, .. } => {
+                    s.warned.push(due);
+                    return Ok(());
+                }
                 row => panic!("{row:?} is a row, and rows are not sent"),
             };
             s.queue.push_back(message);

@@ -1,0 +1,133 @@
+//! The base images of one machine: each is a set of packages on one of its Pythons, under a name.
+//!
+//! | name | what |
+//! | --- | --- |
+//! | `promptflow` | promptflow and promptflow-tools, for flows |
+//! | `python` | nothing but Python, for any other folder |
+//! | `promptflow:3.11`, `python:3.12` | the same on that Python, if the machine has it |
+
+use crate::python::Python;
+use contract::Failure;
+
+/// The packages of a base image.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) name: &'static str,
+    pub(crate) packages: &'static [&'static str],
+    /// Whether its processes have the flow runtime.
+    pub(crate) runs_flows: bool,
+}
+
+/// `promptflow-tools` needs all of `promptflow`, and older flows import from it (`from promptflow import tool`); the executor alone would be
+/// `promptflow-core`.
+pub(crate) const PROMPTFLOW: Base = Base {
+    name: flow::DEFAULT_IMAGE,
+    packages: &["promptflow", "promptflow-tools"],
+    runs_flows: true,
+};
+
+pub(crate) const PYTHON: Base = Base {
+    name: flow::PLAIN_IMAGE,
+    packages: &[],
+    runs_flows: false,
+};
+
+/// The registry of the hosted service's own image: flows that name it mean what is called `promptflow` here, whatever its tag is.
+const HOSTED: &str = "mcr.microsoft.com/azureml/promptflow/";
+
+/// What a name is made of: the packages, and the Python if it names one.
+fn parsed(image: &str) -> Option<(&'static Base, Option<&str>)> {
+    if image.starts_with(HOSTED) {
+        return Some((&PROMPTFLOW, None));
+    }
+    let (name, version) = match image.split_once(':') {
+        Some((name, "latest")) => (name, None),
+        Some((name, version)) => (name, Some(version)),
+        None => (image, None),
+    };
+    let base = match name {
+        "promptflow" | "default" => &PROMPTFLOW,
+        "python" => &PYTHON,
+        _ => return None,
+    };
+    Some((base, version))
+}
+
+/// Finds the base image of a name.
+///
+/// * `default`: the Python of an image that names none, if it is known already.
+///
+/// # Errors
+///
+/// `Install.NoSuchImage`, `Install.PythonMissing`. Final until somebody names another image or installs that Python.
+pub(crate) fn find(image: &str, default: Option<Python>) -> Result<(&'static Base, Python), Failure> {
+    let there = || Python::all().iter().map(Python::minor).collect::<Vec<_>>().join(" or ");
+    let Some((base, version)) = parsed(image) else {
+        return Err(Failure::new(
+            "Install.NoSuchImage",
+            format!(
+                "The base image {image} is none that sessions on this machine have. Name {} or {}, if need be with a Python of this machine \
+                 behind a colon ({}); any other image needs Docker, which is not driven here. Bring its packages by requirements.txt instead.",
+                PROMPTFLOW.name,
+                PYTHON.name,
+                there()
+            ),
+        ));
+    };
+    let python = match version {
+        None => default.map_or_else(Python::find, Ok)?,
+        Some(version) => {
+            let fits = |python: &Python| python.minor() == version || python.version == version;
+            let found = default.filter(fits).or_else(|| Python::all().into_iter().find(fits));
+            found.ok_or_else(|| {
+                let message = format!(
+                    "The base image {image} needs Python {version}, and this machine has {}. Install that one, or name one that is there.",
+                    there()
+                );
+                Failure::new("Install.NoSuchImage", message)
+            })?
+        }
+    };
+    Ok((base, python))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_packages_and_if_need_be_a_python() {
+        for (image, base, version) in [
+            ("promptflow", &PROMPTFLOW, None),
+            ("default", &PROMPTFLOW, None),
+            ("promptflow:latest", &PROMPTFLOW, None),
+            ("promptflow:3.11", &PROMPTFLOW, Some("3.11")),
+            ("python:3.12", &PYTHON, Some("3.12")),
+            (
+                "mcr.microsoft.com/azureml/promptflow/promptflow-runtime-stable:20240116.v1",
+                &PROMPTFLOW,
+                None,
+            ),
+        ] {
+            assert_eq!(parsed(image), Some((base, version)), "{image}");
+        }
+        for image in ["", "mine", "registry.example/promptflow", "ubuntu:24.04"] {
+            assert_eq!(parsed(image), None, "{image}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_none_says_which_there_are() {
+        let python = Python::find().unwrap();
+        let failure = find("ubuntu:24.04", None).unwrap_err();
+        assert_eq!(failure.error, "Install.NoSuchImage");
+        assert!(
+            failure.message.contains(&python.minor()) && failure.message.contains("Docker"),
+            "{failure}"
+        );
+        let failure = find("promptflow:2.7", None).unwrap_err();
+        assert!(failure.message.contains("needs Python 2.7"), "{failure}");
+        let (base, found) = find(&format!("python:{}", python.minor()), None).unwrap();
+        assert_eq!((base, found.minor()), (&PYTHON, python.minor()));
+    }
+}

@@ -1,0 +1,23 @@
+//! `notices`: what a user is to be told of without asking. Whoever wants to tell them consumes the queue.
+
+use crate::{FlowRef, Millis, command::Command};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Something that a user may want to do something about. It may come twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "notice", rename_all = "kebab-case")]
+pub enum Notice {
+    /// The session is deleted for idleness at `due`, in milliseconds since the Unix epoch, if nobody uses it before.
+    DeletedSoon {
+        flow: FlowRef,
+        /// The flow's key.
+        key: String,
+        generation: u32,
+        due: Millis,
+        /// How long it may be idle, in milliseconds.
+        idle: Millis,
+        /// Sent as it is, it counts as use: the idle time begins anew.
+        extend: Command,
+    },
+}
