@@ -51,11 +51,15 @@ pub async fn run() -> Result<(), Error> {
     let answer = |event: LambdaEvent<Value>| {
         let (aws, secrets) = (aws.clone(), secrets.clone());
         async move {
-            let answer = match serde_json::from_value::<Request>(event.payload) {
-                Ok(request) => Box::pin(handle(&aws, &secrets, &request)).await,
-                Err(_) => Answer::Refused(400, Failure::new("Webhook.Malformed", "This is no HTTP request.")),
+            let answer = async {
+                let answer = match serde_json::from_value::<Request>(event.payload) {
+                    Ok(request) => Box::pin(handle(&aws, &secrets, &request)).await,
+                    Err(_) => Answer::Refused(400, Failure::new("Webhook.Malformed", "This is no HTTP request.")),
+                };
+                Ok::<Value, Error>(answer.response())
             };
-            Ok::<Value, Error>(answer.response())
+            // Without its body: that is somebody else's words.
+            aws::traced(event.context.xray_trace_id.as_deref(), "", answer).await
         }
     };
     lambda_runtime::run(service_fn(answer)).await
