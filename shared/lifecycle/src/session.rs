@@ -1,6 +1,6 @@
 //! One flow's compute session.
 
-use crate::{Failure, Millis, compute::Slot, deadlines};
+use crate::{Failure, Millis, compute::Slot, deadlines, size};
 use std::collections::BTreeMap;
 
 /// Where a session is in its life. Idle is not a phase: see [`Session::idle_due`].
@@ -1086,7 +1086,7 @@ impl Turn {
             Step::LaunchSession if self.s.phase == Phase::Launching => {
                 self.park(token);
                 if let Some(compute) = self.s.compute.clone() {
-                    let until = self.now + deadlines::LAUNCH_WINDOW;
+                    let until = self.now + size::launch_window(&self.s.settings.size);
                     let ended = until + deadlines::LEASE + deadlines::LEASE_MARGIN;
                     self.s.alive_until = self.s.alive_until.max(Some(ended));
                     let (generation, settings) = (self.s.generation, self.made_of());

@@ -3,6 +3,8 @@
 //! A name is Azure's (`Standard_D4s_v3`, in any case, with or without `Standard_`), as existing `run.yml` files have it, or EC2's
 //! (`m6i.xlarge`), or [`WHOLE_MACHINE`].
 
+use crate::{Millis, deadlines};
+
 /// The size of a session that may use all of the machine that it is on: the default on one machine.
 pub const WHOLE_MACHINE: &str = "local";
 
@@ -26,6 +28,15 @@ pub struct Limits {
     pub cpus: u32,
     /// Bytes.
     pub memory: u64,
+}
+
+/// How long a request to launch a session of this size may be acted on, in milliseconds.
+pub fn launch_window(name: &str) -> Millis {
+    if name == WHOLE_MACHINE {
+        deadlines::LAUNCH_WINDOW
+    } else {
+        deadlines::LAUNCH_WINDOW_WITH_PULL
+    }
 }
 
 /// What the size of this name is; `None` if there is none.

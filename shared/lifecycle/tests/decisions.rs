@@ -255,6 +255,35 @@ fn a_session_whose_agent_has_ended_itself_is_cleared_away_by_its_driver() {
 }
 
 #[test]
+fn a_launch_may_wait_for_an_image_where_an_instance_is_had_and_not_on_a_machine_that_is_there() {
+    let window = |size: &str| {
+        let mut life = Life::new();
+        life.session.settings = sized(size);
+        let claiming = life
+            .on(wanted("s", Kind::Start))
+            .on(entered("s", Step::ClaimCompute, "claim"));
+        let launched = claiming
+            .on(compute_up())
+            .on(entered("s", Step::LaunchSession, "launch"));
+        let until = launched.effects.iter().find_map(|effect| match effect {
+            Effect::LaunchSession { until, .. } => Some(until - launched.now),
+            _ => None,
+        });
+        // A stop that the driver says nothing to is over when what came up at the end of the window has ended itself.
+        let ended = launched.session.alive_until.unwrap() - launched.now;
+        assert_eq!(
+            ended,
+            until.unwrap() + deadlines::LEASE + deadlines::LEASE_MARGIN,
+            "{size}"
+        );
+        until.unwrap()
+    };
+    assert_eq!(window("local"), 60_000);
+    assert_eq!(window("Standard_D4s_v3"), 240_000);
+    assert_eq!(window("m6i.xlarge"), 240_000);
+}
+
+#[test]
 fn a_start_that_had_failed_before_a_stop_came_says_why_it_failed() {
     let failure = Failure::new("Install.Conflict", "a needs b<1.");
     let failed = Event::InstallFailed {

@@ -84,7 +84,7 @@ fn a_step_waits_longer_than_its_phase_may_take_and_every_step_has_its_clean_up()
         "InstallPackages" => deadlines::INSTALLING,
         // A stop is over at the latest when the lease has certainly run out.
         "StopSession" | "CleanUp" => {
-            deadlines::LAUNCH_WINDOW + deadlines::LEASE + deadlines::LEASE_MARGIN + deadlines::STOPPING
+            deadlines::LAUNCH_WINDOW_WITH_PULL + deadlines::LEASE + deadlines::LEASE_MARGIN + deadlines::STOPPING
         }
         other => panic!("the step {other} has no deadline in the core"),
     };
@@ -150,7 +150,7 @@ fn the_compute_driver_answers_before_the_core_gives_up() {
     let states = &machine["States"];
     let greeting = states["Greet"]["TimeoutSeconds"].as_u64().unwrap() * 1000;
     assert!(
-        (deadlines::LAUNCH_WINDOW..deadlines::LAUNCHING).contains(&greeting),
+        (deadlines::LAUNCH_WINDOW_WITH_PULL..deadlines::LAUNCHING).contains(&greeting),
         "an agent may come up until the window closes, and the core waits for {} ms",
         deadlines::LAUNCHING
     );

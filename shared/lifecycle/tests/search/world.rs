@@ -10,7 +10,7 @@ use super::properties::{self, Broken};
 use lifecycle::{
     Failure, Millis,
     compute::{Chase, Compute, ComputePhase, Seen, Slot},
-    deadlines::{LAUNCH_WINDOW, LEASE, LEASE_MARGIN},
+    deadlines::{LAUNCH_WINDOW_WITH_PULL, LEASE, LEASE_MARGIN},
     session::{
         Claimed, Effect, Event, Image, Kind, Lease, Operation, Origin, Origins, Outcome, Phase, Refusal, Session,
         Settings, Step,
@@ -1016,7 +1016,7 @@ impl Turn<'_> {
     ) {
         let times_out = NOW
             + match step {
-                Step::StopSession | Step::CleanUp => 240_000,
+                Step::StopSession | Step::CleanUp => 360_000,
                 Step::ClaimCompute => 660_000,
                 Step::LaunchSession => 360_000,
                 Step::InstallPackages => 1_860_000,
@@ -1426,7 +1426,7 @@ impl World {
                 container.asked = (container.asked - by).max(NOW - LEASE - SKEW);
             }
             if let Some(launch) = &mut flow.launching {
-                launch.until = (launch.until - by).max(NOW - LAUNCH_WINDOW);
+                launch.until = (launch.until - by).max(NOW - LAUNCH_WINDOW_WITH_PULL);
             }
             flow.outbox.iter_mut().for_each(|effect| shift_effect(effect, by));
         }
@@ -1452,7 +1452,7 @@ impl World {
 
 fn shift_effect(effect: &mut Effect, by: Millis) {
     if let Effect::LaunchSession { until, .. } = effect {
-        *until = (*until - by).max(NOW - LAUNCH_WINDOW);
+        *until = (*until - by).max(NOW - LAUNCH_WINDOW_WITH_PULL);
     }
 }
 
