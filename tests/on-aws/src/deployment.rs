@@ -38,8 +38,8 @@ impl Deployment {
     /// Deploys, and starts the driver.
     pub fn new(tools: &Path) -> Self {
         let emulator = Emulator::ministack(tools);
-        let key = SigningKey::from_bytes(&[7; 32]);
-        let url = deploy(&emulator, &key);
+        let key = issuer_key();
+        let url = deploy(&emulator, &key, "", &[]);
         let mut machine = Machine::new();
         machine.variables.extend(emulator.variables());
         let mut driver = start_driver(&machine, &[]);
@@ -135,6 +135,50 @@ impl Deployment {
         (status.to_owned(), error.to_owned())
     }
 
+    /// Deploys again, with every function changed, and a parameter.
+    ///
+    /// # Panics
+    ///
+    /// When a function is what it was.
+    pub fn upgrade(&self) {
+        let code = || self.emulator.python("code.py", &[PREFIX]);
+        let before = code();
+        let url = deploy(
+            &self.emulator,
+            &issuer_key(),
+            "another version",
+            &["SessionsPerUser=21"],
+        );
+        assert_eq!(url, self.url, "who uses it need not be told");
+        let after = code();
+        let before: BTreeSet<&str> = before.lines().collect();
+        let same: Vec<&str> = after.lines().filter(|line| before.contains(line)).collect();
+        assert!(same.is_empty() && !before.is_empty(), "not replaced: {same:?}");
+    }
+
+    /// What there is of it in the account, one a line.
+    pub fn account(&self) -> BTreeSet<String> {
+        let left = self.emulator.python("left.py", &["pfsession"]);
+        left.lines().map(str::to_owned).collect()
+    }
+
+    /// Runs `sam`, as somebody who deploys it, and gives back what it said.
+    pub fn sam(&self, arguments: &[&str]) -> String {
+        let folder = self.emulator.folder.path().join("deploy");
+        let done = Command::new(self.emulator.tools.join("sam"))
+            .args(arguments)
+            .args(["--region", REGION])
+            .current_dir(&folder)
+            .env("HOME", &folder)
+            .env("SAM_CLI_TELEMETRY", "0")
+            .envs(self.emulator.variables())
+            .output()
+            .expect("sam runs");
+        let said = String::from_utf8_lossy(&[&done.stdout[..], &done.stderr[..]].concat()).into_owned();
+        assert!(done.status.success(), "{said}");
+        said
+    }
+
     /// Ends the driver at once, as a power cut does, and starts another one.
     pub fn kill_driver_and_start_another(&self, arguments: &[&str]) -> Value {
         let mut driver = self.driver.lock().expect("no panic has it");
@@ -202,7 +246,9 @@ fn first_line(driver: &mut Child) -> Value {
 /// Puts the template there, with zipped binaries, and gives back the address of the HTTP front.
 ///
 /// The zips are those that `infra/package.sh` made, in the folder that `PFSESSION_LAMBDA` names; else they are made of this profile's binaries.
-fn deploy(emulator: &Emulator, key: &SigningKey) -> String {
+///
+/// * `mark`: written behind each binary, so that the same sources are another version.
+fn deploy(emulator: &Emulator, key: &SigningKey, mark: &str, further: &[&str]) -> String {
     let folder = emulator.folder.path().join("deploy");
     fs::create_dir_all(folder.join("infra")).expect("a folder");
     for file in entries(&root().join("infra")).filter(|path| path.is_file()) {
@@ -214,14 +260,15 @@ fn deploy(emulator: &Emulator, key: &SigningKey) -> String {
     for function in entries(&root().join("functions")) {
         let name = function.file_name().expect("a name").to_str().expect("text");
         let zip = zips.join(format!("{name}.zip"));
+        let built = built.as_ref().map(|built| built.join(format!("{name}.zip")));
         match &built {
-            Some(built) => {
-                let built = built.join(format!("{name}.zip"));
-                fs::copy(&built, &zip).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
+            Some(built) if mark.is_empty() => {
+                fs::copy(built, &zip).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
             }
-            None => {
-                let binary = lambdas().join(name);
-                emulator.python("zip.py", &[&binary, &zip].map(|path| path.to_str().expect("text")));
+            _ => {
+                let binary = built.unwrap_or_else(|| lambdas().join(name));
+                let [binary, zip] = [&binary, &zip].map(|path| path.to_str().expect("text"));
+                emulator.python("zip.py", &[binary, zip, mark]);
             }
         }
     }
@@ -254,6 +301,7 @@ fn deploy(emulator: &Emulator, key: &SigningKey) -> String {
         ])
         .arg("--parameter-overrides")
         .args(senders)
+        .args(further)
         .current_dir(&folder)
         .env("HOME", &folder)
         .env("SAM_CLI_TELEMETRY", "0")
@@ -277,8 +325,13 @@ fn path_with(tools: &Path) -> std::ffi::OsString {
     std::env::join_paths(folders).expect("folders")
 }
 
+/// The issuer's key.
+pub fn issuer_key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
 /// The public half, as PEM.
-fn public_pem(key: &SigningKey) -> String {
+pub fn public_pem(key: &SigningKey) -> String {
     // The fixed beginning of a SubjectPublicKeyInfo with an Ed25519 key (RFC 8410).
     let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
     der.extend(key.verifying_key().to_bytes());
@@ -289,7 +342,7 @@ fn public_pem(key: &SigningKey) -> String {
 }
 
 /// A token of the issuer that is deployed, good for an hour.
-fn token(key: &SigningKey) -> String {
+pub fn token(key: &SigningKey) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let claims = Claims {
         sub: USER.to_owned(),

@@ -46,11 +46,21 @@ const AT_ONCE: &[Test<Deployment>] = &[
     ),
 ];
 
-/// These end the driver.
-const ONE_BY_ONE: &[Test<Deployment>] = &[(
-    "a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end_them",
-    a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end_them,
-)];
+/// These change the deployment, end the driver, and remove all.
+const ONE_BY_ONE: &[Test<Deployment>] = &[
+    (
+        "an_upgrade_ends_no_session_no_run_and_no_operation",
+        an_upgrade_ends_no_session_no_run_and_no_operation,
+    ),
+    (
+        "a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end_them",
+        a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end_them,
+    ),
+    (
+        "what_was_deployed_is_removed_and_nothing_is_left",
+        what_was_deployed_is_removed_and_nothing_is_left,
+    ),
+];
 
 fn main() -> ExitCode {
     let all = [AT_ONCE, ONE_BY_ONE].concat();
@@ -244,4 +254,104 @@ fn a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end
             .unwrap()
             .any(|_| true)
     );
+}
+
+fn an_upgrade_ends_no_session_no_run_and_no_operation(deployment: &Deployment) {
+    let api = deployment.api();
+    let folder = deployment.flow("upgraded");
+    // A run that lasts until it is told the answer.
+    let asks = "import socket\n@tool\ndef one(text: str) -> str:\n    return socket.create_connection((\"127.0.0.1\", int(text))).recv(99).decode()\n";
+    write_flow(&folder, asks, None);
+    api.start("start-upgraded", &folder).unwrap();
+    assert_eq!(api.operation("start-upgraded", LONG).status, OperationStatus::Succeeded);
+    let before = api.session(&folder).unwrap();
+    let runs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = runs.local_addr().unwrap().port().to_string();
+    let wish = RunWish {
+        inputs: [("text".to_owned(), json!(port))].into(),
+        ..RunWish::default()
+    };
+    let answer = |word: &str| {
+        let (mut run, _) = runs.accept().expect("the run asks");
+        std::io::Write::write_all(&mut run, word.as_bytes()).unwrap();
+    };
+    api.run("run-over-it", &folder, &wish).unwrap();
+    let (mut over_it, _) = runs.accept().expect("the run asks");
+    // And an operation that is in the middle.
+    let slow = deployment.flow("in-the-middle");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let index = format!("http://{}/simple", silent.local_addr().unwrap());
+    write_flow(&slow, PLAIN, Some(&format!("--index-url {index}\nsurely-slow\n")));
+    api.start("start-in-the-middle", &slow).unwrap();
+    let asked = silent.accept().expect("the install asks the index");
+
+    deployment.upgrade();
+
+    let after = api.session(&folder).unwrap();
+    assert_eq!((after.phase, after.generation), (Phase::Ready, before.generation));
+    std::io::Write::write_all(&mut over_it, b"begun before").unwrap();
+    drop(over_it);
+    let row = api.run_row("run-over-it", LONG);
+    assert_eq!(
+        row.result.expect("it has a result").outputs,
+        [json!({ "said": "begun before" })]
+    );
+    api.run("run-after-it", &folder, &wish).unwrap();
+    answer("begun after");
+    let row = api.run_row("run-after-it", LONG);
+    assert_eq!(
+        row.result.expect("it has a result").outputs,
+        [json!({ "said": "begun after" })]
+    );
+    assert_eq!(api.session(&folder).unwrap().generation, before.generation);
+
+    // The operation goes on to the end that it would have had: its index is gone.
+    assert_eq!(api.phase(&slow), Some(Phase::Installing));
+    drop((asked, silent));
+    let row = api.operation("start-in-the-middle", LONG);
+    assert_eq!(row.status, OperationStatus::Failed);
+    let failure = row.failure.expect("it says why");
+    assert!(failure.error.starts_with("Install."), "{failure:?}");
+    api.stop("stop-upgraded", &folder).unwrap();
+    assert_eq!(api.operation("stop-upgraded", LONG).status, OperationStatus::Succeeded);
+    nothing_is_left(deployment, &folder);
+    nothing_is_left(deployment, &slow);
+}
+
+/// By the README's page. That of all sessions nothing is left the other tests have seen.
+fn what_was_deployed_is_removed_and_nothing_is_left(deployment: &Deployment) {
+    let page = fs::read_to_string(whole_system::root().join("README.md")).unwrap();
+    let page = &page[page.find("**Remove it**").expect("the page says how")..];
+    let page = &page[..page.find("**What it costs**").expect("and has an end")];
+    let there = deployment.account();
+    let has = |what: &str| there.iter().any(|line| line.starts_with(what));
+    for what in [
+        "stack",
+        "function",
+        "queue",
+        "table",
+        "state machine",
+        "schedule",
+        "alarm",
+        "role",
+        "log group",
+        "event source",
+        "object",
+    ] {
+        assert!(has(what), "this would not see that a {what} is left: {there:#?}");
+    }
+    let delete = "sam delete --stack-name pfsession";
+    assert!(page.contains(delete));
+    deployment.sam(&["delete", "--stack-name", "pfsession", "--no-prompts"]);
+    let kept = deployment.account();
+    assert!(
+        kept.len() == 1 && kept.iter().all(|what| what.starts_with("table pfsession-Table-")),
+        "{kept:#?}"
+    );
+    assert!(
+        page.contains("aws dynamodb delete-table"),
+        "the page deletes what is kept"
+    );
+    deployment.emulator.python("delete_tables.py", &["pfsession-"]);
+    assert!(deployment.account().is_empty(), "{:#?}", deployment.account());
 }
