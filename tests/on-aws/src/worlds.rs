@@ -24,7 +24,7 @@ pub const TOOLS: [&str; 2] = ["ministack", "moto_server"];
 /// One world.
 pub struct World {
     pub name: &'static str,
-    variables: BTreeMap<String, String>,
+    pub variables: BTreeMap<String, String>,
     /// The adapters, as a function has them.
     pub aws: Aws,
     pub sqs: aws_sdk_sqs::Client,
@@ -242,7 +242,8 @@ impl Drop for Worlds {
     }
 }
 
-fn our_host(relay: &Path, folder: &Path, runtime: &tokio::runtime::Runtime) -> (Child, World) {
+/// Starts our host, with `relay` as its functions.
+pub fn our_host(relay: &Path, folder: &Path, runtime: &tokio::runtime::Runtime) -> (Child, World) {
     let state = folder.join("state");
     let mut host = Command::new(relay)
         .arg("host")
