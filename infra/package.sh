@@ -3,8 +3,8 @@
 #
 #   infra/package.sh [x86_64|arm64]
 #
-# The same sources, toolchain and paths give the same bytes: a deployment changes only what changed. x86_64 is built by plain cargo; another
-# processor needs its Rust target, and its linker or cargo-lambda (`pip install cargo-lambda`).
+# The same sources and toolchain give the same bytes, and no folder of this machine is in them: a deployment changes only what changed. x86_64 is built by plain cargo;
+# another processor needs its Rust target, and its linker or cargo-lambda (`pip install cargo-lambda`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,8 @@ case "$arch" in
   *) echo "There is no Lambda processor $arch: x86_64 or arm64." >&2; exit 2 ;;
 esac
 functions=$(cd functions && ls)
+# Where things lie on this machine is not in what is built.
+export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/pfsession"
 packages=$(for f in $functions; do printf -- '-p %s ' "$f"; done)
 
 if [ "$arch" = "$here" ]; then
@@ -53,6 +55,9 @@ for function in functions:
     with open(bootstrap, "rb") as file:
         code = file.read()
     os.remove(bootstrap)
+    for folder in (os.getcwd(), os.environ.get("CARGO_HOME") or os.path.expanduser("~/.cargo")):
+        if folder.encode() + b"/" in code:
+            sys.exit(f"{function} names the folder {folder}, so that another folder would give other bytes.")
     needs = max(tuple(map(int, v.split(b"."))) for v in re.findall(rb"GLIBC_(2\.[0-9]+)", code))
     if needs > newest:
         sys.exit(f"{function} needs glibc {'.'.join(map(str, needs))}, and Lambda has {'.'.join(map(str, newest))}. "
