@@ -37,6 +37,7 @@ mod uv;
 mod warm;
 
 pub use container::supervise_container;
+pub use store::{FOLDER as STORE, folder as store_folder};
 pub use supervisor::supervise;
 pub use uv::kept_variables;
 

@@ -96,10 +96,10 @@ const STALE: [&str; 3] = ["Install.NoSuchVersion", "Install.NoSuchPackage", "Ins
 
 /// The variable that names a folder for the environments and their tools which several state folders share. What is in there is
 /// found by its content and never written to again.
-pub(crate) const FOLDER: &str = "PFSESSION_STORE";
+pub const FOLDER: &str = "PFSESSION_STORE";
 
 /// Where the environments are: in the state folder, unless a folder of their own is named.
-pub(crate) fn folder(state: &Path) -> PathBuf {
+pub fn folder(state: &Path) -> PathBuf {
     std::env::var_os(FOLDER).map_or_else(|| state.to_owned(), PathBuf::from)
 }
 

@@ -308,6 +308,15 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Measure how fast sessions are on this machine, beside what cannot be gone below and what there is without this
+    ///
+    /// It has a service of its own for as long as it lasts, and no session of yours sees it. The environments are yours: what it needs and you do
+    /// not have is made first, which takes its time once. A figure means something on a machine that does nothing else meanwhile.
+    #[command(after_help = "\
+Examples:
+  pfsession bench
+  pfsession bench --rounds 41 --at-once 20 --json > figures.json")]
+    Bench(Bench),
     /// Print the manual page, or write it and those of all commands into a folder
     #[command(after_help = "\
 Examples:
@@ -761,6 +770,20 @@ pub(crate) fn run_id(text: &str) -> Result<String, String> {
     } else {
         Err("an id has 1 to 70 characters of A-Z a-z 0-9 - _".into())
     }
+}
+
+/// What `pfsession bench` is told.
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    /// How often each thing is done
+    #[arg(long, value_name = "N", default_value_t = 15)]
+    pub(crate) rounds: usize,
+    /// How many sessions are started, run in and stopped at once at the end; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=50))]
+    pub(crate) at_once: u8,
+    /// A state folder whose tables are in it as they are, beside which is measured; it is kept
+    #[arg(long = "in", value_name = "FOLDER", hide = true)]
+    pub(crate) within: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::{
     args::{self, Cli, Command as Typed},
+    bench,
     client::{Client, LONGEST_WAIT},
     packages, parts, schema,
     service::{self, Address, Local},
@@ -126,6 +127,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         }
         Typed::Man { out } => man(out.as_deref()),
         Typed::Schema { command } => schema::print(&command),
+        Typed::Bench(wanted) => bench::bench(&wanted, &service.local()?, json),
         Typed::Private { host, remove } => packages::private(&service, host.as_deref(), remove),
         Typed::Env => env(&service),
         Typed::Token(token) => token_for(&service, &token),
@@ -204,6 +206,7 @@ impl Service<'_> {
         }
         Ok(Local {
             state: service::state_folder(self.global.state.as_deref())?,
+            store: None,
         })
     }
 }

@@ -10,12 +10,14 @@
 //! * [`show`], [`text`], [`trouble`]: how things look to people.
 //! * [`client`], [`service`]: HTTP to `functions/api`; the host on this machine, started when needed.
 //! * [`webhook`]: what happens when somebody outside says that something happened.
+//! * [`bench`]: how fast all of this is here.
 //! * [`schema`]: what `--json` prints.
 //! * [`parts`]: the host, the functions, the agent.
 //!
 //! What is absent here: every rule about sessions. This is a client like any other.
 
 mod args;
+mod bench;
 mod client;
 mod commands;
 mod packages;

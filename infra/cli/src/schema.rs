@@ -1,6 +1,7 @@
 //! What `--json` prints, as JSON schemas: `pfsession schema`.
 
 use crate::{
+    bench::Report,
     packages::Whole,
     text::{out, out_json},
     trouble::{Trouble, USAGE},
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 13] = [
+const SCHEMAS: [(&str, Make); 14] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -32,6 +33,7 @@ const SCHEMAS: [(&str, Make); 13] = [
     ("logs", of::<OutputLine>),
     ("events", of::<Events>),
     ("webhook list", of::<Webhooks>),
+    ("bench", of::<Report>),
     ("env", variables),
     ("failure", of::<Failure>),
 ];

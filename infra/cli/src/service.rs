@@ -83,6 +83,8 @@ fn plain_http() -> ureq::Agent {
 #[derive(Clone, Debug)]
 pub(crate) struct Local {
     pub(crate) state: PathBuf,
+    /// Where its environments are, if another folder is to be taken than what the variables say.
+    pub(crate) store: Option<PathBuf>,
 }
 
 impl Local {
@@ -179,6 +181,9 @@ impl Local {
         }
         if let Some(port) = port {
             command.arg("--port").arg(port.to_string());
+        }
+        if let Some(store) = &self.store {
+            command.env(agent::STORE, store);
         }
         // It outlives this command's terminal and folder, and is nobody's client.
         command

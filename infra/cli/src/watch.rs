@@ -31,13 +31,15 @@ const SOON: Duration = Duration::from_millis(150);
 const LOOK: Duration = Duration::from_millis(300);
 /// Between two reads that a service did not wait with.
 const PAUSE: Duration = Duration::from_millis(10);
+/// The same at most, of one that answers at once.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long lines may come after the end of what said them.
 const STRAGGLERS: Duration = Duration::from_secs(10);
 /// How long a command may be in the queue before somebody takes it up.
 const ADMISSION: Duration = Duration::from_secs(60);
 
 /// What ends.
-trait Ends: DeserializeOwned {
+pub(crate) trait Ends: DeserializeOwned {
     const ROUTE: &'static str;
     fn has_ended(&self) -> bool;
 }
@@ -88,21 +90,29 @@ pub(crate) fn run(client: &Arc<Client>, key: &str, id: &str, lines: Lines) -> Re
     Ok(row)
 }
 
-fn until_end<T: Ends>(client: &Client, id: &str) -> Result<T, Box<Trouble>> {
+/// Waits for the end of the operation or the run of this id.
+///
+/// # Errors
+///
+/// When the service is not there, or never takes the command up.
+pub(crate) fn until_end<T: Ends>(client: &Client, id: &str) -> Result<T, Box<Trouble>> {
     let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
     loop {
         match client.find::<T>(&format!("{}/{id}?wait={}", T::ROUTE, LONGEST_WAIT.as_millis()))? {
             Some(row) if row.has_ended() => return Ok(row),
             // It is accepted a moment after it was sent, and neither is a service bound to wait as long as it was asked to.
-            Some(_) => thread::sleep(PAUSE),
-            None if begun.elapsed() < ADMISSION => thread::sleep(PAUSE),
-            None => {
+            None if begun.elapsed() > ADMISSION => {
                 let message = format!(
                     "The command {id} is in the queue, and nothing took it up within {} s",
                     ADMISSION.as_secs()
                 );
                 return Err(Trouble::new(FAILED, "Service.NotTakenUp", message)
                     .next("see the service's log; the command is not lost"));
+            }
+            _ => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

@@ -1,227 +1,199 @@
-//! The promised figures, measured over the whole path: a command in by HTTP, every queue, real function processes, the observed result
-//! out, durable writes on. Beside each stand the physical floor and what people have today, from the same run.
+//! The promised figures: `pfsession bench`, the same beside sessions that are idle in the table, and sweeps over tables of many sessions, whose
+//! rows are written straight into the table's file.
 //!
-//!     cargo run --release -p whole-system --bin bench [-- --short]
+//!     cargo run --release -p whole-system --bin bench                     all of it
+//!     cargo run --release -p whole-system --bin bench -- --short          the same with fewer rounds, and smaller sweeps
+//!     cargo run --release -p whole-system --bin bench -- --sweep 1000000  one sweep over so many sessions, of which 100 are due
 
-use contract::{
-    command::RunWish,
-    row::{OperationStatus, RunStatus},
-};
+use contract::{FlowRef, Millis, Phase, row::SessionRow};
+use dynoxide::{AttributeValue, Database, ImportOptions, Item};
+use lifecycle::session::{Origins, Session, Settings};
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    collections::BTreeMap,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use whole_system::{Machine, flow};
+use whole_system::{Machine, wait_for};
 
 const LONG: Duration = Duration::from_secs(600);
+/// How many sessions are due in a sweep.
+const DUE: usize = 100;
 
 fn main() {
-    let short = std::env::args().any(|a| a == "--short");
-    let rounds = if short { 7 } else { 41 };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--sweep") {
+        let count = arguments.get(at + 1).and_then(|count| count.parse().ok());
+        sweeps(&[count.expect("--sweep takes a number of sessions")]);
+        return;
+    }
+    let is_short = arguments.iter().any(|argument| argument == "--short");
+    let (rounds, at_once, beside): (_, _, &[&str]) = if is_short {
+        ("5", "5", &["5", "0"])
+    } else {
+        ("41", "20", &["15", "0"])
+    };
+    println!("### Alone\n");
+    bench(&Machine::new(), &["--rounds", rounds, "--at-once", at_once]);
     let machine = Machine::new();
     machine.up();
-    let api = machine.api();
-    let folder = flow("one-node");
-    eprintln!("first start: the environment is made if the store does not have it");
-    api.start("bench-first", &folder).expect("the service takes commands");
-    let first = Instant::now();
-    assert_eq!(
-        api.operation("bench-first", LONG).status,
-        OperationStatus::Succeeded,
-        "{}",
-        machine.host_log()
+    machine.kill_host();
+    load(&machine, 200, 0, now() + 3_600_000);
+    println!("\n### Beside 200 idle sessions in the table\n");
+    let state = text(machine.state());
+    bench(
+        &machine,
+        &["--rounds", beside[0], "--at-once", beside[1], "--in", state],
     );
-    eprintln!("first start: {:.1} s", first.elapsed().as_secs_f64());
-    api.run("bench-warm", &folder, &RunWish::default())
-        .expect("the service takes commands");
-    assert_eq!(api.run_row("bench-warm", LONG).status, RunStatus::Completed);
-    api.stop("bench-down", &folder).expect("the service takes commands");
-    api.operation("bench-down", LONG);
+    println!("\n### Sweeps\n");
+    sweeps(if is_short {
+        &[100, 1_000]
+    } else {
+        &[1_000, 10_000, 100_000]
+    });
+}
 
-    let (mut starts, mut firsts, mut seconds, mut stops) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut isolated = String::new();
-    for round in 0..rounds {
-        starts.push(timed(|| {
-            let id = format!("bench-start-{round}");
-            api.start(&id, &folder).expect("a start is taken");
-            assert_eq!(
-                api.operation(&id, LONG).status,
-                OperationStatus::Succeeded,
-                "{}",
-                machine.host_log()
-            );
-        }));
-        for (nth, times) in [("a", &mut firsts), ("b", &mut seconds)] {
-            times.push(timed(|| {
-                let id = format!("bench-run-{round}{nth}");
-                api.run(&id, &folder, &RunWish::default()).expect("a run is taken");
-                let row = api.run_row(&id, LONG);
-                assert_eq!(row.status, RunStatus::Completed, "{row:?}");
-            }));
-        }
-        isolated = isolation(&machine);
-        stops.push(timed(|| {
-            let id = format!("bench-stop-{round}");
-            api.stop(&id, &folder).expect("a stop is taken");
-            assert_eq!(api.operation(&id, LONG).status, OperationStatus::Succeeded);
-        }));
+/// What a user has of it, on this machine.
+fn bench(machine: &Machine, arguments: &[&str]) {
+    let status = machine
+        .command(&[&["bench"], arguments].concat())
+        .stdout(Stdio::inherit())
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "pfsession bench has failed"
+    );
+}
+
+/// What a sweep takes from the moment at which [`DUE`] of so many sessions are idle for too long.
+fn sweeps(counts: &[usize]) {
+    println!(
+        "| sessions in the table, {DUE} of them due | from the due time to Stopped (median) | 90 % within | the last |"
+    );
+    println!("| --- | --- | --- | --- |");
+    for count in counts {
+        let mut times = sweep(*count);
+        times.sort_unstable();
+        let at = |part: usize| times[(times.len() - 1) * part / 100];
+        println!("| {count} | {} ms | {} ms | {} ms |", at(50), at(90), at(100));
     }
-    let exec = floor(&["true"], rounds * 4);
-    let spaces = floor(
-        &[
-            "unshare",
-            "--user",
-            "--map-root-user",
-            "--mount",
-            "--pid",
-            "--ipc",
-            "--uts",
-            "--fork",
-            "true",
-        ],
-        rounds * 4,
-    );
-    let python = base_python(&machine);
-    let interpreter = python
-        .as_ref()
-        .map(|p| floor(&[p.to_str().unwrap_or("python3"), "-I", "-S", "-c", "pass"], rounds));
-    let (pf_test, pf_import) = match &python {
-        Some(python) => (
-            Some(floor(
-                &[
-                    text(python),
-                    "-m",
-                    "promptflow._cli.pf",
-                    "flow",
-                    "test",
-                    "--flow",
-                    text(&folder),
-                ],
-                3,
-            )),
-            Some(floor(&[text(python), "-c", "import promptflow.executor"], 3)),
-        ),
-        None => (None, None),
-    };
+}
 
-    println!("| what | ours (median of {rounds}) | 90 % within | floor | the plain way today |");
-    println!("| --- | --- | --- | --- | --- |");
-    let none = || "not measured here".to_owned();
-    row(
-        "start a session whose environment is in the store, to Ready",
-        &starts,
-        &format!("{} (namespaces and exec)", ms(&spaces)),
-        "minutes (the seed's service)",
+/// From the moment at which [`DUE`] of so many sessions are idle for too long, to each one's observed Stopped. The sweep looks every second.
+fn sweep(count: usize) -> Vec<Millis> {
+    let machine = Machine::new();
+    machine.up();
+    machine.kill_host();
+    let begun = Instant::now();
+    // Loading and coming up take a while, and nothing is to be due before.
+    let due = now() + 20_000 + count as u64 / 10;
+    let keys = load(&machine, count, DUE, due);
+    eprintln!(
+        "{count} sessions are loaded after {:.1} s",
+        begun.elapsed().as_secs_f64()
     );
-    let interpreter = interpreter
-        .as_ref()
-        .map_or_else(none, |t| format!("{} (a bare interpreter)", ms(t)));
-    let pf = match (&pf_test, &pf_import) {
-        (Some(test), Some(import)) => format!("{} (`pf flow test`), of it {} imports", ms(test), ms(import)),
-        _ => none(),
-    };
-    row(
-        "the first run of a one-node flow in a Ready session, to its output",
-        &firsts,
-        &interpreter,
-        &pf,
-    );
-    row("the second run", &seconds, &interpreter, &pf);
-    row(
-        "stop, to observed Stopped",
-        &stops,
-        &format!("{} (exec)", ms(&exec)),
-        "-",
-    );
-    println!("\nIsolation: {isolated}");
+    machine.up();
+    let api = machine.api();
+    assert!(now() < due, "loading took longer than was thought");
+    let mut ours = Vec::new();
+    for key in keys {
+        let session = wait_for("the end of an idle session", LONG, || {
+            let session: contract::http::SessionView = api.get(&format!("/v1/sessions/{key}")).ok()?;
+            (session.phase == Phase::Stopped).then_some(session)
+        });
+        let stop = api.get::<contract::http::Events>(&format!("/v1/sessions/{}/events", session.key));
+        let last = stop.ok().and_then(|events| events.events.last().map(|row| row.at));
+        ours.push(last.unwrap_or(due).saturating_sub(due));
+    }
+    ours
+}
+
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    u64::try_from(since.as_millis()).expect("it is not so late")
+}
+
+/// Writes Ready sessions straight into the table's file, of which the first `due` are idle for too long at the time `at`, and the others a day
+/// later. Gives back the keys of those that are due.
+fn load(machine: &Machine, count: usize, due: usize, at: Millis) -> Vec<String> {
+    const DAY: Millis = 86_400_000;
+    const PAGE: usize = 10_000;
+    let database = Database::new(text(&machine.state().join("table.db"))).expect("the table opens");
+    let table = database
+        .list_tables(Default::default())
+        .expect("the table is listed")
+        .table_names
+        .remove(0);
+    database.enable_bulk_loading().expect("it takes many");
+    let mut keys = Vec::new();
+    for from in (0..count).step_by(PAGE) {
+        let mut items = Vec::new();
+        for nth in from..count.min(from + PAGE) {
+            let flow = FlowRef {
+                workspace: "local".to_owned(),
+                owner: format!("user-{}", nth % 1000),
+                lineage: format!("/flows/{nth}"),
+            };
+            let is_due = nth < due;
+            let ends = if is_due { at } else { at + DAY };
+            let settings = Settings {
+                folder: flow.lineage.clone(),
+                size: "local".to_owned(),
+                identity: None,
+                image: None,
+                idle: 60_000,
+                origins: Origins::default(),
+            };
+            let key = flow.key();
+            let mut session = Session::never(&key, &flow.workspace, &flow.owner, settings);
+            session.revision = 1;
+            session.generation = 1;
+            session.phase = Phase::Ready;
+            session.last_activity = ends - 60_000;
+            session.alive_until = Some(ends + DAY);
+            items.push(item(
+                &SessionRow {
+                    flow,
+                    session,
+                    outbox: BTreeMap::new(),
+                },
+                ends,
+            ));
+            if is_due {
+                keys.push(key);
+            }
+        }
+        database
+            .import_items(&table, items, ImportOptions::default())
+            .expect("they are taken");
+    }
+    database.disable_bulk_loading().expect("it is as before");
+    keys
+}
+
+/// A session's row, as `shared/aws` writes it.
+fn item(row: &SessionRow, due: Millis) -> Item {
+    let session = &row.session;
+    let shard = session
+        .flow
+        .bytes()
+        .fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let text = |text: String| AttributeValue::S(text);
+    [
+        ("pk", text(format!("FLOW#{}", session.flow))),
+        ("sk", text("SESSION".to_owned())),
+        ("body", text(serde_json::to_string(row).expect("a row is JSON"))),
+        ("revision", AttributeValue::N(session.revision.to_string())),
+        ("owner", text(format!("{}#{}", session.workspace, session.owner))),
+        ("phase", text("\"ready\"".to_owned())),
+        ("outbox", AttributeValue::M(Default::default())),
+        ("due_shard", text((shard % contract::names::DUE_SHARDS).to_string())),
+        ("due_at", AttributeValue::N(due.to_string())),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("the path is text")
-}
-
-fn timed(what: impl FnOnce()) -> f64 {
-    let begun = Instant::now();
-    what();
-    begun.elapsed().as_secs_f64() * 1000.0
-}
-
-fn floor(command: &[&str], rounds: usize) -> Vec<f64> {
-    let run = || {
-        let status = Command::new(command[0])
-            .args(&command[1..])
-            .env_remove("PYTHONDONTWRITEBYTECODE")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        assert!(status.is_ok_and(|s| s.success()), "{command:?}");
-    };
-    run();
-    (0..rounds).map(|_| timed(run)).collect()
-}
-
-fn quantile(times: &[f64], part: f64) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
-}
-
-fn ms(times: &[f64]) -> String {
-    let median = quantile(times, 0.5);
-    if median < 10.0 {
-        format!("{median:.1} ms")
-    } else {
-        format!("{median:.0} ms")
-    }
-}
-
-fn row(what: &str, ours: &[f64], floor: &str, today: &str) {
-    println!(
-        "| {what} | {} | {:.0} ms | {floor} | {today} |",
-        ms(ours),
-        quantile(ours, 0.9)
-    );
-}
-
-/// The Python of an environment in the store that has promptflow.
-fn base_python(machine: &Machine) -> Option<PathBuf> {
-    let store = machine
-        .variables
-        .iter()
-        .find(|(name, _)| name == "PFSESSION_STORE")
-        .map(|(_, path)| PathBuf::from(path))?;
-    let found = Command::new("find")
-        .arg(&store)
-        .args(["-maxdepth", "4", "-path", "*/bin/python"])
-        .output()
-        .ok()?;
-    let found = String::from_utf8(found.stdout).ok()?;
-    let has_promptflow = |python: &&str| {
-        let status = Command::new(python)
-            .args(["-c", "import promptflow.executor"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        status.is_ok_and(|s| s.success())
-    };
-    found.lines().find(has_promptflow).map(PathBuf::from)
-}
-
-/// How well the session of this machine is isolated, as its agent said when it closed the sandbox.
-fn isolation(machine: &Machine) -> String {
-    let sessions = Command::new("find")
-        .arg(machine.state().join("sessions"))
-        .args(["-name", "isolation.json"])
-        .output();
-    let found = sessions
-        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
-        .unwrap_or_default();
-    found
-        .lines()
-        .next()
-        .and_then(|path| fs::read_to_string(path).ok())
-        .unwrap_or_else(|| "not known".to_owned())
 }
