@@ -2,7 +2,7 @@
 
 What is added to it:
 
-* `POST /test/call` with {"service", "call", "with"}: any call of boto3, answered as JSON; this is the test's own hand.
+* `POST /test/call` with {"service", "call", "with"}: any call of boto3, answered as JSON, with a body of bytes in base64; this is the test's own hand.
 * `POST /test/fault` with {"action", "in", "times", "code", "message"}: the next `times` calls of this action whose body has all
   texts `in` are answered with this error; without a code they are held until `POST /test/release`.
 * It ends when its standard input does.
@@ -19,6 +19,7 @@ machine to be judged at all, and were not confirmed elsewhere:
   `$[0].body`, and raises where two wildcards match nothing.
 """
 
+import base64
 import copy
 import functools
 import io
@@ -162,8 +163,11 @@ def client_of(service):
 
 def hand(wanted):
     client = client_of(wanted["service"])
+    given = wanted.get("with", {})
+    if "Body" in given:
+        given["Body"] = base64.b64decode(given["Body"])
     try:
-        done = getattr(client, wanted["call"])(**wanted.get("with", {}))
+        done = getattr(client, wanted["call"])(**given)
         done.pop("ResponseMetadata", None)
         return done
     except Exception as error:  # The test reads it.

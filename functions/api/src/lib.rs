@@ -3,6 +3,7 @@
 //! The routes are in [`contract::http`].
 
 mod request;
+mod snapshots;
 mod token;
 mod webhooks;
 
@@ -23,6 +24,7 @@ use request::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shell::{Fault, Ports};
+use snapshots::Flows;
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 use token::Issuer;
 
@@ -37,12 +39,13 @@ const LONGEST_WAIT: Millis = 20_000;
 pub async fn run() -> Result<(), Error> {
     let aws = Arc::new(aws::boot()?);
     let issuer = Arc::new(Issuer::from_environment()?);
+    let flows = Arc::new(Flows::from_environment());
     let answer = |event: LambdaEvent<Value>| {
-        let (aws, issuer) = (aws.clone(), issuer.clone());
+        let (aws, issuer, flows) = (aws.clone(), issuer.clone(), flows.clone());
         async move {
             let answer = async {
                 Ok::<Value, Error>(match serde_json::from_value::<Request>(event.payload) {
-                    Ok(request) => Box::pin(handle(&aws, &issuer, &request)).await,
+                    Ok(request) => Box::pin(handle(&aws, &issuer, &flows, &request)).await,
                     Err(_) => problem(400, Failure::new("Http.Malformed", "This is no HTTP request.")),
                 })
             };
@@ -52,7 +55,7 @@ pub async fn run() -> Result<(), Error> {
     lambda_runtime::run(service_fn(answer)).await
 }
 
-async fn handle(aws: &Aws, issuer: &Issuer, request: &Request) -> Value {
+async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) -> Value {
     if request.path() == ["v1", "health"] {
         return ok(
             200,
@@ -65,7 +68,7 @@ async fn handle(aws: &Aws, issuer: &Issuer, request: &Request) -> Value {
         Ok(caller) => caller,
         Err(failure) => return problem(401, failure),
     };
-    match Box::pin(answer(aws, &caller, request)).await {
+    match Box::pin(answer(aws, flows, &caller, request)).await {
         Ok(answer) => answer,
         Err(Fault::Meaningless(failure)) => problem(400, failure),
         Err(fault) => {
@@ -81,10 +84,11 @@ async fn handle(aws: &Aws, issuer: &Issuer, request: &Request) -> Value {
     }
 }
 
-async fn answer(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
+async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request) -> Result<Value, Fault> {
     let wait = request.number("wait").unwrap_or(0).min(LONGEST_WAIT);
     match (request.method(), request.path().as_slice()) {
         ("POST", ["v1", "commands"]) => command(aws, caller, request).await,
+        ("POST", ["v1", "snapshots"]) => flows.place(caller, request).await,
         ("GET", ["v1", "operations", id]) => {
             let found = waited(
                 aws,

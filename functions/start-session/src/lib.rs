@@ -2,13 +2,17 @@
 //! compute resource of this user or asks for a new one; `launch-session` asks the driver for the container.
 
 use aws::{Aws, Record};
-use contract::step::StepMessage;
+use contract::{names, step::StepMessage};
 use lifecycle::{
     Failure,
     session::{Event, Image, Step},
 };
 use shell::{Fault, Happened, Ports, happen};
-use std::{path::Path, sync::Arc};
+use snapshots::{Folders, Store};
+use std::{sync::Arc, time::Duration};
+
+/// How long a snapshot may take to come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serves until the Lambda service ends the process.
 ///
@@ -16,7 +20,24 @@ use std::{path::Path, sync::Arc};
 ///
 /// When the environment is wrong or the runtime API is gone. Final for this process.
 pub async fn run() -> Result<(), lambda_runtime::Error> {
-    aws::each_record(Arc::new(aws::boot()?), handle).await
+    let aws = Arc::new(aws::boot()?);
+    let folders = Arc::new(folders(|name| std::env::var(name).ok()));
+    let handle = move |aws, record| handle(aws, Arc::clone(&folders), record);
+    aws::each_record(aws, handle).await
+}
+
+/// Where flow folders are read: in the bucket for them if there is one, else on this machine.
+///
+/// * `look`: gives the value of an environment variable.
+fn folders(look: impl Fn(&str) -> Option<String>) -> Folders {
+    match look(names::FLOWS_BUCKET).filter(|bucket| !bucket.is_empty()) {
+        None => Folders::here(),
+        Some(bucket) => match Store::from_environment(&look, PATIENCE) {
+            Some(store) => Folders::in_store(store, &bucket, &std::env::temp_dir().join("pfsession"), 1),
+            // Without credentials the clients would not have been made either.
+            None => Folders::here(),
+        },
+    }
 }
 
 /// Enters one step.
@@ -24,10 +45,10 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
 /// # Errors
 ///
 /// A transient [`Fault`]: the message comes again, and the same step twice is once.
-pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
+pub async fn handle(aws: Arc<Aws>, folders: Arc<Folders>, record: Record) -> Result<(), Fault> {
     let step = StepMessage::read(&record.body).map_err(Fault::Meaningless)?;
     let found = match step.step {
-        Step::ClaimCompute => look(&*aws, &aws.identities, &step).await?,
+        Step::ClaimCompute => look(&*aws, &folders, &aws.identities, &step).await?,
         _ => Ok(None),
     };
     let event = Event::StepEntered {
@@ -51,6 +72,7 @@ pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
 /// "Start a compute session using the environment defined in `flow.dag.yaml` in the flow folder" (seed, *Start a compute session*).
 async fn look(
     ports: &impl Ports,
+    folders: &Folders,
     identities: &[String],
     step: &StepMessage,
 ) -> Result<Result<Option<Image>, Failure>, Fault> {
@@ -61,14 +83,18 @@ async fn look(
     if let Some(failure) = no_size(&settings.size).or_else(|| no_identity(identities, settings.identity.as_deref())) {
         return Ok(Err(failure));
     }
-    let folder = Path::new(&settings.folder);
     let named = settings.image.clone().map(|name| Image {
         name,
         origin: settings.origins.image,
     });
-    let found = flow::environment(folder, &flow::include_root(folder));
+    let folder = match folders.open(&step.flow, &settings.folder).await {
+        Ok(folder) => folder,
+        Err(snapshots::Fault::Wrong(failure)) => return Ok(Err(failure)),
+        Err(not_now) => return Err(Fault::outside("reading the flow folder")(not_now.into())),
+    };
+    let found = folder.environment();
     Ok(found
-        .and_then(|_| named.map_or_else(|| flow::base_image(folder), Ok))
+        .and_then(|_| named.map_or_else(|| folder.base_image(), Ok))
         .map(Some))
 }
 

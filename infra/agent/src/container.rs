@@ -86,6 +86,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
         private_key: BASE64.encode(secret),
         python: None,
         places: Vec::new(),
+        has_snapshots: true,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, supervise_session(spec, born, Some(container)))
@@ -131,6 +132,7 @@ fn clients(region: &str, refused: Option<Failure>) -> anyhow::Result<Container> 
     }
     Ok(Container {
         queues: client!(aws_sdk_sqs, RetryConfig::disabled()),
+        credentials: credentials.clone(),
         machines: client!(aws_sdk_sfn, RetryConfig::standard().with_max_attempts(8)),
         refused,
     })

@@ -91,6 +91,7 @@ pub struct AgentCredentials {
 /// * `executable`: the program whose `agent` subcommand calls [`crate::supervise`].
 /// * `endpoint`, `region`, `reports_queue_url`: where agents find the queues (without an endpoint, at AWS itself); `agent_queue_prefix` stands
 ///   before the name of a session's own.
+/// * `has_snapshots`: whether flow folders may be snapshots in an object store, which agents ask with their own credentials.
 pub struct DriverConfig {
     pub state: PathBuf,
     pub executable: PathBuf,
@@ -98,6 +99,7 @@ pub struct DriverConfig {
     pub region: String,
     pub reports_queue_url: String,
     pub agent_queue_prefix: String,
+    pub has_snapshots: bool,
     pub ports: Arc<dyn HostPorts>,
 }
 
@@ -432,6 +434,7 @@ impl Driver {
             private_key: BASE64.encode(secret),
             python,
             places: self.places().to_vec(),
+            has_snapshots: config.has_snapshots,
         };
         let mut command = Command::new(&config.executable);
         command
@@ -681,7 +684,15 @@ fn own_variables() -> impl Iterator<Item = (String, String)> {
     let kept = |name: &str| {
         matches!(
             name,
-            "PATH" | "HOME" | "LANG" | "TZ" | "RUST_BACKTRACE" | "PFSESSION_PYTHON" | "PFSESSION_LOG"
+            "PATH"
+                | "HOME"
+                | "LANG"
+                | "TZ"
+                | "RUST_BACKTRACE"
+                | "PFSESSION_PYTHON"
+                | "PFSESSION_LOG"
+                | "AWS_ENDPOINT_URL"
+                | "AWS_ENDPOINT_URL_S3"
         ) || name == store::FOLDER
     };
     std::env::vars().filter(move |(name, _)| kept(name))

@@ -156,6 +156,7 @@ pub async fn serve(config: Config, serving: impl FnOnce(&Serving)) -> Result<usi
         region,
         reports_queue_url: reports.clone(),
         agent_queue_prefix: beside.clone(),
+        has_snapshots: true,
         ports: Arc::new(Ports {
             client: client.clone(),
             reports,

@@ -15,11 +15,12 @@ use crate::{
     store,
 };
 use contract::{
-    Failure, Outcome, Settings,
+    Failure, Outcome,
     agent::{LineKind, MOST_INLINE_OUTPUTS, RunResult},
     command::RunWish,
 };
 use serde_json::{Value, json};
+use snapshots::{Opened, OpenedFile};
 use std::{
     collections::HashMap,
     fs,
@@ -47,7 +48,13 @@ pub(crate) fn failed(state: &Path, run: &str, failure: Failure) -> (Outcome, Run
     )
 }
 
-/// Runs the flow of `settings` in `runner`.
+/// What a run works on: the flow, and a file of data.
+pub(crate) struct Given {
+    pub(crate) flow: Opened,
+    pub(crate) data: Option<OpenedFile>,
+}
+
+/// Runs a flow in `runner`.
 ///
 /// # Errors
 ///
@@ -56,7 +63,7 @@ pub(crate) async fn run(
     folders: &Folders,
     runner: &Runner,
     run: &str,
-    settings: &Settings,
+    given: Given,
     wish: &RunWish,
     output: &Rc<Output>,
 ) -> (Outcome, RunResult) {
@@ -64,7 +71,7 @@ pub(crate) async fn run(
         Ok(results) => results,
         Err(error) => return failed(&folders.state, run, io_failure(&error)),
     };
-    let ended = match stage(folders, run, settings, wish, output).await {
+    let ended = match stage(folders, run, given, wish, output).await {
         Ok((message, before)) => {
             let failure = follow(runner, run, &message, &mut results, output).await;
             if let Err(error) = keep_files(folders, run, &before) {
@@ -106,49 +113,49 @@ type Stamp = (SystemTime, u64);
 async fn stage(
     folders: &Folders,
     run: &str,
-    settings: &Settings,
+    given: Given,
     wish: &RunWish,
     output: &Rc<Output>,
 ) -> Result<(Value, HashMap<PathBuf, Stamp>), Failure> {
-    let flow_folder = PathBuf::from(&settings.folder);
-    let kind = flow::kind(&flow_folder)?;
+    let kind = flow::kind(given.flow.path())?;
     let file = match kind.file() {
         _ if !wish.command.is_empty() => "",
         Some(file) => file,
         None => {
             let message = format!(
                 "{} holds no flow.dag.yaml and no flow.flex.yaml. Add one, or say what to run: pfsession run {0} -- python script.py",
-                settings.folder
+                given.flow.path().display()
             );
             return Err(Failure::new("Run.BadFlow", message));
         }
     };
-    let view = flow::view::list(&flow_folder, &flow::include_root(&flow_folder))?;
+    let view = given.flow.view()?;
     for warning in &view.warnings {
         output.say(LineKind::Stderr, warning);
     }
     let staging = folders.session.join("staging").join(run);
     let place = folders.work().join(run);
-    let data = wish.data.clone();
     let lay_out = move || -> Result<HashMap<PathBuf, Stamp>, Failure> {
         let io = |error: io::Error| io_failure(&error);
         store::remove(&staging).map_err(io)?;
         let root = staging.join("flow");
         flow::view::copy_into(&view, &root).map_err(io)?;
-        if let Some(data) = data {
+        if let Some(data) = &given.data {
+            let data = data.path();
+            let shown = data.display();
             let bad = |error: io::Error| {
                 Failure::new(
                     "Run.BadData",
-                    format!("The data {data} cannot be read: {error}. Name a file of JSON lines"),
+                    format!("The data {shown} cannot be read: {error}. Name a file of JSON lines"),
                 )
             };
-            if !fs::metadata(&data).map_err(bad)?.is_file() {
+            if !fs::metadata(data).map_err(bad)?.is_file() {
                 return Err(Failure::new(
                     "Run.BadData",
-                    format!("The data {data} is no file. Name a file of JSON lines"),
+                    format!("The data {shown} is no file. Name a file of JSON lines"),
                 ));
             }
-            fs::copy(&data, staging.join("data.jsonl")).map_err(bad)?;
+            fs::copy(data, staging.join("data.jsonl")).map_err(bad)?;
         }
         let mut before = HashMap::new();
         for file in &view.files {

@@ -13,6 +13,7 @@ use crate::{
     store::{Environment, Store},
     warm,
 };
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_sqs::Client;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
@@ -24,11 +25,12 @@ use contract::{
 use ed25519_dalek::SigningKey;
 use lifecycle::deadlines::LEASE;
 use serde::{Deserialize, Serialize};
+use snapshots::{Fault, Folders as FlowFolders, Opened, Store as ObjectStore};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, HashMap},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     time::Duration,
 };
@@ -58,11 +60,14 @@ pub(crate) struct AgentSpec {
     pub(crate) python: Option<Python>,
     /// Where groups can be made.
     pub(crate) places: Vec<Place>,
+    /// Whether flow folders may be snapshots in an object store.
+    pub(crate) has_snapshots: bool,
 }
 
 /// What is different for an agent in a container of its own.
 pub(crate) struct Container {
     pub(crate) queues: Client,
+    pub(crate) credentials: SharedCredentialsProvider,
     pub(crate) machines: aws_sdk_sfn::Client,
     /// Why it may not go on; its first word says so, and is its last.
     pub(crate) refused: Option<Failure>,
@@ -103,6 +108,7 @@ struct Agent {
     key: SigningKey,
     client: Client,
     container: Option<Container>,
+    flows: FlowFolders,
     /// Whether it has answered, and that with a failure.
     is_refused: Cell<bool>,
     reports: UnboundedSender<AgentReport>,
@@ -156,6 +162,7 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
             Some(container) => container.queues.clone(),
             None => sqs::client(spec.endpoint.as_deref(), &spec.region, &spec.credentials),
         },
+        flows: flow_folders(&spec, container.as_ref()),
         container,
         is_refused: Cell::new(false),
         reports,
@@ -200,6 +207,48 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
         runner.kill();
     }
     Ok(())
+}
+
+/// How long a snapshot may take to come.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How many snapshots and files of data are kept for the next run.
+const MOST_KEPT: usize = 4;
+/// How long to wait before a store that did not answer is asked again.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// Where this session's flow folder and data are read. The store is asked with the container's credentials, or with the driver's.
+fn flow_folders(spec: &AgentSpec, container: Option<&Container>) -> FlowFolders {
+    if !spec.has_snapshots {
+        return FlowFolders::here();
+    }
+    let credentials = match container {
+        Some(container) => container.credentials.clone(),
+        None => {
+            let AgentCredentials {
+                access_key,
+                secret_key,
+                session_token,
+            } = &spec.credentials;
+            let credentials = Credentials::new(access_key, secret_key, session_token.clone(), None, "given");
+            SharedCredentialsProvider::new(credentials)
+        }
+    };
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
+    let store = ObjectStore::new(endpoint.as_deref(), &spec.region, credentials, PATIENCE);
+    FlowFolders::both(store, &spec.session.join("snapshots"), MOST_KEPT)
+}
+
+/// Tries again what did not succeed for now.
+async fn patiently<T, F: Future<Output = Result<T, Fault>>>(mut call: impl FnMut() -> F) -> Result<T, Failure> {
+    for pause in PAUSES {
+        match call().await {
+            Err(Fault::NotNow(failure)) => tracing::warn!(fault = failure.error, cause = failure.message, "once more"),
+            done => return done.map_err(Fault::into_failure),
+        }
+        tokio::time::sleep(pause).await;
+    }
+    call().await.map_err(Fault::into_failure)
 }
 
 /// How long to wait before a report that was not taken is sent again; longer each time.
@@ -455,8 +504,8 @@ impl Agent {
     /// Has a runner ready by the time the first install asks for it, when its packages are there already.
     async fn prepare(self: Rc<Self>) {
         let _changing = self.changing.lock().await;
-        let Ok(store) = self.store() else { return };
-        let Ok(lines) = self.wanted(&self.spec.settings) else {
+        let Ok(store) = self.store().await else { return };
+        let Ok(lines) = self.wanted(&self.spec.settings).await else {
             return;
         };
         if let Some(environment) = store.find(&lines)
@@ -466,12 +515,17 @@ impl Agent {
         }
     }
 
-    fn store(&self) -> Result<Rc<Store>, Failure> {
+    async fn store(&self) -> Result<Rc<Store>, Failure> {
         if let Some(store) = self.store.borrow().as_ref() {
             return Ok(Rc::clone(store));
         }
         let settings = &self.spec.settings;
-        let folder = Path::new(&settings.folder);
+        let opened = self.open(&settings.folder).await?;
+        // Somebody else may have been faster.
+        if let Some(store) = self.store.borrow().as_ref() {
+            return Ok(Rc::clone(store));
+        }
+        let folder = opened.path();
         let named = match &settings.image {
             // In a container of its own the image is what it runs in, and what is added to it is what the folder needs.
             _ if self.container.is_some() => flow::default_image(folder)?.to_owned(),
@@ -529,8 +583,8 @@ impl Agent {
         Packages { lock, resolve }: Packages,
         output: &Rc<Output>,
     ) -> Result<Installation, Failure> {
-        let store = self.store()?;
-        let lines = match self.wanted(settings) {
+        let store = self.store().await?;
+        let lines = match self.wanted(settings).await {
             // What is wrong with the requirements now says nothing of a lock; they only name the indexes that it may need.
             Err(_) if lock.is_some() => Vec::new(),
             lines => lines?,
@@ -671,7 +725,10 @@ impl Agent {
             }
         };
         match self.living_runner().await {
-            Ok(runner) => run::run(&self.folders, &runner, run, settings, wish, &output).await,
+            Ok(runner) => match self.given(settings, wish).await {
+                Ok(given) => run::run(&self.folders, &runner, run, given, wish, &output).await,
+                Err(failure) => run::failed(&self.spec.state, run, failure),
+            },
             Err(failure) => run::failed(&self.spec.state, run, failure),
         }
     }
@@ -689,7 +746,7 @@ impl Agent {
         if !runner.is_dead() {
             return Ok(runner);
         }
-        let store = self.store()?;
+        let store = self.store().await?;
         self.have_runner(&store, &runner.environment).await.map_err(|why| {
             Failure::new(
                 "Run.Crashed",
@@ -699,19 +756,23 @@ impl Agent {
         Ok(self.runner.borrow().clone().unwrap_or(runner))
     }
 
+    async fn open(&self, folder: &str) -> Result<Opened, Failure> {
+        patiently(|| self.flows.open(&self.spec.flow, folder)).await
+    }
+
+    /// What a run works on.
+    async fn given(&self, settings: &Settings, wish: &RunWish) -> Result<run::Given, Failure> {
+        let data = match &wish.data {
+            Some(data) => Some(patiently(|| self.flows.open_file(&self.spec.flow, data)).await?),
+            None => None,
+        };
+        let flow = self.open(&settings.folder).await?;
+        Ok(run::Given { flow, data })
+    }
+
     /// The requirement lines of a flow.
-    fn wanted(&self, settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
-        let folder = Path::new(&settings.folder);
-        if !folder.is_absolute() {
-            return Err(Failure::new(
-                "Run.NoSnapshot",
-                format!(
-                    "The flow folder {} is no folder of this container. Snapshots of flow folders are not taken from a data store yet.",
-                    settings.folder
-                ),
-            ));
-        }
-        let environment = flow::environment(folder, &flow::include_root(folder))?;
+    async fn wanted(&self, settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
+        let environment = self.open(&settings.folder).await?.environment()?;
         Ok(environment
             .requirements
             .map(|requirements| requirements.lines)

@@ -10,6 +10,7 @@ use crate::{
 use contract::{
     command::Command,
     http::{Accepted, Problem},
+    snapshot::{Offer, Place, Upload},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(20);
 /// How long one elsewhere is: who has typed its address wrong is not to wait for it.
 const RETRY_ELSEWHERE: Duration = Duration::from_secs(3);
+/// How long something may take to be sent.
+const LONGEST_UPLOAD: Duration = Duration::from_secs(1800);
 /// The most bytes of an answer.
 const MOST: u64 = 256 << 20;
 
@@ -94,6 +97,53 @@ impl Client {
     pub(crate) fn send(&self, command: &Command) -> Result<Accepted, Box<Trouble>> {
         let body = serde_json::to_string(command).expect("a command is always JSON");
         self.call("/v1/commands", Sent::Post(&body))
+    }
+
+    /// Whether the service is on this machine, and so sees what this command sees.
+    pub(crate) fn is_here(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// Asks where something is to be that the service does not see. `None` if it takes nothing, as it sees it all the same.
+    pub(crate) fn offer(&self, offer: &Offer) -> Result<Option<Place>, Box<Trouble>> {
+        let body = serde_json::to_string(offer).expect("an offer is always JSON");
+        match self.call("/v1/snapshots", Sent::Post(&body)) {
+            Ok(place) => Ok(Some(place)),
+            Err(trouble) if trouble.exit == NONE => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Sends it to where it is to be. The store's address is a credential: no error has it.
+    pub(crate) fn upload(&self, upload: &Upload, bytes: &[u8]) -> Result<(), Box<Trouble>> {
+        let not_sent = |why: String| {
+            Trouble::new(
+                UNREACHABLE,
+                "Snapshot.NotSent",
+                format!("The service's store did not take what the command needs: {why}"),
+            )
+            .next("try again in a moment")
+        };
+        let begun = Instant::now();
+        loop {
+            let mut request = self.http.put(&upload.url);
+            for (name, value) in &upload.headers {
+                request = request.header(name, value);
+            }
+            let request = request.config().timeout_global(Some(LONGEST_UPLOAD)).build();
+            let failed = match request.send(bytes) {
+                Ok(answer) if answer.status().is_success() => return Ok(()),
+                Ok(answer) if answer.status().is_client_error() => {
+                    return Err(not_sent(format!("it answered {}", answer.status().as_u16())));
+                }
+                Ok(answer) => not_sent(format!("it answered {}", answer.status().as_u16())),
+                Err(error) => not_sent(flow::redact(&error.to_string())),
+            };
+            if begun.elapsed() > RETRY_ELSEWHERE {
+                return Err(failed);
+            }
+            sleep(Duration::from_millis(500));
+        }
     }
 
     /// Writes what is to be at `path`.

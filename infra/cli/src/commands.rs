@@ -6,7 +6,7 @@ use crate::{
     client::{Client, LONGEST_WAIT},
     packages, parts, schema,
     service::{self, Address, Local},
-    show,
+    show, snapshot,
     text::{self, home, out, out_json, painted, took},
     trouble::{FAILED, INTERRUPTED, NONE, Trouble, USAGE},
     watch, webhook,
@@ -39,13 +39,13 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Start(start) => {
             let client = service.client()?;
             let flow = wish::flow_at(&start.flow, &client.user)?;
+            let mut settings = start.wants.wanted();
+            snapshot::seen(&client, &flow, &mut settings, None)?;
             operate(
                 &client,
                 &flow,
                 Kind::Start,
-                Wish::Start {
-                    settings: start.wants.wanted(),
-                },
+                Wish::Start { settings },
                 start.no_wait,
                 json,
             )
@@ -84,7 +84,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Reset(reset) => {
             let client = service.client()?;
             let flow = wish::flow_at(&reset.flow, &client.user)?;
-            let settings = reset.wants.change();
+            let settings = snapshot::changed(&client, &flow, reset.wants.change())?;
             let resolve = reset.resolve;
             operate(
                 &client,
@@ -329,7 +329,13 @@ fn not_done(kind: Kind, flow: &Flow) -> String {
 
 fn run_flow(service: &Service, run: &args::Run) -> Done {
     let client = service.client()?;
-    let RunOrder { flow, id, wanted, wish } = wish::run_order(run, &client.user)?;
+    let RunOrder {
+        flow,
+        id,
+        mut wanted,
+        mut wish,
+    } = wish::run_order(run, &client.user)?;
+    snapshot::seen(&client, &flow, &mut wanted, Some(&mut wish))?;
     let lines = match (wish.command.is_empty(), service.global.json) {
         (true, _) => watch::Lines::Log,
         // What is for programs is JSON alone.

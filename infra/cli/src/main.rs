@@ -9,6 +9,7 @@
 //! * [`watch`], [`progress`]: waiting for an end, and what is seen meanwhile.
 //! * [`show`], [`text`], [`trouble`]: how things look to people.
 //! * [`client`], [`service`]: HTTP to `functions/api`; the host on this machine, started when needed.
+//! * [`snapshot`]: what a service elsewhere does not see of this machine, sent to it.
 //! * [`webhook`]: what happens when somebody outside says that something happened.
 //! * [`bench`]: how fast all of this is here.
 //! * [`schema`]: what `--json` prints.
@@ -26,6 +27,7 @@ mod progress;
 mod schema;
 mod service;
 mod show;
+mod snapshot;
 mod text;
 mod trouble;
 mod watch;

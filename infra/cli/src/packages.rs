@@ -4,7 +4,7 @@ use crate::{
     args,
     client::Client,
     commands::{self, Done, Service},
-    show,
+    show, snapshot,
     text::{clock, home, out, out_json},
     trouble::{FAILED, NONE, Trouble, USAGE},
     wish::{self, Flow},
@@ -15,6 +15,7 @@ use contract::{
     command::Wish,
     http::{Installs, SessionView},
     packages::{Change, InstallRow, Package, PackageOrigin, PackagesRow},
+    snapshot::Address,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -61,7 +62,7 @@ fn install_in(service: &Service, install: &args::Install, json: bool) -> Done {
         true => Some(lock_before(&installs_of(&client, &flow)?, &flow)?),
         false => None,
     };
-    let settings = install.wants.change();
+    let settings = snapshot::changed(&client, &flow, install.wants.change())?;
     let wish = Wish::Install { settings, lock };
     let done =
         commands::operate(&client, &flow, Kind::Install, wish, install.no_wait, json).map_err(
@@ -370,7 +371,11 @@ pub(crate) fn show_session(
     json: bool,
 ) -> Result<(), Box<Trouble>> {
     let row = recorded(client, flow)?;
-    let folder = Path::new(&session.settings.folder);
+    // A snapshot is of what was there.
+    let folder = match Address::read(&session.settings.folder) {
+        Some(_) => Path::new(&session.flow.lineage),
+        None => Path::new(&session.settings.folder),
+    };
     let saved = flow::environment(folder, &flow::include_root(folder))
         .ok()
         .map(|environment| {

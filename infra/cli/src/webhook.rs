@@ -7,7 +7,7 @@ use crate::{
     args::{self, Event, Then},
     client::{Client, User},
     commands::Service,
-    show,
+    show, snapshot,
     text::{home, out, out_json},
     trouble::{FAILED, NONE, Trouble, USAGE},
     wish::{self, Flow},
@@ -75,7 +75,10 @@ fn change(client: &Client, how: impl Fn(&mut Vec<Rule>) -> Result<(), Box<Troubl
 
 fn added(client: &Client, secrets: &Secrets, add: &args::AddWebhook, json: bool) -> Done {
     let flow = wish::flow_at(&add.flow, &client.user)?;
-    let rule = rule_of(add, &flow)?;
+    let mut rule = rule_of(add, &flow)?;
+    if let Wish::Run { run, .. } = &mut rule.wish {
+        snapshot::seen_data(client, &flow, run)?;
+    }
     let Webhooks { address, .. } = change(client, |rules| {
         match rules.iter().find(|there| there.name == rule.name) {
             // It was written, and the answer was lost.

@@ -105,6 +105,7 @@ pub(crate) async fn drive(
         region: REGION.to_owned(),
         reports_queue_url: format!("{}{}", opening.prefix, names::REPORTS.name),
         agent_queue_prefix: opening.prefix,
+        has_snapshots: false,
         ports,
     })
     .context("the compute driver cannot be opened")?;

@@ -155,6 +155,8 @@ impl Template {
                 | "AWS::SNS::Topic"
                 | "AWS::SNS::Subscription"
                 | "AWS::SQS::QueuePolicy" => {}
+                // Flow folders are read where they are.
+                "AWS::S3::Bucket" | "AWS::S3::BucketPolicy" => {}
                 _ => return no(format!("{name} is of the type {kind}")),
             }
         }
@@ -255,6 +257,8 @@ impl Scope<'_> {
                 "AWS::DynamoDB::Table" => self.name(name, properties, "TableName"),
                 "AWS::Serverless::StateMachine" => Ok(Machine::arn_of(&self.name(name, properties, "Name")?)),
                 "AWS::Serverless::Function" => self.name(name, properties, "FunctionName"),
+                // The functions see the folders themselves here.
+                "AWS::S3::Bucket" => Ok(String::new()),
                 _ => no(format!("{of} refers to {name}, of the type {kind}")),
             },
             _ => no(format!("{of} refers to {name}, which is not there")),
@@ -675,7 +679,10 @@ mod tests {
     fn what_is_not_known_is_refused_by_name() {
         for (text, named) in [
             ("Mappings: {}", "Mappings"),
-            ("Resources: { A: { Type: AWS::S3::Bucket } }", "AWS::S3::Bucket"),
+            (
+                "Resources: { A: { Type: AWS::Kinesis::Stream } }",
+                "AWS::Kinesis::Stream",
+            ),
             (
                 "Resources: { A: { Type: AWS::SQS::Queue, Properties: { KmsMasterKeyId: x } } }",
                 "KmsMasterKeyId",

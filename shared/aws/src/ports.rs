@@ -266,7 +266,10 @@ impl Ports for Aws {
             }
             Effect::AgentRun { generation, run } => match self.load_run(&run).await? {
                 Some(wanted) if !wanted.status.is_final() => {
-                    let settings = row.session.settings.clone();
+                    let mut settings = row.session.settings.clone();
+                    if let Some(folder) = wanted.folder {
+                        settings.folder = folder;
+                    }
                     self.tell_agent(
                         &flow,
                         generation,

@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, fmt, marker::PhantomData};
 pub(crate) const ID: &str = "^[A-Za-z0-9_-]{1,80}$";
 /// What a flow's key is made of; see [`key`].
 pub(crate) const KEY: &str = "^[0-9a-f]{32}$";
+/// What a SHA-256 is made of; see [`digest`].
+pub(crate) const DIGEST: &str = "^[0-9a-f]{64}$";
 /// A line without `#`, which separates the parts of a row's key.
 pub(crate) const NAME: &str = r"^[^#\x00-\x1f\x7f]+$";
 /// A line.
@@ -46,6 +48,16 @@ pub(crate) fn some_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Stri
     match Option::<String>::deserialize(from)? {
         Some(text) if !is_key(&text) => Err(D::Error::custom("a digest is 32 hex digits")),
         text => Ok(text),
+    }
+}
+
+/// A SHA-256 is 64 hex digits.
+pub(crate) fn digest<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom("a SHA-256 is 64 hex digits"))
     }
 }
 

@@ -94,7 +94,8 @@ pub enum Wish {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    /// The flow folder: an absolute path on one machine. Left out, it is the flow's lineage.
+    /// The flow folder: an absolute path on one machine, the address of a snapshot on AWS. Left out, it is that of the flow's session, or
+    /// else the flow's lineage.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -149,7 +150,7 @@ pub enum Setting {
 
 /// What a run runs over.
 ///
-/// * `data`: a file of JSON lines, an absolute path on one machine; `None` runs the flow once over its own default inputs.
+/// * `data`: a file of JSON lines, an absolute path on one machine, an address on AWS; `None` runs the flow once over its own default inputs.
 /// * `inputs`: values for the flow's inputs when there is no data.
 /// * `column_mapping`: `${data.x}` by input name; an input without one takes the column of its own name.
 /// * `variant`: `${node.variant}`.

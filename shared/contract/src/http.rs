@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `GET /v1/health` | | 200 [`Health`] |
 //! | `POST /v1/commands` | a [`Command`](crate::command::Command) without principal | 202 [`Accepted`]; 400, 401, 403 [`Problem`] |
+//! | `POST /v1/snapshots` | an [`Offer`](crate::snapshot::Offer) | 200 [`Place`](crate::snapshot::Place); 404 where the functions see the folders themselves |
 //! | `GET /v1/operations/{id}` | `wait=milliseconds` (at most 20000) waits for its end | 200 [`OperationRow`](crate::row::OperationRow); 404 until it is accepted |
 //! | `GET /v1/runs/{id}` | `wait` likewise | 200 [`RunRow`](crate::row::RunRow) |
 //! | `GET /v1/output/{operation or run}` | `after=seq`, `wait` for a line after it | 200 [`Output`] |

@@ -11,6 +11,7 @@
 //! * [`tick`]: what the schedule sends.
 //! * [`row`]: what the table holds.
 //! * [`http`]: what the HTTP front answers.
+//! * [`snapshot`]: flow folders and data where nobody sees the user's machine.
 //! * [`webhook`]: what signed requests from outside mean.
 //! * [`names`]: the names of queues and environment variables.
 
@@ -23,6 +24,7 @@ pub mod names;
 pub mod notice;
 pub mod packages;
 pub mod row;
+pub mod snapshot;
 pub mod step;
 pub mod tick;
 pub mod webhook;

@@ -72,6 +72,8 @@ pub const ISSUER_KEY: &str = "PFSESSION_ISSUER_KEY";
 pub const SESSIONS_PER_USER: &str = "PFSESSION_SESSIONS_PER_USER";
 /// The roles, separated by commas, that a session may be started with where compute is on AWS.
 pub const IDENTITIES: &str = "PFSESSION_IDENTITIES";
+/// The bucket for snapshots of flow folders; empty where the functions see the folders themselves.
+pub const FLOWS_BUCKET: &str = "PFSESSION_FLOWS_BUCKET";
 /// What an agent in a container is told: [`crate::agent::AgentSettings`] in JSON. `compute-ecs.asl.json` sets it.
 pub const AGENT: &str = "PFSESSION_AGENT";
 

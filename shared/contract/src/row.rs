@@ -97,6 +97,9 @@ pub struct RunRow {
     pub id: String,
     pub flow: String,
     pub by: String,
+    /// The flow folder as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
     pub wish: RunWish,
     pub accepted: Millis,
     pub status: RunStatus,

@@ -2,7 +2,7 @@
 
 use crate::{
     Failure,
-    folder::{FlowFile, Folder, clean, type_of},
+    folder::{FlowFile, Folder, Reach, clean, type_of},
     requirements::{self, Requirements},
 };
 use lifecycle::session::{Image, Origin};
@@ -25,7 +25,7 @@ pub struct Environment {
 /// Reads the environment from the flow file, and the requirements that it names, which may come by an additional include. A
 /// `requirements.txt` that is there and not declared counts; in a folder without a flow, and without one, what `pyproject.toml` says.
 ///
-/// * `include_root`: how far paths may lead; see [`crate::include_root`].
+/// * `reach`: how far paths may lead: an include root (see [`crate::include_root`]), or nowhere.
 ///
 /// # Errors
 ///
@@ -33,8 +33,8 @@ pub struct Environment {
 /// `Flow.LocalPackage`, `Flow.PinnedPromptflow`, `Flow.VariableInRequirement`; about a path `Flow.PathLeadsOut`,
 /// `Flow.MissingInclude`, `Flow.AbsoluteInclude`, `Flow.BadIncludes`, `Flow.TooLarge`, `Flow.Unreadable`; and what
 /// [`crate::canonical`] says.
-pub fn environment(folder: &Path, include_root: &Path) -> Result<Environment, Failure> {
-    let folder = Folder::open(folder, include_root)?;
+pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Environment, Failure> {
+    let folder = Folder::open(folder, reach)?;
     let declared = match &folder.flow_file {
         Some(file) => Declared::of(file)?,
         None => Declared::default(),

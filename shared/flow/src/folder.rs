@@ -122,11 +122,27 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
     ))
 }
 
+/// How far what a flow names may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach<'a> {
+    /// As far as this folder: see [`include_root`].
+    Root(&'a Path),
+    /// Nowhere: the folder is a view that was laid out before, such as a snapshot. What it includes is in it.
+    View,
+}
+
+impl<'a, P: AsRef<Path> + ?Sized> From<&'a P> for Reach<'a> {
+    fn from(root: &'a P) -> Self {
+        Self::Root(root.as_ref())
+    }
+}
+
 /// A flow folder, opened.
 pub(crate) struct Folder {
     /// Canonical, as is the root.
     pub(crate) path: PathBuf,
     pub(crate) root: PathBuf,
+    is_view: bool,
     pub(crate) flow_file: Option<FlowFile>,
 }
 
@@ -169,10 +185,15 @@ pub(crate) struct Include {
 }
 
 impl Folder {
-    pub(crate) fn open(folder: &Path, include_root: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Self, Failure> {
         let path = canonical(folder)?;
-        let root =
-            fs::canonicalize(include_root).map_err(|error| unreadable(&include_root.display().to_string(), &error))?;
+        let reach = reach.into();
+        let root = match reach {
+            Reach::Root(root) => {
+                fs::canonicalize(root).map_err(|error| unreadable(&root.display().to_string(), &error))?
+            }
+            Reach::View => path.clone(),
+        };
         if !path.starts_with(&root) {
             return Err(Failure::new(
                 "Flow.PathLeadsOut",
@@ -186,6 +207,7 @@ impl Folder {
         let mut opened = Self {
             path,
             root,
+            is_view: reach == Reach::View,
             flow_file: None,
         };
         let there = |name: &&&str| fs::symlink_metadata(opened.path.join(name)).is_ok();
@@ -275,7 +297,7 @@ impl Folder {
 
     /// The additional includes, each with what it stands for.
     pub(crate) fn includes(&self) -> Result<Vec<Include>, Failure> {
-        let Some(file) = &self.flow_file else {
+        let Some(file) = self.flow_file.as_ref().filter(|_| !self.is_view) else {
             return Ok(Vec::new());
         };
         let key = "additional_includes";

@@ -5,9 +5,11 @@
 //! * [`environment()`]: the base image and the requirements.
 //! * [`save`]: a requirements file with more packages in it.
 //! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes at its root.
+//! * [`snapshot`]: such a view as one file, for whoever does not see the folder.
 //! * [`run_yaml`]: a run's own file.
 //!
-//! This crate knows no network, no clock, no session. It reads the file system, and writes only where [`view::copy_into`] is told to.
+//! This crate knows no network, no clock, no session. It reads the file system, and writes only where [`view::copy_into`] and
+//! [`snapshot::lay_out`] are told to.
 //! It never reads a file outside the include root, whichever way a flow names one. Every [`Failure`] is final: somebody has to
 //! change the folder first. It names the file, relative to the flow folder, with the line where there is one, and what to do next; no
 //! credential of a URL is in it ([`redact`]).
@@ -17,10 +19,11 @@ mod folder;
 mod project;
 mod requirements;
 mod run_yaml;
+pub mod snapshot;
 pub mod view;
 
 pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
-pub use folder::{Kind, canonical, include_root, kind};
+pub use folder::{Kind, Reach, canonical, include_root, kind};
 pub use lifecycle::Failure;
 pub use requirements::{Line, Requirements, Saved, save};
 pub use run_yaml::{Identity, Place, Resources, RunYaml, run_yaml};

@@ -2,11 +2,12 @@
 
 use crate::{
     Failure,
-    folder::{Folder, Include, unreadable},
+    folder::{Folder, Include, Reach, unreadable},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -60,15 +61,15 @@ pub struct Archive {
 ///
 /// Folders merge. Where two files get the same name the last one wins, with a warning; the flow's own are first. Links are followed.
 ///
-/// * `include_root`: how far includes and links may lead; see [`crate::include_root`].
+/// * `reach`: how far includes and links may lead: an include root (see [`crate::include_root`]), or nowhere.
 ///
 /// # Errors
 ///
 /// All final. `Flow.BadIncludes`, `Flow.AbsoluteInclude`, `Flow.MissingInclude`, `Flow.IncludeCollision`,
 /// `Flow.PathLeadsOut`, `Flow.LinkLoop`, `Flow.TooLarge`, `Flow.Unreadable`, `Flow.TwoFlows`, `Flow.BadFlowFile`; and what
 /// [`crate::canonical`] says.
-pub fn list(folder: &Path, include_root: &Path) -> Result<View, Failure> {
-    let folder = Folder::open(folder, include_root)?;
+pub fn list<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<View, Failure> {
+    let folder = Folder::open(folder, reach)?;
     let includes = folder.includes()?;
     let mut walk = Walk::new(&folder, 0, 0);
     walk.folder(&folder.path, Path::new(""), &mut Vec::new())?;
@@ -115,28 +116,32 @@ pub fn copy_into(view: &View, to: &Path) -> io::Result<()> {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.target.display())))?;
     }
     for archive in &view.archives {
-        write_zip(archive, &to.join(&archive.target))?;
+        let file = io::BufWriter::new(fs::File::create(to.join(&archive.target))?);
+        write_zip(&archive.folders, &archive.files, file)?.flush()?;
     }
     Ok(())
 }
 
 /// Writes a zip file: nothing is compressed, and no file's time is kept, so that the same folder is the same file.
-fn write_zip(archive: &Archive, to: &Path) -> io::Result<()> {
-    let mut zip = zip::ZipWriter::new(io::BufWriter::new(fs::File::create(to)?));
-    let as_it_is = zip::write::SimpleFileOptions::default()
-        .compression_method(zip::CompressionMethod::Stored)
-        .last_modified_time(zip::DateTime::default());
-    for folder in &archive.folders {
-        zip.add_directory(folder.display().to_string(), as_it_is)?;
+pub(crate) fn write_zip<W: Write + io::Seek>(folders: &[PathBuf], files: &[File], to: W) -> io::Result<W> {
+    let mut zip = zip::ZipWriter::new(to);
+    for folder in folders {
+        zip.add_directory(folder.display().to_string(), as_it_is())?;
     }
-    for file in &archive.files {
+    for file in files {
         let mut source = fs::File::open(&file.source)?;
         let mode = source.metadata()?.permissions().mode();
-        zip.start_file(file.target.display().to_string(), as_it_is.unix_permissions(mode))?;
+        zip.start_file(file.target.display().to_string(), as_it_is().unix_permissions(mode))?;
         io::copy(&mut source, &mut zip)?;
     }
-    zip.finish()?;
-    Ok(())
+    Ok(zip.finish()?)
+}
+
+/// How everything is written into a zip file.
+pub(crate) fn as_it_is() -> zip::write::SimpleFileOptions {
+    zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default())
 }
 
 struct Walk<'a> {

@@ -13,7 +13,9 @@ use contract::{
 use lifecycle::{
     Failure,
     compute::{self, Compute, ComputePhase, Seen},
-    session::{Claimed, Effect, Event, Kind, Operation, Outcome, Phase, Refusal, Session, Settings, Step, decide},
+    session::{
+        Claimed, Effect, Event, Kind, Operation, Origin, Outcome, Phase, Refusal, Session, Settings, Step, decide,
+    },
 };
 use std::collections::BTreeMap;
 
@@ -80,6 +82,7 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
         (None, None) => return Ok(Ok(None)),
     };
     let mut event = happened.event.clone();
+    keep_folder(&mut event, &row.session.settings);
     let mut claim = claim_of(ports, &row.session, &mut event, now).await?;
     let (session, effects) = match decide(&row.session, &event, now) {
         Ok(decided) => decided,
@@ -167,8 +170,9 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
         writes.push(Write::NewOperation(new));
     }
     writes.extend(ends.into_values().map(Write::EndOperation));
-    if let (Event::RunWanted { run, .. }, Some(wish)) = (&event, happened.run) {
+    if let (Event::RunWanted { run, wants }, Some(wish)) = (&event, happened.run) {
         writes.push(Write::NewRun(RunRow {
+            folder: Some(wants.folder.clone()),
             wish: wish.clone(),
             ..blank_run(run, happened, now)
         }));
@@ -196,6 +200,19 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
             flush(ports, &next, now).await?;
             Ok(Ok(Some(next.session)))
         }
+    }
+}
+
+/// A wish that says nothing of the folder means the one that the session has.
+fn keep_folder(event: &mut Event, kept: &Settings) {
+    let wants = match event {
+        Event::Wanted { operation } => operation.wants.as_mut(),
+        Event::RunWanted { wants, .. } => Some(wants),
+        _ => None,
+    };
+    if let Some(wants) = wants.filter(|wants| wants.origins.folder == Origin::Default) {
+        wants.folder = kept.folder.clone();
+        wants.origins.folder = kept.origins.folder;
     }
 }
 
@@ -365,6 +382,7 @@ fn blank_run(run: &str, happened: &Happened<'_>, now: Millis) -> RunRow {
         id: run.to_owned(),
         flow: happened.flow.to_owned(),
         by: happened.by.to_owned(),
+        folder: None,
         wish: RunWish::default(),
         accepted: now,
         status: RunStatus::NotStarted,

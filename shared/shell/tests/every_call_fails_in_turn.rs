@@ -220,6 +220,37 @@ async fn an_update_changes_what_it_names_and_a_size_that_is_none_is_refused_in_i
 }
 
 #[tokio::test]
+async fn a_run_goes_with_the_folder_that_it_names_and_one_that_names_none_with_the_sessions() {
+    let world = World::new(None);
+    for (id, what) in [
+        ("first", json!({ "command": "run", "settings": {}, "run": {} })),
+        ("stop", json!({ "command": "stop" })),
+        (
+            "start",
+            json!({ "command": "start", "settings": { "folder": "s3://b/one" } }),
+        ),
+        ("kept", json!({ "command": "run", "settings": {}, "run": {} })),
+        (
+            "edited",
+            json!({ "command": "run", "settings": { "folder": "s3://b/two" }, "run": {} }),
+        ),
+        ("again", json!({ "command": "run", "settings": {}, "run": {} })),
+        ("stop-2", json!({ "command": "stop" })),
+        ("later", json!({ "command": "run", "settings": {}, "run": {} })),
+    ] {
+        world.send(&command(id, what));
+        world.settle().await;
+    }
+    let state = world.state.lock().unwrap();
+    let folder = |run: &str| state.runs[run].folder.as_deref();
+    assert_eq!(folder("first"), Some("/flows/joke"), "its lineage");
+    let runs = ["kept", "edited", "again", "later"].map(folder);
+    assert_eq!(runs, ["s3://b/one", "s3://b/two", "s3://b/one", "s3://b/one"].map(Some));
+    let session = &state.sessions[&flow("/flows/joke").key()].0.session;
+    assert_eq!(session.settings.folder, "s3://b/one");
+}
+
+#[tokio::test]
 async fn activity_between_the_sweeps_read_and_its_stop_wins() {
     let world = World::new(None);
     world.send(&command(

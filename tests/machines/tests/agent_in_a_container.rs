@@ -6,16 +6,19 @@
 //!
 //! This program is its own agent, as `pfsession agent --container` is.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use contract::{
     Settings,
     agent::{AgentCommand, AgentReport, AgentSettings, SignedBody, SignedReport},
     command::RunWish,
     driver::{ComputeRequest, DriverReport, Room},
     names,
+    snapshot::Address,
 };
 use machines::World;
 use serde_json::json;
 use std::{
+    io::Cursor,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -64,10 +67,41 @@ fn now() -> u64 {
     u64::try_from(now.as_millis()).expect("a time")
 }
 
-fn settings() -> Settings {
+/// Puts something into moto's S3 as a flow's; gives back its address.
+fn sent(world: &World, bytes: &[u8]) -> String {
+    let address = Address {
+        bucket: "flows-of-the-team".into(),
+        flow: world.flow.clone(),
+        digest: snapshots::digest(bytes),
+    };
+    let body = STANDARD.encode(bytes);
+    let put = json!({ "Bucket": address.bucket, "Key": address.key(), "Body": body });
+    world.call("s3", "create_bucket", json!({ "Bucket": address.bucket }));
+    world.call("s3", "put_object", put);
+    address.to_string()
+}
+
+/// The flow's folder as the command line sends it, after an edit of its text.
+fn sent_folder(world: &World, edit: (&str, &str)) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flow = folder.path().join("flow");
+    let view = ::flow::view::list(&self::flow(), &::flow::include_root(&self::flow())).expect("a flow");
+    ::flow::view::copy_into(&view, &flow).expect("copied");
+    for file in &view.files {
+        let file = flow.join(&file.target);
+        if let Ok(text) = std::fs::read_to_string(&file) {
+            std::fs::write(&file, text.replace(edit.0, edit.1)).expect("written");
+        }
+    }
+    let view = ::flow::view::list(&flow, folder.path()).expect("a flow");
+    let packed = ::flow::snapshot::pack(&view, Cursor::new(Vec::new())).expect("packed");
+    sent(world, packed.get_ref())
+}
+
+fn settings(world: &World) -> Settings {
     Settings {
-        folder: flow().display().to_string(),
         origins: contract::Origins::default(),
+        folder: sent_folder(world, ("", "")),
         size: "Standard_DS3_v2".into(),
         identity: None,
         // Whatever it is called: in a container of its own it is what the session runs in.
@@ -103,7 +137,7 @@ fn launch(world: &World, until: u64, state: &Path) -> Agent {
         workspace: "team".into(),
         generation: 1,
         compute: "c1".into(),
-        settings: settings(),
+        settings: settings(world),
         room: None,
         until,
     };
@@ -175,7 +209,7 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
         panic!("the session is not up");
     };
     assert_eq!((&flow, generation), (&world.flow, 1));
-    let settings = settings();
+    let settings = settings(world);
     world.tell_agent(
         1,
         &AgentCommand::Install {
@@ -194,8 +228,9 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
     let session = state.path().join("sessions").join(&world.flow).join("1/isolation.json");
     let isolation = std::fs::read_to_string(session).expect("isolation.json");
     assert!(isolation.contains("\"container\""), "{isolation}");
+    let data = std::fs::read(self::flow().join("data.jsonl")).expect("data");
     let wish = RunWish {
-        data: Some(self::flow().join("data.jsonl").display().to_string()),
+        data: Some(sent(world, &data)),
         ..RunWish::default()
     };
     world.tell_agent(
@@ -217,27 +252,54 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
     assert_eq!(result.outputs, expected);
-    // A snapshot is not taken yet, and says so by name.
-    let snapshot = Settings {
-        folder: "s3://flows/0123".into(),
-        ..settings
+    // An edit is another snapshot, and counts in the next run.
+    let edited = Settings {
+        folder: sent_folder(world, ("return text", "return text.upper()")),
+        ..settings.clone()
     };
-    let install = AgentCommand::Install {
-        operation: "install-2".into(),
-        attempt: 1,
-        settings: snapshot,
-        lock: None,
-        resolve: false,
+    assert_ne!(edited.folder, settings.folder);
+    let wish = RunWish {
+        inputs: [("text".to_owned(), json!("louder"))].into(),
+        ..RunWish::default()
     };
-    world.tell_agent(1, &install);
-    let AgentReport::InstallFailed { failure, .. } = says(world, &key, true) else {
-        panic!("a snapshot was taken");
+    let run = AgentCommand::Run {
+        run: "run-2".into(),
+        settings: edited,
+        wish,
     };
-    assert_eq!(
-        failure.to_string(),
-        "Run.NoSnapshot: The flow folder s3://flows/0123 is no folder of this container. Snapshots of flow folders are not taken from a data \
-         store yet."
+    world.tell_agent(1, &run);
+    assert_eq!(says(world, &key, true), AgentReport::RunStarted { run: "run-2".into() });
+    let AgentReport::RunDone { result, .. } = says(world, &key, true) else {
+        panic!("the run has not ended");
+    };
+    assert_eq!(result.outputs, [json!({ "text": "LOUDER" })], "{result:?}");
+    // What is not there, and what is not its flow's, is refused by name.
+    let missing = format!(
+        "{}/{}",
+        settings.folder.rsplit_once('/').expect("a key").0,
+        "0".repeat(64)
     );
+    let others = settings.folder.replace(&world.flow, &"f".repeat(32));
+    for (at, (folder, error)) in [(missing, "Snapshot.Missing"), (others, "Snapshot.NotYours")]
+        .into_iter()
+        .enumerate()
+    {
+        let install = AgentCommand::Install {
+            operation: format!("install-{}", at + 2),
+            attempt: 1,
+            settings: Settings {
+                folder,
+                ..settings.clone()
+            },
+            lock: None,
+            resolve: false,
+        };
+        world.tell_agent(1, &install);
+        let AgentReport::InstallFailed { failure, .. } = says(world, &key, true) else {
+            panic!("a snapshot was taken");
+        };
+        assert_eq!(failure.error, error, "{failure:?}");
+    }
     // From here on nobody renews its lease.
     let since = Instant::now();
     let lease = Duration::from_millis(lifecycle::deadlines::LEASE);

@@ -2,13 +2,13 @@
 
 use crate::{ACCOUNT, Emulator, REGION};
 use base64::{Engine, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
-use contract::{Role, http::Claims};
+use contract::{Role, http::Claims, snapshot::Offer};
 use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Cursor, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -61,6 +61,49 @@ impl Deployment {
     /// A folder for a flow that nobody else uses.
     pub fn flow(&self, name: &str) -> PathBuf {
         self.machine.state().join("flows").join(name)
+    }
+
+    /// Sends a flow's folder as it is now, as the command line does; gives back its address.
+    pub fn sent(&self, folder: &Path) -> String {
+        let view = flow::view::list(folder, &flow::include_root(folder)).expect("a flow");
+        let packed = flow::snapshot::pack(&view, Cursor::new(Vec::new())).expect("it can be read");
+        self.sent_bytes(folder, packed.get_ref())
+    }
+
+    /// Sends data of a flow's, likewise.
+    pub fn sent_bytes(&self, folder: &Path, bytes: &[u8]) -> String {
+        let api = self.api();
+        let offer = Offer {
+            flow: api.flow(folder),
+            digest: snapshots::digest(bytes),
+            bytes: bytes.len() as u64,
+        };
+        let place = api.offer(&offer).expect("a place");
+        if let Some(upload) = &place.upload {
+            assert_eq!(api.upload(upload, bytes), 200);
+        }
+        place.address
+    }
+
+    /// Starts a session of a flow that was sent.
+    pub fn start(&self, id: &str, folder: &Path) {
+        let (api, address) = (self.api(), self.sent(folder));
+        let command =
+            json!({ "id": id, "flow": api.flow(folder), "command": "start", "settings": { "folder": address } });
+        api.send(&command).expect("it is taken");
+    }
+
+    /// Runs `pfsession` as a user of it, to its end; gives back whether it succeeded, and what it printed and said.
+    pub fn pfsession(&self, arguments: &[&str]) -> (bool, String, String) {
+        let output = self
+            .machine
+            .command(arguments)
+            .env("PFSESSION_ENDPOINT", &self.url)
+            .env("PFSESSION_TOKEN", &self.token)
+            .output()
+            .expect("pfsession runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
     }
 
     /// Sends commands with boto3, in this order, in one group: each a body, or what is none, and its deduplication id.

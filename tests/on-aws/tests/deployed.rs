@@ -10,6 +10,7 @@ use contract::{
     Phase,
     command::RunWish,
     row::{OperationStatus, RunStatus},
+    snapshot::Offer,
 };
 use on_aws::{
     Test,
@@ -43,6 +44,18 @@ const AT_ONCE: &[Test<Deployment>] = &[
     (
         "the_command_line_commands_it_over_http",
         the_command_line_commands_it_over_http,
+    ),
+    (
+        "a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_run_from_what_was_sent",
+        a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_run_from_what_was_sent,
+    ),
+    (
+        "what_is_sent_is_just_what_was_offered_and_for_no_flow_of_anybody_else",
+        what_is_sent_is_just_what_was_offered_and_for_no_flow_of_anybody_else,
+    ),
+    (
+        "a_snapshot_that_cannot_be_had_fails_the_start_by_its_name",
+        a_snapshot_that_cannot_be_had_fails_the_start_by_its_name,
     ),
 ];
 
@@ -97,8 +110,9 @@ fn lines(text: &str) -> Vec<Value> {
 fn a_run_sent_by_boto3_has_its_session_made_here_and_an_idle_session_is_deleted_on_schedule(deployment: &Deployment) {
     let folder = flow("dag-with-package");
     let api = deployment.api();
-    let data = folder.join("data.jsonl").display().to_string();
-    let run = json!({ "command": "run", "settings": { "idle_seconds": 60 }, "run": { "data": data } });
+    let data = deployment.sent_bytes(&folder, &fs::read(folder.join("data.jsonl")).unwrap());
+    let settings = json!({ "idle_seconds": 60, "folder": deployment.sent(&folder) });
+    let run = json!({ "command": "run", "settings": settings, "run": { "data": data } });
     // The same wish twice is one.
     deployment.send(&folder, &[("by-boto3", run.clone()), ("by-boto3", run)]);
     let row = api.run_row("by-boto3", LONG);
@@ -120,7 +134,7 @@ fn what_is_no_command_goes_to_the_dead_letter_queue_and_its_neighbours_go_on(dep
     let folder = deployment.flow("beside-poison");
     write_flow(&folder, PLAIN, None);
     let api = deployment.api();
-    let start = json!({ "command": "start", "settings": {} });
+    let start = json!({ "command": "start", "settings": { "folder": deployment.sent(&folder) } });
     deployment.send(
         &folder,
         &[
@@ -147,7 +161,7 @@ fn a_step_that_fails_is_cleaned_up_and_says_why(deployment: &Deployment) {
     let folder = deployment.flow("cannot-be-installed");
     write_flow(&folder, PLAIN, Some("surely-no-such-package-as-this-one\n"));
     let api = deployment.api();
-    api.start("start-in-vain", &folder).unwrap();
+    deployment.start("start-in-vain", &folder);
     let row = api.operation("start-in-vain", LONG);
     let failure = row.failure.expect("it says why");
     assert_eq!(row.status, OperationStatus::Failed);
@@ -171,7 +185,7 @@ fn a_stop_in_the_middle_of_a_start_or_of_an_install_ends_it(deployment: &Deploym
     let api = deployment.api();
     for (name, reached) in [("early", None), ("late", Some(Phase::Installing))] {
         let (start, stop) = (format!("start-{name}"), format!("stop-{name}"));
-        api.start(&start, &folder).unwrap();
+        deployment.start(&start, &folder);
         let mut connected = None;
         if let Some(reached) = reached {
             wait_for("the install", LONG, || {
@@ -196,14 +210,7 @@ fn a_stop_in_the_middle_of_a_start_or_of_an_install_ends_it(deployment: &Deploym
 fn the_command_line_commands_it_over_http(deployment: &Deployment) {
     let folder = deployment.flow("over-http");
     write_flow(&folder, PLAIN, None);
-    let pfsession = |arguments: &[&str]| {
-        let mut command = deployment.machine.command(arguments);
-        command.env("PFSESSION_ENDPOINT", &deployment.url);
-        let output = command.env("PFSESSION_TOKEN", &deployment.token).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let pfsession = |arguments: &[&str]| done(deployment, arguments);
     let path = folder.to_str().unwrap();
     let said = pfsession(&["run", path, "--inputs", "text=far away"]);
     assert_eq!(lines(&said), [json!({ "said": "far away" })]);
@@ -224,11 +231,128 @@ fn the_command_line_commands_it_over_http(deployment: &Deployment) {
     assert_eq!(stranger.get::<Value>("/v1/sessions").unwrap_err().0, 401);
 }
 
+fn done(deployment: &Deployment, arguments: &[&str]) -> String {
+    let (succeeded, printed, said) = deployment.pfsession(arguments);
+    assert!(succeeded, "{arguments:?}: {said}");
+    printed
+}
+
+fn a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_run_from_what_was_sent(
+    deployment: &Deployment,
+) {
+    // The flow has an include, data, and a package that it gets later.
+    let folder = deployment.flow("by-digest/flow");
+    let shared = deployment.flow("by-digest/shared.py");
+    let path = folder.to_str().unwrap();
+    let source = "import shared\n\n@tool\ndef one(text: str) -> str:\n    return shared.say(text)\n";
+    write_flow(&folder, source, None);
+    fs::write(&shared, "def say(text):\n    return text.upper()\n").unwrap();
+    let dag = fs::read_to_string(folder.join("flow.dag.yaml")).unwrap();
+    fs::write(
+        folder.join("flow.dag.yaml"),
+        format!("{dag}additional_includes:\n- ../shared.py\n"),
+    )
+    .unwrap();
+    let data = deployment.flow("by-digest/data.jsonl");
+    fs::write(&data, "{\"text\":\"one\"}\n{\"text\":\"two\"}\n").unwrap();
+    let run = ["run", path, "--data", data.to_str().unwrap()];
+    let api = deployment.api();
+    let address = || api.session(&folder).expect("a session").settings.folder;
+
+    done(deployment, &["start", path]);
+    let first = address();
+    assert!(first.starts_with("s3://"), "{first}");
+    assert_eq!(api.session(&folder).unwrap().flow, api.flow(&folder));
+    assert_eq!(
+        lines(&done(deployment, &run)),
+        [json!({ "said": "ONE" }), json!({ "said": "TWO" })]
+    );
+    // An edit is another digest of the same flow, and counts in the next run.
+    fs::write(&shared, "def say(text):\n    return text + '!'\n").unwrap();
+    assert_eq!(
+        lines(&done(deployment, &run)),
+        [json!({ "said": "one!" }), json!({ "said": "two!" })]
+    );
+    assert_eq!(api.sessions().iter().filter(|s| s.flow.lineage == path).count(), 1);
+    // So it does for an install.
+    done(deployment, &["install", path, "six==1.17.0"]);
+    let second = address();
+    assert_ne!(first, second);
+    let packages = done(deployment, &["packages", path, "--json"]);
+    assert!(packages.contains("\"six\""), "{packages}");
+    let generation = api.session(&folder).unwrap().generation;
+    done(deployment, &["reset", path]);
+    let session = api.session(&folder).unwrap();
+    assert_eq!((session.phase, session.generation), (Phase::Ready, generation + 1));
+    assert_eq!(session.settings.folder, second, "nothing has changed since");
+
+    // Nobody needs the folder any more: whoever says nothing of it means what was sent last.
+    done(deployment, &["stop", path]);
+    fs::rename(&folder, deployment.flow("by-digest/gone")).unwrap();
+    fs::remove_file(&shared).unwrap();
+    let run = json!({ "command": "run", "settings": {}, "run": { "inputs": { "text": "far away" } } });
+    deployment.send(&folder, &[("from-afar", run)]);
+    let row = api.run_row("from-afar", LONG);
+    assert_eq!(row.result.expect("a result").outputs, [json!({ "said": "far away!" })]);
+    assert_eq!(row.folder, Some(second));
+    api.stop("stop-by-digest", &folder).unwrap();
+    assert_eq!(api.operation("stop-by-digest", LONG).status, OperationStatus::Succeeded);
+    nothing_is_left(deployment, &folder);
+}
+
+fn what_is_sent_is_just_what_was_offered_and_for_no_flow_of_anybody_else(deployment: &Deployment) {
+    let (api, folder) = (deployment.api(), deployment.flow("offered"));
+    let offer = |bytes: &[u8]| Offer {
+        flow: api.flow(&folder),
+        digest: snapshots::digest(bytes),
+        bytes: bytes.len() as u64,
+    };
+    let place = api.offer(&offer(b"hello")).unwrap();
+    let upload = place.upload.expect("nobody has sent it");
+    assert!((400..500).contains(&api.upload(&upload, b"jello")), "another digest");
+    assert!(
+        api.offer(&offer(b"hello")).unwrap().upload.is_some(),
+        "it is still to be sent"
+    );
+    assert_eq!(api.upload(&upload, b"hello"), 200);
+    assert_eq!(api.offer(&offer(b"hello")).unwrap().upload, None, "it is there");
+    let mut others = offer(b"hello");
+    others.flow.owner = "bob".to_owned();
+    let (status, said) = api.offer(&others).unwrap_err();
+    // An owner of the workspace may stop what is others', and no more.
+    assert_eq!((status, said.split(':').next().unwrap()), (403, "Http.NotYourFlow"));
+}
+
+fn a_snapshot_that_cannot_be_had_fails_the_start_by_its_name(deployment: &Deployment) {
+    let folder = deployment.flow("cannot-be-had");
+    write_flow(&folder, PLAIN, None);
+    let api = deployment.api();
+    let good = deployment.sent(&folder);
+    let missing = format!("{}/{}", good.rsplit_once('/').unwrap().0, "0".repeat(64));
+    let another = deployment.flow("by-someone");
+    write_flow(&another, PLAIN, None);
+    let others = deployment.sent(&another);
+    let no_flow = deployment.sent_bytes(&folder, b"no flow");
+    for (id, address, error) in [
+        ("had-path", folder.to_str().unwrap(), "Flow.NoSnapshot"),
+        ("had-missing", &missing, "Snapshot.Missing"),
+        ("had-others", &others, "Snapshot.NotYours"),
+        ("had-no-flow", &no_flow, "Snapshot.Unreadable"),
+    ] {
+        let start =
+            json!({ "id": id, "flow": api.flow(&folder), "command": "start", "settings": { "folder": address } });
+        api.send(&start).unwrap();
+        let row = api.operation(id, LONG);
+        assert_eq!(row.failure.expect("it fails").error, error, "{id}");
+    }
+    nothing_is_left(deployment, &folder);
+}
+
 fn a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end_them(deployment: &Deployment) {
     let folder = deployment.flow("survivor");
     write_flow(&folder, PLAIN, None);
     let api = deployment.api();
-    api.start("start-survivor", &folder).unwrap();
+    deployment.start("start-survivor", &folder);
     assert_eq!(api.operation("start-survivor", LONG).status, OperationStatus::Succeeded);
     let generation = api.session(&folder).unwrap().generation;
     let found = deployment.kill_driver_and_start_another(&["--end-sessions"]);
@@ -262,7 +386,7 @@ fn an_upgrade_ends_no_session_no_run_and_no_operation(deployment: &Deployment) {
     // A run that lasts until it is told the answer.
     let asks = "import socket\n@tool\ndef one(text: str) -> str:\n    return socket.create_connection((\"127.0.0.1\", int(text))).recv(99).decode()\n";
     write_flow(&folder, asks, None);
-    api.start("start-upgraded", &folder).unwrap();
+    deployment.start("start-upgraded", &folder);
     assert_eq!(api.operation("start-upgraded", LONG).status, OperationStatus::Succeeded);
     let before = api.session(&folder).unwrap();
     let runs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -282,7 +406,7 @@ fn an_upgrade_ends_no_session_no_run_and_no_operation(deployment: &Deployment) {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let index = format!("http://{}/simple", silent.local_addr().unwrap());
     write_flow(&slow, PLAIN, Some(&format!("--index-url {index}\nsurely-slow\n")));
-    api.start("start-in-the-middle", &slow).unwrap();
+    deployment.start("start-in-the-middle", &slow);
     let asked = silent.accept().expect("the install asks the index");
 
     deployment.upgrade();
@@ -341,6 +465,19 @@ fn what_was_deployed_is_removed_and_nothing_is_left(deployment: &Deployment) {
     }
     let delete = "sam delete --stack-name pfsession";
     assert!(page.contains(delete));
+    assert!(
+        page.contains("aws s3 rm --recursive s3://<FlowsBucket"),
+        "a bucket that holds something is not deleted"
+    );
+    assert!(
+        has("object pfsession-"),
+        "this would not see what is left in the bucket: {there:#?}"
+    );
+    deployment
+        .emulator
+        .python("empty_bucket.py", &["pfsession", "FlowsBucket"]);
+    let of_flows = |what: &String| what.contains("/flows/");
+    assert!(!deployment.account().iter().any(of_flows));
     deployment.sam(&["delete", "--stack-name", "pfsession", "--no-prompts"]);
     // SAM deletes the zips of the last deployment, and keeps those of earlier ones in its bucket: the page says so.
     let left = || {

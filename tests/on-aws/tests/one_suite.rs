@@ -442,6 +442,7 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
             id: "row-run".to_owned(),
             flow: "rows".to_owned(),
             by: "ann".to_owned(),
+            folder: Some("/flows/rows".to_owned()),
             wish: RunWish::default(),
             accepted: 3,
             status: RunStatus::NotStarted,

@@ -8,6 +8,7 @@ use contract::{
     http::{Problem, SessionView, Sessions},
     notice::Notice,
     row::{OperationRow, OperationStatus, RunRow},
+    snapshot::{Offer, Place, Upload},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
@@ -436,6 +437,28 @@ impl Api {
             .header("authorization", format!("Bearer {}", self.token))
             .header("x-amzn-trace-id", trace);
         read(request.send_json(command))
+    }
+
+    /// Offers something of a flow to a service that does not see this machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn offer(&self, offer: &Offer) -> Result<Place, (u16, String)> {
+        let request = self
+            .agent
+            .post(format!("{}/v1/snapshots", self.endpoint))
+            .header("authorization", format!("Bearer {}", self.token));
+        read(request.send_json(offer))
+    }
+
+    /// Sends it; gives back the store's answer.
+    pub fn upload(&self, upload: &Upload, bytes: &[u8]) -> u16 {
+        let mut request = self.agent.put(&upload.url);
+        for (name, value) in &upload.headers {
+            request = request.header(name, value);
+        }
+        request.send(bytes).map_or(0, |answer| answer.status().as_u16())
     }
 
     pub fn start(&self, id: &str, folder: &Path) -> Result<contract::http::Accepted, (u16, String)> {

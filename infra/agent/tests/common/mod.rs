@@ -478,6 +478,7 @@ fn open(state: &Path, world: &Arc<World>, endpoint: &str) -> Arc<Driver> {
         region: "local".into(),
         reports_queue_url: format!("{endpoint}/reports"),
         agent_queue_prefix: format!("{endpoint}/"),
+        has_snapshots: false,
         ports: Arc::clone(world) as Arc<dyn HostPorts>,
     })
     .unwrap()

@@ -4,4 +4,5 @@ mod faults;
 mod folders;
 mod run_files;
 mod samples;
+mod snapshots;
 mod tree;

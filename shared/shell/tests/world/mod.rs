@@ -436,6 +436,7 @@ impl Ports for World {
                     Write::EndRun(end) => {
                         let row = s.runs.get_mut(&end.id).expect("a run that ends has a row");
                         *row = RunRow {
+                            folder: row.folder.clone(),
                             wish: row.wish.clone(),
                             by: row.by.clone(),
                             accepted: row.accepted,
@@ -546,7 +547,12 @@ impl Ports for World {
                     },
                 },
                 Effect::AgentRun { generation, run } => {
-                    let wish = s.runs[&run].wish.clone();
+                    let row = &s.runs[&run];
+                    let (wish, folder) = (row.wish.clone(), row.folder.clone());
+                    let settings = contract::Settings {
+                        folder: folder.unwrap_or_else(|| settings.folder.clone()),
+                        ..settings
+                    };
                     Message::Agent {
                         flow,
                         generation,

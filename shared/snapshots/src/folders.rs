@@ -1,0 +1,270 @@
+//! Opening what a session's settings call its folder.
+
+use crate::{Fault, Store};
+use contract::snapshot::Address;
+use flow::{Environment, Reach, view::View};
+use lifecycle::{Failure, session::Image};
+use std::{
+    collections::VecDeque,
+    fs, io,
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Where flow folders are read: on this machine, in a store, or both.
+pub struct Folders {
+    here: bool,
+    store: Option<InStore>,
+}
+
+struct InStore {
+    store: Store,
+    /// The only bucket; `None`: whichever this reader's role may read.
+    bucket: Option<String>,
+    place: PathBuf,
+    most: usize,
+    kept: tokio::sync::Mutex<VecDeque<Arc<Laid>>>,
+}
+
+/// Something of a store that lies on this machine until nobody holds it.
+#[derive(Debug)]
+pub struct Laid {
+    address: Address,
+    is_folder: bool,
+    path: PathBuf,
+}
+
+impl Drop for Laid {
+    fn drop(&mut self) {
+        // What cannot be taken away goes with the folder that it is in.
+        let _ = if self.is_folder {
+            fs::remove_dir_all(&self.path)
+        } else {
+            fs::remove_file(&self.path)
+        };
+    }
+}
+
+impl Deref for Laid {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A flow folder that can be read, as long as this is held.
+#[derive(Clone, Debug)]
+pub enum Opened {
+    /// A folder of this machine, as its user has it.
+    Here(PathBuf),
+    /// A snapshot, laid out.
+    View(Arc<Laid>),
+}
+
+impl Opened {
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Here(path) => path,
+            Self::View(laid) => laid,
+        }
+    }
+
+    /// The environment that the flow declares.
+    ///
+    /// # Errors
+    ///
+    /// As [`flow::environment()`].
+    pub fn environment(&self) -> Result<Environment, Failure> {
+        match self {
+            Self::Here(path) => flow::environment(path, &flow::include_root(path)),
+            Self::View(laid) => flow::environment(laid, Reach::View),
+        }
+    }
+
+    /// The base image of the flow, if its user names none.
+    ///
+    /// # Errors
+    ///
+    /// As [`flow::base_image`].
+    pub fn base_image(&self) -> Result<Image, Failure> {
+        flow::base_image(self.path())
+    }
+
+    /// What a run of the flow sees.
+    ///
+    /// # Errors
+    ///
+    /// As [`flow::view::list`].
+    pub fn view(&self) -> Result<View, Failure> {
+        match self {
+            Self::Here(path) => flow::view::list(path, &flow::include_root(path)),
+            Self::View(laid) => flow::view::list(laid, Reach::View),
+        }
+    }
+}
+
+impl Folders {
+    /// Only folders of this machine.
+    pub fn here() -> Self {
+        Self {
+            here: true,
+            store: None,
+        }
+    }
+
+    /// Only snapshots.
+    ///
+    /// * `bucket`: the only one whose snapshots are opened.
+    /// * `place`: a folder of this process's own, in which they are laid out; `most` of them are kept there.
+    pub fn in_store(store: Store, bucket: &str, place: &Path, most: usize) -> Self {
+        Self {
+            here: false,
+            store: Some(InStore::new(store, Some(bucket), place, most)),
+        }
+    }
+
+    /// Both, and snapshots of whichever bucket the store's credentials may read.
+    pub fn both(store: Store, place: &Path, most: usize) -> Self {
+        Self {
+            here: true,
+            store: Some(InStore::new(store, None, place, most)),
+        }
+    }
+
+    /// Opens the folder of a flow.
+    ///
+    /// * `flow`: the flow's key: what is another's is not opened.
+    /// * `folder`: an absolute path, or the address of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// `Flow.NoSnapshot`, `Snapshot.NotYours`, `Snapshot.Unreadable`, and what [`Store::get`] says.
+    pub async fn open(&self, flow: &str, folder: &str) -> Result<Opened, Fault> {
+        match (&self.store, Path::new(folder).is_absolute()) {
+            (_, true) if self.here => Ok(Opened::Here(folder.into())),
+            (Some(store), false) => store.laid(flow, folder, true).await.map(Opened::View),
+            _ => Err(no_snapshot(&format!("The flow folder {folder}"))),
+        }
+    }
+
+    /// Opens a file of a flow's, such as the data of a run.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_file(&self, flow: &str, file: &str) -> Result<OpenedFile, Fault> {
+        match (&self.store, Path::new(file).is_absolute()) {
+            (_, true) if self.here => Ok(OpenedFile::Here(file.into())),
+            (Some(store), false) => store.laid(flow, file, false).await.map(OpenedFile::Laid),
+            _ => Err(no_snapshot(&format!("The file {file}"))),
+        }
+    }
+}
+
+/// A file that can be read, as long as this is held.
+#[derive(Clone, Debug)]
+pub enum OpenedFile {
+    Here(PathBuf),
+    Laid(Arc<Laid>),
+}
+
+impl OpenedFile {
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Here(path) => path,
+            Self::Laid(laid) => laid,
+        }
+    }
+}
+
+fn no_snapshot(what: &str) -> Fault {
+    Fault::Wrong(Failure::new(
+        "Flow.NoSnapshot",
+        format!(
+            "{what} cannot be seen from here. Send the command with pfsession, which uploads it, or name the address of what was uploaded."
+        ),
+    ))
+}
+
+impl InStore {
+    fn new(store: Store, bucket: Option<&str>, place: &Path, most: usize) -> Self {
+        Self {
+            store,
+            bucket: bucket.map(str::to_owned),
+            place: place.to_owned(),
+            most,
+            kept: tokio::sync::Mutex::default(),
+        }
+    }
+
+    async fn laid(&self, flow: &str, text: &str, is_folder: bool) -> Result<Arc<Laid>, Fault> {
+        let address = Address::read(text).ok_or_else(|| no_snapshot(text))?;
+        if address.flow != flow || self.bucket.as_ref().is_some_and(|bucket| *bucket != address.bucket) {
+            return Err(Fault::Wrong(Failure::new(
+                "Snapshot.NotYours",
+                format!(
+                    "{address} is no snapshot of this flow. Send the command with pfsession, which uploads the flow's own."
+                ),
+            )));
+        }
+        // One at a time: each may be large.
+        let mut kept = self.kept.lock().await;
+        let is_wanted = |laid: &&Arc<Laid>| laid.address == address && laid.is_folder == is_folder;
+        if let Some(laid) = kept.iter().find(is_wanted) {
+            return Ok(Arc::clone(laid));
+        }
+        // First of all: there may be no room for one more.
+        while kept.len() >= self.most.max(1) {
+            kept.pop_front();
+        }
+        let no_room = |error: io::Error| {
+            Fault::Wrong(Failure::new(
+                "Snapshot.NoRoom",
+                format!(
+                    "{} cannot be written: {error}. Put that right, and try again.",
+                    self.place.display()
+                ),
+            ))
+        };
+        fs::create_dir_all(&self.place).map_err(no_room)?;
+        let mut random = [0; 8];
+        // Without a source of randomness the process id in front of it has to do.
+        let _ = getrandom::fill(&mut random);
+        let path = self
+            .place
+            .join(format!("{}-{}", std::process::id(), crate::hex(&random)));
+        // Whatever comes of it, it is taken away.
+        let mut laid = Laid {
+            address,
+            is_folder: false,
+            path,
+        };
+        self.store.get(&laid.address, &laid.path).await?;
+        if is_folder {
+            let folder = laid.path.with_extension("view");
+            fs::create_dir(&folder).map_err(no_room)?;
+            let view = Laid {
+                address: laid.address.clone(),
+                is_folder: true,
+                path: folder,
+            };
+            laid = tokio::task::spawn_blocking(move || {
+                let file = fs::File::open(&laid.path).map_err(|error| {
+                    Failure::new(
+                        "Snapshot.NoRoom",
+                        format!("{} is gone: {error}. Try again.", laid.path.display()),
+                    )
+                })?;
+                flow::snapshot::lay_out(io::BufReader::new(file), &view.path)?;
+                Ok::<_, Failure>(view)
+            })
+            .await
+            .unwrap_or_else(|error| Err(Failure::new("Snapshot.Unreadable", error.to_string())))?;
+        }
+        let laid = Arc::new(laid);
+        kept.push_back(Arc::clone(&laid));
+        Ok(laid)
+    }
+}

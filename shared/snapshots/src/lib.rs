@@ -1,0 +1,49 @@
+//! Flow folders where they can be read: on this machine, or as snapshots in an object store, by digest.
+//!
+//! * [`Folders`]: opens what a session's settings call its folder, whichever of the two it is.
+//! * [`Store`]: the object store: what is there, where to send what is not, and getting it.
+//!
+//! What is absent here: who may do what. Whoever opens says which flow it is for, and gets what is that flow's.
+
+mod folders;
+mod store;
+
+pub use folders::{Folders, Laid, Opened, OpenedFile};
+pub use lifecycle::Failure;
+pub use store::{FRESH, Store};
+
+/// Why something was not had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Final.
+    #[error("{0}")]
+    Wrong(Failure),
+    /// Worth a retry.
+    #[error("{0}")]
+    NotNow(Failure),
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::Wrong(failure)
+    }
+}
+
+impl Fault {
+    /// What there is to say, for whoever does not try again.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Self::Wrong(failure) | Self::NotNow(failure) => failure,
+        }
+    }
+}
+
+/// The SHA-256 of some bytes, in hex.
+pub fn digest(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
