@@ -3,8 +3,8 @@
 #
 #   infra/package.sh [x86_64|arm64]
 #
-# The same sources and toolchain give the same bytes, and no folder of this machine is in them: a deployment changes only what changed. x86_64 is built by plain cargo;
-# another processor needs its Rust target, and its linker or cargo-lambda (`pip install cargo-lambda`).
+# The same sources and toolchain give the same bytes, and no folder of this machine is in them: a deployment changes only what changed. x86_64
+# is built by plain cargo; another processor needs its Rust target, and its linker or cargo-lambda (`pip install cargo-lambda`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,10 @@ case "$arch" in
 esac
 functions=$(cd functions && ls)
 # Where things lie on this machine is not in what is built.
-export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/pfsession"
+case "${RUSTFLAGS:-}" in
+  *--remap-path-prefix*) ;;
+  *) export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/pfsession" ;;
+esac
 packages=$(for f in $functions; do printf -- '-p %s ' "$f"; done)
 
 if [ "$arch" = "$here" ]; then
@@ -33,7 +36,7 @@ elif ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
 elif command -v cargo-lambda >/dev/null; then
   # shellcheck disable=SC2086
   cargo lambda build --release --target "$target.$newest_glibc" $packages
-  built="${CARGO_TARGET_DIR:-target}/$target/release"
+  built="${CARGO_TARGET_DIR:-target}/lambda"
 else
   # shellcheck disable=SC2086
   cargo build --release --bins --target "$target" $packages
@@ -47,10 +50,13 @@ built, out, newest, *functions = sys.argv[1:]
 os.makedirs(out, exist_ok=True)
 newest = tuple(map(int, newest.split(".")))
 for function in functions:
+    program = os.path.join(built, function)
+    if os.path.isdir(program):  # as cargo-lambda has it
+        program = os.path.join(program, "bootstrap")
     # `strip` of the machine's own binutils; for another processor the build's profile has to do.
     bootstrap = os.path.join(out, function + ".bootstrap")
-    if subprocess.run(["strip", "-s", "-o", bootstrap, os.path.join(built, function)], capture_output=True).returncode:
-        with open(os.path.join(built, function), "rb") as source, open(bootstrap, "wb") as target:
+    if subprocess.run(["strip", "-s", "-o", bootstrap, program], capture_output=True).returncode:
+        with open(program, "rb") as source, open(bootstrap, "wb") as target:
             target.write(source.read())
     with open(bootstrap, "rb") as file:
         code = file.read()
