@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Environment variables that whoever installs packages here may need: proxies, certificates, indexes.
-const KEPT: [&str; 30] = [
+const KEPT: [&str; 31] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "ALL_PROXY",
@@ -35,6 +35,7 @@ const KEPT: [&str; 30] = [
     "UV_CACHE_DIR",
     "UV_INSECURE_HOST",
     "UV_NATIVE_TLS",
+    "UV_SYSTEM_CERTS",
     "UV_OFFLINE",
     "UV_HTTP_TIMEOUT",
     "UV_HTTP_RETRIES",
@@ -266,6 +267,20 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
             ),
         );
     }
+    if has("invalid peer certificate") {
+        let url = output
+            .split(['(', ' ', '`', '\n'])
+            .find(|word| word.starts_with("https://"))
+            .map(|url| url.trim_end_matches([')', '.', ',']))
+            .unwrap_or("");
+        return Failure::new(
+            "Install.IndexNotTrusted",
+            format!(
+                "The package index is not trusted: the certificate of {url} is by an authority that uv does not know. If it is one of your own, name its \
+                 certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. {tail}"
+            ),
+        );
+    }
     if has("network was disabled")
         || has("error sending request")
         || has("failed to fetch")
@@ -419,4 +434,16 @@ pub(crate) fn options(
         }
     }
     Ok(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_whose_certificate_is_not_known_is_named_with_how_to_trust_it() {
+        let said = "resolving 2 requirements\nerror: Failed to fetch: https://index.example/simple/tabulate/\n  cause: error sending request for url \
+                    (https://index.example/simple/tabulate/)\n  cause: client error (Connect)\n  cause: invalid peer certificate: UnknownIssuer\n";
+        expect_test::expect!["Install.IndexNotTrusted: The package index is not trusted: the certificate of https://index.example/simple/tabulate/ is by an authority that uv does not know. If it is one of your own, name its certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. The whole output is in LOG."].assert_eq(&failure(said, &|_| None, "LOG").to_string());
+    }
 }
