@@ -446,4 +446,13 @@ mod tests {
                     (https://index.example/simple/tabulate/)\n  cause: client error (Connect)\n  cause: invalid peer certificate: UnknownIssuer\n";
         expect_test::expect!["Install.IndexNotTrusted: The package index is not trusted: the certificate of https://index.example/simple/tabulate/ is by an authority that uv does not know. If it is one of your own, name its certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. The whole output is in LOG."].assert_eq(&failure(said, &|_| None, "LOG").to_string());
     }
+
+    #[test]
+    fn what_has_no_name_is_said_with_uvs_own_reason() {
+        let said = "error: something new\n  cause: nobody has seen it before\n";
+        assert_eq!(
+            failure(said, &|_| None, "LOG").to_string(),
+            "Install.Failed: uv could not install the packages: nobody has seen it before. The whole output is in LOG."
+        );
+    }
 }

@@ -696,3 +696,39 @@ fn when_interrupted(hint: String) -> impl Drop {
     }
     Until(hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::DeserializeOwned;
+
+    /// A row of the samples, of which nobody has said why it ended.
+    fn unexplained<T: DeserializeOwned>(sample: &str) -> T {
+        let mut row: serde_json::Value = serde_json::from_str(sample).unwrap();
+        row.as_object_mut().unwrap().remove("failure");
+        serde_json::from_value(row).unwrap()
+    }
+
+    #[test]
+    fn what_ended_without_a_reason_of_its_own_is_said_to_have_been_ended() {
+        let flow = Flow {
+            reference: FlowRef {
+                workspace: "lab".into(),
+                owner: "ann".into(),
+                lineage: "/flow".into(),
+            },
+            typed: "flow".into(),
+        };
+        let operation = unexplained(include_str!("../../../events/table/operation/valid/canceled.json"));
+        let run = unexplained(include_str!("../../../events/table/run/valid/canceled.json"));
+        let texts = [
+            end_of_operation(&operation, &flow, true).unwrap_err().to_string(),
+            end_of_run(&run, &flow, false).unwrap_err().to_string(),
+        ];
+        expect_test::expect![[r#"
+            error: the session of flow did not start: Something else was wanted of the session meanwhile. [Session.Canceled]
+              whole output: pfsession logs start-1
+            error: the run of flow did not succeed: The run was canceled. [Run.Canceled]
+              whole output: pfsession logs start-for-run-2"#]].assert_eq(&texts.join("\n"));
+    }
+}

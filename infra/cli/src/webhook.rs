@@ -503,16 +503,22 @@ mod tests {
         let file = folder.path().join("secret");
         let check = |text: &str, kind| {
             fs::write(&file, text).unwrap();
-            given_secret(&file, kind).map_err(|trouble| trouble.failure.error)
+            given_secret(&file, kind).map_err(|trouble| trouble.failure.to_string())
         };
-        assert_eq!(check("short\n", SenderKind::Github), Err("Webhook.BadSecret".into()));
+        assert_eq!(
+            check("short\n", SenderKind::Github),
+            Err(
+                "Webhook.BadSecret: This is no good secret. It is shorter than 16 characters, which can be guessed"
+                    .into()
+            )
+        );
         assert_eq!(
             check("a secret of some length\n", SenderKind::Github),
             Ok("a secret of some length".into())
         );
         assert_eq!(
             check("whsec_AAAA", SenderKind::StandardWebhooks),
-            Err("Webhook.BadSecret".into())
+            Err("Webhook.BadSecret: This is no good secret. It is not whsec_ and base64 of 16 bytes or more".into())
         );
         for kind in [SenderKind::Github, SenderKind::StandardWebhooks] {
             let made = new_secret(kind);

@@ -238,6 +238,18 @@ mod tests {
         assert_eq!(event["requestContext"]["http"]["method"], "POST");
     }
 
+    #[tokio::test]
+    async fn what_is_no_answer_says_so() {
+        let said = response(&Bytes::from_static(b"{ \"statusCode\": \"much\" }")).into_body();
+        let said = axum::body::to_bytes(said, 1000).await.expect("it is short");
+        let said: Value = serde_json::from_slice(&said).expect("JSON");
+        let failure: contract::Failure = serde_json::from_value(said["error"].clone()).expect("a failure");
+        assert_eq!(
+            failure.to_string(),
+            "Service.NoAnswer: The function's answer cannot be read."
+        );
+    }
+
     #[test]
     fn an_answer_becomes_a_response() {
         let answer = json!({ "statusCode": 404, "headers": { "Content-Type": "text/plain", "Content-Length": "7" }, "cookies": ["a=1", "b=2"], "body": "no" });

@@ -626,3 +626,24 @@ async fn down(State(host): State<Arc<Host>>, request: Request) -> Response<Body>
         json!({ "leaving": std::process::id() }).to_string(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_is_too_large_is_answered_with_how_large_it_may_be() {
+        assert_eq!(
+            whole(Body::from("0123456789"), 10).await.expect("it is small enough"),
+            "0123456789"
+        );
+        let refused = whole(Body::from("0123456789x"), 10).await.expect_err("it is too large");
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let said = to_bytes(refused.into_body(), 1000).await.expect("it is short");
+        let said: contract::http::Problem = serde_json::from_slice(&said).expect("a problem");
+        assert_eq!(
+            said.error.to_string(),
+            "Request.TooLarge: The request is larger than 10 bytes, or broke off."
+        );
+    }
+}

@@ -234,3 +234,34 @@ fn the_rows_and_messages_of_the_samples_are_of_the_flow_that_the_commands_name()
         assert_eq!(serde_json::from_str::<StepMessage>(&text).unwrap().flow, key, "{path}");
     }
 }
+
+#[test]
+fn what_is_no_command_and_no_step_says_why() {
+    let command = |body: &str| {
+        contract::command::Command::read(body)
+            .expect_err("it is none")
+            .to_string()
+    };
+    let step = |body: &str| {
+        contract::step::StepMessage::read(body)
+            .expect_err("it is none")
+            .to_string()
+    };
+    let flow = r#""flow": { "workspace": "w", "owner": "o", "lineage": "/f" }"#;
+    let texts = [
+        command("hello"),
+        command(&format!(r#"{{ "id": "a b", {flow}, "command": "stop" }}"#)),
+        command(&format!(r#"{{ "id": "a", {flow}, "command": "dance" }}"#)),
+        command(&format!(
+            r#"{{ "id": "{}", {flow}, "command": "run", "settings": {{}}, "run": {{}} }}"#,
+            "a".repeat(71)
+        )),
+        step("{}"),
+    ];
+    expect_test::expect![[r#"
+        Command.Malformed: This is no command: expected value at line 1 column 1.
+        Command.Malformed: This is no command: an id is 1 to 80 characters of A-Z a-z 0-9 - _ at line 1 column 13.
+        Command.Malformed: This is no command: unknown variant `dance`, expected one of `start`, `install`, `reset`, `update`, `stop`, `run`, `stop-if-idle`, `warn-if-idle`, `check` at line 1 column 94.
+        Command.Malformed: A run's id has at most 70 characters.
+        Step.Malformed: This is no step: missing field `step` at line 1 column 2."#]].assert_eq(&texts.join("\n"));
+}

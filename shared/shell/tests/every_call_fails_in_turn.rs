@@ -120,8 +120,8 @@ async fn a_start_over_the_quota_fails_with_its_name_and_leaves_nothing() {
     assert_eq!(world.phase(&flow("d").key()), Phase::Failed);
     let state = world.state.lock().unwrap();
     assert_eq!(
-        state.operations["start-d"].failure.as_ref().unwrap().error,
-        "Session.QuotaExceeded"
+        state.operations["start-d"].failure.as_ref().unwrap().to_string(),
+        "Session.QuotaExceeded: You have 3 sessions, as many as one user may have. Stop one that you do not need, then start this one again."
     );
     assert_eq!(state.computes.values().map(|c| c.sessions.len()).sum::<usize>(), 3);
 }

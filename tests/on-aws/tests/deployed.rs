@@ -370,7 +370,10 @@ fn a_driver_that_was_killed_finds_its_sessions_again_and_one_that_leaves_can_end
     let failed = wait_for("the session's end", LONG, || {
         api.session(&folder).filter(|session| session.phase == Phase::Failed)
     });
-    assert_eq!(failed.failure.expect("it says why").error, "Session.MachineLeft");
+    assert_eq!(
+        failed.failure.expect("it says why").to_string(),
+        "Session.MachineLeft: The driver of the session's machine was ended. Start the session again when there is another."
+    );
     nothing_is_left(deployment, &folder);
     assert!(
         !Path::new(&deployment.machine.state().join("driver/computes"))

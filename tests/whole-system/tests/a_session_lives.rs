@@ -348,7 +348,7 @@ fn a_machine_without_python_says_what_to_do() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("Install.PythonMissing") && said.contains("Python 3"),
+        said.contains("Flows need Python 3.9 or newer, and there is no python3 on PATH. Install it (on Debian and Ubuntu: apt install python3), or name one in PFSESSION_PYTHON. [Install.PythonMissing]"),
         "{said}"
     );
 }

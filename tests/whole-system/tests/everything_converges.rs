@@ -157,7 +157,12 @@ fn an_agent_killed_at_an_install_at_rest_or_at_a_run_takes_its_session_to_an_end
         let session = wait_for("the session's end", BOUND, || {
             api.session(folder).filter(|session| session.phase == Phase::Failed)
         });
-        assert_eq!(session.failure.unwrap().error, "Session.AgentDied");
+        let said = session.failure.unwrap().to_string();
+        assert!(
+            said.starts_with("Session.AgentDied: The session's agent has ended. Its log is ")
+                && said.ends_with(". Start the session again."),
+            "{said}"
+        );
     };
 
     // At an install that downloads from an index which never says a word.

@@ -34,6 +34,21 @@ fn a_token_made_with_the_issuers_key_opens_the_service_to_its_user_and_no_other_
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("Access.NoToken"), "{said}");
 
+    let api = machine.api();
+    for (path, expected) in [
+        (
+            "/v1/nothing",
+            "Http.NoSuchRoute: There is nothing at this address. The routes begin with /v1/.",
+        ),
+        (
+            "/v1/runs/x",
+            "Http.NotFound: There is no run x, or none that you may see.",
+        ),
+    ] {
+        let said = api.get::<serde_json::Value>(path).expect_err("there is nothing");
+        assert_eq!(said, (404, expected.to_owned()));
+    }
+
     let mode = std::fs::metadata(&other).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let public = machine.succeed(&["token", "--issuer", other.to_str().unwrap(), "--public"]);
