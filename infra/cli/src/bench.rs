@@ -28,13 +28,15 @@ use std::{
     time::Instant,
 };
 
-/// Two packages without others below them.
-const TWO_PACKAGES: &str = "tabulate==0.9.0\nhumanize==4.9.0\n";
+/// Two packages without others below them, which promptflow has not.
+const TWO_PACKAGES: &str = "toolz==0.12.1\nhumanize==4.9.0\n";
+/// The same, of which one takes the place of promptflow's own: no process with promptflow loaded can be forked for them.
+const ONE_REPLACED: &str = "tabulate==0.9.0\nhumanize==4.9.0\n";
 /// Packages like these in other versions: each is an environment that no store has yet, unless this was done before.
 const NEW_PACKAGES: [&str; 3] = [
-    "tabulate==0.8.10\nhumanize==4.8.0\n",
-    "tabulate==0.8.9\nhumanize==4.7.0\n",
-    "tabulate==0.8.8\nhumanize==4.6.0\n",
+    "toolz==0.12.0\nhumanize==4.8.0\n",
+    "toolz==0.11.2\nhumanize==4.7.0\n",
+    "toolz==0.11.1\nhumanize==4.6.0\n",
 ];
 const FLOW: [(&str, &str); 2] = [
     (
@@ -216,8 +218,10 @@ impl Bench<'_> {
         say("the first start, which makes the environments that this machine does not have yet");
         self.operate(&flow, "start", starting())?;
         self.run(&flow)?;
-        self.require("bench", TWO_PACKAGES)?;
-        self.operate(&flow, "install", installing())?;
+        for packages in [ONE_REPLACED, TWO_PACKAGES] {
+            self.require("bench", packages)?;
+            self.operate(&flow, "install", installing())?;
+        }
         let isolation = self.client.get::<PackagesRow>(&packages)?.isolation;
         let isolation = isolation.map_or_else(|| "not known".into(), |isolation| isolation.to_string());
         self.operate(&flow, "stop", Wish::Stop)?;
@@ -226,13 +230,15 @@ impl Bench<'_> {
             "{} rounds of start, run, install, packages, reset and stop",
             self.rounds
         ));
-        let mut ours: [Vec<f64>; 7] = Default::default();
+        let mut ours: [Vec<f64>; 8] = Default::default();
         for _ in 0..self.rounds {
-            let [start, first, second, install, listed, reset, stop] = &mut ours;
+            let [start, first, second, replaced, install, listed, reset, stop] = &mut ours;
             self.require("bench", "")?;
             start.push(timed(|| self.operate(&flow, "start", starting()))?);
             first.push(timed(|| self.run(&flow))?);
             second.push(timed(|| self.run(&flow))?);
+            self.require("bench", ONE_REPLACED)?;
+            replaced.push(timed(|| self.operate(&flow, "install", installing()))?);
             self.require("bench", TWO_PACKAGES)?;
             install.push(timed(|| self.operate(&flow, "install", installing()))?);
             listed.push(timed(|| self.client.get::<PackagesRow>(&packages).map(|_| ()))?);
@@ -273,14 +279,15 @@ impl Bench<'_> {
         }
         let request = times("a request for a session that is not there".into(), &requests);
         let floors = [spaces.clone(), bare.clone(), bare, two.0, Some(request), spaces, exec];
-        let plain = [None, pf_test.clone(), pf_test, two.1, None, None, None];
+        let plain = [None, pf_test.clone(), pf_test, None, two.1, None, None, None];
         let names = [
             "start a session whose environment is in the store, to Ready",
             "the first run of a one-node flow in a Ready session, to its output",
             "the second run",
+            "install two packages, one in place of the base image's own",
             "install two packages that the store has",
             "view the installed packages",
-            "reset, to Ready again",
+            "reset, with these two packages, to Ready again",
             "stop, to observed Stopped",
         ];
         let mut figures: Vec<Figure> = names
