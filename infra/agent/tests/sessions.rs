@@ -83,8 +83,8 @@ fn main() -> anyhow::Result<()> {
             a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_not,
         ),
         (
-            "each_tier_holds_what_it_says_as_an_ordinary_user",
-            each_tier_holds_what_it_says_as_an_ordinary_user,
+            "each_tier_holds_what_it_says_as_an_ordinary_user_and_as_root",
+            each_tier_holds_what_it_says_as_an_ordinary_user_and_as_root,
         ),
         (
             "two_sessions_with_one_environment_cannot_see_or_change_each_other",
@@ -977,7 +977,7 @@ fn a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_n
     assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
 }
 
-fn each_tier_holds_what_it_says_as_an_ordinary_user() {
+fn each_tier_holds_what_it_says_as_an_ordinary_user_and_as_root() {
     let root = tiers::is_root();
     let Some(python) = tiers::python_for_all().or_else(|| (!root).then(|| "python3".into())) else {
         return println!("no other user can read the Python of this machine, so there is no such session");
@@ -1015,6 +1015,14 @@ fn each_tier_holds_what_it_says_as_an_ordinary_user() {
         println!(
             "tier A is not tried as an ordinary user: nothing can be delegated here by version 1 of control groups"
         );
+    }
+    if root {
+        // Tier A as root is what all the other tests are.
+        let barred = tiers::Machine {
+            barred: true,
+            ..tiers::Machine::default()
+        };
+        machines.push(("C", barred));
     }
     for (tier, machine) in machines {
         if !root && tier == "B" {
@@ -1059,7 +1067,7 @@ def main(agent: int, hidden: str) -> dict:
     }
 "#;
 
-/// In a process of its own, which `each_tier_holds_what_it_says_as_an_ordinary_user` starts: a session of this tier holds what it says.
+/// In a process of its own, which `each_tier_holds_what_it_says_as_an_ordinary_user_and_as_root` starts: a session of this tier holds what it says.
 fn a_session_of_tier(tier: &str) {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::new(&state());

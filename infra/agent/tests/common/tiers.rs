@@ -106,7 +106,7 @@ pub(crate) fn again(machine: Machine, state: &Path, arguments: &[&str]) -> Outpu
     }
     let output = command.output().unwrap();
     // The warm process goes within seconds, and what it has made ahead for a session with it.
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(90);
     for group in groups {
         let inside = || {
             fs::read_dir(&group)
