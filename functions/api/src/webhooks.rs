@@ -3,7 +3,9 @@
 use crate::{ok, problem, request::Request};
 use aws::Aws;
 use contract::{
-    Principal, names,
+    Principal,
+    http::encoded,
+    names,
     webhook::{MOST_RULES, MOST_RULES_BYTES, Rule, Webhooks, WebhooksRow},
 };
 use lifecycle::{
@@ -137,16 +139,6 @@ fn checked(caller: &Principal, workspace: &str, before: &[Rule], wanted: Vec<Rul
         rules.push(rule);
     }
     Ok(rules)
-}
-
-/// A name as a part of a URL's path.
-fn encoded(name: &str) -> String {
-    name.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! token goes to the host that it was given for and to no other, whatever a requirements file says. It is read when packages are
 //! installed, and is then in the memory of the agent and of uv alone.
 
-use contract::Failure;
+use contract::{Failure, http::encoded};
 use std::{
     collections::BTreeMap,
     fs,
@@ -145,16 +145,6 @@ impl Feeds {
         let (user, secret) = token.split_once(':').unwrap_or((USER, token));
         Ok(format!("{scheme}://{}:{}@{rest}", encoded(user), encoded(secret)))
     }
-}
-
-/// As a URL has it before the host.
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -44,14 +44,7 @@ pub(crate) fn execute(service: &Service, typed: &args::Webhook) -> Done {
 }
 
 fn path_of(user: &User) -> String {
-    let workspace: String = user
-        .workspace
-        .bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect();
+    let workspace = contract::http::encoded(&user.workspace);
     format!("/v1/workspaces/{workspace}/webhooks")
 }
 

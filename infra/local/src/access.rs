@@ -277,16 +277,10 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 /// A path as it is signed: what is escaped already is escaped once more.
 fn encoded(path: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
-    path.bytes()
-        .map(|b| {
-            if plain(b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
+    path.split('/')
+        .map(contract::http::encoded)
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 fn sorted(query: &str) -> String {

@@ -15,7 +15,10 @@ use aws_sigv4::{
 };
 use aws_smithy_runtime_api::client::identity::Identity;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use contract::snapshot::{Address, MOST_BYTES, Upload};
+use contract::{
+    http::encoded,
+    snapshot::{Address, MOST_BYTES, Upload},
+};
 use lifecycle::Failure;
 use sha2::{Digest, Sha256};
 use std::{
@@ -248,18 +251,6 @@ fn presigned(
         .map(|(name, value)| format!("{name}={}", encoded(value)))
         .collect();
     Ok(format!("{url}?{}", query.join("&")))
-}
-
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 /// Copies an object into a file that is made, and sees that it is what its address says.
