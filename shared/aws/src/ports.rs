@@ -374,49 +374,15 @@ impl Ports for Aws {
     }
 
     async fn run_started(&self, run: &str, at: Millis) -> Result<(), Fault> {
-        let marked = self
-            .dynamo
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(items::run_key(run)))
-            .update_expression("SET started = if_not_exists(started, :t)")
-            .condition_expression("attribute_exists(pk)")
-            .expression_attribute_values(":t", number(at))
-            .send()
-            .await;
-        match marked {
-            Err(e)
-                if !e
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Err(Fault::outside("marking a run as started")(e.into()))
-            }
-            _ => Ok(()),
-        }
+        let update = ("SET started = if_not_exists(started, :v)", number(at));
+        self.update_if_there(items::run_key(run), update, "marking a run as started")
+            .await
     }
 
     async fn keep_setup(&self, operation: &str, setup: &Setup) -> Result<(), Fault> {
-        let kept = self
-            .dynamo
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(items::operation_key(operation)))
-            .update_expression("SET setup = :s")
-            .condition_expression("attribute_exists(pk)")
-            .expression_attribute_values(":s", json(setup))
-            .send()
-            .await;
-        match kept {
-            Err(e)
-                if !e
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Err(Fault::outside("keeping how an install ended")(e.into()))
-            }
-            _ => Ok(()),
-        }
+        let update = ("SET setup = :v", json(setup));
+        self.update_if_there(items::operation_key(operation), update, "keeping how an install ended")
+            .await
     }
 
     async fn keep_output(&self, of: &str, lines: &[OutputLine]) -> Result<(), Fault> {
@@ -468,6 +434,38 @@ impl Ports for Aws {
 }
 
 impl Aws {
+    /// Changes a row, if there is one.
+    ///
+    /// * `update`: the expression, and the value of its `:v`.
+    /// * `what`: what that is, for the fault.
+    async fn update_if_there(
+        &self,
+        key: Item,
+        (update, value): (&str, AttributeValue),
+        what: &'static str,
+    ) -> Result<(), Fault> {
+        let updated = self
+            .dynamo
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key))
+            .update_expression(update)
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":v", value)
+            .send()
+            .await;
+        match updated {
+            Err(e)
+                if !e
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Err(Fault::outside(what)(e.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) async fn get(&self, key: Item) -> Result<Option<Item>, Fault> {
         let got = self
             .dynamo
