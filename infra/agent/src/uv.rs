@@ -236,11 +236,7 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
         );
     }
     if has("lack of valid authentication credentials") || has("401 unauthorized") || has("403 forbidden") {
-        let index = output
-            .split(['(', ' ', '`'])
-            .find(|word| word.contains("://"))
-            .map(|url| url.trim_end_matches([')', '.', ',']))
-            .unwrap_or("");
+        let index = url_in(output);
         return Failure::new(
             "Install.IndexRefused",
             format!(
@@ -268,11 +264,7 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
         );
     }
     if has("invalid peer certificate") {
-        let url = output
-            .split(['(', ' ', '`', '\n'])
-            .find(|word| word.starts_with("https://"))
-            .map(|url| url.trim_end_matches([')', '.', ',']))
-            .unwrap_or("");
+        let url = url_in(output);
         return Failure::new(
             "Install.IndexNotTrusted",
             format!(
@@ -352,6 +344,14 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
         "Install.Failed",
         format!("uv could not install the packages: {why}. {tail}"),
     )
+}
+
+/// The first URL that it names.
+fn url_in(output: &str) -> &str {
+    output
+        .split(['(', ' ', '`', '\n'])
+        .find(|word| word.contains("://"))
+        .map_or("", |url| url.trim_end_matches([')', '.', ',']))
 }
 
 /// Uv's reason, on one line.

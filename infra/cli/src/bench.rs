@@ -76,15 +76,8 @@ pub(crate) struct Report {
 }
 
 pub(crate) fn bench(wanted: &args::Bench, local: &Local, json: bool) -> Done {
-    let cannot = |why: std::io::Error| {
-        Trouble::new(
-            UNREACHABLE,
-            "Service.NotStarted",
-            format!("There is no room for a benchmark: {why}"),
-        )
-        .next("see that the state folder's disk has room, or name another folder with --state")
-    };
     let beside = local.state.parent().unwrap_or(&local.state);
+    let cannot = |why| not_written(beside, &why);
     fs::create_dir_all(beside).map_err(cannot)?;
     let place = tempfile::Builder::new()
         .prefix("pfsession-bench-")
