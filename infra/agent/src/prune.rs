@@ -155,7 +155,7 @@ mod tests {
         file(&state.join("logs/install-2.txt"), 10, 1);
         file(&state.join("logs/agent-f-1.log"), 10, 20);
         file(&state.join("logs/agent-f-2.log"), 10, 20);
-        fs::create_dir_all(state.join("sessions/f/2/work/busy")).unwrap();
+        fs::create_dir_all(state.join("sessions/f/2").join("work/busy")).unwrap();
         // A folder has a size of its own, which is the file system's.
         let (_, of_big) = size(&state.join("runs/big")).unwrap();
         prune(

@@ -891,28 +891,12 @@ fn a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_n
         size: "Standard_B1s".into(),
         ..settings(&it)
     };
-    let ComputeRequest::LaunchSession {
-        flow,
-        owner,
-        workspace,
-        generation,
-        compute,
-        until,
-        ..
-    } = Machine::launch_request(&key, 1, "c1", &it)
-    else {
+    let mut request = Machine::launch_request(&key, 1, "c1", &it);
+    let ComputeRequest::LaunchSession { settings, .. } = &mut request else {
         unreachable!()
     };
-    machine.ask(ComputeRequest::LaunchSession {
-        flow,
-        owner,
-        workspace,
-        generation,
-        compute,
-        settings: sized.clone(),
-        room: None,
-        until,
-    });
+    *settings = sized.clone();
+    machine.ask(request);
     let operation = unique("size");
     let command = AgentCommand::Install {
         operation: operation.clone(),
@@ -1502,28 +1486,12 @@ fn a_launch_that_is_late_or_was_removed_never_starts_an_agent() {
     let it = flow(&folder.path().join("it"), &DAG);
     let key = key(&unique("late"));
     machine.create_compute("c1");
-    let ComputeRequest::LaunchSession {
-        flow,
-        owner,
-        workspace,
-        generation,
-        compute,
-        settings,
-        ..
-    } = Machine::launch_request(&key, 1, "c1", &it)
-    else {
+    let mut request = Machine::launch_request(&key, 1, "c1", &it);
+    let ComputeRequest::LaunchSession { until, .. } = &mut request else {
         unreachable!()
     };
-    machine.ask(ComputeRequest::LaunchSession {
-        flow,
-        owner,
-        workspace,
-        generation,
-        compute,
-        settings,
-        room: None,
-        until: 1,
-    });
+    *until = 1;
+    machine.ask(request);
     assert_eq!(machine.gone(&key, 1).unwrap().error, "Session.LaunchTooLate");
     machine.remove(&key, 3);
     for generation in [1, 2, 3] {

@@ -617,12 +617,12 @@ fn a_new_size_makes_the_session_anew_and_only_then_counts() {
     assert_eq!((same.session.phase, same.session.generation), (Phase::Ready, 1));
 }
 
-#[test]
-fn a_new_base_image_counts_from_the_next_reset_on() {
-    let claims = |operation: &str, image: &str| Event::StepEntered {
+/// The step that claims compute, of which the handler has found this base image.
+fn claimed(operation: &str, token: &str, image: &str) -> Event {
+    Event::StepEntered {
         operation: operation.into(),
         step: Step::ClaimCompute,
-        token: format!("claim {image}"),
+        token: token.into(),
         compute: Some(Claimed {
             id: "c1".into(),
             up: true,
@@ -633,7 +633,12 @@ fn a_new_base_image_counts_from_the_next_reset_on() {
             name: image.into(),
             origin: Origin::Default,
         }),
-    };
+    }
+}
+
+#[test]
+fn a_new_base_image_counts_from_the_next_reset_on() {
+    let claims = |operation: &str, image: &str| claimed(operation, &format!("claim {image}"), image);
     let image_in = |life: &Life| match life.effects.last() {
         Some(Effect::AgentInstall { settings, .. } | Effect::LaunchSession { settings, .. }) => settings.image.clone(),
         other => panic!("{other:?}"),
@@ -745,21 +750,7 @@ fn a_reset_has_what_was_recorded_and_on_another_base_image_what_the_requirements
             name: "same".into(),
             origin: Origin::Default,
         });
-        let claims = Event::StepEntered {
-            operation: "r".into(),
-            step: Step::ClaimCompute,
-            token: "claim".into(),
-            compute: Some(Claimed {
-                id: "c1".into(),
-                up: true,
-                new: false,
-            }),
-            cause: None,
-            image: Some(Image {
-                name: image.into(),
-                origin: Origin::Default,
-            }),
-        };
+        let claims = claimed("r", "claim", image);
         let life = ready
             .on(reset(packages))
             .on(entered("r", Step::StopSession, "stop"))

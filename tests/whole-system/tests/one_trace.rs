@@ -11,14 +11,20 @@ use whole_system::{Machine, flow, write_flow};
 const LONG: Duration = Duration::from_secs(300);
 const ROOT: &str = "1-5759e988-bd862e3fe1be46a994272793";
 
-#[test]
-fn one_trace_follows_a_start_from_the_request_through_the_queues_the_functions_and_the_state_machine() {
+/// Where the segments come, and a machine whose functions send them there.
+fn traced() -> (UdpSocket, Machine) {
     let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
     daemon.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut machine = Machine::new();
     let address = daemon.local_addr().unwrap().to_string();
     machine.variables.push(("AWS_XRAY_DAEMON_ADDRESS".to_owned(), address));
     machine.up();
+    (daemon, machine)
+}
+
+#[test]
+fn one_trace_follows_a_start_from_the_request_through_the_queues_the_functions_and_the_state_machine() {
+    let (daemon, machine) = traced();
     let (api, folder) = (machine.api(), flow("one-node"));
     let command = json!({ "id": "traced-start", "flow": api.flow(&folder), "command": "start", "settings": {} });
     api.send_traced(&command, &format!("Root={ROOT};Parent=53995c3f42cd8ad8;Sampled=1"))
@@ -67,12 +73,7 @@ fn one_trace_follows_a_start_from_the_request_through_the_queues_the_functions_a
 
 #[test]
 fn one_trace_follows_a_webhook_to_the_operation_that_it_becomes() {
-    let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
-    daemon.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut machine = Machine::new();
-    let address = daemon.local_addr().unwrap().to_string();
-    machine.variables.push(("AWS_XRAY_DAEMON_ADDRESS".to_owned(), address));
-    machine.up();
+    let (daemon, machine) = traced();
     let folder = machine.state().join("hooked");
     write_flow(&folder, "@tool\ndef one(text: str) -> str:\n    return text\n", None);
     let path = folder.to_str().unwrap();
