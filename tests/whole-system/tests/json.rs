@@ -42,6 +42,26 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
             if let Err(error) = schema.validate(&value) {
                 panic!("{arguments:?} prints what its schema does not say: {error}\n{value:#}");
             }
+            if command == "bench" {
+                let whats: Vec<&str> = value["figures"]
+                    .as_array()
+                    .expect("figures")
+                    .iter()
+                    .filter_map(|f| f["ours"]["what"].as_str())
+                    .collect();
+                let is_there = |begin: &str| whats.iter().filter(|what| what.starts_with(begin)).count();
+                let begins = [
+                    "start a",
+                    "the first run of",
+                    "the second",
+                    "install",
+                    "view",
+                    "reset",
+                    "stop,",
+                    "the first start",
+                ];
+                assert_eq!(begins.map(is_there), [1, 1, 1, 2, 1, 1, 2, 1], "{whats:?}");
+            }
             ids.extend(
                 value["id"]
                     .as_str()
