@@ -683,6 +683,7 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
         Event::ComputeUp { compute } => turn.compute_up(compute),
         Event::ComputeGone { compute, why } => {
             if turn.s.compute.as_ref() == Some(compute) {
+                turn.leaves();
                 turn.gone(Some(Failure::new(
                     "Session.ComputeLost",
                     format!("The compute resource is gone ({why}). Start the session again."),
@@ -692,6 +693,9 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
         Event::SessionUp { generation, key } => turn.session_up(*generation, key),
         Event::SessionGone { generation, failure } => {
             if *generation == turn.s.generation && turn.s.phase.is_live() && turn.s.phase != Phase::Provisioning {
+                if !turn.is_anew_where_it_is() {
+                    turn.leaves();
+                }
                 turn.gone(failure.clone());
             }
         }
@@ -1227,6 +1231,7 @@ impl Turn {
             // Nothing was ever launched, or it has certainly ended itself, and nothing launches it any more.
             Phase::Stopping if late && ended => {
                 self.forget();
+                self.leaves();
                 self.gone(None);
             }
             Phase::Stopping if late => {
@@ -1235,6 +1240,7 @@ impl Turn {
             }
             Phase::Installing | Phase::Ready if ended => {
                 self.forget();
+                self.leaves();
                 self.gone(Some(Failure::new(
                     "Session.AgentSilent",
                     "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
@@ -1294,12 +1300,30 @@ impl Turn {
         }
     }
 
-    /// There is no container of this generation any more.
-    fn gone(&mut self, why: Option<Failure>) {
-        let wanted = self.s.phase == Phase::Stopping && self.s.failure.is_none();
+    /// Leaves the compute resource to whoever else is on it.
+    fn leaves(&mut self) {
         if let Some(compute) = self.s.compute.take() {
             self.effects.push(Effect::LeaveCompute { compute });
         }
+    }
+
+    /// Whether what takes the session down makes one anew of the same size and identity: that is had in seconds on the compute resource which
+    /// is there, and in minutes on another.
+    fn is_anew_where_it_is(&self) -> bool {
+        let anew = self
+            .s
+            .current
+            .as_ref()
+            .filter(|o| matches!(o.kind, Kind::Reset | Kind::Update));
+        let stays = |wants: &Settings| wants.over(&self.s.settings).is_on_same_compute(&self.s.settings);
+        self.s.phase == Phase::Stopping
+            && self.s.failure.is_none()
+            && anew.is_some_and(|o| o.wants.as_ref().is_none_or(stays))
+    }
+
+    /// There is no container of this generation any more.
+    fn gone(&mut self, why: Option<Failure>) {
+        let wanted = self.s.phase == Phase::Stopping && self.s.failure.is_none();
         let again = self
             .s
             .current

@@ -617,6 +617,54 @@ fn a_new_size_makes_the_session_anew_and_only_then_counts() {
     assert_eq!((same.session.phase, same.session.generation), (Phase::Ready, 1));
 }
 
+#[test]
+fn a_reset_stays_on_its_compute_resource_unless_that_is_gone_or_is_to_be_another() {
+    let leaves = |life: &Life| life.effects.iter().any(|e| matches!(e, Effect::LeaveCompute { .. }));
+    let going_down = |kind, size: &str| {
+        Life::ready()
+            .on(made_of("r", kind, size))
+            .on(entered("r", Step::StopSession, "stop"))
+    };
+    let seen_gone = going_down(Kind::Reset, "local").on(gone(1));
+    assert_eq!(
+        (seen_gone.session.compute.as_deref(), leaves(&seen_gone)),
+        (Some("c1"), false)
+    );
+    assert_eq!(
+        (seen_gone.session.phase, seen_gone.session.generation),
+        (Phase::Provisioning, 2)
+    );
+    // What it claims next is what it has, and it is up.
+    assert_eq!(
+        seen_gone.on(claimed("r", "claim", "promptflow")).session.phase,
+        Phase::Launching
+    );
+    for (left, why) in [
+        (going_down(Kind::Reset, "large").on(gone(1)), "another size"),
+        (going_down(Kind::Update, "large").on(gone(1)), "another size"),
+        (
+            going_down(Kind::Reset, "local").on(Event::ComputeGone {
+                compute: "c1".into(),
+                why: "it was reclaimed".into(),
+            }),
+            "it is gone",
+        ),
+        (
+            going_down(Kind::Reset, "local").later(600_000).on(Event::Tick),
+            "nothing was heard of it",
+        ),
+        (
+            Life::ready()
+                .on(wanted("s", Kind::Stop))
+                .on(entered("s", Step::StopSession, "stop"))
+                .on(gone(1)),
+            "a stop",
+        ),
+    ] {
+        assert_eq!((left.session.compute.as_deref(), leaves(&left)), (None, true), "{why}");
+    }
+}
+
 /// The step that claims compute, of which the handler has found this base image.
 fn claimed(operation: &str, token: &str, image: &str) -> Event {
     Event::StepEntered {

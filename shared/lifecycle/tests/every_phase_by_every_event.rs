@@ -663,9 +663,11 @@ fn every_phase_by_every_event() {
           Stopping/o                 AnswerStep t2 Superseded
               on a step of another operation
           Provisioning/o +1          LeaveCompute, run r Canceled, AnswerStep t done
-              on compute gone; session gone
+              on compute gone
           Stopping/o                 RemoveSession 1
               on session up, an older one
+          Provisioning/o +1          run r Canceled, AnswerStep t done
+              on session gone
           Stopping/o                 run r Succeeded
               on run done
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
@@ -697,9 +699,11 @@ fn every_phase_by_every_event() {
           Stopping/o                 AnswerStep t2 Superseded
               on a step of another operation
           Provisioning/o +1          LeaveCompute, run r Canceled, AnswerStep t done
-              on compute gone; session gone
+              on compute gone
           Stopping/o                 RemoveSession 1
               on session up, an older one
+          Provisioning/o +1          run r Canceled, AnswerStep t done
+              on session gone
           Stopping/o                 run r Succeeded
               on run done
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
