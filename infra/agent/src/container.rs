@@ -87,6 +87,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
         python: None,
         places: Vec::new(),
         has_snapshots: true,
+        log: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, supervise_session(spec, born, Some(container)))

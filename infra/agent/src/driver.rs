@@ -39,7 +39,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::Command,
+    process::{Child, Command},
 };
 
 /// What an answer of the host comes as.
@@ -109,6 +109,8 @@ const BETWEEN_PRUNES: Duration = Duration::from_secs(6 * 3600);
 const FIRST_WORD: Duration = Duration::from_secs(8);
 /// How long a process that was killed may take to be gone.
 const LAST_BREATH: Duration = Duration::from_secs(5);
+/// How long after a launch the agent of the next one is started: what was launched has the processor first.
+const AFTER_LAUNCH: Duration = Duration::from_millis(100);
 
 /// The compute driver of one machine. A compute resource is a folder, and a session an agent process with its sandbox.
 pub struct Driver {
@@ -117,6 +119,8 @@ pub struct Driver {
     flows: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// The agents that are watched.
     watched: Mutex<HashSet<(String, u32)>>,
+    /// The agent of the next launch. It knows nothing yet, and ends when its standard input does.
+    waiting: Mutex<Option<Child>>,
     python: OnceLock<Option<Python>>,
     /// Where groups can be made.
     places: OnceLock<Vec<Place>>,
@@ -153,6 +157,7 @@ impl Driver {
             config,
             flows: Mutex::default(),
             watched: Mutex::default(),
+            waiting: Mutex::default(),
             python: OnceLock::new(),
             places: OnceLock::new(),
         }))
@@ -225,6 +230,7 @@ impl Driver {
         let driver = Arc::clone(self);
         // Nobody waits for it: it is what makes the next start and run quick.
         tokio::task::spawn_blocking(move || driver.warm_up());
+        self.have_one_waiting();
         let driver = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(state) = driver.upgrade().map(|driver| driver.config.state.clone()) {
@@ -420,6 +426,8 @@ impl Driver {
         let key = SigningKey::from_bytes(&secret);
         let driver = Arc::clone(self);
         let python = tokio::task::spawn_blocking(move || driver.python()).await?;
+        let log = self.log(flow, generation);
+        fs::File::create(&log)?;
         let spec = AgentSpec {
             flow: flow.to_owned(),
             generation,
@@ -435,26 +443,9 @@ impl Driver {
             python,
             places: self.places().to_vec(),
             has_snapshots: config.has_snapshots,
+            log: Some(log),
         };
-        let mut command = Command::new(&config.executable);
-        command
-            .arg("agent")
-            .env_clear()
-            .envs(crate::uv::kept_variables())
-            .envs(own_variables())
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(self.log(flow, generation))?);
-        // SAFETY: the call may be made between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                // Of a session and a group of its own, so that what ends the host does not end it.
-                libc::setsid();
-                Ok(())
-            });
-        }
-        let mut child = command.spawn()?;
+        let mut child = self.agent()?;
         let ended = || anyhow::anyhow!("it ended at once");
         let process = child.id().and_then(|pid| Identity::of(pid as i32)).ok_or_else(ended)?;
         // It does nothing before it has its specification: from here on it is known, whoever crashes.
@@ -480,7 +471,56 @@ impl Driver {
         launched.up = true;
         self.write_launched(flow, generation, &launched)?;
         self.watch(flow, generation, process, Some(child));
+        let driver = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(AFTER_LAUNCH).await;
+            if let Some(driver) = driver.upgrade() {
+                driver.have_one_waiting();
+            }
+        });
         Ok(launched.key)
+    }
+
+    /// An agent's process that has not been told yet whose it is: the one that waits, else a new one.
+    fn agent(&self) -> io::Result<Child> {
+        let waiting = self.waiting().take();
+        match waiting.and_then(|mut child| child.try_wait().is_ok_and(|ended| ended.is_none()).then_some(child)) {
+            Some(child) => Ok(child),
+            None => self.start_agent(),
+        }
+    }
+
+    fn start_agent(&self) -> io::Result<Child> {
+        let mut command = Command::new(&self.config.executable);
+        command
+            .arg("agent")
+            .env_clear()
+            .envs(crate::uv::kept_variables())
+            .envs(own_variables())
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        // SAFETY: the call may be made between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                // Of a session and a group of its own, so that what ends the host does not end it.
+                libc::setsid();
+                Ok(())
+            });
+        }
+        command.spawn()
+    }
+
+    /// Has an agent's process wait for the next launch, which then need not wait for it. It ends by itself when this driver has gone.
+    fn have_one_waiting(&self) {
+        if self.waiting().is_some() {
+            return;
+        }
+        match self.start_agent() {
+            Ok(child) => drop(self.waiting().get_or_insert(child)),
+            // The launch that needs one says why there is none.
+            Err(error) => tracing::warn!(%error, "no agent can be started ahead"),
+        }
     }
 
     /// Notices when an agent ends that nobody ended.
@@ -600,6 +640,10 @@ impl Driver {
 
     fn watched(&self) -> std::sync::MutexGuard<'_, HashSet<(String, u32)>> {
         self.watched.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn compute(&self, id: &str) -> anyhow::Result<PathBuf> {

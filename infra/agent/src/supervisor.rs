@@ -29,8 +29,10 @@ use snapshots::{Fault, Folders as FlowFolders, Opened, Store as ObjectStore};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, HashMap},
+    fs,
     io::{self, Write},
-    path::PathBuf,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
     rc::Rc,
     time::Duration,
 };
@@ -62,6 +64,8 @@ pub(crate) struct AgentSpec {
     pub(crate) places: Vec<Place>,
     /// Whether flow folders may be snapshots in an object store.
     pub(crate) has_snapshots: bool,
+    /// Where it writes what it says; `None`: where its process does.
+    pub(crate) log: Option<PathBuf>,
 }
 
 /// What is different for an agent in a container of its own.
@@ -73,8 +77,8 @@ pub(crate) struct Container {
     pub(crate) refused: Option<Failure>,
 }
 
-/// Is the agent of one session, from its specification on standard input to its end. It builds a runtime of its own: call it before
-/// there is one.
+/// Is the agent of one session, from its specification on standard input to its end. That may be long in coming, or never come. It builds
+/// a runtime of its own: call it before there is one.
 ///
 /// # Errors
 ///
@@ -87,11 +91,27 @@ pub fn supervise() -> anyhow::Result<()> {
     // What it is told is for no other process of this user, and for no core file.
     // SAFETY: no memory is handed over.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
-    let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
-    let spec: AgentSpec = serde_json::from_str(&line)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut line = String::new();
+    if io::stdin().read_line(&mut line)? == 0 {
+        // Its driver has gone, and had no session for it.
+        return Ok(());
+    }
+    let spec: AgentSpec = serde_json::from_str(&line)?;
+    if let Some(log) = &spec.log {
+        write_to(log)?;
+    }
     LocalSet::new().block_on(&runtime, supervise_session(spec, boot_time(), None))
+}
+
+/// Has standard error go to this file from here on.
+fn write_to(log: &Path) -> io::Result<()> {
+    let file = fs::File::options().create(true).append(true).open(log)?;
+    // SAFETY: both are open, and what was standard error before is nobody's any more.
+    match unsafe { libc::dup2(file.as_raw_fd(), libc::STDERR_FILENO) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// By the clock that counts while the machine sleeps, in milliseconds since its start.
