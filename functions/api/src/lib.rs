@@ -25,7 +25,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use shell::{Fault, Ports};
 use snapshots::Flows;
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use token::Issuer;
 
 /// The longest that a read waits.
@@ -235,7 +240,8 @@ async fn owner_of_output(aws: &Aws, of: &str) -> Result<Option<(String, bool)>, 
         .map(|operation| (operation.flow, operation.status != OperationStatus::InProgress)))
 }
 
-/// Reads until it is there or the time has passed: at first often, as a session starts in milliseconds, then less and less.
+/// Reads until it is there or the time has passed: at first often, as a session starts in milliseconds, then less and less, so that what
+/// is waited for is seen after a twentieth more than it took.
 async fn waited<T, Fut>(
     ports: &impl Ports,
     wait: Millis,
@@ -246,6 +252,7 @@ where
     Fut: Future<Output = Result<T, Fault>>,
 {
     let until = ports.now() + wait;
+    let begun = Instant::now();
     let mut pause = 3;
     loop {
         let value = read().await?;
@@ -253,7 +260,7 @@ where
             return Ok(value);
         }
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        pause = (pause * 11 / 10 + 1).min(250);
+        pause = (begun.elapsed().as_millis() as u64 / 20).clamp(3, 250);
     }
 }
 
