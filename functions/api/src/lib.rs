@@ -51,7 +51,7 @@ pub async fn run() -> Result<(), Error> {
             let answer = async {
                 Ok::<Value, Error>(match serde_json::from_value::<Request>(event.payload) {
                     Ok(request) => Box::pin(handle(&aws, &issuer, &flows, &request)).await,
-                    Err(_) => problem(400, Failure::new("Http.Malformed", "This is no HTTP request.")),
+                    Err(_) => malformed(),
                 })
             };
             aws::traced(event.context.xray_trace_id.as_deref(), "", answer).await
@@ -78,15 +78,18 @@ async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) ->
         Err(Fault::Meaningless(failure)) => problem(400, failure),
         Err(fault) => {
             tracing::warn!(fault = fault.name(), cause = ?fault, "not answered");
-            problem(
-                503,
-                Failure::new(
-                    "Http.TryAgain",
-                    "The service could not do this now. Try again in a moment.",
-                ),
-            )
+            try_again()
         }
     }
+}
+
+fn malformed() -> Value {
+    problem(400, Failure::new("Http.Malformed", "This is no HTTP request."))
+}
+
+fn try_again() -> Value {
+    let message = "The service could not do this now. Try again in a moment.";
+    problem(503, Failure::new("Http.TryAgain", message))
 }
 
 async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request) -> Result<Value, Fault> {
@@ -345,4 +348,22 @@ fn absent(what: &str, id: &str) -> Value {
             format!("There is no {what} {id}, or none that you may see."),
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_answered_says_whether_to_try_again() {
+        let said = |answer: Value| {
+            let problem: Problem = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+            format!("{} {}", answer["statusCode"], problem.error)
+        };
+        assert_eq!(said(malformed()), "400 Http.Malformed: This is no HTTP request.");
+        assert_eq!(
+            said(try_again()),
+            "503 Http.TryAgain: The service could not do this now. Try again in a moment."
+        );
+    }
 }

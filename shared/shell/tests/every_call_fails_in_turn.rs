@@ -288,6 +288,25 @@ async fn activity_between_the_sweeps_read_and_its_stop_wins() {
 }
 
 #[tokio::test]
+async fn a_command_of_this_system_that_does_not_say_for_whom_it_is_is_no_command() {
+    let world = World::new(None);
+    let ours = shell::Sender {
+        id: "ours".into(),
+        speaks_for: shell::SpeaksFor::Anybody,
+    };
+    let mut said = command("stop-1", json!({ "command": "stop" }));
+    said["principal"] = json!(null);
+    let Err(shell::Fault::Meaningless(failure)) = accept(&world, &said.to_string(), &ours).await else {
+        panic!("it was taken");
+    };
+    assert_eq!(
+        failure.to_string(),
+        "Command.NoPrincipal: A command of this system says for whom it is."
+    );
+    assert!(world.state.lock().unwrap().operations.is_empty());
+}
+
+#[tokio::test]
 async fn what_the_webhooks_function_says_counts_only_as_far_as_a_rule_says_it() {
     let world = World::new(None);
     let maker = json!({ "user": { "name": "alice", "workspace": "local", "roles": ["data-scientist"] } });
