@@ -491,7 +491,14 @@ impl Store {
         if wanted.is_empty() {
             return Ok((String::new(), AskedBy::default()));
         }
-        (job.say)(LineKind::Stage, format!("resolving {} requirements", wanted.len()));
+        (job.say)(
+            LineKind::Stage,
+            format!(
+                "resolving {} requirement{}",
+                wanted.len(),
+                if wanted.len() == 1 { "" } else { "s" }
+            ),
+        );
         let prepare = || {
             fs::write(&input, wanted.join("\n") + "\n")?;
             fs::write(&limits, constraints.join("\n") + "\n")?;
