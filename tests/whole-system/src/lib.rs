@@ -287,7 +287,8 @@ impl Machine {
             let of_session = mounts.contains(&self.state().join("sessions/").display().to_string());
             let stays = [" host ", " function ", " warm "]
                 .iter()
-                .any(|word| command.contains(word));
+                .any(|word| command.contains(word))
+                || waits_for_a_session(pid, &command);
             if of_session || !stays {
                 left.insert(format!("process {pid}: {command}"));
             }
@@ -330,6 +331,12 @@ impl Drop for Machine {
             .stderr(Stdio::null())
             .status();
     }
+}
+
+/// Whether it is an agent that has been told of no session yet: one that has writes to a log of that session's.
+fn waits_for_a_session(pid: i32, command: &str) -> bool {
+    let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap_or_default();
+    command.ends_with(" agent ") && !log.display().to_string().contains("/logs/agent-")
 }
 
 /// Ends a process at once.

@@ -875,3 +875,19 @@ fn a_request_without_a_token_of_the_issuer_is_answered_401() {
         assert_eq!(api.stop("stop-1", Path::new("/somewhere")).unwrap_err().0, 401);
     }
 }
+
+#[test]
+fn an_agent_waits_ready_for_the_next_launch_and_ends_with_its_host() {
+    let machine = Machine::new();
+    machine.up();
+    let waiting = |how_many: usize| {
+        let agents = machine
+            .processes()
+            .into_iter()
+            .filter(|(_, command)| command.ends_with(" agent "));
+        (agents.count() == how_many).then_some(())
+    };
+    wait_for("the agent that waits", Duration::from_secs(20), || waiting(1));
+    machine.kill_host();
+    wait_for("its end", Duration::from_secs(20), || waiting(0));
+}
