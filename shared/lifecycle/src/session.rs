@@ -683,7 +683,6 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
         Event::ComputeUp { compute } => turn.compute_up(compute),
         Event::ComputeGone { compute, why } => {
             if turn.s.compute.as_ref() == Some(compute) {
-                turn.leaves();
                 turn.gone(Some(Failure::new(
                     "Session.ComputeLost",
                     format!("The compute resource is gone ({why}). Start the session again."),
@@ -693,10 +692,11 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
         Event::SessionUp { generation, key } => turn.session_up(*generation, key),
         Event::SessionGone { generation, failure } => {
             if *generation == turn.s.generation && turn.s.phase.is_live() && turn.s.phase != Phase::Provisioning {
-                if !turn.is_anew_where_it_is() {
-                    turn.leaves();
+                if turn.is_anew_where_it_is() {
+                    turn.container_gone(failure.clone());
+                } else {
+                    turn.gone(failure.clone());
                 }
-                turn.gone(failure.clone());
             }
         }
         Event::Installed {
@@ -1009,17 +1009,12 @@ impl Turn {
 
     /// Whether a session that is Stopping will be there again after it.
     fn comes_back(&self) -> bool {
-        let reset = self
-            .s
-            .current
-            .as_ref()
-            .is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update));
         let again = self
             .s
             .next
             .as_ref()
             .is_some_and(|o| matches!(o.kind, Kind::Start | Kind::Reset));
-        (reset && self.s.failure.is_none()) || again
+        self.anew().is_some() || again
     }
 
     fn step_entered(
@@ -1231,7 +1226,6 @@ impl Turn {
             // Nothing was ever launched, or it has certainly ended itself, and nothing launches it any more.
             Phase::Stopping if late && ended => {
                 self.forget();
-                self.leaves();
                 self.gone(None);
             }
             Phase::Stopping if late => {
@@ -1240,7 +1234,6 @@ impl Turn {
             }
             Phase::Installing | Phase::Ready if ended => {
                 self.forget();
-                self.leaves();
                 self.gone(Some(Failure::new(
                     "Session.AgentSilent",
                     "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
@@ -1300,35 +1293,32 @@ impl Turn {
         }
     }
 
-    /// Leaves the compute resource to whoever else is on it.
-    fn leaves(&mut self) {
+    /// There is no container of this generation any more, and its compute resource is left to whoever else is on it.
+    fn gone(&mut self, why: Option<Failure>) {
         if let Some(compute) = self.s.compute.take() {
             self.effects.push(Effect::LeaveCompute { compute });
         }
+        self.container_gone(why);
     }
 
-    /// Whether what takes the session down makes one anew of the same size and identity: that is had in seconds on the compute resource which
-    /// is there, and in minutes on another.
+    /// The operation that takes the session down to make it anew, unless it has failed.
+    fn anew(&self) -> Option<&Operation> {
+        let goes_down = self.s.phase == Phase::Stopping && self.s.failure.is_none();
+        let current = self.s.current.as_ref().filter(|_| goes_down);
+        current.filter(|o| matches!(o.kind, Kind::Reset | Kind::Update))
+    }
+
+    /// Whether the session is made anew of the same size and identity: that is had in seconds on the compute resource which is there, and in
+    /// minutes on another.
     fn is_anew_where_it_is(&self) -> bool {
-        let anew = self
-            .s
-            .current
-            .as_ref()
-            .filter(|o| matches!(o.kind, Kind::Reset | Kind::Update));
         let stays = |wants: &Settings| wants.over(&self.s.settings).is_on_same_compute(&self.s.settings);
-        self.s.phase == Phase::Stopping
-            && self.s.failure.is_none()
-            && anew.is_some_and(|o| o.wants.as_ref().is_none_or(stays))
+        self.anew().is_some_and(|o| o.wants.as_ref().is_none_or(stays))
     }
 
     /// There is no container of this generation any more.
-    fn gone(&mut self, why: Option<Failure>) {
+    fn container_gone(&mut self, why: Option<Failure>) {
         let wanted = self.s.phase == Phase::Stopping && self.s.failure.is_none();
-        let again = self
-            .s
-            .current
-            .as_ref()
-            .is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update));
+        let again = self.anew().is_some();
         self.s.agent_key = None;
         self.s.alive_until = None;
         self.s.deadline = None;
@@ -1344,7 +1334,7 @@ impl Turn {
             self.end_sent_runs(Outcome::Failed, failure.clone());
             self.s.failure = Some(failure);
         }
-        if wanted && again {
+        if again {
             if let Some(wants) = self.s.current.as_ref().and_then(|o| o.wants.clone()) {
                 self.s.settings = wants.over(&self.s.settings);
             }
