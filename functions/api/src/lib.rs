@@ -25,12 +25,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use shell::{Fault, Ports};
 use snapshots::Flows;
-use std::{
-    future::Future,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 use token::Issuer;
 
 /// The longest that a read waits.
@@ -254,16 +249,16 @@ async fn waited<T, Fut>(
 where
     Fut: Future<Output = Result<T, Fault>>,
 {
-    let until = ports.now() + wait;
-    let begun = Instant::now();
+    let begun = ports.now();
     let mut pause = 3;
     loop {
         let value = read().await?;
-        if is_there(&value) || ports.now() >= until {
+        let waited = ports.now().saturating_sub(begun);
+        if is_there(&value) || waited >= wait {
             return Ok(value);
         }
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        pause = (begun.elapsed().as_millis() as u64 / 20).clamp(3, 250);
+        pause = (waited / 20).clamp(3, 250);
     }
 }
 
