@@ -40,7 +40,7 @@ impl Secrets {
                     Ok(mut table) => table.remove(address).unwrap_or_default(),
                     Err(_) => {
                         tracing::error!(
-                            fault = "Webhook.Secrets",
+                            fault = "Secrets",
                             file = path,
                             "this is no JSON object of lists of texts"
                         );

@@ -24,7 +24,7 @@ fn main() -> anyhow::Result<()> {
     if arguments.first().is_some_and(|first| first == "agent") {
         return agent::supervise();
     }
-    let tests: [(&str, fn()); 4] = [
+    let tests: [(&str, fn()); 5] = [
         (
             "an_index_that_is_bad_in_any_way_gives_an_error_of_its_own",
             an_index_that_is_bad_in_any_way_gives_an_error_of_its_own,
@@ -33,6 +33,10 @@ fn main() -> anyhow::Result<()> {
         (
             "a_run_that_fails_says_why_and_what_to_do",
             a_run_that_fails_says_why_and_what_to_do,
+        ),
+        (
+            "a_machine_that_has_no_uv_and_gets_none_says_so",
+            a_machine_that_has_no_uv_and_gets_none_says_so,
         ),
         (
             "a_session_that_the_machine_does_not_launch_says_why",
@@ -348,6 +352,50 @@ fn a_full_disk_says_so() {
     unsafe { std::env::remove_var("UV_CACHE_DIR") };
 }
 
+fn a_machine_that_has_no_uv_and_gets_none_says_so() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let python = Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output()
+        .expect("there is Python");
+    let python = String::from_utf8(python.stdout).expect("a path");
+    let variables = [
+        ("PATH", "/nowhere"),
+        ("PFSESSION_PYTHON", python.trim()),
+        ("PIP_INDEX_URL", "file:///nowhere"),
+    ];
+    let before = variables.map(|(name, _)| (name, std::env::var_os(name)));
+    // SAFETY: the tests run one after the other, and the machine of the one before has ended.
+    variables
+        .iter()
+        .for_each(|(name, value)| unsafe { std::env::set_var(name, value) });
+    let machine = Machine::new(&folder.path().join("state"));
+    let it = flow(&folder.path().join("it"), &[("flow.flex.yaml", "entry: code:main\n")]);
+    let key = key("no uv");
+    machine.launch(&key, 1, &it);
+    let failure = machine
+        .install(&key, 1, "install", &it)
+        .expect("there is no uv")
+        .to_string();
+    let run = machine.run(&key, 1, "run", &it, contract::command::RunWish::default());
+    machine.remove(&key, 1);
+    machine.driver.let_go();
+    for (name, value) in before {
+        match value {
+            // SAFETY: as above.
+            Some(value) => unsafe { std::env::set_var(name, value) },
+            None => unsafe { std::env::remove_var(name) },
+        }
+    }
+    let run = run.failure.expect("there are no packages").to_string();
+    // pip says it in words of its own.
+    let (before, rest) = failure.split_once('(').expect("what pip says");
+    let (_, after) = rest.split_once("). ").expect("what to do");
+    expect![[r#"
+        Install.NoUv: uv, which installs packages, is not on PATH and could not be fetched (PIP). Connect to a network, or install uv or pip (your system's packages have them), and start again.
+        Run.NotReady: The session has no packages yet. Run again when it is Ready."#]].assert_eq(&format!("{before}(PIP). {after}\n{run}"));
+}
+
 /// A key that no other test of this process has.
 fn key(of: &str) -> String {
     format!(
@@ -367,6 +415,10 @@ fn a_run_that_fails_says_why_and_what_to_do() {
     );
     let key = key("runs");
     machine.launch(&key, 1, &it);
+    let unwritable = format!("a-folder-that-cannot-be-written-{}", std::process::id());
+    let in_its_place = machine.state.join("runs").join(unwritable);
+    fs::create_dir_all(machine.state.join("runs")).expect("a folder");
+    fs::write(&in_its_place, "").expect("a file");
     let mut texts = String::new();
     let mut run = |case: &str, code: &str, data: Option<&str>| {
         flow(&it, &[("code.py", code)]);
@@ -398,6 +450,7 @@ fn a_run_that_fails_says_why_and_what_to_do() {
         machine.install(&key, 1, &format!("install-{}", std::process::id()), &it),
         None
     );
+    run("a folder that cannot be written", "", None);
     run("an import that there is not", "import nowhere_to_be_found\n", None);
     run("code that raises", "def main() -> str:\n    return 1 / 0\n", None);
     run("no such function", "def other() -> str:\n    return ''\n", None);
@@ -422,7 +475,10 @@ fn a_run_that_fails_says_why_and_what_to_do() {
         None,
     );
     machine.remove(&key, 1);
+    fs::remove_file(in_its_place).expect("it is there");
     expect![[r#"
+        a folder that cannot be written
+          Run.Failed: The run's folder cannot be written: File exists (os error 17). Put that right, and run again.
         an import that there is not
           Run.ImportFailed: the flow's code could not be imported: No module named 'nowhere_to_be_found'; add the package of 'nowhere_to_be_found' to requirements.txt, and run again. The run's output is in LOG.
         code that raises
@@ -471,17 +527,23 @@ fn a_session_that_the_machine_does_not_launch_says_why() {
     machine.remove(&key, 3);
     machine.ask(Machine::launch_request(&key, 2, "c1", folder.path()));
     machine.ask(Machine::launch_request(&key, 4, "no-such-compute", folder.path()));
-    let texts: Vec<String> = [1, 2, 4]
+    let no_log = machine.state.join("logs").join(format!("agent-{key}-5.log"));
+    fs::create_dir_all(&no_log).expect("a folder");
+    machine.ask(Machine::launch_request(&key, 5, "c1", folder.path()));
+    let texts: Vec<String> = [1, 2, 4, 5]
         .map(|generation| {
             machine
                 .gone(&key, generation)
                 .expect("it was not asked for")
                 .to_string()
+                .replace(&no_log.display().to_string(), "LOG")
         })
         .into();
+    fs::remove_dir(no_log).expect("it is there");
     expect![[r#"
         Session.LaunchTooLate: The machine was asked too late to launch the session. Start it again.
         Session.Removed: This session was removed before it could be launched. Start it again.
-        Session.NoCompute: The compute resource no-such-compute is gone. Start the session again."#]]
+        Session.NoCompute: The compute resource no-such-compute is gone. Start the session again.
+        Session.LaunchFailed: The session's agent did not start: Is a directory (os error 21). Its log is LOG. Start the session again."#]]
     .assert_eq(&texts.join("\n"));
 }

@@ -62,6 +62,16 @@ fn is_alive(pid: u32) -> bool {
     !ended && kill(Pid::from_raw(number), None) != Err(Errno::ESRCH)
 }
 
+fn not_ended(host: &HostFile, said: &str, log: &Path) -> Box<Trouble> {
+    let why = format!(
+        "The service of version {} (process {}) does not leave: {said}",
+        host.version, host.pid
+    );
+    Trouble::new(UNREACHABLE, "Service.NotEnded", why)
+        .next(format!("end it yourself: kill {}", host.pid))
+        .output(log.display().to_string())
+}
+
 /// Whether it was started with `--idle-exit`, as its command line says where that can be read.
 pub(crate) fn leaves_by_itself(host: &HostFile) -> bool {
     let command = fs::read(format!("/proc/{}/cmdline", host.pid)).unwrap_or_default();
@@ -208,13 +218,7 @@ impl Local {
                     Ok((status, _)) => format!("it answered {status}"),
                     Err(error) => format!("it did not answer: {error}"),
                 };
-                let why = format!(
-                    "The service of version {} (process {}) does not leave: {said}",
-                    host.version, host.pid
-                );
-                return Err(Trouble::new(UNREACHABLE, "Service.NotEnded", why)
-                    .next(format!("end it yourself: kill {}", host.pid))
-                    .output(self.log().display().to_string()));
+                return Err(not_ended(host, &said, &self.log()));
             }
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -266,4 +270,24 @@ pub(crate) fn state_folder(said: Option<&Path>) -> Result<PathBuf, Box<Trouble>>
             )
             .next("name a folder with --state")
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn a_service_that_does_not_leave_is_named_with_how_to_end_it() {
+        let host: HostFile = serde_json::from_value(serde_json::json!({
+            "pid": 7, "version": "0.1.0", "endpoint": "", "region": "", "access_key_id": "", "secret_access_key": "", "token": "", "user": "",
+            "commands_queue_url": "", "log": "",
+        }))
+        .unwrap();
+        expect![[r#"
+            error: The service of version 0.1.0 (process 7) does not leave: it answered 500 [Service.NotEnded]
+              next: end it yourself: kill 7
+              whole output: STATE/log/host.log"#]]
+        .assert_eq(&not_ended(&host, "it answered 500", Path::new("STATE/log/host.log")).to_string());
+    }
 }

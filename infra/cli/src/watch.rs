@@ -90,6 +90,14 @@ pub(crate) fn run(client: &Arc<Client>, key: &str, id: &str, lines: Lines) -> Re
     Ok(row)
 }
 
+fn not_taken_up(id: &str) -> Box<Trouble> {
+    let message = format!(
+        "The command {id} is in the queue, and nothing took it up within {} s",
+        ADMISSION.as_secs()
+    );
+    Trouble::new(FAILED, "Service.NotTakenUp", message).next("see the service's log; the command is not lost")
+}
+
 /// Waits for the end of the operation or the run of this id.
 ///
 /// # Errors
@@ -103,12 +111,7 @@ pub(crate) fn until_end<T: Ends>(client: &Client, id: &str) -> Result<T, Box<Tro
             Some(row) if row.has_ended() => return Ok(row),
             // It is accepted a moment after it was sent, and neither is a service bound to wait as long as it was asked to.
             None if begun.elapsed() > ADMISSION => {
-                let message = format!(
-                    "The command {id} is in the queue, and nothing took it up within {} s",
-                    ADMISSION.as_secs()
-                );
-                return Err(Trouble::new(FAILED, "Service.NotTakenUp", message)
-                    .next("see the service's log; the command is not lost"));
+                return Err(not_taken_up(id));
             }
             _ => {
                 thread::sleep(pause);
@@ -310,6 +313,7 @@ fn look(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use expect_test::expect;
 
     #[test]
     fn a_line_that_was_read_twice_is_shown_once() {
@@ -326,5 +330,13 @@ mod tests {
             (seen(None), seen(Some(1)), seen(Some(3))),
             (vec![0, 1, 2, 3], vec![2, 3], vec![])
         );
+    }
+
+    #[test]
+    fn a_command_that_nothing_takes_up_is_said_not_to_be_lost() {
+        expect![[r#"
+            error: The command install-1 is in the queue, and nothing took it up within 60 s [Service.NotTakenUp]
+              next: see the service's log; the command is not lost"#]]
+        .assert_eq(&not_taken_up("install-1").to_string());
     }
 }

@@ -219,7 +219,9 @@ pub(crate) fn bearer(parts: &Parts) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::functions::Plan;
     use axum::http::Request;
+    use std::time::Duration;
 
     #[test]
     fn a_request_becomes_the_event_of_a_function_url() {
@@ -238,15 +240,44 @@ mod tests {
         assert_eq!(event["requestContext"]["http"]["method"], "POST");
     }
 
-    #[tokio::test]
-    async fn what_is_no_answer_says_so() {
-        let said = response(&Bytes::from_static(b"{ \"statusCode\": \"much\" }")).into_body();
-        let said = axum::body::to_bytes(said, 1000).await.expect("it is short");
+    async fn failure(said: Response<Body>) -> String {
+        let said = axum::body::to_bytes(said.into_body(), 1000).await.expect("it is short");
         let said: Value = serde_json::from_slice(&said).expect("JSON");
         let failure: contract::Failure = serde_json::from_value(said["error"].clone()).expect("a failure");
+        failure.to_string()
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_says_so() {
         assert_eq!(
-            failure.to_string(),
+            failure(response(&Bytes::from_static(b"{ \"statusCode\": \"much\" }"))).await,
             "Service.NoAnswer: The function's answer cannot be read."
+        );
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_the_host_leaves_is_told_so() {
+        let pool = Pool::start(
+            Plan {
+                name: "api".into(),
+                program: "/nowhere".into(),
+                arguments: Vec::new(),
+                environment: Default::default(),
+                timeout: Duration::from_secs(1),
+                most: 1,
+                spare: 0,
+                log: "/dev/null".into(),
+                address: String::new(),
+            },
+            Arc::default(),
+        );
+        pool.close();
+        let (parts, ()) = Request::get("/v1/sessions").body(()).expect("a request").into_parts();
+        let said = answer(&pool, parts, Bytes::new(), "localhost").await;
+        assert_eq!(said.status(), 503);
+        assert_eq!(
+            failure(said).await,
+            "Service.Closing: The service is leaving; try again in a moment."
         );
     }
 

@@ -589,15 +589,8 @@ async fn webhook_door(State(host): State<Arc<Host>>, request: Request) -> Respon
 async fn front_door(host: &Host, function: &str, request: Request) -> Response<Body> {
     host.last_request.store(now(), Ordering::Relaxed);
     let (parts, body) = request.into_parts();
-    let Some(pool) = host.pools.get(function) else {
-        return front::problem(
-            StatusCode::NOT_FOUND,
-            "Service.NoFront",
-            "The template has no function that answers this.",
-        );
-    };
     match whole(body, front::MOST_BYTES).await {
-        Ok(body) => front::answer(pool, parts, body, &host.address).await,
+        Ok(body) => front::answer(&host.pools[function], parts, body, &host.address).await,
         Err(response) => response,
     }
 }

@@ -322,7 +322,8 @@ async fn a_host_that_nobody_needs_leaves_and_one_with_a_session_stays() {
 
 #[test]
 fn boto3_sends_and_receives() {
-    let has_boto3 = Command::new("python3")
+    let python = std::env::var("PFSESSION_TEST_PYTHON").unwrap_or("python3".into());
+    let has_boto3 = Command::new(&python)
         .args(["-c", "import boto3"])
         .output()
         .is_ok_and(|output| output.status.success());
@@ -356,7 +357,7 @@ machines = boto3.client("stepfunctions", **keys).list_state_machines()["stateMac
 assert machines[0]["name"] == "lifecycle", machines
 "#;
     let file = folder.path().join("state/host.json");
-    let output = Command::new("python3")
+    let output = Command::new(&python)
         .arg("-c")
         .arg(script)
         .arg(file)

@@ -10,7 +10,7 @@ use contract::{
     row::{OperationRow, OperationStatus, RunRow},
     snapshot::{Offer, Place, Upload},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeSet,
     fs,
@@ -444,6 +444,19 @@ impl Api {
             .header("authorization", format!("Bearer {}", self.token))
             .header("x-amzn-trace-id", trace);
         read(request.send_json(command))
+    }
+
+    /// Replaces what is at this path.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn put<T: Serialize + DeserializeOwned>(&self, path: &str, what: &T) -> Result<T, (u16, String)> {
+        let request = self
+            .agent
+            .put(format!("{}{path}", self.endpoint))
+            .header("authorization", format!("Bearer {}", self.token));
+        read(request.send_json(what))
     }
 
     /// Offers something of a flow to a service that does not see this machine.

@@ -297,6 +297,27 @@ fn a_push_installs_a_release_runs_and_a_deployment_stops_and_what_is_not_genuine
         );
     }
 
+    // Nobody writes over what somebody else has changed, nor over secrets that cannot be read.
+    let path = "/v1/workspaces/local/webhooks";
+    let stale: Webhooks = api.get(path).expect("the rules");
+    api.put(path, &stale).expect("they are as they were read");
+    let (status, said) = api.put(path, &stale).expect_err("they have changed");
+    assert_eq!(status, 409);
+    assert_eq!(
+        said,
+        "Webhook.Changed: The rules of local were changed meanwhile. Read them again, and change those."
+    );
+    let secrets = machine.state().join("webhooks.json");
+    let kept = fs::read(&secrets).expect("the secrets");
+    fs::write(&secrets, "no JSON").expect("a file");
+    let said = machine.run(&["webhook", "rotate", "github"]);
+    let said = String::from_utf8_lossy(&said.stderr).replace(&machine.state().display().to_string(), "STATE");
+    assert_eq!(
+        said,
+        "error: The secret of github cannot be kept: STATE/webhooks.json is not what it should be; move it away [Webhook.NoSecret]\n  next: put that right, and try again\n"
+    );
+    fs::write(&secrets, kept).expect("a file");
+
     // Without its rules the sender is nobody.
     for rule in ["joke-push-install", "joke-release-run", "joke-deployment-stop"] {
         machine.succeed(&["webhook", "remove", rule]);
