@@ -274,7 +274,7 @@ Examples:
     /// Print the variables with which every AWS tool works against the service on this machine
     #[command(after_help = "\
 Example:
-  eval \"$(pfsession env)\" && aws sqs list-queues")]
+  eval \"$(pfsession env)\" && aws sqs list-queues --endpoint-url \"$AWS_ENDPOINT_URL\"")]
     Env,
     /// Make this machine a compute instance of a control plane elsewhere: sessions that it asks for run here
     #[command(after_help = "\

@@ -30,6 +30,10 @@ kinds = {
     "topic": names("sns", "list_topics", "Topics", "TopicArn"),
     "role": names("iam", "list_roles", "Roles", "RoleName"),
     "policy": names("iam", "list_policies", "Policies", "PolicyName", Scope="Local"),
+    "instance profile": names("iam", "list_instance_profiles", "InstanceProfiles", "InstanceProfileName"),
+    "security group": names("ec2", "describe_security_groups", "SecurityGroups", "GroupName"),
+    "pipe": names("pipes", "list_pipes", "Pipes", "Name"),
+    "bucket": names("s3", "list_buckets", "Buckets", "Name"),
     "cluster": names("ecs", "list_clusters", "clusterArns", None),
     "launch template": names("ec2", "describe_launch_templates", "LaunchTemplates", "LaunchTemplateName"),
 }

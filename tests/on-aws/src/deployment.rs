@@ -21,7 +21,7 @@ pub const USER: &str = "ann";
 /// What the names of its queues, functions and state machine begin with: the template's default.
 const PREFIX: &str = "pfsession-";
 /// The tools that a deployment needs.
-pub const TOOLS: [&str; 2] = ["ministack", "sam"];
+pub const TOOLS: [&str; 3] = ["ministack", "sam", "aws"];
 
 /// A deployment, and the machine on which its sessions run.
 pub struct Deployment {
@@ -199,27 +199,38 @@ impl Deployment {
         assert!(same.is_empty() && !before.is_empty(), "not replaced: {same:?}");
     }
 
+    /// Deploys again, with compute on EC2 and ECS.
+    pub fn have_compute(&self) {
+        let network = self.emulator.python("network.py", &[]);
+        let further: Vec<&str> = network.lines().collect();
+        deploy(&self.emulator, &issuer_key(), "", &further);
+    }
+
+    /// Runs lines of the README as somebody types them, to their end, and gives back what they printed.
+    pub fn as_typed(&self, lines: &str) -> String {
+        // SAM would ask whether it may. Version 1 of the aws command line asks SQS of AWS itself unless the endpoint is among its arguments.
+        let shell = format!(
+            "set -euo pipefail\nsam() {{ command sam \"$@\" --no-prompts >&2; }}\naws() {{ command aws --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"; }}\n{lines}\n"
+        );
+        let folder = self.emulator.folder.path().join("deploy");
+        let done = Command::new("bash")
+            .args(["-c", &shell])
+            .current_dir(&folder)
+            .env("HOME", &folder)
+            .env("SAM_CLI_TELEMETRY", "0")
+            .env("PATH", path_with(&self.emulator.tools))
+            .envs(self.emulator.variables())
+            .output()
+            .expect("bash runs");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{lines}\n{said}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
     /// What there is of it in the account, one a line.
     pub fn account(&self) -> BTreeSet<String> {
         let left = self.emulator.python("left.py", &["pfsession"]);
         left.lines().map(str::to_owned).collect()
-    }
-
-    /// Runs `sam`, as somebody who deploys it, and gives back what it said.
-    pub fn sam(&self, arguments: &[&str]) -> String {
-        let folder = self.emulator.folder.path().join("deploy");
-        let done = Command::new(self.emulator.tools.join("sam"))
-            .args(arguments)
-            .args(["--region", REGION])
-            .current_dir(&folder)
-            .env("HOME", &folder)
-            .env("SAM_CLI_TELEMETRY", "0")
-            .envs(self.emulator.variables())
-            .output()
-            .expect("sam runs");
-        let said = String::from_utf8_lossy(&[&done.stdout[..], &done.stderr[..]].concat()).into_owned();
-        assert!(done.status.success(), "{said}");
-        said
     }
 
     /// Ends the driver at once, as a power cut does, and starts another one.
