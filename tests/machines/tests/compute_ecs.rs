@@ -421,6 +421,14 @@ fn a_removed_session_is_reported_when_its_task_is_seen_stopped_and_is_never_laun
     world.ask(&launch(&world, 2, None), MESSAGE);
     greet(&world, 2);
     assert_eq!(world.report(), session_up(&world, 2));
+    // That is a reset: on the instance that there is, and another one is not started.
+    let places: Vec<Value> = world
+        .calls("RunTask")
+        .iter()
+        .map(|run| run.body["placementConstraints"].clone())
+        .collect();
+    assert!(places.len() == 2 && places[0] == places[1], "{places:?}");
+    assert_eq!(world.calls("RunInstances").len(), 1);
     world.ask(&remove(&world, 1), "2e1424d4-f796-459a-8184-9c92662be6dc");
     assert_eq!(world.report(), session_gone(&world, 1));
     assert_eq!(tasks(&world, "RUNNING")[0]["group"], "2");

@@ -410,11 +410,11 @@ fn an_upgrade_ends_no_session_no_run_and_no_operation(deployment: &Deployment) {
     let (mut over_it, _) = runs.accept().expect("the run asks");
     // And an operation that is in the middle.
     let slow = deployment.flow("in-the-middle");
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let index = format!("http://{}/simple", silent.local_addr().unwrap());
-    write_flow(&slow, PLAIN, Some(&format!("--index-url {index}\nsurely-slow\n")));
+    let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/slow-1.0-py3-none-any.whl", place.local_addr().unwrap());
+    write_flow(&slow, PLAIN, Some(&format!("slow @ {url}\n")));
     deployment.start("start-in-the-middle", &slow);
-    let asked = silent.accept().expect("the install asks the index");
+    let (asked, _) = place.accept().expect("the install asks for the package");
 
     deployment.upgrade();
 
@@ -436,17 +436,43 @@ fn an_upgrade_ends_no_session_no_run_and_no_operation(deployment: &Deployment) {
     );
     assert_eq!(api.session(&folder).unwrap().generation, before.generation);
 
-    // The operation goes on to the end that it would have had: its index is gone.
+    // The operation goes on to the end that it would have had.
     assert_eq!(api.phase(&slow), Some(Phase::Installing));
-    drop((asked, silent));
+    let wheel = deployment.flow("slow-1.0-py3-none-any.whl");
+    deployment.emulator.python("wheel.py", &[wheel.to_str().unwrap()]);
+    let wheel = fs::read(wheel).unwrap();
+    std::thread::spawn(move || {
+        for asked in std::iter::once(asked).chain(place.incoming().map_while(Result::ok)) {
+            give(asked, &wheel);
+        }
+    });
     let row = api.operation("start-in-the-middle", LONG);
-    assert_eq!(row.status, OperationStatus::Failed);
-    let failure = row.failure.expect("it says why");
-    assert!(failure.error.starts_with("Install."), "{failure:?}");
-    api.stop("stop-upgraded", &folder).unwrap();
-    assert_eq!(api.operation("stop-upgraded", LONG).status, OperationStatus::Succeeded);
-    nothing_is_left(deployment, &folder);
-    nothing_is_left(deployment, &slow);
+    assert_eq!(row.status, OperationStatus::Succeeded, "{row:?}");
+    let path = slow.to_str().unwrap();
+    assert!(done(deployment, &["packages", path, "--json"]).contains("\"slow\""));
+    for (stop, folder) in [("stop-upgraded", &folder), ("stop-in-the-middle", &slow)] {
+        api.stop(stop, folder).unwrap();
+        assert_eq!(api.operation(stop, LONG).status, OperationStatus::Succeeded);
+        nothing_is_left(deployment, folder);
+    }
+}
+
+/// Answers one request with these bytes.
+fn give(mut asked: std::net::TcpStream, bytes: &[u8]) {
+    use std::io::{BufRead, Write};
+    let mut lines = std::io::BufReader::new(asked.try_clone().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let first = lines.next().unwrap_or_default();
+    let _ = lines.find(String::is_empty);
+    let length = bytes.len();
+    let _ = write!(
+        asked,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    if first.starts_with("GET ") {
+        let _ = asked.write_all(bytes);
+    }
 }
 
 /// By the README's page. That of all sessions nothing is left the other tests have seen.
