@@ -55,6 +55,8 @@ groups=/sys/fs/cgroup
 mount -t cgroup2 -o nsdelegate,memory_recursiveprot groups $groups
 mkdir -p $groups/user.slice/session.scope
 for group in $groups $groups/user.slice; do echo '+cpu +memory +pids' >$group/cgroup.subtree_control; done
+mkdir /dev/shm
+mount -t tmpfs shared /dev/shm
 ip link set lo up
 chmod 1777 /tmp
 cd /tmp

@@ -27,6 +27,7 @@ use on_aws::{
     worlds::{World, our_host},
 };
 use serde_json::{Value, json};
+use serde_yaml_ng::Value as Yaml;
 use std::{
     collections::VecDeque,
     env, fs,
@@ -42,12 +43,28 @@ use whole_system::{root, write_flow};
 
 /// MB, as `MemorySize` has them.
 const SIZES: [u32; 5] = [128, 256, 512, 1024, 1769];
-/// What a function is deployed with, by its place in [`SIZES`]: the two that everybody waits for have twice as much as the others.
-fn deployed(function: &str) -> usize {
-    usize::from(["accept-command", "start-session"].contains(&function)) + 1
+/// What the template deploys a function with: its memory, by its place in [`SIZES`], and the most messages that come in one invocation.
+fn deployed(template: &Yaml, function: &str) -> (usize, u32) {
+    let logical: String = function
+        .split('-')
+        .map(|word| word[..1].to_uppercase() + &word[1..])
+        .collect();
+    let its = &template["Resources"][logical.as_str()]["Properties"];
+    let number = |value: &Yaml| value.as_u64().map(|number| number as u32);
+    let memory = number(&its["MemorySize"]).or(number(&template["Globals"]["Function"]["MemorySize"]));
+    let size = SIZES.iter().position(|size| Some(*size) == memory);
+    let events = its["Events"]
+        .as_mapping()
+        .into_iter()
+        .flat_map(|events| events.values());
+    let batch = events
+        .filter_map(|event| number(&event["Properties"]["BatchSize"]))
+        .max();
+    (
+        size.expect("its memory is among those that are measured"),
+        batch.unwrap_or(1),
+    )
 }
-/// The most messages that come in one invocation.
-const BATCH: u32 = 10;
 /// Events in a life, the first included.
 const EVENTS: usize = 6;
 /// Microseconds.
@@ -348,7 +365,7 @@ fn measure(relay: &Path, lives: usize) {
     println!(
         "to first poll / first answer / each answer after, ms; at the memory it is deployed with, a new process with the slowest of all"
     );
-    println!("answers for each message of a batch of {BATCH}, ms\n");
+    println!("answers for each message of its largest batch, ms\n");
     println!(
         "| function | zip, MB | peak, MiB |{sizes} slowest batch |\n| --- | --- | --- |{} --- |",
         " --- |".repeat(SIZES.len())
@@ -372,6 +389,8 @@ fn measure(relay: &Path, lives: usize) {
         "install-packages",
         "stop-session",
     ];
+    let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
+    let template: Yaml = serde_yaml_ng::from_str(&template).expect("it is YAML");
     for function in order {
         let zip = root().join("target/lambda").join(format!("{function}.zip"));
         let floor = ["poll", "echo"].contains(&function);
@@ -410,7 +429,8 @@ fn measure(relay: &Path, lives: usize) {
             function => format!("`{function}`"),
         };
         let size = fs::metadata(&zip).map_or("-".to_owned(), |zip| format!("{:.1}", zip.len() as f64 / 1e6));
-        let lives = &measured[deployed(function)];
+        let (size_deployed, batch) = deployed(&template, function);
+        let lives = &measured[size_deployed];
         let slowest = |of: &mut dyn Iterator<Item = Duration>| of.max().unwrap_or_default();
         let up = slowest(&mut lives.iter().map(|life| life.polled));
         let answered = slowest(
@@ -418,11 +438,6 @@ fn measure(relay: &Path, lives: usize) {
                 .iter()
                 .flat_map(|life| life.others.iter().chain([&life.first]).copied()),
         );
-        let batch = if ["api", "webhook", "idle-tick", "poll", "echo"].contains(&function) {
-            1
-        } else {
-            BATCH
-        };
         let batch = (up + answered * batch).as_secs_f64() * 1000.0;
         println!(
             "| {name} | {size} | {:.0} |{row} {batch:.0} |",
