@@ -27,8 +27,9 @@ esac
 packages=$(for f in $functions; do printf -- '-p %s ' "$f"; done)
 
 if [ "$arch" = "$here" ]; then
+  # With `pfsession`, which who deploys needs for tokens: built in one go, they share what they are made of.
   # shellcheck disable=SC2086
-  cargo build --release --bins $packages
+  cargo build --release --bins $packages -p pfsession
   built="${CARGO_TARGET_DIR:-target}/release"
 elif ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
   echo "This toolchain has no $target. Get it: rustup target add $target" >&2
