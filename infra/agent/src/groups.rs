@@ -3,9 +3,11 @@
 //! Version 1, version 2 or a mix, as root or where a part of the tree is delegated to this user: what is there is taken. A sandbox makes a
 //! group of its own below each [`Place`] and goes into it before anything of a session is in it; what it is limited to is written there.
 
+use crate::process::{Held, Identity};
 use lifecycle::size::Limits;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -110,24 +112,33 @@ fn prepare_unified(folder: &Path) -> Option<(PathBuf, Vec<String>)> {
     if wanted.is_empty() || !may_make_groups(folder) {
         return None;
     }
-    let enable = || {
-        wanted
-            .iter()
-            .map(|name| fs::write(folder.join("cgroup.subtree_control"), format!("+{name}")))
-            .find_map(Result::err)
-    };
-    if enable().is_some_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
-        // Controllers are for groups below one that has no processes itself: what is in it goes into one of its own.
-        let leaf = folder.join(OWN);
-        let _ = fs::create_dir(&leaf);
-        for pid in fs::read_to_string(folder.join("cgroup.procs")).ok()?.lines() {
-            let _ = fs::write(leaf.join("cgroup.procs"), pid);
-        }
-        let _ = enable();
+    // Controllers are for groups below one that has no processes itself, but for the topmost. This comes first: with processes in it the kernel
+    // would take some of them, and bar the groups below.
+    if folder.join("cgroup.type").exists() && !empty(folder) {
+        return None;
+    }
+    for name in wanted {
+        let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{name}"));
     }
     let enabled = fs::read_to_string(folder.join("cgroup.subtree_control")).ok()?;
     let enabled = enabled.split_whitespace().filter(|name| CONTROLLERS.contains(name));
     Some((folder.to_owned(), enabled.map(str::to_owned).collect()))
+}
+
+/// Has what is in a group of version 2 go into one of its own below it. Whether all went.
+fn empty(folder: &Path) -> bool {
+    // More may be started meanwhile.
+    for _ in 0..10 {
+        let inside = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        if inside.is_empty() {
+            return true;
+        }
+        let _ = fs::create_dir(folder.join(OWN));
+        for pid in inside.lines() {
+            let _ = fs::write(folder.join(OWN).join("cgroup.procs"), pid);
+        }
+    }
+    false
 }
 
 fn may_make_groups(folder: &Path) -> bool {
@@ -188,6 +199,27 @@ pub(crate) fn out_of_memory(groups: &[PathBuf]) -> u64 {
     counts.flatten().sum()
 }
 
+/// Holds on the processes that are in these groups now.
+pub(crate) fn members(groups: &[PathBuf]) -> Vec<Held> {
+    let inside = || -> BTreeSet<i32> {
+        let texts = groups
+            .iter()
+            .filter_map(|group| fs::read_to_string(group.join("cgroup.procs")).ok());
+        texts
+            .flat_map(|text| text.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect()
+    };
+    let held: Vec<Held> = inside()
+        .into_iter()
+        .filter_map(|pid| Identity::of(pid)?.open())
+        .collect();
+    // One that ended meanwhile may have left its id to a stranger.
+    let still = inside();
+    held.into_iter()
+        .filter(|held| still.contains(&held.identity.pid))
+        .collect()
+}
+
 /// Removes groups in which nothing is any more. Whether all are gone.
 pub(crate) fn remove(groups: &[PathBuf]) -> bool {
     let is_gone = |group: &PathBuf| match fs::remove_dir(group) {
@@ -205,7 +237,7 @@ pub(crate) fn sweep(places: &[Place]) {
             let maker = name
                 .to_str()
                 .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok());
-            if maker.is_some_and(|pid| crate::process::Identity::of(pid).is_none()) {
+            if maker.is_some_and(|pid| Identity::of(pid).is_none()) {
                 // One that is in use stays: the kernel does not remove it.
                 let _ = fs::remove_dir(entry.path());
             }

@@ -400,7 +400,7 @@ impl Machine {
     pub(crate) fn ended_run(&self, flow: &str, generation: u32, run: &str) -> contract::agent::RunResult {
         self.report(
             "run-done",
-            Duration::from_secs(60),
+            Duration::from_secs(300),
             flow,
             generation,
             |report| match report {

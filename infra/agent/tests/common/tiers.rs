@@ -17,7 +17,7 @@ pub(crate) struct Machine {
     pub(crate) ordinary: bool,
     /// User namespaces are barred, as on a stock Ubuntu 24.04.
     pub(crate) barred: bool,
-    /// A part of each control group's tree is the user's.
+    /// A part of each control group's tree, or of the one tree of version 2, is the user's.
     pub(crate) delegated: bool,
 }
 
@@ -43,18 +43,39 @@ pub(crate) fn python_for_all() -> Option<PathBuf> {
     all.filter(|path| path.exists()).find(|path| is_for_all(path))
 }
 
-/// The folder that a controller of version 1 has for this process; `None` if it is no such one.
-pub(crate) fn group_of(controller: &str) -> Option<PathBuf> {
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let has = parts.next()?.split(',').any(|name| name == controller);
-        parts.next().filter(|_| has)
-    })?;
-    let folder = Path::new("/sys/fs/cgroup")
-        .join(controller)
-        .join(path.trim_start_matches('/'));
-    folder.join("cgroup.procs").exists().then_some(folder)
+/// The groups of this process of which parts can be another user's and limited: of version 1 one for each controller, of version 2 one for all.
+/// Empty where there are none.
+pub(crate) fn groups_to_delegate() -> Vec<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // Version 2 has no name there.
+    let of = |controller: &str| {
+        let path = own.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let has = parts.next()?.split(',').any(|name| name == controller);
+            parts.next().filter(|_| has)
+        })?;
+        let folder = Path::new("/sys/fs/cgroup")
+            .join(controller)
+            .join(path.trim_start_matches('/'));
+        folder.join("cgroup.procs").exists().then_some(folder)
+    };
+    let controllers = ["cpu", "memory", "pids"];
+    let first: Vec<PathBuf> = controllers.into_iter().filter_map(of).collect();
+    if first.len() == controllers.len() {
+        return first;
+    }
+    // This process may be in a group of its own by now, so that there can be others.
+    let second = of("").map(|folder| match folder.ends_with("pfsession-host") {
+        true => folder.parent().unwrap().to_owned(),
+        false => folder,
+    });
+    let limits = |folder: &PathBuf| {
+        let given = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
+        controllers
+            .iter()
+            .all(|name| given.split_whitespace().any(|has| has == *name))
+    };
+    second.filter(limits).into_iter().collect()
 }
 
 /// Runs this program again with `arguments`, on a machine of that kind. `state` becomes the other user's.
@@ -63,13 +84,13 @@ pub(crate) fn again(machine: Machine, state: &Path, arguments: &[&str]) -> Outpu
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut groups = Vec::new();
     if machine.delegated {
-        for controller in ["cpu", "memory", "pids"] {
-            let group = group_of(controller)
-                .unwrap()
-                .join(format!("delegated-{}", std::process::id()));
+        for own in groups_to_delegate() {
+            let group = own.join(format!("delegated-{}", std::process::id()));
             fs::create_dir_all(&group).unwrap();
-            for file in ["", "cgroup.procs", "tasks"] {
-                std::os::unix::fs::chown(group.join(file), Some(USER), Some(USER)).unwrap();
+            let files =
+                ["cgroup.procs", "tasks", "cgroup.threads", "cgroup.subtree_control"].map(|file| group.join(file));
+            for path in files.iter().filter(|path| path.exists()).chain([&group]) {
+                std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
             }
             groups.push(group);
         }
@@ -115,15 +136,29 @@ pub(crate) fn again(machine: Machine, state: &Path, arguments: &[&str]) -> Outpu
                 .flatten()
                 .map(|entry| entry.path())
         };
-        while fs::remove_dir(&group).is_err() {
-            inside()
-                .filter(|path| path.is_dir())
-                .for_each(|path| drop(fs::remove_dir(path)));
+        while group.exists() {
+            for path in inside().filter(|path| path.is_dir()).chain([group.clone()]) {
+                if !output.status.success() {
+                    end_what_is_in(&path);
+                }
+                let _ = fs::remove_dir(path);
+            }
             assert!(std::time::Instant::now() < until, "{} is not empty", group.display());
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
     output
+}
+
+/// What has failed ends nothing, and shall be told at once.
+fn end_what_is_in(group: &Path) {
+    for pid in fs::read_to_string(group.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+    {
+        // SAFETY: no memory.
+        unsafe { libc::kill(pid.parse().unwrap(), libc::SIGKILL) };
+    }
 }
 
 /// Makes what is there the other user's, but for files that are shared with the tests' own store: these are read.
