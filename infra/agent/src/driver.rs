@@ -35,7 +35,7 @@ use std::{
     pin::Pin,
     process::Stdio,
     sync::{Arc, Mutex, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -109,6 +109,8 @@ const BETWEEN_PRUNES: Duration = Duration::from_secs(6 * 3600);
 const FIRST_WORD: Duration = Duration::from_secs(8);
 /// How long a process that was killed may take to be gone.
 const LAST_BREATH: Duration = Duration::from_secs(5);
+/// The folder, in the state folder, where a session's files wait for their removal after its end.
+const GONE: &str = "gone";
 /// How long after a launch the agent of the next one is started: what was launched has the processor first.
 const AFTER_LAUNCH: Duration = Duration::from_millis(100);
 
@@ -146,11 +148,20 @@ impl Driver {
     /// When the state folder cannot be written. Final until that is put right.
     pub fn open(config: DriverConfig) -> anyhow::Result<Arc<Self>> {
         use std::os::unix::fs::PermissionsExt;
-        for folder in ["computes", "sessions", "environments", "runs", "tools", "warm", "logs"] {
+        for folder in [
+            "computes",
+            "sessions",
+            GONE,
+            "environments",
+            "runs",
+            "tools",
+            "warm",
+            "logs",
+        ] {
             fs::create_dir_all(config.state.join(folder))?;
         }
         // The warm process serves whoever reaches its socket, and what flows work on is nobody else's.
-        for folder in ["sessions", "runs", "warm", "logs"] {
+        for folder in ["sessions", GONE, "runs", "warm", "logs"] {
             fs::set_permissions(config.state.join(folder), fs::Permissions::from_mode(0o700))?;
         }
         Ok(Arc::new(Self {
@@ -224,6 +235,13 @@ impl Driver {
                     "what a session left could not be removed"
                 );
             }
+        }
+        for entry in fs::read_dir(self.config.state.join(GONE))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            tokio::task::spawn_blocking(move || removed(&entry.path()));
         }
         self.sweep_scratch();
         groups::sweep(self.places());
@@ -603,13 +621,18 @@ impl Driver {
 
     /// Ends an agent and its sandboxes for certain, and drops what they had.
     async fn end(&self, flow: &str, generation: u32) -> anyhow::Result<()> {
+        let begun = Instant::now();
         self.watched().remove(&(flow.to_owned(), generation));
         let session = self.session(flow, generation);
         let agent = self.launched(flow, generation).map(|launched| launched.process);
+        let mut groups = Vec::new();
         // Twice, as the agent may have started a sandbox while it was being ended; all at once, as each takes its time.
         for _ in 0..2 {
+            groups = runner::noted_groups(&session);
             let noted = agent.into_iter().chain(runner::noted(&session));
-            let held: Vec<_> = noted.filter_map(Identity::open).collect();
+            let mut held: Vec<_> = noted.filter_map(Identity::open).collect();
+            // The kernel would end those in a sandbox one after the other.
+            held.extend(groups::members(&groups));
             held.iter().for_each(Held::kill);
             for process in held {
                 let pid = process.identity.pid;
@@ -619,9 +642,23 @@ impl Driver {
                 );
             }
         }
-        runner::remove_groups(&runner::noted_groups(&session)).await;
+        let ended = begun.elapsed();
+        runner::remove_groups(&groups).await;
         self.take_back(flow, generation).await?;
-        store::remove(&session)?;
+        self.put_away(&session)?;
+        tracing::debug!(flow, generation, processes = ?ended, all = ?begun.elapsed(), "a session has been ended");
+        Ok(())
+    }
+
+    /// Takes a session's folder out of the way at once, and removes its files while nobody waits. What a crash leaves of them the next start
+    /// removes.
+    fn put_away(&self, session: &Path) -> io::Result<()> {
+        let away = self.config.state.join(GONE).join(crate::random());
+        match fs::rename(session, &away) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            done => done?,
+        }
+        tokio::task::spawn_blocking(move || removed(&away));
         Ok(())
     }
 
@@ -713,6 +750,12 @@ impl Driver {
                     .map(move |generation| (flow.clone(), generation))
             })
             .collect()
+    }
+}
+
+fn removed(folder: &Path) {
+    if let Err(error) = store::remove(folder) {
+        tracing::error!(%error, folder = %folder.display(), "files of a session that has ended stay until the next start");
     }
 }
 

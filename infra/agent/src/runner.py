@@ -227,10 +227,15 @@ def finish_root(spec, root):
         first, *others = overlay["at"]
         os.makedirs(root + first, exist_ok=True)
         options = f"lowerdir={overlay['lower']},upperdir={overlay['upper']},workdir={overlay['work']},userxattr"
-        try:
-            mount("overlay", root + first, "overlay", MS_NOSUID | MS_NODEV, options)
-        except OSError as error:
-            lacks.append(f"packages written by the session ({error})")
+        # Volatile (Linux 5.10): its end does not wait until the whole disk is written. Nobody mounts this layer again.
+        for further in (",volatile", ""):
+            try:
+                mount("overlay", root + first, "overlay", MS_NOSUID | MS_NODEV, options + further)
+                break
+            except OSError as error:
+                refused = error
+        else:
+            lacks.append(f"packages written by the session ({refused})")
             bind(overlay["lower"], root + first, True)
         for path in others:
             bind(root + first, root + path, False)

@@ -419,12 +419,12 @@ fn cores(limits: Option<Limits>) -> usize {
 
 /// Removes the groups of a sandbox whose processes are ending.
 pub(crate) async fn remove_groups(groups: &[PathBuf]) {
-    for _ in 0..100 {
+    for _ in 0..1000 {
         if groups::remove(groups) {
             return;
         }
         // A process that has ended is in its group until its parent has heard of that.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

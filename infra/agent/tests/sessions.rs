@@ -1590,6 +1590,12 @@ fn gone_from_the_machine(machine: &Machine, key: &str, mark: &str) {
         .map(|entry| entry.file_name())
         .collect();
     assert_eq!(left, ["removed"]);
+    let gone = machine.state.join("gone");
+    machine
+        .world
+        .wait("the end of all files", Duration::from_secs(10), |_| {
+            (fs::read_dir(&gone).unwrap().count() == 0).then_some(())
+        });
     assert!(!machine.world.has_queue(&contract::names::agent_queue(key, 1)));
 }
 
@@ -1646,6 +1652,8 @@ fn a_host_that_comes_back_finds_its_agents_and_reports_the_dead() {
     // A launch that was cut off: an agent that waits for its specification.
     let cut = machine.state.join("sessions").join(&dies).join("2");
     fs::create_dir_all(&cut).unwrap();
+    // And files that a removal was cut off from.
+    fs::create_dir_all(machine.state.join("gone/cut-off/tmp")).unwrap();
     machine.restart_host();
     kill(dead);
     // Nobody is there to end it: the sandbox ends with its agent by itself.

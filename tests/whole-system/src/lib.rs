@@ -293,7 +293,7 @@ impl Machine {
                 left.insert(format!("process {pid}: {command}"));
             }
         }
-        for kind in ["computes", "sessions"] {
+        for kind in ["computes", "sessions", "gone"] {
             for entry in fs::read_dir(self.state().join(kind)).into_iter().flatten().flatten() {
                 // A session's folder keeps the highest generation that was removed, and nothing else.
                 let inside: Vec<_> = fs::read_dir(entry.path())
@@ -302,7 +302,7 @@ impl Machine {
                     .flatten()
                     .map(|e| e.file_name())
                     .collect();
-                if kind == "computes" || inside.iter().any(|name| name != "removed") {
+                if kind != "sessions" || inside.iter().any(|name| name != "removed") {
                     left.insert(format!("{}: {inside:?}", entry.path().display()));
                 }
             }
