@@ -436,7 +436,6 @@ async fn tidy(host: Arc<Host>, store: Arc<Store>) -> anyhow::Result<()> {
         let (host, store) = (host.clone(), store.clone());
         let tidied = tokio::task::spawn_blocking(move || {
             host.pools.values().for_each(|pool| pool.tidy());
-            host.table.sweep();
             host.sqs
                 .queues
                 .sweep()

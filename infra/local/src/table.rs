@@ -1,4 +1,5 @@
-//! The table: DynamoDB's JSON protocol over an embedded one, which is given a thread of its own because it blocks.
+//! The table: DynamoDB's JSON protocol over an embedded one, which is given a thread of its own because it blocks. Another one removes what has
+//! expired.
 
 use crate::{
     access::Caller,
@@ -12,26 +13,36 @@ use axum::{
 use dynoxide::{Database, DynoxideError};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use std::{path::Path, sync::mpsc, thread};
+use std::{
+    convert::Infallible,
+    path::Path,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
 use tokio::sync::oneshot;
 
+/// How often expired items are looked for, at most.
+const EXPIRY: Duration = Duration::from_secs(10);
+/// A look reads every item. How many times as long as it took nothing is looked for then.
+const REST: u32 = 100;
+
 /// Work for the table's thread.
-enum Wish {
-    Operation {
-        operation: String,
-        body: Bytes,
-        answer: oneshot::Sender<Result<String, DynoxideError>>,
-    },
-    Sweep,
+struct Wish {
+    operation: String,
+    body: Bytes,
+    answer: oneshot::Sender<Result<String, DynoxideError>>,
 }
 
 /// The table.
 pub(crate) struct Table {
     wishes: mpsc::Sender<Wish>,
+    /// The other thread ends with it.
+    _expiring: mpsc::Sender<Infallible>,
 }
 
 impl Table {
-    /// Opens the file, makes the tables that are not there, and starts the thread.
+    /// Opens the file, makes the tables that are not there, and starts the threads.
     pub(crate) fn open(file: &Path, tables: &[(Value, Option<String>)]) -> anyhow::Result<Self> {
         let path = file.to_str().context("the state folder's name is no text")?;
         let database = Database::new(path).with_context(|| format!("the table {path} cannot be opened"))?;
@@ -53,32 +64,22 @@ impl Table {
                 }
             }
         }
-        let (wishes, inbox) = mpsc::channel();
+        let (expiring, kept) = mpsc::channel();
+        let expired = database.clone();
+        thread::Builder::new()
+            .name("expiry".into())
+            .spawn(move || expire(&expired, &kept, EXPIRY))?;
+        let (wishes, inbox) = mpsc::channel::<Wish>();
         thread::Builder::new().name("table".into()).spawn(move || {
             for wish in inbox {
-                match wish {
-                    Wish::Operation {
-                        operation,
-                        body,
-                        answer,
-                    } => {
-                        // Nobody waits any more: it is done all the same, as it would be far away.
-                        let _ = answer.send(run(&database, &operation, &body));
-                    }
-                    Wish::Sweep => {
-                        if let Err(cause) = database.sweep_ttl() {
-                            tracing::warn!(fault = "Table.Sweep", cause = %cause, "old items stay for now");
-                        }
-                    }
-                }
+                // Nobody waits any more: it is done all the same, as it would be far away.
+                let _ = wish.answer.send(run(&database, &wish.operation, &wish.body));
             }
         })?;
-        Ok(Self { wishes })
-    }
-
-    /// Deletes what has expired, when there is time.
-    pub(crate) fn sweep(&self) {
-        let _ = self.wishes.send(Wish::Sweep);
+        Ok(Self {
+            wishes,
+            _expiring: expiring,
+        })
     }
 
     /// Answers one operation.
@@ -88,7 +89,7 @@ impl Table {
             return refused.respond(JSON);
         }
         let (answer, answered) = oneshot::channel();
-        let wish = Wish::Operation {
+        let wish = Wish {
             operation: operation.to_owned(),
             body,
             answer,
@@ -112,6 +113,18 @@ impl Table {
             }
             .respond(JSON),
         }
+    }
+}
+
+/// Removes what has expired, over and over. Whoever asks for something meanwhile waits for a page of it at most.
+fn expire(database: &Database, kept: &mpsc::Receiver<Infallible>, every: Duration) {
+    let mut rest = every;
+    while kept.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+        let begun = Instant::now();
+        if let Err(cause) = database.sweep_ttl() {
+            tracing::warn!(fault = "Table.Sweep", cause = %cause, "old items stay for now");
+        }
+        rest = every.max(begun.elapsed() * REST);
     }
 }
 
@@ -144,5 +157,53 @@ fn run(database: &Database, operation: &str, body: &[u8]) -> Result<String, Dyno
         _ => Err(DynoxideError::ValidationException(format!(
             "This host does not know DynamoDB's {operation}."
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_expired_goes_what_has_not_stays_and_the_look_for_it_ends_with_the_table() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = Database::new(folder.path().join("table.db").to_str().expect("text")).expect("it opens");
+        let ask =
+            |operation: &str, what: Value| run(&database, operation, what.to_string().as_bytes()).expect(operation);
+        ask(
+            "CreateTable",
+            json!({
+                "TableName": "table", "BillingMode": "PAY_PER_REQUEST",
+                "AttributeDefinitions": [{ "AttributeName": "pk", "AttributeType": "S" }],
+                "KeySchema": [{ "AttributeName": "pk", "KeyType": "HASH" }],
+            }),
+        );
+        let ttl = json!({ "AttributeName": "expires_at", "Enabled": true });
+        ask(
+            "UpdateTimeToLive",
+            json!({ "TableName": "table", "TimeToLiveSpecification": ttl }),
+        );
+        for (key, until) in [("old", "1"), ("new", "99999999999")] {
+            let item = json!({ "pk": { "S": key }, "expires_at": { "N": until } });
+            ask("PutItem", json!({ "TableName": "table", "Item": item }));
+        }
+        let (keeps, kept) = mpsc::channel();
+        let expired = database.clone();
+        let looking = thread::spawn(move || expire(&expired, &kept, Duration::from_millis(1)));
+        let begun = Instant::now();
+        let count = || {
+            serde_json::from_str::<Value>(&ask("Scan", json!({ "TableName": "table" }))).expect("JSON")["Count"].clone()
+        };
+        while count() != 1 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it stays");
+            thread::yield_now();
+        }
+        drop(keeps);
+        looking.join().expect("it ends");
+        let left = ask(
+            "GetItem",
+            json!({ "TableName": "table", "Key": { "pk": { "S": "new" } } }),
+        );
+        assert!(left.contains("99999999999"), "{left}");
     }
 }

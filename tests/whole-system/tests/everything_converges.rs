@@ -87,11 +87,14 @@ fn live_and_converge(machine: &Machine, case: &str, between: impl Fn(&Machine, u
         let phase = wait_for("an answer", BOUND, || api.phase(folder));
         assert_eq!(phase, Phase::Stopped, "{case}");
     }
+    // A tick that was hit three times in a row ends among the dead letters, and the next one does the same work.
+    let is_tick = |left: &String| left.starts_with("queue idle-ticks-dead:");
     let all = || {
         machine
             .leftovers()
             .into_iter()
             .chain(machine.unfinished())
+            .filter(|left| !is_tick(left))
             .collect::<Vec<_>>()
     };
     let mut left = all();
