@@ -39,13 +39,13 @@ cp "$tests" "$disk/sessions"
 # What it starts with: this machine's files, read only, and a disk on /tmp for all that is written.
 cat >"$first/init" <<'I'
 #!/bin/busybox sh
-/bin/busybox mkdir -p /proc /root
+/bin/busybox mkdir -p /proc /all
 /bin/busybox mount -t proc proc /proc
 /bin/busybox modprobe -a virtio_pci virtio_blk crc32c_generic ext4 overlay 9pnet_virtio 9p
-/bin/busybox mount -t 9p -o trans=virtio,ro,msize=1048576,cache=loose root /root
-/bin/busybox mount -t devtmpfs devices /root/dev
-/bin/busybox mount -t ext4 /root/dev/vda /root/tmp
-exec /bin/busybox switch_root /root /bin/sh /tmp/tests.sh
+/bin/busybox mount -t 9p -o trans=virtio,ro,msize=1048576,cache=loose root /all
+/bin/busybox mount -t devtmpfs devices /all/dev
+/bin/busybox mount -t ext4 /all/dev/vda /all/tmp
+exec /bin/busybox switch_root /all /bin/sh /tmp/tests.sh
 I
 chmod +x "$first/init"
 echo "export PATH='$PATH' HOME=/tmp/home TEST_STATE=/tmp/state TEST_TIER=A" >"$disk/tests.sh"

@@ -241,7 +241,7 @@ impl Driver {
             .flatten()
             .flatten()
         {
-            tokio::task::spawn_blocking(move || removed(&entry.path()));
+            tokio::task::spawn_blocking(move || remove_files(&entry.path()));
         }
         self.sweep_scratch();
         groups::sweep(self.places());
@@ -658,7 +658,7 @@ impl Driver {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             done => done?,
         }
-        tokio::task::spawn_blocking(move || removed(&away));
+        tokio::task::spawn_blocking(move || remove_files(&away));
         Ok(())
     }
 
@@ -753,7 +753,7 @@ impl Driver {
     }
 }
 
-fn removed(folder: &Path) {
+fn remove_files(folder: &Path) {
     if let Err(error) = store::remove(folder) {
         tracing::error!(%error, folder = %folder.display(), "files of a session that has ended stay until the next start");
     }

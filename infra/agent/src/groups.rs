@@ -97,7 +97,7 @@ fn folders(own: &str, mounts: &str) -> Vec<(PathBuf, Vec<String>)> {
     found
 }
 
-/// Has version 2 limit what is below `folder`, or below the top for root.
+/// Has version 2 limit what is below `folder`, this process' own group.
 fn prepare_unified(folder: &Path) -> Option<(PathBuf, Vec<String>)> {
     // This process may be where it went the last time.
     let folder = match folder.file_name() {
