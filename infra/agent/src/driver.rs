@@ -10,14 +10,7 @@
 //! A crash of the host leaves the agents as they are. [`Driver::recover`] finds them again; a launch that was cut off is undone, as
 //! its request is not done and comes again.
 
-use crate::{
-    groups::{self, Place},
-    process::{Held, Identity},
-    prune,
-    python::Python,
-    runner, store,
-    supervisor::AgentSpec,
-};
+use crate::{prune, runner, store, supervisor::AgentSpec};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Failure, Settings,
@@ -27,6 +20,11 @@ use contract::{
     names,
 };
 use ed25519_dalek::SigningKey;
+use sandbox::{
+    groups::{self, Place},
+    process::{Held, Identity},
+    python::Python,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},

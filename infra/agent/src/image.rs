@@ -6,8 +6,8 @@
 //! | `python` | nothing but Python, for any other folder |
 //! | `promptflow:3.11`, `python:3.12` | the same on that Python, if the machine has it |
 
-use crate::python::Python;
 use contract::Failure;
+use sandbox::python::Python;
 
 /// The packages of a base image.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! A session's runner, seen from outside its sandbox.
 
 use crate::{
-    groups::{self, Place},
-    process::{Held, Identity},
-    sandbox::{self, Isolation, Overlay, Sandbox},
     store::{self, Environment, Store},
     uv, warm,
 };
 use lifecycle::size::Limits;
+use sandbox::{
+    Isolation, Overlay, Sandbox,
+    groups::{self, Place},
+    process::{Held, Identity},
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -196,10 +198,7 @@ impl Runner {
         let packages = store.seen_at(environment);
         let home = folders.state.join("tools/home");
         let mut block = variables(&home, &packages);
-        let mut read = vec![
-            store.python.prefix.clone(),
-            store.runner.parent().unwrap_or(Path::new("/")).to_owned(),
-        ];
+        let mut read = vec![store.python.prefix.clone(), store.runner.clone()];
         read.extend(uv::named_paths(&block));
         read.retain(|path| !path.starts_with("/usr"));
         let mut sandbox = Sandbox {

@@ -21,11 +21,10 @@ use crate::{
     packages::{self, AskedBy},
     private::{self, Feeds},
     prune::Retention,
-    python::Python,
-    sandbox::{self, Overlay, Sandbox, Tier, Word},
     uv, write_atomically,
 };
 use contract::{Failure, agent::LineKind, packages::Listed};
+use sandbox::{Overlay, Sandbox, Tier, Word, python::Python};
 use serde::{Deserialize, Serialize};
 use std::{
     cell::Cell,
@@ -116,7 +115,7 @@ impl Store {
         for folder in ["environments/index", "tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
         }
-        let runner = sandbox::runner(state)?;
+        let runner = sandbox::write_runner(state)?;
         Ok(Self {
             base,
             state: state.to_owned(),
@@ -746,7 +745,7 @@ impl Store {
         self.ended.set(Some(
             status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
         ));
-        match last_word(&socket) {
+        match sandbox::last_word(&socket) {
             Some(Word::Cannot(why)) => {
                 self.namespaces.set(false);
                 tracing::warn!(why, "no sandbox can be made here: packages are built without one");
@@ -998,13 +997,6 @@ fn new_pth_files(site: &Path, below: &Path) -> Vec<String> {
         .collect();
     new.sort();
     new
-}
-
-/// What a sandbox said before it became its program.
-pub(crate) fn last_word(socket: &std::os::unix::net::UnixStream) -> Option<Word> {
-    let mut text = String::new();
-    io::Read::read_to_string(&mut &*socket, &mut text).ok()?;
-    text.lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }
 
 fn now() -> u64 {

@@ -2,12 +2,9 @@
 
 use crate::{
     driver::AgentCredentials,
-    groups::Place,
     image,
     output::Output,
-    packages,
-    python::Python,
-    run,
+    packages, run,
     runner::{Folders, Runner},
     sqs,
     store::{Environment, Store},
@@ -24,6 +21,7 @@ use contract::{
 };
 use ed25519_dalek::SigningKey;
 use lifecycle::deadlines::LEASE;
+use sandbox::{groups::Place, python::Python};
 use serde::{Deserialize, Serialize};
 use snapshots::{Fault, Folders as FlowFolders, Opened, Store as ObjectStore};
 use std::{

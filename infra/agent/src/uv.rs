@@ -1,7 +1,8 @@
 //! `uv`: where it is, what environment variables it gets, and what its texts mean.
 
-use crate::{private::Feeds, python::Python};
+use crate::private::Feeds;
 use contract::Failure;
+use sandbox::python::Python;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

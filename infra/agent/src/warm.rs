@@ -1,9 +1,7 @@
-//! The warm process: one for each base image and version of `runner.py` in a state folder.
+//! The warm process: one for each base image and version of the runner package in a state folder.
 
-use crate::{
-    groups::Place,
-    store::{Environment, Store},
-};
+use crate::store::{Environment, Store};
+use sandbox::groups::Place;
 use std::{
     ffi::CString,
     fs, io,
@@ -66,7 +64,7 @@ pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment, places: &[
     let home = state.join("tools/home");
     let mut command = Command::new(store.seen_at(base).join("bin/python"));
     command
-        .args(["-I", "-B"])
+        .args(["-I", "-B", "-c", sandbox::BOOT])
         .arg(&store.runner)
         .args(["warm", &path.display().to_string(), &IDLE_SECONDS.to_string()])
         .arg(state.join("tools/root"))

@@ -841,9 +841,9 @@ fn a_flow_sees_its_own_folder_and_nothing_of_the_machine() {
         .enable_all()
         .build()
         .unwrap();
-    let probed = runtime.block_on(agent::sandbox::probe(&state)).unwrap();
+    let probed = runtime.block_on(sandbox::probe(&state)).unwrap();
     println!("sessions here are kept apart by {probed}");
-    if probed.tier == agent::sandbox::Tier::D {
+    if probed.tier == sandbox::Tier::D {
         return println!("no sandbox can be made here, so there is nothing to look at");
     }
     let code = LOOK
@@ -940,7 +940,7 @@ fn a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_n
     let groups = machine.state.join("sessions").join(&key).join("1/groups.json");
     let groups: Vec<std::path::PathBuf> = serde_json::from_slice(&fs::read(groups).unwrap_or(b"[]".to_vec())).unwrap();
     match isolation.tier {
-        agent::sandbox::Tier::A => {
+        sandbox::Tier::A => {
             assert!(
                 !isolation.not_held.iter().any(|lack| lack.contains("cgroup")),
                 "{isolation}"

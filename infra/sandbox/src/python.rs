@@ -9,15 +9,15 @@ use std::{
 
 /// The interpreter that environments are built on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Python {
+pub struct Python {
     /// The real program, not a shim.
-    pub(crate) executable: PathBuf,
+    pub executable: PathBuf,
     /// `3.11.7`.
-    pub(crate) version: String,
+    pub version: String,
     /// What a compiled package is made for: interpreter, system, machine.
-    pub(crate) platform: String,
+    pub platform: String,
     /// Where it is installed.
-    pub(crate) prefix: PathBuf,
+    pub prefix: PathBuf,
 }
 
 /// The oldest that promptflow runs on.
@@ -37,7 +37,7 @@ impl Python {
     /// # Errors
     ///
     /// `Install.PythonMissing`. Final until somebody installs it.
-    pub(crate) fn find() -> Result<Self, Failure> {
+    pub fn find() -> Result<Self, Failure> {
         let named = std::env::var_os("PFSESSION_PYTHON").map(PathBuf::from);
         let candidates = match &named {
             Some(path) => vec![path.clone()],
@@ -80,7 +80,7 @@ impl Python {
     }
 
     /// All that are new enough, one of each minor version: that of `PFSESSION_PYTHON` and what is first on PATH before others.
-    pub(crate) fn all() -> Vec<Self> {
+    pub fn all() -> Vec<Self> {
         let named = std::env::var_os("PFSESSION_PYTHON").map(PathBuf::from);
         let mut all: Vec<Self> = Vec::new();
         let numbered = (OLDEST.1..=NEWEST)
@@ -99,7 +99,7 @@ impl Python {
     }
 
     /// `3.11`.
-    pub(crate) fn minor(&self) -> String {
+    pub fn minor(&self) -> String {
         self.version.split('.').take(2).collect::<Vec<_>>().join(".")
     }
 
@@ -120,7 +120,7 @@ impl Python {
     }
 
     /// `lib/python3.11/site-packages`, below an environment.
-    pub(crate) fn site_packages(&self) -> PathBuf {
+    pub fn site_packages(&self) -> PathBuf {
         PathBuf::from(format!("lib/python{}/site-packages", self.minor()))
     }
 }

@@ -14,20 +14,20 @@ use std::{
 
 /// A group below which this process may make others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
-    pub(crate) path: PathBuf,
+pub struct Place {
+    pub path: PathBuf,
     /// Version 2, which has all controllers in one tree.
-    pub(crate) unified: bool,
+    pub unified: bool,
     /// Which of `cpu`, `memory` and `pids` can be limited below it.
-    pub(crate) controllers: Vec<String>,
+    pub controllers: Vec<String>,
 }
 
 /// What a group is limited to: files below it, and what is written to each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Group {
-    pub(crate) below: PathBuf,
+pub struct Group {
+    pub below: PathBuf,
     /// The controller, the file, the value.
-    pub(crate) limits: Vec<(String, String, String)>,
+    pub limits: Vec<(String, String, String)>,
 }
 
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -39,7 +39,7 @@ const PREFIX: &str = "pfsession-";
 const OWN: &str = "pfsession-host";
 
 /// Finds where groups can be made, and prepares it.
-pub(crate) fn places() -> Vec<Place> {
+pub fn places() -> Vec<Place> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut places = Vec::new();
@@ -142,7 +142,7 @@ fn empty(folder: &Path) -> bool {
 }
 
 fn may_make_groups(folder: &Path) -> bool {
-    let trial = folder.join(format!("{PREFIX}{}-{}", std::process::id(), crate::random()));
+    let trial = folder.join(format!("{PREFIX}{}-{}", std::process::id(), crate::files::random()));
     let made = fs::create_dir(&trial);
     // Going into it needs a right of its own.
     let may_enter = made.is_ok()
@@ -155,7 +155,7 @@ fn may_make_groups(folder: &Path) -> bool {
 }
 
 /// What the group of a session is limited to, for each place.
-pub(crate) fn limited(places: &[Place], limits: Option<Limits>) -> Vec<Group> {
+pub fn limited(places: &[Place], limits: Option<Limits>) -> Vec<Group> {
     let of = |place: &Place| {
         let mut out = Vec::new();
         for controller in &place.controllers {
@@ -184,7 +184,7 @@ pub(crate) fn limited(places: &[Place], limits: Option<Limits>) -> Vec<Group> {
 }
 
 /// How often the kernel has ended a process of these groups because they had no memory left.
-pub(crate) fn out_of_memory(groups: &[PathBuf]) -> u64 {
+pub fn out_of_memory(groups: &[PathBuf]) -> u64 {
     let count = |file: PathBuf| {
         let text = fs::read_to_string(file).ok()?;
         text.lines()
@@ -200,7 +200,7 @@ pub(crate) fn out_of_memory(groups: &[PathBuf]) -> u64 {
 }
 
 /// Holds on the processes that are in these groups now.
-pub(crate) fn members(groups: &[PathBuf]) -> Vec<Held> {
+pub fn members(groups: &[PathBuf]) -> Vec<Held> {
     let inside = || -> BTreeSet<i32> {
         let texts = groups
             .iter()
@@ -221,7 +221,7 @@ pub(crate) fn members(groups: &[PathBuf]) -> Vec<Held> {
 }
 
 /// Removes groups in which nothing is any more. Whether all are gone.
-pub(crate) fn remove(groups: &[PathBuf]) -> bool {
+pub fn remove(groups: &[PathBuf]) -> bool {
     let is_gone = |group: &PathBuf| match fs::remove_dir(group) {
         Ok(()) => true,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -230,7 +230,7 @@ pub(crate) fn remove(groups: &[PathBuf]) -> bool {
 }
 
 /// Removes what sandboxes have left whose makers are gone.
-pub(crate) fn sweep(places: &[Place]) {
+pub fn sweep(places: &[Place]) {
     for place in places {
         for entry in fs::read_dir(&place.path).into_iter().flatten().flatten() {
             let name = entry.file_name();

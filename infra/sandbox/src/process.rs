@@ -10,15 +10,15 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// Which process it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    pub(crate) pid: i32,
+pub struct Identity {
+    pub pid: i32,
     /// In clock ticks since the machine's start, as `/proc/{pid}/stat` has it.
-    pub(crate) start: u64,
+    pub start: u64,
 }
 
 impl Identity {
     /// The process that has this id now.
-    pub(crate) fn of(pid: i32) -> Option<Self> {
+    pub fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name before may hold anything, also brackets.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -32,7 +32,7 @@ impl Identity {
     }
 
     /// A hold on it, if it lives.
-    pub(crate) fn open(self) -> Option<Held> {
+    pub fn open(self) -> Option<Held> {
         // SAFETY: no memory is handed over; the descriptor that comes back is nobody else's.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) };
         if fd < 0 {
@@ -47,13 +47,13 @@ impl Identity {
 
 /// A process that is held by a descriptor: a signal reaches it or nobody.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) identity: Identity,
+pub struct Held {
+    pub identity: Identity,
     fd: OwnedFd,
 }
 
 impl Held {
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         // SAFETY: a descriptor that is open, and no memory.
         unsafe {
             libc::syscall(
@@ -67,7 +67,7 @@ impl Held {
     }
 
     /// Waits until it has ended.
-    pub(crate) async fn ended(&self) -> io::Result<()> {
+    pub async fn ended(&self) -> io::Result<()> {
         // SAFETY: the descriptor that is owned is the one that is given out, always.
         let fd = unsafe { AsyncFd::register_with_interest(self.fd.try_clone()?, Interest::READABLE) }?;
         fd.readable().await?.retain_ready();
@@ -75,7 +75,7 @@ impl Held {
     }
 
     /// Ends it, and waits until it has. Whether it did within `most`.
-    pub(crate) async fn end(&self, most: Duration) -> bool {
+    pub async fn end(&self, most: Duration) -> bool {
         self.kill();
         matches!(tokio::time::timeout(most, self.ended()).await, Ok(Ok(())))
     }

@@ -1,0 +1,284 @@
+"""Makes a sandbox around this process: namespaces, a root of its own, Landlock, and a system call filter."""
+
+import base64
+import ctypes
+import errno
+import os
+import signal
+import stat
+import struct
+
+from .groups import enter_groups, limit_groups
+from .kernel import (
+    CLONE_NEWIPC,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    MNT_DETACH,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    PR_CAPBSET_DROP,
+    PR_CAP_AMBIENT,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    PR_SET_SECCOMP,
+    SYS_CAPSET,
+    SYS_LANDLOCK_ADD_RULE,
+    SYS_LANDLOCK_CREATE,
+    SYS_LANDLOCK_RESTRICT,
+    SYS_PIVOT_ROOT,
+    UID,
+    check,
+    libc,
+    make_read_only,
+    mount,
+    null,
+    prctl,
+    prctl_pointer,
+    start_time,
+)
+
+
+def enter_namespaces():
+    """Goes into namespaces of its own, all but the network's; only a fork of this is in the new one of processes."""
+    uid, gid = os.geteuid(), os.getegid()
+    check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS), "unshare")
+    for file, text in (("setgroups", "deny"), ("uid_map", f"{UID} {uid} 1"), ("gid_map", f"{UID} {gid} 1")):
+        fd = os.open(f"/proc/self/{file}", os.O_WRONLY)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def bind(source, target, read_only):
+    """Shows the file or folder `source` at `target`; a link stays a link."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    elif not os.path.exists(target):
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    mount(source, target, "", MS_BIND | MS_REC)
+    if read_only:
+        make_read_only(target)
+
+
+ETC = (
+    "ssl ca-certificates pki crypto-policies resolv.conf hosts host.conf nsswitch.conf gai.conf localtime timezone ld.so.cache ld.so.conf "
+    "ld.so.conf.d alternatives mime.types protocols services"
+).split()
+
+
+def begin_root(root, home):
+    """Makes a root of its own with what every session sees of the machine. What is mounted on `root` is seen in this namespace alone."""
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+    mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=16m")
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        if os.path.islink(f"/{name}"):
+            os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
+        elif os.path.isdir(f"/{name}"):
+            bind(f"/{name}", f"{root}/{name}", True)
+    bind("/usr", f"{root}/usr", True)
+    os.makedirs(f"{root}/etc")
+    for name in ETC:
+        source = os.path.realpath(f"/etc/{name}")
+        if os.path.exists(source):
+            bind(source, f"{root}/etc/{name}", True)
+    for name, text in (
+        ("passwd", f"session:x:{UID}:{UID}::{home}:/bin/sh\n"),
+        ("group", f"session:x:{UID}:\n"),
+    ):
+        with open(f"{root}/etc/{name}", "w") as file:
+            file.write(text)
+    os.makedirs(f"{root}/dev/shm")
+    for name in ("null", "zero", "full", "random", "urandom", "tty"):
+        if os.path.exists(f"/dev/{name}"):
+            bind(f"/dev/{name}", f"{root}/dev/{name}", False)
+    for name, to in (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")):
+        os.symlink(to, f"{root}/dev/{name}")
+    mount("tmpfs", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777")
+    os.makedirs(f"{root}/proc")
+    mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    os.makedirs(f"{root}/run")
+
+
+def finish_root(spec, root):
+    """Adds what this session sees, and changes into the root. What was not possible, as words."""
+    lacks = []
+    # What is seen inside of something else comes after it: the state folder may lie in /tmp.
+    write = sorted(spec["write"], key=lambda each: each[1] != "/tmp")
+    if write and write[0][1] == "/tmp":
+        bind(write.pop(0)[0], f"{root}/tmp", False)
+    for path in spec["read"]:
+        if os.path.exists(path):
+            bind(os.path.realpath(path), root + path, True)
+    overlay = spec.get("overlay")
+    if overlay:
+        first, *others = overlay["at"]
+        os.makedirs(root + first, exist_ok=True)
+        options = f"lowerdir={overlay['lower']},upperdir={overlay['upper']},workdir={overlay['work']},userxattr"
+        # Volatile (Linux 5.10): its end does not wait until the whole disk is written. Nobody mounts this layer again.
+        for further in (",volatile", ""):
+            try:
+                mount("overlay", root + first, "overlay", MS_NOSUID | MS_NODEV, options + further)
+                break
+            except OSError as error:
+                refused = error
+        else:
+            lacks.append(f"packages written by the session ({refused})")
+            bind(overlay["lower"], root + first, True)
+        for path in others:
+            bind(root + first, root + path, False)
+    for path, target in write:
+        bind(path, root + target, False)
+    make_read_only(root, recursive=False)
+    libc.sethostname(b"session", 7)
+    os.chdir(root)
+    check(libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
+    check(libc.umount2(b".", MNT_DETACH), "umount")
+    os.chdir("/")
+    return lacks
+
+
+def close_sandbox(spec, namespaces):
+    """Gives up every right that is left. What was not possible, as words."""
+    import resource
+
+    lacks = []
+    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 4096)):
+        hard = resource.getrlimit(what)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, most))
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1), "no new privileges")
+    if namespaces or os.geteuid() == 0:
+        for capability in range(64):
+            if prctl(PR_CAPBSET_DROP, capability) < 0:
+                break
+        prctl(PR_CAP_AMBIENT, 4)  # clear all
+        header = struct.pack("Ii", 0x20080522, 0)
+        check(libc.syscall(SYS_CAPSET[os.uname().machine], header, bytes(24)), "capset")
+    # Abstract sockets belong to the network, which is shared: keep the session off those of others (Landlock ABI 6).
+    abi = libc.syscall(SYS_LANDLOCK_CREATE, None, 0, 1)
+    if not namespaces:
+        # It is so already, and one more layer would take away moving a file from one folder to another.
+        pass
+    elif abi >= 6:
+        attributes = struct.pack("QQQ", 0, 0, 3)
+        ruleset = check(libc.syscall(SYS_LANDLOCK_CREATE, attributes, len(attributes), 0), "landlock")
+        check(libc.syscall(SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
+        os.close(ruleset)
+    else:
+        lacks.append("abstract sockets of others")
+    program = base64.b64decode(spec["seccomp"])
+    if program:
+        buffer = ctypes.create_string_buffer(program, len(program))
+        filter_program = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
+        check(prctl_pointer(PR_SET_SECCOMP, 2, filter_program), "seccomp")
+    else:
+        lacks.append("system calls")
+    return lacks
+
+
+ACCESS = {"read": 1 | 4 | 8, "write": (1 << 16) - 1}  # Landlock: execute, read a file, read a folder; everything
+OF_FILES = 1 | 2 | 4 | 1 << 14 | 1 << 15
+
+
+def landlock(spec):
+    """Keeps this process off all files but those of its sandbox. What is not held, as words; None where there is no Landlock."""
+    abi = libc.syscall(SYS_LANDLOCK_CREATE, None, 0, 1)
+    if abi < 1:
+        return None
+    known = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
+    attributes = struct.pack("QQQ", known, 0, 3 if abi >= 6 else 0)[: 8 if abi < 4 else 16 if abi < 6 else 24]
+    ruleset = check(libc.syscall(SYS_LANDLOCK_CREATE, attributes, len(attributes), 0), "landlock")
+    system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/proc"] + [f"/etc/{name}" for name in ETC]
+    devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")]
+    # Semaphores are files there, and promptflow makes one when it is imported.
+    own = [source for source, _ in spec["write"]] + devices + ["/dev/shm"]
+    for kind, paths in (("read", system + spec["read"]), ("write", own)):
+        for path in paths:
+            try:
+                fd = os.open(os.path.realpath(path), os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue
+            access = ACCESS[kind] & known
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                access &= OF_FILES
+            rule = struct.pack("=Qi", access, fd)
+            check(libc.syscall(SYS_LANDLOCK_ADD_RULE, ruleset, 1, rule, 0), f"landlock {path}")
+            os.close(fd)
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1), "no new privileges")
+    check(libc.syscall(SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
+    os.close(ruleset)
+    lacks = ["the names of other processes", "sockets and shared memory of this user's programs"]
+    return lacks + ([] if abi >= 6 else ["signals to this user's processes", "abstract sockets of others"])
+
+
+BARRED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV)
+
+
+def isolate(spec, control):
+    """Goes into the sandbox, and returns only in the process that is in it. The process that was started stays as its parent, ends with
+    the supervisor, and hands on how it ended."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not spec["namespaces"]:
+        if os.getpid() != os.getsid(0):
+            os.setsid()
+        control.send({"pid": os.getpid(), "start": start_time(os.getpid())})
+        groups, _ = enter_groups([each["below"] for each in spec.get("groups", [])])
+        control.send({"groups": groups})
+        in_groups, lacks = limit_groups(spec, groups)
+        if spec.get("size") and not in_groups:
+            # Of each process for itself, at least.
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_AS, (spec["size"][1],) * 2)
+        kept = landlock(spec)
+        tier = "D" if kept is None or not spec["seccomp"] else "C"
+        seal(spec, control, (["files", "processes", "users"] if kept is None else kept) + lacks, tier)
+        return
+    try:
+        enter_namespaces()
+    except OSError as error:
+        control.send({"cannot": str(error)})
+        os._exit(0)
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(ready)
+        control.send({"pid": pid, "start": start_time(pid)})
+        os.write(go, b"1")
+        control.socket.close()
+        for fd in (0, 1, 2):
+            null(fd)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.close(go)
+    os.read(ready, 1)
+    os.close(ready)
+    groups, _ = enter_groups([each["below"] for each in spec.get("groups", [])])
+    control.send({"groups": groups})
+    in_groups, unlimited = limit_groups(spec, groups)
+    try:
+        begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"))
+        lacks = finish_root(spec, spec["root"])
+    except OSError as error:
+        # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one.
+        control.send({"cannot" if error.errno in BARRED else "failed": str(error)})
+        os._exit(0)
+    seal(spec, control, lacks + unlimited, "A" if in_groups else "B")
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def seal(spec, control, lacks, tier):
+    """Closes the sandbox, and says how well it holds."""
+    lacks = lacks + close_sandbox(spec, spec["namespaces"])
+    prctl(PR_SET_DUMPABLE, 0)
+    control.send({"isolated": {"tier": tier, "not_held": lacks}})

@@ -1,0 +1,91 @@
+"""Loads the flow runtime (promptflow's executor) ahead of the first run."""
+
+import os
+import sys
+
+from .kernel import null
+from .flow import create_executor
+
+
+def import_executor():
+    """Imports promptflow's executor, without the threads by which its SDK sends telemetry: a session sends none, and a process with
+    threads cannot be forked. Without its thread the sender falls back to nothing by itself."""
+    import threading
+
+    start = threading.Thread.start
+
+    def start_no_telemetry(self):
+        target = getattr(getattr(self, "_target", None), "__qualname__", "")
+        if target == "TraceTelemetryHelper._schedule_flush":
+            return None
+        if "azure" in type(self).__module__ or any("azure/monitor" in f for f in calling_files()):
+            raise RuntimeError("telemetry is off in a session")
+        return start(self)
+
+    def calling_files():
+        frame = sys._getframe(2)
+        for _ in range(12):
+            if frame is None:
+                return
+            yield frame.f_code.co_filename
+            frame = frame.f_back
+
+    threading.Thread.start = start_no_telemetry
+    try:
+        from promptflow.executor import FlowExecutor  # noqa: F401
+        from promptflow._core.log_manager import NodeLogWriter
+    finally:
+        threading.Thread.start = start
+
+    # Otherwise each piece of what a flow prints becomes a log record of its own.
+    NodeLogWriter._write_to_flow_log = lambda self, _, text: self._prev_out.write(text)
+
+
+def run_a_dummy_flow():
+    """What the first run of a flow loads lazily is loaded here."""
+    import contextlib
+    import io
+    import shutil
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="warm-")
+    modules = set(sys.modules)
+    # A log handler keeps the stream that it was made with, and what stands in that unwritten would be the head of each run's log.
+    kept = [(fd, os.dup(fd)) for fd in (1, 2)]
+    for fd, _ in kept:
+        null(fd)
+    try:
+        with open(f"{folder}/pfsession_warm.py", "w") as file:
+            file.write("from promptflow.core import tool\n@tool\ndef warm(text: str) -> str:\n    return text\ndef flex(text: str = '') -> str:\n    return text\n")
+        with open(f"{folder}/flow.dag.yaml", "w") as file:
+            file.write(
+                "inputs:\n  text:\n    type: string\n    default: warm\noutputs:\n  text:\n    type: string\n    reference: ${warm.output}\n"
+                "nodes:\n- name: warm\n  type: python\n  source:\n    type: code\n    path: pfsession_warm.py\n  inputs:\n    text: ${inputs.text}\n"
+            )
+        with open(f"{folder}/flow.flex.yaml", "w") as file:
+            file.write("entry: pfsession_warm:flex\n")
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            sys.path.insert(0, folder)
+            for name in ("flow.dag.yaml", "flow.flex.yaml"):
+                executor = create_executor(name, folder, {}, None)
+                executor.exec_line({"text": "warm"}, index=0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for fd, copy in kept:
+            os.dup2(copy, fd)
+            os.close(copy)
+        if folder in sys.path:
+            sys.path.remove(folder)
+        sys.path_importer_cache.pop(folder, None)
+        for name in set(sys.modules) - modules:
+            if getattr(sys.modules[name], "__file__", None) and str(sys.modules[name].__file__).startswith(folder):
+                del sys.modules[name]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def freeze():
+    import gc
+
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,177 @@
+"""The warm process: an interpreter with the flow runtime loaded, forked into each session."""
+
+import json
+import os
+import select
+import signal
+import socket
+
+from .control import Control
+from .groups import enter_groups, limit_groups
+from .isolate import begin_root, enter_namespaces, finish_root, seal
+from .kernel import PR_SET_CHILD_SUBREAPER, null, prctl, start_time, threads
+from .runtime import freeze, import_executor, run_a_dummy_flow
+from .serve import serve
+
+
+def warm(path, idle_seconds, root, places):
+    """Is the warm process, until no session has been a fork of it for `idle_seconds` or its socket was taken away."""
+    import time
+
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    import_executor()
+    run_a_dummy_flow()
+    if threads() > 1:
+        # Nobody shall try again until somebody has looked.
+        with open(path + ".unfit", "w") as file:
+            file.write("the flow runtime has started threads: a process that has some cannot be forked safely\n")
+        return
+    freeze()
+    # A socket's address is short, and the path may be long.
+    os.chdir(os.path.dirname(path))
+    path = os.path.basename(path)
+    if os.path.exists(path + ".new"):
+        os.unlink(path + ".new")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path + ".new")
+    listener.listen(64)
+    os.rename(path + ".new", path)
+    mine = os.stat(path).st_ino
+    wake, woken = os.pipe()
+    for fd in (wake, woken):
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(woken)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    spare, sessions, used = Spare(root, places), set(), time.monotonic()
+    while True:
+        readable, _, _ = select.select([listener, wake], [], [], 2 if spare else 0.1)
+        if wake in readable:
+            os.read(wake, 4096)
+        try:
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                sessions.discard(pid)
+        except ChildProcessError:
+            pass
+        try:
+            if os.stat(path).st_ino != mine:
+                return
+        except OSError:
+            return
+        if sessions:
+            used = time.monotonic()
+        elif time.monotonic() - used > idle_seconds:
+            os.unlink(path)
+            return
+        if listener in readable:
+            connection, _ = listener.accept()
+            used = time.monotonic()
+            spare = spare or Spare(root, places)
+            pid = spare.become(connection)
+            connection.close()
+            # The next is made once this one has started.
+            spare = None
+            if pid:
+                sessions.add(pid)
+        elif spare is None:
+            spare = Spare(root, places)
+
+
+class Spare:
+    """A process that is in namespaces of its own already, and waits for the session that it is to be."""
+
+    def __init__(self, root, places):
+        self.channel, theirs = socket.socketpair()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for fd in map(int, os.listdir("/proc/self/fd")):
+                    if fd > 2 and fd != theirs.fileno():
+                        try:
+                            os.close(fd)
+                        except OSError:
+                            pass
+                for fd in (0, 1, 2):
+                    null(fd)
+                wait_to_become(theirs, root, places)
+                status = 0
+            finally:
+                os._exit(status)
+        theirs.close()
+
+    def become(self, connection):
+        """Hands it its connection. Its process id, or None if it cannot be a session; then it says so itself."""
+        self.channel.settimeout(10)
+        try:
+            word = json.loads(Control(self.channel).receive() or "null")
+            if "pid" in word:
+                socket.send_fds(self.channel, [b"1"], [connection.fileno()])
+                return word["pid"]
+            Control(connection).send(word)
+        except (OSError, TypeError):
+            pass
+        finally:
+            self.channel.close()
+        return None
+
+
+def wait_to_become(channel, root, places):
+    try:
+        enter_namespaces()
+    except OSError as error:
+        Control(channel).send(json.dumps({"failed": str(error)}))
+        return
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.write(go, json.dumps({"pid": pid, "start": start_time(pid)}).encode())
+        return
+    os.close(go)
+    who = json.loads(os.read(ready, 4096))
+    os.close(ready)
+    # Ahead of the session, as going into a group takes its time.
+    groups, _ = enter_groups(places)
+    try:
+        begin_root(root, os.environ["HOME"])
+    except OSError as error:
+        Control(channel).send(json.dumps({"failed": str(error)}))
+        return
+    Control(channel).send(json.dumps(who))
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    channel.close()
+    if not descriptors:
+        return
+    control = Control(socket.socket(fileno=descriptors[0]))
+    spec = control.receive()
+    if spec is None:
+        return
+    try:
+        control.send(who)
+        control.send({"groups": groups})
+        in_groups, unlimited = limit_groups(spec, groups)
+        try:
+            lacks = finish_root(spec, root)
+        except OSError as error:
+            control.send({"failed": str(error)})
+            return
+        seal(spec, control, lacks + unlimited, "A" if in_groups else "B")
+        os.environ.clear()
+        os.environ.update(spec["variables"])
+        take_in_site(spec)
+        serve(spec, control, warm=True)
+    except Exception as error:  # noqa: BLE001
+        control.send({"failed": f"{type(error).__name__}: {error}"})
+
+
+def take_in_site(spec):
+    """The session's environment stands where the base was: only its own .pth files are new to this interpreter."""
+    import importlib
+    import site
+
+    importlib.invalidate_caches()
+    folder = spec.get("site")
+    for name in spec.get("pth", []):
+        site.addpackage(folder, name, None)

@@ -1,0 +1,204 @@
+//! A sandbox of one machine: its specification, its start, and the processes and control groups in it.
+//!
+//! The Python package in `runner/` makes the sandbox, because the fork of a warm interpreter can only be isolated from inside. The same
+//! code isolates fresh processes and builds.
+//!
+//! What is absent here: sessions, environments, uv, queues, and every decision about a session's life.
+
+pub mod files;
+pub mod groups;
+pub mod process;
+pub mod python;
+mod seccomp;
+
+pub use seccomp::seccomp;
+
+use crate::{groups::Group, python::Python};
+pub use contract::packages::{Isolation, Tier};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+/// The packages that a sandbox sees, below what it writes itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Overlay {
+    /// `folder:folder`, uppermost first.
+    pub lower: String,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// Where it is seen.
+    pub at: Vec<PathBuf>,
+}
+
+/// All that a sandbox is made of; `isolate.py` reads it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Sandbox {
+    /// Without them Landlock is what keeps it in; without that it is no sandbox, and says so.
+    pub namespaces: bool,
+    /// An empty folder, to mount the new root on.
+    pub root: PathBuf,
+    /// Seen read-only, at their own paths.
+    pub read: Vec<PathBuf>,
+    /// Writeable: the folder, and where it is seen.
+    pub write: Vec<(PathBuf, PathBuf)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
+    /// The whole block of environment variables.
+    pub variables: BTreeMap<String, String>,
+    pub seccomp: String,
+    /// The program to become; a runner if there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub execute: Vec<String>,
+    /// The interpreter of a runner that is not a fork of the warm process.
+    pub python: PathBuf,
+    /// Its packages, and the `.pth` files there that the base has not.
+    pub site: PathBuf,
+    pub pth: Vec<String>,
+    pub cores: usize,
+    /// The groups that it goes into, made below these places, with their limits.
+    pub groups: Vec<Group>,
+    /// What the VM size gives, in processors and bytes; `None` is the whole machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<(u32, u64)>,
+    /// Without namespaces: folders of packages beside those of the environment, the first to be looked in first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<PathBuf>,
+    /// Whether a runner loads the flow runtime.
+    pub import: bool,
+}
+
+/// Finds out how well sessions are kept apart on this machine, by making a sandbox and ending it. It takes some 50 ms.
+///
+/// # Errors
+///
+/// When there is no Python, or the state folder cannot be written. Final until that is put right.
+pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
+    let python = Python::find().map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let (root, runner) = (state.join("tools/root"), write_runner(state)?);
+    std::fs::create_dir_all(&root)?;
+    for namespaces in [true, false] {
+        let sandbox = Sandbox {
+            namespaces,
+            root: root.clone(),
+            read: vec![python.prefix.clone()]
+                .into_iter()
+                .filter(|path| !path.starts_with("/usr"))
+                .collect(),
+            seccomp: seccomp(),
+            groups: groups::limited(&groups::places(), None),
+            execute: vec![
+                python.executable.display().to_string(),
+                "-I".into(),
+                "-S".into(),
+                "-c".into(),
+                String::new(),
+            ],
+            ..Sandbox::default()
+        };
+        let (mut child, socket) = start(&python, &runner, &sandbox, Stdio::null(), Stdio::null())?;
+        child.wait().await?;
+        if let Some(Word::Isolated(isolation)) = last_word(&socket) {
+            return Ok(isolation);
+        }
+    }
+    anyhow::bail!("{} does not start", python.executable.display())
+}
+
+/// What the runner inside is and sees, as it first says on its socket.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Word {
+    /// No sandbox can be made here.
+    Cannot(String),
+    Isolated(Isolation),
+}
+
+macro_rules! modules {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!("../runner/", $name)))),*]
+    };
+}
+
+/// Writes the Python package that runs inside a sandbox below `state`, in a folder that is named by its content.
+///
+/// Returns the folder to put on `sys.path`.
+///
+/// # Errors
+///
+/// Errors of the file system.
+pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
+    let modules = modules![
+        "__init__.py",
+        "control.py",
+        "flow.py",
+        "groups.py",
+        "isolate.py",
+        "kernel.py",
+        "main.py",
+        "runtime.py",
+        "serve.py",
+        "warm.py",
+    ];
+    let tools = state.join("tools");
+    let content: Vec<&str> = modules.iter().flat_map(|(name, text)| [*name, *text]).collect();
+    let folder = tools.join(files::digest(&content));
+    if folder.exists() {
+        return Ok(folder);
+    }
+    let partial = tools.join(format!(".{}-{}", std::process::id(), files::random()));
+    std::fs::create_dir_all(partial.join("pfsession_runner"))?;
+    for (name, text) in modules {
+        std::fs::write(partial.join("pfsession_runner").join(name), text)?;
+    }
+    match std::fs::rename(&partial, &folder) {
+        // Another process was faster, with the same content.
+        Err(_) if folder.exists() => std::fs::remove_dir_all(&partial)?,
+        renamed => renamed?,
+    }
+    Ok(folder)
+}
+
+/// Loads the runner as a package, under a name that no flow has: Python keeps a package's compiled form, and compiles a script each time.
+pub const BOOT: &str =
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from pfsession_runner import main; del sys.path[0]; main.main()";
+
+/// Starts a fresh interpreter that goes into `sandbox`. It ends with this process. The socket is its word, and its end is the sandbox's.
+///
+/// # Errors
+///
+/// What starting a process says.
+pub fn start(
+    python: &Python,
+    runner: &Path,
+    sandbox: &Sandbox,
+    out: Stdio,
+    err: Stdio,
+) -> io::Result<(tokio::process::Child, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let child = tokio::process::Command::new(&python.executable)
+        .args(["-I", "-S", "-c", BOOT])
+        .arg(runner)
+        .arg("isolate")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(out)
+        .stderr(err)
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut line = serde_json::to_vec(sandbox)?;
+    line.push(b'\n');
+    io::Write::write_all(&mut &ours, &line)?;
+    Ok((child, ours))
+}
+
+/// What a sandbox said before it became its program.
+pub fn last_word(socket: &UnixStream) -> Option<Word> {
+    let mut text = String::new();
+    io::Read::read_to_string(&mut &*socket, &mut text).ok()?;
+    text.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+}
