@@ -504,9 +504,9 @@ fn what_was_deployed_is_removed_and_nothing_is_left(deployment: &Deployment) {
     ] {
         assert!(has(what), "this would not see that a {what} is left: {there:#?}");
     }
-    let page = fs::read_to_string(whole_system::root().join("README.md")).unwrap();
-    let page = &page[page.find("**Remove it**").expect("the page says how")..];
-    let page = &page[..page.find("**What it costs**").expect("and has an end")];
+    let page = fs::read_to_string(whole_system::root().join("infra/README.md")).unwrap();
+    let page = &page[page.find("## Remove").expect("the page says how")..];
+    let page = &page[..page.find("## Costs").expect("and has an end")];
     let mut blocks = page.split("\n\n").filter(|part| part.starts_with("    "));
     let (look, remove) = (blocks.next().expect("a look"), blocks.next().expect("the removal"));
     assert_eq!(blocks.next(), None);

@@ -16,6 +16,21 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
+/// Every Markdown file of the project.
+fn documents() -> Vec<String> {
+    let listed = Command::new("git")
+        .args(["ls-files", "-co", "--exclude-standard", "*.md"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed
+        .lines()
+        .filter(|path| root().join(path).exists())
+        .map(str::to_owned)
+        .collect()
+}
+
 fn machine() -> Json {
     serde_json::from_str(&read("infra/lifecycle.asl.json")).unwrap()
 }
@@ -410,8 +425,8 @@ fn the_readmes_table_of_what_meets_what_is_the_cores() {
         table += &format!("| {} | {} |\n", word(&running), cells.join(" | "));
     }
     assert!(
-        read("README.md").contains(&table),
-        "the README should have this table:\n{table}"
+        read("shared/lifecycle/README.md").contains(&table),
+        "shared/lifecycle/README.md should have this table:\n{table}"
     );
 }
 
@@ -423,8 +438,8 @@ fn each_test_that_the_readme_names_is_there() {
         .output()
         .unwrap();
     let code: String = String::from_utf8(sources.stdout).unwrap().lines().map(read).collect();
-    let readme = read("README.md");
-    let named: Vec<&str> = readme
+    let documents: String = documents().iter().map(|path| read(path)).collect();
+    let named: Vec<&str> = documents
         .split('`')
         .skip(1)
         .step_by(2)
@@ -434,14 +449,14 @@ fn each_test_that_the_readme_names_is_there() {
     for name in named {
         assert!(
             code.contains(&format!("fn {name}(")),
-            "the README names the test {name}, which is not there"
+            "a document names the test {name}, which is not there"
         );
     }
 }
 
 #[test]
 fn the_readmes_diagram_has_the_edges_of_the_core_and_no_others() {
-    let readme = read("README.md");
+    let readme = read("shared/lifecycle/README.md");
     let diagram = readme
         .split("stateDiagram-v2")
         .nth(1)
@@ -504,4 +519,38 @@ fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
         without.is_empty(),
         "errors whose text is in no snapshot (one of lines such as `Session.Busy: …`): {without:?}"
     );
+}
+
+#[test]
+fn each_link_of_a_document_leads_to_a_file_that_is_there() {
+    for document in documents() {
+        let text = read(&document);
+        let folder = root().join(&document);
+        let folder = folder.parent().unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if !path.is_empty() && !path.contains("://") {
+                assert!(folder.join(path).exists(), "{document} links to {link}, which is not there");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_readme_has_110_lines_and_no_document_a_line_over_100_columns() {
+    assert!(read("README.md").lines().count() <= 110);
+    for document in documents() {
+        let mut is_code = false;
+        for (number, line) in read(&document).lines().enumerate() {
+            is_code ^= line.starts_with("```");
+            // A table's row and a command cannot be wrapped, and a link's address neither.
+            let may_be_long = is_code || line.starts_with('|') || line.starts_with("    ") || line.starts_with("[sam]:");
+            assert!(
+                may_be_long || line.chars().count() <= 100,
+                "{document}:{} has {} columns",
+                number + 1,
+                line.chars().count()
+            );
+        }
+    }
 }
