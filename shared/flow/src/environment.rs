@@ -2,11 +2,12 @@
 
 use crate::{
     Failure,
-    folder::{FlowFile, Folder, Reach, clean, type_of},
+    folder::{FlowFile, Folder, Reach, clean},
     requirements::{self, Requirements},
+    yaml::type_of,
 };
 use lifecycle::session::{Image, Origin};
-use serde_yaml_ng::Value;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// What a flow's session is made of.
@@ -160,7 +161,7 @@ impl Declared {
         };
         let keys = match file.value.get("environment") {
             None | Some(Value::Null) => return Ok(Self::default()),
-            Some(Value::Mapping(keys)) => keys,
+            Some(Value::Object(keys)) => keys,
             Some(other) => {
                 return Err(bad(
                     "environment",

@@ -1,7 +1,10 @@
 //! The folder itself: where it lies, its flow file, its includes, and reading inside the include root.
 
-use crate::Failure;
-use serde_yaml_ng::Value;
+use crate::{
+    Failure,
+    yaml::{mapping, type_of},
+};
+use serde_json::Value;
 use std::{
     fs, io,
     path::{Component, Path, PathBuf},
@@ -9,6 +12,9 @@ use std::{
 
 /// The most bytes that a flow file, a requirements file or a run file may have.
 const MOST_BYTES: u64 = 1 << 20;
+
+/// The most additional includes of a flow.
+const MOST_INCLUDES: usize = 500;
 
 /// The names of the files that make a folder a flow.
 const FLOW_FILES: [&str; 4] = ["flow.dag.yaml", "flow.dag.yml", "flow.flex.yaml", "flow.flex.yml"];
@@ -312,9 +318,19 @@ impl Folder {
         };
         let items = match file.value.get(key) {
             None | Some(Value::Null) => return Ok(Vec::new()),
-            Some(Value::Sequence(items)) => items,
+            Some(Value::Array(items)) => items,
             Some(other) => return Err(bad(type_of(other))),
         };
+        if items.len() > MOST_INCLUDES {
+            return Err(Failure::new(
+                "Flow.TooLarge",
+                format!(
+                    "{}: there are {} includes, and may be {MOST_INCLUDES}. Put files into one folder, and include that.",
+                    file.place(key),
+                    items.len()
+                ),
+            ));
+        }
         items
             .iter()
             .map(|item| match item {
@@ -451,51 +467,6 @@ pub(crate) fn read_text(path: &Path, shown: &str) -> Result<String, Failure> {
         [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
         [0xef, 0xbb, 0xbf, text @ ..] => String::from_utf8(text.to_vec()).map_err(|_| ()).map_err(not_text),
         _ => String::from_utf8(bytes).map_err(|_| ()).map_err(not_text),
-    }
-}
-
-/// Reads YAML that has to be a mapping.
-///
-/// * `such_as`: what it may hold, for the error.
-pub(crate) fn mapping(shown: &str, text: &str, error: &str, such_as: &str) -> Result<Value, Failure> {
-    let value: Value = serde_yaml_ng::from_str(text).map_err(|yaml| bad_yaml(shown, &yaml, error))?;
-    match value {
-        Value::Mapping(_) => Ok(value),
-        other => Err(Failure::new(
-            error,
-            format!(
-                "{shown} is {}. It should be a mapping, such as {such_as}.",
-                type_of(&other)
-            ),
-        )),
-    }
-}
-
-/// What the parser says of YAML, with the line.
-pub(crate) fn bad_yaml(shown: &str, yaml: &serde_yaml_ng::Error, error: &str) -> Failure {
-    let said = yaml.to_string();
-    // Where it does not say the line itself, the location is that of the whole.
-    let at = yaml.location().filter(|_| said.contains(" at line "));
-    let line = at.map(|at| format!(":{}", at.line())).unwrap_or_default();
-    Failure::new(
-        error,
-        format!(
-            "{shown}{line}: the YAML is wrong: {}. Correct it.",
-            crate::redact(&said)
-        ),
-    )
-}
-
-/// A YAML value's type, in words.
-pub(crate) fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "empty",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Sequence(_) => "a list",
-        Value::Mapping(_) => "a mapping",
-        Value::Tagged(_) => "a value with a tag",
     }
 }
 

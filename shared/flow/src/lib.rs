@@ -17,10 +17,12 @@
 mod environment;
 mod folder;
 mod project;
+mod requirement;
 mod requirements;
 mod run_yaml;
 pub mod snapshot;
 pub mod view;
+mod yaml;
 
 pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
 pub use folder::{Kind, Reach, canonical, include_root, kind};

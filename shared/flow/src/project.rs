@@ -58,12 +58,32 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
         );
         return Err(Failure::new("Flow.BadProject", message));
     }
+    if project.dependencies.len() > requirements::MOST_LINES {
+        let message = format!(
+            "{FILE} has more than {} dependencies. Make them fewer.",
+            requirements::MOST_LINES
+        );
+        return Err(Failure::new("Flow.TooLarge", message));
+    }
+    let mut counted = (0, 1);
+    // They come in their order, so that the text is gone through once.
+    let mut line_at = |at: usize| {
+        counted.1 += text
+            .as_bytes()
+            .get(counted.0..at)
+            .unwrap_or_default()
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        counted.0 = counted.0.max(at);
+        counted.1
+    };
     let lines: Vec<Line> = project
         .dependencies
         .into_iter()
         .map(|dependency| Line {
             file: FILE.to_owned(),
-            number: line_of(dependency.span().start),
+            number: line_at(dependency.span().start),
             text: dependency.into_inner().trim().to_owned(),
             constraint: false,
         })

@@ -3,16 +3,20 @@
 use crate::{
     Failure,
     folder::{Folder, Include, clean, read_text},
-    redact,
+    redact, requirement,
 };
-use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl, pep440_rs::Operator};
+use pep508_rs::{VersionOrUrl, pep440_rs::Operator};
 use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-/// The most lines that a flow's requirements files have together.
-const MOST_LINES: usize = 10_000;
+/// The most lines that a flow's requirements have together.
+pub(crate) const MOST_LINES: usize = 10_000;
+/// The most files that are read for them; one that several name is read for each.
+const MOST_FILES: usize = 100;
+/// The most bytes that are read for them.
+const MOST_BYTES: usize = 4 << 20;
 
 /// What a flow's session installs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +101,8 @@ pub(crate) fn read(
         folder,
         includes,
         open: Vec::new(),
+        files: 0,
+        bytes: 0,
         lines: Vec::new(),
     };
     reader.file(&source, target, false)?;
@@ -203,11 +209,11 @@ fn with_packages(text: &str, packages: &[String], shown: &str) -> Result<String,
 
 /// The normalised name of the package that a line requires.
 fn name_of(line: &str) -> Option<String> {
-    let requirement = line.find(" --").map_or(line, |at| &line[..at]).trim_end();
-    if let Ok(parsed) = Requirement::<VerbatimUrl>::from_str(requirement) {
+    let written = without_hashes(line);
+    if let Ok(parsed) = requirement::parse(written) {
         return Some(parsed.name.to_string());
     }
-    let (name, _) = requirement.split_once('@')?;
+    let (name, _) = written.split_once('@')?;
     pep508_rs::PackageName::from_str(name.split('[').next()?.trim())
         .ok()
         .map(|name| name.to_string())
@@ -218,6 +224,9 @@ struct Reader<'a> {
     includes: &'a [Include],
     /// The files being read, outermost first.
     open: Vec<PathBuf>,
+    /// How many files were read, and how many bytes of them.
+    files: usize,
+    bytes: usize,
     lines: Vec<Line>,
 }
 
@@ -225,6 +234,16 @@ impl Reader<'_> {
     fn file(&mut self, source: &Path, target: &Path, constraint: bool) -> Result<(), Failure> {
         let shown = self.folder.show(source);
         let text = read_text(source, &shown)?;
+        self.files += 1;
+        self.bytes += text.len();
+        if self.files > MOST_FILES || self.bytes > MOST_BYTES {
+            let message = format!(
+                "{shown}: with it the requirements are more than {MOST_FILES} files or {} MiB, counting a file as often as it is named. \
+                 Name fewer.",
+                MOST_BYTES >> 20
+            );
+            return Err(Failure::new("Flow.TooLarge", message));
+        }
         self.open.push(source.to_owned());
         for (number, text) in logical_lines(&text) {
             for text in options(&text).unwrap_or_else(|| vec![text]) {
@@ -483,14 +502,13 @@ pub(crate) fn check(line: &Line) -> Result<(), Failure> {
             ),
         };
     }
-    // What follows is for this requirement alone: `--hash=…`.
-    let requirement = text.find(" --").map_or(text, |at| &text[..at]).trim_end();
-    let (name, url) = match requirement.split_once('@') {
+    let written = without_hashes(text);
+    let (name, url) = match written.split_once('@') {
         Some((name, url)) if !name.contains([':', '/', ';']) => (Some(name.trim()), Some(url.trim())),
-        _ if is_remote(requirement) => (None, Some(requirement)),
+        _ if is_remote(written) => (None, Some(written)),
         _ => (None, None),
     };
-    if url.is_some_and(|url| !is_remote(url)) || url.is_none() && is_local(requirement) {
+    if url.is_some_and(|url| !is_remote(url)) || url.is_none() && is_local(written) {
         return local();
     }
     if let (None, Some(url)) = (name, url) {
@@ -499,7 +517,7 @@ pub(crate) fn check(line: &Line) -> Result<(), Failure> {
             _ => Ok(()),
         };
     }
-    match Requirement::<VerbatimUrl>::from_str(requirement) {
+    match requirement::parse(written) {
         Ok(parsed) => {
             let pins = |operator: &Operator| {
                 matches!(
@@ -522,14 +540,18 @@ pub(crate) fn check(line: &Line) -> Result<(), Failure> {
             }
         }
         Err(error) => {
-            let said = error.message.to_string();
-            let said = said.lines().next().unwrap_or_default().trim_end_matches('.');
+            let said = error.lines().next().unwrap_or_default().trim_end_matches('.');
             fail(
                 "Flow.BadRequirement",
                 format!("{shown} is not a requirement: {said}. Write it as name, or name==version."),
             )
         }
     }
+}
+
+/// A requirement without what is for it alone: `--hash=…`.
+fn without_hashes(text: &str) -> &str {
+    text.find(" --").map_or(text, |at| &text[..at]).trim_end()
 }
 
 fn pinned(place: &str, name: &str) -> Result<(), Failure> {

@@ -2,10 +2,11 @@
 
 use crate::{
     Failure,
-    folder::{bad_yaml, mapping, read_text},
+    folder::read_text,
+    yaml::{self, Infinite, mapping},
 };
 use serde::{Deserialize, Deserializer, de::Error};
-use serde_json::Value;
+use serde_json::{Number, Value};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -31,7 +32,7 @@ pub struct RunYaml {
     /// A file of JSON lines.
     pub data: Option<Place>,
     /// What each input takes: `${data.x}`, `${run.outputs.x}`, or the value itself.
-    #[serde(deserialize_with = "or_empty")]
+    #[serde(deserialize_with = "values")]
     pub column_mapping: BTreeMap<String, Value>,
     pub runtime: Option<String>,
     #[serde(deserialize_with = "or_empty")]
@@ -48,7 +49,7 @@ pub struct RunYaml {
     #[serde(deserialize_with = "or_empty")]
     pub connections: BTreeMap<String, BTreeMap<String, String>>,
     /// Arguments of a class-based flex flow's constructor.
-    #[serde(deserialize_with = "or_empty")]
+    #[serde(deserialize_with = "values")]
     pub init: BTreeMap<String, Value>,
 }
 
@@ -129,8 +130,7 @@ pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
         "Flow.BadRunFile",
         "`flow: ./my-flow` and `data: ./data.jsonl`",
     )?;
-    let mut run: RunYaml =
-        serde_yaml_ng::from_str(&text).map_err(|error| bad_yaml(&shown, &error, "Flow.BadRunFile"))?;
+    let mut run: RunYaml = yaml::read(&shown, &text, "Flow.BadRunFile", Infinite::IsAnError)?;
     if run.resources.instance_type.is_some() && run.resources.compute.is_some() {
         let message =
             format!("{shown}: resources has both instance_type and compute. Keep the one that the run is to use.");
@@ -153,14 +153,37 @@ fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// YAML takes `1.0` and `true` for more than text; whoever writes a tag or a variable means the text.
+/// A tag or a variable is the text as it was written: `1.0`, `true` and `012` too.
 fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let written: BTreeMap<String, Option<String>> = or_empty(from)?;
+    let text = |(key, text): (String, Option<String>)| (key, text.unwrap_or_default());
+    Ok(written.into_iter().map(text).collect())
+}
+
+/// Values as JSON has them. One that it could not keep is an error, and no other number.
+fn values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Value>, D::Error> {
     let written: BTreeMap<String, Value> = or_empty(from)?;
-    let text = |(key, value)| match value {
-        Value::String(text) => Ok((key, text)),
-        Value::Null => Ok((key, String::new())),
-        Value::Bool(_) | Value::Number(_) => Ok((key, value.to_string())),
-        Value::Array(_) | Value::Object(_) => Err(D::Error::custom(format!("{key} should be text"))),
-    };
-    written.into_iter().map(text).collect()
+    let inexact = written
+        .iter()
+        .find_map(|(key, value)| find_inexact(value).map(|number| (key, number)));
+    match inexact {
+        Some((key, number)) => Err(D::Error::custom(format!(
+            "{key} has a number of more digits than can be kept, {number}; write it in quotes"
+        ))),
+        None => Ok(written),
+    }
+}
+
+/// A whole number that became a fraction on the way, with other digits at its end.
+fn find_inexact(value: &Value) -> Option<&Number> {
+    match value {
+        Value::Number(number) => Some(number).filter(|number| number.is_f64()).filter(|number| {
+            number
+                .as_f64()
+                .is_some_and(|it| it.fract() == 0.0 && it.abs() >= 2f64.powi(63))
+        }),
+        Value::Array(items) => items.iter().find_map(find_inexact),
+        Value::Object(fields) => fields.values().find_map(find_inexact),
+        _ => None,
+    }
 }

@@ -16,6 +16,8 @@ use std::{
 pub const MOST_FILES: usize = 10_000;
 /// The most bytes that a view's files have together.
 pub const MOST_BYTES: u64 = 200 << 20;
+/// The most entries that are looked at, where includes name the same ones again.
+const MOST_LOOKS: usize = 2 * MOST_FILES;
 /// How many folders deep a view goes.
 const MOST_DEPTH: usize = 100;
 
@@ -151,6 +153,8 @@ struct Walk<'a> {
     /// What is in archives, beside `files` and `folders`.
     archived: usize,
     bytes: u64,
+    /// How many entries were looked at: several includes may name the same.
+    looked_at: usize,
     warnings: Vec<String>,
 }
 
@@ -163,6 +167,7 @@ impl<'a> Walk<'a> {
             folders: BTreeSet::new(),
             archived: count,
             bytes,
+            looked_at: 0,
             warnings: Vec::new(),
         }
     }
@@ -184,10 +189,12 @@ impl<'a> Walk<'a> {
             return Err(self.collision(&include.name));
         }
         let mut inside = Walk::new(self.folder, self.count(), self.bytes);
+        inside.looked_at = self.looked_at;
         let name = include.name.with_extension("");
         inside.folder(&include.source, &name, &mut Vec::new())?;
         self.archived = inside.count() - self.files.len() - self.folders.len();
         self.bytes = inside.bytes;
+        self.looked_at = inside.looked_at;
         self.warnings.append(&mut inside.warnings);
         if let Some((before, bytes)) = self.files.remove(&include.name) {
             self.bytes -= bytes;
@@ -230,7 +237,11 @@ impl<'a> Walk<'a> {
         }
         self.bounded()?;
         inside.push(source.to_owned());
-        let read = fs::read_dir(source).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let read = fs::read_dir(source).and_then(|entries| {
+            entries
+                .take(MOST_FILES + SKIPPED.len() + 1)
+                .collect::<io::Result<Vec<_>>>()
+        });
         for entry in read.map_err(|error| unreadable(&shown, &error))? {
             let name = entry.file_name();
             if SKIPPED.iter().any(|skipped| name == *skipped) {
@@ -264,6 +275,7 @@ impl<'a> Walk<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(unreadable(&self.folder.show(source), &error)),
         };
+        self.looked_at += 1;
         if about.is_dir() {
             return self.folder(source, target, inside);
         }
@@ -299,7 +311,7 @@ impl<'a> Walk<'a> {
 
     fn bounded(&self) -> Result<(), Failure> {
         let count = self.count();
-        let what = if count > MOST_FILES {
+        let what = if count > MOST_FILES || self.looked_at > MOST_LOOKS {
             format!("more than {MOST_FILES} files and folders")
         } else if self.bytes > MOST_BYTES {
             format!("more than {} MiB", MOST_BYTES >> 20)

@@ -125,13 +125,13 @@ fn a_fault_of_the_flow_file_names_the_file_and_the_line() {
               ROOT/repo/flow holds flow.dag.yaml and flow.flex.yaml. Keep the one that is meant, and move the other away.
             YAML that is none
               Flow.BadFlowFile
-              flow.dag.yaml:4: the YAML is wrong: did not find expected ',' or ']' at line 4 column 1, while parsing a flow sequence at line 3 column 9. Correct it.
+              flow.dag.yaml:3: the YAML is wrong: unclosed bracket '['. Correct it.
             a tab
               Flow.BadFlowFile
-              flow.dag.yaml:2: the YAML is wrong: found character that cannot start any token at line 2 column 1, while scanning for the next token. Correct it.
+              flow.dag.yaml:2: the YAML is wrong: tabs disallowed within this context (block indentation). Correct it.
             a key twice
               Flow.BadFlowFile
-              flow.dag.yaml: the YAML is wrong: duplicate entry with key "nodes". Correct it.
+              flow.dag.yaml:2: the YAML is wrong: duplicate mapping key `nodes` is not allowed here. Correct it.
             an empty file
               Flow.BadFlowFile
               flow.dag.yaml is empty. It should be a mapping, such as `nodes: …` or `entry: module:name`.
@@ -456,7 +456,7 @@ fn a_line_that_cannot_be_installed_is_refused_with_its_number_and_what_to_do() {
             Flow.BadRequirement numpy== is not a requirement: Unexpected end of version specifier, expected version. Write it as name, or name==version.
             Flow.BadRequirement numpy pandas is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `p`. Write it as name, or name==version.
             Flow.BadRequirement ==1.0 is not a requirement: Expected package name starting with an alphanumeric character, found `=`. Write it as name, or name==version.
-            Flow.BadRequirement numpy>=1.0; python_version is not a requirement: Expected a valid marker operator (such as `>=` or `not in`), found ``. Write it as name, or name==version.
+            Flow.BadRequirement numpy>=1.0; python_version is not a requirement: its marker should have an operator such as `>=` or `not in`, and has its end. Write it as name, or name==version.
             Flow.BadRequirement !pip install numpy is not a requirement: Expected package name starting with an alphanumeric character, found `!`. Write it as name, or name==version.
             Flow.BadRequirement import numpy is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `n`. Write it as name, or name==version.
             Flow.BadRequirement <<<<<<< HEAD is not a requirement: Expected package name starting with an alphanumeric character, found `<`. Write it as name, or name==version.
@@ -470,7 +470,7 @@ fn a_line_that_cannot_be_installed_is_refused_with_its_number_and_what_to_do() {
             Flow.BadRequirement a requirements file has no option --hash. Correct it, or take the line out.
             Flow.BadRequirement a requirements file has no option -q. Correct it, or take the line out.
             Flow.BadRequirement numpy=1   --hash=sha256:00 is not a requirement: no such comparison operator "=", must be one of ~= == != <= >= < > ===. Write it as name, or name==version.
-            Flow.BadRequirement long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long  is not a requirement: Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `l`. Write it as name, or name==version.
+            Flow.BadRequirement long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long long  is not a requirement: it has 4999 bytes, and may have 4000. Write it as name, or name==version.
         "#]],
     );
 }

@@ -1,5 +1,6 @@
 //! The crate as its callers see it, on folders that each test writes down.
 
+mod budgets;
 mod faults;
 mod folders;
 mod run_files;

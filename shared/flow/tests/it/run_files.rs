@@ -160,25 +160,25 @@ fn a_fault_of_a_run_file_is_said_with_its_line() {
     .unwrap();
     expect![[r#"
         an unknown resource
-          Flow.BadRunFile: ROOT/repo/flow/run.yml:3: the YAML is wrong: resources: unknown field `instance_typ`, expected `instance_type` or `compute` at line 3 column 3. Correct it.
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:3: the YAML is wrong: unknown field `instance_typ`, expected one of instance_type, compute. Correct it.
         both resources
           Flow.BadRunFile: ROOT/repo/flow/run.yml: resources has both instance_type and compute. Keep the one that the run is to use.
         an unknown identity
-          Flow.BadRunFile: ROOT/repo/flow/run.yml: the YAML is wrong: identity.type is system; it may be managed or user_identity. Correct it.
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:3: the YAML is wrong: identity.type is system; it may be managed or user_identity. Correct it.
         an identity of nobody
-          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: identity: missing field `type` at line 1 column 11. Correct it.
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: missing field `type`. Correct it.
         a user with a client id
-          Flow.BadRunFile: ROOT/repo/flow/run.yml: the YAML is wrong: identity: a client_id goes with `type: managed` alone. Correct it.
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: identity: a client_id goes with `type: managed` alone. Correct it.
         tags as a list
-          Flow.BadRunFile: ROOT/repo/flow/run.yml:2: the YAML is wrong: tags: invalid type: sequence, expected a map at line 2 column 7. Correct it.
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:2: the YAML is wrong: there should be a mapping. Correct it.
         a tag that is a list
-          Flow.BadRunFile: ROOT/repo/flow/run.yml: the YAML is wrong: a should be text. Correct it.
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: there should be a text. Correct it.
         variables as a file
-          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: environment_variables: invalid type: string ".env", expected a map at line 1 column 24. Correct it.
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: there should be a mapping. Correct it.
         no mapping
           Flow.BadRunFile: ROOT/repo/flow/run.yml is a list. It should be a mapping, such as `flow: ./my-flow` and `data: ./data.jsonl`.
         no YAML
-          Flow.BadRunFile: ROOT/repo/flow/run.yml:2: the YAML is wrong: did not find expected node content at line 2 column 1, while parsing a flow node. Correct it.
+          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: unclosed bracket '['. Correct it.
         no file
           Flow.Unreadable: ROOT/repo/flow/run.yml cannot be read: it is not there. See that it is there and may be read.
     "#]].assert_eq(&texts);
