@@ -530,7 +530,10 @@ fn each_link_of_a_document_leads_to_a_file_that_is_there() {
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = link.split('#').next().unwrap();
             if !path.is_empty() && !path.contains("://") {
-                assert!(folder.join(path).exists(), "{document} links to {link}, which is not there");
+                assert!(
+                    folder.join(path).exists(),
+                    "{document} links to {link}, which is not there"
+                );
             }
         }
     }
@@ -544,7 +547,8 @@ fn the_readme_has_110_lines_and_no_document_a_line_over_100_columns() {
         for (number, line) in read(&document).lines().enumerate() {
             is_code ^= line.starts_with("```");
             // A table's row and a command cannot be wrapped, and a link's address neither.
-            let may_be_long = is_code || line.starts_with('|') || line.starts_with("    ") || line.starts_with("[sam]:");
+            let may_be_long =
+                is_code || line.starts_with('|') || line.starts_with("    ") || line.starts_with("[sam]:");
             assert!(
                 may_be_long || line.chars().count() <= 100,
                 "{document}:{} has {} columns",
