@@ -361,7 +361,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent-report", &["lifecycle", "contract", "shell", "aws"]),
     ("api", &["lifecycle", "contract", "shell", "aws", "flow", "snapshots"]),
     ("webhook", &["lifecycle", "contract", "shell", "aws"]),
-    ("agent", &["lifecycle", "contract", "flow", "snapshots"]),
+    ("sandbox", &["contract", "lifecycle"]),
+    ("agent", &["sandbox", "lifecycle", "contract", "flow", "snapshots"]),
     ("local", &["lifecycle", "contract", "agent"]),
 ];
 
