@@ -1,11 +1,11 @@
 //! What is installed, and why: read from locks, and from what a session has written over its environment.
 
 use contract::packages::{ByHand, Listed, Package, PackageOrigin};
+use sandbox::beneath::{FileType, Folder};
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
+    io,
+    path::{Path, PathBuf},
 };
 
 /// By package, the packages that ask for it.
@@ -30,6 +30,63 @@ pub(crate) fn without_annotations(lock: &str) -> (String, AskedBy) {
         plain.push('\n');
     }
     (plain, asked_by)
+}
+
+/// Checks that a lock has only lines that a resolver writes. Build scripts run beside the resolver, and what is in the lock is read by the next
+/// uv as a requirements file, in which a line can name other files, indexes and folders.
+///
+/// # Errors
+///
+/// The line that is something else.
+pub(crate) fn check_lock(lock: &str) -> Result<(), &str> {
+    lock.split('\n').find(|line| !is_of_a_lock(line)).map_or(Ok(()), Err)
+}
+
+fn is_of_a_lock(line: &str) -> bool {
+    if !line.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return false;
+    }
+    let text = line.strip_suffix('\\').unwrap_or(line).trim_end();
+    let inner = text.trim_start();
+    if inner.is_empty() || line.trim_start().starts_with('#') {
+        // A comment that goes on in the next line would take that with it.
+        return text == line.trim_end();
+    }
+    if inner != text {
+        let hash = inner.strip_prefix("--hash=").and_then(|hash| hash.split_once(':'));
+        return hash.is_some_and(|(kind, hex)| {
+            kind.bytes().all(|byte| byte.is_ascii_alphanumeric())
+                && !hex.is_empty()
+                && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+    }
+    let (package, marker) = text.split_once(" ;").unwrap_or((text, ""));
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.[],".contains(&byte))
+    };
+    let is_version = |version: &str| {
+        let byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+!".contains(&byte);
+        !version.is_empty() && version.bytes().all(byte)
+    };
+    let is_package = match (package.split_once("=="), package.split_once(" @ ")) {
+        (_, Some((name, url))) => is_name(name) && url::Url::parse(url).is_ok_and(|url| is_fetched(&url)),
+        (Some((name, version)), None) => is_name(name) && is_version(version),
+        (None, None) => false,
+    };
+    is_package && !marker.contains(['\\', '#', '$'])
+}
+
+/// Whether a package's URL is one that is fetched over a network, with no credential in it.
+pub(crate) fn is_fetched(url: &url::Url) -> bool {
+    let schemes = ["http", "https", "git+http", "git+https", "git+ssh"];
+    let user = if url.scheme() == "git+ssh" { "git" } else { "" };
+    schemes.contains(&url.scheme())
+        && url.host_str().is_some_and(|host| !host.is_empty())
+        && ["", user].contains(&url.username())
+        && url.password().is_none()
 }
 
 /// A lock in which the packages that the requirements name with hashes have these and no others: what is installed is checked against them.
@@ -156,13 +213,42 @@ pub(crate) fn listed(lock: &str, base: &str, asked_by: &AskedBy, lines: &[flow::
     }
 }
 
-/// What a session's own code has installed and taken away.
-///
-/// * `site`: the packages' folder in what the session has written over its environment; it need not be there.
-pub(crate) fn by_hand(site: &Path) -> Vec<ByHand> {
+/// Where a session's own code writes packages.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    /// The layer that the session writes; its code decides what all names in it stand for.
+    pub(crate) layer: PathBuf,
+    /// The packages' folder, relative to the layer.
+    pub(crate) site: PathBuf,
+}
+
+impl Written {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.layer.join(&self.site)
+    }
+}
+
+/// The most names that a session's packages' folder is read for.
+const MOST_NAMES: usize = 100_000;
+
+/// Lists what a session's own code has installed and taken away: nothing where it has put a link in the place of a folder.
+pub(crate) fn by_hand(written: &Written) -> Vec<ByHand> {
+    let found = read_by_hand(written).unwrap_or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            tracing::warn!(%error, "what the session has installed by hand cannot be read");
+        }
+        BTreeMap::new()
+    });
+    found
+        .into_iter()
+        .map(|(name, version)| ByHand { name, version })
+        .collect()
+}
+
+fn read_by_hand(written: &Written) -> io::Result<BTreeMap<String, Option<String>>> {
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
-    for entry in fs::read_dir(site).into_iter().flatten().flatten() {
-        let file = entry.file_name();
+    let site = Folder::open(&written.layer)?.folder(&written.site)?;
+    for file in site.names(MOST_NAMES)? {
         let Some((name, version)) = file
             .to_str()
             .and_then(|name| name.strip_suffix(".dist-info")?.split_once('-'))
@@ -170,18 +256,15 @@ pub(crate) fn by_hand(site: &Path) -> Vec<ByHand> {
             continue;
         };
         let name = normalized(name);
-        let Ok(about) = entry.metadata() else { continue };
-        if about.file_type().is_char_device() && about.rdev() == 0 {
+        let Some(stat) = site.stat(&file)? else { continue };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0 {
             // An overlay's word for what is gone.
             found.entry(name).or_insert(None);
-        } else if entry.path().join("METADATA").exists() {
+        } else if site.open_file(&Path::new(&file).join("METADATA")).is_ok() {
             found.insert(name, Some(version.to_owned()));
         }
     }
-    found
-        .into_iter()
-        .map(|(name, version)| ByHand { name, version })
-        .collect()
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -272,6 +355,60 @@ mod tests {
                 .starts_with("flask==3.1.3 \\\n    --hash=sha512:99\nblinker")
         );
         assert_eq!(with_own_hashes(&lock, &[]).unwrap(), lock);
+    }
+
+    #[test]
+    fn a_lock_has_only_lines_that_a_resolver_writes() {
+        assert_eq!(check_lock(LOCK), Ok(()));
+        assert_eq!(
+            check_lock("a[b,c]==1!2.0+local.1\nb @ git+https://host/b@v1#subdirectory=x\n\n"),
+            Ok(())
+        );
+        for bad in [
+            "-r /etc/passwd",
+            "--find-links http://x/,/host",
+            " --find-links=/host",
+            "a==1 --find-links /host",
+            "a==1 \\\n    --hash=sha256:00 -f /host",
+            "a==1\r-r /etc/passwd",
+            "a==1 ; x == '\u{85}'",
+            "a==1 ; x == '${HOME}'",
+            "a @ file:///etc/passwd",
+            "a @ https://me:word@host/a.whl",
+            "a @ /etc/passwd",
+            "./a",
+            "a>=1",
+            "# \\",
+        ] {
+            assert!(check_lock(&format!("b==1\n{bad}\n")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_sessions_packages_shows_nothing_of_the_host() {
+        let place = tempfile::tempdir().unwrap();
+        let layer = place.path().join("layer");
+        std::fs::create_dir_all(layer.join("upper/lib")).unwrap();
+        for folder in [
+            "host/site/secret-1.0.dist-info",
+            "layer/upper/lib/real/mine-2.0.dist-info",
+        ] {
+            std::fs::create_dir_all(place.path().join(folder)).unwrap();
+            std::fs::write(place.path().join(folder).join("METADATA"), "").unwrap();
+        }
+        let told = |site: &str| {
+            let site = Path::new("upper/lib").join(site);
+            by_hand(&Written {
+                layer: layer.clone(),
+                site,
+            })
+        };
+        assert_eq!(told("real").len(), 1);
+        std::os::unix::fs::symlink("../../../host/site", layer.join("upper/lib/false")).unwrap();
+        assert_eq!(told("false"), []);
+        let inner = layer.join("upper/lib/real/secret-1.0.dist-info");
+        std::os::unix::fs::symlink("../../../../host/site/secret-1.0.dist-info", inner).unwrap();
+        assert_eq!(told("real").len(), 1);
     }
 
     #[test]

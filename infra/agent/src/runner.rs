@@ -1,6 +1,7 @@
 //! A session's runner, seen from outside its sandbox.
 
 use crate::{
+    packages::Written,
     store::{self, Environment, Store},
     uv, warm,
 };
@@ -154,7 +155,7 @@ pub(crate) struct Runner {
     dead: Rc<Cell<bool>>,
     /// Its own layer, and where in that the packages are that its own code has written.
     layer: PathBuf,
-    pub(crate) written_site: PathBuf,
+    pub(crate) written: Written,
     /// The fresh interpreter that it came from; ends with this.
     _parent: Option<tokio::process::Child>,
     /// The groups that it is in.
@@ -228,7 +229,7 @@ impl Runner {
         };
         if !sandbox.namespaces {
             // Nothing is laid over the environment: what comes to it lies beside it.
-            let written = store.written_site(&layer);
+            let written = store.written(&layer).path();
             fs::create_dir_all(&written).map_err(text)?;
             sandbox.sites = vec![written.clone()];
             let layers = std::iter::once(&environment.key).filter(|_| environment.below.is_some());
@@ -343,7 +344,7 @@ impl Runner {
             writer: tokio::sync::Mutex::new(writer),
             runs,
             dead,
-            written_site: store.written_site(&begun.layer),
+            written: store.written(&begun.layer),
             layer: begun.layer,
             _parent: begun.parent,
             groups,

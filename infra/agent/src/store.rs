@@ -18,13 +18,17 @@
 use crate::{
     digest,
     image::Base,
-    packages::{self, AskedBy},
+    packages::{self, AskedBy, Written},
     private::{self, Feeds},
     prune::Retention,
     uv, write_atomically,
 };
 use contract::{Failure, agent::LineKind, packages::Listed};
-use sandbox::{Overlay, Sandbox, Tier, Word, python::Python};
+use sandbox::{
+    Overlay, Sandbox, Tier, Word,
+    beneath::{FileType, Folder, Limits},
+    python::Python,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     cell::Cell,
@@ -315,8 +319,11 @@ impl Store {
     }
 
     /// Where in a session's own layer the packages are that its code has written.
-    pub(crate) fn written_site(&self, layer: &Path) -> PathBuf {
-        layer.join("upper").join(self.python.site_packages())
+    pub(crate) fn written(&self, layer: &Path) -> Written {
+        Written {
+            layer: layer.to_owned(),
+            site: Path::new("upper").join(self.python.site_packages()),
+        }
     }
 
     fn askers(&self, key: &str) -> AskedBy {
@@ -534,7 +541,7 @@ impl Store {
         };
         sandbox.write.push((folder.0.clone(), folder.0.clone()));
         self.run(sandbox, job).await?;
-        let annotated = fs::read_to_string(&lock).map_err(|error| self.io(error))?;
+        let annotated = read_lock(&folder.0)?;
         let (lock, asked_by) = packages::without_annotations(&annotated);
         let lock = packages::with_own_hashes(&lock, job.lines).map_err(|line| {
             Failure::new(
@@ -577,7 +584,7 @@ impl Store {
         sandbox.write.push((place.clone(), place.clone()));
         (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
         self.run(sandbox, job).await?;
-        make_read_only(&place).map_err(|error| self.io(error))?;
+        make_read_only(&place).map_err(tampered)?;
         self.mark(environment)
     }
 
@@ -658,9 +665,9 @@ impl Store {
         let count = pins(lock).difference(&pins(&base_lock)).count();
         (job.say)(LineKind::Stage, format!("installing {count} packages"));
         self.run(sandbox, job).await?;
-        environment.pth = new_pth_files(&upper.join(self.python.site_packages()), &site);
+        environment.pth = new_pth_files(&upper, &self.python.site_packages(), &site).map_err(tampered)?;
+        make_read_only(&upper).map_err(tampered)?;
         let finish = || {
-            make_read_only(&upper)?;
             fs::rename(&upper, &place)?;
             remove(&partial)
         };
@@ -989,14 +996,52 @@ fn blocks_not_in(base: &str, lock: &str) -> String {
     text
 }
 
-fn new_pth_files(site: &Path, below: &Path) -> Vec<String> {
-    let entries = fs::read_dir(site).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut new: Vec<String> = names
-        .filter(|name| name.ends_with(".pth") && !below.join(name).exists())
-        .collect();
-    new.sort();
-    new
+/// The most that a build may leave behind: an environment of its own size is not too much, what a script makes up to wear the machine out is.
+const MOST: Limits = Limits {
+    depth: 64,
+    entries: 1_000_000,
+    bytes: 64 << 30,
+};
+
+/// The most bytes of a lock: some 10,000 packages with all their hashes.
+const MOST_LOCK: u64 = 32 << 20;
+
+/// Reads what a resolver wrote. Build scripts ran beside it, so this may be anything by now.
+fn read_lock(folder: &Path) -> Result<String, Failure> {
+    let bytes = Folder::open(folder)
+        .and_then(|folder| folder.read_bounded(Path::new("lock.txt"), MOST_LOCK))
+        .map_err(tampered)?;
+    let text = String::from_utf8(bytes).map_err(|_| tampered(io::Error::other("the lock is no text")))?;
+    match packages::check_lock(&text) {
+        Ok(()) => Ok(text),
+        // What the line says is not told: it may be no line of the lock's.
+        Err(_) => Err(tampered(io::Error::other(
+            "the lock has a line that no resolver writes",
+        ))),
+    }
+}
+
+/// The failure of a build that left something else than it should.
+fn tampered(error: io::Error) -> Failure {
+    Failure::new(
+        "Install.Tampered",
+        format!(
+            "What the build left behind is not what uv makes: {error}. A package's build script may have done it: see which packages are built from \
+             source, and take versions that have a wheel."
+        ),
+    )
+}
+
+fn new_pth_files(upper: &Path, site: &Path, below: &Path) -> io::Result<Vec<String>> {
+    let site = match Folder::open(upper)?.folder(site) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        site => site?,
+    };
+    let names = site.names(MOST.entries)?.into_iter();
+    let new = names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.ends_with(".pth") && !below.join(name).exists());
+    Ok(new.collect())
 }
 
 fn now() -> u64 {
@@ -1109,20 +1154,13 @@ impl Drop for Scratch {
     }
 }
 
-/// Takes the right to write away from every file; folders keep it, as a session's own layer inherits their rights.
+/// Takes the right to write, and to run as somebody else, away from every file; folders keep theirs, as a session's own layer inherits their
+/// rights.
 fn make_read_only(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            make_read_only(&entry.path())?;
-        } else if kind.is_file() {
-            let mut rights = entry.metadata()?.permissions();
-            rights.set_readonly(true);
-            fs::set_permissions(entry.path(), rights)?;
-        }
-    }
-    Ok(())
+    Folder::open(folder)?.walk(&MOST, |entry| match entry.kind {
+        FileType::RegularFile => entry.set_mode(entry.stat.st_mode & 0o555),
+        _ => Ok(()),
+    })
 }
 
 /// Removes a folder with all in it, whatever rights its folders have (an overlay's work folder has none). It may be gone already.
@@ -1147,4 +1185,54 @@ fn open_up(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_lock_is_read_only_if_it_is_a_file_of_what_a_resolver_writes() {
+        let place = tempfile::tempdir().unwrap();
+        let (secret, scratch) = (place.path().join("secret"), place.path().join("scratch"));
+        fs::create_dir(&scratch).unwrap();
+        fs::write(&secret, "root:hidden==1\n").unwrap();
+        let lock = scratch.join("lock.txt");
+        let refused = |what: &str| {
+            let failure = read_lock(&scratch).unwrap_err();
+            assert_eq!(failure.error, "Install.Tampered", "{what}");
+            assert!(!failure.to_string().contains("hidden"), "{what}: {failure}");
+        };
+        symlink(&secret, &lock).unwrap();
+        refused("a link");
+        fs::remove_file(&lock).unwrap();
+        refused("nothing");
+        fs::create_dir(&lock).unwrap();
+        refused("a folder");
+        fs::remove_dir(&lock).unwrap();
+        fs::write(&lock, "a==1\n--find-links http://hidden/,/host\n").unwrap();
+        refused("a line of another kind");
+        fs::write(&lock, b"a==1 # \xff\n").unwrap();
+        refused("no text");
+        fs::File::create(&lock).unwrap().set_len(MOST_LOCK + 1).unwrap();
+        refused("too much");
+        fs::write(&lock, "a==1\n").unwrap();
+        assert_eq!(read_lock(&scratch).unwrap(), "a==1\n");
+    }
+
+    #[test]
+    fn what_a_build_leaves_is_made_read_only_and_nothing_beside_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (outside, built) = (place.path().join("outside"), place.path().join("built"));
+        fs::create_dir_all(built.join("lib")).unwrap();
+        fs::write(&outside, "").unwrap();
+        fs::write(built.join("lib/program"), "").unwrap();
+        symlink(&outside, built.join("lib/link")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(built.join("lib/program"), fs::Permissions::from_mode(0o6755)).unwrap();
+        make_read_only(&built).unwrap();
+        assert_eq!((mode(&outside), mode(&built.join("lib/program"))), (0o644, 0o555));
+    }
 }

@@ -652,8 +652,8 @@ impl Agent {
     }
 
     fn by_hand(&self) -> Vec<ByHand> {
-        let site = self.runner.borrow().as_ref().map(|runner| runner.written_site.clone());
-        site.map(|site| packages::by_hand(&site)).unwrap_or_default()
+        let written = self.runner.borrow().as_ref().map(|runner| runner.written.clone());
+        written.map(|written| packages::by_hand(&written)).unwrap_or_default()
     }
 
     /// Reports what a run has installed or taken away, if it has.

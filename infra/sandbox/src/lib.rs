@@ -5,6 +5,7 @@
 //!
 //! What is absent here: sessions, environments, uv, queues, and every decision about a session's life.
 
+pub mod beneath;
 pub mod files;
 pub mod groups;
 pub mod process;
