@@ -321,7 +321,10 @@ fn stale_image(session: &Session) -> Option<Image> {
             name: name.clone(),
             origin: settings.origins.image,
         },
-        None => flow::base_image(Path::new(&settings.folder)).ok()?,
+        // A list shows everybody's sessions: one folder that cannot be read must not end it.
+        None => std::panic::catch_unwind(|| flow::base_image(Path::new(&settings.folder)))
+            .ok()?
+            .ok()?,
     };
     (wanted.name != has.name).then_some(wanted)
 }

@@ -92,10 +92,12 @@ async fn look(
         Err(snapshots::Fault::Wrong(failure)) => return Ok(Err(failure)),
         Err(not_now) => return Err(Fault::outside("reading the flow folder")(not_now.into())),
     };
-    let found = folder.environment();
-    Ok(found
-        .and_then(|_| named.map_or_else(|| folder.base_image(), Ok))
-        .map(Some))
+    let image = match (folder.environment().await, named) {
+        (Err(failure), _) => Err(failure),
+        (Ok(_), Some(named)) => Ok(named),
+        (Ok(_), None) => folder.base_image().await,
+    };
+    Ok(image.map(Some))
 }
 
 fn no_size(size: &str) -> Option<Failure> {

@@ -14,6 +14,7 @@
 //!
 //! What is absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`), and every decision about a session's life.
 
+mod contained;
 mod container;
 pub mod driver;
 pub mod elsewhere;

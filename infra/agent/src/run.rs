@@ -117,7 +117,7 @@ async fn stage(
     wish: &RunWish,
     output: &Rc<Output>,
 ) -> Result<(Value, HashMap<PathBuf, Stamp>), Failure> {
-    let kind = flow::kind(given.flow.path())?;
+    let kind = given.flow.kind().await?;
     let file = match kind.file() {
         _ if !wish.command.is_empty() => "",
         Some(file) => file,
@@ -129,7 +129,7 @@ async fn stage(
             return Err(Failure::new("Run.BadFlow", message));
         }
     };
-    let view = given.flow.view()?;
+    let view = given.flow.view().await?;
     for warning in &view.warnings {
         output.say(LineKind::Stderr, warning);
     }

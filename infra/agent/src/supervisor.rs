@@ -1,6 +1,7 @@
 //! The agent of one session: the process outside the sandbox, which alone reaches the queues.
 
 use crate::{
+    contained::contained,
     driver::AgentCredentials,
     image,
     output::Output,
@@ -36,7 +37,7 @@ use std::{
 };
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
-    task::{LocalSet, spawn_local},
+    task::{JoinSet, LocalSet, spawn_local},
 };
 
 /// All that an agent is told when it is started. It comes over standard input, as it holds secrets: never in a file, an argument or an
@@ -99,7 +100,10 @@ pub fn supervise() -> anyhow::Result<()> {
     if let Some(log) = &spec.log {
         write_to(log)?;
     }
-    LocalSet::new().block_on(&runtime, supervise_session(spec, boot_time(), None))
+    let ended = LocalSet::new().block_on(&runtime, supervise_session(spec, boot_time(), None));
+    // A disk that does not answer holds a thread, and no end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Has standard error go to this file from here on.
@@ -206,25 +210,29 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
         io::stdout().write_all(b"up\n")?;
         io::stdout().flush()?;
     }
+    let mut lasting = JoinSet::new();
     if agent
         .container
         .as_ref()
         .is_none_or(|container| container.refused.is_none())
     {
-        spawn_local(send_reports(Rc::clone(&agent), outgoing));
+        lasting.spawn_local(send_reports(Rc::clone(&agent), outgoing));
         spawn_local(Rc::clone(&agent).prepare());
     }
-    spawn_local(Rc::clone(&agent).take_commands());
-    agent.keep_the_lease().await;
-    if agent.is_refused.get() {
-        tracing::warn!("it came up too late: the session ends");
-    } else {
-        tracing::warn!("nobody has renewed the lease: the session ends");
+    lasting.spawn_local(Rc::clone(&agent).take_commands());
+    let ended = tokio::select! {
+        () = agent.keep_the_lease() => Ok(()),
+        Some(ended) = lasting.join_next() => Err(anyhow::anyhow!("a task that an agent cannot do without has ended: {ended:?}")),
+    };
+    match &ended {
+        Err(error) => tracing::error!(%error, "the session ends"),
+        Ok(()) if agent.is_refused.get() => tracing::warn!("it came up too late: the session ends"),
+        Ok(()) => tracing::warn!("nobody has renewed the lease: the session ends"),
     }
     if let Some(runner) = agent.runner.borrow_mut().take() {
         runner.kill();
     }
-    Ok(())
+    ended
 }
 
 /// How long a snapshot may take to come.
@@ -483,7 +491,9 @@ impl Agent {
         let agent = Rc::clone(self);
         let (of, counts) = (operation.clone(), Rc::clone(&attempt));
         let task = spawn_local(async move {
-            let (result, setup) = agent.install(&of, &settings, packages).await;
+            let work = Rc::clone(&agent).install(of.clone(), settings, packages);
+            let done = contained("Install.Crashed", "The install was ended", work).await;
+            let (result, setup) = done.unwrap_or_else(|failure| (Err(failure), None));
             let attempt = counts.get();
             let report = match result {
                 Ok(installation) => AgentReport::Installed {
@@ -543,12 +553,11 @@ impl Agent {
         if let Some(store) = self.store.borrow().as_ref() {
             return Ok(Rc::clone(store));
         }
-        let folder = opened.path();
         let named = match &settings.image {
             // In a container of its own the image is what it runs in, and what is added to it is what the folder needs.
-            _ if self.container.is_some() => flow::default_image(folder)?.to_owned(),
+            _ if self.container.is_some() => opened.default_image().await?.to_owned(),
             Some(image) => image.clone(),
-            None => flow::base_image(folder)?.name,
+            None => opened.base_image().await?.name,
         };
         let (base, python) = image::find(&named, self.spec.python.clone())?;
         let store = Store::open(&self.spec.state, base, python).map_err(|error| {
@@ -567,13 +576,13 @@ impl Agent {
 
     /// Brings the session to what its requirements say now, or to a lock. Says how the program that did it ended, if one was needed.
     async fn install(
-        &self,
-        operation: &str,
-        settings: &Settings,
+        self: Rc<Self>,
+        operation: String,
+        settings: Settings,
         packages: Packages,
     ) -> (Result<Installation, Failure>, Option<Setup>) {
         let path = self.spec.state.join("logs").join(format!("{operation}.txt"));
-        let output = match Output::begin(operation, path, self.reports.clone()) {
+        let output = match Output::begin(&operation, path, self.reports.clone()) {
             Ok(output) => output,
             Err(error) => {
                 let text = format!("The state folder cannot be written: {error}. Put that right, and start again.");
@@ -584,7 +593,7 @@ impl Agent {
         if let Some(store) = store {
             store.ended.take();
         }
-        let result = self.install_with(settings, packages, &output).await;
+        let result = self.install_with(&settings, packages, &output).await;
         output.flush();
         let ended = self.store.borrow().as_ref().and_then(|store| store.ended.take());
         let setup = ended.map(|exit_code| Setup {
@@ -715,7 +724,9 @@ impl Agent {
 
     async fn run(self: Rc<Self>, run: String, settings: Settings, wish: RunWish) {
         self.say(AgentReport::RunStarted { run: run.clone() });
-        let (outcome, result) = self.run_to_its_end(&run, &settings, &wish).await;
+        let work = Rc::clone(&self).run_to_its_end(run.clone(), settings, wish);
+        let done = contained("Run.Failed", "The run was ended", work).await;
+        let (outcome, result) = done.unwrap_or_else(|failure| run::failed(&self.spec.state, &run, failure));
         if let Some(failure) = &result.failure {
             tracing::warn!(
                 run,
@@ -729,25 +740,25 @@ impl Agent {
     }
 
     async fn run_to_its_end(
-        &self,
-        run: &str,
-        settings: &Settings,
-        wish: &RunWish,
+        self: Rc<Self>,
+        run: String,
+        settings: Settings,
+        wish: RunWish,
     ) -> (contract::Outcome, contract::agent::RunResult) {
-        let path = run::folder(&self.spec.state, run).join("logs.txt");
-        let output = match Output::begin(run, path, self.reports.clone()) {
+        let path = run::folder(&self.spec.state, &run).join("logs.txt");
+        let output = match Output::begin(&run, path, self.reports.clone()) {
             Ok(output) => output,
             Err(error) => {
                 let message = format!("The run's folder cannot be written: {error}. Put that right, and run again.");
-                return run::failed(&self.spec.state, run, Failure::new("Run.Failed", message));
+                return run::failed(&self.spec.state, &run, Failure::new("Run.Failed", message));
             }
         };
         match self.living_runner().await {
-            Ok(runner) => match self.given(settings, wish).await {
-                Ok(given) => run::run(&self.folders, &runner, run, given, wish, &output).await,
-                Err(failure) => run::failed(&self.spec.state, run, failure),
+            Ok(runner) => match self.given(&settings, &wish).await {
+                Ok(given) => run::run(&self.folders, &runner, &run, given, &wish, &output).await,
+                Err(failure) => run::failed(&self.spec.state, &run, failure),
             },
-            Err(failure) => run::failed(&self.spec.state, run, failure),
+            Err(failure) => run::failed(&self.spec.state, &run, failure),
         }
     }
 
@@ -790,7 +801,7 @@ impl Agent {
 
     /// The requirement lines of a flow.
     async fn wanted(&self, settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
-        let environment = self.open(&settings.folder).await?.environment()?;
+        let environment = self.open(&settings.folder).await?.environment().await?;
         Ok(environment
             .requirements
             .map(|requirements| requirements.lines)

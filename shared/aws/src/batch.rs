@@ -6,7 +6,12 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shell::{Fault, Sender, SpeaksFor};
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// One message of a queue, as the Lambda service hands it on.
 #[derive(Clone, Debug, Deserialize)]
@@ -106,6 +111,8 @@ fn listed(senders: &[String], id: &str) -> bool {
 
 /// Runs a function that takes its events from a queue, until the Lambda service ends it.
 ///
+/// A message whose handling panics, or does not end in time, is one that failed: those beside it are done all the same.
+///
 /// Messages of one group are handled in order, and after the first of a group that fails the rest of the group is handed back with it; groups
 /// (and messages of a queue without groups) do not wait for each other. A message that failed stays in its queue, the others are done.
 ///
@@ -119,13 +126,56 @@ where
 {
     let answer = |event: LambdaEvent<Value>| {
         let (aws, handle) = (aws.clone(), handle.clone());
-        async move { batch(aws, handle, event.payload, event.context.xray_trace_id).await }
+        async move {
+            let most = time_left(event.context.deadline);
+            batch(aws, handle, event.payload, event.context.xray_trace_id, most).await
+        }
     };
     lambda_runtime::run(service_fn(answer)).await
 }
 
+/// How long before the end of an invocation its messages end: what is not done by then is handed back.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// How long the messages of an invocation have.
+///
+/// * `deadline`: when the Lambda service ends it, in milliseconds since the Unix epoch.
+fn time_left(deadline: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(deadline)
+        .saturating_sub(now)
+        .saturating_sub(MARGIN)
+}
+
+/// Does one message's work in a task of its own.
+///
+/// # Errors
+///
+/// What the work says; [`Fault::Outside`] if it panics or does not end in time.
+async fn contained(
+    work: impl Future<Output = Result<(), Fault>> + Send + 'static,
+    most: Duration,
+) -> Result<(), Fault> {
+    let mut work = tokio::spawn(work);
+    match tokio::time::timeout(most, &mut work).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(panic)) => Err(Fault::outside("handling a message")(panic.into())),
+        Err(late) => {
+            work.abort();
+            Err(Fault::outside("handling a message in time")(late.into()))
+        }
+    }
+}
+
 /// * `invoked`: the trace of the invocation, for a message that came with none.
-async fn batch<F, Fut>(aws: Arc<Aws>, handle: F, event: Value, invoked: Option<String>) -> Result<Value, Error>
+/// * `most`: how long the messages have together.
+async fn batch<F, Fut>(
+    aws: Arc<Aws>,
+    handle: F,
+    event: Value,
+    invoked: Option<String>,
+    most: Duration,
+) -> Result<Value, Error>
 where
     F: Fn(Arc<Aws>, Record) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Fault>> + Send + 'static,
@@ -140,6 +190,7 @@ where
             .unwrap_or_else(|| record.message_id.clone());
         groups.entry(group).or_default().push(record);
     }
+    let until = tokio::time::Instant::now() + most;
     let mut work = tokio::task::JoinSet::new();
     for records in groups.into_values() {
         let (aws, handle, invoked) = (aws.clone(), handle.clone(), invoked.clone());
@@ -150,8 +201,14 @@ where
                     failed.push(record);
                     continue;
                 }
-                let trace = record.attributes.trace.as_deref().or(invoked.as_deref());
-                if let Err(fault) = traced(trace, &record.body, handle(aws.clone(), record.clone())).await {
+                let trace = record.attributes.trace.clone().or_else(|| invoked.clone());
+                let (aws, handle, taken) = (aws.clone(), handle.clone(), record.clone());
+                let turn = async move {
+                    let body = taken.body.clone();
+                    traced(trace.as_deref(), &body, async { handle(aws, taken).await }).await
+                };
+                let left = until.saturating_duration_since(tokio::time::Instant::now());
+                if let Err(fault) = contained(turn, left).await {
                     tracing::warn!(
                         message = record.message_id,
                         fault = fault.name(),
@@ -185,4 +242,58 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The messages that are handed back of a batch of three, one of each user.
+    async fn handed_back<F, Fut>(handle: F) -> Vec<String>
+    where
+        F: Fn(Arc<Aws>, Record) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let record = |name: &str| json!({ "messageId": name, "receiptHandle": "r", "body": name, "attributes": {} });
+        let event = json!({ "Records": [record("ann"), record("bob"), record("eve")] });
+        let unconnected = crate::made_of(|name| match name {
+            names::OWN_QUEUE => None,
+            "AWS_ENDPOINT_URL" => Some("http://127.0.0.1:1".to_owned()),
+            _ => Some("x".to_owned()),
+        });
+        let aws = Arc::new(unconnected.expect("all that it needs is given"));
+        let answer = batch(aws, handle, event, None, Duration::from_millis(200)).await;
+        let answer = answer.expect("the batch as a whole succeeds");
+        let failures = answer["batchItemFailures"].as_array().expect("a list").clone();
+        failures
+            .iter()
+            .map(|failure| failure["itemIdentifier"].as_str().expect("an id").to_owned())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_message_on_which_a_handler_panics_fails_alone() {
+        let handle = |_: Arc<Aws>, record: Record| async move {
+            assert!(record.body != "eve", "on purpose");
+            Ok(())
+        };
+        assert_eq!(handed_back(handle).await, ["eve"]);
+        // Before its first await, too.
+        let handle = |_: Arc<Aws>, record: Record| {
+            assert!(record.body != "bob", "on purpose");
+            std::future::ready(Ok(()))
+        };
+        assert_eq!(handed_back(handle).await, ["bob"]);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_never_ends_is_handed_back_alone() {
+        let handle = |_: Arc<Aws>, record: Record| async move {
+            if record.body == "ann" {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        };
+        assert_eq!(handed_back(handle).await, ["ann"]);
+    }
 }

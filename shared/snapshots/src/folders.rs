@@ -1,8 +1,8 @@
 //! Opening what a session's settings call its folder.
 
-use crate::{Fault, Store};
+use crate::{Fault, Store, aside};
 use contract::snapshot::Address;
-use flow::{Environment, Reach, view::View};
+use flow::{Environment, Kind, Reach, view::View};
 use lifecycle::{Failure, session::Image};
 use std::{
     collections::VecDeque,
@@ -10,7 +10,11 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+/// How long the files that say what a flow is may take to be read, and how long the whole folder.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(120));
 
 /// Where flow folders are read: on this machine, in a store, or both.
 pub struct Folders {
@@ -75,33 +79,62 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// As [`flow::environment()`].
-    pub fn environment(&self) -> Result<Environment, Failure> {
-        match self {
+    /// As [`flow::environment()`] and [`aside`].
+    pub async fn environment(&self) -> Result<Environment, Failure> {
+        self.read(PATIENCE.0, |opened| match opened {
             Self::Here(path) => flow::environment(path, &flow::include_root(path)),
             Self::View(laid) => flow::environment(laid, Reach::View),
-        }
+        })
+        .await
     }
 
     /// The base image of the flow, if its user names none.
     ///
     /// # Errors
     ///
-    /// As [`flow::base_image`].
-    pub fn base_image(&self) -> Result<Image, Failure> {
-        flow::base_image(self.path())
+    /// As [`flow::base_image`] and [`aside`].
+    pub async fn base_image(&self) -> Result<Image, Failure> {
+        self.read(PATIENCE.0, |opened| flow::base_image(opened.path())).await
+    }
+
+    /// The base image of a flow that names none.
+    ///
+    /// # Errors
+    ///
+    /// As [`flow::default_image`] and [`aside`].
+    pub async fn default_image(&self) -> Result<&'static str, Failure> {
+        self.read(PATIENCE.0, |opened| flow::default_image(opened.path())).await
+    }
+
+    /// What the folder holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`flow::kind`] and [`aside`].
+    pub async fn kind(&self) -> Result<Kind, Failure> {
+        self.read(PATIENCE.0, |opened| flow::kind(opened.path())).await
     }
 
     /// What a run of the flow sees.
     ///
     /// # Errors
     ///
-    /// As [`flow::view::list`].
-    pub fn view(&self) -> Result<View, Failure> {
-        match self {
+    /// As [`flow::view::list`] and [`aside`].
+    pub async fn view(&self) -> Result<View, Failure> {
+        self.read(PATIENCE.1, |opened| match opened {
             Self::Here(path) => flow::view::list(path, &flow::include_root(path)),
             Self::View(laid) => flow::view::list(laid, Reach::View),
-        }
+        })
+        .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        most: Duration,
+        read: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let opened = self.clone();
+        aside(self.path(), most, move || read(&opened)).await
     }
 }
 

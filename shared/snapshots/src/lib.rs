@@ -1,13 +1,16 @@
 //! Flow folders where they can be read: on this machine, or as snapshots in an object store, by digest.
 //!
 //! * [`Folders`]: opens what a session's settings call its folder, whichever of the two it is.
+//! * [`aside`]: reads what a user wrote where nothing else waits for it.
 //! * [`Store`]: the object store: what is there, where to send what is not, and getting it.
 //!
 //! What is absent here: who may do what. Whoever opens says which flow it is for, and gets what is that flow's.
 
+mod aside;
 mod folders;
 mod store;
 
+pub use aside::aside;
 pub use folders::{Folders, Laid, Opened, OpenedFile};
 pub use lifecycle::Failure;
 pub use store::{FRESH, Store};

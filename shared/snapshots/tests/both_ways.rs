@@ -121,9 +121,9 @@ fn packed(folder: &Path) -> Vec<u8> {
 /// What both adapters have to do.
 async fn check_opens(folders: &Folders, flow: &str) {
     let opened = folders.open(&flow_key(), flow).await.unwrap();
-    let lines = opened.environment().unwrap().requirements.unwrap().lines;
+    let lines = opened.environment().await.unwrap().requirements.unwrap().lines;
     assert_eq!(lines.iter().map(flow::Line::said).collect::<Vec<_>>(), ["six==1.16.0"]);
-    let view = opened.view().unwrap();
+    let view = opened.view().await.unwrap();
     let targets: Vec<_> = view
         .files
         .iter()
