@@ -7,6 +7,7 @@
 //! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes at its root.
 //! * [`snapshot`]: such a view as one file, for whoever does not see the folder.
 //! * [`run_yaml`]: a run's own file.
+//! * [`connection()`]: a connection's document.
 //!
 //! This crate knows no network, no clock, no session. It reads the file system, and writes only where [`view::copy_into`] and
 //! [`snapshot::lay_out`] are told to.
@@ -14,6 +15,7 @@
 //! change the folder first. It names the file, relative to the flow folder, with the line where there is one, and what to do next; no
 //! credential of a URL is in it ([`redact`]).
 
+mod connection;
 mod environment;
 mod folder;
 mod project;
@@ -24,6 +26,9 @@ pub mod snapshot;
 pub mod view;
 mod yaml;
 
+pub use connection::{
+    Connection, ConnectionType, Document, SCRUBBED, Secret, connection, connections, is_good_name, nearest,
+};
 pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
 pub use folder::{Kind, Reach, canonical, include_root, kind};
 pub use lifecycle::Failure;

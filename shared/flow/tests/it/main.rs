@@ -1,6 +1,7 @@
 //! The crate as its callers see it, on folders that each test writes down.
 
 mod budgets;
+mod connections;
 mod faults;
 mod folders;
 mod run_files;
