@@ -5,6 +5,7 @@
 //! container's; what runs in the session has the same ones, so what matters is signed with the key, which is in this process's memory alone.
 
 use crate::{
+    connections::Holder,
     driver::AgentCredentials,
     supervisor::{AgentSpec, Container, boot_time, supervise_session},
 };
@@ -69,6 +70,11 @@ pub fn supervise_container() -> anyhow::Result<()> {
     let container = clients(&told.region, refused)?;
     let spec = AgentSpec {
         flow: told.flow,
+        // Its user's connections are not known here yet.
+        holder: Holder {
+            workspace: String::new(),
+            user: String::new(),
+        },
         generation: told.generation,
         settings: told.settings,
         state,

@@ -10,7 +10,7 @@
 //! A crash of the host leaves the agents as they are. [`Driver::recover`] finds them again; a launch that was cut off is undone, as
 //! its request is not done and comes again.
 
-use crate::{prune, runner, store, supervisor::AgentSpec};
+use crate::{connections::Holder, prune, runner, store, supervisor::AgentSpec};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Failure, Settings,
@@ -188,6 +188,8 @@ impl Driver {
             ComputeRequest::ReleaseCompute { compute } => self.release(compute).await,
             ComputeRequest::LaunchSession {
                 flow,
+                owner,
+                workspace,
                 generation,
                 compute,
                 settings,
@@ -197,7 +199,8 @@ impl Driver {
                 anyhow::ensure!(is_good_id(&flow), "{flow:?} is no flow's key");
                 let lock = self.lock(&flow);
                 let _held = lock.lock().await;
-                self.launch(&flow, generation, &compute, settings, until).await
+                let holder = Holder { workspace, user: owner };
+                self.launch(&flow, generation, &compute, holder, settings, until).await
             }
             ComputeRequest::RemoveSession { flow, generation, .. } => {
                 anyhow::ensure!(is_good_id(&flow), "{flow:?} is no flow's key");
@@ -365,6 +368,7 @@ impl Driver {
         flow: &str,
         generation: u32,
         compute: &str,
+        holder: Holder,
         settings: Settings,
         until: contract::Millis,
     ) -> anyhow::Result<()> {
@@ -399,7 +403,7 @@ impl Driver {
         for older in self.generations(flow).into_iter().filter(|older| *older <= generation) {
             self.end(flow, older).await?;
         }
-        match self.spawn(flow, generation, compute, settings).await {
+        match self.spawn(flow, generation, compute, holder, settings).await {
             Ok(key) if self.removed(flow) < generation => self.report_up(flow, generation, key).await,
             Ok(_) => self.remove(flow, generation, None).await,
             Err(error) => {
@@ -429,6 +433,7 @@ impl Driver {
         flow: &str,
         generation: u32,
         compute: &str,
+        holder: Holder,
         settings: Settings,
     ) -> anyhow::Result<String> {
         let config = &self.config;
@@ -446,6 +451,7 @@ impl Driver {
         fs::File::create(&log)?;
         let spec = AgentSpec {
             flow: flow.to_owned(),
+            holder,
             generation,
             settings,
             state: config.state.clone(),

@@ -5,6 +5,7 @@
 //! * [`supervise`]: the agent of one session, a process of its own outside the sandbox. `pfsession agent` calls it.
 //! * [`supervise_container`]: the same where the session has a container of its own. `pfsession agent --container` calls it.
 //! * [`private`]: the credentials of private package feeds.
+//! * [`connections`]: the connections of users and workspaces, and what a run gets of them.
 //!
 //! ```text
 //! host ── driver ──▶ agent (supervisor, one a session) ── socket ──▶ runner (process 1 of the sandbox) ──▶ a fork for each run
@@ -14,12 +15,14 @@
 //!
 //! What is absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`), and every decision about a session's life.
 
+pub mod connections;
 mod contained;
 mod container;
 pub mod driver;
 pub mod elsewhere;
 mod image;
 mod output;
+mod owner_only;
 mod packages;
 pub mod private;
 mod prune;

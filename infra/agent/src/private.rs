@@ -4,12 +4,11 @@
 //! token goes to the host that it was given for and to no other, whatever a requirements file says. It is read when packages are
 //! installed, and is then in the memory of the agent and of uv alone.
 
+use crate::owner_only;
 use contract::{Failure, http::encoded};
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -38,20 +37,9 @@ impl Feeds {
     ///
     /// `Install.PrivateFeed` if others may read the file too, or it cannot be read. Final until that is put right.
     pub fn read(state: &Path) -> Result<Self, Failure> {
-        let path = file(state);
-        let wrong = |why: String| Failure::new("Install.PrivateFeed", format!("{} {why}", path.display()));
-        let about = match fs::metadata(&path) {
-            Ok(about) => about,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(wrong(format!("cannot be read: {error}. Put that right."))),
+        let Some(text) = owner_only::read(&file(state)).map_err(|why| Failure::new("Install.PrivateFeed", why))? else {
+            return Ok(Self::default());
         };
-        if about.permissions().mode() & 0o077 != 0 {
-            return Err(wrong(format!(
-                "holds credentials, and others may read it. Take that right away: chmod 600 {}",
-                path.display()
-            )));
-        }
-        let text = fs::read_to_string(&path).map_err(|error| wrong(format!("cannot be read: {error}.")))?;
         let feeds = text.lines().filter_map(|line| line.trim().split_once(' '));
         Ok(Self(
             feeds
@@ -80,22 +68,8 @@ impl Feeds {
     ///
     /// What the file system says.
     pub fn write(&self, state: &Path) -> io::Result<()> {
-        let (path, partial) = (file(state), state.join(".private-feeds"));
-        fs::create_dir_all(state)?;
-        match fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut new = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&partial)?;
-        for (host, token) in &self.0 {
-            writeln!(new, "{host} {token}")?;
-        }
-        new.sync_all()?;
-        fs::rename(partial, path)
+        let lines = self.0.iter().map(|(host, token)| format!("{host} {token}\n"));
+        owner_only::write(&file(state), &lines.collect::<String>())
     }
 
     /// All that must be in no output: each token as it is, and as a URL has it.
@@ -150,6 +124,7 @@ impl Feeds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     fn feeds(of: &[(&str, &str)]) -> Feeds {
         let mut feeds = Feeds::default();

@@ -10,6 +10,7 @@
 //! All below `runs/` is written from outside the sandbox, so that a link laid inside leads nowhere.
 
 use crate::{
+    connections::{Given, Holder},
     output::Output,
     runner::{Folders, Runner, What},
     store,
@@ -49,9 +50,11 @@ pub(crate) fn failed(state: &Path, run: &str, failure: Failure) -> (Outcome, Run
 }
 
 /// What a run works on: the flow, and a file of data.
-pub(crate) struct Given {
+pub(crate) struct Work {
     pub(crate) flow: Opened,
     pub(crate) data: Option<OpenedFile>,
+    /// Whose connections it may use.
+    pub(crate) holder: Holder,
 }
 
 /// Runs a flow in `runner`.
@@ -63,7 +66,7 @@ pub(crate) async fn run(
     folders: &Folders,
     runner: &Runner,
     run: &str,
-    given: Given,
+    work: Work,
     wish: &RunWish,
     output: &Rc<Output>,
 ) -> (Outcome, RunResult) {
@@ -71,9 +74,9 @@ pub(crate) async fn run(
         Ok(results) => results,
         Err(error) => return failed(&folders.state, run, io_failure(&error)),
     };
-    let ended = match stage(folders, run, given, wish, output).await {
-        Ok((message, before)) => {
-            let failure = follow(runner, run, &message, &mut results, output).await;
+    let ended = match stage(folders, run, work, wish, output).await {
+        Ok(Staged { message, before, given }) => {
+            let failure = follow(runner, run, &message, &given, &mut results, output).await;
             if let Err(error) = keep_files(folders, run, &before) {
                 output.say(
                     LineKind::Stderr,
@@ -106,6 +109,13 @@ fn io_failure(error: &io::Error) -> Failure {
     )
 }
 
+/// A run that is laid out.
+struct Staged {
+    message: Value,
+    before: HashMap<PathBuf, Stamp>,
+    given: Given,
+}
+
 /// When and how big a file was.
 type Stamp = (SystemTime, u64);
 
@@ -113,34 +123,36 @@ type Stamp = (SystemTime, u64);
 async fn stage(
     folders: &Folders,
     run: &str,
-    given: Given,
+    work: Work,
     wish: &RunWish,
     output: &Rc<Output>,
-) -> Result<(Value, HashMap<PathBuf, Stamp>), Failure> {
-    let kind = given.flow.kind().await?;
+) -> Result<Staged, Failure> {
+    let kind = work.flow.kind().await?;
     let file = match kind.file() {
         _ if !wish.command.is_empty() => "",
         Some(file) => file,
         None => {
             let message = format!(
                 "{} holds no flow.dag.yaml and no flow.flex.yaml. Add one, or say what to run: pfsession run {0} -- python script.py",
-                given.flow.path().display()
+                work.flow.path().display()
             );
             return Err(Failure::new("Run.BadFlow", message));
         }
     };
-    let view = given.flow.view().await?;
+    let view = work.flow.view().await?;
     for warning in &view.warnings {
         output.say(LineKind::Stderr, warning);
     }
     let staging = folders.session.join("staging").join(run);
     let place = folders.work().join(run);
-    let lay_out = move || -> Result<HashMap<PathBuf, Stamp>, Failure> {
+    let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
+    let lay_out = move || -> Result<(HashMap<PathBuf, Stamp>, Given), Failure> {
+        let given = Given::to_run(&state, &work.holder, &id, &view, &wanted)?;
         let io = |error: io::Error| io_failure(&error);
         store::remove(&staging).map_err(io)?;
         let root = staging.join("flow");
         flow::view::copy_into(&view, &root).map_err(io)?;
-        if let Some(data) = &given.data {
+        if let Some(data) = &work.data {
             let data = data.path();
             let shown = data.display();
             let bad = |error: io::Error| {
@@ -163,9 +175,9 @@ async fn stage(
         }
         // In one step, so that nothing inside can lay a link in the way of what is written from outside.
         fs::rename(&staging, &place).map_err(io)?;
-        Ok(before)
+        Ok((before, given))
     };
-    let before = tokio::task::spawn_blocking(lay_out)
+    let (before, given) = tokio::task::spawn_blocking(lay_out)
         .await
         .map_err(|error| Failure::new("Run.Failed", error.to_string()))??;
     let place = folders.work().join(run);
@@ -175,8 +187,9 @@ async fn stage(
         "file": file,
         "data": wish.data.as_ref().map(|_| place.join("data.jsonl")),
         "wish": wish,
+        "given": given.is_something(),
     });
-    Ok((message, before))
+    Ok(Staged { message, before, given })
 }
 
 fn stamp(path: &Path) -> io::Result<Stamp> {
@@ -189,6 +202,7 @@ async fn follow(
     runner: &Runner,
     run: &str,
     message: &Value,
+    given: &Given,
     results: &mut Results,
     output: &Rc<Output>,
 ) -> Option<Failure> {
@@ -199,13 +213,21 @@ async fn follow(
         ))
     };
     let before = runner.out_of_memory();
-    let Ok(mut said) = runner.run(run, message).await else {
+    let file = match given.in_memory() {
+        Ok(file) => file,
+        Err(error) => return Some(io_failure(&error)),
+    };
+    let Ok(mut said) = runner.run(run, message, file).await else {
         return crashed("its sandbox was gone".into());
+    };
+    let say = |kind, lines: Vec<String>| {
+        let lines = lines.iter().map(|line| given.without_secrets(line));
+        lines.for_each(|line| output.say(kind, &line));
     };
     while let Some(what) = said.recv().await {
         match what {
-            What::Out { out } => out.iter().for_each(|line| output.say(LineKind::Stdout, line)),
-            What::Err { err } => err.iter().for_each(|line| output.say(LineKind::Stderr, line)),
+            What::Out { out } => say(LineKind::Stdout, out),
+            What::Err { err } => say(LineKind::Stderr, err),
             What::Line {
                 line,
                 output: value,
@@ -243,7 +265,11 @@ async fn follow(
             What::Done { done, .. } => {
                 results.lines = done["lines"].as_u64().unwrap_or(results.lines);
                 results.failed = done["failed"].as_u64().unwrap_or(results.failed);
-                return serde_json::from_value(done["failure"].clone()).ok();
+                let failure: Option<Failure> = serde_json::from_value(done["failure"].clone()).ok();
+                return failure.map(|failure| Failure {
+                    message: given.without_secrets(&failure.message),
+                    ..failure
+                });
             }
         }
     }

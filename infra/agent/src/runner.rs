@@ -6,6 +6,7 @@ use crate::{
     uv, warm,
 };
 use lifecycle::size::Limits;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sandbox::{
     Isolation, Overlay, Sandbox,
     groups::{self, Place},
@@ -17,14 +18,17 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
     fs, io,
-    os::unix::net::UnixStream as StdStream,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream as StdStream,
+    },
     path::{Path, PathBuf},
     process::Stdio,
     rc::Rc,
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -369,15 +373,30 @@ impl Runner {
 
     /// Gives it a run. What it says of it comes out of the receiver, which ends early if the runner does.
     ///
+    /// * `given`: a file that the run's process reads, and the runner hands on unread.
+    ///
     /// # Errors
     ///
     /// When it is gone.
-    pub(crate) async fn run(&self, run: &str, message: &Value) -> io::Result<UnboundedReceiver<What>> {
+    pub(crate) async fn run(
+        &self,
+        run: &str,
+        message: &Value,
+        given: Option<OwnedFd>,
+    ) -> io::Result<UnboundedReceiver<What>> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.runs.borrow_mut().insert(run.to_owned(), sender);
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        let sent = self.writer.lock().await.write_all(&line).await;
+        let sent = async {
+            let mut writer = self.writer.lock().await;
+            let sent = match &given {
+                Some(given) => send_with(writer.as_ref(), &line, given).await?,
+                None => 0,
+            };
+            writer.write_all(&line[sent..]).await
+        }
+        .await;
         if sent.is_err() || self.is_dead() {
             self.runs.borrow_mut().remove(run);
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -400,6 +419,19 @@ impl Runner {
     pub(crate) fn kill(&self) {
         self.process.kill();
     }
+}
+
+/// Sends the beginning of a line with a descriptor. Returns how much of it was sent.
+async fn send_with(socket: &UnixStream, line: &[u8], descriptor: &OwnedFd) -> io::Result<usize> {
+    let descriptors = [descriptor.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&descriptors)];
+    socket
+        .async_io(Interest::WRITABLE, || {
+            let text = [io::IoSlice::new(line)];
+            let sent = sendmsg::<()>(socket.as_raw_fd(), &text, &control, MsgFlags::MSG_NOSIGNAL, None);
+            sent.map_err(io::Error::from)
+        })
+        .await
 }
 
 /// Writes down which processes a session's sandboxes are, for whoever has to end them when this one cannot.

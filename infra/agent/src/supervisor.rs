@@ -1,6 +1,7 @@
 //! The agent of one session: the process outside the sandbox, which alone reaches the queues.
 
 use crate::{
+    connections::Holder,
     contained::contained,
     driver::AgentCredentials,
     image,
@@ -45,6 +46,8 @@ use tokio::{
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct AgentSpec {
     pub(crate) flow: String,
+    /// Whose session it is.
+    pub(crate) holder: Holder,
     pub(crate) generation: u32,
     pub(crate) settings: Settings,
     pub(crate) state: PathBuf,
@@ -754,8 +757,8 @@ impl Agent {
             }
         };
         match self.living_runner().await {
-            Ok(runner) => match self.given(&settings, &wish).await {
-                Ok(given) => run::run(&self.folders, &runner, &run, given, &wish, &output).await,
+            Ok(runner) => match self.work(&settings, &wish).await {
+                Ok(work) => run::run(&self.folders, &runner, &run, work, &wish, &output).await,
                 Err(failure) => run::failed(&self.spec.state, &run, failure),
             },
             Err(failure) => run::failed(&self.spec.state, &run, failure),
@@ -790,13 +793,17 @@ impl Agent {
     }
 
     /// What a run works on.
-    async fn given(&self, settings: &Settings, wish: &RunWish) -> Result<run::Given, Failure> {
+    async fn work(&self, settings: &Settings, wish: &RunWish) -> Result<run::Work, Failure> {
         let data = match &wish.data {
             Some(data) => Some(patiently(|| self.flows.open_file(&self.spec.flow, data)).await?),
             None => None,
         };
         let flow = self.open(&settings.folder).await?;
-        Ok(run::Given { flow, data })
+        Ok(run::Work {
+            flow,
+            data,
+            holder: self.spec.holder.clone(),
+        })
     }
 
     /// The requirement lines of a flow.

@@ -71,6 +71,14 @@ fn main() -> anyhow::Result<()> {
             every_form_of_requirement_does_with_a_small_index_what_it_says,
         ),
         (
+            "the_connections_of_a_run_reach_its_own_process_and_nothing_else",
+            the_connections_of_a_run_reach_its_own_process_and_nothing_else,
+        ),
+        (
+            "a_connection_that_is_not_there_is_named_with_those_that_are",
+            a_connection_that_is_not_there_is_named_with_those_that_are,
+        ),
+        (
             "the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else",
             the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else,
         ),
@@ -670,6 +678,226 @@ fn every_form_of_requirement_does_with_a_small_index_what_it_says() {
         })
         .collect();
     assert_eq!(wrong, Vec::<String>::new());
+    machine.remove(&key, 1);
+}
+
+/// Keeps a connection of the user whose sessions these are.
+fn keep(machine: &Machine, name: &str, document: &str) {
+    let read = flow::connection("connection.yml", document).unwrap();
+    let mut connection = read.connection;
+    for (key, secret) in read.secrets {
+        let flow::Secret::Given(secret) = secret else {
+            panic!("{document}")
+        };
+        connection.secrets.insert(key, secret);
+    }
+    let holder = agent::connections::Holder {
+        workspace: "local".into(),
+        user: "me".into(),
+    };
+    agent::connections::Connections::change(&machine.state, |all| {
+        all.of_scope(&holder, agent::connections::Scope::User)
+            .insert(name.into(), connection);
+        Ok::<_, contract::Failure>(())
+    })
+    .unwrap();
+}
+
+/// Whether `text` is in the bytes; quicker than a search that is not optimised here.
+fn holds(bytes: &[u8], text: &str) -> bool {
+    // SAFETY: both are as long as is said.
+    let found = unsafe { libc::memmem(bytes.as_ptr().cast(), bytes.len(), text.as_ptr().cast(), text.len()) };
+    !found.is_null()
+}
+
+/// The processes of a session whose memory holds `text`, and how many were looked at.
+fn memories_with(session: &str, text: &str) -> (Vec<i32>, usize) {
+    use std::os::unix::fs::FileExt;
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let inside = fs::read_to_string(entry.path().join("mountinfo")).is_ok_and(|mounts| mounts.contains(session));
+        let (Ok(maps), Ok(memory)) = (
+            fs::read_to_string(entry.path().join("maps")),
+            fs::File::open(entry.path().join("mem")),
+        ) else {
+            continue;
+        };
+        if !inside {
+            continue;
+        }
+        looked_at += 1;
+        let has_it = maps.lines().filter(|line| line.contains(" rw")).any(|line| {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).unwrap());
+            let mut bytes = vec![0; (to - from) as usize];
+            let read = memory.read_at(&mut bytes, from).unwrap_or(0);
+            holds(&bytes[..read], text)
+        });
+        if has_it {
+            found.push(pid);
+        }
+    }
+    (found, looked_at)
+}
+
+fn the_connections_of_a_run_reach_its_own_process_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let it = flex(
+        &folder.path().join("flow"),
+        "import os, time\n\
+         from promptflow.connections import AzureOpenAIConnection, ConnectionProvider\n\
+         from promptflow.client import PFClient\n\
+         class Asker:\n\
+        \x20   def __init__(self, connection: AzureOpenAIConnection):\n\
+        \x20       self.connection = connection\n\
+        \x20   def __call__(self) -> dict:\n\
+        \x20       print('ready', flush=True)\n\
+        \x20       while not os.path.exists('go'):\n\
+        \x20           time.sleep(0.005)\n\
+        \x20       by_name = ConnectionProvider.get_instance().get('the_custom')\n\
+        \x20       by_client = PFClient().connections.get('the_custom')\n\
+        \x20       return {'base': self.connection.api_base, 'key': len(self.connection.api_key), 'custom': by_name.secrets == by_client.secrets,\n\
+        \x20               'plain': by_name.configs['plain'], 'variable': os.environ['KEY'] == self.connection.api_key, 'token': len(os.environ['TOKEN'])}\n",
+    );
+    fs::write(it.join("flow.flex.yaml"), "entry: code:Asker\n").unwrap();
+    let secret = |of: &str| format!("hidden-{of}-{}", unique("key"));
+    let [key_of_it, word, token] = ["key", "word", "token"].map(secret);
+    keep(
+        &machine,
+        "the_model",
+        &format!("type: azure_open_ai\napi_base: http://here\napi_key: {key_of_it}\n"),
+    );
+    keep(
+        &machine,
+        "the_custom",
+        &format!("type: custom\nconfigs:\n  plain: seen\nsecrets:\n  word: {word}\n"),
+    );
+    let key = key(&unique("connections"));
+    machine.start(&key, 1, &it);
+    let run = unique("connections");
+    agent::connections::leave_variables(&machine.state, &run, &[("TOKEN".to_owned(), token.clone())].into()).unwrap();
+    let wish = RunWish {
+        init: [("connection".to_owned(), json!("the_model"))].into(),
+        environment_variables: [("KEY".to_owned(), "${the_model.api_key}".to_owned())].into(),
+        secret_variables: ["TOKEN".to_owned()].into(),
+        ..RunWish::default()
+    };
+    machine.begin_run(&key, 1, &run, &it, wish);
+    machine.world.wait("the run", Duration::from_secs(60), |_| {
+        machine.output(&run).contains("ready").then_some(())
+    });
+    let session = format!("/sessions/{key}/");
+    // Its own process, and no other of its session: not the runner, not the one that waits for the next run.
+    let (found, looked_at) = memories_with(&session, &key_of_it);
+    if looked_at > 1 {
+        assert_eq!(found.len(), 1, "{found:?} of {looked_at}");
+    } else {
+        println!("  the memory of other processes cannot be read here");
+    }
+    let view = machine
+        .state
+        .join("sessions")
+        .join(&key)
+        .join("1/work")
+        .join(&run)
+        .join("flow");
+    fs::write(view.join("go"), "").unwrap();
+    let result = machine.ended_run(&key, 1, &run);
+    assert_eq!(
+        output(&result),
+        json!({ "base": "http://here", "key": key_of_it.len(), "custom": true, "plain": "seen", "variable": true, "token": token.len() })
+    );
+    for text in [&key_of_it, &word, &token] {
+        assert_eq!(processes_with(text), Vec::<String>::new());
+        assert_eq!(memories_with(&session, text).0, Vec::<i32>::new());
+    }
+    // Code that prints its key is no leak of ours; the log and the errors do not have it all the same.
+    let printing =
+        "import os\ndef main():\n    print('it is', os.environ['KEY'])\n    raise ValueError(os.environ['KEY'])\n";
+    flex(&it, printing);
+    let wish = RunWish {
+        environment_variables: [("KEY".to_owned(), "${the_model.api_key}".to_owned())].into(),
+        ..RunWish::default()
+    };
+    let run = unique("connections");
+    let failure = machine.run(&key, 1, &run, &it, wish).failure.unwrap();
+    assert!(failure.message.starts_with("ValueError: ***"), "{failure}");
+    assert!(machine.output(&run).contains("it is ***"), "{}", machine.output(&run));
+    let said = machine.world.agent_reports.lock().unwrap();
+    let said: String = said.iter().map(|(signed, _)| signed.body.clone()).collect();
+    for text in [&key_of_it, &word, &token] {
+        assert!(!said.contains(text.as_str()), "a report holds it");
+    }
+    let mut folders = vec![machine.state.clone(), folder.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && is_new(&entry) && entry.path() != machine.state.join("connections") {
+                let bytes = fs::read(entry.path()).unwrap_or_default();
+                for text in [&key_of_it, &word, &token] {
+                    assert!(!holds(&bytes, text), "{} holds it", entry.path().display());
+                }
+            }
+        }
+    }
+    machine.remove(&key, 1);
+}
+
+fn a_connection_that_is_not_there_is_named_with_those_that_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    // The state folder outlives the test.
+    let (kept, other) = (unique("kept"), unique("other"));
+    let it = flow(
+        &folder.path().join("flow"),
+        &[
+            (
+                "flow.dag.yaml",
+                "inputs: {}\noutputs:\n  text:\n    type: string\n    reference: ${ask.output}\nnodes:\n- name: ask\n  type: python\n  source:\n\
+                \x20   type: code\n    path: ask.py\n  inputs:\n    connection: OTHER\n    # or KEPT\n",
+            ),
+            (
+                "ask.py",
+                "from promptflow.core import tool\nfrom promptflow.connections import OpenAIConnection\n\n@tool\ndef ask(connection: \
+                 OpenAIConnection) -> str:\n    return connection.base_url\n",
+            ),
+        ],
+    );
+    keep(
+        &machine,
+        &kept,
+        "type: open_ai\nbase_url: http://here\napi_key: hidden-word\n",
+    );
+    let file = it.join("flow.dag.yaml");
+    let text = fs::read_to_string(&file)
+        .unwrap()
+        .replace("OTHER", &other)
+        .replace("KEPT", &kept);
+    fs::write(&file, text).unwrap();
+    let key = key(&unique("no-connection"));
+    machine.start(&key, 1, &it);
+    let result = machine.run(&key, 1, &unique("no-connection"), &it, RunWish::default());
+    let failure = result.failure.clone().unwrap();
+    assert_eq!(failure.error, "Connection.None", "{failure}");
+    assert!(
+        failure.message.starts_with(&format!(
+            "there is no connection '{other}', which the flow names; there are {kept}."
+        )),
+        "{failure}"
+    );
+    keep(
+        &machine,
+        &other,
+        "type: open_ai\nbase_url: http://there\napi_key: hidden-word\n",
+    );
+    let result = machine.run(&key, 1, &unique("no-connection"), &it, RunWish::default());
+    assert_eq!(output(&result), json!({ "text": "http://there" }));
     machine.remove(&key, 1);
 }
 

@@ -12,7 +12,10 @@ use contract::{
     http::{SessionView, Sessions},
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// A flow, and how the user calls it.
 #[derive(Clone, Debug)]
@@ -265,6 +268,8 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
                 .collect(),
             variant: run.variant.clone().or(file.variant),
             environment_variables: merged(file.environment_variables, &run.env),
+            secret_variables: BTreeSet::new(),
+            connections: BTreeMap::new(),
             init: merged(file.init, &run.init),
             command: run.command.clone(),
             display_name: file.display_name,

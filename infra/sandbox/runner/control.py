@@ -1,6 +1,7 @@
 """The socket between a runner and its supervisor."""
 
 import json
+import socket
 
 
 class Control:
@@ -9,6 +10,8 @@ class Control:
     def __init__(self, sock):
         self.socket = sock
         self.buffer = bytearray()
+        # What came beside the messages, in order.
+        self.descriptors = []
 
     def send(self, message):
         self.socket.sendall(json.dumps(message, ensure_ascii=True, default=str).encode() + b"\n")
@@ -16,7 +19,8 @@ class Control:
     def receive(self):
         """The next message; None when the supervisor is gone."""
         while b"\n" not in self.buffer:
-            more = self.socket.recv(1 << 16)
+            more, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 16, 16, socket.MSG_CMSG_CLOEXEC)
+            self.descriptors += descriptors
             if not more:
                 return None
             self.buffer += more

@@ -6,6 +6,7 @@ import select
 import socket
 import sys
 
+from . import connections
 from .control import Control
 from .kernel import threads
 
@@ -18,7 +19,7 @@ class Wrong(Exception):
         self.failure = {"error": name, "message": message}
 
 
-def create_executor(file, folder, init, variant):
+def create_executor(file, folder, init, variant, provider=None):
     from pathlib import Path
 
     from promptflow.executor import FlowExecutor
@@ -28,7 +29,7 @@ def create_executor(file, folder, init, variant):
     if variant:
         node, _, name = variant.strip("${}").partition(".")
         path = with_variant(Path(folder), file, node, name)
-    return FlowExecutor.create(path, {}, Path(folder), raise_ex=False, **more)
+    return FlowExecutor.create(path, provider or {}, Path(folder), raise_ex=False, **more)
 
 
 def with_variant(folder, file, node, name):
@@ -55,10 +56,11 @@ def first_line(text, most=300):
 
 def causes(error):
     seen = set()
-    while error is not None and id(error) not in seen:
+    while isinstance(error, BaseException) and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
+        inner = getattr(error, "inner_exception", None)
+        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
 
 
 def why_not_created(error, folder):
@@ -67,6 +69,8 @@ def why_not_created(error, folder):
 
     chain = list(causes(error))
     for cause in chain:
+        if getattr(cause, "failure", None):
+            return Wrong(cause.failure["error"], cause.failure["message"])
         frames = [frame for frame in traceback.extract_tb(cause.__traceback__) if frame.filename.startswith(folder)]
         if frames or isinstance(cause, (ImportError, SyntaxError)):
             print(own_traceback(cause, folder), file=sys.stderr)
@@ -152,7 +156,8 @@ def run_flow(spec, message, result):
     failure = None
     try:
         try:
-            executor = create_executor(message["file"], folder, wish.get("init"), wish.get("variant"))
+            provider = connections.provide(message.get("connections") or {})
+            executor = create_executor(message["file"], folder, wish.get("init"), wish.get("variant"), provider)
         except Wrong:
             raise
         except BaseException as error:  # noqa: BLE001

@@ -56,6 +56,7 @@ def main():
         except Exception as error:  # noqa: BLE001
             control.send({"failed": f"{type(error).__name__}: {error}"})
     elif role == "run":
+        from . import connections
         from .flow import run_flow
         from .runtime import import_executor
         from .serve import add_sites
@@ -64,4 +65,6 @@ def main():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         add_sites(task["spec"])
         import_executor()
+        if task["given"] is not None:
+            connections.take(task["message"], task["given"])
         run_flow(task["spec"], task["message"], task["result"])

@@ -4,8 +4,11 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 
+from . import connections
+from .control import Control
 from .flow import run_flow
 from .kernel import PR_SET_DUMPABLE, null, prctl, threads
 from .main import BOOT, packages
@@ -69,17 +72,21 @@ def serve(spec, control, warm):
                     if message is None:
                         end_all()
                     if "run" in message:
+                        given = control.descriptors.pop(0) if message.get("given") else None
                         if message["wish"].get("command"):
-                            run = spawn_command(message)
+                            run = spawn_command(message, given)
                         elif fork_safe:
                             if spare and spare.is_ready():
-                                run, spare = spare.run(message), None
+                                run, spare = spare.run(message, given), None
                             else:
                                 mine = [spare.result, spare.out, spare.err, spare.task] if spare else []
-                                close = [wake, woken, control.socket.fileno(), *owner, *mine]
-                                run = SpareRun(spec, close, rehearse=False).run(message)
+                                theirs = [*control.descriptors, *([] if given is None else [given])]
+                                close = [wake, woken, control.socket.fileno(), *owner, *mine, *theirs]
+                                run = SpareRun(spec, close, rehearse=False).run(message, given)
                         else:
-                            run = spawn_run(spec, message)
+                            run = spawn_run(spec, message, given)
+                        if given is not None:
+                            os.close(given)
                         runs[run.pid] = run
                         for each in run.fds:
                             owner[each] = run
@@ -187,8 +194,9 @@ class SpareRun:
     """A fork of the runner that has touched what a run needs, and waits for the run that it is to be."""
 
     def __init__(self, spec, close, rehearse):
-        pipes = [os.pipe() for _ in range(4)]
-        (self.result, result), (self.out, out), (self.err, err), (task, self.task) = pipes
+        pipes = [os.pipe() for _ in range(3)]
+        (self.result, result), (self.out, out), (self.err, err) = pipes
+        task, self.task = [end.detach() for end in socket.socketpair()]
         self.pid = os.fork()
         if not self.pid:
             try:
@@ -202,14 +210,17 @@ class SpareRun:
                 if rehearse:
                     run_a_dummy_flow()
                     os.write(result, b"{}\n")
-                with os.fdopen(task, encoding="utf-8") as file:
-                    line = file.readline()
-                if not line:
+                with socket.socket(fileno=task) as channel:
+                    control = Control(channel)
+                    message = control.receive()
+                if message is None:
                     os._exit(0)
+                for given in control.descriptors:
+                    connections.take(message, given)
                 for fd, to in ((out, 1), (err, 2)):
                     os.dup2(fd, to)
                     os.close(fd)
-                run_flow(spec, json.loads(line), result)
+                run_flow(spec, message, result)
             except BaseException:  # noqa: BLE001
                 import traceback
 
@@ -223,21 +234,24 @@ class SpareRun:
         """Whether it is done with what it does ahead: until then a fork of its own is quicker."""
         return bool(select.select([self.result], [], [], 0)[0])
 
-    def run(self, message):
-        with os.fdopen(self.task, "w", encoding="utf-8") as file:
+    def run(self, message, given):
+        line = json.dumps(message).encode() + b"\n"
+        with socket.socket(fileno=self.task) as channel:
             try:
-                file.write(json.dumps(message) + "\n")
-                file.flush()
+                sent = 0 if given is None else socket.send_fds(channel, [line], [given])
+                channel.sendall(line[sent:])
             except OSError:
                 pass  # it is dead, and its end is noticed as that of the run
         return Run(message["run"], self.pid, self.result, self.out, self.err)
 
 
-def spawn_run(spec, message):
+def spawn_run(spec, message, given):
     """A run in a fresh interpreter."""
     (result, result_in), (out, out_in), (err, err_in) = [os.pipe() for _ in range(3)]
-    arguments = [sys.executable, "-I", "-c", BOOT, packages(), "run", json.dumps({"spec": spec, "message": message, "result": result_in})]
-    os.set_inheritable(result_in, True)
+    arguments = [sys.executable, "-I", "-c", BOOT, packages(), "run", json.dumps({"spec": spec, "message": message, "result": result_in, "given": given})]
+    for fd in (result_in, given):
+        if fd is not None:
+            os.set_inheritable(fd, True)
     actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out_in, 1), (os.POSIX_SPAWN_DUP2, err_in, 2)]
     pid = os.posix_spawn(sys.executable, arguments, dict(os.environ), file_actions=actions, setpgroup=0, setsigdef=[signal.SIGCHLD])
     for fd in (result_in, out_in, err_in):
@@ -245,22 +259,28 @@ def spawn_run(spec, message):
     return Run(message["run"], pid, result, out, err)
 
 
-# Becomes the command, in its folder. A shell says the same of a program that there is not.
-BECOME = """import os, sys
-os.chdir(sys.argv[1])
+# Becomes the command, in its folder, with the variables that are given to it alone. A shell says the same of a program that there is not.
+BECOME = """import json, os, sys
+folder, given, *command = sys.argv[1:]
+os.chdir(folder)
+if given:
+    with os.fdopen(int(given)) as file:
+        os.environ.update(json.load(file)["variables"])
 try:
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.execvp(command[0], command)
 except OSError as error:
-    print(f"{sys.argv[2]}: {error.strerror}", file=sys.stderr)
+    print(f"{command[0]}: {error.strerror}", file=sys.stderr)
     sys.exit(126 if isinstance(error, PermissionError) else 127)
 """
 
 
-def spawn_command(message):
+def spawn_command(message, given):
     """A command in the folder of the run, in place of a flow."""
     wish = message["wish"]
     (result, result_in), (out, out_in), (err, err_in) = [os.pipe() for _ in range(3)]
-    program = [sys.executable, "-I", "-S", "-c", BECOME, message["folder"], *wish["command"]]
+    program = [sys.executable, "-I", "-S", "-c", BECOME, message["folder"], "" if given is None else str(given), *wish["command"]]
+    if given is not None:
+        os.set_inheritable(given, True)
     # What it prints is to be seen as it comes, not when a buffer is full.
     variables = {"PYTHONUNBUFFERED": "1", **os.environ, **(wish.get("environment_variables") or {})}
     actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out_in, 1), (os.POSIX_SPAWN_DUP2, err_in, 2)]

@@ -135,6 +135,7 @@ macro_rules! modules {
 pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
     let modules = modules![
         "__init__.py",
+        "connections.py",
         "control.py",
         "flow.py",
         "groups.py",

@@ -4,7 +4,11 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use std::{collections::BTreeMap, fmt, marker::PhantomData};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    marker::PhantomData,
+};
 
 /// What an id is made of; see [`id`].
 pub(crate) const ID: &str = "^[A-Za-z0-9_-]{1,80}$";
@@ -113,15 +117,30 @@ pub(crate) fn idle_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<
 /// Environment variables: what the operating system takes.
 pub(crate) fn variables<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
     let variables = BTreeMap::<String, String>::deserialize(from)?;
-    let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
     let is_good = variables
         .iter()
-        .all(|(name, value)| is_name(name) && !value.contains('\0'));
+        .all(|(name, value)| is_variable(name) && !value.contains('\0'));
     if is_good {
         Ok(variables)
     } else {
         Err(D::Error::custom(
             "an environment variable's name has no = and is not empty, and no NUL is in it or its value",
+        ))
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+/// Names of environment variables, likewise.
+pub(crate) fn variable_names<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<String>, D::Error> {
+    let names = BTreeSet::<String>::deserialize(from)?;
+    if names.iter().all(|name| is_variable(name)) {
+        Ok(names)
+    } else {
+        Err(D::Error::custom(
+            "an environment variable's name has no = and no NUL, and is not empty",
         ))
     }
 }

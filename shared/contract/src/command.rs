@@ -5,7 +5,7 @@
 use crate::{Failure, FlowRef, Millis, Principal, bounds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A command.
 ///
@@ -154,7 +154,9 @@ pub enum Setting {
 /// * `inputs`: values for the flow's inputs when there is no data.
 /// * `column_mapping`: `${data.x}` by input name; an input without one takes the column of its own name.
 /// * `variant`: `${node.variant}`.
-/// * `environment_variables`: for this run alone. Never a secret: they are stored.
+/// * `environment_variables`: for this run alone. Never a secret: they are stored. `${connection.key}` stands for a connection's value.
+/// * `secret_variables`: the names of more; their values come to the run's agent by another way, and are stored nowhere.
+/// * `connections`: by node, what takes the place of its connection, `deployment_name` and `model`.
 /// * `command`: a program and its arguments, which runs in the folder in place of its flow; nothing else but the variables goes with it.
 /// * `display_name`, `description`, `tags`, `properties`: for people; kept with the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -175,6 +177,15 @@ pub struct RunWish {
     )]
     #[schemars(extend("propertyNames" = { "pattern": bounds::VARIABLE }))]
     pub environment_variables: BTreeMap<String, String>,
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeSet::is_empty",
+        deserialize_with = "bounds::variable_names"
+    )]
+    #[schemars(extend("items" = { "type": "string", "pattern": bounds::VARIABLE }))]
+    pub secret_variables: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub connections: BTreeMap<String, BTreeMap<String, String>>,
     /// Arguments of a class-based flex flow's constructor.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub init: BTreeMap<String, serde_json::Value>,

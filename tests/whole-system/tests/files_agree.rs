@@ -478,9 +478,21 @@ fn the_readmes_diagram_has_the_edges_of_the_core_and_no_others() {
 
 #[test]
 fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
-    const LAYERS: [&str; 13] = [
-        "Access", "Command", "Compute", "Flow", "Http", "Install", "Request", "Run", "Service", "Session", "Snapshot",
-        "Step", "Webhook",
+    const LAYERS: [&str; 14] = [
+        "Access",
+        "Command",
+        "Compute",
+        "Connection",
+        "Flow",
+        "Http",
+        "Install",
+        "Request",
+        "Run",
+        "Service",
+        "Session",
+        "Snapshot",
+        "Step",
+        "Webhook",
     ];
     let files = Command::new("git")
         .args(["ls-files", "-co", "--exclude-standard", "*.rs", "*.py"])
