@@ -8,6 +8,7 @@ use crate::{
     client::Client,
     commands::Done,
     service::{Local, address_of},
+    terminal::note,
     text::{out, out_json},
     trouble::{FAILED, Trouble, UNREACHABLE},
     watch,
@@ -464,7 +465,7 @@ fn not_written(path: &Path, why: &std::io::Error) -> Box<Trouble> {
 }
 
 fn say(what: &str) {
-    eprintln!("measuring: {what}");
+    note!("measuring: {what}");
 }
 
 fn words(text: &str) -> Vec<String> {

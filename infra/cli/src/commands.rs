@@ -7,7 +7,8 @@ use crate::{
     packages, parts, schema,
     service::{self, Address, Local},
     show, snapshot,
-    text::{self, home, out, out_json, painted, took},
+    terminal::{self, note, warn},
+    text::{self, home, out, out_as_said, out_json, took},
     trouble::{FAILED, INTERRUPTED, NONE, Trouble, USAGE},
     watch, webhook,
     wish::{self, Flow, RunOrder},
@@ -249,10 +250,10 @@ pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish,
         && let Ok(Some(session)) = client.find::<SessionView>(&format!("/v1/sessions/{}", flow.key()))
     {
         if let Some(stale) = show::stale(&session) {
-            eprintln!("{} {stale}", painted("warning:", "33"));
+            warn(&stale);
         }
         if let Some(due) = session.idle_due.filter(|_| kind == Kind::Update) {
-            eprintln!("If nobody uses it, it is deleted {}.", show::at(session.now, due));
+            note!("If nobody uses it, it is deleted {}.", show::at(session.now, due));
         }
     }
     Ok(exit)
@@ -266,7 +267,7 @@ fn warn_of_size(wanted: &Wanted) {
         let text = format!(
             "{size} is below series D: flows may be slow or run out of memory there. Take one such as Standard_D2s_v3."
         );
-        eprintln!("{} {text}", painted("warning:", "33"));
+        warn(&text);
     }
 }
 
@@ -274,7 +275,7 @@ fn warn_of_size(wanted: &Wanted) {
 fn warn_of_deletions(sessions: &[SessionView]) {
     for session in sessions.iter().filter(|session| session.warned) {
         if let Some(text) = show::deleted_soon(session, home().as_deref()) {
-            eprintln!("{} {text}", painted("warning:", "33"));
+            warn(&text);
         }
     }
 }
@@ -285,7 +286,7 @@ fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> Done {
             out_json(row);
         }
         if let Some(warning) = &row.warning {
-            eprintln!("{} {warning}", painted("warning:", "33"));
+            warn(warning);
         }
         let after = row
             .ended
@@ -298,7 +299,7 @@ fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> Done {
             Kind::Reset => "is made anew and ready",
             Kind::Stop => "is gone",
         };
-        eprintln!("The session of {} {what} ({after}).", flow.typed);
+        note!("The session of {} {what} ({after}).", flow.typed);
         return Ok(0);
     }
     let failure = row.failure.clone().unwrap_or_else(|| {
@@ -421,7 +422,7 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
     } else {
         format!("{} lines", result.lines)
     };
-    eprintln!(
+    note!(
         "Ran {lines} in {}{waited}.{place} The session stays for the next run.",
         took(ended.saturating_sub(since))
     );
@@ -444,7 +445,7 @@ fn print_outputs(result: &RunResult) {
         BufReader::new(file)
             .lines()
             .map_while(Result::ok)
-            .for_each(|line| out(&line));
+            .for_each(|line| out_as_said(&line));
     }
 }
 
@@ -457,7 +458,7 @@ fn list(service: &Service, all: bool) -> Done {
     if service.global.json {
         out_json(&Sessions { sessions });
     } else if sessions.is_empty() {
-        eprintln!("There is no session. Start one: pfsession start <folder of a flow>");
+        note!("There is no session. Start one: pfsession start <folder of a flow>");
     } else {
         out(&show::list(&sessions, home().as_deref()));
         warn_of_deletions(&sessions);
@@ -529,13 +530,13 @@ fn logs(client: &Client, what: &str, follow: bool, json: bool) -> Done {
             } else if line.kind == LineKind::Stage {
                 out(&format!("== {}", line.text));
             } else {
-                out(&line.text);
+                out_as_said(&line.text);
             }
         }
         after = output.lines.iter().map(|line| line.seq).chain(after).max();
         if output.ended || !follow && output.lines.is_empty() {
             if after.is_none() {
-                eprintln!("{of} has said nothing{}.", if output.ended { "" } else { " yet" });
+                note!("{of} has said nothing{}.", if output.ended { "" } else { " yet" });
             }
             return Ok(0);
         }
@@ -597,7 +598,7 @@ fn up(service: &Service, port: Option<u16>) -> Done {
             &serde_json::json!({ "endpoint": host.endpoint, "pid": host.pid, "version": host.version, "log": local.log() }),
         );
     } else {
-        eprintln!(
+        note!(
             "The service runs at {} (process {}). Its log: {}",
             host.endpoint,
             host.pid,
@@ -610,7 +611,7 @@ fn up(service: &Service, port: Option<u16>) -> Done {
 fn down(service: &Service, stop_sessions: bool) -> Done {
     let local = service.local()?;
     let Some(client) = service.running()? else {
-        eprintln!("No service runs on this machine.");
+        note!("No service runs on this machine.");
         return Ok(0);
     };
     if stop_sessions {
@@ -633,7 +634,7 @@ fn down(service: &Service, stop_sessions: bool) -> Done {
     }
     if let Some(host) = local.find() {
         local.end(&host)?;
-        eprintln!("The service is gone.");
+        note!("The service is gone.");
     }
     Ok(0)
 }
@@ -666,7 +667,7 @@ fn env(service: &Service) -> Done {
     } else {
         variables
             .iter()
-            .for_each(|(name, value)| out(&format!("export {name}={}", text::quoted(value))));
+            .for_each(|(name, value)| out_as_said(&format!("export {name}={}", text::quoted(value))));
     }
     Ok(0)
 }
@@ -688,7 +689,7 @@ fn when_interrupted(hint: String) -> impl Drop {
         std::thread::spawn(move || {
             if signals.wait().is_ok() {
                 if let Some(hint) = hint.lock().expect("nobody panics with it").take() {
-                    eprintln!("\r\x1b[K{hint}");
+                    terminal::print_over(&hint);
                 }
                 std::process::exit(INTERRUPTED.into());
             }

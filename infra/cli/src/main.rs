@@ -7,7 +7,7 @@
 //! * [`wish`]: what was typed, as the command that is sent.
 //! * [`commands`]: what each command does.
 //! * [`watch`], [`progress`]: waiting for an end, and what is seen meanwhile.
-//! * [`show`], [`text`], [`trouble`]: how things look to people.
+//! * [`show`], [`text`], [`terminal`], [`trouble`]: how things look to people.
 //! * [`client`], [`service`]: HTTP to `functions/api`; the host on this machine, started when needed.
 //! * [`snapshot`]: what a service elsewhere does not see of this machine, sent to it.
 //! * [`webhook`]: what happens when somebody outside says that something happened.
@@ -28,6 +28,7 @@ mod schema;
 mod service;
 mod show;
 mod snapshot;
+mod terminal;
 mod text;
 mod trouble;
 mod watch;
@@ -35,7 +36,9 @@ mod webhook;
 mod wish;
 
 use clap::Parser;
-use std::process::ExitCode;
+use std::{panic, process::ExitCode};
+use terminal::note;
+use trouble::Trouble;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -44,16 +47,51 @@ fn main() -> ExitCode {
         Some("agent") => return parts::agent(),
         _ => {}
     }
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        // Its own words are all that help and the version say.
+        Err(said) if !said.use_stderr() => said.exit(),
+        Err(wrong) => {
+            note!("{}", wrong.to_string().trim_end());
+            return ExitCode::from(trouble::USAGE);
+        }
+    };
     let json = cli.global.json;
-    match commands::execute(cli) {
+    match unless_it_panics(|| commands::execute(cli)) {
         Ok(exit) => ExitCode::from(exit),
         Err(trouble) => {
             if json {
                 text::out_json(&trouble.failure);
             }
-            eprintln!("{trouble}");
+            note!("{trouble}");
             ExitCode::from(trouble.exit)
         }
+    }
+}
+
+/// A panic of a command is a failure like another.
+fn unless_it_panics(command: impl FnOnce() -> commands::Done) -> commands::Done {
+    panic::set_hook(Box::new(|why| note!("{why}")));
+    panic::catch_unwind(panic::AssertUnwindSafe(command)).unwrap_or_else(|_| {
+        let message = "A fault of pfsession itself has ended this command; what it asked for may go on";
+        Err(Trouble::new(trouble::FAILED, "Command.Crashed", message)
+            .next("see `pfsession show`, and report the lines above"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn a_command_that_panics_is_an_error_with_a_code() {
+        let trouble = unless_it_panics(|| panic!("on purpose")).unwrap_err();
+        let _ = panic::take_hook();
+        expect![[r#"
+            error: A fault of pfsession itself has ended this command; what it asked for may go on [Command.Crashed]
+              next: see `pfsession show`, and report the lines above"#]]
+        .assert_eq(&trouble.to_string());
+        assert_eq!(trouble.exit, trouble::FAILED);
     }
 }

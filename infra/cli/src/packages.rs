@@ -5,7 +5,8 @@ use crate::{
     client::Client,
     commands::{self, Done, Service},
     show, snapshot,
-    text::{clock, home, out, out_json},
+    terminal::note,
+    text::{clock, home, out, out_json, short},
     trouble::{FAILED, NONE, Trouble, USAGE},
     wish::{self, Flow},
 };
@@ -40,7 +41,7 @@ pub(crate) fn install(service: &Service, install: &args::Install) -> Done {
         if json {
             out_json(&serde_json::json!({ "saved": file }));
         } else {
-            eprintln!(
+            note!(
                 "Saved in {}. To install it: pfsession install {}",
                 file.display(),
                 crate::text::quoted(&install.flow.display().to_string())
@@ -80,7 +81,7 @@ fn install_in(service: &Service, install: &args::Install, json: bool) -> Done {
         && let Some(last) = installs.last()
     {
         for change in &last.changes {
-            eprintln!("  {}", changed(change));
+            note!("  {}", changed(change));
         }
     }
     Ok(done)
@@ -119,15 +120,15 @@ fn save(flow: &Path, packages: &[String]) -> Result<flow::Saved, Box<Trouble>> {
 fn put_back(saved: &flow::Saved) {
     let file = saved.file.display();
     if fs::read(&saved.file).ok().as_deref() != Some(saved.after.as_bytes()) {
-        return eprintln!("{file} was changed meanwhile, and stays as it is.");
+        return note!("{file} was changed meanwhile, and stays as it is.");
     }
     let done = match &saved.before {
         Some(before) => write(&saved.file, before),
         None => fs::remove_file(&saved.file),
     };
     match done {
-        Ok(()) => eprintln!("{file} is as it was."),
-        Err(error) => eprintln!("{file} could not be put back: {error}."),
+        Ok(()) => note!("{file} is as it was."),
+        Err(error) => note!("{file} could not be put back: {error}."),
     }
 }
 
@@ -168,7 +169,7 @@ pub(crate) fn private(service: &Service, host: Option<&str>, remove: bool) -> Do
     } else {
         let mut token = String::new();
         if io::stdin().is_terminal() {
-            eprintln!("The token (it is shown), then Enter:");
+            note!("The token (it is shown), then Enter:");
             io::stdin().read_line(&mut token)
         } else {
             io::stdin().read_to_string(&mut token)
@@ -204,7 +205,7 @@ pub(crate) fn show(client: &Client, wanted: &args::Packages, json: bool) -> Done
         if json {
             out_json(&changes);
         } else if changes.is_empty() {
-            eprintln!("There is no difference.");
+            note!("There is no difference.");
         } else {
             changes.iter().for_each(|change| out(&changed(change)));
         }
@@ -309,7 +310,7 @@ fn history(installs: &[InstallRow]) -> String {
         table.add_row([
             packages.number.to_string(),
             clock(packages.at),
-            packages.lock[..LOCK.min(packages.lock.len())].to_owned(),
+            short(&packages.lock, LOCK).to_owned(),
             packages.by.clone(),
             what,
         ]);
@@ -400,7 +401,7 @@ pub(crate) fn show_session(
     }
     let mut more = Vec::new();
     if let Some(row) = &row {
-        let lock = &row.lock[..LOCK.min(row.lock.len())];
+        let lock = short(&row.lock, LOCK);
         more.push((
             "packages",
             format!("{} (lock {lock}, by {})", row.packages.len(), row.by),

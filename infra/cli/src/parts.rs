@@ -3,6 +3,7 @@
 use crate::{
     args,
     service::Local,
+    terminal::note,
     text::out_json,
     trouble::{Trouble, UNREACHABLE},
 };
@@ -63,7 +64,7 @@ pub(crate) fn host(local: &Local, settings: &args::Host, detached: bool) -> u8 {
         Ok(()) => 0,
         Err(error) if detached && error.is::<local::AlreadyRunning>() => 0,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             UNREACHABLE
         }
     }
@@ -94,7 +95,7 @@ pub(crate) fn driver(local: &Local, settings: &args::Driver, json: bool) -> Resu
                 1 => " 1 session was found again.".to_owned(),
                 n => format!(" {n} sessions were found again."),
             };
-            eprintln!(
+            note!(
                 "This machine serves {}.{found} Ctrl-C ends the driver.",
                 serving.requests
             );
@@ -103,7 +104,7 @@ pub(crate) fn driver(local: &Local, settings: &args::Driver, json: bool) -> Resu
     runtime.shutdown_timeout(Duration::from_millis(500));
     let left = served.map_err(unreachable)?;
     if left > 0 && !json {
-        eprintln!("{left} of its sessions go on. Start the driver again to look after them.");
+        note!("{left} of its sessions go on. Start the driver again to look after them.");
     }
     Ok(0)
 }
@@ -131,7 +132,7 @@ fn serve(local: &Local, settings: &args::Host, detached: bool) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(local::serve(config, |host| {
         if !detached {
-            eprintln!("The service runs at {}. Ctrl-C ends it.", host.endpoint);
+            note!("The service runs at {}. Ctrl-C ends it.", host.endpoint);
         }
     }));
     // Nothing that still reads is worth waiting for: what counts is on disk.
@@ -149,6 +150,6 @@ fn user() -> String {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    note!("error: {error}");
     ExitCode::FAILURE
 }

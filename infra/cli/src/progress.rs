@@ -1,6 +1,9 @@
 //! What a person sees while something goes on, on standard error: on a terminal one line that moves, elsewhere a line for each thing that is new.
 
-use crate::text::{self, painted, took};
+use crate::{
+    terminal::{self, Text, fit, note},
+    text::{self, took},
+};
 use contract::Millis;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::{
@@ -52,10 +55,10 @@ impl Progress {
             Some(line) => {
                 line.reset_elapsed();
                 line.set_message("");
-                line.set_prefix(self.doing.clone());
+                line.set_prefix(fit(&self.doing).into_owned());
                 line.enable_steady_tick(Duration::from_millis(80));
             }
-            None => eprintln!("{}", self.doing),
+            None => note!("{}", self.doing),
         }
     }
 
@@ -66,38 +69,37 @@ impl Progress {
         }
         self.detail = detail.into();
         match &self.moving {
-            Some(line) => line.set_message(self.detail.clone()),
-            None => eprintln!("  {:>8}  {}", took(self.elapsed()), self.detail),
+            Some(line) => line.set_message(fit(&self.detail).into_owned()),
+            None => note!("  {:>8}  {}", took(self.elapsed()), self.detail),
         }
     }
 
     /// A line that stays.
-    pub(crate) fn line(&self, line: &str) {
+    pub(crate) fn line(&self, line: &Text) {
         match &self.moving {
-            Some(moving) => moving.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(moving) => moving.suspend(|| terminal::print(line)),
+            None => terminal::print(line),
         }
     }
 
-    /// A line on standard output.
+    /// A line that a session said, on standard output.
     pub(crate) fn out(&self, line: &str) {
         match &self.moving {
-            Some(moving) => moving.suspend(|| text::out(line)),
-            None => text::out(line),
+            Some(moving) => moving.suspend(|| text::out_as_said(line)),
+            None => text::out_as_said(line),
         }
     }
 
     /// What went on has ended: its line stays, with how long it took.
-    pub(crate) fn done(&mut self, mark: &str, colour: &str) {
+    pub(crate) fn done(&mut self, mark: &str, colour: &'static str) {
         if !self.doing.is_empty() {
             match &self.moving {
-                Some(_) => self.line(&format!(
-                    "{} {:<13} {}",
-                    painted(mark, colour),
+                Some(_) => self.line(&Text::painted(mark, colour).and(&format!(
+                    " {:<13} {}",
                     self.doing,
                     took(self.elapsed())
-                )),
-                None => self.line(&format!("{} took {}", self.doing, took(self.elapsed()))),
+                ))),
+                None => note!("{} took {}", self.doing, took(self.elapsed())),
             }
             self.doing.clear();
         }

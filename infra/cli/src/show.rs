@@ -1,6 +1,6 @@
 //! How sessions, operations, runs and histories look to a person.
 
-use crate::text::{clock, folder, phase, took};
+use crate::text::{clock, folder, phase, short, took};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use contract::{
     Kind, Millis, Origin, Outcome, Phase, Settings, Step,
@@ -76,7 +76,7 @@ pub(crate) fn deleted_soon(session: &SessionView, home: Option<&str>) -> Option<
         "The session of {} is deleted {} if nobody uses it. Keep it: pfsession extend {}",
         folder(&session.flow.lineage, home),
         at(session.now, session.idle_due?),
-        &session.key[..KEY.min(session.key.len())]
+        short(&session.key, KEY)
     ))
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn stale(session: &SessionView) -> Option<String> {
             Origin::Default => "the default",
         },
         wanted.name,
-        &session.key[..KEY.min(session.key.len())]
+        short(&session.key, KEY)
     ))
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn list(sessions: &[SessionView], home: Option<&str>) -> String {
             .map(|operation| format!(", then {}", kind(operation.kind)))
             .unwrap_or_default();
         table.add_row([
-            Cell::new(&session.key[..KEY.min(session.key.len())]),
+            Cell::new(short(&session.key, KEY)),
             Cell::new(folder(&session.flow.lineage, home)),
             phase_cell(session.phase),
             Cell::new(format!("{doing}{next}")),
@@ -275,10 +275,7 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
             Cell::new(format!("{}, if nobody uses it before", at(session.now, due))),
         ));
         if session.warned {
-            let text = format!(
-                "deleted soon; keep it: pfsession extend {}",
-                &session.key[..KEY.min(session.key.len())]
-            );
+            let text = format!("deleted soon; keep it: pfsession extend {}", short(&session.key, KEY));
             rows.push(("warning", Cell::new(text).fg(Color::Yellow)));
         }
     }
@@ -290,7 +287,7 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
         ));
         rows.push((
             "whole output",
-            Cell::new(format!("pfsession logs {}", &session.key[..KEY.min(session.key.len())])),
+            Cell::new(format!("pfsession logs {}", short(&session.key, KEY))),
         ));
     }
     pairs(rows)
@@ -361,7 +358,7 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
                 let warned = match (warned, warning) {
                     (true, _) => format!(
                         "; you were warned; keep it: pfsession extend {}",
-                        &session.key[..KEY.min(session.key.len())]
+                        short(&session.key, KEY)
                     ),
                     (false, Some(from)) => format!("; you are warned from {} on", clock(*from)),
                     (false, None) => String::new(),

@@ -37,7 +37,7 @@ fn folder(client: &Client, flow: &Flow) -> Result<Option<String>, Box<Trouble>> 
     flow::environment(folder, &root).map_err(usage)?;
     let view = flow::view::list(folder, &root).map_err(usage)?;
     for warning in &view.warnings {
-        eprintln!("{} {warning}", crate::text::painted("warning:", "33"));
+        crate::terminal::warn(warning);
     }
     let packed = flow::snapshot::pack(&view, Cursor::new(Vec::new())).map_err(|error| {
         usage(Failure::new(

@@ -1,21 +1,46 @@
 //! Small pieces of text for people.
 
+use crate::terminal::{fit, fit_json};
 use contract::{Millis, Phase};
 use std::{
     io::{IsTerminal, Write},
     time::{Duration, UNIX_EPOCH},
 };
 
-/// Prints a line on standard output. A reader that has read enough ends the command quietly.
-pub(crate) fn out(line: &str) {
-    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
-        std::process::exit(0);
+/// Prints text for people on standard output.
+pub(crate) fn out(text: &str) {
+    write(&fit(text));
+}
+
+/// Prints a line that a session said, or that a program reads: as it is, but on a terminal.
+pub(crate) fn out_as_said(line: &str) {
+    if std::io::stdout().is_terminal() {
+        write(&fit(line));
+    } else {
+        write(line);
     }
 }
 
 /// Prints a value as one line of JSON.
 pub(crate) fn out_json(value: &impl serde::Serialize) {
-    out(&serde_json::to_string(value).expect("what is printed is always JSON"));
+    let json = serde_json::to_string(value).expect("what is printed is always JSON");
+    if std::io::stdout().is_terminal() {
+        write(&fit_json(&json));
+    } else {
+        write(&json);
+    }
+}
+
+/// Writes a line to standard output. A reader that has read enough ends the command quietly.
+fn write(line: &str) {
+    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// The beginning of a key or a digest.
+pub(crate) fn short(key: &str, length: usize) -> &str {
+    key.get(..length).unwrap_or(key)
 }
 
 /// How long something took or takes: `42 ms`, `3.1 s`, `12 min 5 s`, `2 h 5 min`, `3 d 4 h`.
@@ -80,20 +105,6 @@ pub(crate) fn quoted(argument: &str) -> String {
         argument.into()
     } else {
         format!("'{}'", argument.replace('\'', r"'\''"))
-    }
-}
-
-/// Whether colours are of use on standard error.
-pub(crate) fn colours() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-}
-
-/// Text in a colour of the terminal: `31` is red, `32` green, `2` faint.
-pub(crate) fn painted(text: &str, colour: &str) -> String {
-    if colours() {
-        format!("\x1b[{colour}m{text}\x1b[0m")
-    } else {
-        text.into()
     }
 }
 

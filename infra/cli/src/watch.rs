@@ -6,6 +6,7 @@
 use crate::{
     client::{Client, LONGEST_WAIT},
     progress::Progress,
+    terminal::{self, Text},
     text,
     trouble::{FAILED, Trouble},
 };
@@ -245,9 +246,9 @@ impl Shown {
                 LineKind::Stage => self.progress.detail(&line.text),
                 LineKind::Stdout if is_run && self.lines == Lines::AsSaid => self.progress.out(&line.text),
                 LineKind::Stdout | LineKind::Stderr if is_run && self.lines != Lines::Log => {
-                    self.progress.line(&line.text)
+                    self.progress.line(&terminal::said(&line.text))
                 }
-                LineKind::Stdout | LineKind::Stderr if is_run => self.progress.line(&text::painted(&line.text, "2")),
+                LineKind::Stdout | LineKind::Stderr if is_run => self.progress.line(&Text::painted(&line.text, "2")),
                 LineKind::Stdout | LineKind::Stderr => {}
             }
         }

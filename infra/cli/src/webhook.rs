@@ -8,7 +8,8 @@ use crate::{
     client::{Client, User},
     commands::Service,
     show, snapshot,
-    text::{home, out, out_json},
+    terminal::note,
+    text::{home, out, out_as_said, out_json},
     trouble::{FAILED, NONE, Trouble, USAGE},
     wish::{self, Flow},
 };
@@ -125,16 +126,16 @@ fn added(client: &Client, secrets: &Secrets, add: &args::AddWebhook, json: bool)
         out_json(&json!({ "rule": rule, "address": address, "secret": made }));
         return Ok(0);
     }
-    eprintln!("{}: {}.", rule.name, show::rule(&rule, home().as_deref()));
-    out(&format!("address   {address}"));
+    note!("{}: {}.", rule.name, show::rule(&rule, home().as_deref()));
+    out_as_said(&format!("address   {address}"));
     match &made {
         Some(secret) => {
-            out(&format!("secret    {secret}"));
-            eprintln!("{}", how_to_set(rule.kind));
+            out_as_said(&format!("secret    {secret}"));
+            note!("{}", how_to_set(rule.kind));
             secrets.say_where(&client.user.workspace, &rule.sender, secret);
         }
-        None if add.secret_file.is_some() => eprintln!("The secret is the one of the file."),
-        None => eprintln!("{} has its secret already.", rule.sender),
+        None if add.secret_file.is_some() => note!("The secret is the one of the file."),
+        None => note!("{} has its secret already.", rule.sender),
     }
     secrets.say_what_is_missing();
     Ok(0)
@@ -156,10 +157,10 @@ fn listed(client: &Client, json: bool) -> Done {
     if json {
         out_json(&webhooks);
     } else if webhooks.rules.is_empty() {
-        eprintln!("There is no webhook. Add one: pfsession webhook add --help");
+        note!("There is no webhook. Add one: pfsession webhook add --help");
     } else {
         out(&show::rules(&webhooks.rules, home().as_deref()));
-        eprintln!("Senders send to {}<FROM>", webhooks.address.unwrap_or_default());
+        note!("Senders send to {}<FROM>", webhooks.address.unwrap_or_default());
     }
     Ok(0)
 }
@@ -179,7 +180,7 @@ fn removed(client: &Client, secrets: &Secrets, name: &str) -> Done {
     if !after.rules.iter().any(|rule| rule.sender == before.sender) {
         secrets.forget(&client.user.workspace, &before.sender);
     }
-    eprintln!("The webhook {name} is gone.");
+    note!("The webhook {name} is gone.");
     Ok(0)
 }
 
@@ -203,8 +204,8 @@ fn rotated(client: &Client, secrets: &Secrets, sender: &str, json: bool) -> Done
     if json {
         out_json(&json!({ "sender": sender, "secret": secret }));
     } else {
-        out(&format!("secret    {secret}"));
-        eprintln!(
+        out_as_said(&format!("secret    {secret}"));
+        note!(
             "The one before is good until the next rotation. {}",
             how_to_set(rule.kind)
         );
@@ -410,16 +411,16 @@ impl Secrets {
                     table.remove(&format!("{workspace}/{sender}"));
                 });
                 if let Err(cause) = forgotten {
-                    eprintln!("The secret of {sender} stays in {}: {cause}", file.display());
+                    note!("The secret of {sender} stays in {}: {cause}", file.display());
                 }
             }
-            Self::Elsewhere => eprintln!("Take {workspace}/{sender} out of the service's webhook secrets."),
+            Self::Elsewhere => note!("Take {workspace}/{sender} out of the service's webhook secrets."),
         }
     }
 
     fn say_where(&self, workspace: &str, sender: &str, secret: &str) {
         if matches!(self, Self::Elsewhere) {
-            eprintln!(
+            note!(
                 "It counts once the service's configuration (WebhookSecrets) has it, with the one before behind it if there is one:\n  {}",
                 json!({ format!("{workspace}/{sender}"): [secret] })
             );
@@ -428,7 +429,7 @@ impl Secrets {
 
     fn say_what_is_missing(&self) {
         if matches!(self, Self::In(_)) {
-            eprintln!(
+            note!(
                 "The service listens on this machine alone: senders elsewhere need a tunnel to it. `pfsession up` keeps it running when no session is there."
             );
         }
