@@ -10,7 +10,7 @@
 //! A crash of the host leaves the agents as they are. [`Driver::recover`] finds them again; a launch that was cut off is undone, as
 //! its request is not done and comes again.
 
-use crate::{connections::Holder, prune, runner, store, supervisor::AgentSpec};
+use crate::{connections::Holder, prune, report, runner, store, supervisor::AgentSpec};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Failure, Settings,
@@ -618,7 +618,7 @@ impl Driver {
         let gone = DriverReport::SessionGone {
             flow: flow.to_owned(),
             generation,
-            failure,
+            failure: failure.map(report::bounded),
         };
         self.config.ports.report(gone).await
     }

@@ -5,6 +5,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_sqs::{
     Client,
     config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig},
+    error::{ProvideErrorMetadata, SdkError},
 };
 use aws_smithy_http_client::{
     Builder,
@@ -44,6 +45,23 @@ pub(crate) fn client(endpoint: Option<&str>, region: &str, credentials: &AgentCr
             .build_https()
     };
     Client::from_conf(config.http_client(http).build())
+}
+
+/// Whether a message is refused for what is in it, so that sending it again is of no use.
+pub(crate) fn is_refused_for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    const FINAL: [&str; 5] = [
+        "InvalidMessageContents",
+        "InvalidParameterValue",
+        "InvalidParameterCombination",
+        "BatchRequestTooLong",
+        "UnsupportedOperation",
+    ];
+    let code = error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::code)
+        .unwrap_or("");
+    let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+    status == 413 || FINAL.iter().any(|known| code.ends_with(known))
 }
 
 /// An error with all that caused it; the SDK's own words say nothing.

@@ -6,7 +6,7 @@ use crate::{
     driver::AgentCredentials,
     image,
     output::Output,
-    packages, run,
+    packages, report, run,
     runner::{Folders, Runner},
     sqs,
     store::{Environment, Store},
@@ -17,9 +17,9 @@ use aws_sdk_sqs::Client;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Failure, Settings,
-    agent::{AgentCommand, AgentReport, Greeting, LineKind, SignedBody, SignedReport, public_half},
+    agent::{AgentCommand, AgentReport, Greeting, LineKind, RunResult, SignedBody, public_half},
     command::{RunWish, is_good_id},
-    packages::{ByHand, Installation, Isolation, Listed, Setup, Tier},
+    packages::{ByHand, Installation, Isolation, LeftOut, Listed, Setup, Tier},
 };
 use ed25519_dalek::SigningKey;
 use lifecycle::deadlines::LEASE;
@@ -224,7 +224,7 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
     }
     lasting.spawn_local(Rc::clone(&agent).take_commands());
     let ended = tokio::select! {
-        () = agent.keep_the_lease() => Ok(()),
+        () = Rc::clone(&agent).keep_the_lease() => Ok(()),
         Some(ended) = lasting.join_next() => Err(anyhow::anyhow!("a task that an agent cannot do without has ended: {ended:?}")),
     };
     match &ended {
@@ -283,37 +283,16 @@ async fn patiently<T, F: Future<Output = Result<T, Fault>>>(mut call: impl FnMut
 /// How long to wait before a report that was not taken is sent again; longer each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Sends what the agent has to say, in order, each until it is taken.
+/// Sends what the agent has to say, in order, each until it is taken or is known never to be.
 async fn send_reports(agent: Rc<Agent>, mut outgoing: UnboundedReceiver<AgentReport>) {
     while let Some(report) = outgoing.recv().await {
-        let body = SignedBody {
-            flow: agent.spec.flow.clone(),
-            generation: agent.spec.generation,
-            report,
+        let done = match &report {
+            AgentReport::RunDone { run, .. } => Some(run.clone()),
+            _ => None,
         };
-        let signed = serde_json::to_string(&SignedReport::sign(&agent.key, &body)).unwrap_or_default();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let sent = agent
-                .client
-                .send_message()
-                .queue_url(&agent.spec.reports_queue_url)
-                .message_body(&signed)
-                .send()
-                .await;
-            match sent {
-                Ok(_) => break,
-                Err(error) => {
-                    if pause == FIRST_PAUSE {
-                        tracing::warn!(error = %sqs::chain(&error), "a report is not taken yet");
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(2));
-                }
-            }
-        }
-        if let AgentReport::RunDone { run, .. } = &body.report {
-            agent.open.borrow_mut().remove(run);
+        agent.send(report, None).await;
+        if let Some(run) = done {
+            agent.open.borrow_mut().remove(&run);
         }
     }
 }
@@ -324,8 +303,57 @@ impl Agent {
         let _ = self.reports.send(report);
     }
 
-    /// Asks for the lease at every third of it, and returns when it has run out.
-    async fn keep_the_lease(&self) {
+    /// Sends a report until it is taken. One that is refused for what is in it goes without what may be large, once, and is then given up.
+    ///
+    /// * `until`: by [`boot_time`]: from then on it is of no use.
+    async fn send(&self, report: AgentReport, until: Option<u64>) {
+        let mut body = SignedBody {
+            flow: self.spec.flow.clone(),
+            generation: self.spec.generation,
+            report,
+        };
+        let mut signed = report::signed(&self.key, &mut body);
+        let (mut pause, mut is_stripped) = (FIRST_PAUSE, false);
+        while until.is_none_or(|until| boot_time() < until) {
+            let sent = self
+                .client
+                .send_message()
+                .queue_url(&self.spec.reports_queue_url)
+                .message_body(&signed)
+                .send()
+                .await;
+            match sent {
+                Ok(_) => return,
+                Err(error) if sqs::is_refused_for_good(&error) => {
+                    tracing::error!(
+                        fault = "Report.Refused",
+                        cause = sqs::chain(&error),
+                        is_stripped,
+                        "a report is refused for what is in it"
+                    );
+                    if std::mem::replace(&mut is_stripped, true) {
+                        return;
+                    }
+                    report::strip(&mut body.report);
+                    signed = report::signed(&self.key, &mut body);
+                }
+                Err(error) => {
+                    if pause == FIRST_PAUSE {
+                        tracing::warn!(error = %sqs::chain(&error), "a report is not taken yet");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+            }
+        }
+    }
+
+    /// Asks for the lease at every third of it, and returns when it has run out. Nothing else that is sent holds it up.
+    async fn keep_the_lease(self: Rc<Self>) {
+        let is_let_in = self
+            .container
+            .as_ref()
+            .is_none_or(|container| container.refused.is_none());
         let mut nonce = 0;
         let mut next = 0;
         loop {
@@ -339,11 +367,15 @@ impl Agent {
                 asked.insert(nonce, now);
                 asked.retain(|_, at| *at + LEASE > now);
                 drop(asked);
-                self.say(AgentReport::Alive {
+                next = now + LEASE / 3;
+                let alive = AgentReport::Alive {
                     nonce,
                     runs: self.open.borrow().iter().cloned().collect(),
-                });
-                next = now + LEASE / 3;
+                };
+                if is_let_in {
+                    let agent = Rc::clone(&self);
+                    spawn_local(async move { agent.send(alive, Some(next)).await });
+                }
             }
             // The timer stands still while the machine sleeps; the clock is looked at again soon after.
             tokio::time::sleep(Duration::from_millis((next - now).min(1000))).await;
@@ -516,7 +548,7 @@ impl Agent {
                     AgentReport::InstallFailed {
                         operation: of.clone(),
                         attempt,
-                        failure,
+                        failure: report::bounded(failure),
                         setup,
                     }
                 }
@@ -599,10 +631,12 @@ impl Agent {
         let result = self.install_with(&settings, packages, &output).await;
         output.flush();
         let ended = self.store.borrow().as_ref().and_then(|store| store.ended.take());
-        let setup = ended.map(|exit_code| Setup {
-            command: "uv".into(),
-            exit_code,
-            tail: output.tail(),
+        let setup = ended.map(|exit_code| {
+            report::bounded_setup(Setup {
+                command: "uv".into(),
+                exit_code,
+                tail: output.tail(),
+            })
         });
         (result, setup)
     }
@@ -636,7 +670,7 @@ impl Agent {
             match self.have_runner(&store, &environment).await {
                 Ok(()) => {
                     let listed = lock.is_none().then(|| store.listed(&environment, &lines));
-                    return Ok(self.installation(&environment.key, listed));
+                    return Ok(self.installation(&environment.key, listed).await);
                 }
                 Err(error) => why = error,
             }
@@ -650,31 +684,52 @@ impl Agent {
     }
 
     /// What is installed from now on, by the next count.
-    fn installation(&self, lock: &str, listed: Option<Listed>) -> Installation {
+    async fn installation(&self, lock: &str, listed: Option<Listed>) -> Installation {
+        let by_hand = self.by_hand().await;
         self.count.set(self.count.get() + 1);
-        let by_hand = self.by_hand();
         *self.reported.borrow_mut() = Some((lock.to_owned(), by_hand.clone()));
-        Installation {
+        let mut installation = Installation {
             count: self.count.get(),
             lock: lock.to_owned(),
             listed,
             by_hand,
             isolation: self.runner.borrow().as_ref().map(|runner| runner.isolation.clone()),
+            left_out: None,
+        };
+        let whole = serde_json::to_vec_pretty(&installation).unwrap_or_default();
+        if let Some(count) = report::cut_installation(&mut installation) {
+            let name = format!(
+                "packages-{}-{}-{}.json",
+                self.spec.flow, self.spec.generation, installation.count
+            );
+            let file = self.spec.state.join("logs").join(name);
+            let kept = crate::write_atomically(&file, &whole);
+            if let Err(error) = &kept {
+                tracing::error!(%error, file = %file.display(), "all that is installed cannot be written");
+            }
+            let file = kept.is_ok().then(|| file.display().to_string());
+            installation.left_out = Some(LeftOut { count, file });
         }
+        installation
     }
 
-    fn by_hand(&self) -> Vec<ByHand> {
-        let written = self.runner.borrow().as_ref().map(|runner| runner.written.clone());
-        written.map(|written| packages::by_hand(&written)).unwrap_or_default()
+    async fn by_hand(&self) -> Vec<ByHand> {
+        let Some(written) = self.runner.borrow().as_ref().map(|runner| runner.written.clone()) else {
+            return Vec::new();
+        };
+        // A session may have made any number of them.
+        let read = tokio::task::spawn_blocking(move || packages::by_hand(&written)).await;
+        read.unwrap_or_default()
     }
 
     /// Reports what a run has installed or taken away, if it has.
-    fn look_for_by_hand(&self, run: &str) {
+    async fn look_for_by_hand(&self, run: &str) {
+        let by_hand = self.by_hand().await;
         let lock = match self.reported.borrow().as_ref() {
-            Some((lock, known)) if *known != self.by_hand() => lock.clone(),
+            Some((lock, known)) if *known != by_hand => lock.clone(),
             _ => return,
         };
-        let installation = Box::new(self.installation(&lock, None));
+        let installation = Box::new(self.installation(&lock, None).await);
         let run = run.to_owned();
         self.say(AgentReport::Packages { run, installation });
     }
@@ -738,7 +793,11 @@ impl Agent {
                 "the run has failed"
             );
         }
-        self.look_for_by_hand(&run);
+        self.look_for_by_hand(&run).await;
+        let result = RunResult {
+            failure: result.failure.map(report::bounded),
+            ..result
+        };
         self.say(AgentReport::RunDone { run, outcome, result });
     }
 
@@ -747,7 +806,7 @@ impl Agent {
         run: String,
         settings: Settings,
         wish: RunWish,
-    ) -> (contract::Outcome, contract::agent::RunResult) {
+    ) -> (contract::Outcome, RunResult) {
         let path = run::folder(&self.spec.state, &run).join("logs.txt");
         let output = match Output::begin(&run, path, self.reports.clone()) {
             Ok(output) => output,

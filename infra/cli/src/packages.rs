@@ -216,6 +216,9 @@ pub(crate) fn show(client: &Client, wanted: &args::Packages, json: bool) -> Done
         out_json(&row)
     } else {
         out(&list(&row.packages));
+        if let Some(left_out) = &row.left_out {
+            note!("{left_out}.");
+        }
     }
     Ok(0)
 }
@@ -459,6 +462,7 @@ mod tests {
                 requirements: Vec::new(),
                 packages: listed(packages),
                 isolation: None,
+                left_out: None,
             },
         }
     }

@@ -160,6 +160,13 @@ pub struct RunResult {
 /// The most bytes of outputs that a report carries; what is larger is in the run's folder alone.
 pub const MOST_INLINE_OUTPUTS: usize = 100_000;
 
+/// The most bytes of a report with its proof: what any queue takes, also one whose messages may have 256 KiB.
+///
+/// # Source
+///
+/// SQS, *Message quotas*: 1 MiB by default; 256 KiB for queues that were made before August 2025 or say so.
+pub const MOST_REPORT: usize = 240 << 10;
+
 /// A report with its proof: `signature` is over the bytes of `body`, and `body` is a [`SignedBody`] in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

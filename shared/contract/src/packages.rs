@@ -22,6 +22,29 @@ pub struct Installation {
     /// How well the session is kept apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+/// How much of what is installed has no room in a report and a row.
+///
+/// * `count`: packages and lines of requirements that are cut or not listed.
+/// * `file`: where all are, on the session's machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeftOut {
+    pub count: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} more lines and packages are not listed here", self.count)?;
+        match &self.file {
+            Some(file) => write!(f, "; all are in {file}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How well a session is kept apart from the rest of the machine.
@@ -183,6 +206,8 @@ pub struct PackagesRow {
     pub packages: Vec<Package>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
 }
 
 /// One entry of a flow's history of installs: what [`PackagesRow`] was from then on, and what of it was new.

@@ -393,6 +393,7 @@ fn installation(
             })
             .collect(),
         isolation: None,
+        left_out: None,
     }
 }
 
