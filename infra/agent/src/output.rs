@@ -6,7 +6,7 @@ use std::{
     collections::VecDeque,
     fs,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -35,6 +35,8 @@ pub(crate) struct Output {
 struct Inner {
     file: fs::File,
     next: u64,
+    /// What is the beginning of a line that goes on, by its kind.
+    begun: Vec<LineKind>,
     pending: Vec<OutputLine>,
     bytes: usize,
     tail: VecDeque<String>,
@@ -53,6 +55,7 @@ impl Output {
         let inner = RefCell::new(Inner {
             file: fs::File::create(&path)?,
             next: 0,
+            begun: Vec::new(),
             pending: Vec::new(),
             bytes: 0,
             tail: VecDeque::new(),
@@ -65,22 +68,42 @@ impl Output {
         }))
     }
 
+    /// Takes lines; the last of them goes on in the next ones if `goes_on`.
+    pub(crate) fn say_lines(self: &Rc<Self>, kind: LineKind, lines: &[String], goes_on: bool) {
+        for (index, line) in lines.iter().enumerate() {
+            self.say_part(kind, line, goes_on && index + 1 == lines.len());
+        }
+    }
+
     /// Takes a line.
     pub(crate) fn say(self: &Rc<Self>, kind: LineKind, text: &str) {
+        self.say_part(kind, text, false);
+    }
+
+    /// Takes a line, or a part of one. The file gets all of it; of a line in parts, the first is reported.
+    fn say_part(self: &Rc<Self>, kind: LineKind, text: &str, goes_on: bool) {
         let text = flow::redact(text);
         let mut inner = self.inner.borrow_mut();
         // A disk that is full must not end the run that fills it: its lines are still reported.
-        let _ = writeln!(inner.file, "{text}");
+        let _ = write!(inner.file, "{text}{}", if goes_on { "" } else { "\n" });
+        let is_rest = inner.begun.contains(&kind);
+        inner.begun.retain(|begun| *begun != kind);
+        if goes_on {
+            inner.begun.push(kind);
+        }
+        if is_rest {
+            return;
+        }
         if inner.tail.len() == TAIL {
             inner.tail.pop_front();
         }
-        inner.tail.push_back(cut(text.clone()));
+        inner.tail.push_back(cut(&text, &self.path));
         if inner.next > MOST_LINES {
             return;
         }
         let text = match inner.next {
             MOST_LINES => format!("there is more; all of it is in {}", self.path.display()),
-            _ => cut(text),
+            _ => cut(&text, &self.path),
         };
         let at = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -127,9 +150,10 @@ impl Output {
     }
 }
 
-fn cut(text: String) -> String {
+/// A line as it is reported: a long one ends with where the whole of it is.
+fn cut(text: &str, file: &Path) -> String {
     match text.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
+        Some((at, _)) => format!("{}… (cut here; the whole line is in {})", &text[..at], file.display()),
+        None => text.to_owned(),
     }
 }

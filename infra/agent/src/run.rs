@@ -3,7 +3,9 @@
 //! | path | what |
 //! | --- | --- |
 //! | `work/{run}/flow` in the session's folder | the view, as the flow sees it while it runs |
-//! | `runs/{run}/output/outputs.jsonl` | one object a line of data, in order |
+//! | `runs/{run}/output/outputs.jsonl` | one object a line of data, in order; `null` where the line failed |
+//! | `runs/{run}/output/lines.jsonl` | the number of each line, and why it failed if it did |
+//! | `runs/{run}/metrics.json` | what the flow's aggregation measured |
 //! | `runs/{run}/logs.txt` | what it wrote to standard output and error |
 //! | `runs/{run}/files/` | the files that the flow made or changed |
 //!
@@ -20,7 +22,7 @@ use contract::{
     agent::{LineKind, MOST_INLINE_OUTPUTS, RunResult},
     command::RunWish,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use snapshots::{Opened, OpenedFile};
 use std::{
     collections::HashMap,
@@ -146,6 +148,7 @@ async fn stage(
     let staging = folders.session.join("staging").join(run);
     let place = folders.work().join(run);
     let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
+    let staged = work.data.as_ref().map(|data| data_name(data.path()));
     let lay_out = move || -> Result<(HashMap<PathBuf, Stamp>, Given), Failure> {
         let given = Given::to_run(&state, &work.holder, &id, &view, &wanted)?;
         let io = |error: io::Error| io_failure(&error);
@@ -167,7 +170,9 @@ async fn stage(
                     format!("The data {shown} is no file. Name a file of JSON lines"),
                 ));
             }
-            fs::copy(data, staging.join("data.jsonl")).map_err(bad)?;
+            let to = staging.join("data");
+            fs::create_dir_all(&to).map_err(io)?;
+            fs::copy(data, to.join(data_name(data))).map_err(bad)?;
         }
         let mut before = HashMap::new();
         for file in &view.files {
@@ -181,15 +186,26 @@ async fn stage(
         .await
         .map_err(|error| Failure::new("Run.Failed", error.to_string()))??;
     let place = folders.work().join(run);
+    let mut sources = Map::new();
+    if let Some(name) = staged {
+        sources.insert("data".into(), json!(place.join("data").join(name)));
+    }
     let message = json!({
         "run": run,
         "folder": place.join("flow"),
         "file": file,
-        "data": wish.data.as_ref().map(|_| place.join("data.jsonl")),
+        // Where images of its output are put.
+        "output": place.join("output"),
+        "data": sources,
         "wish": wish,
         "given": given.is_something(),
     });
     Ok(Staged { message, before, given })
+}
+
+/// The name of a file of data, whose ending says what is in it.
+fn data_name(data: &Path) -> PathBuf {
+    data.file_name().map_or_else(|| "data.jsonl".into(), PathBuf::from)
 }
 
 fn stamp(path: &Path) -> io::Result<Stamp> {
@@ -213,6 +229,7 @@ async fn follow(
         ))
     };
     let before = runner.out_of_memory();
+    let mut unwritten = None;
     let file = match given.in_memory() {
         Ok(file) => file,
         Err(error) => return Some(io_failure(&error)),
@@ -220,30 +237,31 @@ async fn follow(
     let Ok(mut said) = runner.run(run, message, file).await else {
         return crashed("its sandbox was gone".into());
     };
-    let say = |kind, lines: Vec<String>| {
-        let lines = lines.iter().map(|line| given.without_secrets(line));
-        lines.for_each(|line| output.say(kind, &line));
+    let say = |kind, lines: Vec<String>, goes_on| {
+        let lines: Vec<String> = lines.iter().map(|line| given.without_secrets(line)).collect();
+        output.say_lines(kind, &lines, goes_on);
     };
     while let Some(what) = said.recv().await {
         match what {
-            What::Out { out } => say(LineKind::Stdout, out),
-            What::Err { err } => say(LineKind::Stderr, err),
+            What::Out { out, goes_on } => say(LineKind::Stdout, out, goes_on),
+            What::Err { err, goes_on } => say(LineKind::Stderr, err, goes_on),
             What::Line {
                 line,
-                output: value,
+                number,
+                text,
                 wrong,
             } => {
-                if let Err(error) = results.take(line, value, wrong.is_some()) {
-                    output.say(LineKind::Stderr, &format!("outputs.jsonl cannot be written: {error}"));
+                let wrong = wrong.map(|wrong| without_secrets(given, wrong));
+                if let Err(error) = results.take(line, number, text, wrong) {
+                    unwritten = unwritten.or(Some(io_failure(&error)));
                 }
             }
-            What::Done { crashed: Some(-9), .. } if runner.out_of_memory() > before => {
-                return Some(Failure::new(
-                    "Run.OutOfMemory",
-                    "The run needed more memory than the session's VM size gives. Take a larger one, or give the flow less at once, and run \
-                     again",
-                ));
+            What::Metrics { metrics } => {
+                if let Err(error) = results.take_metrics(&metrics) {
+                    unwritten = unwritten.or(Some(io_failure(&error)));
+                }
             }
+            What::Done { crashed: Some(-9), .. } if runner.out_of_memory() > before => return Some(out_of_memory()),
             What::Done {
                 crashed: Some(status), ..
             } => {
@@ -266,52 +284,111 @@ async fn follow(
                 results.lines = done["lines"].as_u64().unwrap_or(results.lines);
                 results.failed = done["failed"].as_u64().unwrap_or(results.failed);
                 let failure: Option<Failure> = serde_json::from_value(done["failure"].clone()).ok();
-                return failure.map(|failure| Failure {
-                    message: given.without_secrets(&failure.message),
-                    ..failure
-                });
+                let failure = failure.map(|failure| without_secrets(given, failure));
+                return match failure {
+                    Some(failure) if failure.error == "Run.Crashed" && runner.out_of_memory() > before => {
+                        Some(out_of_memory())
+                    }
+                    // A result that is not on the disk is none.
+                    failure => unwritten.or(failure),
+                };
             }
         }
     }
     crashed("its sandbox ended".into())
 }
 
+fn without_secrets(given: &Given, failure: Failure) -> Failure {
+    Failure {
+        message: given.without_secrets(&failure.message),
+        ..failure
+    }
+}
+
+fn out_of_memory() -> Failure {
+    Failure::new(
+        "Run.OutOfMemory",
+        "The run needed more memory than the session's VM size gives. Take a larger one, or give the flow less at once, and run \
+         again",
+    )
+}
+
 /// The results of a run, as they come.
 struct Results {
     folder: PathBuf,
-    file: fs::File,
+    outputs: fs::File,
+    about: fs::File,
     lines: u64,
     failed: u64,
     inline: Vec<Value>,
+    /// Whether the report can carry the outputs: they are few, and it holds each exactly.
+    fits: bool,
     bytes: usize,
+    metrics: Map<String, Value>,
     exit_code: Option<i32>,
+}
+
+/// The value of a JSON text, if [`Value`] holds exactly what the text says.
+fn exact(text: &str) -> Option<Value> {
+    fn is_exact(value: &Value) -> bool {
+        match value {
+            // A whole number of more digits than an integer has was read as a fraction.
+            Value::Number(number) => {
+                !number.is_f64() || number.as_f64().is_some_and(|n| n.abs() < 9e15 || n.fract() != 0.0)
+            }
+            Value::Array(items) => items.iter().all(is_exact),
+            Value::Object(members) => members.values().all(is_exact),
+            Value::Null | Value::Bool(_) | Value::String(_) => true,
+        }
+    }
+    serde_json::from_str(text).ok().filter(is_exact)
 }
 
 impl Results {
     fn begin(folders: &Folders, run: &str) -> io::Result<Self> {
         let folder = folder(&folders.state, run);
         fs::create_dir_all(folder.join("output"))?;
-        let file = fs::File::create(folder.join("output/outputs.jsonl"))?;
+        let outputs = fs::File::create(folder.join("output/outputs.jsonl"))?;
+        let about = fs::File::create(folder.join("output/lines.jsonl"))?;
         Ok(Self {
             folder,
-            file,
+            outputs,
+            about,
             lines: 0,
             failed: 0,
             inline: Vec::new(),
+            fits: true,
             bytes: 0,
+            metrics: Map::new(),
             exit_code: None,
         })
     }
 
-    fn take(&mut self, line: u64, value: Value, wrong: bool) -> io::Result<()> {
+    fn take(&mut self, line: u64, number: i64, text: Option<String>, wrong: Option<Failure>) -> io::Result<()> {
         self.lines = self.lines.max(line + 1);
-        self.failed += u64::from(wrong);
-        let text = serde_json::to_string(&value)?;
+        self.failed += u64::from(wrong.is_some());
+        let text = text.unwrap_or_else(|| "null".into());
         self.bytes += text.len() + 1;
-        if self.bytes <= MOST_INLINE_OUTPUTS {
-            self.inline.push(value);
+        self.fits &= self.bytes <= MOST_INLINE_OUTPUTS;
+        if self.fits {
+            match exact(&text) {
+                Some(value) => self.inline.push(value),
+                None => self.fits = false,
+            }
         }
-        writeln!(self.file, "{text}")
+        let about = match wrong {
+            Some(failure) => json!({ "line_number": number, "error": failure }),
+            None => json!({ "line_number": number }),
+        };
+        writeln!(self.outputs, "{text}")?;
+        writeln!(self.about, "{about}")
+    }
+
+    fn take_metrics(&mut self, text: &str) -> io::Result<()> {
+        if let Some(Value::Object(metrics)) = exact(text).filter(|_| text.len() <= MOST_INLINE_OUTPUTS) {
+            self.metrics = metrics;
+        }
+        fs::write(self.folder.join("metrics.json"), format!("{text}\n"))
     }
 
     fn end(self, failure: Option<Failure>) -> (Outcome, RunResult) {
@@ -320,11 +397,7 @@ impl Results {
         } else {
             Outcome::Succeeded
         };
-        let outputs = if self.bytes <= MOST_INLINE_OUTPUTS {
-            self.inline
-        } else {
-            Vec::new()
-        };
+        let outputs = if self.fits { self.inline } else { Vec::new() };
         let folder = self.folder.display().to_string();
         (
             outcome,
@@ -332,6 +405,7 @@ impl Results {
                 lines: self.lines,
                 failed_lines: self.failed,
                 outputs,
+                metrics: self.metrics,
                 folder,
                 failure,
                 said: None,

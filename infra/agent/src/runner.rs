@@ -130,16 +130,26 @@ pub(crate) struct About {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum What {
+    /// Lines of standard output; the last goes on in the next such word if `goes_on`.
     Out {
         out: Vec<String>,
+        #[serde(default)]
+        goes_on: bool,
     },
     Err {
         err: Vec<String>,
+        #[serde(default)]
+        goes_on: bool,
     },
+    /// The output of a line of data as JSON text, which may hold what [`Value`] cannot.
     Line {
         line: u64,
-        output: Value,
+        number: i64,
+        text: Option<String>,
         wrong: Option<contract::Failure>,
+    },
+    Metrics {
+        metrics: String,
     },
     Done {
         done: Value,
@@ -517,7 +527,11 @@ async fn listen(
             Ok(Some(Said::Failed { failed })) => tracing::error!(failed, "the runner has failed"),
             Ok(Some(_)) => {}
             Ok(None) => break,
-            Err(error) => tracing::error!(error, "a word of the runner is lost"),
+            // What it was about would never end: all that run there end now.
+            Err(error) => {
+                tracing::error!(error, "the runner says what is not known here, and is ended");
+                break;
+            }
         }
     }
     dead.set(true);

@@ -488,11 +488,11 @@ fn a_run_that_fails_says_why_and_what_to_do() {
         data that is not there
           Run.BadData: The data FOLDER/data.jsonl cannot be read: No such file or directory (os error 2). Name a file of JSON lines. The run's output is in LOG.
         data that is no JSON
-          Run.BadData: line 1 of the data is no JSON: Expecting value: line 1 column 7 (char 6). The run's output is in LOG.
+          Run.BadData: line 1 of the data data.jsonl is no JSON: Expecting value: line 1 column 7 (char 6). The run's output is in LOG.
         data without a column
-          Run.BadData: line 1 of the data has no column for the input 'a'; name one in the column mapping. The run's output is in LOG.
+          Run.BadData: the data has no column for the input 'a'; name one in the column mapping (there are: 'b'). The run's output is in LOG.
         a process that ends
-          Run.Crashed: The run's process ended in the middle: it exited with code 7. See what ended it, and run again. The run's output is in LOG.
+          Run.Crashed: its process ended in the middle of the line (exit code 7). See what ended it, and run again. The run's output is in LOG.
     "#]].assert_eq(&texts);
 }
 

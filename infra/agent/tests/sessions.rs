@@ -115,6 +115,30 @@ fn main() -> anyhow::Result<()> {
             failures_of_installs_have_names_and_say_what_to_do,
         ),
         (
+            "values_that_json_hardly_holds_come_back_as_they_are_or_fail_their_line",
+            values_that_json_hardly_holds_come_back_as_they_are_or_fail_their_line,
+        ),
+        (
+            "a_run_is_judged_by_how_its_processes_ended_whatever_they_write",
+            a_run_is_judged_by_how_its_processes_ended_whatever_they_write,
+        ),
+        (
+            "an_aggregation_gives_metrics_and_one_that_fails_is_told",
+            an_aggregation_gives_metrics_and_one_that_fails_is_told,
+        ),
+        (
+            "lines_that_wait_share_the_processor",
+            lines_that_wait_share_the_processor,
+        ),
+        (
+            "a_variable_that_no_process_takes_is_refused_and_the_runner_lives_on",
+            a_variable_that_no_process_takes_is_refused_and_the_runner_lives_on,
+        ),
+        (
+            "a_long_line_of_output_is_whole_in_the_log",
+            a_long_line_of_output_is_whole_in_the_log,
+        ),
+        (
             "a_command_that_comes_twice_is_done_once",
             a_command_that_comes_twice_is_done_once,
         ),
@@ -1639,6 +1663,235 @@ fn failures_of_installs_have_names_and_say_what_to_do() {
         "{failure}"
     );
     machine.remove(&key, 2);
+}
+
+/// Runs flows of one function, one after another, in one session.
+fn each(name: &str, mut look: impl FnMut(&mut dyn FnMut(&str, &str, RunWish) -> RunResult)) {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let it = flex(&folder.path().join("flow"), "def main() -> str:\n    return ''\n");
+    let key = key(&unique(name));
+    machine.start(&key, 1, &it);
+    look(&mut |code, data, wish| {
+        flex(&it, code);
+        let wish = match data {
+            "" => wish,
+            lines => {
+                let file = folder.path().join("data.jsonl");
+                fs::write(&file, lines).unwrap();
+                RunWish {
+                    data: Some(file.display().to_string()),
+                    ..wish
+                }
+            }
+        };
+        machine.run(&key, 1, &unique(name), &it, wish)
+    });
+    machine.remove(&key, 1);
+}
+
+fn written(result: &RunResult, name: &str) -> String {
+    fs::read_to_string(Path::new(&result.folder).join(name)).unwrap()
+}
+
+const ODD: &str = "
+import dataclasses
+
+@dataclasses.dataclass
+class Point:
+    y: int
+    x: list
+
+def deep(n):
+    value = 1
+    for _ in range(n):
+        value = [value]
+    return value
+
+def main(kind):
+    return {
+        'nan': lambda: {'z': float('nan'), 'a': [float('inf'), -float('inf')]},
+        'surrogate': lambda: 'x\\ud800y',
+        'big': lambda: 10**40,
+        'deep': lambda: deep(300),
+        'too deep': lambda: deep(100000),
+        'dataclass': lambda: Point(1, [2]),
+        'set': lambda: {1},
+        'order': lambda: {'z': 1, 'a': {'y': 0.1, 'b': 1e-7}},
+        'text': lambda: 'é\\u2028😀',
+    }[kind]()
+";
+
+fn values_that_json_hardly_holds_come_back_as_they_are_or_fail_their_line() {
+    let kinds = [
+        "nan",
+        "surrogate",
+        "big",
+        "deep",
+        "too deep",
+        "dataclass",
+        "set",
+        "order",
+        "text",
+    ];
+    let data: String = kinds.map(|kind| format!("{{\"kind\": \"{kind}\"}}\n")).concat();
+    each("values", |run| {
+        let result = run(ODD, &data, RunWish::default());
+        let deep = format!("{{\"output\": {}1{}}}", "[".repeat(300), "]".repeat(300));
+        assert_eq!(
+            written(&result, "output/outputs.jsonl").lines().collect::<Vec<_>>(),
+            [
+                r#"{"z": NaN, "a": [Infinity, -Infinity]}"#,
+                r#"{"output": "x\ud800y"}"#,
+                r#"{"output": 10000000000000000000000000000000000000000}"#,
+                &deep,
+                "null",
+                r#"{"y": 1, "x": [2]}"#,
+                "null",
+                r#"{"z": 1, "a": {"y": 0.1, "b": 1e-07}}"#,
+                "{\"output\": \"é\u{2028}😀\"}",
+            ]
+        );
+        assert_eq!((result.lines, result.failed_lines), (9, 2), "{result:#?}");
+        assert_eq!(result.outputs, [Value::Null; 0], "a report cannot hold them");
+        // What a report can hold keeps its order there.
+        let result = run(ODD, "{\"kind\": \"order\"}\n", RunWish::default());
+        assert_eq!(
+            serde_json::to_string(&result.outputs).unwrap(),
+            r#"[{"z":1,"a":{"y":0.1,"b":1e-7}}]"#
+        );
+        let large = run("def main():\n    return 'é' * 30_000_000\n", "", RunWish::default());
+        assert_eq!(large.failure, None, "{large:#?}");
+        assert_eq!(written(&large, "output/outputs.jsonl").len(), 60_000_015);
+    });
+}
+
+fn a_run_is_judged_by_how_its_processes_ended_whatever_they_write() {
+    let forge = "
+import os
+def main():
+    lie = b'{\"done\": {\"lines\": 1, \"failed\": 0, \"failure\": null}}\\n{\"line\": 99, \"number\": 99, \"text\": \"{}\", \"wrong\": null}\\n'
+    for fd in range(3, 200):
+        try:
+            os.write(fd, lie)
+        except OSError:
+            pass
+    os._exit(0)
+";
+    each("judged", |run| {
+        for code in [
+            forge,
+            "import os\ndef main():\n    os._exit(1)\n",
+            "import os\nos._exit(0)\n",
+        ] {
+            let result = run(code, "", RunWish::default());
+            let failure = result.failure.as_ref().expect("it did not come to its end");
+            assert_eq!(failure.error, "Run.Crashed", "{result:#?}");
+            assert!(
+                result.lines <= 1 && result.outputs.iter().all(Value::is_null),
+                "{result:#?}"
+            );
+        }
+        let result = run(
+            "def main():\n    raise ValueError('sur\\ud800rogate')\n",
+            "",
+            RunWish::default(),
+        );
+        assert!(result.failure.unwrap().message.contains("ValueError: sur?rogate"));
+        let wish = RunWish {
+            environment_variables: BTreeMap::from([("PF_LINE_TIMEOUT_SEC".into(), "1".into())]),
+            ..RunWish::default()
+        };
+        let slow = "import time\ndef main(n):\n    time.sleep(n)\n    return n\n";
+        let result = run(slow, "{\"n\": 60}\n{\"n\": 0}\n", wish);
+        assert_eq!(result.failure.unwrap().error, "Run.LineTimeout");
+        assert_eq!(result.outputs, [Value::Null, json!({ "output": 0 })]);
+    });
+}
+
+fn an_aggregation_gives_metrics_and_one_that_fails_is_told() {
+    let code = |last: &str| {
+        format!(
+            "class main:\n    def __call__(self, n: int):\n        return {{'n': n}}\n    def __aggregate__(self, lines):\n        {last}\n"
+        )
+    };
+    each("aggregation", |run| {
+        let data = "{\"n\": 1}\n{\"n\": \"no\"}\n{\"n\": 5}\n";
+        let result = run(
+            &code("return {'sum': sum(line.n for line in lines), 'zero': 0.0}"),
+            data,
+            RunWish::default(),
+        );
+        assert_eq!((result.lines, result.failed_lines), (3, 1));
+        assert_eq!(written(&result, "metrics.json"), "{\"sum\": 6, \"zero\": 0.0}\n");
+        assert_eq!(
+            serde_json::to_string(&result.metrics).unwrap(),
+            r#"{"sum":6,"zero":0.0}"#
+        );
+        let result = run(
+            &code("raise RuntimeError('cannot')"),
+            "{\"n\": 1}\n{\"n\": 2}\n",
+            RunWish::default(),
+        );
+        let failure = result.failure.expect("it is told");
+        assert!(
+            failure.message.contains("__aggregate__ failed: RuntimeError: cannot"),
+            "{failure}"
+        );
+        assert_eq!((result.lines, result.failed_lines), (2, 0));
+        assert_eq!(result.outputs, [json!({ "n": 1 }), json!({ "n": 2 })]);
+    });
+}
+
+fn lines_that_wait_share_the_processor() {
+    each("waiting", |run| {
+        let data: String = (0..40).map(|n| format!("{{\"n\": {n}}}\n")).collect();
+        let begun = Instant::now();
+        let result = run(
+            "import time\ndef main(n):\n    time.sleep(1)\n    return n\n",
+            &data,
+            RunWish::default(),
+        );
+        assert_eq!(result.failure, None);
+        assert_eq!(result.outputs.len(), 40);
+        // Four at a time would take ten seconds.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    });
+}
+
+fn a_variable_that_no_process_takes_is_refused_and_the_runner_lives_on() {
+    let with = |size: usize| RunWish {
+        environment_variables: BTreeMap::from([("LARGE".into(), "x".repeat(size))]),
+        ..RunWish::default()
+    };
+    each("variable", |run| {
+        let code = "import os\ndef main():\n    return len(os.environ['LARGE'])\n";
+        let failure = run(code, "", with(200_000)).failure.expect("it is refused");
+        assert!(
+            failure.error == "Run.VariableTooLarge" && failure.message.contains("LARGE"),
+            "{failure}"
+        );
+        let command = RunWish {
+            command: vec!["true".into()],
+            ..with(200_000)
+        };
+        assert_eq!(run(code, "", command).failure.unwrap().error, "Run.VariableTooLarge");
+        assert_eq!(output(&run(code, "", with(120_000))), json!({ "output": 120_000 }));
+    });
+}
+
+fn a_long_line_of_output_is_whole_in_the_log() {
+    each("long-line", |run| {
+        let result = run(
+            "def main():\n    print('é' * 600_000 + 'end')\n    print('next')\n",
+            "",
+            RunWish::default(),
+        );
+        let log = written(&result, "logs.txt");
+        let mut lines = log.lines().skip_while(|line| !line.starts_with('é'));
+        assert_eq!(lines.next().map(|line| line.chars().count()), Some(600_003));
+        assert_eq!(lines.next(), Some("next"));
+    });
 }
 
 fn a_command_that_comes_twice_is_done_once() {

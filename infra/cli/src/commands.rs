@@ -383,6 +383,7 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
         out_json(row);
     } else {
         print_outputs(&result);
+        print_metrics(&result);
     }
     let place = if result.folder.is_empty() {
         String::new()
@@ -439,13 +440,32 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
 
 /// The outputs, one JSON object a line: as the answer has them, or else from the run's folder.
 fn print_outputs(result: &RunResult) {
+    let file = Path::new(&result.folder).join("output/outputs.jsonl");
     if !result.outputs.is_empty() {
         result.outputs.iter().for_each(out_json);
-    } else if let Ok(file) = std::fs::File::open(Path::new(&result.folder).join("outputs.jsonl")) {
+    } else if let Ok(file) = std::fs::File::open(&file) {
         BufReader::new(file)
             .lines()
             .map_while(Result::ok)
             .for_each(|line| out_as_said(&line));
+    } else if result.lines > 0 {
+        let place = file.display();
+        terminal::warn(&format!(
+            "The outputs are larger than an answer carries. They are in {place}."
+        ));
+    }
+}
+
+/// What the flow's aggregation measured: from the run's folder, where it is exact, or else as the answer has it.
+fn print_metrics(result: &RunResult) {
+    let written = std::fs::read_to_string(Path::new(&result.folder).join("metrics.json"));
+    match written {
+        Ok(text) => terminal::warn(&format!("Metrics: {}", text.trim_end())),
+        Err(_) if !result.metrics.is_empty() => {
+            let metrics = serde_json::Value::from(result.metrics.clone());
+            terminal::warn(&format!("Metrics: {metrics}"));
+        }
+        Err(_) => {}
     }
 }
 

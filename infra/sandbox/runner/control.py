@@ -1,29 +1,80 @@
-"""The socket between a runner and its supervisor."""
+"""JSON lines over a socket, and what comes in pieces as lines."""
 
 import json
 import socket
+from collections import deque
+
+
+class Lines:
+    """Splits what comes in pieces into lines, in time linear in its size."""
+
+    def __init__(self):
+        self.pieces, self.length = [], 0
+
+    def take(self, data):
+        """The lines that end in `data`, without their ends."""
+        first, *more = data.split(b"\n")
+        self.pieces.append(first)
+        self.length += len(first)
+        if not more:
+            return []
+        lines = [self.rest(), *more[:-1]]
+        self.pieces, self.length = [more[-1]], len(more[-1])
+        return lines
+
+    def rest(self):
+        """What came after the last end of a line; nothing is left of it."""
+        rest, self.pieces, self.length = b"".join(self.pieces), [], 0
+        return rest
 
 
 class Control:
-    """The socket to the supervisor, as lines of JSON."""
+    """A socket as lines of JSON.
 
-    def __init__(self, sock):
-        self.socket = sock
-        self.buffer = bytearray()
-        # What came beside the messages, in order.
-        self.descriptors = []
+    * `most`: the most bytes of a message that is taken.
+    """
+
+    def __init__(self, sock, most=None):
+        self.socket, self.most = sock, most
+        # What came beside the messages is in `descriptors`, in order.
+        self.lines, self.ready, self.descriptors = Lines(), deque(), deque()
 
     def send(self, message):
-        self.socket.sendall(json.dumps(message, ensure_ascii=True, default=str).encode() + b"\n")
+        # What is no text (a lone surrogate) is no JSON for whoever reads it.
+        self.socket.sendall(json.dumps(message, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n")
+
+    def send_with(self, message, descriptor):
+        """Sends a message with a descriptor beside it, if there is one."""
+        if descriptor is None:
+            return self.send(message)
+        line = json.dumps(message).encode() + b"\n"
+        sent = socket.send_fds(self.socket, [line], [descriptor])
+        self.socket.sendall(line[sent:])
+
+    def has_message(self):
+        """Whether a message is here that `receive` gives without waiting."""
+        return bool(self.ready)
 
     def receive(self):
-        """The next message; None when the supervisor is gone."""
-        while b"\n" not in self.buffer:
-            more, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 16, 16, socket.MSG_CMSG_CLOEXEC)
-            self.descriptors += descriptors
-            if not more:
+        """The next message; None when the other end is gone.
+
+        Raises ValueError for what is no message, or is larger than is taken.
+        """
+        while not self.ready:
+            if not self.read():
                 return None
-            self.buffer += more
-        line, _, rest = bytes(self.buffer).partition(b"\n")
-        self.buffer = bytearray(rest)
-        return json.loads(line)
+        return json.loads(self.ready.popleft())
+
+    def read(self):
+        """Takes in what is here, waiting for some; False when the other end is gone."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 18, 16, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            return False
+        self.descriptors.extend(descriptors)
+        if not data:
+            return False
+        self.ready.extend(self.lines.take(data))
+        if self.most is not None and self.lines.length > self.most:
+            raise ValueError("a message is too large")
+        return True

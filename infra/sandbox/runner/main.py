@@ -41,12 +41,17 @@ def main():
             os.chdir(spec.get("folder", "/"))
             os.execve(program[0], program, spec["variables"])
         spec["control"] = inner.fileno()
-        program = [spec["python"], "-I", "-c", BOOT, packages(), "inside", json.dumps(spec)]
+        # A file in memory: an argument has a bound.
+        memory = os.memfd_create("spec")
+        with os.fdopen(os.dup(memory), "wb") as file:
+            file.write(json.dumps(spec).encode())
+        os.set_inheritable(memory, True)
+        program = [spec["python"], "-I", "-c", BOOT, packages(), "inside", str(memory)]
         os.execve(program[0], program, spec["variables"])
     elif role == "inside":
         from .serve import add_sites, serve
 
-        spec = json.loads(sys.argv[2])
+        spec = read_task(int(sys.argv[2]))
         prctl(PR_SET_DUMPABLE, 0)
         add_sites(spec)
         os.set_inheritable(spec["control"], False)
@@ -56,15 +61,33 @@ def main():
         except Exception as error:  # noqa: BLE001
             control.send({"failed": f"{type(error).__name__}: {error}"})
     elif role == "run":
-        from . import connections
-        from .flow import run_flow
+        from .coordinator import see_through
+        from .runs import spawn_worker
+
+        task = read_task(0)
+        null(0)
+        prctl(PR_SET_DUMPABLE, 0)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in (task["result"], task["given"]):
+            if fd is not None:
+                os.set_inheritable(fd, False)
+        see_through(task["spec"], task["message"], task["result"], lambda: spawn_worker(task["spec"]), task["given"])
+    elif role == "work":
         from .runtime import import_executor
         from .serve import add_sites
+        from .worker import work
 
-        task = json.loads(sys.argv[2])
+        channel = socket.socket(fileno=int(sys.argv[2]))
+        channel.set_inheritable(False)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        add_sites(task["spec"])
+        control = Control(channel)
+        add_sites(control.receive())
         import_executor()
-        if task["given"] is not None:
-            connections.take(task["message"], task["given"])
-        run_flow(task["spec"], task["message"], task["result"])
+        work(control)
+
+
+def read_task(fd):
+    """Reads what a process is to do from a file in memory."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    with os.fdopen(fd, "rb", closefd=fd != 0) as file:
+        return json.loads(file.read())

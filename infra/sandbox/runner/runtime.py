@@ -4,7 +4,6 @@ import os
 import sys
 
 from .kernel import null
-from .flow import create_executor
 
 
 def import_executor():
@@ -33,6 +32,7 @@ def import_executor():
     threading.Thread.start = start_no_telemetry
     try:
         from promptflow.executor import FlowExecutor  # noqa: F401
+        from promptflow.executor import _script_executor  # noqa: F401
         from promptflow._core.log_manager import NodeLogWriter
     finally:
         threading.Thread.start = start
@@ -47,6 +47,11 @@ def run_a_dummy_flow():
     import io
     import shutil
     import tempfile
+
+    # Loaded with the rest, so that no run has to.
+    from . import aggregation, coordinator  # noqa: F401
+    from .flow import load
+    from .line import run_line
 
     folder = tempfile.mkdtemp(prefix="warm-")
     modules = set(sys.modules)
@@ -67,8 +72,8 @@ def run_a_dummy_flow():
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             sys.path.insert(0, folder)
             for name in ("flow.dag.yaml", "flow.flex.yaml"):
-                executor = create_executor(name, folder, {}, None)
-                executor.exec_line({"text": "warm"}, index=0)
+                message = {"run": "warm", "folder": folder, "file": name, "output": folder, "wish": {}}
+                run_line(load(message, is_rehearsal=True), "warm", 0, {"text": "warm"}, message)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -135,16 +135,25 @@ macro_rules! modules {
 pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
     let modules = modules![
         "__init__.py",
+        "aggregation.py",
         "connections.py",
         "control.py",
+        "coordinator.py",
+        "crew.py",
+        "data.py",
         "flow.py",
         "groups.py",
         "isolate.py",
         "kernel.py",
+        "line.py",
         "main.py",
+        "mapping.py",
+        "runs.py",
         "runtime.py",
         "serve.py",
         "warm.py",
+        "worker.py",
+        "wrong.py",
     ];
     let tools = state.join("tools");
     let content: Vec<&str> = modules.iter().flat_map(|(name, text)| [*name, *text]).collect();

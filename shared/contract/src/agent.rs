@@ -139,6 +139,8 @@ pub enum LineKind {
 /// How a run ended.
 ///
 /// * `outputs`: one object a line of data, in order; left out when they are larger than [`MOST_INLINE_OUTPUTS`] bytes together.
+/// * `outputs` are left out too when JSON as it travels here cannot hold one of them exactly (NaN, 40 digits, depth over 100).
+/// * `metrics`: by name, what the flow's aggregation measured; `metrics.json` in the folder has them exactly.
 /// * `folder`: where the run's own output is: `outputs.jsonl`, `logs.txt` and what the flow wrote.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunResult {
@@ -146,6 +148,8 @@ pub struct RunResult {
     pub failed_lines: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub metrics: serde_json::Map<String, serde_json::Value>,
     pub folder: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,

@@ -1,0 +1,161 @@
+"""A process that runs a flow's code: it loads the flow, runs lines, and makes forks of itself that do.
+
+Nothing that it says is believed of the run as a whole: how many lines there are, and whether a process came to a good end, the process
+that gives it its orders (see `orders`) knows by itself.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+
+from . import connections
+from .control import Control
+from .kernel import PR_SET_DUMPABLE, prctl, threads
+from .wrong import Wrong
+
+# How often a process looks whether one of its forks has ended.
+LOOK = 0.02
+
+
+def work(control, rehearse=None):
+    """Takes orders until there are no more, and ends."""
+    status = 1
+    try:
+        renew_locks()
+        if rehearse:
+            rehearse()
+            control.send({"rehearsed": True})
+        Worker(control).serve()
+        status = 0
+    except BaseException:  # noqa: BLE001
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        flush()
+        os._exit(status)
+
+
+def renew_locks():
+    """Makes promptflow's file locks anew in a fork: each serves only the process that made it."""
+    locks = getattr(sys.modules.get("filelock"), "BaseFileLock", None)
+    for name, module in list(sys.modules.items()) if locks else ():
+        if name.startswith("promptflow._sdk"):
+            for key, value in list(vars(module).items()):
+                if isinstance(value, locks):
+                    setattr(module, key, type(value)(value.lock_file))
+
+
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+
+class Worker:
+    def __init__(self, control):
+        self.control, self.executor, self.message, self.forks = control, None, None, set()
+
+    def serve(self):
+        while True:
+            if self.forks and not self.control.has_message():
+                if not select.select([self.control.socket], [], [], LOOK)[0]:
+                    self.reap()
+                    continue
+            order = self.control.receive()
+            if order is None:
+                return
+            if "load" in order:
+                self.control.send(self.load(order["load"]))
+            elif "fork" in order:
+                self.fork()
+            elif "line" in order:
+                self.control.send({**self.line(order), "word": order["word"]})
+            elif "aggregate" in order:
+                self.control.send({**self.aggregate(order["aggregate"]), "word": order["aggregate"]["word"]})
+
+    def load(self, message):
+        from . import flow
+
+        prctl(PR_SET_DUMPABLE, 1)
+        sys.dont_write_bytecode = True
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)
+        folder = message["folder"]
+        os.chdir(folder)
+        sys.path.insert(0, folder)
+        self.message = message
+        if message.get("given"):
+            given = self.control.descriptors.popleft()
+            os.lseek(given, 0, os.SEEK_SET)
+            connections.take(message, given)
+        try:
+            self.executor = flow.load(message)
+        except Wrong as wrong:
+            return {"failed": wrong.failure}
+        except BaseException as error:  # noqa: BLE001
+            failure = flow.why_not_loaded(error, folder).failure
+            flush()
+            return {"failed": failure}
+        flush()
+        gc.collect()
+        gc.freeze()
+        return {
+            "loaded": {
+                "inputs": flow.describe_inputs(self.executor),
+                "aggregates": bool(self.executor.has_aggregation_node),
+                "forks": threads() == 1,
+                "variables": {name: os.environ.get(name) for name in ("PF_WORKER_COUNT", "PF_LINE_TIMEOUT_SEC", "PF_BATCH_TIMEOUT_SEC")},
+            }
+        }
+
+    def fork(self):
+        """Makes a fork that takes its orders by a socket of its own."""
+        descriptor = self.control.descriptors.popleft()
+        flush()
+        pid = os.fork()
+        if not pid:
+            self.control.socket.close()
+            self.control, self.forks = Control(socket.socket(fileno=descriptor)), set()
+            work_as(self)
+        os.close(descriptor)
+        self.forks.add(pid)
+        self.control.send({"forked": pid})
+
+    def reap(self):
+        for pid in list(self.forks):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                self.forks.discard(pid)
+                self.control.send({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+
+    def line(self, order):
+        from .line import run_line
+
+        answer = run_line(self.executor, self.message["run"], order["line"], order["inputs"], self.message)
+        flush()
+        return answer
+
+    def aggregate(self, order):
+        from .aggregation import aggregate
+
+        answer = aggregate(self.executor, self.message, order)
+        flush()
+        return answer
+
+
+def work_as(worker):
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        renew_locks()
+        worker.serve()
+        status = 0
+    finally:
+        flush()
+        os._exit(status)
