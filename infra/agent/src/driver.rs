@@ -10,7 +10,12 @@
 //! A crash of the host leaves the agents as they are. [`Driver::recover`] finds them again; a launch that was cut off is undone, as
 //! its request is not done and comes again.
 
-use crate::{connections::Holder, prune, report, runner, store, supervisor::AgentSpec};
+use crate::{
+    connections::Holder,
+    report, runner, store,
+    supervisor::{AgentSpec, Told},
+    tidy,
+};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Failure, Settings,
@@ -32,12 +37,13 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     process::Stdio,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, Weak},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
+    sync::Notify,
 };
 
 /// What an answer of the host comes as.
@@ -101,14 +107,18 @@ pub struct DriverConfig {
     pub ports: Arc<dyn HostPorts>,
 }
 
-/// How often is looked for what is over and old.
+/// How often what is old is looked for.
 const BETWEEN_PRUNES: Duration = Duration::from_secs(6 * 3600);
 /// How long an agent may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(8);
 /// How long a process that was killed may take to be gone.
 const LAST_BREATH: Duration = Duration::from_secs(5);
 /// The folder, in the state folder, where a session's files wait for their removal after its end.
-const GONE: &str = "gone";
+pub(crate) const GONE: &str = "gone";
+/// How long after a session's end its files are removed: those of several go together, and what was asked for meanwhile goes first.
+const BEFORE_REMOVAL: Duration = Duration::from_millis(300);
+/// How long to wait before what could not be removed is tried again; twice as long each time.
+const REMOVE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// How long after a launch the agent of the next one is started: what was launched has the processor first.
 const AFTER_LAUNCH: Duration = Duration::from_millis(100);
 
@@ -124,6 +134,8 @@ pub struct Driver {
     python: OnceLock<Option<Python>>,
     /// Where groups can be made.
     places: OnceLock<Vec<Place>>,
+    /// Rung when something waits for its removal.
+    over: Arc<Notify>,
 }
 
 /// `agent.json`.
@@ -169,6 +181,7 @@ impl Driver {
             waiting: Mutex::default(),
             python: OnceLock::new(),
             places: OnceLock::new(),
+            over: Arc::default(),
         }))
     }
 
@@ -237,29 +250,29 @@ impl Driver {
                 );
             }
         }
-        for entry in fs::read_dir(self.config.state.join(GONE))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            tokio::task::spawn_blocking(move || remove_files(&entry.path()));
-        }
-        self.sweep_scratch();
         groups::sweep(self.places());
         let driver = Arc::clone(self);
         // Nobody waits for it: it is what makes the next start and run quick.
         tokio::task::spawn_blocking(move || driver.warm_up());
         self.have_one_waiting();
-        let driver = Arc::downgrade(self);
-        tokio::spawn(async move {
-            while let Some(state) = driver.upgrade().map(|driver| driver.config.state.clone()) {
-                let pruned = tokio::task::spawn_blocking(move || prune::prune(&state, &prune::RETENTION)).await;
-                if let Err(error) = pruned {
-                    tracing::error!(%error, "what is over could not be looked through");
-                }
-                tokio::time::sleep(BETWEEN_PRUNES).await;
-            }
+        tokio::spawn(keep_tidy(Arc::downgrade(self), Arc::clone(&self.over)));
+    }
+
+    /// Has a process remove what is over, and waits for its end. Whether nothing is left.
+    async fn tidy(&self, prune: bool) -> anyhow::Result<bool> {
+        let mut child = self.start_agent()?;
+        let task = Told::Tidy(tidy::Task {
+            state: self.config.state.clone(),
+            prune,
         });
+        let mut line = serde_json::to_vec(&task)?;
+        line.push(b'\n');
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(&line).await?;
+        }
+        let ended = child.wait().await?;
+        anyhow::ensure!(ended.success(), "it ended with {ended}");
+        Ok(fs::read_dir(self.config.state.join(GONE))?.next().is_none())
     }
 
     /// Ends all sessions and compute resources of this machine, and reports that with `why`.
@@ -323,22 +336,6 @@ impl Driver {
             && let Err(error) = crate::warm::ensure(&self.config.state, &store, &base, self.places())
         {
             tracing::warn!(%error, "the warm process cannot be started");
-        }
-    }
-
-    fn sweep_scratch(&self) {
-        for entry in fs::read_dir(store::folder(&self.config.state).join("environments"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let name = entry.file_name();
-            let builder = name
-                .to_str()
-                .and_then(|name| name.strip_prefix("scratch-")?.split('-').next()?.parse().ok());
-            if builder.is_some_and(|pid| Identity::of(pid).is_none()) {
-                let _ = store::remove(&entry.path());
-            }
         }
     }
 
@@ -478,7 +475,7 @@ impl Driver {
             up: false,
         };
         self.write_launched(flow, generation, &launched)?;
-        let mut line = serde_json::to_vec(&spec)?;
+        let mut line = serde_json::to_vec(&Told::Session(Box::new(spec)))?;
         line.push(b'\n');
         let mut stdin = child.stdin.take().ok_or_else(ended)?;
         stdin.write_all(&line).await?;
@@ -654,15 +651,14 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes a session's folder out of the way at once, and removes its files while nobody waits. What a crash leaves of them the next start
-    /// removes.
+    /// Takes a session's folder out of the way at once. Another process removes its files (see [`keep_tidy`]).
     fn put_away(&self, session: &Path) -> io::Result<()> {
         let away = self.config.state.join(GONE).join(crate::random());
         match fs::rename(session, &away) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             done => done?,
         }
-        tokio::task::spawn_blocking(move || remove_files(&away));
+        self.over.notify_one();
         Ok(())
     }
 
@@ -757,9 +753,35 @@ impl Driver {
     }
 }
 
-fn remove_files(folder: &Path) {
-    if let Err(error) = store::remove(folder) {
-        tracing::error!(%error, folder = %folder.display(), "files of a session that has ended stay until the next start");
+/// Has what is over removed, from the driver's start to its end: soon after a session's end, what could not be removed with longer and longer
+/// pauses, and what is old from time to time. No removal is in this process.
+async fn keep_tidy(driver: Weak<Driver>, over: Arc<Notify>) {
+    let mut pruned: Option<Instant> = None;
+    let mut pause = REMOVE_AGAIN.0;
+    while let Some(held) = driver.upgrade() {
+        let prune = pruned.is_none_or(|at| at.elapsed() >= BETWEEN_PRUNES);
+        let done = held.tidy(prune).await;
+        drop(held);
+        if prune {
+            pruned = Some(Instant::now());
+        }
+        let rest = match done {
+            Ok(true) => {
+                pause = REMOVE_AGAIN.0;
+                BETWEEN_PRUNES
+            }
+            Ok(false) => {
+                pause = (pause * 2).min(REMOVE_AGAIN.1);
+                pause
+            }
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "what is over could not be removed");
+                pause = (pause * 2).min(REMOVE_AGAIN.1);
+                pause
+            }
+        };
+        let _ = tokio::time::timeout(rest, over.notified()).await;
+        tokio::time::sleep(BEFORE_REMOVAL).await;
     }
 }
 

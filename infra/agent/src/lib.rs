@@ -33,6 +33,7 @@ mod runner;
 mod sqs;
 mod store;
 mod supervisor;
+mod tidy;
 mod uv;
 mod warm;
 

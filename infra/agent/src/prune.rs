@@ -96,15 +96,19 @@ fn is_in_use(state: &Path, name: &str, is_run: bool) -> bool {
     })
 }
 
-/// When anything in it changed last, and its size.
+/// When anything in it changed last, and its size. What cannot be read is left out.
 fn size(path: &Path) -> io::Result<(SystemTime, u64)> {
     let about = fs::symlink_metadata(path)?;
     let (mut changed, mut bytes) = (about.modified()?, about.len());
-    if about.is_dir() {
-        for entry in fs::read_dir(path)? {
-            let (inside, of_it) = size(&entry?.path())?;
-            changed = changed.max(inside);
-            bytes += of_it;
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(about) = entry.metadata() else { continue };
+            changed = changed.max(about.modified()?);
+            bytes += about.len();
+            if about.is_dir() {
+                folders.push(entry.path());
+            }
         }
     }
     Ok((changed, bytes))

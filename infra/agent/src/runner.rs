@@ -2,8 +2,8 @@
 
 use crate::{
     packages::Written,
-    store::{self, Environment, Store},
-    uv, warm,
+    store::{Environment, Store},
+    tidy, uv, warm,
 };
 use lifecycle::size::Limits;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -38,6 +38,9 @@ use tokio::{
 
 /// How long a sandbox may take to close; a machine under load needs some.
 const CLOSING: Duration = Duration::from_secs(20);
+
+/// How long what is in a sandbox may take to end.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// The folders of a session.
 #[derive(Clone, Debug)]
@@ -414,15 +417,28 @@ impl Runner {
         Ok(receiver)
     }
 
+    /// Ends all processes of a run.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub(crate) async fn stop(&self, run: &str) -> io::Result<()> {
+        let line = format!("{}\n", serde_json::json!({ "stop": run }));
+        self.writer.lock().await.write_all(line.as_bytes()).await
+    }
+
+    /// Waits until it has ended, and all in its sandbox with it, if that does not take too long.
+    pub(crate) async fn ended(&self) {
+        let _ = tokio::time::timeout(LAST_BREATH, self.process.ended()).await;
+    }
+
     /// Ends it and all in its sandbox, and drops its layer.
     pub(crate) async fn end(&self) {
-        if !self.process.end(Duration::from_secs(5)).await {
+        if !self.process.end(LAST_BREATH).await {
             tracing::error!(pid = self.process.identity.pid, "a sandbox does not end");
         }
         remove_groups(&self.groups).await;
-        if let Err(error) = store::remove(&self.layer) {
-            tracing::warn!(%error, "the layer of an ended sandbox could not be removed");
-        }
+        tidy::remove_aside(self.layer.clone());
     }
 
     /// Ends it at once, without waiting.

@@ -21,6 +21,7 @@ use crate::{
     packages::{self, AskedBy, Written},
     private::{self, Feeds},
     prune::Retention,
+    tidy::remove_aside,
     uv, write_atomically,
 };
 use contract::{Failure, agent::LineKind, packages::Listed};
@@ -1150,7 +1151,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = remove(&self.0);
+        remove_aside(std::mem::take(&mut self.0));
     }
 }
 
@@ -1163,29 +1164,7 @@ fn make_read_only(folder: &Path) -> io::Result<()> {
     })
 }
 
-/// Removes a folder with all in it, whatever rights its folders have (an overlay's work folder has none). It may be gone already.
-pub(crate) fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(folder)?;
-            fs::remove_dir_all(folder)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-fn open_up(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
-}
+pub(crate) use sandbox::removal::remove;
 
 #[cfg(test)]
 mod tests {

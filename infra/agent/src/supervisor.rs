@@ -10,7 +10,7 @@ use crate::{
     runner::{Folders, Runner},
     sqs,
     store::{Environment, Store},
-    warm,
+    tidy, warm,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_sqs::Client;
@@ -70,6 +70,16 @@ pub(crate) struct AgentSpec {
     pub(crate) log: Option<PathBuf>,
 }
 
+/// What a process is told that was started as an agent.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Told {
+    /// It is the agent of this session.
+    Session(Box<AgentSpec>),
+    /// It removes what is over, and ends.
+    Tidy(tidy::Task),
+}
+
 /// What is different for an agent in a container of its own.
 pub(crate) struct Container {
     pub(crate) queues: Client,
@@ -99,7 +109,10 @@ pub fn supervise() -> anyhow::Result<()> {
         // Its driver has gone, and had no session for it.
         return Ok(());
     }
-    let spec: AgentSpec = serde_json::from_str(&line)?;
+    let spec = match serde_json::from_str(&line)? {
+        Told::Session(spec) => *spec,
+        Told::Tidy(task) => return Ok(tidy::tidy(&task)?),
+    };
     if let Some(log) = &spec.log {
         write_to(log)?;
     }

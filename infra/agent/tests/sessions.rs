@@ -166,6 +166,10 @@ fn main() -> anyhow::Result<()> {
             "a_released_compute_takes_its_sessions_with_it",
             a_released_compute_takes_its_sessions_with_it,
         ),
+        (
+            "what_a_session_leaves_is_removed_by_another_process_in_any_depth",
+            what_a_session_leaves_is_removed_by_another_process_in_any_depth,
+        ),
     ];
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     if arguments.iter().any(|argument| argument == "--list") {
@@ -2208,4 +2212,85 @@ fn unique(name: &str) -> String {
         std::process::id(),
         COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     )
+}
+
+/// What is said by `command` in a session.
+fn command(program: &[&str]) -> RunWish {
+    RunWish {
+        command: program.iter().map(|word| (*word).to_owned()).collect(),
+        ..RunWish::default()
+    }
+}
+
+/// Whether a file may be changed or removed at all; root alone may say so, and not on every file system.
+fn set_immutable(path: &Path, is_immutable: bool) -> bool {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let Ok(file) = fs::File::open(path) else { return false };
+    ioctl_getflags(&file).is_ok_and(|mut flags| {
+        flags.set(IFlags::IMMUTABLE, is_immutable);
+        ioctl_setflags(&file, flags).is_ok()
+    })
+}
+
+fn what_a_session_leaves_is_removed_by_another_process_in_any_depth() {
+    const NEST: &str = "import os\nfd = os.open('/tmp', os.O_RDONLY)\nfor _ in range(3000):\n    os.mkdir('folder', dir_fd=fd)\n    \
+        inner = os.open('folder', os.O_RDONLY, dir_fd=fd)\n    os.close(fd)\n    fd = inner\nos.fchmod(fd, 0)\n";
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let hello = flow(&folder.path().join("hello"), &DAG);
+    let key = key(&hello.display().to_string());
+    machine.start(&key, 1, &hello);
+    let result = machine.run(&key, 1, "nest", &hello, command(&["python3", "-c", NEST]));
+    assert_eq!(result.exit_code, Some(0), "{}", machine.output("nest"));
+    // Something that cannot be removed now.
+    let (gone, name) = (machine.state.join("gone"), "what-stays");
+    let stays = machine.state.join("sessions").join(&key).join("1/home").join(name);
+    fs::write(&stays, "").unwrap();
+    let cannot = set_immutable(&stays, true);
+    if !cannot {
+        println!("nothing here can be made immutable: what cannot be removed is not tried");
+    }
+    machine.remove(&key, 1);
+    assert_eq!(machine.gone(&key, 1), None);
+    machine.start(&key, 2, &hello);
+    let left = || {
+        fs::read_dir(&gone)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect::<Vec<_>>()
+    };
+    let stays = machine
+        .world
+        .wait("the removal of the rest", Duration::from_secs(60), |_| {
+            match &left()[..] {
+                [] if !cannot => Some(None),
+                [one] if cannot => {
+                    // Everything else has gone: there is nothing in it but the way to what stays.
+                    let mut at = one.clone();
+                    while let [inner] = &fs::read_dir(&at)
+                        .ok()?
+                        .flatten()
+                        .map(|entry| entry.path())
+                        .collect::<Vec<_>>()[..]
+                    {
+                        at.clone_from(inner);
+                        if at.ends_with(name) {
+                            return Some(Some(at));
+                        }
+                    }
+                    None
+                }
+                _ => None,
+            }
+        });
+    if let Some(stays) = stays {
+        let result = machine.run(&key, 2, "beside", &hello, RunWish::default());
+        assert_eq!(result.failure, None);
+        assert!(set_immutable(&stays, false));
+        machine.world.wait("the next try", Duration::from_secs(60), |_| {
+            left().is_empty().then_some(())
+        });
+    }
+    machine.remove(&key, 2);
 }

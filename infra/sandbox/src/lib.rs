@@ -10,6 +10,7 @@ pub mod files;
 pub mod groups;
 pub mod process;
 pub mod python;
+pub mod removal;
 mod seccomp;
 
 pub use seccomp::seccomp;
@@ -168,7 +169,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
     }
     match std::fs::rename(&partial, &folder) {
         // Another process was faster, with the same content.
-        Err(_) if folder.exists() => std::fs::remove_dir_all(&partial)?,
+        Err(_) if folder.exists() => removal::remove(&partial)?,
         renamed => renamed?,
     }
     Ok(folder)

@@ -1,0 +1,91 @@
+//! Removes what is over, in a process of its own: nothing that foreign code left is walked in the host, and none of it can end the host or
+//! hold up a start.
+//!
+//! The driver starts this process when a session has ended, and again, with longer and longer pauses, as long as something could not be removed.
+
+use crate::{
+    driver::GONE,
+    prune,
+    store::{self, remove},
+};
+use sandbox::{process::Identity, removal};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long one folder is removed before it is the next one's turn.
+const TURN: Duration = Duration::from_secs(20);
+
+/// What such a process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) state: PathBuf,
+    /// Whether runs, logs and environments are looked through, too.
+    pub(crate) prune: bool,
+}
+
+/// Removes what it can. What is left is there for the next one.
+///
+/// # Errors
+///
+/// Those of the file system.
+pub(crate) fn tidy(task: &Task) -> io::Result<()> {
+    // Two would remove the same folders. What was begun by a driver that is gone goes on.
+    let lock = fs::File::create(task.state.join("tidy.lock"))?;
+    if lock.try_lock().is_err() {
+        return Ok(());
+    }
+    // SAFETY: no memory. Nobody waits for this process.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    empty(&task.state.join(GONE));
+    if task.prune {
+        remove_scratch(&store::folder(&task.state).join("environments"));
+        prune::prune(&task.state, &prune::RETENTION);
+    }
+    Ok(())
+}
+
+/// Removes all in a folder, each for as long as its turn is, until nothing more can be done.
+fn empty(folder: &Path) {
+    loop {
+        let mut more = false;
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match removal::remove_within(&entry.path(), TURN) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => more = true,
+                Err(error) => {
+                    tracing::error!(%error, folder = %entry.path().display(), "files of a session that has ended stay for now");
+                }
+            }
+        }
+        if !more {
+            return;
+        }
+    }
+}
+
+/// Removes the scratch folders of builders that are gone.
+fn remove_scratch(environments: &Path) {
+    for entry in fs::read_dir(environments).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let builder = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("scratch-")?.split('-').next()?.parse().ok());
+        if builder.is_some_and(|pid| Identity::of(pid).is_none()) {
+            let _ = remove(&entry.path());
+        }
+    }
+}
+
+/// Removes a folder while nobody waits, and not on a thread that has something else to do. What the end of this process leaves of it goes with
+/// the folder that it is in.
+pub(crate) fn remove_aside(folder: PathBuf) {
+    std::thread::spawn(move || {
+        if let Err(error) = remove(&folder) {
+            tracing::warn!(%error, folder = %folder.display(), "a folder that is over could not be removed");
+        }
+    });
+}
