@@ -10,28 +10,45 @@
 //! | `runs/{run}/files/` | the files that the flow made or changed |
 //!
 //! All below `runs/` is written from outside the sandbox, so that a link laid inside leads nowhere.
+//!
+//! * Decision: what a run made is copied out of its view by descriptor (see [`sandbox::beneath`]), when all processes of the run are gone. Other
+//!   runs of the session may still hold its files open, so that a file that was moved could be changed later.
+//! * Decision: data is copied into the session, up to [`MOST_DATA`]. A hard link would let the session change its user's file, and nothing can be
+//!   mounted into a sandbox that is closed. Where the file system shares blocks between copies, the copy is one of these.
 
 use crate::{
     connections::{Given, Holder},
     output::Output,
     runner::{Folders, Runner, What},
-    store,
+    store, tidy,
 };
 use contract::{
     Failure, Outcome,
     agent::{LineKind, MOST_INLINE_OUTPUTS, RunResult},
     command::RunWish,
 };
+use sandbox::beneath::{Entry, FileType, Folder, Limits};
 use serde_json::{Map, Value, json};
 use snapshots::{Opened, OpenedFile};
 use std::{
     collections::HashMap,
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     rc::Rc,
-    time::SystemTime,
 };
+
+/// The most bytes of a run's data.
+const MOST_DATA: u64 = 1 << 30;
+/// The most that the folder of a run's view may hold at its end, for all of it to be looked through.
+const MOST: Limits = Limits {
+    depth: 64,
+    entries: 50_000,
+    bytes: 4 << 30,
+};
+/// How many of the files that are not kept are named in the run's result.
+const MOST_NAMED: usize = 20;
 
 /// The folder of a run, which outlives its session.
 pub(crate) fn folder(state: &Path, run: &str) -> PathBuf {
@@ -76,23 +93,41 @@ pub(crate) async fn run(
         Ok(results) => results,
         Err(error) => return failed(&folders.state, run, io_failure(&error)),
     };
+    let mut not_kept = Vec::new();
     let ended = match stage(folders, run, work, wish, output).await {
         Ok(Staged { message, before, given }) => {
             let failure = follow(runner, run, &message, &given, &mut results, output).await;
-            if let Err(error) = keep_files(folders, run, &before) {
-                output.say(
-                    LineKind::Stderr,
-                    &format!("what the flow wrote could not be kept: {error}"),
-                );
+            // With the sandbox all that runs in it ends, a moment later.
+            if runner.is_dead() {
+                runner.ended().await;
             }
-            failure
+            let (mine, name) = (folders.clone(), run.to_owned());
+            let kept = tokio::task::spawn_blocking(move || keep_files(&mine, &name, &before)).await;
+            let kept = kept.unwrap_or_else(|error| Kept::none(&io::Error::other(error)));
+            for line in &kept.left_out {
+                output.say(LineKind::Stderr, &format!("not kept: {line}"));
+            }
+            not_kept = kept.left_out;
+            if not_kept.len() > MOST_NAMED {
+                let more = not_kept.len() - MOST_NAMED;
+                not_kept.truncate(MOST_NAMED);
+                not_kept.push(format!("{more} more, which the run's output names"));
+            }
+            failure.or(kept.failure)
         }
         Err(failure) => Some(failure),
     };
     output.flush();
     let (outcome, result) = results.end(ended.map(|failure| with_log(failure, &output.path)));
     let said = Some(output.count());
-    (outcome, RunResult { said, ..result })
+    (
+        outcome,
+        RunResult {
+            said,
+            not_kept,
+            ..result
+        },
+    )
 }
 
 /// Says where the whole output is, once.
@@ -118,8 +153,8 @@ struct Staged {
     given: Given,
 }
 
-/// When and how big a file was.
-type Stamp = (SystemTime, u64);
+/// When a file was changed, in seconds and nanoseconds, and how big it was.
+type Stamp = (i64, i64, u64);
 
 /// Lays out the view of a run outside the sandbox, and moves it into it.
 async fn stage(
@@ -156,23 +191,9 @@ async fn stage(
         let root = staging.join("flow");
         flow::view::copy_into(&view, &root).map_err(io)?;
         if let Some(data) = &work.data {
-            let data = data.path();
-            let shown = data.display();
-            let bad = |error: io::Error| {
-                Failure::new(
-                    "Run.BadData",
-                    format!("The data {shown} cannot be read: {error}. Name a file of JSON lines"),
-                )
-            };
-            if !fs::metadata(data).map_err(bad)?.is_file() {
-                return Err(Failure::new(
-                    "Run.BadData",
-                    format!("The data {shown} is no file. Name a file of JSON lines"),
-                ));
-            }
-            let to = staging.join("data");
+            let (data, to) = (data.path(), staging.join("data"));
             fs::create_dir_all(&to).map_err(io)?;
-            fs::copy(data, to.join(data_name(data))).map_err(bad)?;
+            copy_data(data, &to.join(data_name(data)))?;
         }
         let mut before = HashMap::new();
         for file in &view.files {
@@ -210,7 +231,47 @@ fn data_name(data: &Path) -> PathBuf {
 
 fn stamp(path: &Path) -> io::Result<Stamp> {
     let about = fs::symlink_metadata(path)?;
-    Ok((about.modified()?, about.len()))
+    Ok((about.mtime(), about.mtime_nsec(), about.len()))
+}
+
+fn copy_data(data: &Path, to: &Path) -> Result<(), Failure> {
+    let shown = data.display();
+    let bad = |error: io::Error| {
+        Failure::new(
+            "Run.BadData",
+            format!("The data {shown} cannot be read: {error}. Name a file of JSON lines"),
+        )
+    };
+    let too_large = || {
+        Failure::new(
+            "Run.DataTooLarge",
+            format!(
+                "The data {shown} has more than {} MiB, which is the most for one run. Split it, and run each part",
+                MOST_DATA >> 20
+            ),
+        )
+    };
+    // A pipe is not waited for.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = fs::File::options().read(true).custom_flags(flags).open(data);
+    let data = opened.map_err(bad)?;
+    let about = data.metadata().map_err(bad)?;
+    if !about.is_file() {
+        return Err(Failure::new(
+            "Run.BadData",
+            format!("The data {shown} is no file. Name a file of JSON lines"),
+        ));
+    }
+    if about.len() > MOST_DATA {
+        return Err(too_large());
+    }
+    let mut copy = fs::File::create(to).map_err(|error| io_failure(&error))?;
+    // It may grow meanwhile.
+    match io::copy(&mut data.take(MOST_DATA + 1), &mut copy) {
+        Ok(bytes) if bytes > MOST_DATA => Err(too_large()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(bad(error)),
+    }
 }
 
 /// Follows a run to its end, and says why it failed if it did.
@@ -410,39 +471,106 @@ impl Results {
                 failure,
                 said: None,
                 exit_code: self.exit_code,
+                not_kept: Vec::new(),
             },
         )
     }
 }
 
-/// Keeps the files that a run made or changed, and drops the rest of its view.
-fn keep_files(folders: &Folders, run: &str, before: &HashMap<PathBuf, Stamp>) -> io::Result<()> {
-    let taken = folders.session.join("staging").join(format!("{run}.ended"));
-    store::remove(&taken)?;
-    // Out of the sandbox's sight first: what is looked at then is what is kept.
-    fs::rename(folders.work().join(run), &taken)?;
-    let root = taken.join("flow");
-    keep_below(&root, Path::new(""), before, &folder(&folders.state, run).join("files"))?;
-    store::remove(&taken)
+/// What became of the files of a run.
+#[derive(Default)]
+struct Kept {
+    /// What is not kept, and why.
+    left_out: Vec<String>,
+    /// Why the run has failed if nothing else has failed it.
+    failure: Option<Failure>,
 }
 
-fn keep_below(root: &Path, at: &Path, before: &HashMap<PathBuf, Stamp>, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(root.join(at))? {
-        let entry = entry?;
-        let path = at.join(entry.file_name());
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            if entry.file_name() != "__pycache__" {
-                keep_below(root, &path, before, to)?;
-            }
-        } else if kind.is_file()
-            && !path.to_string_lossy().starts_with(".variant.")
-            && before.get(&path) != Some(&stamp(&root.join(&path))?)
-        {
-            let target = to.join(&path);
-            fs::create_dir_all(target.parent().unwrap_or(to))?;
-            fs::rename(root.join(&path), target)?;
-        }
+impl Kept {
+    fn none(error: &io::Error) -> Self {
+        let mut kept = Self::default();
+        kept.end_with(error);
+        kept
     }
+
+    /// Files were lost that the run has made as it may.
+    fn end_with(&mut self, error: &io::Error) {
+        let why = match error.kind() {
+            io::ErrorKind::QuotaExceeded => format!(
+                "{error}; of a run's folder {} files and folders, {} GiB and {} folders in each other are kept",
+                MOST.entries,
+                MOST.bytes >> 30,
+                MOST.depth
+            ),
+            io::ErrorKind::StorageFull => "there is no room on the disk".to_owned(),
+            _ => error.to_string(),
+        };
+        self.left_out.push(format!("the rest: {why}"));
+        self.failure = Some(Failure::new(
+            "Run.FilesNotKept",
+            format!("Not all files that the run made are kept: {why}. Have it make less, or make room, and run again"),
+        ));
+    }
+}
+
+/// Keeps the files that a run made or changed, and drops the rest of its view. All processes of the run have ended.
+fn keep_files(folders: &Folders, run: &str, before: &HashMap<PathBuf, Stamp>) -> Kept {
+    let mut kept = Kept::default();
+    let (staging, name) = (folders.session.join("staging"), format!("{run}.ended"));
+    let to = folder(&folders.state, run).join("files");
+    let taken = store::remove(&staging.join(&name)).and_then(|()| {
+        // Out of the sandbox's sight first. Whatever stands there is moved: what is a link is not opened.
+        fs::rename(folders.work().join(run), staging.join(&name))?;
+        let root = Folder::open(&staging)?.folder(&Path::new(&name).join("flow"))?;
+        root.walk(&MOST, |entry| keep_entry(entry, before, &to, &mut kept.left_out))
+    });
+    match taken {
+        Ok(()) => {}
+        // The run has taken its folder away itself.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => kept.end_with(&error),
+    }
+    tidy::remove_aside(staging.join(name));
+    kept
+}
+
+fn keep_entry(
+    entry: &Entry<'_>,
+    before: &HashMap<PathBuf, Stamp>,
+    to: &Path,
+    left_out: &mut Vec<String>,
+) -> io::Result<()> {
+    let is_made =
+        entry.path.iter().any(|part| part == "__pycache__") || entry.path.to_string_lossy().starts_with(".variant.");
+    match entry.kind {
+        FileType::Directory => {}
+        _ if is_made => {}
+        FileType::RegularFile => {
+            let stat = &entry.stat;
+            let stamp = (stat.st_mtime as i64, stat.st_mtime_nsec as i64, stat.st_size as u64);
+            if before.get(entry.path) == Some(&stamp) {
+                return Ok(());
+            }
+            match copy_out(entry, &to.join(entry.path)) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+                Err(error) => left_out.push(format!("{}: {error}", entry.path.display())),
+                Ok(()) => {}
+            }
+        }
+        FileType::Symlink => left_out.push(format!("{}: it is a link", entry.path.display())),
+        _ => left_out.push(format!("{}: it is no file", entry.path.display())),
+    }
+    Ok(())
+}
+
+/// Copies a file, without its right to run as somebody else.
+fn copy_out(entry: &Entry<'_>, to: &Path) -> io::Result<()> {
+    let source = entry.open()?;
+    let about = source.metadata()?;
+    fs::create_dir_all(to.parent().unwrap_or(to))?;
+    let mode = about.mode() & 0o777 | 0o600;
+    let mut copy = fs::File::options().write(true).create_new(true).mode(mode).open(to)?;
+    // What grows while it is read is not read for ever.
+    io::copy(&mut source.take(about.len()), &mut copy)?;
     Ok(())
 }

@@ -167,6 +167,14 @@ fn main() -> anyhow::Result<()> {
             a_released_compute_takes_its_sessions_with_it,
         ),
         (
+            "what_a_run_leaves_behind_ends_with_it_and_only_its_own_files_are_kept",
+            what_a_run_leaves_behind_ends_with_it_and_only_its_own_files_are_kept,
+        ),
+        (
+            "files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_hangs",
+            files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_hangs,
+        ),
+        (
             "what_a_session_leaves_is_removed_by_another_process_in_any_depth",
             what_a_session_leaves_is_removed_by_another_process_in_any_depth,
         ),
@@ -2293,4 +2301,145 @@ fn what_a_session_leaves_is_removed_by_another_process_in_any_depth() {
         });
     }
     machine.remove(&key, 2);
+}
+
+/// Leaves processes behind, one of which swaps a folder of the run for a link all the time.
+const LEAVES: &str = r#"
+import ctypes, os, sys, time
+secret, ends = sys.argv[1], sys.argv[2]
+os.makedirs("swapped"); open("swapped/passwd", "w").write("mine")
+os.makedirs("plain"); open("plain/kept", "w").write("kept")
+os.symlink(secret, "link"); os.link("plain/kept", "hard"); os.mkfifo("pipe")
+open("tool", "w").write("x"); os.chmod("tool", 0o6755)
+if ends == "by a signal":
+    # What loses its parent goes further up than to this process.
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
+def left(work):
+    if not os.fork():
+        os.setsid()
+        if not os.fork():
+            for fd in range(3):
+                os.close(fd)
+            work()
+        os._exit(0)
+def swap():
+    os.symlink(secret, "to-secret")
+    while True:
+        for a, b in (("swapped", "away"), ("to-secret", "swapped"), ("swapped", "to-secret"), ("away", "swapped")):
+            try:
+                os.rename(a, b)
+            except OSError:
+                pass
+def write():
+    while True:
+        open("/tmp/alive", "w").write(str(time.time_ns()))
+left(swap)
+left(write)
+while not os.path.exists("/tmp/alive"):
+    time.sleep(0.01)
+if ends == "by a signal":
+    os.kill(os.getpid(), 9)
+"#;
+
+fn what_a_run_leaves_behind_ends_with_it_and_only_its_own_files_are_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let secret = folder.path().join("secret");
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join("passwd"), "secret").unwrap();
+    let hello = flow(&folder.path().join("hello"), &DAG);
+    fs::write(hello.join("leaves.py"), LEAVES).unwrap();
+    let key = key(&hello.display().to_string());
+    machine.start(&key, 1, &hello);
+    let alive = machine.state.join("sessions").join(&key).join("1/tmp/alive");
+    for ends in ["well", "by a signal", "well again"] {
+        let run = format!("leaves-{}", ends.replace(' ', "-"));
+        let _ = fs::remove_dir_all(machine.state.join("runs").join(&run));
+        let secret_path = secret.display().to_string();
+        let program = ["python3", "leaves.py", &secret_path, ends];
+        let result = machine.run(&key, 1, &run, &hello, command(&program));
+        let said = machine.output(&run);
+        if ends != "by a signal" {
+            assert_eq!(result.exit_code, Some(0), "{said}");
+        } else {
+            assert!(result.failure.is_some(), "{said}");
+        }
+        // The processes are gone: nothing is written any more.
+        let last = fs::read(&alive).unwrap();
+        assert_eq!(
+            machine
+                .run(&key, 1, &format!("after-{run}"), &hello, RunWish::default())
+                .failure,
+            None
+        );
+        assert_eq!(
+            fs::read(&alive).unwrap(),
+            last,
+            "{ends}: a process of the run still writes"
+        );
+        fs::remove_file(&alive).unwrap();
+        let files = machine.state.join("runs").join(&run).join("files");
+        let text = |name: &str| fs::read_to_string(files.join(name)).unwrap_or_default();
+        assert_eq!(
+            (text("plain/kept"), text("hard")),
+            ("kept".into(), "kept".into()),
+            "{said}"
+        );
+        for name in ["swapped/passwd", "away/passwd", "to-secret/passwd"] {
+            assert!(["", "mine"].contains(&text(name).as_str()), "{ends} {name}");
+        }
+        let about = fs::symlink_metadata(files.join("tool"));
+        let about = about.unwrap_or_else(|error| panic!("{ends}: {error}: {result:?}"));
+        assert_eq!(about.permissions().mode() & 0o7777, 0o755);
+        for name in ["link: it is a link", "pipe: it is no file"] {
+            assert!(result.not_kept.contains(&name.to_owned()), "{:?}", result.not_kept);
+            assert!(said.contains(&format!("not kept: {name}")), "{said}");
+        }
+        for name in ["link", "pipe"] {
+            assert!(files.join(name).symlink_metadata().is_err());
+        }
+        assert_eq!(fs::read_to_string(secret.join("passwd")).unwrap(), "secret");
+    }
+    machine.remove(&key, 1);
+}
+
+fn files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let hello = flow(&folder.path().join("hello"), &DAG);
+    let key = key(&hello.display().to_string());
+    machine.start(&key, 1, &hello);
+    let refused = |run: &str, wish: RunWish| {
+        let result = machine.run(&key, 1, run, &hello, wish);
+        (result.failure.clone().map(|failure| failure.error), result)
+    };
+    let deep = "import os\nopen('first', 'w').write('kept')\nfor _ in range(80):\n    os.mkdir('inner')\n    os.chdir('inner')\n";
+    let huge = "open('a', 'w').write('kept')\nopen('huge', 'w').truncate(1 << 40)\n";
+    for (run, code, kept) in [("too-deep", deep, "first"), ("too-much", huge, "a")] {
+        let _ = fs::remove_dir_all(machine.state.join("runs").join(run));
+        let (error, result) = refused(run, command(&["python3", "-c", code]));
+        assert_eq!(error.as_deref(), Some("Run.FilesNotKept"), "{result:?}");
+        assert!(
+            result.not_kept.iter().any(|line| line.starts_with("the rest: ")),
+            "{result:?}"
+        );
+        assert!(machine.output(run).contains("not kept: the rest: "));
+        let kept = machine.state.join("runs").join(run).join("files").join(kept);
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "kept", "{}", kept.display());
+    }
+    let data = |path: &Path| RunWish {
+        data: Some(path.display().to_string()),
+        ..RunWish::default()
+    };
+    let large = folder.path().join("large.jsonl");
+    fs::File::create(&large).unwrap().set_len(3 << 30).unwrap();
+    assert_eq!(
+        refused("large-data", data(&large)).0.as_deref(),
+        Some("Run.DataTooLarge")
+    );
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    assert_eq!(refused("pipe-data", data(&pipe)).0.as_deref(), Some("Run.BadData"));
+    machine.remove(&key, 1);
 }

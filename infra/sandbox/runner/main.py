@@ -63,10 +63,12 @@ def main():
     elif role == "run":
         from .coordinator import see_through
         from .runs import spawn_worker
+        from .strays import adopt
 
         task = read_task(0)
         null(0)
         prctl(PR_SET_DUMPABLE, 0)
+        adopt()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for fd in (task["result"], task["given"]):
             if fd is not None:

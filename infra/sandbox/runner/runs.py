@@ -11,6 +11,7 @@ from .control import Control, Lines
 from .coordinator import see_through
 from .kernel import null
 from .main import BOOT, packages
+from .strays import adopt
 from .worker import work
 from .wrong import Wrong
 
@@ -142,6 +143,7 @@ class SpareRun:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os.setpgid(0, 0)
+                adopt()
                 for fd in close + [self.result, self.out, self.err, self.task]:
                     os.close(fd)
                 null(0)
@@ -231,7 +233,9 @@ def spawn_run(spec, message, given):
 
 
 # Becomes the command, in its folder, with the variables that are given to it alone. A shell says the same of a program that there is not.
-BECOME = """import json, os, sys
+# It adopts what it starts and what loses its parent, as `strays` says; that outlives its becoming the command.
+BECOME = """import ctypes, json, os, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 folder, given, *command = sys.argv[1:]
 os.chdir(folder)
 if given:

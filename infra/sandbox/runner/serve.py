@@ -7,6 +7,7 @@ import signal
 from .kernel import threads
 from .runs import SpareRun, check_variables, finish, spawn_command, spawn_run, take
 from .runtime import freeze, import_executor, run_a_dummy_flow
+from .strays import adopt, end_children
 from .wrong import Wrong
 
 
@@ -24,6 +25,8 @@ def add_sites(spec):
 def serve(spec, control, warm):
     """Is the runner of a session: process 1 of its sandbox. It ends with the supervisor's end of the socket, and all in the sandbox with it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Process 1 is where what has lost its parent goes; without namespaces of its own it is so by this.
+    adopt()
     os.chdir("/")
     fork_safe = warm
     control.send({"ready": {"warm": warm}})
@@ -76,6 +79,10 @@ class Runner:
             message = self.control.receive()
             if message is None:
                 end_all()
+            if "stop" in message:
+                for run in self.runs.values():
+                    if run.name == message["stop"]:
+                        os.kill(run.pid, signal.SIGKILL)
             if "run" in message:
                 given = self.control.descriptors.popleft() if message.get("given") else None
                 try:
@@ -118,6 +125,8 @@ class Runner:
 
     def take_endings(self):
         ended = reap(self.runs)
+        if ended & self.runs.keys():
+            self.end_strays(ended)
         if self.spare and self.spare.pid in ended:
             # Whoever is to be run in it would not be.
             for fd in self.spare.fds():
@@ -125,6 +134,20 @@ class Runner:
             self.spare = None
         for run in list(self.runs.values()):
             self.end_if_over(run)
+
+    def end_strays(self, ended):
+        """Ends what the runs have left that have ended."""
+        known = {pid for pid, run in self.runs.items() if run.status is None}
+        if self.spare:
+            known.add(self.spare.pid)
+
+        def take_in():
+            ended.update(reap(self.runs))
+            return True
+
+        if not end_children(known, take_in):
+            # All in the sandbox ends rather than that something of a run goes on.
+            end_all()
 
     def end_if_over(self, run):
         if run.status is None or "result" in run.fds.values():
@@ -138,13 +161,14 @@ class Runner:
 
 def end_all():
     if os.getpid() != 1:
-        # No namespace ends them with this process: what is in its group does.
+        # No namespace ends them with this process.
+        end_children()
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
 def reap(runs):
-    """Takes in which processes have ended: of runs, and left behind by them."""
+    """Takes in which processes have ended."""
     ended = set()
     while True:
         try:
@@ -156,7 +180,3 @@ def reap(runs):
         ended.add(pid)
         if pid in runs:
             runs[pid].status = os.waitstatus_to_exitcode(status)
-            try:
-                os.killpg(pid, signal.SIGKILL)
-            except OSError:
-                pass

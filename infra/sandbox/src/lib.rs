@@ -152,6 +152,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "runs.py",
         "runtime.py",
         "serve.py",
+        "strays.py",
         "warm.py",
         "worker.py",
         "wrong.py",

@@ -142,6 +142,7 @@ pub enum LineKind {
 /// * `outputs` are left out too when JSON as it travels here cannot hold one of them exactly (NaN, 40 digits, depth over 100).
 /// * `metrics`: by name, what the flow's aggregation measured; `metrics.json` in the folder has them exactly.
 /// * `folder`: where the run's own output is: `outputs.jsonl`, `logs.txt` and what the flow wrote.
+/// * `not_kept`: of what the flow wrote, what is not there, and why: links, and what was over a bound.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunResult {
     pub lines: u64,
@@ -159,6 +160,8 @@ pub struct RunResult {
     /// Of a command: its exit code; 128 and the signal's number if a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_kept: Vec<String>,
 }
 
 /// The most bytes of outputs that a report carries; what is larger is in the run's folder alone.
