@@ -26,6 +26,7 @@ use contract::{
 };
 use ed25519_dalek::SigningKey;
 use sandbox::{
+    descriptors,
     groups::{self, Place},
     process::{Held, Identity},
     python::Python,
@@ -519,14 +520,8 @@ impl Driver {
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        // SAFETY: the call may be made between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                // Of a session and a group of its own, so that what ends the host does not end it.
-                libc::setsid();
-                Ok(())
-            });
-        }
+        // Of a session and a group of its own, so that what ends the host does not end it.
+        descriptors::keep_only(descriptors::detach(command.as_std_mut()), &[]);
         command.spawn()
     }
 

@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -294,14 +294,12 @@ impl Runner {
             }
             sandbox.namespaces = store.namespaces.get();
         }
-        let (child, socket) = sandbox::start(
-            &store.python,
-            &store.runner,
-            &sandbox,
-            Stdio::inherit(),
-            Stdio::inherit(),
-        )
-        .map_err(text)?;
+        // Not this process's own streams: what runs in a session would have the log's file, and could write all over it.
+        let (mut child, socket) =
+            sandbox::start(&store.python, &store.runner, &sandbox, Stdio::null(), Stdio::piped()).map_err(text)?;
+        if let Some(errors) = child.stderr.take() {
+            tokio::task::spawn_local(log_errors(errors));
+        }
         let parent = Some(child);
         Self::greet(folders, store, environment, socket, Begun { parent, layer, held }).await
     }
@@ -494,6 +492,19 @@ pub(crate) fn noted_groups(session: &Path) -> Vec<PathBuf> {
 pub(crate) fn noted(session: &Path) -> Vec<Identity> {
     let bytes = fs::read(session.join("sandboxes.json")).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// The most of a runner's own errors that goes to the log.
+const MOST_ERRORS: u64 = 64 << 10;
+
+/// Logs what a runner writes to standard error, and reads the rest away.
+async fn log_errors(errors: tokio::process::ChildStderr) {
+    let mut lines = BufReader::new(errors.take(MOST_ERRORS)).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        tracing::warn!(line, "the runner wrote to standard error");
+    }
+    let mut rest = lines.into_inner().into_inner().into_inner();
+    let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
 }
 
 async fn next(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Said>, String> {

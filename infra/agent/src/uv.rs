@@ -173,16 +173,16 @@ pub(crate) async fn find(state: &Path, python: &Python, say: &dyn Fn(String)) ->
     };
     let fetched = state.join("tools").join(format!("uv.{}", std::process::id()));
     std::fs::create_dir_all(state.join("tools")).map_err(|error| failed(&error.to_string()))?;
-    let output = tokio::process::Command::new(&python.executable)
+    let mut command = tokio::process::Command::new(&python.executable);
+    command
         .args(["-I", "-c", FETCH])
         .arg(&fetched)
         .env_clear()
         .envs(kept_variables())
         .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| failed(&error.to_string()))?;
+        .kill_on_drop(true);
+    sandbox::descriptors::keep_only(command.as_std_mut(), &[]);
+    let output = command.output().await.map_err(|error| failed(&error.to_string()))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(failed(text.trim().lines().last().unwrap_or("it said nothing")));

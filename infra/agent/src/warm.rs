@@ -1,13 +1,13 @@
 //! The warm process: one for each base image and version of the runner package in a state folder.
 
 use crate::store::{Environment, Store};
-use sandbox::groups::Place;
+use sandbox::{descriptors, groups::Place};
 use std::{
     ffi::CString,
     fs, io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
+        unix::{ffi::OsStrExt, net::UnixStream},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -60,7 +60,6 @@ pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment, places: &[
         return Ok(());
     }
     let log = fs::File::create(path.with_extension("log"))?;
-    let fd = lock.as_raw_fd();
     let home = state.join("tools/home");
     let mut command = Command::new(store.seen_at(base).join("bin/python"));
     command
@@ -75,15 +74,6 @@ pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment, places: &[
         .stdin(Stdio::null())
         .stdout(Stdio::from(log.try_clone()?))
         .stderr(Stdio::from(log));
-    // SAFETY: both calls may be made between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            libc::setsid();
-            if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
+    descriptors::keep_only(descriptors::detach(&mut command), &[lock.as_raw_fd()]);
     command.spawn().map(|_| ())
 }

@@ -37,6 +37,7 @@ pub(crate) fn function(name: Option<OsString>) -> ExitCode {
 
 /// Is a session's agent.
 pub(crate) fn agent() -> ExitCode {
+    sandbox::descriptors::close_inherited();
     let is_in_container = std::env::args()
         .nth(2)
         .is_some_and(|argument| argument == "--container");
@@ -56,6 +57,7 @@ pub(crate) fn agent() -> ExitCode {
 /// * `detached`: it outlives the terminal of whoever started it.
 pub(crate) fn host(local: &Local, settings: &args::Host, detached: bool) -> u8 {
     if detached {
+        sandbox::descriptors::close_inherited();
         // Who leads a group of processes already has no terminal to leave.
         let _ = nix::unistd::setsid();
     }

@@ -9,7 +9,9 @@ use crate::{
 };
 pub(crate) use local::HostFile;
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use sandbox::descriptors;
 use std::{
+    ffi::OsString,
     fs, io,
     net::{TcpStream, ToSocketAddrs},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -185,6 +187,12 @@ impl Local {
             .mode(0o600)
             .open(self.log())?;
         let mut command = Command::new(program);
+        // It outlives this command's terminal and folder, and is nobody's client.
+        command
+            .env_clear()
+            .envs(agent::kept_variables())
+            .envs(kept_variables())
+            .current_dir("/");
         command.arg("host").arg("--state").arg(&self.state);
         if let Some(idle_exit) = idle_exit {
             command.arg("--idle-exit").arg(idle_exit.as_secs().to_string());
@@ -195,16 +203,8 @@ impl Local {
         if let Some(store) = &self.store {
             command.env(agent::STORE, store);
         }
-        // It outlives this command's terminal and folder, and is nobody's client.
-        command
-            .env_remove("PFSESSION_ENDPOINT")
-            .env_remove("PFSESSION_TOKEN")
-            .current_dir("/");
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        descriptors::keep_only(descriptors::detach(&mut command), &[]).spawn()
     }
 
     /// Asks a host to leave, and waits until it is gone.
@@ -240,6 +240,27 @@ impl Local {
         last.reverse();
         last.join("\n         ")
     }
+}
+
+/// What the service sees of this command's environment variables, beside what installers may need.
+fn kept_variables() -> impl Iterator<Item = (OsString, OsString)> {
+    const KEPT: [&str; 10] = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "RUST_LOG",
+        "RUST_BACKTRACE",
+        "AWS_XRAY_DAEMON_ADDRESS",
+        "XDG_STATE_HOME",
+    ];
+    let is_kept = |name: &str| {
+        let is_of_a_client = matches!(name, "PFSESSION_ENDPOINT" | "PFSESSION_TOKEN");
+        KEPT.contains(&name) || name.starts_with("PFSESSION_") && !is_of_a_client
+    };
+    std::env::vars_os().filter(move |(name, _)| name.to_str().is_some_and(is_kept))
 }
 
 /// Where the service on this machine keeps everything, if nothing else was said.

@@ -230,6 +230,7 @@ impl Pool {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        sandbox::descriptors::keep_only(&mut command, &[]);
         #[cfg(target_os = "linux")]
         {
             // SAFETY: two system calls that are safe between fork and exec; nothing is allocated.

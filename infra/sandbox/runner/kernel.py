@@ -10,6 +10,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 MNT_DETACH = 2
+SYS_CLOSE_RANGE = 436
 SYS_MOUNT_SETATTR, SYS_LANDLOCK_CREATE, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT = 442, 444, 445, 446
 AT_RECURSIVE = 0x8000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 1, 4, 24, 38, 22
@@ -46,6 +47,21 @@ def null(fd):
     other = os.open("/dev/null", os.O_RDWR)
     os.dup2(other, fd)
     os.close(other)
+
+
+def close_descriptors(keep):
+    """Closes all but the standard streams and `keep`."""
+    edges = [2, *sorted(fd for fd in keep if fd > 2), (1 << 32) - 1]
+    for before, after in zip(edges, edges[1:]):
+        first, last = before + 1, after if after == edges[-1] else after - 1
+        if first <= last and libc.syscall(SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), 0) < 0:
+            # Linux before 5.9.
+            for fd in map(int, os.listdir("/proc/self/fd")):
+                if first <= fd <= last:
+                    try:
+                        os.close(fd)
+                    except OSError:
+                        pass
 
 
 def start_time(pid):

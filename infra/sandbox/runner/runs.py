@@ -9,7 +9,7 @@ import sys
 
 from .control import Control, Lines
 from .coordinator import see_through
-from .kernel import null
+from .kernel import close_descriptors, null
 from .main import BOOT, packages
 from .strays import adopt
 from .worker import work
@@ -107,13 +107,7 @@ def fork_worker(rehearse=None):
     mine, theirs = socket.socketpair()
     pid = os.fork()
     if not pid:
-        keep = theirs.fileno()
-        for fd in map(int, os.listdir("/proc/self/fd")):
-            if fd > 2 and fd != keep:
-                try:
-                    os.close(fd)
-                except OSError:
-                    pass
+        close_descriptors([theirs.fileno()])
         work(Control(theirs), rehearse)
     theirs.close()
     return mine, pid
@@ -133,7 +127,7 @@ def spawn_worker(spec):
 class SpareRun:
     """A fork of the runner that is to see a run through, with a worker that has touched what a run needs."""
 
-    def __init__(self, spec, close, rehearse):
+    def __init__(self, spec, rehearse):
         pipes = [os.pipe() for _ in range(3)]
         (self.result, result), (self.out, out), (self.err, err) = pipes
         task, self.task = [end.detach() for end in socket.socketpair()]
@@ -144,8 +138,7 @@ class SpareRun:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os.setpgid(0, 0)
                 adopt()
-                for fd in close + [self.result, self.out, self.err, self.task]:
-                    os.close(fd)
+                close_descriptors([result, out, err, task])
                 null(0)
                 for fd, to in ((out, 1), (err, 2)):
                     os.dup2(fd, to)
@@ -241,6 +234,7 @@ os.chdir(folder)
 if given:
     with os.fdopen(int(given)) as file:
         os.environ.update(json.load(file)["variables"])
+os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 try:
     os.execvp(command[0], command)
 except OSError as error:

@@ -56,15 +56,12 @@ class Runner:
         self.poll.register(control.socket, select.POLLIN)
         self.poll.register(self.wake, select.POLLIN)
 
-    def own_fds(self):
-        return [self.wake, self.woken, self.control.socket.fileno(), *self.owner]
-
     def serve(self):
         while True:
             # A run's process is made ahead as soon as nothing else is to do.
             events = self.poll.poll(0 if self.fork_safe and self.spare is None and not self.runs else None)
             if not events and self.spare is None:
-                self.spare = SpareRun(self.spec, self.own_fds(), rehearse=True)
+                self.spare = SpareRun(self.spec, rehearse=True)
             for fd, _ in events:
                 if fd == self.control.socket.fileno():
                     self.take_orders()
@@ -104,8 +101,7 @@ class Runner:
         elif self.spare and self.spare.is_ready():
             run, self.spare = self.spare.run(message, given), None
         else:
-            others = [*self.own_fds(), *(self.spare.fds() if self.spare else []), *self.control.descriptors, *([] if given is None else [given])]
-            run = SpareRun(self.spec, others, rehearse=False).run(message, given)
+            run = SpareRun(self.spec, rehearse=False).run(message, given)
         self.runs[run.pid] = run
         for fd in run.fds:
             self.owner[fd] = run

@@ -9,7 +9,7 @@ import socket
 from .control import Control
 from .groups import enter_groups, limit_groups
 from .isolate import begin_root, enter_namespaces, finish_root, seal
-from .kernel import PR_SET_CHILD_SUBREAPER, null, prctl, start_time, threads
+from .kernel import PR_SET_CHILD_SUBREAPER, close_descriptors, null, prctl, start_time, threads
 from .runtime import freeze, import_executor, run_a_dummy_flow
 from .serve import serve
 
@@ -88,12 +88,7 @@ class Spare:
             try:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for fd in map(int, os.listdir("/proc/self/fd")):
-                    if fd > 2 and fd != theirs.fileno():
-                        try:
-                            os.close(fd)
-                        except OSError:
-                            pass
+                close_descriptors([theirs.fileno()])
                 for fd in (0, 1, 2):
                     null(fd)
                 wait_to_become(theirs, root, places)

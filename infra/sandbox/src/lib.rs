@@ -6,6 +6,7 @@
 //! What is absent here: sessions, environments, uv, queues, and every decision about a session's life.
 
 pub mod beneath;
+pub mod descriptors;
 pub mod files;
 pub mod groups;
 pub mod process;
@@ -193,7 +194,8 @@ pub fn start(
     err: Stdio,
 ) -> io::Result<(tokio::process::Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
-    let child = tokio::process::Command::new(&python.executable)
+    let mut command = tokio::process::Command::new(&python.executable);
+    command
         .args(["-I", "-S", "-c", BOOT])
         .arg(runner)
         .arg("isolate")
@@ -201,8 +203,9 @@ pub fn start(
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(out)
         .stderr(err)
-        .kill_on_drop(true)
-        .spawn()?;
+        .kill_on_drop(true);
+    descriptors::keep_only(command.as_std_mut(), &[]);
+    let child = command.spawn()?;
     let mut line = serde_json::to_vec(sandbox)?;
     line.push(b'\n');
     io::Write::write_all(&mut &ours, &line)?;

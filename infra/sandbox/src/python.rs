@@ -104,12 +104,12 @@ impl Python {
     }
 
     fn ask(program: &Path) -> Option<Self> {
-        let answer = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["-I", "-S", "-c", ASK])
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
+            .stderr(Stdio::null());
+        let answer = crate::descriptors::keep_only(&mut command, &[]).output().ok()?;
         serde_json::from_slice(&answer.stdout).ok()
     }
 
