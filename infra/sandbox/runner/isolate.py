@@ -21,6 +21,7 @@ from .kernel import (
     MS_NOEXEC,
     MS_NOSUID,
     MS_PRIVATE,
+    MS_RDONLY,
     MS_REC,
     PR_CAPBSET_DROP,
     PR_CAP_AMBIENT,
@@ -36,11 +37,11 @@ from .kernel import (
     UID,
     check,
     libc,
-    make_read_only,
     mount,
     null,
     prctl,
     prctl_pointer,
+    restrict,
     start_time,
 )
 
@@ -57,22 +58,44 @@ def enter_namespaces():
             os.close(fd)
 
 
-def bind(source, target, read_only):
-    """Shows the file or folder `source` at `target`; a link stays a link."""
+def bind(source, target, read_only, devices=False):
+    """Shows the file or folder `source` at `target`; a link stays a link. A device is written to also where its mount is read-only."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     elif not os.path.exists(target):
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
     mount(source, target, "", MS_BIND | MS_REC)
-    if read_only:
-        make_read_only(target)
+    restrict(target, MS_NOSUID | (MS_NOEXEC if devices else MS_NODEV) | (MS_RDONLY if read_only else 0))
 
 
 ETC = (
     "ssl ca-certificates pki crypto-policies resolv.conf hosts host.conf nsswitch.conf gai.conf localtime timezone ld.so.cache ld.so.conf "
     "ld.so.conf.d alternatives mime.types protocols services"
 ).split()
+
+
+# Not the terminal: a session has none.
+DEVICES = ("null", "zero", "full", "random", "urandom")
+
+# As the default of the OCI runtime specification, and of those that followed it. `/sys` is not there at all.
+MASKED = "acpi asound interrupts kcore keys latency_stats timer_list timer_stats sched_debug scsi".split()
+READ_ONLY = "bus fs irq sys sysrq-trigger".split()
+
+
+def mask(proc):
+    """Hides what `/proc` says of the machine, and write-protects what changes it."""
+    for name in MASKED:
+        path = f"{proc}/{name}"
+        if os.path.isdir(path):
+            mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,mode=555")
+        elif os.path.exists(path):
+            bind("/dev/null", path, True, devices=True)
+    for name in READ_ONLY:
+        path = f"{proc}/{name}"
+        if os.path.exists(path):
+            mount(path, path, "", MS_BIND | MS_REC)
+            restrict(path, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def begin_root(root, home):
@@ -97,14 +120,15 @@ def begin_root(root, home):
         with open(f"{root}/etc/{name}", "w") as file:
             file.write(text)
     os.makedirs(f"{root}/dev/shm")
-    for name in ("null", "zero", "full", "random", "urandom", "tty"):
+    for name in DEVICES:
         if os.path.exists(f"/dev/{name}"):
-            bind(f"/dev/{name}", f"{root}/dev/{name}", False)
+            bind(f"/dev/{name}", f"{root}/dev/{name}", True, devices=True)
     for name, to in (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")):
         os.symlink(to, f"{root}/dev/{name}")
     mount("tmpfs", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777")
     os.makedirs(f"{root}/proc")
     mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mask(f"{root}/proc")
     os.makedirs(f"{root}/run")
 
 
@@ -137,7 +161,7 @@ def finish_root(spec, root):
             bind(root + first, root + path, False)
     for path, target in write:
         bind(path, root + target, False)
-    make_read_only(root, recursive=False)
+    restrict(root, MS_RDONLY | MS_NOSUID | MS_NODEV, recursive=False)
     libc.sethostname(b"session", 7)
     os.chdir(root)
     check(libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
@@ -175,7 +199,7 @@ def close_sandbox(spec, namespaces):
         os.close(ruleset)
     else:
         lacks.append("abstract sockets of others")
-    program = base64.b64decode(spec["seccomp"])
+    program = base64.b64decode(spec["seccomp"][0 if namespaces else 1])
     if program:
         buffer = ctypes.create_string_buffer(program, len(program))
         filter_program = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
@@ -198,7 +222,7 @@ def landlock(spec):
     attributes = struct.pack("QQQ", known, 0, 3 if abi >= 6 else 0)[: 8 if abi < 4 else 16 if abi < 6 else 24]
     ruleset = check(libc.syscall(SYS_LANDLOCK_CREATE, attributes, len(attributes), 0), "landlock")
     system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/proc"] + [f"/etc/{name}" for name in ETC]
-    devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")]
+    devices = [f"/dev/{name}" for name in DEVICES]
     # Semaphores are files there, and promptflow makes one when it is imported.
     own = [source for source, _ in spec["write"]] + devices + ["/dev/shm"]
     for kind, paths in (("read", system + spec["read"]), ("write", own)):
@@ -240,7 +264,7 @@ def isolate(spec, control):
 
             resource.setrlimit(resource.RLIMIT_AS, (spec["size"][1],) * 2)
         kept = landlock(spec)
-        tier = "D" if kept is None or not spec["seccomp"] else "C"
+        tier = "D" if kept is None or not spec["seccomp"][1] else "C"
         seal(spec, control, (["files", "processes", "users"] if kept is None else kept) + lacks, tier)
         return
     try:

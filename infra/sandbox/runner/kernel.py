@@ -36,11 +36,11 @@ def mount(source, target, kind, flags, data=""):
     check(result, f"mount {target}")
 
 
-def make_read_only(target, recursive=True):
-    """Read-only, without set-user-id and devices, with all that is mounted below."""
-    attributes = struct.pack("QQQQ", MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0)
+def restrict(target, flags, recursive=True):
+    """Adds flags to a mount, with all that is mounted below it."""
+    attributes = struct.pack("QQQQ", flags, 0, 0, 0)
     flags = AT_RECURSIVE if recursive else 0
-    check(libc.syscall(SYS_MOUNT_SETATTR, -100, os.fsencode(target), flags, attributes, len(attributes)), f"read-only {target}")
+    check(libc.syscall(SYS_MOUNT_SETATTR, -100, os.fsencode(target), flags, attributes, len(attributes)), f"restrict {target}")
 
 
 def null(fd):

@@ -53,7 +53,8 @@ pub struct Sandbox {
     pub overlay: Option<Overlay>,
     /// The whole block of environment variables.
     pub variables: BTreeMap<String, String>,
-    pub seccomp: String,
+    /// The filter with namespaces, and without.
+    pub seccomp: [String; 2],
     /// The program to become; a runner if there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub execute: Vec<String>,
