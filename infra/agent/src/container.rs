@@ -92,6 +92,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
         private_key: BASE64.encode(secret),
         python: None,
         places: Vec::new(),
+        user: None,
         has_snapshots: true,
         log: None,
     };

@@ -18,7 +18,7 @@ use crate::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
-    Failure, Settings,
+    Failure, Settings, Slot,
     agent::public_half,
     command::is_good_id,
     driver::{ComputeRequest, DriverReport},
@@ -334,9 +334,21 @@ impl Driver {
             Err(error) => return tracing::warn!(%error, "the environments cannot be opened"),
         };
         if let Some(base) = store.find_base()
-            && let Err(error) = crate::warm::ensure(&self.config.state, &store, &base, self.places())
+            && let Some(user) = self.next_user()
+            && let Err(error) = crate::warm::ensure(&self.config.state, &store, &base, self.places(), user)
         {
             tracing::warn!(%error, "the warm process cannot be started");
+        }
+    }
+
+    /// Who the next session will be on this machine, as far as that can be known: the only user that there was.
+    fn next_user(&self) -> Option<Option<u32>> {
+        if !sandbox::ids::has_ids() {
+            return Some(None);
+        }
+        match sandbox::ids::known(&self.config.state).as_slice() {
+            [user] => Some(Some(*user)),
+            _ => None,
         }
     }
 
@@ -462,6 +474,7 @@ impl Driver {
             private_key: BASE64.encode(secret),
             python,
             places: self.places().to_vec(),
+            user: self.user(compute)?,
             has_snapshots: config.has_snapshots,
             log: Some(log),
         };
@@ -499,6 +512,15 @@ impl Driver {
             }
         });
         Ok(launched.key)
+    }
+
+    /// Who the sessions of a compute resource are on this machine, if this is root.
+    fn user(&self, compute: &str) -> anyhow::Result<Option<u32>> {
+        let slot: Slot = serde_json::from_slice(&fs::read(self.compute(compute)?.join("slot.json"))?)?;
+        sandbox::ids::of(
+            &self.config.state,
+            &serde_json::to_string(&[slot.workspace, slot.owner])?,
+        )
     }
 
     /// An agent's process that has not been told yet whose it is: the one that waits, else a new one.

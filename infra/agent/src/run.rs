@@ -94,7 +94,7 @@ pub(crate) async fn run(
         Err(error) => return failed(&folders.state, run, io_failure(&error)),
     };
     let mut not_kept = Vec::new();
-    let ended = match stage(folders, run, work, wish, output).await {
+    let ended = match stage(folders, runner.user, run, work, wish, output).await {
         Ok(Staged { message, before, given }) => {
             let failure = follow(runner, run, &message, &given, &mut results, output).await;
             // With the sandbox all that runs in it ends, a moment later.
@@ -159,6 +159,7 @@ type Stamp = (i64, i64, u64);
 /// Lays out the view of a run outside the sandbox, and moves it into it.
 async fn stage(
     folders: &Folders,
+    user: Option<u32>,
     run: &str,
     work: Work,
     wish: &RunWish,
@@ -198,6 +199,9 @@ async fn stage(
         let mut before = HashMap::new();
         for file in &view.files {
             before.insert(file.target.clone(), stamp(&root.join(&file.target)).map_err(io)?);
+        }
+        if let Some(user) = user {
+            sandbox::files::give_all(&staging, user).map_err(io)?;
         }
         // In one step, so that nothing inside can lay a link in the way of what is written from outside.
         fs::rename(&staging, &place).map_err(io)?;

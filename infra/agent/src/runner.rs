@@ -166,6 +166,8 @@ pub(crate) struct Runner {
     pub(crate) isolation: Isolation,
     /// Whether it was a fork of the warm process.
     pub(crate) from_warm: bool,
+    /// The user that it is on this machine, if another than this process's own.
+    pub(crate) user: Option<u32>,
     process: Held,
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
     runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>>,
@@ -187,6 +189,7 @@ struct Begun {
     parent: Option<tokio::process::Child>,
     layer: PathBuf,
     held: Rc<Vec<fs::File>>,
+    user: Option<u32>,
 }
 
 impl Runner {
@@ -197,12 +200,14 @@ impl Runner {
     /// Why no sandbox could be made, in words. Worth one more try.
     ///
     /// * `limits`: what the VM size gives; `None` is the whole machine.
+    /// * `user`: who it is on this machine, if another than this process's own.
     pub(crate) async fn start(
         folders: &Folders,
         store: &Store,
         environment: &Environment,
         places: &[Place],
         limits: Option<Limits>,
+        user: Option<u32>,
     ) -> Result<Rc<Self>, String> {
         let text = |error: io::Error| error.to_string();
         folders.make().map_err(text)?;
@@ -221,6 +226,7 @@ impl Runner {
         read.retain(|path| !path.starts_with("/usr"));
         let mut sandbox = Sandbox {
             namespaces: store.namespaces.get(),
+            user,
             root: folders.session.join("root"),
             read,
             write: vec![
@@ -251,9 +257,7 @@ impl Runner {
             sandbox.sites = vec![written.clone()];
             let layers = std::iter::once(&environment.key).filter(|_| environment.below.is_some());
             sandbox.sites.extend(layers.map(|key| store.site(key)));
-            sandbox
-                .read
-                .extend(store.lower(environment).split(':').map(PathBuf::from));
+            sandbox.read.extend(store.lower(environment));
             sandbox.write.push((layer.clone(), layer.clone()));
             sandbox.overlay = None;
             let sites: Vec<String> = sandbox.sites.iter().map(|site| site.display().to_string()).collect();
@@ -269,11 +273,9 @@ impl Runner {
         sandbox.variables = block;
         if environment.pure
             && sandbox.namespaces
-            && let Some(socket) = warm::connect(&folders.state, store, &environment.base)
+            && let Some(socket) = warm::connect(&folders.state, store, &environment.base, user)
         {
-            let sent = serde_json::to_vec(&sandbox).map_err(|error| error.to_string())?;
-            let sent = io::Write::write_all(&mut &socket, &[sent, b"\n".to_vec()].concat());
-            match sent {
+            match sandbox::send(&mut sandbox, &socket) {
                 Ok(()) => match Self::greet(
                     folders,
                     store,
@@ -283,6 +285,7 @@ impl Runner {
                         parent: None,
                         layer: layer.clone(),
                         held: held.clone(),
+                        user: sandbox.user,
                     },
                 )
                 .await
@@ -293,15 +296,34 @@ impl Runner {
                 Err(error) => tracing::warn!(%error, "the warm process has gone; a fresh interpreter serves"),
             }
             sandbox.namespaces = store.namespaces.get();
+            sandbox.user = user;
         }
         // Not this process's own streams: what runs in a session would have the log's file, and could write all over it.
-        let (mut child, socket) =
-            sandbox::start(&store.python, &store.runner, &sandbox, Stdio::null(), Stdio::piped()).map_err(text)?;
+        let (mut child, socket) = sandbox::start(
+            &store.python,
+            &store.runner,
+            &mut sandbox,
+            Stdio::null(),
+            Stdio::piped(),
+        )
+        .map_err(text)?;
         if let Some(errors) = child.stderr.take() {
             tokio::task::spawn_local(log_errors(errors));
         }
         let parent = Some(child);
-        Self::greet(folders, store, environment, socket, Begun { parent, layer, held }).await
+        Self::greet(
+            folders,
+            store,
+            environment,
+            socket,
+            Begun {
+                parent,
+                layer,
+                held,
+                user: sandbox.user,
+            },
+        )
+        .await
     }
 
     /// Waits for a runner's first words.
@@ -355,6 +377,7 @@ impl Runner {
             environment: environment.clone(),
             isolation,
             from_warm: begun.parent.is_none(),
+            user: begun.user,
             process,
             writer: tokio::sync::Mutex::new(writer),
             runs,

@@ -142,12 +142,9 @@ impl Store {
     }
 
     /// The folders of an environment, uppermost first.
-    pub(crate) fn lower(&self, environment: &Environment) -> String {
+    pub(crate) fn lower(&self, environment: &Environment) -> Vec<PathBuf> {
         let folders = std::iter::once(&environment.key).chain(&environment.below);
-        folders
-            .map(|key| self.path(key).display().to_string())
-            .collect::<Vec<_>>()
-            .join(":")
+        folders.map(|key| self.path(key)).collect()
     }
 
     /// An environment that is complete.
@@ -647,7 +644,7 @@ impl Store {
         execute.extend(require_hashes(added.unwrap_or(lock)));
         execute.extend(job.builds());
         let overlay = Overlay {
-            lower: below.display().to_string(),
+            lower: vec![below.clone()],
             upper: upper.clone(),
             work,
             at: vec![below.clone()],
@@ -717,8 +714,9 @@ impl Store {
                 sandbox.variables.insert(name.into(), folder);
             }
         }
-        let (mut child, socket) = sandbox::start(&self.python, &self.runner, &sandbox, Stdio::null(), Stdio::piped())
-            .map_err(|error| self.io(error))?;
+        let (mut child, socket) =
+            sandbox::start(&self.python, &self.runner, &mut sandbox, Stdio::null(), Stdio::piped())
+                .map_err(|error| self.io(error))?;
         let mut output = String::new();
         let mut reader = BufReader::new(
             child

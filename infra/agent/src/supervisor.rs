@@ -64,6 +64,8 @@ pub(crate) struct AgentSpec {
     pub(crate) python: Option<Python>,
     /// Where groups can be made.
     pub(crate) places: Vec<Place>,
+    /// Who the session is on this machine, if another user than the agent.
+    pub(crate) user: Option<u32>,
     /// Whether flow folders may be snapshots in an object store.
     pub(crate) has_snapshots: bool,
     /// Where it writes what it says; `None`: where its process does.
@@ -750,7 +752,7 @@ impl Agent {
     fn ensure_warm(&self, store: &Store, environment: &Environment) {
         if store.base.runs_flows
             && let Some(base) = store.complete(&environment.base)
-            && let Err(error) = warm::ensure(&self.spec.state, store, &base, &self.spec.places)
+            && let Err(error) = warm::ensure(&self.spec.state, store, &base, &self.spec.places, self.spec.user)
         {
             tracing::warn!(%error, "the warm process cannot be started");
         }
@@ -766,7 +768,15 @@ impl Agent {
             return Ok(());
         }
         let limits = lifecycle::size::size(&self.spec.settings.size).and_then(|size| size.limits);
-        let mut runner = Runner::start(&self.folders, store, environment, &self.spec.places, limits).await?;
+        let mut runner = Runner::start(
+            &self.folders,
+            store,
+            environment,
+            &self.spec.places,
+            limits,
+            self.spec.user,
+        )
+        .await?;
         if self.container.is_some()
             && let Some(runner) = Rc::get_mut(&mut runner)
         {

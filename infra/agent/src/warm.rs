@@ -1,4 +1,4 @@
-//! The warm process: one for each base image and version of the runner package in a state folder.
+//! The warm process: one for each base image, version of the runner package and user of the machine in a state folder.
 
 use crate::store::{Environment, Store};
 use sandbox::{descriptors, groups::Place};
@@ -17,14 +17,15 @@ use std::{
 const IDLE_SECONDS: u32 = 900;
 
 /// Where it listens.
-fn socket(state: &Path, store: &Store, base: &str) -> PathBuf {
-    let name = crate::digest(&[base, &store.runner.display().to_string()]);
+fn socket(state: &Path, store: &Store, base: &str, user: Option<u32>) -> PathBuf {
+    let user = user.map(|user| user.to_string()).unwrap_or_default();
+    let name = crate::digest(&[base, &store.runner.display().to_string(), &user]);
     state.join("warm").join(&name[..16])
 }
 
 /// A connection to the warm process of this base, if it is there and ready.
-pub(crate) fn connect(state: &Path, store: &Store, base: &str) -> Option<UnixStream> {
-    let path = socket(state, store, base);
+pub(crate) fn connect(state: &Path, store: &Store, base: &str, user: Option<u32>) -> Option<UnixStream> {
+    let path = socket(state, store, base, user);
     let folder = CString::new(path.parent()?.as_os_str().as_bytes()).ok()?;
     // SAFETY: the path ends in a zero byte; the descriptor that comes back is nobody else's.
     let fd = unsafe { libc::open(folder.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) };
@@ -43,12 +44,18 @@ pub(crate) fn connect(state: &Path, store: &Store, base: &str) -> Option<UnixStr
 /// # Errors
 ///
 /// What the file system and starting a process say. A session does without.
-pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment, places: &[Place]) -> io::Result<()> {
+pub(crate) fn ensure(
+    state: &Path,
+    store: &Store,
+    base: &Environment,
+    places: &[Place],
+    user: Option<u32>,
+) -> io::Result<()> {
     // Only what is in namespaces of its own can be a fork of it.
     if !store.namespaces.get() {
         return Ok(());
     }
-    let path = socket(state, store, &base.key);
+    let path = socket(state, store, &base.key, user);
     fs::create_dir_all(state.join("warm"))?;
     if path.with_extension("unfit").exists() {
         return Ok(());
@@ -67,6 +74,7 @@ pub(crate) fn ensure(state: &Path, store: &Store, base: &Environment, places: &[
         .arg(&store.runner)
         .args(["warm", &path.display().to_string(), &IDLE_SECONDS.to_string()])
         .arg(state.join("tools/root"))
+        .arg(serde_json::to_string(&user)?)
         .args(places.iter().map(|place| &place.path))
         .env_clear()
         .envs(crate::runner::variables(&home, &store.seen_at(base)))

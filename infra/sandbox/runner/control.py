@@ -5,6 +5,10 @@ import socket
 from collections import deque
 
 
+# Of one message, by the kernel.
+MOST_DESCRIPTORS = 253
+
+
 class Lines:
     """Splits what comes in pieces into lines, in time linear in its size."""
 
@@ -68,7 +72,7 @@ class Control:
     def read(self):
         """Takes in what is here, waiting for some; False when the other end is gone."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 18, 16, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 18, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
         self.descriptors.extend(descriptors)

@@ -5,25 +5,32 @@ import os
 
 NAMES = {"cpu": "processor time", "memory": "memory", "pids": "number of processes"}
 MAKER = os.getpid()
+FILES = "cpu.cfs_period_us cpu.cfs_quota_us cpu.max memory.limit_in_bytes memory.max memory.swap.max pids.max".split()
 
 
 def enter_groups(places):
-    """Makes a group of its own below each of these places, and goes into it. The groups, and those places where it was not possible."""
-    name, groups, barred = f"pfsession-{MAKER}-{os.urandom(6).hex()}", [], {}
+    """Makes a group of its own below each of these places, and goes into it. The groups, each with its files of limits, open, as it is
+    another user that writes them."""
+    name, groups = f"pfsession-{MAKER}-{os.urandom(6).hex()}", {}
     for place in places:
         group = os.path.join(place, name)
         try:
             os.mkdir(group)
             with open(os.path.join(group, "cgroup.procs"), "w") as file:
                 file.write("0")
-            groups.append(group)
-        except OSError as error:
-            barred[place] = os.strerror(error.errno)
+            groups[group] = {}
+        except OSError:
             try:
                 os.rmdir(group)
             except OSError:
                 pass
-    return groups, barred
+            continue
+        for file in FILES:
+            try:
+                groups[group][file] = os.open(os.path.join(group, file), os.O_WRONLY)
+            except OSError:
+                pass
+    return groups
 
 
 def limit_groups(spec, groups):
@@ -36,13 +43,17 @@ def limit_groups(spec, groups):
             try:
                 if group is None:
                     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-                with open(os.path.join(group, file), "w") as out:
-                    out.write(value)
+                if file not in groups[group]:
+                    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                os.write(groups[group][file], value.encode())
                 held.add(controller)
             except OSError as error:
                 # There may be no swap to speak of.
                 if file != "memory.swap.max":
                     lacks.append(f"{NAMES[controller]} ({os.strerror(error.errno)})")
+    for files in groups.values():
+        for fd in files.values():
+            os.close(fd)
     size = spec.get("size")
     wanted = ["cpu", "memory", "pids"] if size else ["pids"]
     for controller in wanted:

@@ -38,6 +38,7 @@ from .kernel import (
     check,
     libc,
     mount,
+    move_mount,
     null,
     prctl,
     prctl_pointer,
@@ -46,27 +47,94 @@ from .kernel import (
 )
 
 
-def enter_namespaces():
-    """Goes into namespaces of its own, all but the network's; only a fork of this is in the new one of processes."""
-    uid, gid = os.geteuid(), os.getegid()
+ROOT_KEPT = "the machine's root, which the session is"
+
+
+def enter_namespaces(user):
+    """Goes into namespaces of its own, all but the network's; only a fork of this is in the new one of processes.
+
+    `user` is the id on the machine that the session's only id is, if that is not this process's own. It takes effect by `become_user`.
+    Gives back what is not held, as words.
+    """
+    if user is None:
+        lacks = [ROOT_KEPT] if os.geteuid() == 0 else []
+        ids = f"{UID} {os.geteuid()} 1", f"{UID} {os.getegid()} 1"
+        unshare()
+        write_ids("self", *ids)
+        return lacks
+    os.setgroups([])
+    # Only a process outside can map another id than its own.
+    (begin, go), pid = os.pipe(), os.getpid()
+    helper = os.fork()
+    if not helper:
+        status = 1
+        try:
+            os.close(go)
+            if os.read(begin, 1):
+                write_ids(pid, f"{UID} {user} 1", f"{UID} {user} 1")
+                status = 0
+        finally:
+            os._exit(status)
+    os.close(begin)
+    try:
+        unshare()
+        os.write(go, b"1")
+    finally:
+        os.close(go)
+        status = os.waitpid(helper, 0)[1]
+    if status:
+        raise OSError(errno.EPERM, "its user could not be mapped")
+    return []
+
+
+def unshare():
     check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS), "unshare")
-    for file, text in (("setgroups", "deny"), ("uid_map", f"{UID} {uid} 1"), ("gid_map", f"{UID} {gid} 1")):
-        fd = os.open(f"/proc/self/{file}", os.O_WRONLY)
+
+
+def write_ids(pid, users, groups):
+    for file, text in (("setgroups", "deny"), ("uid_map", users), ("gid_map", groups)):
+        fd = os.open(f"/proc/{pid}/{file}", os.O_WRONLY)
         try:
             os.write(fd, text.encode())
         finally:
             os.close(fd)
 
 
-def bind(source, target, read_only, devices=False):
-    """Shows the file or folder `source` at `target`; a link stays a link. A device is written to also where its mount is read-only."""
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    if os.path.isdir(source):
-        os.makedirs(target, exist_ok=True)
-    elif not os.path.exists(target):
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    mount(source, target, "", MS_BIND | MS_REC)
-    restrict(target, MS_NOSUID | (MS_NOEXEC if devices else MS_NODEV) | (MS_RDONLY if read_only else 0))
+def become_user():
+    """Is from here on the user that was mapped, with all rights in the namespaces and none outside."""
+    os.setresgid(UID, UID, UID)
+    os.setresuid(UID, UID, UID)
+    # Whoever changes users cannot look at itself any more, until it says so.
+    prctl(PR_SET_DUMPABLE, 1)
+
+
+class Sources:
+    """What a sandbox is shown of the machine: by its path, or by the mount that was made of it outside, where the user may not go."""
+
+    def __init__(self, paths, descriptors):
+        self.mounts = dict(zip(paths, descriptors))
+
+    def exists(self, path):
+        return path in self.mounts or os.path.exists(path)
+
+    def bind(self, path, target, read_only, devices=False):
+        """Shows the file or folder `path` at `target`. A device is written to also where its mount is read-only."""
+        fd = self.mounts.get(path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if stat.S_ISDIR(os.stat(path if fd is None else fd).st_mode):
+            os.makedirs(target, exist_ok=True)
+        elif not os.path.exists(target):
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        if fd is None:
+            mount(path, target, "", MS_BIND | MS_REC)
+        else:
+            move_mount(fd, target)
+            # One is shown once.
+            os.close(self.mounts.pop(path))
+        restrict(target, MS_NOSUID | (MS_NOEXEC if devices else MS_NODEV) | (MS_RDONLY if read_only else 0))
+
+
+MACHINE = Sources([], [])
 
 
 ETC = (
@@ -90,7 +158,7 @@ def mask(proc):
         if os.path.isdir(path):
             mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,mode=555")
         elif os.path.exists(path):
-            bind("/dev/null", path, True, devices=True)
+            MACHINE.bind("/dev/null", path, True, devices=True)
     for name in READ_ONLY:
         path = f"{proc}/{name}"
         if os.path.exists(path):
@@ -98,10 +166,20 @@ def mask(proc):
             restrict(path, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
-def begin_root(root, home):
-    """Makes a root of its own with what every session sees of the machine. What is mounted on `root` is seen in this namespace alone."""
+ROOT = "."
+
+
+def begin_root(folder, home, user):
+    """Makes a root of its own with what every session sees of the machine, and goes there. What is mounted on `folder` is seen in this
+    namespace alone."""
     mount("none", "/", "", MS_REC | MS_PRIVATE)
-    mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=16m")
+    owner = "" if user is None else f",uid={UID},gid={UID}"
+    mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=16m" + owner)
+    # The user may not go there by its path.
+    os.chdir(folder)
+    if user is not None:
+        become_user()
+    root, bind = ROOT, MACHINE.bind
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink(f"/{name}"):
             os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
@@ -132,38 +210,59 @@ def begin_root(root, home):
     os.makedirs(f"{root}/run")
 
 
-def finish_root(spec, root):
+def mount_overlay(overlay, sources):
+    """Lays what the session writes over its packages. Why that was not possible, if so."""
+    lower, layer = overlay["lower"], os.path.dirname(overlay["upper"])
+    hidden = f"{ROOT}/run/layers"
+    # By paths of our own: an option of a mount has no way to write each character of a path.
+    places = [f"{hidden}/{index}" for index in range(len(lower))]
+    for path, place in zip(lower, places):
+        sources.bind(path, place, True)
+    sources.bind(layer, f"{hidden}/own", False)
+    own = [f"{hidden}/own/{os.path.basename(overlay[name])}" for name in ("upper", "work")]
+    first, *others = overlay["at"]
+    os.makedirs(ROOT + first, exist_ok=True)
+    options = f"lowerdir={':'.join(places)},upperdir={own[0]},workdir={own[1]},userxattr"
+    refused = None
+    # Volatile (Linux 5.10): its end does not wait until the whole disk is written. Nobody mounts this layer again.
+    for further in (",volatile", ""):
+        try:
+            mount("overlay", ROOT + first, "overlay", MS_NOSUID | MS_NODEV, options + further)
+            refused = None
+            break
+        except OSError as error:
+            refused = error
+    if refused:
+        mount(places[0], ROOT + first, "", MS_BIND)
+        restrict(ROOT + first, MS_RDONLY | MS_NOSUID | MS_NODEV)
+    for path in others:
+        MACHINE.bind(ROOT + first, ROOT + path, False)
+    for place in [*places, f"{hidden}/own"]:
+        check(libc.umount2(place.encode(), MNT_DETACH), "umount")
+        os.rmdir(place)
+    os.rmdir(hidden)
+    return refused
+
+
+def finish_root(spec, descriptors):
     """Adds what this session sees, and changes into the root. What was not possible, as words."""
-    lacks = []
+    paths = spec.get("mounts", [])
+    root, sources, lacks = ROOT, Sources(paths, [descriptors.popleft() for _ in paths]), []
+    bind = sources.bind
     # What is seen inside of something else comes after it: the state folder may lie in /tmp.
     write = sorted(spec["write"], key=lambda each: each[1] != "/tmp")
     if write and write[0][1] == "/tmp":
         bind(write.pop(0)[0], f"{root}/tmp", False)
     for path in spec["read"]:
-        if os.path.exists(path):
-            bind(os.path.realpath(path), root + path, True)
+        if sources.exists(path):
+            bind(path, root + path, True)
     overlay = spec.get("overlay")
-    if overlay:
-        first, *others = overlay["at"]
-        os.makedirs(root + first, exist_ok=True)
-        options = f"lowerdir={overlay['lower']},upperdir={overlay['upper']},workdir={overlay['work']},userxattr"
-        # Volatile (Linux 5.10): its end does not wait until the whole disk is written. Nobody mounts this layer again.
-        for further in (",volatile", ""):
-            try:
-                mount("overlay", root + first, "overlay", MS_NOSUID | MS_NODEV, options + further)
-                break
-            except OSError as error:
-                refused = error
-        else:
-            lacks.append(f"packages written by the session ({refused})")
-            bind(overlay["lower"], root + first, True)
-        for path in others:
-            bind(root + first, root + path, False)
+    if overlay and (refused := mount_overlay(overlay, sources)):
+        lacks.append(f"packages written by the session ({refused})")
     for path, target in write:
         bind(path, root + target, False)
     restrict(root, MS_RDONLY | MS_NOSUID | MS_NODEV, recursive=False)
     libc.sethostname(b"session", 7)
-    os.chdir(root)
     check(libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
@@ -199,6 +298,8 @@ def close_sandbox(spec, namespaces):
         os.close(ruleset)
     else:
         lacks.append("abstract sockets of others")
+    if os.geteuid() == 0:
+        lacks.append(ROOT_KEPT)
     program = base64.b64decode(spec["seccomp"][0 if namespaces else 1])
     if program:
         buffer = ctypes.create_string_buffer(program, len(program))
@@ -240,7 +341,9 @@ def landlock(spec):
     check(prctl(PR_SET_NO_NEW_PRIVS, 1), "no new privileges")
     check(libc.syscall(SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
     os.close(ruleset)
-    lacks = ["the names of other processes", "sockets and shared memory of this user's programs"]
+    lacks = ["the names of other processes", "sockets and shared memory of this user's programs", "modes and times of this user's files"]
+    if abi < 3:
+        lacks.append("the length of this user's files")
     return lacks + ([] if abi >= 6 else ["signals to this user's processes", "abstract sockets of others"])
 
 
@@ -255,8 +358,8 @@ def isolate(spec, control):
         if os.getpid() != os.getsid(0):
             os.setsid()
         control.send({"pid": os.getpid(), "start": start_time(os.getpid())})
-        groups, _ = enter_groups([each["below"] for each in spec.get("groups", [])])
-        control.send({"groups": groups})
+        groups = enter_groups([each["below"] for each in spec.get("groups", [])])
+        control.send({"groups": list(groups)})
         in_groups, lacks = limit_groups(spec, groups)
         if spec.get("size") and not in_groups:
             # Of each process for itself, at least.
@@ -267,8 +370,10 @@ def isolate(spec, control):
         tier = "D" if kept is None or not spec["seccomp"][1] else "C"
         seal(spec, control, (["files", "processes", "users"] if kept is None else kept) + lacks, tier)
         return
+    # Before it is in a namespace of its own, where it may not make groups any more.
+    groups = enter_groups([each["below"] for each in spec.get("groups", [])])
     try:
-        enter_namespaces()
+        kept = enter_namespaces(spec.get("user"))
     except OSError as error:
         control.send({"cannot": str(error)})
         os._exit(0)
@@ -287,12 +392,11 @@ def isolate(spec, control):
     os.close(go)
     os.read(ready, 1)
     os.close(ready)
-    groups, _ = enter_groups([each["below"] for each in spec.get("groups", [])])
-    control.send({"groups": groups})
+    control.send({"groups": list(groups)})
     in_groups, unlimited = limit_groups(spec, groups)
     try:
-        begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"))
-        lacks = finish_root(spec, spec["root"])
+        begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"), spec.get("user"))
+        lacks = kept + finish_root(spec, control.descriptors)
     except OSError as error:
         # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one.
         control.send({"cannot" if error.errno in BARRED else "failed": str(error)})

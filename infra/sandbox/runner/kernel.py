@@ -10,7 +10,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-SYS_CLOSE_RANGE = 436
+SYS_MOVE_MOUNT, SYS_CLOSE_RANGE = 429, 436
 SYS_MOUNT_SETATTR, SYS_LANDLOCK_CREATE, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT = 442, 444, 445, 446
 AT_RECURSIVE = 0x8000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 1, 4, 24, 38, 22
@@ -34,6 +34,12 @@ def prctl(option, a=0, b=0, c=0, d=0):
 def mount(source, target, kind, flags, data=""):
     result = libc.mount(os.fsencode(source), os.fsencode(target), kind.encode() if kind else None, ctypes.c_ulong(flags), os.fsencode(data))
     check(result, f"mount {target}")
+
+
+def move_mount(fd, target):
+    """Puts a mount that is nowhere yet at `target`."""
+    # From the descriptor itself: MOVE_MOUNT_F_EMPTY_PATH.
+    check(libc.syscall(SYS_MOVE_MOUNT, fd, b"", -100, os.fsencode(target), 4), f"mount {target}")
 
 
 def restrict(target, flags, recursive=True):

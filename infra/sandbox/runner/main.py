@@ -23,7 +23,7 @@ def main():
     if role == "warm":
         from .warm import warm
 
-        warm(sys.argv[2], float(sys.argv[3]), sys.argv[4], sys.argv[5:])
+        warm(sys.argv[2], float(sys.argv[3]), sys.argv[4], json.loads(sys.argv[5]), sys.argv[6:])
     elif role == "isolate":
         from .isolate import isolate
 

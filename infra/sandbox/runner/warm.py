@@ -14,7 +14,7 @@ from .runtime import freeze, import_executor, run_a_dummy_flow
 from .serve import serve
 
 
-def warm(path, idle_seconds, root, places):
+def warm(path, idle_seconds, root, user, places):
     """Is the warm process, until no session has been a fork of it for `idle_seconds` or its socket was taken away."""
     import time
 
@@ -43,7 +43,7 @@ def warm(path, idle_seconds, root, places):
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    spare, sessions, used = Spare(root, places), set(), time.monotonic()
+    spare, sessions, used = Spare(root, user, places), set(), time.monotonic()
     while True:
         readable, _, _ = select.select([listener, wake], [], [], 2 if spare else 0.1)
         if wake in readable:
@@ -66,7 +66,7 @@ def warm(path, idle_seconds, root, places):
         if listener in readable:
             connection, _ = listener.accept()
             used = time.monotonic()
-            spare = spare or Spare(root, places)
+            spare = spare or Spare(root, user, places)
             pid = spare.become(connection)
             connection.close()
             # The next is made once this one has started.
@@ -74,13 +74,13 @@ def warm(path, idle_seconds, root, places):
             if pid:
                 sessions.add(pid)
         elif spare is None:
-            spare = Spare(root, places)
+            spare = Spare(root, user, places)
 
 
 class Spare:
     """A process that is in namespaces of its own already, and waits for the session that it is to be."""
 
-    def __init__(self, root, places):
+    def __init__(self, root, user, places):
         self.channel, theirs = socket.socketpair()
         pid = os.fork()
         if not pid:
@@ -91,7 +91,7 @@ class Spare:
                 close_descriptors([theirs.fileno()])
                 for fd in (0, 1, 2):
                     null(fd)
-                wait_to_become(theirs, root, places)
+                wait_to_become(theirs, root, user, places)
                 status = 0
             finally:
                 os._exit(status)
@@ -113,9 +113,11 @@ class Spare:
         return None
 
 
-def wait_to_become(channel, root, places):
+def wait_to_become(channel, root, user, places):
+    # Ahead of the session, as going into a group takes its time; and before it is in a namespace, where it may not make groups any more.
+    groups = enter_groups(places)
     try:
-        enter_namespaces()
+        kept = enter_namespaces(user)
     except OSError as error:
         Control(channel).send(json.dumps({"failed": str(error)}))
         return
@@ -127,10 +129,8 @@ def wait_to_become(channel, root, places):
     os.close(go)
     who = json.loads(os.read(ready, 4096))
     os.close(ready)
-    # Ahead of the session, as going into a group takes its time.
-    groups, _ = enter_groups(places)
     try:
-        begin_root(root, os.environ["HOME"])
+        begin_root(root, os.environ["HOME"], user)
     except OSError as error:
         Control(channel).send(json.dumps({"failed": str(error)}))
         return
@@ -145,10 +145,10 @@ def wait_to_become(channel, root, places):
         return
     try:
         control.send(who)
-        control.send({"groups": groups})
+        control.send({"groups": list(groups)})
         in_groups, unlimited = limit_groups(spec, groups)
         try:
-            lacks = finish_root(spec, root)
+            lacks = kept + finish_root(spec, control.descriptors)
         except OSError as error:
             control.send({"failed": str(error)})
             return

@@ -1,7 +1,7 @@
 //! Names from content, random names, and files that are written whole.
 
 use sha2::{Digest, Sha256};
-use std::{io, path::Path};
+use std::{fs, io, os::unix::fs::lchown, path::Path};
 
 /// 32 hex digits over all of `parts`, and where each ends.
 pub fn digest(parts: &[&str]) -> String {
@@ -32,4 +32,25 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = folder.join(format!(".{}-{}", std::process::id(), random()));
     std::fs::write(&partial, bytes)?;
     std::fs::rename(&partial, path)
+}
+
+/// Makes a user the owner of a folder with all in it. Nobody else may write there meanwhile.
+///
+/// # Errors
+///
+/// Errors of the file system, in the middle.
+pub fn give_all(folder: &Path, user: u32) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else {
+                lchown(entry.path(), Some(user), Some(user))?;
+            }
+        }
+        lchown(&folder, Some(user), Some(user))?;
+    }
+    Ok(())
 }

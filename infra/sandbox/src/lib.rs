@@ -9,6 +9,8 @@ pub mod beneath;
 pub mod descriptors;
 pub mod files;
 pub mod groups;
+pub mod ids;
+mod mounts;
 pub mod process;
 pub mod python;
 pub mod removal;
@@ -18,11 +20,15 @@ pub use seccomp::seccomp;
 
 use crate::{groups::Group, python::Python};
 pub use contract::packages::{Isolation, Tier};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{fs::MetadataExt, net::UnixStream},
+    },
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -30,8 +36,9 @@ use std::{
 /// The packages that a sandbox sees, below what it writes itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct Overlay {
-    /// `folder:folder`, uppermost first.
-    pub lower: String,
+    /// The uppermost first.
+    pub lower: Vec<PathBuf>,
+    /// Both in one folder, which has nothing else.
     pub upper: PathBuf,
     pub work: PathBuf,
     /// Where it is seen.
@@ -43,6 +50,9 @@ pub struct Overlay {
 pub struct Sandbox {
     /// Without them Landlock is what keeps it in; without that it is no sandbox, and says so.
     pub namespaces: bool,
+    /// The user that it is on this machine, if another than this process's own. What is written belongs to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
     /// An empty folder, to mount the new root on.
     pub root: PathBuf,
     /// Seen read-only, at their own paths.
@@ -86,7 +96,7 @@ pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
     let (root, runner) = (state.join("tools/root"), write_runner(state)?);
     std::fs::create_dir_all(&root)?;
     for namespaces in [true, false] {
-        let sandbox = Sandbox {
+        let mut sandbox = Sandbox {
             namespaces,
             root: root.clone(),
             read: vec![python.prefix.clone()]
@@ -104,7 +114,7 @@ pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
             ],
             ..Sandbox::default()
         };
-        let (mut child, socket) = start(&python, &runner, &sandbox, Stdio::null(), Stdio::null())?;
+        let (mut child, socket) = start(&python, &runner, &mut sandbox, Stdio::null(), Stdio::null())?;
         child.wait().await?;
         if let Some(Word::Isolated(isolation)) = last_word(&socket) {
             return Ok(isolation);
@@ -190,7 +200,7 @@ pub const BOOT: &str =
 pub fn start(
     python: &Python,
     runner: &Path,
-    sandbox: &Sandbox,
+    sandbox: &mut Sandbox,
     out: Stdio,
     err: Stdio,
 ) -> io::Result<(tokio::process::Child, UnixStream)> {
@@ -207,10 +217,78 @@ pub fn start(
         .kill_on_drop(true);
     descriptors::keep_only(command.as_std_mut(), &[]);
     let child = command.spawn()?;
-    let mut line = serde_json::to_vec(sandbox)?;
-    line.push(b'\n');
-    io::Write::write_all(&mut &ours, &line)?;
+    send(sandbox, &ours)?;
     Ok((child, ours))
+}
+
+/// Tells whoever makes it what a sandbox is made of, with the mounts that this needs. Where its user is not possible it has none any more.
+///
+/// # Errors
+///
+/// When nobody takes it; or when a folder cannot be shown, which is final.
+pub fn send(sandbox: &mut Sandbox, socket: &UnixStream) -> io::Result<()> {
+    let mut shown = Vec::new();
+    match sandbox.user {
+        Some(user) if sandbox.namespaces => match sandbox.show_to(user) {
+            Ok(mounts) => shown = mounts,
+            // Whoever may not make mounts is root of a container, say, and makes no namespaces either.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => sandbox.user = None,
+            Err(error) => return Err(error),
+        },
+        // Another user may not go to the session's folders by their paths, and without mounts there are no others.
+        _ => sandbox.user = None,
+    }
+    // SAFETY: no memory is handed over.
+    let own = unsafe { libc::geteuid() };
+    if own == 0 {
+        sandbox.give_to(sandbox.user.unwrap_or(own))?;
+    }
+    let (paths, mounts): (Vec<PathBuf>, Vec<OwnedFd>) = shown.into_iter().unzip();
+    let mut spec = serde_json::to_value(&*sandbox)?;
+    spec["mounts"] = serde_json::to_value(paths)?;
+    let mut line = serde_json::to_vec(&spec)?;
+    line.push(b'\n');
+    let descriptors: Vec<_> = mounts.iter().map(AsRawFd::as_raw_fd).collect();
+    let with = [ControlMessage::ScmRights(&descriptors)];
+    let with = if descriptors.is_empty() { &[] } else { &with[..] };
+    let part = [io::IoSlice::new(&line)];
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &part, with, MsgFlags::MSG_NOSIGNAL, None)?;
+    io::Write::write_all(&mut &*socket, &line[sent..])
+}
+
+impl Sandbox {
+    /// Makes the user the owner of what it writes.
+    fn give_to(&self, user: u32) -> io::Result<()> {
+        let layer = self.overlay.iter().flat_map(|overlay| [&overlay.upper, &overlay.work]);
+        for folder in self.write.iter().map(|(folder, _)| folder).chain(layer) {
+            if std::fs::symlink_metadata(folder)?.uid() != user {
+                std::os::unix::fs::lchown(folder, Some(user), Some(user))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Mounts of all that the sandbox shows. What it cannot write looks as if it were the user's, so that it can be read, and be laid over.
+    fn show_to(&self, user: u32) -> io::Result<Vec<(PathBuf, OwnedFd)>> {
+        let lower = self.overlay.iter().flat_map(|overlay| &overlay.lower);
+        let read: BTreeSet<&PathBuf> = self.read.iter().filter(|path| path.exists()).chain(lower).collect();
+        let layer = self
+            .overlay
+            .iter()
+            .filter_map(|overlay| overlay.upper.parent().map(Path::to_owned));
+        let write = self.write.iter().map(|(folder, _)| folder.clone()).chain(layer);
+        let mut shown = Vec::new();
+        for path in read {
+            // Not every file system can show other owners.
+            let mount = mounts::of(path, Some(user)).or_else(|_| mounts::of(path, None))?;
+            shown.push((path.clone(), mount));
+        }
+        for path in write {
+            let mount = mounts::of(&path, None)?;
+            shown.push((path, mount));
+        }
+        Ok(shown)
+    }
 }
 
 /// What a sandbox said before it became its program.

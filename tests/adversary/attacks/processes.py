@@ -54,6 +54,7 @@ def try_priorities_of_the_user(target):
             pass
 
 
+@unless("the machine's root")
 def try_memory_and_files_of_others(target):
     names = "environ mem maps auxv cwd root exe fd stack syscall io timerslack_ns map_files".split()
 
@@ -62,7 +63,7 @@ def try_memory_and_files_of_others(target):
         if name in ("cwd", "root", "exe"):
             return os.readlink(path)
         if name in ("fd", "map_files"):
-            return os.listdir(path)
+            return os.readlink(f"{path}/{os.listdir(path)[0]}")
         with open(path, "rb") as file:
             if name == "mem":
                 file.seek(int(open(f"/proc/{pid}/maps").read().split("-")[0], 16))
@@ -112,7 +113,7 @@ def try_sockets_with_a_path(target):
     return got([("connected", talk)])
 
 
-@unless("shared memory")
+@unless("sockets and shared memory")
 def try_shared_memory(target):
     shmget, shmat = ((29, 30), (194, 196))[HERE]
 

@@ -18,8 +18,9 @@ pub struct Said {
     pub attack: String,
     /// What it got; nothing if the wall held.
     pub got: Value,
-    /// Words of the isolation that say that there is no such wall.
-    pub unless: Option<String>,
+    /// Whether it was left out, as the session's isolation says that there is no such wall.
+    #[serde(default)]
+    pub is_said: bool,
 }
 
 /// How many attacks were tried, and what came of them.
@@ -41,23 +42,20 @@ impl std::ops::AddAssign for Counts {
 
 /// Counts the lines that attacks printed. What got through is named.
 ///
-/// * `not_held`: what the session's isolation says.
-///
 /// # Errors
 ///
-/// The attacks that got something although nothing says that they may.
-pub fn count(output: &str, not_held: &[String]) -> Result<Counts, Vec<String>> {
+/// The attacks that got something.
+pub fn count(output: &str) -> Result<Counts, Vec<String>> {
     let (mut counts, mut through) = (Counts::default(), Vec::new());
     for said in output
         .lines()
         .filter_map(|line| serde_json::from_str::<Said>(line).ok())
     {
         counts.tried += 1;
-        let is_said = |words: &String| not_held.iter().any(|lack| lack.contains(words.as_str()));
-        match (&said.got, &said.unless) {
-            (Value::Null, _) => counts.held += 1,
-            (_, Some(words)) if is_said(words) => counts.said += 1,
-            (got, _) => through.push(format!("{}: {got:#}", said.attack)),
+        match said.got {
+            Value::Null if said.is_said => counts.said += 1,
+            Value::Null => counts.held += 1,
+            got => through.push(format!("{}: {got:#}", said.attack)),
         }
     }
     if through.is_empty() { Ok(counts) } else { Err(through) }
