@@ -139,7 +139,7 @@ mod tests {
         // After the last comes the first.
         let last = BTreeMap::from([("last".to_owned(), FIRST + (COUNT - 1) * SIZE)]);
         assert_eq!(free(COUNT - 1, &last, &[]), Some(FIRST));
-        assert_eq!(free(0, &BTreeMap::new(), &[0..u64::MAX]), None);
+        assert_eq!(free(0, &BTreeMap::new(), std::slice::from_ref(&(0..u64::MAX))), None);
     }
 
     #[test]
