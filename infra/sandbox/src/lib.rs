@@ -98,6 +98,7 @@ pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
     for namespaces in [true, false] {
         let mut sandbox = Sandbox {
             namespaces,
+            user: ids::any(),
             root: root.clone(),
             read: vec![python.prefix.clone()]
                 .into_iter()
