@@ -351,7 +351,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("contract", &["lifecycle"]),
     ("flow", &["lifecycle"]),
     ("shell", &["lifecycle", "contract"]),
-    ("aws", &["lifecycle", "contract", "shell"]),
+    ("socket", &[]),
+    ("aws", &["lifecycle", "contract", "shell", "socket"]),
     ("accept-command", &["lifecycle", "contract", "shell", "aws"]),
     ("snapshots", &["lifecycle", "contract", "flow"]),
     ("start-session", &["lifecycle", "contract", "shell", "aws", "snapshots"]),
@@ -362,8 +363,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &["lifecycle", "contract", "shell", "aws", "flow", "snapshots"]),
     ("webhook", &["lifecycle", "contract", "shell", "aws"]),
     ("sandbox", &["contract", "lifecycle"]),
-    ("agent", &["sandbox", "lifecycle", "contract", "flow", "snapshots"]),
-    ("local", &["lifecycle", "contract", "agent"]),
+    (
+        "agent",
+        &["sandbox", "lifecycle", "contract", "flow", "snapshots", "socket"],
+    ),
+    ("local", &["lifecycle", "contract", "agent", "socket"]),
 ];
 
 #[test]
