@@ -31,6 +31,9 @@ use token::Issuer;
 /// The longest that a read waits.
 const LONGEST_WAIT: Millis = 20_000;
 
+/// The longest part of an address: a name of 100 bytes, each of them escaped.
+const LONGEST_PART: usize = 300;
+
 /// Serves until the Lambda service ends the process.
 ///
 /// # Errors
@@ -68,6 +71,9 @@ async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) ->
         Ok(caller) => caller,
         Err(failure) => return problem(401, failure),
     };
+    if request.path().iter().any(|part| part.len() > LONGEST_PART) {
+        return too_long();
+    }
     match Box::pin(answer(aws, flows, &caller, request)).await {
         Ok(answer) => answer,
         Err(Fault::Meaningless(failure)) => problem(400, failure),
@@ -80,6 +86,11 @@ async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) ->
 
 fn malformed() -> Value {
     problem(400, Failure::new("Http.Malformed", "This is no HTTP request."))
+}
+
+fn too_long() -> Value {
+    let message = format!("A part of the address has more than {LONGEST_PART} characters. No id is as long.");
+    problem(400, Failure::new("Http.TooLong", message))
 }
 
 fn try_again() -> Value {
@@ -359,6 +370,10 @@ mod tests {
             format!("{} {}", answer["statusCode"], problem.error)
         };
         assert_eq!(said(malformed()), "400 Http.Malformed: This is no HTTP request.");
+        assert_eq!(
+            said(too_long()),
+            "400 Http.TooLong: A part of the address has more than 300 characters. No id is as long."
+        );
         assert_eq!(
             said(try_again()),
             "503 Http.TryAgain: The service could not do this now. Try again in a moment."

@@ -402,7 +402,7 @@ struct Ports {
 impl HostPorts for Ports {
     fn report(&self, report: DriverReport) -> Answer<'_, ()> {
         Box::pin(async move {
-            let body = serde_json::to_string(&report)?;
+            let body = contract::message(&report)?;
             let mut pause = Duration::from_millis(50);
             for left in (0..TRIES).rev() {
                 let sent = self

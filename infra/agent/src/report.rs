@@ -93,9 +93,7 @@ pub(crate) fn signed(key: &SigningKey, body: &mut SignedBody) -> String {
 }
 
 fn sign(key: &SigningKey, body: &SignedBody) -> String {
-    let signed = serde_json::to_string(&SignedReport::sign(key, body)).unwrap_or_default();
-    // In JSON's own way of writing them they are the same characters.
-    signed.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff")
+    contract::message(&SignedReport::sign(key, body)).unwrap_or_default()
 }
 
 /// Takes out of a report what may be large. Its meaning stays: what has ended, and how.

@@ -30,6 +30,10 @@ use std::{
 
 /// How far a signature's time may be from now, in seconds. As AWS has it.
 const SKEW: u64 = 900;
+/// The headers that a signature has to cover, and that may be there once.
+const SIGNED: [&str; 3] = ["host", "x-amz-date", "x-amz-target"];
+/// The workspace of the user of this machine.
+const WORKSPACE: &str = "local";
 /// How long a bearer token is good, in seconds.
 const TOKEN_LIFE: u64 = 30 * 86_400;
 /// How many derived keys are kept at hand.
@@ -156,30 +160,19 @@ impl Access {
         Ok(())
     }
 
-    /// Who signed this request.
+    /// What a request's head claims, before its body is read.
     ///
     /// # Errors
     ///
-    /// An [`AwsError`] with status 403. Final: the caller has no key here, or signed something else.
-    ///
-    /// # Source
-    ///
-    /// "Create a signed AWS API request" in the AWS Identity and Access Management user guide.
-    pub(crate) fn caller(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-        body: &[u8],
-    ) -> Result<Caller, AwsError> {
+    /// An [`AwsError`] with status 403. Final: the caller has no key here, or signed too little.
+    pub(crate) fn claim<'a>(&self, headers: &'a HeaderMap) -> Result<Claim<'a>, AwsError> {
         let missing = || AwsError::denied("MissingAuthenticationToken", "This request is not signed.");
-        let wrong = || {
-            AwsError::denied(
-                "InvalidSignatureException",
-                "The signature does not match the request and this host's key of that id.",
-            )
+        // Of two values one would be signed and the other read.
+        let text = |name: &str| {
+            let mut all = headers.get_all(name).iter();
+            let one = all.next().and_then(|value| value.to_str().ok());
+            one.filter(|_| all.next().is_none())
         };
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let parts = text("authorization")
             .and_then(|text| text.strip_prefix("AWS4-HMAC-SHA256 "))
             .ok_or_else(missing)?;
@@ -210,6 +203,14 @@ impl Access {
                     "There is no key of this id. The one in host.json is current.",
                 )
             })?;
+        for name in SIGNED {
+            if text(name).is_none() || !signed.split(';').any(|one| one == name) {
+                return Err(AwsError::denied(
+                    "InvalidSignatureException",
+                    format!("The header {name} has to be there once, and signed."),
+                ));
+            }
+        }
         let date = text("x-amz-date").ok_or_else(missing)?;
         let time = parse_time(date).ok_or_else(wrong)?;
         let now = SystemTime::now();
@@ -223,32 +224,16 @@ impl Access {
                 "Signature expired: sign again, by a clock that is right.",
             ));
         }
-
-        let mut canonical = format!(
-            "{method}\n{}\n{}\n",
-            encoded(uri.path()),
-            sorted(uri.query().unwrap_or(""))
-        );
-        for name in signed.split(';') {
-            let values: Vec<_> = headers
-                .get_all(name)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .map(|value| value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
-                .collect();
-            canonical.push_str(&format!("{name}:{}\n", values.join(",")));
-        }
-        canonical.push_str(&format!("\n{signed}\n{}", hex(&Sha256::digest(body))));
-        let to_sign = format!(
-            "AWS4-HMAC-SHA256\n{date}\n{scope}\n{}",
-            hex(&Sha256::digest(canonical.as_bytes()))
-        );
-        let key = self.signing_key(key_id, &secret, scope, time).ok_or_else(wrong)?;
-        let right = aws_sigv4::sign::v4::calculate_signature(&*key, to_sign.as_bytes());
-        if !same(right.as_bytes(), signature.as_bytes()) {
-            return Err(wrong());
-        }
-        Ok(caller)
+        Ok(Claim {
+            key_id,
+            scope,
+            signed,
+            signature,
+            date,
+            time,
+            secret,
+            caller,
+        })
     }
 
     fn signing_key(&self, key_id: &str, secret: &str, scope: &str, time: SystemTime) -> Option<Arc<[u8]>> {
@@ -268,6 +253,76 @@ impl Access {
         derived.insert(name, key.clone());
         Some(key)
     }
+}
+
+/// Who a request's head says that its caller is, and how that is to be checked.
+pub(crate) struct Claim<'a> {
+    key_id: &'a str,
+    scope: &'a str,
+    /// The names of the headers that are signed.
+    signed: &'a str,
+    signature: &'a str,
+    date: &'a str,
+    time: SystemTime,
+    secret: String,
+    caller: Caller,
+}
+
+impl Claim<'_> {
+    /// Who signed this request.
+    ///
+    /// # Errors
+    ///
+    /// An [`AwsError`] with status 403. Final: the caller signed something else, or with another key.
+    ///
+    /// # Source
+    ///
+    /// "Create a signed AWS API request" in the AWS Identity and Access Management user guide.
+    pub(crate) fn check(
+        self,
+        access: &Access,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Caller, AwsError> {
+        let mut canonical = format!(
+            "{method}\n{}\n{}\n",
+            encoded(uri.path()),
+            sorted(uri.query().unwrap_or(""))
+        );
+        for name in self.signed.split(';') {
+            let values: Vec<_> = headers
+                .get_all(name)
+                .iter()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                .map(|value| value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+                .collect();
+            canonical.push_str(&format!("{name}:{}\n", values.join(",")));
+        }
+        canonical.push_str(&format!("\n{}\n{}", self.signed, hex(&Sha256::digest(body))));
+        let to_sign = format!(
+            "AWS4-HMAC-SHA256\n{}\n{}\n{}",
+            self.date,
+            self.scope,
+            hex(&Sha256::digest(canonical.as_bytes()))
+        );
+        let key = access
+            .signing_key(self.key_id, &self.secret, self.scope, self.time)
+            .ok_or_else(wrong)?;
+        let right = aws_sigv4::sign::v4::calculate_signature(&*key, to_sign.as_bytes());
+        if !same(right.as_bytes(), self.signature.as_bytes()) {
+            return Err(wrong());
+        }
+        Ok(self.caller)
+    }
+}
+
+fn wrong() -> AwsError {
+    AwsError::denied(
+        "InvalidSignatureException",
+        "The signature does not match the request and this host's key of that id.",
+    )
 }
 
 /// Compares without telling by its time where they differ.
@@ -367,7 +422,17 @@ impl Issuer {
     /// A token for a user of a workspace.
     ///
     /// * `life`: how long it is good, in seconds.
-    pub fn token(&self, user: &str, workspace: &str, roles: &[Role], life: u64) -> String {
+    ///
+    /// # Errors
+    ///
+    /// When one of the two is no name that a session's row could have. Final.
+    pub fn token(&self, user: &str, workspace: &str, roles: &[Role], life: u64) -> anyhow::Result<String> {
+        for name in [user, workspace] {
+            anyhow::ensure!(
+                contract::is_name(name),
+                "{name:?} is no name of a user or a workspace: it should be one line of 1 to 100 characters, without #"
+            );
+        }
         let claims = Claims {
             sub: user.to_owned(),
             ws: workspace.to_owned(),
@@ -378,15 +443,15 @@ impl Issuer {
         let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
         let claims = serde_json::to_string(&claims).unwrap_or_default();
         let signed = format!("{}.{}", part(r#"{"alg":"EdDSA","typ":"JWT"}"#), part(&claims));
-        format!(
+        Ok(format!(
             "{signed}.{}",
             URL_SAFE_NO_PAD.encode(self.key.sign(signed.as_bytes()).to_bytes())
-        )
+        ))
     }
 
     /// A token for the user of this machine.
-    pub(crate) fn own_token(&self, user: &str) -> String {
-        self.token(user, "local", &[Role::Owner, Role::DataScientist], TOKEN_LIFE)
+    pub(crate) fn own_token(&self, user: &str) -> anyhow::Result<String> {
+        self.token(user, WORKSPACE, &[Role::Owner, Role::DataScientist], TOKEN_LIFE)
     }
 
     /// Whether this is a token of ours for this user that is still good.
@@ -406,6 +471,7 @@ impl Issuer {
             (Some(signature), Some(claims)) => {
                 self.key.verify(signed.as_bytes(), &signature).is_ok()
                     && claims.sub == user
+                    && claims.ws == WORKSPACE
                     && claims.aud == contract::http::AUDIENCE
                     && claims.exp > seconds_now()
             }
@@ -435,6 +501,7 @@ pub(crate) fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_smithy_types::{DateTime, date_time::Format};
 
     #[test]
     fn a_time_is_read_as_the_calendar_has_it() {
@@ -463,20 +530,89 @@ mod tests {
         let issuer = Issuer::open(&folder.path().join("issuer")).expect("an issuer");
         let other = Issuer::open(&folder.path().join("other")).expect("an issuer");
         let again = Issuer::open(&folder.path().join("issuer")).expect("an issuer");
-        let token = issuer.own_token("ann");
+        let token = issuer.own_token("ann").expect("a token");
         assert!(issuer.accepts(&token, "ann") && again.accepts(&token, "ann"));
         assert!(!other.accepts(&token, "ann") && !issuer.accepts(&token, "bob"));
         for wrong in ["", "a.b.c", &format!("{token}x")] {
             assert!(!issuer.accepts(wrong, "ann"), "{wrong}");
         }
-        let ended = issuer.token("ann", "local", &[Role::Owner], 0);
-        assert!(!issuer.accepts(&ended, "ann"));
+        let roles = [Role::Owner];
+        let ended = issuer.token("ann", "local", &roles, 0).expect("a token");
+        let elsewhere = issuer.token("ann", "lab", &roles, 60).expect("a token");
+        assert!(!issuer.accepts(&ended, "ann") && !issuer.accepts(&elsewhere, "ann"));
+        for no_name in ["", "a#b", "a\nb", "a\u{7f}b", &"a".repeat(101)] {
+            let refused = issuer.token(no_name, "local", &roles, 60);
+            assert!(refused.is_err() && issuer.token("ann", no_name, &roles, 60).is_err());
+        }
 
         let file = folder.path().join("something else");
         fs::write(&file, "kept").expect("written");
         let refused = Issuer::open(&file).err().expect("refused").to_string();
         assert!(refused.contains("something else"), "{refused}");
         assert_eq!(fs::read_to_string(&file).expect("read"), "kept");
+    }
+
+    /// Whether a request with these headers is taken, whose signature covers those of them that `signed` names.
+    fn is_taken(
+        access: &Access,
+        (id, secret): &(String, String),
+        headers: &[(&'static str, &str)],
+        signed: &str,
+    ) -> bool {
+        let time = SystemTime::now();
+        let stamp = DateTime::from_secs(DateTime::from(time).secs()).fmt(Format::DateTime);
+        let stamp = stamp.expect("a time").replace(['-', ':'], "");
+        let date = &stamp[..8];
+        let scope = format!("{date}/us-east-1/sqs/aws4_request");
+        let all = [headers, &[("x-amz-date", stamp.as_str())]].concat();
+        let mut map = HeaderMap::new();
+        for (name, value) in &all {
+            map.append(*name, value.parse().expect("a header"));
+        }
+        let mut canonical = "POST\n/\n\n".to_owned();
+        for name in signed.split(';') {
+            let values: Vec<_> = all
+                .iter()
+                .filter(|(each, _)| *each == name)
+                .map(|(_, value)| *value)
+                .collect();
+            canonical.push_str(&format!("{name}:{}\n", values.join(",")));
+        }
+        canonical.push_str(&format!("\n{signed}\n{}", hex(&Sha256::digest(b"{}"))));
+        let canonical = hex(&Sha256::digest(canonical.as_bytes()));
+        let key = aws_sigv4::sign::v4::generate_signing_key(secret, time, "us-east-1", "sqs");
+        let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}");
+        let signature = aws_sigv4::sign::v4::calculate_signature(key, to_sign.as_bytes());
+        let authorization =
+            format!("AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={signed}, Signature={signature}");
+        map.insert("authorization", authorization.parse().expect("a header"));
+        let claim = access.claim(&map);
+        claim
+            .and_then(|claim| claim.check(access, &Method::POST, &Uri::from_static("/"), &map, b"{}"))
+            .is_ok()
+    }
+
+    #[test]
+    fn a_signature_covers_the_host_the_time_and_the_operation_or_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("queues.db")).expect("a store");
+        let access = Access::open(Arc::new(store)).expect("keys");
+        let key = access.lend(Caller::Driver);
+        let operation = ("x-amz-target", "AmazonSQS.ListQueues");
+        let headers = [("host", "localhost"), operation];
+        assert!(is_taken(&access, &key, &headers, "host;x-amz-date;x-amz-target"));
+        for too_few in ["host;x-amz-date", "host;x-amz-target", "x-amz-date;x-amz-target"] {
+            assert!(!is_taken(&access, &key, &headers, too_few), "{too_few}");
+        }
+        let twice = [
+            ("host", "localhost"),
+            operation,
+            ("x-amz-target", "AmazonSQS.PurgeQueue"),
+        ];
+        assert!(!is_taken(&access, &key, &twice, "host;x-amz-date;x-amz-target"));
+        assert!(!is_taken(&access, &key, &headers[..1], "host;x-amz-date;x-amz-target"));
+        let other = (key.0.clone(), "another secret".to_owned());
+        assert!(!is_taken(&access, &other, &headers, "host;x-amz-date;x-amz-target"));
     }
 
     #[test]

@@ -165,6 +165,8 @@ impl Machine {
             ));
         }
         let text = input.input.unwrap_or_else(|| "{}".to_owned());
+        check_length("input", Some(&text), MOST_DATA)?;
+        check_length("traceHeader", input.trace_header.as_deref(), 256)?;
         let data: Value = serde_json::from_str(&text)
             .map_err(|cause| AwsError::new("InvalidExecutionInput", format!("The input is no JSON: {cause}.")))?;
         let now = now();
@@ -215,6 +217,10 @@ impl Machine {
     }
 
     fn task_answered(&self, answer: Answer, succeeded: bool) -> Result<Value, AwsError> {
+        check_length("taskToken", Some(&answer.task_token), 2048)?;
+        check_length("output", answer.output.as_deref(), MOST_DATA)?;
+        check_length("error", answer.error.as_deref(), 256)?;
+        check_length("cause", answer.cause.as_deref(), 32_768)?;
         let end = if succeeded {
             let output = answer.output.as_deref().unwrap_or("{}");
             End::Success(
@@ -625,6 +631,12 @@ impl Machine {
     }
 
     fn list(&self, wanted: &List) -> Result<Value, AwsError> {
+        if let Some(most) = wanted.max_results.filter(|most| !(0..=1000).contains(most)) {
+            return Err(constraint(
+                "maxResults",
+                &format!("be between 0 and 1000, and not {most}"),
+            ));
+        }
         let most = wanted.max_results.filter(|most| *most > 0).unwrap_or(100).min(1000);
         let executions = self.store.read(|db| {
             db.prepare_cached(
@@ -755,6 +767,29 @@ struct Stop {
 struct List {
     status_filter: Option<String>,
     max_results: Option<i64>,
+}
+
+/// The most characters of an input or an output.
+const MOST_DATA: usize = 262_144;
+
+/// # Source
+///
+/// The lengths that the AWS Step Functions API reference gives for each parameter.
+fn check_length(parameter: &str, text: Option<&str>, most: usize) -> Result<(), AwsError> {
+    match text {
+        Some(text) if text.chars().count() > most => Err(constraint(
+            parameter,
+            &format!("have length less than or equal to {most}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn constraint(parameter: &str, what: &str) -> AwsError {
+    AwsError::new(
+        "ValidationException",
+        format!("1 validation error detected: Value at '{parameter}' failed to satisfy constraint: Member must {what}"),
+    )
 }
 
 const EXECUTION: &str = "id, name, input, started, state, data, tries, token, timeout_at, heartbeat_at, wake_at";

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
+    ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
@@ -81,9 +82,10 @@ struct Receive {
     message_system_attribute_names: Vec<String>,
     #[serde(default)]
     message_attribute_names: Vec<String>,
-    max_number_of_messages: Option<usize>,
+    max_number_of_messages: Option<i64>,
     visibility_timeout: Option<i64>,
     wait_time_seconds: Option<i64>,
+    receive_request_attempt_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +119,9 @@ impl Sqs {
             "ListQueues" => {
                 let input: Map<String, Value> = read(body)?;
                 let prefix = input.get("QueueNamePrefix").and_then(Value::as_str).unwrap_or("");
+                if let Some(most) = input.get("MaxResults").filter(|most| !most.is_null()) {
+                    within("MaxResults", most.as_i64().unwrap_or(-1), 1..=1000)?;
+                }
                 let urls: Vec<_> = self.queues.list(prefix).iter().map(|queue| self.url(queue)).collect();
                 Ok(json!({ "QueueUrls": urls }))
             }
@@ -171,13 +176,7 @@ impl Sqs {
     fn send_batch(&self, caller: &Caller, batch: Batch<Outgoing>) -> Result<Value, AwsError> {
         let queue = self.at(&batch.queue_url)?;
         check_batch(batch.entries.iter().map(|entry| entry.id.as_str()))?;
-        if batch
-            .entries
-            .iter()
-            .map(|entry| entry.message_body.len())
-            .sum::<usize>()
-            > MOST_BYTES
-        {
+        if batch.entries.iter().map(size).sum::<usize>() > MOST_BYTES {
             return Err(
                 AwsError::new("BatchRequestTooLong", "The messages together are larger than 1 MiB.")
                     .called("AWS.SimpleQueueService.BatchRequestTooLong"),
@@ -209,17 +208,14 @@ impl Sqs {
 
     async fn receive(&self, input: Receive) -> Result<Value, AwsError> {
         let queue = self.at(&input.queue_url)?;
-        let most = input.max_number_of_messages.unwrap_or(1);
-        if !(1..=MOST_ENTRIES).contains(&most) {
-            return Err(invalid("MaxNumberOfMessages is from 1 to 10."));
-        }
-        let wait = input
-            .wait_time_seconds
-            .map_or(queue.settings().wait, |seconds| seconds * 1000);
-        if !(0..=20_000).contains(&wait) {
-            return Err(invalid("WaitTimeSeconds is from 0 to 20."));
-        }
+        let most = within("MaxNumberOfMessages", input.max_number_of_messages.unwrap_or(1), 1..=10)?;
+        let most = usize::try_from(most).unwrap_or(1);
+        let wait = match input.wait_time_seconds {
+            Some(seconds) => within("WaitTimeSeconds", seconds, 0..=20)? * 1000,
+            None => queue.settings().wait,
+        };
         let visibility = input.visibility_timeout.map(visibility).transpose()?;
+        check_word("ReceiveRequestAttemptId", input.receive_request_attempt_id.as_deref())?;
         let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0));
         let messages = self.queues.receive_within(&queue, most, visibility, wait).await?;
         if messages.is_empty() {
@@ -425,17 +421,79 @@ fn check_receipt(receipt: &str) -> Result<(), AwsError> {
 }
 
 fn visibility(seconds: i64) -> Result<i64, AwsError> {
-    if (0..=43_200).contains(&seconds) {
-        Ok(seconds * 1000)
-    } else {
-        Err(invalid("VisibilityTimeout is from 0 to 43200."))
+    Ok(within("VisibilityTimeout", seconds, 0..=43_200)? * 1000)
+}
+
+/// A number that a parameter may have.
+fn within(parameter: &str, number: i64, allowed: RangeInclusive<i64>) -> Result<i64, AwsError> {
+    if allowed.contains(&number) {
+        return Ok(number);
     }
+    Err(invalid(format!(
+        "Value {number} for parameter {parameter} is invalid. Reason: Must be >= {} and <= {}, if provided.",
+        allowed.start(),
+        allowed.end()
+    )))
+}
+
+/// Checks a parameter that names something of the sender's: 1 to 128 characters of ASCII that can be seen.
+fn check_word(parameter: &str, word: Option<&str>) -> Result<(), AwsError> {
+    let is_good = |word: &str| (1..=128).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic());
+    match word {
+        Some(word) if !is_good(word) => Err(invalid(format!(
+            "{parameter} is 1 to 128 letters, digits and punctuation."
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the attributes of a message.
+///
+/// # Source
+///
+/// "Amazon SQS message metadata" in the SQS developer guide.
+fn check_attributes(attributes: &Map<String, Value>) -> Result<(), AwsError> {
+    if attributes.len() > 10 {
+        return Err(invalid("A message has at most 10 attributes."));
+    }
+    let is_good = |name: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        (1..=256).contains(&name.len()) && name.bytes().all(is_plain)
+    };
+    match attributes.keys().find(|name| !is_good(name)) {
+        Some(_) => Err(invalid(
+            "An attribute's name is 1 to 256 letters, digits, _, - and periods.",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The bytes of a message: its body and its attributes.
+fn size(message: &Outgoing) -> usize {
+    let attributes = message.message_attributes.iter();
+    let attributes = attributes.map(|(name, value)| name.len() + value.to_string().len());
+    message.message_body.len() + attributes.sum::<usize>()
+}
+
+/// # Source
+///
+/// `SendMessage` in the SQS API reference: which characters a message may have.
+fn may_be_sent(character: char) -> bool {
+    matches!(character, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 fn check_batch<'a>(ids: impl Iterator<Item = &'a str>) -> Result<(), AwsError> {
     let (mut seen, mut count) = (HashSet::new(), 0);
     for id in ids {
         count += 1;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        if !(1..=80).contains(&id.len()) || !id.bytes().all(is_plain) {
+            return Err(AwsError::new(
+                "InvalidBatchEntryId",
+                "An entry's id is 1 to 80 letters, digits, - and _.",
+            )
+            .called("AWS.SimpleQueueService.InvalidBatchEntryId"));
+        }
         if !seen.insert(id) {
             return Err(
                 AwsError::new("BatchEntryIdsNotDistinct", format!("The id {id:?} is there twice."))
@@ -469,9 +527,19 @@ fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, Aws
     if message.message_body.is_empty() {
         return missing("MessageBody");
     }
-    if message.message_body.len() > MOST_BYTES {
+    if size(&message) > MOST_BYTES {
         return Err(invalid("The message is larger than 1 MiB."));
     }
+    if !message.message_body.chars().all(may_be_sent) {
+        return Err(AwsError::new(
+            "InvalidMessageContents",
+            "The message has a control character that no message may have.",
+        )
+        .called("InvalidMessageContents"));
+    }
+    check_word("MessageGroupId", message.message_group_id.as_deref())?;
+    check_word("MessageDeduplicationId", message.message_deduplication_id.as_deref())?;
+    check_attributes(&message.message_attributes)?;
     if queue.fifo {
         if message.message_group_id.as_deref().unwrap_or("").is_empty() {
             return missing("MessageGroupId, which a FIFO queue needs,");
@@ -483,11 +551,8 @@ fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, Aws
             return Err(invalid("A message of a FIFO queue has no delay of its own."));
         }
     }
-    if message
-        .delay_seconds
-        .is_some_and(|seconds| !(0..=900).contains(&seconds))
-    {
-        return Err(invalid("DelaySeconds is from 0 to 900."));
+    if let Some(seconds) = message.delay_seconds {
+        within("DelaySeconds", seconds, 0..=900)?;
     }
     if let Some(name) = message
         .message_system_attributes
@@ -641,20 +706,22 @@ fn settings_of(name: &str, base: Settings, attributes: &BTreeMap<String, Value>)
     let mut settings = base;
     for (attribute, value) in attributes {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let seconds = |most: i64| match text.parse::<i64>() {
-            Ok(seconds) if (0..=most).contains(&seconds) => Ok(seconds * 1000),
-            _ => Err(
-                AwsError::new("InvalidAttributeValue", format!("{attribute} is from 0 to {most}."))
-                    .called("InvalidAttributeValue"),
-            ),
+        let number = |least: i64, most: i64| match text.parse::<i64>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(number),
+            _ => Err(AwsError::new(
+                "InvalidAttributeValue",
+                format!("{attribute} is from {least} to {most}."),
+            )
+            .called("InvalidAttributeValue")),
         };
+        let seconds = |least, most| number(least, most).map(|seconds| seconds * 1000);
         match attribute.as_str() {
-            "VisibilityTimeout" => settings.visibility = seconds(43_200)?,
-            "MessageRetentionPeriod" => settings.retention = seconds(1_209_600)?,
-            "DelaySeconds" => settings.delay = seconds(900)?,
-            "ReceiveMessageWaitTimeSeconds" => settings.wait = seconds(20)?,
+            "VisibilityTimeout" => settings.visibility = seconds(0, 43_200)?,
+            "MessageRetentionPeriod" => settings.retention = seconds(60, 1_209_600)?,
+            "DelaySeconds" => settings.delay = seconds(0, 900)?,
+            "ReceiveMessageWaitTimeSeconds" => settings.wait = seconds(0, 20)?,
             "FifoQueue" if (text == "true") == name.ends_with(".fifo") => {}
-            "MaximumMessageSize" => {}
+            "MaximumMessageSize" => drop(number(1024, 1 << 20)?),
             "ContentBasedDeduplication" if text == "false" => {}
             "RedrivePolicy" => {
                 let policy: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -665,9 +732,13 @@ fn settings_of(name: &str, base: Settings, attributes: &BTreeMap<String, Value>)
                 let target = policy["deadLetterTargetArn"]
                     .as_str()
                     .and_then(|arn| arn.rsplit(':').next());
+                let most = most.filter(|most| (1..=1000).contains(most));
                 let (Some(target), Some(most)) = (target, most) else {
-                    return Err(AwsError::new("InvalidAttributeValue", "RedrivePolicy is no policy.")
-                        .called("InvalidAttributeValue"));
+                    return Err(AwsError::new(
+                        "InvalidAttributeValue",
+                        "RedrivePolicy names a dead-letter queue, and from 1 to 1000 receives.",
+                    )
+                    .called("InvalidAttributeValue"));
                 };
                 settings.dead_letter = Some((target.to_owned(), most));
             }
@@ -681,4 +752,167 @@ fn settings_of(name: &str, base: Settings, attributes: &BTreeMap<String, Value>)
         }
     }
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{faults::Faults, store::Store};
+    use tokio::sync::watch;
+
+    async fn said(sqs: &Sqs, operation: &str, body: Value) -> String {
+        match sqs
+            .answer(&Caller::Driver, operation, &Bytes::from(body.to_string()))
+            .await
+        {
+            Ok(_) => "done".to_owned(),
+            Err(error) => error.kind,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_parameter_cannot_be_is_refused_with_the_name_that_aws_has_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("queues.db")).expect("a store");
+        let (_closing, closed) = watch::channel(false);
+        let queues = Queues::open(Arc::new(store), Arc::<Faults>::default(), closed).expect("queues");
+        let sqs = Sqs {
+            queues: Arc::new(queues),
+            prefix: "http://localhost/0/".into(),
+        };
+        let url = "http://localhost/0/q";
+        assert_eq!(said(&sqs, "CreateQueue", json!({ "QueueName": "q" })).await, "done");
+        let sent = json!({ "QueueUrl": url, "MessageBody": "x" });
+        assert_eq!(said(&sqs, "SendMessage", sent).await, "done");
+        let with = |name: &str, value: Value| json!({ "QueueUrl": url, "MessageBody": "x", name: value });
+        let entry = |id: &str| json!({ "QueueUrl": url, "Entries": [{ "Id": id, "MessageBody": "x" }] });
+        let attribute = |name: &str, value: Value| json!({ "QueueUrl": url, "Attributes": { name: value } });
+        let long = "a".repeat(5000);
+        let policy = |most: i64| {
+            json!({ "deadLetterTargetArn": "arn:aws:sqs:us-east-1:0:d", "maxReceiveCount": most }).to_string()
+        };
+        let attributes: Map<_, _> = (0..11)
+            .map(|n| (format!("a{n}"), json!({ "DataType": "String", "StringValue": "x" })))
+            .collect();
+        let huge = 1_i64 << 62;
+        for (operation, body, kind) in [
+            (
+                "ReceiveMessage",
+                with("WaitTimeSeconds", json!(huge)),
+                "InvalidParameterValue",
+            ),
+            (
+                "ReceiveMessage",
+                with("WaitTimeSeconds", json!(-huge)),
+                "InvalidParameterValue",
+            ),
+            (
+                "ReceiveMessage",
+                with("WaitTimeSeconds", json!(21)),
+                "InvalidParameterValue",
+            ),
+            (
+                "ReceiveMessage",
+                with("WaitTimeSeconds", json!(1u64 << 63)),
+                "SerializationException",
+            ),
+            (
+                "ReceiveMessage",
+                with("MaxNumberOfMessages", json!(-1)),
+                "InvalidParameterValue",
+            ),
+            (
+                "ReceiveMessage",
+                with("MaxNumberOfMessages", json!(huge)),
+                "InvalidParameterValue",
+            ),
+            (
+                "ReceiveMessage",
+                with("VisibilityTimeout", json!(huge)),
+                "InvalidParameterValue",
+            ),
+            (
+                "ReceiveMessage",
+                with("ReceiveRequestAttemptId", json!(long)),
+                "InvalidParameterValue",
+            ),
+            (
+                "SendMessage",
+                with("DelaySeconds", json!(huge)),
+                "InvalidParameterValue",
+            ),
+            ("SendMessage", with("DelaySeconds", json!(-1)), "InvalidParameterValue"),
+            (
+                "SendMessage",
+                with("MessageGroupId", json!(long)),
+                "InvalidParameterValue",
+            ),
+            (
+                "SendMessage",
+                with("MessageAttributes", json!(attributes)),
+                "InvalidParameterValue",
+            ),
+            (
+                "SendMessage",
+                with("MessageBody", json!("\u{1b}[2J")),
+                "InvalidMessageContents",
+            ),
+            (
+                "SendMessage",
+                with("MessageBody", json!("a".repeat((1 << 20) + 1))),
+                "InvalidParameterValue",
+            ),
+            ("SendMessageBatch", entry(&long), "InvalidBatchEntryId"),
+            ("SendMessageBatch", entry("a b"), "InvalidBatchEntryId"),
+            (
+                "ChangeMessageVisibility",
+                with("ReceiptHandle", json!(long)),
+                "ReceiptHandleIsInvalid",
+            ),
+            (
+                "DeleteMessage",
+                with("ReceiptHandle", json!("1-0")),
+                "ReceiptHandleIsInvalid",
+            ),
+            ("ListQueues", json!({ "MaxResults": huge }), "InvalidParameterValue"),
+            ("GetQueueUrl", json!({ "QueueName": long }), "QueueDoesNotExist"),
+            ("CreateQueue", json!({ "QueueName": long }), "InvalidParameterValue"),
+            (
+                "SetQueueAttributes",
+                attribute("VisibilityTimeout", json!(huge)),
+                "InvalidAttributeValue",
+            ),
+            (
+                "SetQueueAttributes",
+                attribute("MessageRetentionPeriod", json!("59")),
+                "InvalidAttributeValue",
+            ),
+            (
+                "SetQueueAttributes",
+                attribute("MaximumMessageSize", json!("1")),
+                "InvalidAttributeValue",
+            ),
+            (
+                "SetQueueAttributes",
+                attribute("DelaySeconds", json!("-1")),
+                "InvalidAttributeValue",
+            ),
+            (
+                "SetQueueAttributes",
+                attribute("RedrivePolicy", json!(policy(0))),
+                "InvalidAttributeValue",
+            ),
+            (
+                "SetQueueAttributes",
+                attribute("RedrivePolicy", json!(policy(huge))),
+                "InvalidAttributeValue",
+            ),
+        ] {
+            assert_eq!(
+                said(&sqs, operation, body.clone()).await,
+                kind,
+                "{operation} {body:.200}"
+            );
+        }
+    }
 }

@@ -718,7 +718,7 @@ fn trace_attribute() -> Option<HashMap<MessageSystemAttributeNameForSends, Messa
 }
 
 fn body_of(message: &impl Serialize) -> String {
-    serde_json::to_string(message).expect("a message is always JSON")
+    contract::message(message).expect("a message is always JSON")
 }
 
 pub(crate) fn needed<'a>(value: &'a Option<String>, variable: &'static str) -> Result<&'a str, Fault> {

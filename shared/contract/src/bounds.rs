@@ -93,9 +93,17 @@ pub(crate) fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String
         .transpose()
 }
 
+/// Whether it is the name of a workspace or a user; see [`name`].
+pub fn is_name(text: &str) -> bool {
+    is_bounded(text, 100, false)
+}
+
+fn is_bounded(text: &str, most: usize, hash: bool) -> bool {
+    (1..=most).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c == '#' && !hash)
+}
+
 fn bounded<E: Error>(text: String, most: usize, hash: bool) -> Result<String, E> {
-    let is_good = (1..=most).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c == '#' && !hash);
-    if is_good {
+    if is_bounded(&text, most, hash) {
         return Ok(text);
     }
     let without = if hash { "" } else { ", without #" };

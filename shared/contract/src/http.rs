@@ -257,7 +257,11 @@ pub struct Installs {
 /// * `sub`: the user's name; `ws`: the workspace; `roles`: what they may do there; `exp`: seconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Claims {
+    #[serde(deserialize_with = "crate::bounds::name")]
+    #[schemars(length(max = 100), regex(pattern = crate::bounds::NAME))]
     pub sub: String,
+    #[serde(deserialize_with = "crate::bounds::name")]
+    #[schemars(length(max = 100), regex(pattern = crate::bounds::NAME))]
     pub ws: String,
     pub roles: Vec<crate::Role>,
     pub exp: u64,

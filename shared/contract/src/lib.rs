@@ -29,12 +29,27 @@ pub mod step;
 pub mod tick;
 pub mod webhook;
 
+pub use bounds::is_name;
+
 pub use lifecycle::{
     Failure, Millis,
     access::{Principal, Role},
     compute::Slot,
     session::{Image, Kind, Origin, Origins, Outcome, Phase, Settings, Step},
 };
+
+/// JSON as SQS takes it. Two characters that JSON may have are escaped, as no message may have them.
+///
+/// # Source
+///
+/// `SendMessage` in the SQS API reference: which characters a message may have.
+pub fn message(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string(value)?;
+    if text.contains(['\u{fffe}', '\u{ffff}']) {
+        return Ok(text.replace('\u{fffe}', r"\ufffe").replace('\u{ffff}', r"\uffff"));
+    }
+    Ok(text)
+}
 
 /// A flow, as its users name it.
 ///
