@@ -7,15 +7,11 @@ use aws_sdk_sqs::{
     config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
 };
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use std::time::Duration;
 
 /// A client that tries once: whoever calls knows what is worth another try.
 ///
-/// * `endpoint`: where SQS is; without it, AWS's own of the region.
+/// * `endpoint`: where SQS is, as [`socket::http_client`] takes it; without it, AWS's own of the region.
 pub(crate) fn client(endpoint: Option<&str>, region: &str, credentials: &AgentCredentials) -> Client {
     let AgentCredentials {
         access_key,
@@ -34,16 +30,10 @@ pub(crate) fn client(endpoint: Option<&str>, region: &str, credentials: &AgentCr
         .credentials_provider(credentials)
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts);
-    if let Some(endpoint) = endpoint {
-        config = config.endpoint_url(endpoint);
+    let (http, url) = socket::http_client(endpoint);
+    if let Some(url) = url {
+        config = config.endpoint_url(url);
     }
-    let http = if endpoint.is_some_and(|url| url.starts_with("http://")) {
-        Builder::new().build_http()
-    } else {
-        Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https()
-    };
     Client::from_conf(config.http_client(http).build())
 }
 

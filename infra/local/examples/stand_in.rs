@@ -61,12 +61,14 @@ async fn function(name: String) -> Result<(), Error> {
         None,
         "environment",
     );
+    let endpoint = variable("AWS_ENDPOINT_URL");
+    let (http, url) = socket::http_client(Some(&endpoint));
     let config = aws_sdk_sfn::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(variable("AWS_REGION")))
-        .endpoint_url(variable("AWS_ENDPOINT_URL"))
+        .endpoint_url(url.unwrap_or_default())
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .http_client(http)
         .build();
     let sfn = &aws_sdk_sfn::Client::from_conf(config);
     let name = &name;

@@ -80,25 +80,20 @@ pub(crate) struct Opening {
     pub(crate) prefix: String,
 }
 
-/// Consumes `compute-requests` until the host leaves.
-pub(crate) async fn drive(
-    opening: Opening,
-    queues: Arc<Queues>,
-    access: Arc<Access>,
-    faults: Arc<Faults>,
-) -> anyhow::Result<()> {
-    let queue = |name: &str| {
-        queues
-            .get(name)
-            .with_context(|| format!("the template has no queue {name}"))
-    };
-    let (requests, reports) = (queue(names::COMPUTE_REQUESTS.name)?, queue(names::REPORTS.name)?);
+fn queue(queues: &Queues, name: &str) -> anyhow::Result<Arc<Queue>> {
+    queues
+        .get(name)
+        .with_context(|| format!("the template has no queue {name}"))
+}
+
+/// Opens the driver. It does nothing yet.
+pub(crate) fn open(opening: Opening, queues: Arc<Queues>, access: Arc<Access>) -> anyhow::Result<Arc<Driver>> {
     let ports = Arc::new(Ports {
         queues: queues.clone(),
         access,
-        reports,
+        reports: queue(&queues, names::REPORTS.name)?,
     });
-    let driver = Driver::open(DriverConfig {
+    Driver::open(DriverConfig {
         state: opening.state,
         executable: opening.executable,
         endpoint: Some(opening.endpoint),
@@ -108,7 +103,12 @@ pub(crate) async fn drive(
         has_snapshots: false,
         ports,
     })
-    .context("the compute driver cannot be opened")?;
+    .context("the compute driver cannot be opened")
+}
+
+/// Consumes `compute-requests` until the host leaves.
+pub(crate) async fn drive(driver: Arc<Driver>, queues: Arc<Queues>, faults: Arc<Faults>) -> anyhow::Result<()> {
+    let requests = queue(&queues, names::COMPUTE_REQUESTS.name)?;
     driver.recover().await;
 
     let lanes = Lanes::new(driver);

@@ -267,7 +267,7 @@ mod tests {
                 most: 1,
                 spare: 0,
                 log: "/dev/null".into(),
-                address: String::new(),
+                runtime_api: crate::functions::RuntimeApi::listen().expect("a port"),
             },
             Arc::default(),
         );

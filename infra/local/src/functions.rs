@@ -2,6 +2,10 @@
 //!
 //! A process asks for its next invocation and is idle until there is one. Each has a secret in the address of its runtime API, so that no
 //! process can answer for another.
+//!
+//! `lambda_runtime` connects by TCP alone, and a port belongs to whoever binds it first. So each process has the listener itself as its
+//! standard input: while one lives, nobody else can bind that port and be taken for the host. A bridge from a socket in each process would
+//! cost a copy of every byte; an own loop over the runtime API would be another program than the one that is deployed.
 
 use crate::{
     faults::Faults,
@@ -18,9 +22,13 @@ use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs, io,
-    os::unix::{fs::OpenOptionsExt, process::CommandExt},
+    net::TcpListener,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -53,8 +61,24 @@ pub(crate) struct Plan {
     /// How many are kept ready beside those that work: for who has a person waiting.
     pub(crate) spare: usize,
     pub(crate) log: PathBuf,
-    /// `127.0.0.1:port`.
-    pub(crate) address: String,
+    pub(crate) runtime_api: RuntimeApi,
+}
+
+/// The listener of the Lambda runtime API.
+#[derive(Clone, Debug)]
+pub(crate) struct RuntimeApi(Arc<TcpListener>);
+
+impl RuntimeApi {
+    pub(crate) fn listen() -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(Arc::new(listener)))
+    }
+
+    /// The end that takes connections.
+    pub(crate) fn accepting(&self) -> io::Result<tokio::net::TcpListener> {
+        tokio::net::TcpListener::from_std(self.0.try_clone()?)
+    }
 }
 
 /// Why an invocation has no answer.
@@ -84,7 +108,7 @@ struct Invocation {
 type UnderWay = (String, oneshot::Sender<Result<Bytes, Unanswered>>);
 
 /// A process of a function.
-struct Process {
+pub(crate) struct Process {
     secret: String,
     /// While it lives and nobody has waited for it.
     pid: Mutex<Option<i32>>,
@@ -220,14 +244,19 @@ impl Pool {
             .env("AWS_REGION", REGION)
             .env(
                 "AWS_LAMBDA_RUNTIME_API",
-                format!("http://{}/fn/{}/{}", plan.address, plan.name, process.secret),
+                format!(
+                    "http://{}/fn/{}/{}",
+                    plan.runtime_api.0.local_addr()?,
+                    plan.name,
+                    process.secret
+                ),
             )
             .env("AWS_LAMBDA_FUNCTION_NAME", &plan.name)
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", plan.name))
             .env("AWS_LAMBDA_LOG_STREAM_NAME", &process.secret[..8])
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(OwnedFd::from(plan.runtime_api.0.try_clone()?))
             .stdout(log.try_clone()?)
             .stderr(log);
         sandbox::descriptors::keep_only(&mut command, &[]);
@@ -420,22 +449,19 @@ impl Pool {
         }
     }
 
+    /// The process with this secret.
+    pub(crate) fn process(&self, secret: &str) -> Option<Arc<Process>> {
+        lock(&self.state).processes.get(secret).cloned()
+    }
+
     /// Answers a process over the runtime API. `path` is what follows its secret.
     pub(crate) async fn runtime(
         self: &Arc<Self>,
-        secret: &str,
+        process: Arc<Process>,
         method: &Method,
         path: &str,
         body: Bytes,
     ) -> Response<Body> {
-        let known = lock(&self.state).processes.get(secret).cloned();
-        let Some(process) = known else {
-            return respond(
-                StatusCode::FORBIDDEN,
-                "application/json",
-                r#"{"errorType":"UnknownProcess"}"#,
-            );
-        };
         let path = path.strip_prefix("2018-06-01/runtime/").unwrap_or_default();
         match (method, path.split('/').collect::<Vec<_>>().as_slice()) {
             (&Method::GET, ["invocation", "next"]) => self.next(process).await,

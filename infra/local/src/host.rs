@@ -4,10 +4,12 @@ use crate::{
     access::{Access, Caller, Issuer, write_private},
     asl::Definition,
     compute,
+    doors::{self, Guest, Shares},
     faults::{self, Faults},
     front,
     functions::{self, Plan, Pool},
     machine::Machine,
+    own::Own,
     queues::Queues,
     schedule,
     sqs::{REGION, Sqs},
@@ -20,10 +22,9 @@ use anyhow::{Context, bail};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
-    extract::{Path as Segments, Request, State},
+    extract::{Extension, Path as Segments, Request, State},
     http::{Response, StatusCode},
     routing::{any, get, post},
-    serve::ListenerExt,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -38,9 +39,14 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, signal::unix, sync::watch, task::JoinSet};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix,
+    sync::watch,
+    task::JoinSet,
+};
 
 /// The most bytes of an AWS request, and of what a function answers.
 const MOST_BYTES: usize = 8 << 20;
@@ -48,6 +54,12 @@ const MOST_BYTES: usize = 8 << 20;
 const API: &str = "api";
 /// How long requests may take to end when the host leaves.
 const LEAVING: Duration = Duration::from_millis(500);
+/// How long a request's body may take.
+const BODY: Duration = Duration::from_secs(30);
+/// How long the children of a host that was killed may have its lock.
+const LAST_BREATH: Duration = Duration::from_millis(300);
+/// How often the host looks whether its state folder is still there.
+const WATCH: Duration = Duration::from_secs(1);
 /// How often what is old is forgotten, and logs and processes are looked at.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -78,7 +90,11 @@ pub struct Config {
 pub struct HostFile {
     pub pid: u32,
     pub version: String,
+    /// For other people's tools. What is ours uses the socket.
     pub endpoint: String,
+    /// Empty in the file of a host from before there were sockets.
+    #[serde(default)]
+    pub socket: PathBuf,
     pub region: String,
     pub access_key_id: String,
     pub secret_access_key: String,
@@ -130,6 +146,8 @@ struct Host {
 /// [`AlreadyRunning`] when another host has the state folder. Anything else is final until what it names is put right.
 pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Result<()> {
     let state = &config.state;
+    agent::check_path(state).map_err(anyhow::Error::msg)?;
+    let shares = Shares::of(doors::raise_descriptor_limit());
     let folder = |path: &Path| {
         fs::DirBuilder::new()
             .recursive(true)
@@ -141,10 +159,17 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
     folder(&state.join("log"))?;
     fs::set_permissions(state, fs::Permissions::from_mode(0o700))
         .with_context(|| format!("{} is not this user's own", state.display()))?;
-    let _lock = lock(state)?;
+    let _lock = lock(state).await?;
 
+    let socket_path = socket::path(state);
+    let socket =
+        socket::listen(&socket_path).with_context(|| format!("{} cannot be listened on", socket_path.display()))?;
+    socket.set_nonblocking(true)?;
+    let own_socket = Own::of(&socket_path)?;
+    let own_state = Own::of(state)?;
     let listener = listen(state, config.port).await?;
     let address = listener.local_addr()?.to_string();
+    let runtime_api = functions::RuntimeApi::listen()?;
     let endpoint = format!("http://{address}");
     let prefix = format!("{endpoint}/{}/", crate::sqs::ACCOUNT);
 
@@ -191,7 +216,7 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         .functions
         .iter()
         .map(|function| {
-            let plan = plan_of(function, &config, &access, &address);
+            let plan = plan_of(function, &config, &access, &runtime_api);
             (function.name.clone(), Pool::start(plan, faults.clone()))
         })
         .collect();
@@ -199,11 +224,12 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
     let file = HostFile {
         pid: std::process::id(),
         version: version(&config.executable),
-        endpoint: endpoint.clone(),
+        endpoint,
+        socket: socket_path.clone(),
         region: REGION.to_owned(),
         access_key_id,
         secret_access_key,
-        token: issuer.own_token(&config.user),
+        token: issuer.own_token(&config.user)?,
         user: config.user.clone(),
         commands_queue_url: format!("{prefix}{}", contract::names::COMMANDS.name),
         log: state.join("log/host.log"),
@@ -231,17 +257,24 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         unix::signal(unix::SignalKind::terminate())?,
         unix::signal(unix::SignalKind::interrupt())?,
     );
-    let server = {
-        let mut closed = closed.clone();
-        let listener = listener.tap_io(|connection| {
-            // Small answers are not to wait for each other.
-            let _ = connection.set_nodelay(true);
-        });
-        axum::serve(listener, router(host.clone())).with_graceful_shutdown(async move {
-            let _ = closed.wait_for(|closing| *closing).await;
-        })
-    };
-    let mut server = tokio::spawn(async move { server.await });
+    let answers = router(host.clone());
+    let runtime = Router::new()
+        .route("/fn/{name}/{secret}/{*path}", any(runtime))
+        .with_state(host.clone());
+    let mut servers = JoinSet::new();
+    servers.spawn(doors::keep(
+        UnixListener::from_std(socket)?,
+        answers.clone(),
+        shares.ours,
+        closed.clone(),
+    ));
+    servers.spawn(doors::keep(listener, answers, shares.others, closed.clone()));
+    servers.spawn(doors::keep(
+        runtime_api.accepting()?,
+        runtime,
+        shares.functions,
+        closed.clone(),
+    ));
     for function in &template.functions {
         let Some((source, most)) = &function.source else {
             continue;
@@ -274,19 +307,24 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         machine.keep_time().await;
         Ok(())
     });
-    let opening = compute::Opening {
-        state: state.clone(),
-        executable: config.executable.clone(),
-        endpoint,
-        prefix,
-    };
-    work.spawn(compute::drive(opening, queues.clone(), access, faults));
+    let driver = compute::open(
+        compute::Opening {
+            state: state.clone(),
+            executable: config.executable.clone(),
+            endpoint: format!("{}{}", socket::UNIX, socket_path.display()),
+            prefix,
+        },
+        queues.clone(),
+        access,
+    )?;
+    work.spawn(compute::drive(driver.clone(), queues.clone(), faults));
     work.spawn(tidy(host.clone(), store.clone()));
     work.spawn(leave_when_idle(host.clone(), config.idle_exit));
 
     let host_json = state.join("host.json");
     write_private(&host_json, serde_json::to_string_pretty(&file)?.as_bytes())
         .context("host.json cannot be written")?;
+    let own_file = Own::of(&host_json)?;
     tracing::info!(
         endpoint = file.endpoint,
         version = file.version,
@@ -294,22 +332,32 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         "the host answers"
     );
     ready(&file);
+    let watched = [own_state, own_file.clone(), own_socket.clone()];
 
     let mut close = closed;
     let ended = tokio::select! {
+        // A host that leaves closes its listeners: that is first, and no failure.
+        biased;
         _ = close.wait_for(|closing| *closing) => Ok(()),
         _ = signals.0.recv() => Ok(()),
         _ = signals.1.recv() => Ok(()),
-        ended = &mut server => bail!("the server has ended: {ended:?}"),
+        Some(ended) = servers.join_next() => bail!("a listener has ended: {ended:?}"),
+        gone = is_taken_away(&watched) => {
+            tracing::warn!(path = %gone.display(), "what this host keeps was taken away");
+            Ok(())
+        }
         Some(ended) = next_failure(&mut work) => Err(ended),
     };
     tracing::info!("the host leaves");
     host.closing.send_replace(true);
     work.abort_all();
     host.pools.values().for_each(|pool| pool.close());
-    let _ = tokio::time::timeout(LEAVING, &mut server).await;
-    server.abort();
-    let _ = fs::remove_file(&host_json);
+    let _ = tokio::time::timeout(LEAVING, async { while servers.join_next().await.is_some() {} }).await;
+    own_file.remove();
+    own_socket.remove();
+    if driver.count() == 0 {
+        driver.let_go();
+    }
     let _ = store.tidy();
     ended
 }
@@ -326,27 +374,48 @@ async fn next_failure(work: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::
     }
 }
 
-/// Takes the state folder for this host, as long as the file is open.
-fn lock(state: &Path) -> anyhow::Result<fs::File> {
+/// Waits until something of this host's is no longer where it was, and gives that back. Nobody could find such a host, and another may be
+/// started in its place.
+async fn is_taken_away(all: &[Own]) -> PathBuf {
+    let mut every = tokio::time::interval(WATCH);
+    loop {
+        every.tick().await;
+        if let Some(gone) = all.iter().find(|own| !own.is_there()) {
+            return gone.path().to_owned();
+        }
+    }
+}
+
+/// Takes the state folder for this host, as long as the file is open. What a host that was killed had just forked has the file for a moment
+/// longer than the host.
+async fn lock(state: &Path) -> anyhow::Result<fs::File> {
     let path = state.join("lock");
     let file = fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(AlreadyRunning {
-            state: state.to_owned(),
-        }
-        .into()),
-        Err(fs::TryLockError::Error(cause)) => {
-            Err(cause).with_context(|| format!("{} cannot be locked", path.display()))
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if begun.elapsed() < LAST_BREATH => {
+                tokio::time::sleep(LAST_BREATH / 20).await;
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(AlreadyRunning {
+                    state: state.to_owned(),
+                }
+                .into());
+            }
+            Err(fs::TryLockError::Error(cause)) => {
+                return Err(cause).with_context(|| format!("{} cannot be locked", path.display()));
+            }
         }
     }
 }
 
-/// Listens where the host of last time did: agents of sessions that live know that address.
+/// Listens where the host of last time did: scripts may know that address.
 async fn listen(state: &Path, wanted: Option<u16>) -> anyhow::Result<TcpListener> {
     let path = state.join("port");
     let last = fs::read_to_string(&path)
@@ -362,7 +431,7 @@ async fn listen(state: &Path, wanted: Option<u16>) -> anyhow::Result<TcpListener
             Err(cause) if cause.kind() == ErrorKind::AddrInUse => {
                 tracing::warn!(
                     port = last,
-                    "somebody else has the port of last time: sessions that live will not find this host"
+                    "somebody else has the port of last time: tools that were given it will not find this host"
                 );
                 TcpListener::bind(("127.0.0.1", 0)).await?
             }
@@ -397,14 +466,17 @@ fn parameters(issuer: &Issuer, state: &Path) -> anyhow::Result<BTreeMap<String, 
 /// Where the daemon is that takes segments of traces, as the Lambda service says it to a function.
 const TRACES: &str = "AWS_XRAY_DAEMON_ADDRESS";
 
-fn plan_of(function: &Function, config: &Config, access: &Access, address: &str) -> Plan {
+fn plan_of(function: &Function, config: &Config, access: &Access, runtime_api: &functions::RuntimeApi) -> Plan {
     let (program, arguments) =
         functions::program_of(&function.name, config.functions_dir.as_deref(), &config.executable);
     let (key_id, secret) = access.lend(Caller::Function(function.name.clone()));
     let mut environment = function.environment.clone();
     environment.extend(
         [
-            ("AWS_ENDPOINT_URL", format!("http://{address}")),
+            (
+                "AWS_ENDPOINT_URL",
+                format!("{}{}", socket::UNIX, socket::path(&config.state).display()),
+            ),
             ("AWS_ACCESS_KEY_ID", key_id),
             ("AWS_SECRET_ACCESS_KEY", secret),
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", function.memory.to_string()),
@@ -425,7 +497,7 @@ fn plan_of(function: &Function, config: &Config, access: &Access, address: &str)
         // A person waits for an answer of the api.
         spare: usize::from(function.has_url && function.name == API),
         log: config.state.join("log").join(format!("{}.log", function.name)),
-        address: address.to_owned(),
+        runtime_api: runtime_api.clone(),
     }
 }
 
@@ -492,7 +564,6 @@ fn router(host: Arc<Host>) -> Router {
     Router::new()
         .route("/", post(aws))
         .route("/{account}/{queue}", post(aws))
-        .route("/fn/{name}/{secret}/{*path}", any(runtime))
         .route("/v1/{*path}", any(api_door))
         .route("/webhook/{*path}", any(webhook_door))
         .route("/host/health", get(health))
@@ -501,26 +572,42 @@ fn router(host: Arc<Host>) -> Router {
 }
 
 async fn whole(body: Body, most: usize) -> Result<Bytes, Response<Body>> {
-    to_bytes(body, most).await.map_err(|_| {
-        front::problem(
+    match tokio::time::timeout(BODY, to_bytes(body, most)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(front::problem(
             StatusCode::PAYLOAD_TOO_LARGE,
             "Request.TooLarge",
             &format!("The request is larger than {most} bytes, or broke off."),
-        )
-    })
+        )),
+        Err(_) => Err(too_slow()),
+    }
 }
 
-async fn aws(State(host): State<Arc<Host>>, request: Request) -> Response<Body> {
+fn too_slow() -> Response<Body> {
+    front::problem(
+        StatusCode::REQUEST_TIMEOUT,
+        "Request.TooSlow",
+        &format!("The request's body was not there within {} s.", BODY.as_secs()),
+    )
+}
+
+async fn aws(State(host): State<Arc<Host>>, Extension(guest): Extension<Guest>, request: Request) -> Response<Body> {
     const JSON: &str = "application/x-amz-json-1.0";
     let (parts, body) = request.into_parts();
+    // A stranger's body is not read at all.
+    let claim = match host.access.claim(&parts.headers) {
+        Ok(claim) => claim,
+        Err(refused) => return refused.respond(JSON),
+    };
     let body = match whole(body, MOST_BYTES).await {
         Ok(body) => body,
         Err(response) => return response,
     };
-    let caller = match host.access.caller(&parts.method, &parts.uri, &parts.headers, &body) {
+    let caller = match claim.check(&host.access, &parts.method, &parts.uri, &parts.headers, &body) {
         Ok(caller) => caller,
         Err(refused) => return refused.respond(JSON),
     };
+    let _served = guest.serve();
     if matches!(caller, Caller::User(_)) {
         host.last_request.store(now(), Ordering::Relaxed);
     }
@@ -560,6 +647,7 @@ async fn aws(State(host): State<Arc<Host>>, request: Request) -> Response<Body> 
 
 async fn runtime(
     State(host): State<Arc<Host>>,
+    Extension(guest): Extension<Guest>,
     Segments((name, secret, path)): Segments<(String, String, String)>,
     request: Request,
 ) -> Response<Body> {
@@ -571,25 +659,44 @@ async fn runtime(
             r#"{"errorType":"UnknownFunction"}"#,
         );
     };
+    let Some(process) = pool.process(&secret) else {
+        return respond(
+            StatusCode::FORBIDDEN,
+            "application/json",
+            r#"{"errorType":"UnknownProcess"}"#,
+        );
+    };
+    let _served = guest.serve();
     match whole(body, MOST_BYTES).await {
-        Ok(body) => pool.runtime(&secret, &parts.method, &path, body).await,
+        Ok(body) => pool.runtime(process, &parts.method, &path, body).await,
         Err(response) => response,
     }
 }
 
-async fn api_door(State(host): State<Arc<Host>>, request: Request) -> Response<Body> {
-    front_door(&host, API, request).await
+async fn api_door(
+    State(host): State<Arc<Host>>,
+    Extension(guest): Extension<Guest>,
+    request: Request,
+) -> Response<Body> {
+    front_door(&host, &guest, API, request).await
 }
 
-async fn webhook_door(State(host): State<Arc<Host>>, request: Request) -> Response<Body> {
-    front_door(&host, "webhook", request).await
+async fn webhook_door(
+    State(host): State<Arc<Host>>,
+    Extension(guest): Extension<Guest>,
+    request: Request,
+) -> Response<Body> {
+    front_door(&host, &guest, "webhook", request).await
 }
 
-async fn front_door(host: &Host, function: &str, request: Request) -> Response<Body> {
+async fn front_door(host: &Host, guest: &Guest, function: &str, request: Request) -> Response<Body> {
     host.last_request.store(now(), Ordering::Relaxed);
     let (parts, body) = request.into_parts();
     match whole(body, front::MOST_BYTES).await {
-        Ok(body) => front::answer(&host.pools[function], parts, body, &host.address).await,
+        Ok(body) => {
+            let _served = guest.serve();
+            front::answer(&host.pools[function], parts, body, &host.address).await
+        }
         Err(response) => response,
     }
 }
@@ -629,13 +736,20 @@ mod tests {
             whole(Body::from("0123456789"), 10).await.expect("it is small enough"),
             "0123456789"
         );
+        let said = async |refused: Response<Body>| {
+            let status = refused.status().as_u16();
+            let said = to_bytes(refused.into_body(), 1000).await.expect("it is short");
+            let said: contract::http::Problem = serde_json::from_slice(&said).expect("a problem");
+            format!("{status} {}", said.error)
+        };
         let refused = whole(Body::from("0123456789x"), 10).await.expect_err("it is too large");
-        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        let said = to_bytes(refused.into_body(), 1000).await.expect("it is short");
-        let said: contract::http::Problem = serde_json::from_slice(&said).expect("a problem");
         assert_eq!(
-            said.error.to_string(),
-            "Request.TooLarge: The request is larger than 10 bytes, or broke off."
+            said(refused).await,
+            "413 Request.TooLarge: The request is larger than 10 bytes, or broke off."
+        );
+        assert_eq!(
+            said(too_slow()).await,
+            "408 Request.TooSlow: The request's body was not there within 30 s."
         );
     }
 }

@@ -1,6 +1,7 @@
 //! One machine: a loopback host for what the functions see of AWS.
 //!
-//! It reads the same `template.yaml` and `lifecycle.asl.json` that are deployed, and answers on one port, on 127.0.0.1 alone:
+//! It reads the same `template.yaml` and `lifecycle.asl.json` that are deployed, and answers through a socket in its state folder, and on
+//! 127.0.0.1 ([`doors`]):
 //!
 //! * the AWS protocols of the queues, the table and the state machine, for whoever signs with a key of this host ([`access`]);
 //! * the Lambda runtime API, for the functions' processes, which it starts ([`functions`]);
@@ -13,11 +14,13 @@
 mod access;
 mod asl;
 mod compute;
+mod doors;
 pub mod faults;
 mod front;
 mod functions;
 mod host;
 mod machine;
+mod own;
 mod queues;
 mod schedule;
 mod sqs;

@@ -2,7 +2,7 @@
 //!
 //! SQLite with a write-ahead log: what a call has written before it returned is there after `kill -9`.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -93,7 +93,8 @@ impl Store {
 
     /// Puts the log into the file, over a connection of its own so that no call waits for the disk.
     pub(crate) fn tidy(&self) -> rusqlite::Result<()> {
-        let connection = Connection::open(&self.file)?;
+        // A file that was taken away is not made again.
+        let connection = Connection::open_with_flags(&self.file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
     }
 }

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Host, folder};
 use rusqlite::Connection;
+use std::fs;
 use tempfile::TempDir;
 
 /// A host at which the agent of flow `f`, generation 2, has a key, and queues.
@@ -124,9 +125,39 @@ async fn a_wrong_secret_an_unknown_key_and_no_signature_are_refused() {
 async fn the_runtime_api_answers_no_stranger() {
     let folder = folder();
     let host = Host::start(&folder);
-    let (status, _) =
-        host.http("GET /fn/api/0123456789abcdef0123456789abcdef/2018-06-01/runtime/invocation/next HTTP/1.1");
-    assert_eq!(status, 403);
+    let request = "GET /fn/api/0123456789abcdef0123456789abcdef/2018-06-01/runtime/invocation/next HTTP/1.1";
+    // It is not there at all where other people's tools are.
+    assert_eq!(host.http(request).0, 404);
+    let listening = fs::read_to_string(format!("/proc/{}/net/tcp", host.file.pid)).expect("connections");
+    let own = host
+        .file
+        .endpoint
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse::<u16>().ok());
+    let sockets: Vec<_> = fs::read_dir(format!("/proc/{}/fd", host.file.pid))
+        .expect("its descriptors")
+        .flatten()
+        .filter_map(|entry| {
+            fs::read_link(entry.path())
+                .ok()?
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')
+                .map(str::to_owned)
+        })
+        .collect();
+    let ports = listening.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_its =
+            fields.get(3) == Some(&"0A") && sockets.iter().any(|socket| fields.get(9) == Some(&socket.as_str()));
+        is_its.then(|| u16::from_str_radix(fields[1].rsplit(':').next()?, 16).ok())?
+    });
+    let other = ports
+        .into_iter()
+        .find(|port| Some(*port) != own)
+        .expect("the runtime API's port");
+    assert_eq!(host.http_at(&format!("127.0.0.1:{other}"), request).0, 403);
 }
 
 #[tokio::test]

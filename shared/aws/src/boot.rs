@@ -4,11 +4,6 @@ use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::config::{
     BehaviorVersion, Region, SharedCredentialsProvider, retry::RetryConfig, timeout::TimeoutConfig,
 };
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use contract::names;
 use std::{env, time::Duration};
 
@@ -66,7 +61,7 @@ pub fn made_of(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runt
     let credentials = SharedCredentialsProvider::new(credentials);
     let region = Region::new(variable("AWS_REGION")?);
     let endpoint = look("AWS_ENDPOINT_URL");
-    let http = http_client(endpoint.as_deref());
+    let (http, endpoint) = socket::http_client(endpoint.as_deref());
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(2))
         .operation_attempt_timeout(Duration::from_secs(5))
@@ -81,7 +76,7 @@ pub fn made_of(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runt
                 .http_client(http.clone())
                 .timeout_config(timeouts.clone())
                 .retry_config(RetryConfig::standard().with_max_attempts(3));
-            if let Some(endpoint) = &endpoint {
+            if let Some(endpoint) = endpoint {
                 config = config.endpoint_url(endpoint);
             }
             $sdk::Client::from_conf(config.build())
@@ -115,16 +110,6 @@ pub fn made_of(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runt
         driver_senders: list(names::DRIVER_SENDERS),
         identities: list(names::IDENTITIES),
     })
-}
-
-/// A client for plain HTTP, which is what the one-machine host speaks, or for TLS, which is what AWS speaks.
-fn http_client(endpoint: Option<&str>) -> SharedHttpClient {
-    if endpoint.is_some_and(|url| url.starts_with("http://")) {
-        return Builder::new().build_http();
-    }
-    Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
 }
 
 /// Starts the log: JSON lines on standard output, as CloudWatch takes them; `RUST_LOG` sets the level.

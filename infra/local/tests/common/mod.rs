@@ -135,8 +135,12 @@ impl Host {
 
     /// Asks over HTTP: the status, and the body.
     pub(crate) fn http(&self, request: &str) -> (u16, String) {
-        let mut connection =
-            TcpStream::connect(self.file.endpoint.trim_start_matches("http://")).expect("a connection");
+        self.http_at(self.file.endpoint.trim_start_matches("http://"), request)
+    }
+
+    /// The same at another of its ports.
+    pub(crate) fn http_at(&self, place: &str, request: &str) -> (u16, String) {
+        let mut connection = TcpStream::connect(place).expect("a connection");
         let request = format!("{}\r\nHost: localhost\r\nConnection: close\r\n\r\n", request.trim());
         connection.write_all(request.as_bytes()).expect("written");
         let mut answer = String::new();
