@@ -13,8 +13,8 @@
 use crate::{
     connections::Holder,
     report, runner, store,
-    supervisor::{AgentSpec, Told},
-    tidy,
+    supervisor::{self, AgentSpec, Told},
+    tidy, trust,
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
@@ -126,6 +126,8 @@ const AFTER_LAUNCH: Duration = Duration::from_millis(100);
 /// The compute driver of one machine. A compute resource is a folder, and a session an agent process with its sandbox.
 pub struct Driver {
     config: DriverConfig,
+    /// Which folder the state folder is.
+    place: Option<(u64, u64)>,
     /// One change of a flow's session at a time.
     flows: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// The agents that are watched.
@@ -156,9 +158,18 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// When the state folder cannot be written. Final until that is put right.
+    /// When the state folder or the store cannot be written, or others can write them. Final until that is put right.
     pub fn open(config: DriverConfig) -> anyhow::Result<Arc<Self>> {
         use std::os::unix::fs::PermissionsExt;
+        let store = store::folder(&config.state);
+        for folder in [&config.state, &store] {
+            trust::check_path(folder).map_err(anyhow::Error::msg)?;
+        }
+        trust::private_folder(&config.state)?;
+        // The store's own folder may be one that has other things too.
+        for folder in ["environments", "tools"] {
+            trust::private_folder(&store.join(folder))?;
+        }
         for folder in [
             "computes",
             "sessions",
@@ -175,8 +186,10 @@ impl Driver {
         for folder in ["sessions", GONE, "runs", "warm", "logs"] {
             fs::set_permissions(config.state.join(folder), fs::Permissions::from_mode(0o700))?;
         }
+        let place = supervisor::identity(&config.state)?;
         Ok(Arc::new(Self {
             config,
+            place,
             flows: Mutex::default(),
             watched: Mutex::default(),
             waiting: Mutex::default(),
@@ -192,6 +205,7 @@ impl Driver {
     ///
     /// When it could not be done and nothing was reported. Worth a retry: hand the request in again.
     pub async fn handle(self: &Arc<Self>, request: ComputeRequest) -> anyhow::Result<()> {
+        self.check_place()?;
         match request {
             ComputeRequest::CreateCompute { compute, slot, .. } => {
                 let folder = self.compute(&compute)?;
@@ -223,6 +237,17 @@ impl Driver {
                 self.remove(&flow, generation, None).await
             }
         }
+    }
+
+    /// Refuses to go on in a folder that another host may have by now.
+    fn check_place(&self) -> anyhow::Result<()> {
+        let state = &self.config.state;
+        anyhow::ensure!(
+            supervisor::identity(state)? == self.place,
+            "the state folder {} was taken away",
+            state.display()
+        );
+        Ok(())
     }
 
     /// Finds again what outlived the host, at the host's start and before the first request: watches the agents that live, reports
@@ -623,6 +648,7 @@ impl Driver {
 
     /// Ends this generation and every older one, sees that none can come any more, and reports that.
     async fn remove(&self, flow: &str, generation: u32, failure: Option<Failure>) -> anyhow::Result<()> {
+        self.check_place()?;
         self.record_removed(flow, generation)?;
         for each in self.generations(flow).into_iter().filter(|each| *each <= generation) {
             self.end(flow, each).await?;

@@ -34,12 +34,14 @@ mod sqs;
 mod store;
 mod supervisor;
 mod tidy;
+mod trust;
 mod uv;
 mod warm;
 
 pub use container::supervise_container;
 pub use store::{FOLDER as STORE, folder as store_folder};
 pub use supervisor::supervise;
+pub use trust::check_path;
 pub use uv::kept_variables;
 
 use sandbox::files::{digest, random, write_atomically};

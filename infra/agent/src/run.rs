@@ -326,7 +326,7 @@ async fn follow(
                     unwritten = unwritten.or(Some(io_failure(&error)));
                 }
             }
-            What::Done { crashed: Some(-9), .. } if runner.out_of_memory() > before => return Some(out_of_memory()),
+            What::Done { crashed: Some(_), .. } if runner.out_of_memory() > before => return Some(out_of_memory()),
             What::Done {
                 crashed: Some(status), ..
             } => {
@@ -342,8 +342,15 @@ async fn follow(
                     .and_then(|code| i32::try_from(code).ok())
                     .unwrap_or(1);
                 results.exit_code = Some(code);
-                return (code != 0)
-                    .then(|| Failure::new("Run.ExitCode", format!("The command exited with code {code}")));
+                // A shell says 137 of a child that was ended for want of memory.
+                return match code {
+                    0 => None,
+                    _ if runner.out_of_memory() > before => Some(out_of_memory()),
+                    code => Some(Failure::new(
+                        "Run.ExitCode",
+                        format!("The command exited with code {code}"),
+                    )),
+                };
             }
             What::Done { done, .. } => {
                 results.lines = done["lines"].as_u64().unwrap_or(results.lines);

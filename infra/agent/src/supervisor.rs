@@ -31,7 +31,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     io::{self, Write},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     rc::Rc,
     time::Duration,
@@ -142,6 +142,15 @@ pub(crate) fn boot_time() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
+/// Which folder lies at a path: an error if that cannot be said now, nothing if there is none.
+pub(crate) fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 struct Agent {
     spec: AgentSpec,
     folders: Folders,
@@ -245,7 +254,7 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
     match &ended {
         Err(error) => tracing::error!(%error, "the session ends"),
         Ok(()) if agent.is_refused.get() => tracing::warn!("it came up too late: the session ends"),
-        Ok(()) => tracing::warn!("nobody has renewed the lease: the session ends"),
+        Ok(()) => tracing::warn!("nobody has renewed the lease, or can: the session ends"),
     }
     if let Some(runner) = agent.runner.borrow_mut().take() {
         runner.kill();
@@ -363,8 +372,10 @@ impl Agent {
         }
     }
 
-    /// Asks for the lease at every third of it, and returns when it has run out. Nothing else that is sent holds it up.
+    /// Asks for the lease at every third of it, and returns when it has run out, or when the state folder is no longer the one that it had:
+    /// then nobody can find this session to end it. Nothing else that is sent holds it up.
     async fn keep_the_lease(self: Rc<Self>) {
+        let place = identity(&self.spec.state).ok().flatten();
         let is_let_in = self
             .container
             .as_ref()
@@ -374,6 +385,10 @@ impl Agent {
         loop {
             let now = boot_time();
             if now >= self.leased.get() + LEASE || self.is_refused.get() {
+                return;
+            }
+            if place.is_some() && identity(&self.spec.state).is_ok_and(|now| now != place) {
+                tracing::warn!(state = %self.spec.state.display(), "the state folder was taken away");
                 return;
             }
             if now >= next {

@@ -1242,6 +1242,19 @@ fn a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_n
             let begins = "Run.OutOfMemory: The run needed more memory than the session's VM size gives. Take a larger one, or give the flow less at \
                           once, and run again.";
             assert!(failure.starts_with(begins), "{failure}");
+            // So is that of a child, whose shell says 137.
+            let much = ["sh", "-c", "python -c 'len(b\"x\" * (1500 << 20))'"];
+            let wish = RunWish {
+                command: much.map(str::to_owned).to_vec(),
+                ..RunWish::default()
+            };
+            let result = machine.run(&key, 1, &unique("child"), &it, wish);
+            let failure = result.failure.unwrap().to_string();
+            assert!(
+                failure.starts_with(begins) && result.exit_code == Some(137),
+                "{failure} {:?}",
+                result.exit_code
+            );
             // The session goes on.
             output(&machine.run(&key, 1, &unique("little"), &it, small(64)));
         }

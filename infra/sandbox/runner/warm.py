@@ -28,8 +28,8 @@ def warm(path, idle_seconds, root, user, places):
         return
     freeze()
     # A socket's address is short, and the path may be long.
-    os.chdir(os.path.dirname(path))
-    path = os.path.basename(path)
+    folder, path = os.path.split(path)
+    os.chdir(folder)
     if os.path.exists(path + ".new"):
         os.unlink(path + ".new")
     listener = socket.socket(socket.AF_UNIX)
@@ -54,7 +54,7 @@ def warm(path, idle_seconds, root, user, places):
         except ChildProcessError:
             pass
         try:
-            if os.stat(path).st_ino != mine:
+            if os.stat(path).st_ino != mine or not os.path.samefile(folder, "."):
                 return
         except OSError:
             return

@@ -110,7 +110,10 @@ impl Default for Machine {
 impl Machine {
     /// A machine with an empty state folder, but for the environments, which all machines of this build share: they are read-only.
     pub fn new() -> Self {
-        let mut machine = Self::bare();
+        Self::sharing(Self::bare())
+    }
+
+    fn sharing(mut machine: Self) -> Self {
         let shared = binaries().join("test-store");
         fs::create_dir_all(&shared).expect("the shared store is made");
         machine
@@ -121,8 +124,17 @@ impl Machine {
 
     /// A machine on which nothing was ever done.
     pub fn bare() -> Self {
+        Self::at("pfs-")
+    }
+
+    /// The same, whose state folder's name begins with `prefix`, and with the environments that all share.
+    pub fn named(prefix: &str) -> Self {
+        Self::sharing(Self::at(prefix))
+    }
+
+    fn at(prefix: &str) -> Self {
         let folder = tempfile::Builder::new()
-            .prefix("pfs-")
+            .prefix(prefix)
             .tempdir()
             .expect("there is room for a state folder");
         Self {
