@@ -695,7 +695,9 @@ pub(crate) struct Trial {
 
 /// Prints the completions of a shell.
 pub(crate) fn completions(shell: clap_complete::Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "pfsession", &mut std::io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pfsession", &mut text);
+    crate::text::out_text(&text);
 }
 
 /// Prints the manual page; with a folder, writes it and those of all commands into it.
@@ -705,7 +707,12 @@ pub(crate) fn manual(folder: Option<&Path>) -> std::io::Result<()> {
             std::fs::create_dir_all(folder)?;
             clap_mangen::generate_to(Cli::command(), folder)
         }
-        None => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()),
+        None => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+            crate::text::out_text(&text);
+            Ok(())
+        }
     }
 }
 

@@ -64,11 +64,13 @@ impl Client {
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(5)))
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .user_agent(concat!("pfsession/", env!("CARGO_PKG_VERSION")));
-        // What is on this machine is never behind a proxy.
-        let config = if local.is_some() { config.proxy(None) } else { config };
+            .user_agent(concat!("pfsession/", env!("CARGO_PKG_VERSION")))
+            .build();
         Ok(Self {
-            http: config.build().into(),
+            http: match &local {
+                Some(local) => local.http(),
+                None => config.into(),
+            },
             address: Mutex::new(address),
             local,
             user,

@@ -35,6 +35,20 @@ pub(crate) fn execute(cli: Cli) -> Done {
     let Cli { global, command } = cli;
     let service = Service { global: &global };
     let json = global.json;
+    // What only reads, or prints a run's output, ends with its reader; a run goes on without its command.
+    let reads = matches!(
+        command,
+        Typed::Run(_)
+            | Typed::Packages(_)
+            | Typed::List { .. }
+            | Typed::Show { .. }
+            | Typed::Why { .. }
+            | Typed::Logs { .. }
+            | Typed::Events { .. }
+    );
+    if !reads {
+        text::finish_first();
+    }
     match command {
         Typed::Run(run) => run_flow(&service, &run),
         Typed::Start(start) => {
@@ -158,7 +172,12 @@ fn token_for(service: &Service<'_>, wanted: &args::Token) -> Done {
             args::TokenRole::Owner => Role::Owner,
         })
         .collect();
-    let token = issuer.token(user, workspace, &roles, wanted.life.as_secs());
+    let token = issuer
+        .token(user, workspace, &roles, wanted.life.as_secs())
+        .map_err(|cause| {
+            Trouble::new(USAGE, "Token.BadName", format!("There can be no such token: {cause:#}"))
+                .next("name another --user or --workspace")
+        })?;
     if service.global.json {
         out_json(&serde_json::json!({ "token": token, "user": user, "workspace": workspace }));
     } else {

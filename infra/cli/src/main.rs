@@ -8,7 +8,7 @@
 //! * [`commands`]: what each command does.
 //! * [`watch`], [`progress`]: waiting for an end, and what is seen meanwhile.
 //! * [`show`], [`text`], [`terminal`], [`trouble`]: how things look to people.
-//! * [`client`], [`service`]: HTTP to `functions/api`; the host on this machine, started when needed.
+//! * [`client`], [`service`], [`unix`]: HTTP to `functions/api`; the host on this machine, started when needed, and its socket.
 //! * [`snapshot`]: what a service elsewhere does not see of this machine, sent to it.
 //! * [`webhook`]: what happens when somebody outside says that something happened.
 //! * [`bench`]: how fast all of this is here.
@@ -31,12 +31,13 @@ mod snapshot;
 mod terminal;
 mod text;
 mod trouble;
+mod unix;
 mod watch;
 mod webhook;
 mod wish;
 
 use clap::Parser;
-use std::{panic, process::ExitCode};
+use std::{io::IsTerminal, panic, process::ExitCode};
 use terminal::note;
 use trouble::Trouble;
 
@@ -50,23 +51,32 @@ fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         // Its own words are all that help and the version say.
-        Err(said) if !said.use_stderr() => said.exit(),
+        Err(said) if !said.use_stderr() => {
+            let said = said.render();
+            let said = match std::io::stdout().is_terminal() {
+                true => said.ansi().to_string(),
+                false => said.to_string(),
+            };
+            text::out_text(said.as_bytes());
+            return ExitCode::from(text::exit_code(0));
+        }
         Err(wrong) => {
             note!("{}", wrong.to_string().trim_end());
             return ExitCode::from(trouble::USAGE);
         }
     };
     let json = cli.global.json;
-    match unless_it_panics(|| commands::execute(cli)) {
-        Ok(exit) => ExitCode::from(exit),
+    let exit = match unless_it_panics(|| commands::execute(cli)) {
+        Ok(exit) => exit,
         Err(trouble) => {
             if json {
                 text::out_json(&trouble.failure);
             }
             note!("{trouble}");
-            ExitCode::from(trouble.exit)
+            trouble.exit
         }
-    }
+    };
+    ExitCode::from(text::exit_code(exit))
 }
 
 /// A panic of a command is a failure like another.

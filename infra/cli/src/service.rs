@@ -1,11 +1,12 @@
 //! The service on this machine: found, started, replaced, ended.
 //!
-//! A running host keeps `<state>/host.json` and takes connections at the address in it. Two commands at once start two hosts at most, of which one
+//! A running host keeps `<state>/host.json` and takes connections at the socket beside it, which nobody else can. Two commands at once start two hosts at most, of which one
 //! has the state folder's lock and the other leaves; both commands use the first.
 
 use crate::{
     client,
     trouble::{Trouble, UNREACHABLE},
+    unix,
 };
 pub(crate) use local::HostFile;
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
@@ -13,7 +14,6 @@ use sandbox::descriptors;
 use std::{
     ffi::OsString,
     fs, io,
-    net::{TcpStream, ToSocketAddrs},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -37,24 +37,9 @@ pub(crate) struct Address {
 
 pub(crate) fn address_of(host: &HostFile) -> Address {
     Address {
-        endpoint: host.endpoint.clone(),
+        endpoint: socket::LOCALHOST.to_owned(),
         token: host.token.clone(),
     }
-}
-
-/// Whether it still is the process that wrote `host.json`, and takes connections.
-fn is_there(host: &HostFile) -> bool {
-    let place = host.endpoint.trim_start_matches("http://").trim_end_matches('/');
-    let address = place.to_socket_addrs().ok().and_then(|mut all| all.next());
-    is_alive(host.pid)
-        && address.is_some_and(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
-}
-
-fn is_healthy(host: &HostFile) -> bool {
-    matches!(
-        client::once(&plain_http(), &address_of(host), "/host/health", client::Sent::Nothing),
-        Ok((200, _))
-    )
 }
 
 /// A process that has ended, and that nobody has asked about yet, is not alive.
@@ -82,15 +67,6 @@ pub(crate) fn leaves_by_itself(host: &HostFile) -> bool {
         .any(|argument| argument == b"--idle-exit")
 }
 
-fn plain_http() -> ureq::Agent {
-    // What is on this machine is never behind a proxy.
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .proxy(None)
-        .build()
-        .into()
-}
-
 /// The service on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Local {
@@ -104,6 +80,32 @@ impl Local {
         self.state.join("log/host.log")
     }
 
+    /// What speaks to the host of this folder, and to nobody else.
+    pub(crate) fn http(&self) -> ureq::Agent {
+        // What is on this machine is never behind a proxy.
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("pfsession/", env!("CARGO_PKG_VERSION")))
+            .build();
+        unix::agent(config, socket::path(&self.state))
+    }
+
+    fn is_healthy(&self, host: &HostFile) -> bool {
+        matches!(
+            client::once(&self.http(), &address_of(host), "/host/health", client::Sent::Nothing),
+            Ok((200, _))
+        )
+    }
+
+    /// A host that runs and is of a version before there were sockets.
+    fn older(&self) -> Option<HostFile> {
+        let host = self.read().filter(|host| host.socket.as_os_str().is_empty())?;
+        let lock = fs::File::open(self.state.join("lock")).ok()?;
+        matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)).then_some(host)
+    }
+
     /// What `host.json` says, if there is one that can be read.
     fn read(&self) -> Option<HostFile> {
         serde_json::from_slice(&fs::read(self.state.join("host.json")).ok()?).ok()
@@ -111,7 +113,9 @@ impl Local {
 
     /// The host that runs, of whatever version.
     pub(crate) fn find(&self) -> Option<HostFile> {
-        self.read().filter(is_there)
+        // The process that wrote the file may have gone, and left it.
+        self.read()
+            .filter(|host| is_alive(host.pid) && socket::connect(&socket::path(&self.state)).is_ok())
     }
 
     /// The host that runs, which is started if there is none, and replaced if it is of another version.
@@ -131,7 +135,11 @@ impl Local {
         match self.find() {
             Some(host) if host.version == local::version(&program) => return Ok(host),
             Some(host) => self.end(&host)?,
-            None => {}
+            None => {
+                if let Some(host) = self.older() {
+                    return Err(not_ended(&host, "it is too old to be asked", &self.log()));
+                }
+            }
         }
         let spawn = || {
             self.spawn(&program, idle_exit, port).map_err(|e| {
@@ -147,7 +155,7 @@ impl Local {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(host) = self.find().filter(is_healthy) {
+            if let Some(host) = self.find().filter(|host| self.is_healthy(host)) {
                 return Ok(host);
             }
             let why = match child.try_wait() {
@@ -210,7 +218,7 @@ impl Local {
     /// Asks a host to leave, and waits until it is gone.
     pub(crate) fn end(&self, host: &HostFile) -> Result<(), Box<Trouble>> {
         let begun = Instant::now();
-        let answer = client::once(&plain_http(), &address_of(host), "/host/down", client::Sent::Post("{}"));
+        let answer = client::once(&self.http(), &address_of(host), "/host/down", client::Sent::Post("{}"));
         let mut pause = Duration::from_millis(1);
         while is_alive(host.pid) {
             if begun.elapsed() > PATIENCE {

@@ -1,11 +1,28 @@
 //! Small pieces of text for people.
 
-use crate::terminal::{fit, fit_json};
+use crate::{
+    terminal::{fit, fit_json, note},
+    trouble::{FAILED, Trouble},
+};
 use contract::{Millis, Phase};
 use std::{
-    io::{IsTerminal, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
+
+/// Why standard output took nothing more.
+static NOT_WRITTEN: OnceLock<io::Error> = OnceLock::new();
+/// Whether the command does what it has to do before it ends for want of a reader.
+static FINISHES: AtomicBool = AtomicBool::new(false);
+
+/// From here on the command is done to its end, whether anybody reads what it prints or not.
+pub(crate) fn finish_first() {
+    FINISHES.store(true, Ordering::Relaxed);
+}
 
 /// Prints text for people on standard output.
 pub(crate) fn out(text: &str) {
@@ -31,11 +48,54 @@ pub(crate) fn out_json(value: &impl serde::Serialize) {
     }
 }
 
-/// Writes a line to standard output. A reader that has read enough ends the command quietly.
+/// Prints this program's own text on standard output as it is.
+pub(crate) fn out_text(text: &[u8]) {
+    written(io::stdout().lock().write_all(text));
+}
+
+/// Writes a line to standard output.
 fn write(line: &str) {
-    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
-        std::process::exit(0);
+    written(writeln!(io::stdout().lock(), "{line}"));
+}
+
+fn written(done: io::Result<()>) {
+    let Err(error) = done else { return };
+    if error.kind() == ErrorKind::BrokenPipe && !FINISHES.load(Ordering::Relaxed) {
+        end_unread();
     }
+    // The first says why; those after it say the same.
+    let _ = NOT_WRITTEN.set(error);
+}
+
+/// The exit code of a command that has done what it does: no success if what it printed was not taken.
+pub(crate) fn exit_code(exit: u8) -> u8 {
+    written(io::stdout().lock().flush());
+    match NOT_WRITTEN.get() {
+        None => exit,
+        Some(error) if error.kind() == ErrorKind::BrokenPipe => end_unread(),
+        Some(error) => {
+            note!("{}", not_written(error));
+            if exit == 0 { FAILED } else { exit }
+        }
+    }
+}
+
+fn not_written(error: &io::Error) -> Box<Trouble> {
+    Trouble::new(
+        FAILED,
+        "Command.NotPrinted",
+        format!("Standard output did not take everything: {error}"),
+    )
+    .next("send it where there is room")
+}
+
+/// Ends as a command does that nobody reads any more: by the signal that others get for it.
+fn end_unread() -> ! {
+    use nix::sys::signal::{SigHandler, Signal, raise, signal};
+    // SAFETY: the default disposition runs no code of this process.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    let _ = raise(Signal::SIGPIPE);
+    std::process::exit(128 + Signal::SIGPIPE as i32)
 }
 
 /// The beginning of a key or a digest.
@@ -111,6 +171,15 @@ pub(crate) fn quoted(argument: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_printed_says_so() {
+        let full = io::Error::from_raw_os_error(nix::errno::Errno::ENOSPC as i32);
+        expect_test::expect![[r#"
+            error: Standard output did not take everything: No space left on device (os error 28) [Command.NotPrinted]
+              next: send it where there is room"#]]
+        .assert_eq(&not_written(&full).to_string());
+    }
 
     #[test]
     fn a_time_has_the_two_units_that_matter() {

@@ -235,3 +235,97 @@ fn a_function_that_is_none_is_refused() {
         );
     }
 }
+
+#[test]
+fn what_nobody_takes_ends_a_command_as_it_ends_others() {
+    use std::os::unix::process::ExitStatusExt;
+    let machine = Machine::new();
+    machine.succeed(&["list"]);
+    for arguments in [
+        &["list", "--json"][..],
+        &["env"],
+        &["completions", "bash"],
+        &["man"],
+        &["schema", "list"],
+        &["--help"],
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = machine.command(Path::new(PFSESSION), arguments);
+        let output = command.stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("No space left") && said.contains("Command.NotPrinted"),
+            "{said}"
+        );
+    }
+    assert_eq!(
+        unread(&machine, &["list", "--json"]).signal(),
+        Some(nix::sys::signal::Signal::SIGPIPE as i32)
+    );
+}
+
+#[test]
+fn down_is_done_to_its_end_also_if_nobody_reads_what_it_says() {
+    let machine = Machine::new();
+    machine.succeed(&["list"]);
+    let host = machine.pid();
+    assert!(unread(&machine, &["down", "--stop-sessions"]).success());
+    assert!(!is_running(host) && machine.host().is_none());
+}
+
+/// How a command ends of which nobody reads a word.
+fn unread(machine: &Machine, arguments: &[&str]) -> std::process::ExitStatus {
+    let mut command = Command::new(PFSESSION);
+    command.args(arguments).env("HOME", machine.folder.path());
+    command.env_remove("XDG_STATE_HOME").env_remove("PFSESSION_STATE");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    child.wait().unwrap()
+}
+
+#[test]
+fn who_takes_the_port_of_a_host_that_has_gone_hears_nothing_of_a_command() {
+    let machine = Machine::new();
+    machine.succeed(&["list"]);
+    let endpoint = machine.host().unwrap()["endpoint"].as_str().unwrap().to_owned();
+    kill(machine.pid(), nix::sys::signal::Signal::SIGKILL);
+    let place = endpoint.trim_start_matches("http://");
+    // It is free once the last thread of the host has gone.
+    let stranger = loop {
+        if let Ok(stranger) = std::net::TcpListener::bind(place) {
+            break stranger;
+        }
+    };
+    stranger.set_nonblocking(true).unwrap();
+    machine.succeed(&["list"]);
+    machine.succeed(&["down"]);
+    let heard = stranger.accept().map(|_| ()).unwrap_err();
+    assert_eq!(heard.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_store_that_others_write_to_is_refused_before_anything_of_it_is_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let machine = Machine::new();
+    let store = machine.folder.path().join("store");
+    fs::create_dir_all(store.join("environments")).unwrap();
+    fs::set_permissions(store.join("environments"), fs::Permissions::from_mode(0o777)).unwrap();
+    let with_store = |machine: &Machine| {
+        let mut command = machine.command(Path::new(PFSESSION), &["list"]);
+        command.env("PFSESSION_STORE", &store).output().unwrap()
+    };
+    let output = with_store(&machine);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(said.contains("may be changed by others"), "{said}");
+    fs::set_permissions(store.join("environments"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(with_store(&machine).status.success(), "{}", machine.log());
+    let mode = fs::metadata(store.join("environments")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
