@@ -3,7 +3,7 @@
 //! Nothing that is in use is removed: a run that a session still works on, the log of an agent whose session is there, an environment
 //! that a session holds (see [`crate::store::Store::hold_use`]).
 
-use crate::store;
+use crate::{connections::SECRET_VARIABLES, store};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -47,6 +47,17 @@ pub(crate) fn prune(state: &Path, keep: &Retention) {
                 Ok(age) if age > keep.age => remove(&path),
                 _ => kept.push((changed, bytes, path)),
             }
+        }
+    }
+    // A run that has not begun within a day never will.
+    for entry in fs::read_dir(state.join(SECRET_VARIABLES))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let changed = entry.metadata().and_then(|about| about.modified());
+        if changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age > DAY)) {
+            remove(&entry.path());
         }
     }
     kept.sort();
@@ -155,6 +166,8 @@ mod tests {
             old_folder(&state.join("runs").join(run).join("output"));
             old_folder(&state.join("runs").join(run));
         }
+        file(&state.join("secret-variables/never-begun"), 10, 2);
+        file(&state.join("secret-variables/waits"), 10, 0);
         file(&state.join("logs/install-1.txt"), 10, 20);
         file(&state.join("logs/install-2.txt"), 10, 1);
         file(&state.join("logs/agent-f-1.log"), 10, 20);
@@ -170,6 +183,7 @@ mod tests {
             },
         );
         assert_eq!(left(&state.join("runs")), ["big", "busy", "new"]);
+        assert_eq!(left(&state.join("secret-variables")), ["waits"]);
         assert_eq!(left(&state.join("logs")), ["agent-f-2.log", "install-2.txt"]);
     }
 

@@ -110,7 +110,7 @@ Examples:
 With a command, any folder will do that has Python, a requirements.txt or a pyproject.toml: its session has these packages, and no promptflow. \
 What the command prints (up to 5,000 lines; the whole is in the run's log) goes to standard output and standard error, and its exit code is \
 this one's. What it writes is kept in the run's folder; the folder itself stays as it is.")]
-    Run(Run),
+    Run(Box<Run>),
     /// Start a flow's session, or say that it is there
     #[command(after_help = settings_help!("\
 Examples:
@@ -239,6 +239,9 @@ Examples:
         #[arg(long, requires = "host")]
         remove: bool,
     },
+    /// Keep the connections that flows name: to model providers, and to other services
+    #[command(subcommand)]
+    Connection(Connection),
     /// Start the service on this machine, and keep it until `pfsession down`
     #[command(after_help = "\
 There is no need to: any command starts the service if none runs. One that was started that way leaves some minutes after its last session.
@@ -351,6 +354,103 @@ pub(crate) struct Driver {
     /// End this machine's sessions when the driver ends
     #[arg(long)]
     pub(crate) end_sessions: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Connection {
+    /// Keep a connection, in place of one of its name
+    #[command(after_help = "\
+The file is promptflow's own: name, type, and the keys of that type. A secret that is left out, empty, or <user-input> is asked for: at the \
+terminal, or from standard input, where one stands alone and several are lines KEY=SECRET. It is kept in the state folder for you alone. A run \
+gets the connections whose names stand in its flow's files or in its own settings, in memory.
+
+Types: azure_open_ai, open_ai, serverless, serp, qdrant, weaviate, cognitive_search, azure_ai_services, azure_content_safety, form_recognizer, \
+custom.
+
+Examples:
+  pfsession connection create -f connection.yml
+  pfsession connection create -f connection.yml --name my_model < key.txt
+  pfsession connection create -f connection.yml --for-workspace")]
+    Create(CreateConnection),
+    /// List the connections that you may use: your own, and the workspace's
+    #[command(after_help = "\
+Examples:
+  pfsession connection list
+  pfsession connection list --json | jq -r '.connections[].name'")]
+    List,
+    /// Show a connection, without its secrets
+    #[command(after_help = "\
+Example:
+  pfsession connection show my_model")]
+    Show {
+        /// The connection's name
+        name: String,
+    },
+    /// Change a connection: what is named changes, the rest stays
+    #[command(after_help = "\
+A secret that the file leaves empty, or as stars or <no-change>, stays; <user-input> is asked for.
+
+Examples:
+  pfsession connection update my_model --set api_base=https://other.example
+  pfsession connection update my_model --secret api_key < key.txt
+  pfsession connection update my_model -f connection.yml")]
+    Update(UpdateConnection),
+    /// Forget a connection
+    #[command(after_help = "\
+Example:
+  pfsession connection delete my_model")]
+    Delete {
+        /// The connection's name
+        name: String,
+        /// The workspace's, and not your own
+        #[arg(long)]
+        for_workspace: bool,
+    },
+    /// Keep all connections of promptflow's own list; it has no secrets, which are asked for
+    #[command(after_help = "\
+Secrets are asked for at the terminal, or come from standard input as lines NAME.KEY=SECRET.
+
+Example:
+  pf connection list > connections.json && pfsession connection import connections.json")]
+    Import {
+        /// What `pf connection list` has printed, or - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// For all of the workspace
+        #[arg(long)]
+        for_workspace: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CreateConnection {
+    /// The connection's file, or - for standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Its name, in place of the file's
+    #[arg(long, short)]
+    pub(crate) name: Option<String>,
+    /// For all of the workspace; a user's own of the same name comes first
+    #[arg(long)]
+    pub(crate) for_workspace: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpdateConnection {
+    /// The connection's name
+    pub(crate) name: String,
+    /// Take what this file says, or - for standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// A value that is no secret
+    #[arg(long, value_name = "KEY=TEXT", value_parser = named_text, num_args = 1..)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Ask for this secret anew; may be given again
+    #[arg(long, value_name = "KEY")]
+    pub(crate) secret: Vec<String>,
+    /// The workspace's, and not your own
+    #[arg(long)]
+    pub(crate) for_workspace: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -646,9 +746,15 @@ pub(crate) struct Run {
     /// A variant of a node: '${node.variant}'
     #[arg(long)]
     pub(crate) variant: Option<String>,
-    /// An environment variable for this run. It is stored: never put a secret here
+    /// An environment variable for this run; '${connection.key}' is a connection's value. It is stored: never put a secret here
     #[arg(long, value_name = "NAME=TEXT", value_parser = named_text, num_args = 1..)]
     pub(crate) env: Vec<(String, String)>,
+    /// A secret environment variable for this run: from your own environment, else asked for. It is stored nowhere
+    #[arg(long, value_name = "NAME", value_parser = variable)]
+    pub(crate) env_secret: Vec<String>,
+    /// For a node, another connection, deployment or model: node.connection=NAME node.deployment_name=TEXT
+    #[arg(long, value_name = "NODE.KEY=TEXT", value_parser = of_a_node, num_args = 1.., conflicts_with = "command")]
+    pub(crate) connections: Vec<(String, String, String)>,
     /// An argument of a class-based flow's constructor: NAME=TEXT or NAME:=JSON
     #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
     pub(crate) init: Vec<(String, serde_json::Value)>,
@@ -721,6 +827,26 @@ fn named_text(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("this is to be NAME=TEXT".into()),
+    }
+}
+
+/// The name of an environment variable.
+fn variable(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("this is to be the name of a variable".into()),
+        text if text.contains(['=', '\0']) => {
+            Err("this is to be a name alone: the value comes from your environment or standard input".into())
+        }
+        text => Ok(text.into()),
+    }
+}
+
+/// `NODE.KEY=TEXT`.
+fn of_a_node(text: &str) -> Result<(String, String, String), String> {
+    let (place, value) = named_text(text)?;
+    match place.split_once('.') {
+        Some((node, key)) if !node.is_empty() && !key.is_empty() => Ok((node.into(), key.into(), value)),
+        _ => Err("this is to be NODE.KEY=TEXT".into()),
     }
 }
 

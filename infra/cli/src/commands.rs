@@ -4,7 +4,7 @@ use crate::{
     args::{self, Cli, Command as Typed},
     bench,
     client::{Client, LONGEST_WAIT},
-    packages, parts, schema,
+    connection, packages, parts, schema,
     service::{self, Address, Local},
     show, snapshot,
     terminal::{self, note, warn},
@@ -22,8 +22,9 @@ use contract::{
 };
 use lifecycle::session::Event;
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -135,6 +136,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Driver(driver) => parts::driver(&service.local()?, &driver, json),
         Typed::Up { port, .. } => up(&service, port),
         Typed::Down { stop_sessions } => down(&service, stop_sessions),
+        Typed::Connection(typed) => connection::execute(&service, &typed),
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
         Typed::Completions { shell } => {
             args::completions(shell);
@@ -347,7 +349,61 @@ fn not_done(kind: Kind, flow: &Flow) -> String {
     }
 }
 
+/// The secret variables of a run that its agent has not read yet. They are removed if the run is not accepted.
+struct SecretVariables {
+    state: PathBuf,
+    run: String,
+    stay: bool,
+}
+
+impl SecretVariables {
+    fn leave(given: Option<Given>, run: &str) -> Result<Option<Self>, Box<Trouble>> {
+        let Some((state, variables)) = given else {
+            return Ok(None);
+        };
+        agent::connections::leave_variables(&state, run, &variables).map_err(|error| {
+            let message = format!("{} cannot be written: {error}. Put that right.", state.display());
+            Trouble::new(FAILED, "Connection.NotStored", message)
+        })?;
+        Ok(Some(Self {
+            state,
+            run: run.to_owned(),
+            stay: false,
+        }))
+    }
+
+    fn stay(mut self) {
+        self.stay = true;
+    }
+}
+
+/// The state folder that secret variables go through, and what they are.
+type Given = (PathBuf, BTreeMap<String, String>);
+
+fn secret_variables(service: &Service, names: &[String]) -> Result<Option<Given>, Box<Trouble>> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let Ok(local) = service.local() else {
+        let message =
+            "A secret variable reaches sessions of this machine alone: what is sent elsewhere is stored in a queue";
+        return Err(Trouble::new(USAGE, "Run.SecretElsewhere", message)
+            .next("leave out --env-secret, and have the flow read the value where it runs"));
+    };
+    Ok(Some((local.state, connection::secret_variables(names)?)))
+}
+
+impl Drop for SecretVariables {
+    fn drop(&mut self) {
+        if !self.stay {
+            agent::connections::forget_variables(&self.state, &self.run);
+        }
+    }
+}
+
 fn run_flow(service: &Service, run: &args::Run) -> Done {
+    // Before anything is started or sent.
+    let given = secret_variables(service, &run.env_secret)?;
     let client = service.client()?;
     let RunOrder {
         flow,
@@ -356,6 +412,8 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         mut wish,
     } = wish::run_order(run, &client.user)?;
     snapshot::seen(&client, &flow, &mut wanted, Some(&mut wish))?;
+    let secrets = SecretVariables::leave(given, &id)?;
+    wish.secret_variables = run.env_secret.iter().cloned().collect();
     let lines = match (wish.command.is_empty(), service.global.json) {
         (true, _) => watch::Lines::Log,
         // What is for programs is JSON alone.
@@ -374,6 +432,10 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
             },
         ))
         .map_err(|t| t.what(what()))?;
+    // From here on they are the run's.
+    if let Some(secrets) = secrets {
+        secrets.stay();
+    }
     if run.no_wait {
         if service.global.json {
             out_json(&accepted)
@@ -426,7 +488,11 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
             Some(code) if code != 0 => code,
             _ => FAILED,
         };
-        let trouble = Trouble::of(exit, failure).what(format!("the run of {} did not succeed", flow.typed));
+        let is_missing = failure.error == "Connection.None";
+        let mut trouble = Trouble::of(exit, failure).what(format!("the run of {} did not succeed", flow.typed));
+        if is_missing {
+            trouble = trouble.next("make it: pfsession connection create -f connection.yml");
+        }
         return Err(trouble.output(format!("pfsession logs {output}")));
     }
     let ended = row.ended.unwrap_or(row.accepted);
@@ -702,7 +768,7 @@ fn env(service: &Service) -> Done {
         ("PFSESSION_COMMANDS_URL", &host.commands_queue_url),
     ];
     if service.global.json {
-        out_json(&variables.into_iter().collect::<std::collections::BTreeMap<_, _>>());
+        out_json(&variables.into_iter().collect::<BTreeMap<_, _>>());
     } else {
         variables
             .iter()

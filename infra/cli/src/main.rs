@@ -10,6 +10,7 @@
 //! * [`show`], [`text`], [`terminal`], [`trouble`]: how things look to people.
 //! * [`client`], [`service`], [`unix`]: HTTP to `functions/api`; the host on this machine, started when needed, and its socket.
 //! * [`snapshot`]: what a service elsewhere does not see of this machine, sent to it.
+//! * [`connection`]: the connections that flows name.
 //! * [`webhook`]: what happens when somebody outside says that something happened.
 //! * [`bench`]: how fast all of this is here.
 //! * [`schema`]: what `--json` prints.
@@ -21,6 +22,7 @@ mod args;
 mod bench;
 mod client;
 mod commands;
+mod connection;
 mod packages;
 mod parts;
 mod progress;

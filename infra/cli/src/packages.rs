@@ -23,7 +23,7 @@ use serde::Serialize;
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal},
     path::Path,
 };
 
@@ -167,12 +167,9 @@ pub(crate) fn private(service: &Service, host: Option<&str>, remove: bool) -> Do
             ));
         }
     } else {
-        let mut token = String::new();
-        if io::stdin().is_terminal() {
-            note!("The token (it is shown), then Enter:");
-            io::stdin().read_line(&mut token)
-        } else {
-            io::stdin().read_to_string(&mut token)
+        let token = match io::stdin().is_terminal() {
+            true => rpassword::prompt_password("The token: "),
+            false => io::read_to_string(io::stdin()),
         }
         .map_err(|error| usage(format!("Standard input cannot be read: {error}")))?;
         let token = token.trim();

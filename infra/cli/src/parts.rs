@@ -143,7 +143,7 @@ fn serve(local: &Local, settings: &args::Host, detached: bool) -> anyhow::Result
 }
 
 /// Who uses this machine: the name that goes with the process's user id.
-fn user() -> String {
+pub(crate) fn user() -> String {
     let id = nix::unistd::getuid();
     let name = nix::unistd::User::from_uid(id).ok().flatten().map(|user| user.name);
     name.or_else(|| std::env::var("USER").ok())

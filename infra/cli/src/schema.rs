@@ -2,6 +2,7 @@
 
 use crate::{
     bench::Report,
+    connection::{ConnectionList, ConnectionView},
     packages::Whole,
     text::{out, out_json},
     trouble::{Trouble, USAGE},
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 14] = [
+const SCHEMAS: [(&str, Make); 16] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -33,6 +34,8 @@ const SCHEMAS: [(&str, Make); 14] = [
     ("logs", of::<OutputLine>),
     ("events", of::<Events>),
     ("webhook list", of::<Webhooks>),
+    ("connection list", of::<ConnectionList>),
+    ("connection show", of::<ConnectionView>),
     ("bench", of::<Report>),
     ("env", variables),
     ("failure", of::<Failure>),

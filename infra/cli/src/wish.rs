@@ -205,9 +205,6 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             "save that run's outputs to a file, and name it as data",
         );
     }
-    if !file.connections.is_empty() {
-        return cannot("connections", "name the connections in the flow");
-    }
     if file.resources.compute.is_some() {
         return cannot("resources.compute", "leave it out, or name an instance_type");
     }
@@ -269,7 +266,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             variant: run.variant.clone().or(file.variant),
             environment_variables: merged(file.environment_variables, &run.env),
             secret_variables: BTreeSet::new(),
-            connections: BTreeMap::new(),
+            connections: by_node(file.connections, &run.connections),
             init: merged(file.init, &run.init),
             command: run.command.clone(),
             display_name: file.display_name,
@@ -283,6 +280,20 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
 
 fn merged<V: Clone>(mut below: BTreeMap<String, V>, above: &[(String, V)]) -> BTreeMap<String, V> {
     below.extend(above.iter().cloned());
+    below
+}
+
+/// What takes the place of a flow's connections, by node.
+fn by_node(
+    mut below: BTreeMap<String, BTreeMap<String, String>>,
+    above: &[(String, String, String)],
+) -> BTreeMap<String, BTreeMap<String, String>> {
+    for (node, key, value) in above {
+        below
+            .entry(node.clone())
+            .or_default()
+            .insert(key.clone(), value.clone());
+    }
     below
 }
 

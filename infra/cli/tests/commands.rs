@@ -502,7 +502,6 @@ fn what_a_run_file_asks_in_vain_is_refused_before_anything_is_sent() {
     let service = Service::new(|_, request| Some(accepted(request)));
     for (key, named) in [
         ("run: other", "run "),
-        ("connections: {node: {connection: c}}", "connections"),
         ("resources: {compute: mine}", "resources.compute"),
         ("data: azureml:thing:1", "data"),
         ("identity: {type: managed}", "client_id"),
@@ -516,6 +515,34 @@ fn what_a_run_file_asks_in_vain_is_refused_before_anything_is_sent() {
         );
     }
     assert!(service.paths().is_empty());
+}
+
+#[test]
+fn connections_by_node_come_from_the_run_file_and_the_command_before_it() {
+    let home = Home::new();
+    let service = Service::new(|_, request| Some(accepted(request)));
+    let file = "flow: flow\nconnections:\n  ask: {connection: mine, deployment_name: d}\nenvironment_variables:\n  KEY: ${mine.api_key}\n";
+    std::fs::write(home.path().join("run.yml"), file).unwrap();
+    let ended = home.pfsession(
+        &service,
+        &[
+            "run",
+            "run.yml",
+            "--no-wait",
+            "--connections",
+            "ask.deployment_name=e",
+            "tell.connection=other",
+        ],
+    );
+    assert_eq!(ended.exit, Some(0), "{ended:?}");
+    let body: Value = serde_json::from_str(&service.seen.0.lock().unwrap()[0].body).unwrap();
+    assert_eq!(
+        body["run"],
+        json!({
+            "connections": { "ask": { "connection": "mine", "deployment_name": "e" }, "tell": { "connection": "other" } },
+            "environment_variables": { "KEY": "${mine.api_key}" },
+        })
+    );
 }
 
 #[test]

@@ -270,3 +270,92 @@ fn a_failure_for_programs_is_json_by_its_schema() {
         assert!(failure[name.as_str().unwrap()].is_string(), "{failure}");
     }
 }
+
+#[test]
+fn a_connection_that_cannot_be_kept_says_why_and_no_secret() {
+    let home = home();
+    let write = |name: &str, text: &str| fs::write(home.path().join(name), text).unwrap();
+    write("c.yml", "name: mine\ntype: open_ai\n");
+    write("unnamed.yml", "type: open_ai\napi_key: hidden\n");
+    write("bad.yml", "name: mine\ntype: azure_open_ai\napi_key: hidden\n");
+    write(
+        "list.json",
+        r#"[{"name": "a", "type": "open_ai", "api_key": "******"}, {"name": "b", "type": "custom", "secrets": {"x": "******"}}]"#,
+    );
+    write("kept.yml", "name: kept\ntype: open_ai\napi_key: hidden\n");
+    let here = |arguments: &[&str], input: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pfsession"));
+        command.args(arguments).current_dir(home.path()).env_clear();
+        command.env("PFSESSION_STATE", home.path().join("state"));
+        let file = home.path().join("input");
+        fs::write(&file, input).unwrap();
+        command.stdin(fs::File::open(file).unwrap());
+        command
+    };
+    assert!(
+        here(&["connection", "create", "-f", "kept.yml"], "")
+            .status()
+            .unwrap()
+            .success()
+    );
+    let said = |arguments: &[&str], input: &str| of(here(arguments, input), home.path(), None);
+    let texts = [
+        said(&["connection", "create", "-f", "c.yml"], ""),
+        said(&["connection", "create", "-f", "c.yml"], "hidden\nother=hidden\n"),
+        said(&["connection", "create", "-f", "unnamed.yml"], ""),
+        said(&["connection", "create", "-f", "bad.yml"], ""),
+        said(&["connection", "create", "-f", "nowhere.yml"], ""),
+        said(&["connection", "import", "list.json"], "a.api_key=hidden\n"),
+        said(&["connection", "show", "nothing"], ""),
+        said(&["connection", "delete", "nothing"], ""),
+        said(&["connection", "update", "kept", "--set", "api_key=hidden"], ""),
+        said(&["run", "flow", "--env-secret", "TOKEN"], ""),
+        said(
+            &[
+                "run",
+                "flow",
+                "--env-secret",
+                "TOKEN",
+                "--endpoint",
+                "http://127.0.0.1:9",
+                "--token",
+                TOKEN,
+            ],
+            "hidden",
+        ),
+    ];
+    assert!(!texts.concat().contains("hidden"), "{}", texts.concat());
+    expect![[r#"
+        error: The connection mine needs a secret that is not given: api_key [Connection.NoSecret]
+          next: type it when it is asked for, or give it on standard input: one alone, or lines KEY=SECRET
+        exit 2
+        error: Line 1 of standard input does not begin with one of api_key [Connection.NoSecret]
+          next: give each as a line KEY=SECRET
+        exit 2
+        error: unnamed.yml has no name for the connection [Connection.NoName]
+          next: add a line `name: my_connection`, or give --name
+        exit 2
+        error: bad.yml: api_base is missing. A connection of type azure_open_ai needs it. [Connection.BadFile]
+        exit 2
+        error: nowhere.yml cannot be read: No such file or directory (os error 2). Name a file with a connection. [Connection.BadFile]
+        exit 2
+        error: 1 connections are kept, and others are not, as their secrets are missing: b.x [Connection.NoSecret]
+          next: give each as a line NAME.KEY=SECRET: pfsession connection import list.json < secrets.txt
+        exit 1
+        error: There is no connection nothing [Connection.None]
+          next: see what there is: pfsession connection list
+        exit 4
+        error: There is no connection nothing [Connection.None]
+          next: see what there is: pfsession connection list
+        exit 4
+        error: api_key is a secret, and a command line is seen by others [Connection.SecretInArgument]
+          next: have it asked for: --secret api_key
+        exit 2
+        error: The secret variable TOKEN has no value [Run.NoSecretVariables]
+          next: set it in your own environment, or give it on standard input: one alone, or lines NAME=SECRET
+        exit 2
+        error: A secret variable reaches sessions of this machine alone: what is sent elsewhere is stored in a queue [Run.SecretElsewhere]
+          next: leave out --env-secret, and have the flow read the value where it runs
+        exit 2
+    "#]].assert_eq(&texts.concat());
+}

@@ -92,7 +92,6 @@ class Worker:
         self.message = message
         if message.get("given"):
             given = self.control.descriptors.popleft()
-            os.lseek(given, 0, os.SEEK_SET)
             connections.take(message, given)
         try:
             self.executor = flow.load(message)
