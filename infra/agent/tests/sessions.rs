@@ -75,6 +75,10 @@ fn main() -> anyhow::Result<()> {
             the_connections_of_a_run_reach_its_own_process_and_nothing_else,
         ),
         (
+            "flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name",
+            flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name,
+        ),
+        (
             "a_connection_that_is_not_there_is_named_with_those_that_are",
             a_connection_that_is_not_there_is_named_with_those_that_are,
         ),
@@ -883,6 +887,131 @@ fn the_connections_of_a_run_reach_its_own_process_and_nothing_else() {
         }
     }
     machine.remove(&key, 1);
+}
+
+fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let secret = format!("hidden-{}", unique("provider"));
+    let mut provider = std::process::Command::new("python3")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/provider.py"))
+        .arg(&secret)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufReader::new(provider.stdout.take().unwrap());
+    let mut address = String::new();
+    std::io::BufRead::read_line(&mut said, &mut address).unwrap();
+    let address = address.trim();
+    // The state folder outlives the test.
+    let (azure, open_ai) = (unique("azure"), unique("open-ai"));
+    keep(
+        &machine,
+        &azure,
+        &format!("type: azure_open_ai\napi_base: {address}\napi_key: {secret}\n"),
+    );
+    keep(
+        &machine,
+        &open_ai,
+        &format!("type: open_ai\nbase_url: {address}/v1\napi_key: {secret}\n"),
+    );
+    let dag = flow(
+        &folder.path().join("dag"),
+        &[
+            (
+                "flow.dag.yaml",
+                &format!(
+                    "inputs:\n  topic:\n    type: string\n    default: cats\noutputs:\n  text:\n    type: string\n    reference: ${{ask.output}}\n\
+                     nodes:\n- name: ask\n  type: llm\n  source:\n    type: code\n    path: ask.jinja2\n  inputs:\n    deployment_name: busy-1\n\
+                     \x20   topic: ${{inputs.topic}}\n  connection: {azure}\n  api: chat\n"
+                ),
+            ),
+            ("ask.jinja2", "# system:\nYou are brief.\n\n# user:\nof {{topic}}\n"),
+        ],
+    );
+    let flex = flow(
+        &folder.path().join("flex"),
+        &[
+            (
+                "flow.flex.yaml",
+                &format!("entry: code:Asker\nsample:\n  init:\n    model_config:\n      connection: {azure}\n"),
+            ),
+            (
+                "code.py",
+                "from pathlib import Path\n\
+                 from promptflow.core import AzureOpenAIModelConfiguration, Prompty\n\
+                 class Asker:\n\
+                \x20   def __init__(self, model_config: AzureOpenAIModelConfiguration):\n\
+                \x20       self.config = model_config\n\
+                \x20       self.prompty = Prompty.load(Path(__file__).parent / 'ask.prompty', model={'configuration': model_config})\n\
+                \x20   def __call__(self, topic: str = 'dogs') -> dict:\n\
+                \x20       return {'text': self.prompty(topic=topic), 'endpoint': self.config.azure_endpoint}\n",
+            ),
+            (
+                "ask.prompty",
+                "---\nname: ask\nmodel:\n  api: chat\n  configuration:\n    type: azure_openai\n    azure_deployment: gpt\ninputs:\n  topic:\n    \
+                 type: string\n---\nsystem:\nYou are brief.\n\nuser:\nof {{topic}}\n",
+            ),
+        ],
+    );
+    let open = flow(
+        &folder.path().join("open"),
+        &[
+            ("flow.flex.yaml", "entry: code:main\n"),
+            (
+                "code.py",
+                &format!(
+                    "from pathlib import Path\n\
+                     from promptflow.core import Prompty\n\
+                     def main(topic: str = 'birds') -> str:\n\
+                    \x20   return Prompty.load(Path(__file__).parent / 'ask.prompty')(topic=topic)\n\
+                     # {open_ai}\n"
+                ),
+            ),
+            (
+                "ask.prompty",
+                &format!(
+                    "---\nname: ask\nmodel:\n  api: chat\n  configuration:\n    type: openai\n    model: gpt\n    connection: {open_ai}\n\
+                     inputs:\n  topic:\n    type: string\n---\nsystem:\nYou are brief.\n\nuser:\nof {{{{topic}}}}\n"
+                ),
+            ),
+        ],
+    );
+    let mut gotten = Vec::new();
+    let config = json!({ "connection": azure, "azure_deployment": "gpt" });
+    for (it, wish) in [
+        (&dag, RunWish::default()),
+        (
+            &flex,
+            RunWish {
+                init: [("model_config".to_owned(), config)].into(),
+                ..RunWish::default()
+            },
+        ),
+        (&open, RunWish::default()),
+    ] {
+        let key = key(&unique("provider"));
+        machine.start(&key, 1, it);
+        gotten.push(output(&machine.run(&key, 1, &unique("provider"), it, wish)));
+        machine.remove(&key, 1);
+    }
+    provider.kill().unwrap();
+    provider.wait().unwrap();
+    assert_eq!(
+        gotten,
+        [
+            json!({ "text": "echo: of cats" }),
+            json!({ "text": "echo: of dogs", "endpoint": address }),
+            json!({ "output": "echo: of birds" }),
+        ]
+    );
+    let asked: Vec<Value> = std::io::BufRead::lines(said)
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
+    let models: Vec<&str> = asked.iter().map(|each| each["model"].as_str().unwrap()).collect();
+    // The first was turned away once.
+    assert_eq!(models, ["busy-1", "busy-1", "gpt", "gpt"]);
+    assert!(asked.iter().all(|each| each["has_key"] == true), "{asked:?}");
 }
 
 fn a_connection_that_is_not_there_is_named_with_those_that_are() {
