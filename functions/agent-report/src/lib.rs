@@ -7,6 +7,7 @@ use aws::{Aws, Record};
 use contract::{
     agent::{AgentReport, SignedBody, SignedReport},
     driver::DriverReport,
+    network::NetworkRow,
 };
 use lifecycle::{
     Failure,
@@ -132,6 +133,14 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
             };
         }
         AgentReport::Packages { .. } => return Ok(()),
+        AgentReport::Refused { refused } => {
+            let row = NetworkRow {
+                generation,
+                at: ports.now(),
+                refused: refused.clone(),
+            };
+            return ports.keep_refused(&body.flow, &row).await;
+        }
         AgentReport::Output { of, lines } => return output(ports, &body.flow, of, lines).await,
     };
     let result = match &body.report {

@@ -161,7 +161,7 @@ async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request)
             ))
         }
         ("GET", ["v1", "sessions", key]) => match aws.load_session(key).await? {
-            Some(row) if may_read(caller, &row.flow) => Ok(ok(200, &view(&row, aws.now()))),
+            Some(row) if may_read(caller, &row.flow) => Ok(ok(200, &whole_view(aws, &row).await?)),
             // Whoever may not read it does not learn that it exists.
             _ => Ok(absent("session", key)),
         },
@@ -171,7 +171,7 @@ async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request)
                 Ok(ok(
                     200,
                     &Why {
-                        session: view(&row, aws.now()),
+                        session: whole_view(aws, &row).await?,
                         reasons: shell::why(&row.session, &history, aws.now()),
                     },
                 ))
@@ -294,6 +294,17 @@ fn may_read(caller: &Principal, flow: &FlowRef) -> bool {
     may(caller, Action::Read, &flow.workspace, &flow.owner)
 }
 
+/// A session with what lies beside its row.
+async fn whole_view(ports: &impl Ports, row: &SessionRow) -> Result<SessionView, Fault> {
+    let refused = ports.load_refused(&row.session.flow).await?;
+    Ok(SessionView {
+        refused: refused
+            .filter(|refused| refused.generation == row.session.generation)
+            .map(|row| row.refused),
+        ..view(row, ports.now())
+    })
+}
+
 fn view(row: &SessionRow, now: Millis) -> SessionView {
     let session = &row.session;
     let operation = |o: &Operation| OperationView {
@@ -318,6 +329,7 @@ fn view(row: &SessionRow, now: Millis) -> SessionView {
         idle_due: session.idle_due(),
         warned: session.warned.is_some(),
         failure: session.failure.clone(),
+        refused: None,
         now,
     }
 }

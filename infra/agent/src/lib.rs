@@ -26,6 +26,7 @@ mod owner_only;
 mod packages;
 pub mod private;
 mod prune;
+mod reach;
 mod report;
 pub mod requests;
 mod run;

@@ -109,7 +109,10 @@ pub(crate) fn strip(report: &mut AgentReport) {
         });
     };
     match report {
-        AgentReport::Alive { .. } | AgentReport::RunStarted { .. } | AgentReport::Activity => {}
+        AgentReport::Alive { .. }
+        | AgentReport::RunStarted { .. }
+        | AgentReport::Activity
+        | AgentReport::Refused { .. } => {}
         AgentReport::Installed {
             installation,
             setup,

@@ -2,13 +2,16 @@
 
 use crate::{
     packages::Written,
+    reach::Reach,
     store::{Environment, Store},
     tidy, uv, warm,
 };
 use lifecycle::size::Limits;
+use network::{Counts, Ends, Service};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sandbox::{
-    Isolation, Overlay, Sandbox,
+    Isolation, Network, Overlay, Sandbox, Tier,
+    control::Words,
     groups::{self, Place},
     process::{Held, Identity},
 };
@@ -28,7 +31,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Chain, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -99,6 +102,14 @@ enum Said {
     },
     Cannot {
         cannot: String,
+    },
+    /// It comes with the sockets of its network.
+    Network {
+        #[allow(dead_code, reason = "the sockets are what counts")]
+        network: bool,
+    },
+    NoNetwork {
+        no_network: String,
     },
     Groups {
         groups: Vec<PathBuf>,
@@ -181,15 +192,35 @@ pub(crate) struct Runner {
     groups: Vec<PathBuf>,
     /// What holds its environment.
     _held: Rc<Vec<fs::File>>,
+    /// Its own network, if it has one; else whether it is meant to have this machine's, and whether it has sockets of the internet.
+    network: Option<Service>,
+    is_open: bool,
+    has_sockets: bool,
 }
 
 /// What a runner that has not spoken yet was begun with.
-struct Begun {
+struct Begun<'a> {
     /// A fork of the warm process has none here.
     parent: Option<tokio::process::Child>,
     layer: PathBuf,
     held: Rc<Vec<fs::File>>,
     user: Option<u32>,
+    network: Network,
+    reach: &'a Reach,
+    counts: &'a Counts,
+}
+
+impl Begun<'_> {
+    /// Starts the network of a sandbox, with the sockets that its runner has handed over.
+    fn serve_network(&self, descriptors: Vec<OwnedFd>) -> Result<Service, String> {
+        let mut descriptors = descriptors.into_iter();
+        let packets = descriptors.next().ok_or("it handed over no network")?;
+        let ends = Ends {
+            packets,
+            sockets: descriptors.collect(),
+        };
+        network::start(ends, self.reach.rules(), self.counts.clone(), HashMap::new()).map_err(|error| error.to_string())
+    }
 }
 
 impl Runner {
@@ -201,6 +232,7 @@ impl Runner {
     ///
     /// * `limits`: what the VM size gives; `None` is the whole machine.
     /// * `user`: who it is on this machine, if another than this process's own.
+    /// * `reach`: what it may reach of the network; `counts`: where what is refused of that is counted.
     pub(crate) async fn start(
         folders: &Folders,
         store: &Store,
@@ -208,6 +240,7 @@ impl Runner {
         places: &[Place],
         limits: Option<Limits>,
         user: Option<u32>,
+        (reach, counts): (&Reach, &Counts),
     ) -> Result<Rc<Self>, String> {
         let text = |error: io::Error| error.to_string();
         folders.make().map_err(text)?;
@@ -240,7 +273,6 @@ impl Runner {
                 work,
                 at: vec![packages.clone()],
             }),
-            seccomp: sandbox::seccomp(),
             python: packages.join("bin/python"),
             site: packages.join(store.python.site_packages()),
             pth: environment.pth.clone(),
@@ -271,9 +303,15 @@ impl Runner {
             }
         }
         sandbox.variables = block;
+        let with_network = |sandbox: &mut Sandbox| {
+            let own = sandbox.namespaces && store.networks.get() && !reach.is_open();
+            sandbox.network = if own { Network::Own } else { Network::Host };
+            sandbox.seccomp = sandbox::seccomp(own || reach.needs_sockets());
+        };
+        with_network(&mut sandbox);
         if environment.pure
             && sandbox.namespaces
-            && let Some(socket) = warm::connect(&folders.state, store, &environment.base, user)
+            && let Some(socket) = warm::connect(&folders.state, store, &environment.base, user, sandbox.network)
         {
             match sandbox::send(&mut sandbox, &socket) {
                 Ok(()) => match Self::greet(
@@ -286,6 +324,9 @@ impl Runner {
                         layer: layer.clone(),
                         held: held.clone(),
                         user: sandbox.user,
+                        network: sandbox.network,
+                        reach,
+                        counts,
                     },
                 )
                 .await
@@ -297,6 +338,7 @@ impl Runner {
             }
             sandbox.namespaces = store.namespaces.get();
             sandbox.user = user;
+            with_network(&mut sandbox);
         }
         // Not this process's own streams: what runs in a session would have the log's file, and could write all over it.
         let (mut child, socket) = sandbox::start(
@@ -311,19 +353,16 @@ impl Runner {
             tokio::task::spawn_local(log_errors(errors));
         }
         let parent = Some(child);
-        Self::greet(
-            folders,
-            store,
-            environment,
-            socket,
-            Begun {
-                parent,
-                layer,
-                held,
-                user: sandbox.user,
-            },
-        )
-        .await
+        let begun = Begun {
+            parent,
+            layer,
+            held,
+            user: sandbox.user,
+            network: sandbox.network,
+            reach,
+            counts,
+        };
+        Self::greet(folders, store, environment, socket, begun).await
     }
 
     /// Waits for a runner's first words.
@@ -332,18 +371,18 @@ impl Runner {
         store: &Store,
         environment: &Environment,
         socket: StdStream,
-        begun: Begun,
+        begun: Begun<'_>,
     ) -> Result<Rc<Self>, String> {
         let text = |error: io::Error| error.to_string();
         socket.set_nonblocking(true).map_err(text)?;
-        let (reader, writer) = UnixStream::from_std(socket).map_err(text)?.into_split();
-        let mut reader = BufReader::new(reader);
+        let mut words = Words::new(UnixStream::from_std(socket).map_err(text)?);
         let mut process = None;
         let mut isolation = None;
         let mut groups = Vec::new();
         let greeting = async {
             loop {
-                match next(&mut reader).await? {
+                let said = words.next().await.map_err(text)?;
+                match said.map(|line| read(&line)).transpose()? {
                     Some(Said::Process { pid, start }) => {
                         note(folders, Identity { pid, start }).map_err(|error| error.to_string())?;
                         process = Some(Identity { pid, start }.open().ok_or("it ended at once")?);
@@ -358,6 +397,11 @@ impl Runner {
                         store.namespaces.set(false);
                         return Err(cannot);
                     }
+                    Some(Said::NoNetwork { no_network }) => {
+                        tracing::warn!(why = no_network, "a sandbox cannot have a network of its own here");
+                        store.networks.set(false);
+                        return Err(no_network);
+                    }
                     Some(Said::Failed { failed }) => return Err(failed),
                     Some(_) => {}
                     None => return Err("it ended before it was ready".to_owned()),
@@ -367,9 +411,22 @@ impl Runner {
         tokio::time::timeout(CLOSING, greeting)
             .await
             .map_err(|_| "it took too long".to_owned())??;
-        let (Some(process), Some(isolation)) = (process, isolation) else {
+        let (Some(process), Some(mut isolation)) = (process, isolation) else {
             return Err("it did not say what it is".to_owned());
         };
+        let (stream, beyond, descriptors) = words.into_parts();
+        let network = match begun.network {
+            Network::Own => Some(begun.serve_network(descriptors)?),
+            Network::Host => {
+                let filtered = isolation.tier != Tier::D;
+                isolation
+                    .not_held
+                    .extend(begun.reach.not_held(filtered).map(str::to_owned));
+                None
+            }
+        };
+        let (reader, writer) = stream.into_split();
+        let reader = BufReader::new(io::Cursor::new(beyond).chain(reader));
         let runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>> = Rc::default();
         let dead = Rc::new(Cell::new(false));
         tokio::task::spawn_local(listen(reader, Rc::clone(&runs), Rc::clone(&dead)));
@@ -387,7 +444,22 @@ impl Runner {
             _parent: begun.parent,
             groups,
             _held: begun.held,
+            is_open: begun.reach.is_open(),
+            has_sockets: begun.reach.needs_sockets(),
+            network,
         }))
+    }
+
+    /// Whether it has the kind of network that is wanted. The rest changes while it lives.
+    pub(crate) fn fits(&self, reach: &Reach) -> bool {
+        self.is_open == reach.is_open() && (self.network.is_some() || reach.needs_sockets() == self.has_sockets)
+    }
+
+    /// Has it reach this, and nothing else, from now on.
+    pub(crate) fn set_reach(&self, reach: &Reach) {
+        if let Some(network) = &self.network {
+            network.set_rules(reach.rules());
+        }
     }
 
     /// Whether it has ended.
@@ -530,22 +602,23 @@ async fn log_errors(errors: tokio::process::ChildStderr) {
     let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
 }
 
-async fn next(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Said>, String> {
+async fn next(reader: &mut Reader) -> Result<Option<Said>, String> {
     let mut line = Vec::new();
     match reader.read_until(b'\n', &mut line).await {
         Ok(0) => Ok(None),
-        Ok(_) => serde_json::from_slice(&line)
-            .map(Some)
-            .map_err(|error| format!("it says what is not known here: {error}")),
+        Ok(_) => read(&line).map(Some),
         Err(_) => Ok(None),
     }
 }
 
-async fn listen(
-    mut reader: BufReader<OwnedReadHalf>,
-    runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>>,
-    dead: Rc<Cell<bool>>,
-) {
+fn read(line: &[u8]) -> Result<Said, String> {
+    serde_json::from_slice(line).map_err(|error| format!("it says what is not known here: {error}"))
+}
+
+/// What a runner says: first what was read beyond its first words.
+type Reader = BufReader<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>>;
+
+async fn listen(mut reader: Reader, runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>>, dead: Rc<Cell<bool>>) {
     loop {
         match next(&mut reader).await {
             Ok(Some(Said::Of(About { of, what }))) => {

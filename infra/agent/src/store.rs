@@ -91,6 +91,8 @@ pub(crate) struct Store {
     pub(crate) runner: PathBuf,
     /// Whether a sandbox can be made; learnt on the way.
     pub(crate) namespaces: Cell<bool>,
+    /// Whether a sandbox can have a network of its own; likewise.
+    pub(crate) networks: Cell<bool>,
     /// How the last program ended that was needed to build something.
     pub(crate) ended: Cell<Option<i32>>,
 }
@@ -128,6 +130,7 @@ impl Store {
             python,
             runner,
             namespaces: Cell::new(true),
+            networks: Cell::new(true),
             ended: Cell::new(None),
         })
     }
@@ -685,7 +688,7 @@ impl Store {
             read,
             write: vec![(cache.clone(), cache)],
             variables: job.variables.clone(),
-            seccomp: sandbox::seccomp(),
+            seccomp: sandbox::seccomp(true),
             cores: 1,
             ..Sandbox::default()
         }

@@ -6,7 +6,9 @@ use crate::{
     driver::AgentCredentials,
     image,
     output::Output,
-    packages, report, run,
+    packages, reach,
+    reach::Reach,
+    report, run,
     runner::{Folders, Runner},
     sqs,
     store::{Environment, Store},
@@ -23,6 +25,7 @@ use contract::{
 };
 use ed25519_dalek::SigningKey;
 use lifecycle::deadlines::LEASE;
+use network::Counts;
 use sandbox::{groups::Place, python::Python};
 use serde::{Deserialize, Serialize};
 use snapshots::{Fault, Folders as FlowFolders, Opened, Store as ObjectStore};
@@ -177,6 +180,12 @@ struct Agent {
     /// When a lease was asked for, by nonce; and when the one that counts was.
     asked: RefCell<HashMap<u64, u64>>,
     leased: Cell<u64>,
+    /// What the session may reach, and the revision that said so, if it was more than the settings of its start.
+    reach: RefCell<Reach>,
+    network_revision: Cell<Option<u64>>,
+    /// What was refused of that, and how much of it was reported.
+    counts: Counts,
+    refused_reported: Cell<u64>,
 }
 
 /// What an install brings the session to: a lock, else what the requirements say, if need be resolved anew.
@@ -226,6 +235,10 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
         open: RefCell::default(),
         asked: RefCell::default(),
         leased: Cell::new(born),
+        reach: RefCell::new(Reach::of(&spec.settings)),
+        network_revision: Cell::new(None),
+        counts: Counts::default(),
+        refused_reported: Cell::new(0),
         spec,
     });
     tracing::info!(
@@ -406,6 +419,7 @@ impl Agent {
                     let agent = Rc::clone(&self);
                     spawn_local(async move { agent.send(alive, Some(next)).await });
                 }
+                self.report_refused();
             }
             // The timer stands still while the machine sleeps; the clock is looked at again soon after.
             tokio::time::sleep(Duration::from_millis((next - now).min(1000))).await;
@@ -488,12 +502,39 @@ impl Agent {
                     }
                 }
             }
+            AgentCommand::Network {
+                revision,
+                network,
+                allow_hosts,
+            } => {
+                if self.network_revision.get().is_none_or(|known| known < revision) {
+                    self.network_revision.set(Some(revision));
+                    self.reach(Reach::new(network, &allow_hosts));
+                }
+            }
             AgentCommand::Run { run, settings, wish } => {
                 if is_good_id(&run) && self.known.borrow_mut().insert(run.clone()) {
                     self.open.borrow_mut().insert(run.clone());
                     spawn_local(Rc::clone(self).run(run, settings, wish));
                 }
             }
+        }
+    }
+
+    /// Has the session reach this from now on.
+    fn reach(&self, reach: Reach) {
+        if let Some(runner) = self.runner.borrow().as_ref() {
+            runner.set_reach(&reach);
+        }
+        *self.reach.borrow_mut() = reach;
+    }
+
+    /// Reports what was refused, if that is more than was reported.
+    fn report_refused(&self) {
+        let refused = reach::refused(&self.counts);
+        if refused.total > self.refused_reported.get() {
+            self.refused_reported.set(refused.total);
+            self.say(AgentReport::Refused { refused });
         }
     }
 
@@ -531,6 +572,10 @@ impl Agent {
     fn take_install(self: &Rc<Self>, operation: String, attempt: u32, settings: Settings, packages: Packages) {
         if !is_good_id(&operation) {
             return;
+        }
+        // A change before its queue was there is in these. A later one has come, or will come, by a message of its own.
+        if self.network_revision.get().is_none() {
+            self.reach(Reach::of(&settings));
         }
         if let Some((done, report)) = self.installed.borrow().as_ref()
             && *done == operation
@@ -776,9 +821,10 @@ impl Agent {
     /// Puts a runner over `environment` in the place of the one that there is, if that is another one's. Runs in progress end where they are.
     async fn have_runner(&self, store: &Store, environment: &Environment) -> Result<(), String> {
         let old = self.runner.borrow().clone();
+        let reach = self.reach.borrow().clone();
         if old
             .as_ref()
-            .is_some_and(|runner| runner.environment == *environment && !runner.is_dead())
+            .is_some_and(|runner| runner.environment == *environment && !runner.is_dead() && runner.fits(&reach))
         {
             return Ok(());
         }
@@ -790,14 +836,16 @@ impl Agent {
             &self.spec.places,
             limits,
             self.spec.user,
+            (&reach, &self.counts),
         )
         .await?;
         if self.container.is_some()
             && let Some(runner) = Rc::get_mut(&mut runner)
         {
+            let not_held = reach.not_held(runner.isolation.tier != Tier::D);
             runner.isolation = Isolation {
                 tier: Tier::Container,
-                not_held: Vec::new(),
+                not_held: not_held.into_iter().map(str::to_owned).collect(),
             };
         }
         self.ensure_warm(store, environment);
@@ -806,6 +854,8 @@ impl Agent {
         if let Err(error) = crate::write_atomically(&self.folders.session.join("isolation.json"), &isolation) {
             tracing::warn!(%error, "isolation.json cannot be written");
         }
+        // It may have changed meanwhile.
+        runner.set_reach(&self.reach.borrow());
         *self.runner.borrow_mut() = Some(runner);
         if let Some(old) = old {
             spawn_local(async move {
@@ -832,6 +882,7 @@ impl Agent {
             );
         }
         self.look_for_by_hand(&run).await;
+        self.report_refused();
         let result = RunResult {
             failure: result.failure.map(report::bounded),
             ..result
@@ -872,7 +923,8 @@ impl Agent {
                 "The session has no packages yet. Run again when it is Ready.",
             ));
         };
-        if !runner.is_dead() {
+        let fits = runner.fits(&self.reach.borrow());
+        if !runner.is_dead() && fits {
             return Ok(runner);
         }
         let store = self.store().await?;

@@ -1,7 +1,7 @@
 //! The warm process: one for each base image, version of the runner package and user of the machine in a state folder.
 
 use crate::store::{Environment, Store};
-use sandbox::{descriptors, groups::Place};
+use sandbox::{Network, descriptors, groups::Place};
 use std::{
     ffi::CString,
     fs, io,
@@ -23,9 +23,18 @@ fn socket(state: &Path, store: &Store, base: &str, user: Option<u32>) -> PathBuf
     state.join("warm").join(&name[..16])
 }
 
-/// A connection to the warm process of this base, if it is there and ready.
-pub(crate) fn connect(state: &Path, store: &Store, base: &str, user: Option<u32>) -> Option<UnixStream> {
-    let path = socket(state, store, base, user);
+/// A connection to the warm process of this base, if it is there and ready: for a session with a network of its own, or for one without.
+pub(crate) fn connect(
+    state: &Path,
+    store: &Store,
+    base: &str,
+    user: Option<u32>,
+    network: Network,
+) -> Option<UnixStream> {
+    let mut path = socket(state, store, base, user);
+    if network == Network::Host {
+        path.as_mut_os_string().push("-open");
+    }
     let folder = CString::new(path.parent()?.as_os_str().as_bytes()).ok()?;
     // SAFETY: the path ends in a zero byte; the descriptor that comes back is nobody else's.
     let fd = unsafe { libc::open(folder.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) };

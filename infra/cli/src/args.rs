@@ -42,9 +42,9 @@ macro_rules! settings_help {
 
 Each setting comes from the first of these that names it, and `pfsession show` says which:
   1. this command
-  2. the run's own file, run.yml: resources.instance_type (the VM size), identity
+  2. the run's own file, run.yml: resources.instance_type (the VM size), identity, network, allow_hosts
   3. the flow's own file, flow.dag.yaml or flow.flex.yaml: environment.image (the base image)
-  4. the default: all of this machine, yourself, the image `promptflow`, one hour
+  4. the default: all of this machine, yourself, the image `promptflow`, one hour, the internet
 A session that is there keeps what it has, whatever a run's file names: `pfsession update` changes it."
         )
     };
@@ -119,12 +119,14 @@ Examples:
     Start(Start),
     /// Change the settings of a session: what is named changes, the rest stays
     ///
-    /// A new idle time counts at once, also on a session that is about to be deleted. A new base image counts from the next reset on; until
+    /// A new idle time counts at once, also on a session that is about to be deleted. So does a new network, and connections that it does not
+    /// allow are cut; from or to `open`, it counts from the next run on. A new base image counts from the next reset on; until
     /// then `pfsession show` says that the image is stale. A new VM size or identity makes the session anew.
     #[command(after_help = settings_help!("\
 Examples:
   pfsession update ./my-flow --idle 4h
   pfsession update ./my-flow --size Standard_D4s_v3
+  pfsession update ./my-flow --network none --allow-host api.example.org:443
   pfsession update ./my-flow --image promptflow:3.12 && pfsession reset ./my-flow"))]
     Update(Update),
     /// Put off a session's deletion: its idle time begins anew, as if it had been used
@@ -727,6 +729,13 @@ pub(crate) struct Wants {
     /// The user-assigned identity that the session acts as, in place of yours
     #[arg(long, value_name = "ID")]
     pub(crate) identity: Option<String>,
+    /// Which network it has: the internet without this machine's and private addresses; this machine's own; or none [default: internet]
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Option<Network>,
+    /// A host that it may reach whatever the network is: api.example.org:443, *.example.org, 10.1.0.0/16, 127.0.0.1:8080. All that are named
+    /// take the place of those before; `none` is no host
+    #[arg(long = "allow-host", value_name = "HOST", value_parser = host)]
+    pub(crate) allow_hosts: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -893,6 +902,48 @@ fn idle(text: &str) -> Result<u64, String> {
         Ok(time.as_secs())
     } else {
         Err("the idle time is from 1m to 24h".into())
+    }
+}
+
+/// Which network a session has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Network {
+    None,
+    Internet,
+    Open,
+}
+
+impl From<Network> for lifecycle::network::Network {
+    fn from(network: Network) -> Self {
+        match network {
+            Network::None => Self::None,
+            Network::Internet => Self::Internet,
+            Network::Open => Self::Open,
+        }
+    }
+}
+
+/// What stands for an empty list of hosts.
+const NO_HOST: &str = "none";
+
+/// A host that may be reached, as it is stored.
+fn host(text: &str) -> Result<String, String> {
+    match text.parse::<lifecycle::network::Host>() {
+        Ok(host) => Ok(host.to_string()),
+        Err(_) => Err(format!("a host is {}", lifecycle::network::HOST)),
+    }
+}
+
+impl Wants {
+    /// The hosts that were named: `None` if nothing was said of them.
+    pub(crate) fn allow_hosts(&self) -> Option<Vec<String>> {
+        let named = self
+            .allow_hosts
+            .iter()
+            .filter(|host| *host != NO_HOST)
+            .cloned()
+            .collect();
+        (!self.allow_hosts.is_empty()).then_some(named)
     }
 }
 

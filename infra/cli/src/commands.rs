@@ -71,7 +71,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Update(update) => {
             let settings = update.wants.change().ok_or_else(|| {
                 Trouble::new(USAGE, "Command.NothingToChange", "No setting is named")
-                    .next("name one: --idle, --size, --image, --identity")
+                    .next("name one: --idle, --size, --image, --identity, --network, --allow-host")
             })?;
             let client = service.client()?;
             let flow = wish::find_flow(&client, &update.what)?.ok_or_else(|| wish::nothing_of(&update.what))?;

@@ -9,7 +9,7 @@ use contract::{
     row::{LogRow, OperationRow, OperationStatus, RunRow, RunStatus},
     webhook::Rule,
 };
-use lifecycle::{session::Event, size};
+use lifecycle::{network::Network, session::Event, size};
 
 /// How much of a key is shown.
 const KEY: usize = 8;
@@ -250,6 +250,8 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
             )),
         ),
     ];
+    rows.push(("network", Cell::new(network(&session.settings))));
+    rows.extend(refused(session));
     if let Some(stale) = &session.stale_image {
         let text = format!("{} ({}), from the next reset on", stale.name, from(stale.origin));
         rows.push(("stale image", Cell::new(text).fg(Color::Yellow)));
@@ -292,6 +294,51 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     }
     pairs(rows)
 }
+
+/// What a session may reach.
+fn network(settings: &Settings) -> String {
+    let origins = &settings.origins;
+    let which = match settings.network {
+        Network::None => "none",
+        Network::Internet => "the internet",
+        Network::Open => "this machine's own",
+    };
+    let which = format!("{which} ({})", from(origins.network));
+    match &settings.allow_hosts[..] {
+        [] => which,
+        hosts => format!("{which}\nand {} ({})", hosts.join(", "), from(origins.allow_hosts)),
+    }
+}
+
+/// What it was refused.
+fn refused(session: &SessionView) -> Option<(&'static str, Cell)> {
+    let refused = session.refused.as_ref().filter(|refused| refused.total > 0)?;
+    let mut by: Vec<_> = refused.by.iter().collect();
+    by.sort_by_key(|refusal| std::cmp::Reverse(refusal.times));
+    let times = |times: u64| {
+        if times == 1 {
+            "once".to_owned()
+        } else {
+            format!("{times} times")
+        }
+    };
+    let most = by.iter().take(REFUSALS);
+    let mut lines: Vec<String> = most
+        .map(|refusal| format!("{}, {}: {}", refusal.to, refusal.why, times(refusal.times)))
+        .collect();
+    let shown: u64 = by.iter().take(REFUSALS).map(|refusal| refusal.times).sum();
+    if refused.total > shown {
+        lines.push(format!("others: {}", times(refused.total - shown)));
+    }
+    lines.push(format!(
+        "allow one: pfsession update {} --allow-host HOST",
+        &session.key[..KEY.min(session.key.len())]
+    ));
+    Some(("refused", Cell::new(lines.join("\n")).fg(Color::Yellow)))
+}
+
+/// How many refused destinations are shown.
+const REFUSALS: usize = 10;
 
 /// Why a session is as it is.
 pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
@@ -336,6 +383,7 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
             Cell::new(format!("{} [{}]", failure.message, failure.error)).fg(Color::Red),
         ));
     }
+    rows.extend(refused(session));
     for keeper in &reasons.kept_by {
         let text = match keeper {
             Keeper::Operation { id, kind: of } => format!("{} under way ({id})", kind(*of)),
@@ -674,6 +722,7 @@ mod tests {
                 identity      the user's own (the default)
                 base image    as the flow's file says, or the default
                 idle time     1 h (the default)
+                network       the internet (the default)
                 runs          r1
                               r2
                 last used     45.0 s ago
@@ -693,6 +742,7 @@ mod tests {
                 identity    the user's own (the default)
                 base image  as the flow's file says, or the default
                 idle time   1 h (the default)
+                network     the internet (the default)
                 compute     c-1
                 last used   45.0 s ago
                 deleted     in 59 min 15 s (at 1970-01-01T01:15:55.000Z), if nobody uses it before
@@ -759,11 +809,18 @@ mod tests {
             json!({
                 "settings": {
                     "folder": "/home/ann/echo", "size": "Standard_B2s", "identity": null, "image": null, "idle": 600_000,
-                    "origins": { "size": "run-file", "idle": "command" },
+                    "network": "none", "allow_hosts": ["10.1.0.0/16", "*.example.org:443"],
+                    "origins": { "size": "run-file", "idle": "command", "network": "command", "allow_hosts": "command" },
                 },
                 "image": { "name": "promptflow", "origin": "default" },
                 "stale_image": { "name": "promptflow:3.12", "origin": "flow-file" },
                 "idle_due": 1_150_000, "warned": true,
+                "refused": {
+                    "total": 7, "others": 4, "by": [
+                        { "to": "169.254.169.254:80", "why": "link-local", "times": 1 },
+                        { "to": "db.example.org:5432 (10.0.0.7)", "why": "private", "times": 2 },
+                    ],
+                },
             }),
         );
         check(
@@ -778,6 +835,12 @@ mod tests {
             identity     the user's own (the default)
             base image   promptflow (the default)
             idle time    10 min (named by a command)
+            network      none (named by a command)
+                         and 10.1.0.0/16, *.example.org:443 (named by a command)
+            refused      db.example.org:5432 (10.0.0.7), private: 2 times
+                         169.254.169.254:80, link-local: once
+                         others: 4 times
+                         allow one: pfsession update 3f9a2c1b --allow-host HOST
             stale image  promptflow:3.12 (from the flow's file), from the next reset on
             compute      c-1
             last used    45.0 s ago

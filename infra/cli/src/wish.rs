@@ -153,6 +153,8 @@ impl args::Wants {
             identity: self.identity.clone(),
             image: self.image.clone(),
             idle_seconds: self.idle,
+            network: self.network.map(Into::into),
+            allow_hosts: self.allow_hosts(),
             from_run_file: Vec::new(),
         }
     }
@@ -238,6 +240,11 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             Setting::Size,
         ),
         (typed.identity.is_none() && identity.is_some(), Setting::Identity),
+        (typed.network.is_none() && file.network.is_some(), Setting::Network),
+        (
+            typed.allow_hosts.is_none() && file.allow_hosts.is_some(),
+            Setting::AllowHosts,
+        ),
     ];
     Ok(RunOrder {
         id: match run.name.clone().or(file.name) {
@@ -248,6 +255,8 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         wanted: Wanted {
             size: typed.size.clone().or(file.resources.instance_type),
             identity: typed.identity.clone().or(identity),
+            network: typed.network.or(file.network),
+            allow_hosts: typed.allow_hosts.clone().or(file.allow_hosts),
             from_run_file: in_file
                 .into_iter()
                 .filter_map(|(is, setting)| is.then_some(setting))

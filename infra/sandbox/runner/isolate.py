@@ -11,6 +11,7 @@ import struct
 from .groups import enter_groups, limit_groups
 from .kernel import (
     CLONE_NEWIPC,
+    CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUSER,
@@ -45,13 +46,14 @@ from .kernel import (
     restrict,
     start_time,
 )
+from .network import hand_over, has_ipv6, make_device, resolv_conf
 
 
 ROOT_KEPT = "the machine's root, which the session is"
 
 
 def enter_namespaces(user):
-    """Goes into namespaces of its own, all but the network's; only a fork of this is in the new one of processes.
+    """Goes into namespaces of its own, all but the network's: see `enter_network`. Only a fork of this is in the new one of processes.
 
     `user` is the id on the machine that the session's only id is, if that is not this process's own. It takes effect by `become_user`.
     Gives back what is not held, as words.
@@ -137,6 +139,11 @@ class Sources:
 MACHINE = Sources([], [])
 
 
+def enter_network():
+    """Goes into a network namespace of its own, which has nothing."""
+    check(libc.unshare(CLONE_NEWNET), "unshare the network")
+
+
 ETC = (
     "ssl ca-certificates pki crypto-policies resolv.conf hosts host.conf nsswitch.conf gai.conf localtime timezone ld.so.cache ld.so.conf "
     "ld.so.conf.d alternatives mime.types protocols services"
@@ -169,9 +176,10 @@ def mask(proc):
 ROOT = "."
 
 
-def begin_root(folder, home, user):
+def begin_root(folder, home, user, own_network):
     """Makes a root of its own with what every session sees of the machine, and goes there. What is mounted on `folder` is seen in this
     namespace alone."""
+    resolver = resolv_conf() if own_network else None
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     owner = "" if user is None else f",uid={UID},gid={UID}"
     mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=16m" + owner)
@@ -188,6 +196,8 @@ def begin_root(folder, home, user):
     bind("/usr", f"{root}/usr", True)
     os.makedirs(f"{root}/etc")
     for name in ETC:
+        if name == "resolv.conf" and resolver is not None:
+            continue
         source = os.path.realpath(f"/etc/{name}")
         if os.path.exists(source):
             bind(source, f"{root}/etc/{name}", True)
@@ -197,6 +207,9 @@ def begin_root(folder, home, user):
     ):
         with open(f"{root}/etc/{name}", "w") as file:
             file.write(text)
+    if resolver is not None:
+        with open(f"{root}/etc/resolv.conf", "w") as file:
+            file.write(resolver)
     os.makedirs(f"{root}/dev/shm")
     for name in DEVICES:
         if os.path.exists(f"/dev/{name}"):
@@ -372,6 +385,8 @@ def isolate(spec, control):
         return
     # Before it is in a namespace of its own, where it may not make groups any more.
     groups = enter_groups([each["below"] for each in spec.get("groups", [])])
+    own_network = spec["network"] != "host"
+    ipv6 = own_network and has_ipv6()
     try:
         kept = enter_namespaces(spec.get("user"))
     except OSError as error:
@@ -394,8 +409,15 @@ def isolate(spec, control):
     os.close(ready)
     control.send({"groups": list(groups)})
     in_groups, unlimited = limit_groups(spec, groups)
+    if own_network:
+        try:
+            enter_network()
+            hand_over(control, make_device(ipv6))
+        except OSError as error:
+            control.send({"no_network": str(error)})
+            os._exit(0)
     try:
-        begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"), spec.get("user"))
+        begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"), spec.get("user"), own_network)
         lacks = kept + finish_root(spec, control.descriptors)
     except OSError as error:
         # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one.

@@ -8,8 +8,9 @@ import socket
 
 from .control import Control
 from .groups import enter_groups, limit_groups
-from .isolate import begin_root, enter_namespaces, finish_root, seal
+from .isolate import begin_root, enter_namespaces, enter_network, finish_root, seal
 from .kernel import PR_SET_CHILD_SUBREAPER, close_descriptors, null, prctl, start_time, threads
+from .network import hand_over, has_ipv6, make_device
 from .runtime import freeze, import_executor, run_a_dummy_flow
 from .serve import serve
 
@@ -30,12 +31,8 @@ def warm(path, idle_seconds, root, user, places):
     # A socket's address is short, and the path may be long.
     folder, path = os.path.split(path)
     os.chdir(folder)
-    if os.path.exists(path + ".new"):
-        os.unlink(path + ".new")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path + ".new")
-    listener.listen(64)
-    os.rename(path + ".new", path)
+    # For a session with a network of its own, and for one with the machine's. Whoever looks for the first finds the second.
+    listeners = {listen(path + suffix): own_network for suffix, own_network in (("-open", False), ("", True))}
     mine = os.stat(path).st_ino
     wake, woken = os.pipe()
     for fd in (wake, woken):
@@ -43,9 +40,9 @@ def warm(path, idle_seconds, root, user, places):
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    spare, sessions, used = Spare(root, user, places), set(), time.monotonic()
+    spare, sessions, used = Spare(root, user, places, True), set(), time.monotonic()
     while True:
-        readable, _, _ = select.select([listener, wake], [], [], 2 if spare else 0.1)
+        readable, _, _ = select.select([*listeners, wake], [], [], 2 if spare else 0.1)
         if wake in readable:
             os.read(wake, 4096)
         try:
@@ -63,24 +60,41 @@ def warm(path, idle_seconds, root, user, places):
         elif time.monotonic() - used > idle_seconds:
             os.unlink(path)
             return
-        if listener in readable:
+        wanted = [listener for listener in listeners if listener in readable]
+        for listener in wanted:
             connection, _ = listener.accept()
             used = time.monotonic()
-            spare = spare or Spare(root, user, places)
+            # The next one will want what this one wants.
+            own_network = listeners[listener]
+            if spare and spare.own_network != own_network:
+                spare.end()
+                spare = None
+            spare = spare or Spare(root, user, places, own_network)
             pid = spare.become(connection)
             connection.close()
             # The next is made once this one has started.
             spare = None
             if pid:
                 sessions.add(pid)
-        elif spare is None:
-            spare = Spare(root, user, places)
+        if not wanted and spare is None:
+            spare = Spare(root, user, places, own_network)
+
+
+def listen(path):
+    if os.path.exists(path + ".new"):
+        os.unlink(path + ".new")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path + ".new")
+    listener.listen(64)
+    os.rename(path + ".new", path)
+    return listener
 
 
 class Spare:
     """A process that is in namespaces of its own already, and waits for the session that it is to be."""
 
-    def __init__(self, root, user, places):
+    def __init__(self, root, user, places, own_network):
+        self.own_network = own_network
         self.channel, theirs = socket.socketpair()
         pid = os.fork()
         if not pid:
@@ -91,11 +105,15 @@ class Spare:
                 close_descriptors([theirs.fileno()])
                 for fd in (0, 1, 2):
                     null(fd)
-                wait_to_become(theirs, root, user, places)
+                wait_to_become(theirs, root, user, places, own_network)
                 status = 0
             finally:
                 os._exit(status)
         theirs.close()
+
+    def end(self):
+        """Without its channel it ends."""
+        self.channel.close()
 
     def become(self, connection):
         """Hands it its connection. Its process id, or None if it cannot be a session; then it says so itself."""
@@ -113,9 +131,10 @@ class Spare:
         return None
 
 
-def wait_to_become(channel, root, user, places):
+def wait_to_become(channel, root, user, places, own_network):
     # Ahead of the session, as going into a group takes its time; and before it is in a namespace, where it may not make groups any more.
     groups = enter_groups(places)
+    ipv6 = own_network and has_ipv6()
     try:
         kept = enter_namespaces(user)
     except OSError as error:
@@ -129,8 +148,16 @@ def wait_to_become(channel, root, user, places):
     os.close(go)
     who = json.loads(os.read(ready, 4096))
     os.close(ready)
+    sockets = []
+    if own_network:
+        try:
+            enter_network()
+            sockets = make_device(ipv6)
+        except OSError as error:
+            Control(channel).send(json.dumps({"no_network": str(error)}))
+            return
     try:
-        begin_root(root, os.environ["HOME"], user)
+        begin_root(root, os.environ["HOME"], user, own_network)
     except OSError as error:
         Control(channel).send(json.dumps({"failed": str(error)}))
         return
@@ -146,6 +173,8 @@ def wait_to_become(channel, root, user, places):
     try:
         control.send(who)
         control.send({"groups": list(groups)})
+        if own_network:
+            hand_over(control, sockets)
         in_groups, unlimited = limit_groups(spec, groups)
         try:
             lacks = kept + finish_root(spec, control.descriptors)

@@ -6,6 +6,7 @@
 //! What is absent here: sessions, environments, uv, queues, and every decision about a session's life.
 
 pub mod beneath;
+pub mod control;
 pub mod descriptors;
 pub mod files;
 pub mod groups;
@@ -45,6 +46,18 @@ pub struct Overlay {
     pub at: Vec<PathBuf>,
 }
 
+/// Which network a sandbox has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The machine's.
+    #[default]
+    Host,
+    /// One of its own, with a device, whose far end comes with the runner's words. Where that cannot be made, there is no sandbox, and
+    /// [`Word::NoNetwork`] says why.
+    Own,
+}
+
 /// All that a sandbox is made of; `isolate.py` reads it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Sandbox {
@@ -55,6 +68,7 @@ pub struct Sandbox {
     pub user: Option<u32>,
     /// An empty folder, to mount the new root on.
     pub root: PathBuf,
+    pub network: Network,
     /// Seen read-only, at their own paths.
     pub read: Vec<PathBuf>,
     /// Writeable: the folder, and where it is seen.
@@ -104,7 +118,7 @@ pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
                 .into_iter()
                 .filter(|path| !path.starts_with("/usr"))
                 .collect(),
-            seccomp: seccomp(),
+            seccomp: seccomp(true),
             groups: groups::limited(&groups::places(), None),
             execute: vec![
                 python.executable.display().to_string(),
@@ -130,6 +144,9 @@ pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
 pub enum Word {
     /// No sandbox can be made here.
     Cannot(String),
+    /// There can be a sandbox, and not one with a network of its own.
+    #[serde(rename = "no_network")]
+    NoNetwork(String),
     Isolated(Isolation),
 }
 
@@ -162,6 +179,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "line.py",
         "main.py",
         "mapping.py",
+        "network.py",
         "runs.py",
         "runtime.py",
         "serve.py",

@@ -6,9 +6,11 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 ///
 /// They refuse system calls by which a process could get out of, or look out of, its sandbox. Empty for a machine whose calls are not known
 /// here.
-pub fn seccomp() -> [String; 2] {
+///
+/// * `internet`: whether there are sockets of the internet.
+pub fn seccomp(internet: bool) -> [String; 2] {
     if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
-        [false, true].map(|shares_processes| BASE64.encode(program(shares_processes)))
+        [false, true].map(|shares_processes| BASE64.encode(program(shares_processes, internet)))
     } else {
         Default::default()
     }
@@ -144,6 +146,21 @@ const ARGUMENTS: &[Argument] = &[
     refused(libc::SYS_prctl, 0, &[62]),
 ];
 
+/// Sockets are local, of the internet, or of the kernel's tables: those of a virtual machine's host, of raw packets and of the kernel's ciphers
+/// belong to no network namespace, or to no session.
+const SOCKETS: &Argument = &only(
+    libc::SYS_socket,
+    0,
+    &[
+        libc::AF_UNIX as u32,
+        libc::AF_INET as u32,
+        libc::AF_INET6 as u32,
+        libc::AF_NETLINK as u32,
+    ],
+);
+/// Without those of the internet.
+const LOCAL_SOCKETS: &Argument = &only(libc::SYS_socket, 0, &[libc::AF_UNIX as u32, libc::AF_NETLINK as u32]);
+
 /// The user's other processes are reached by their ids where these have no namespace: only a call on the caller itself is left.
 const ARGUMENTS_IF_SHARED: &[Argument] = &[
     only(libc::SYS_sched_setaffinity, 0, &[0]),
@@ -161,7 +178,7 @@ const ARGUMENTS_IF_SHARED: &[Argument] = &[
 /// The filter's instructions: the code, where to go if it holds and if not, and a value.
 type Line = (u16, u8, u8, u32);
 
-fn program(shares_processes: bool) -> Vec<u8> {
+fn program(shares_processes: bool, internet: bool) -> Vec<u8> {
     let mut program: Vec<Line> = vec![
         (LOAD, 0, 0, 4), // the architecture
         (IF_EQUAL, 1, 0, ARCHITECTURE),
@@ -179,7 +196,8 @@ fn program(shares_processes: bool) -> Vec<u8> {
     // Its arguments cannot be looked at; without it the C library takes `clone`.
     program.extend([(IF_EQUAL, 0, 1, libc::SYS_clone3 as u32), (RETURN, 0, 0, UNKNOWN)]);
     let shared = if shares_processes { ARGUMENTS_IF_SHARED } else { &[] };
-    for argument in ARGUMENTS.iter().chain(shared) {
+    let sockets = if internet { SOCKETS } else { LOCAL_SOCKETS };
+    for argument in ARGUMENTS.iter().chain(shared).chain([sockets]) {
         let checks = match argument.values {
             Values::Refused(values) => {
                 let check = |value: &u32| [(IF_EQUAL, 0, 1, *value), (RETURN, 0, 0, REFUSE)];

@@ -40,6 +40,10 @@ pub(crate) fn packages_key(flow: &str) -> Item {
     key(format!("FLOW#{flow}"), "PACKAGES")
 }
 
+pub(crate) fn network_key(flow: &str) -> Item {
+    key(format!("FLOW#{flow}"), "NETWORK")
+}
+
 pub(crate) fn install_key(flow: &str, number: u64) -> Item {
     key(format!("FLOW#{flow}"), format!("INSTALL#{number:012}"))
 }

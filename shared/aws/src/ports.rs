@@ -17,6 +17,7 @@ use contract::{
     command::{Command, Wanted, Wish},
     driver::{ComputeRequest, Room},
     names,
+    network::NetworkRow,
     notice::Notice,
     packages::{InstallRow, PackagesRow, Setup},
     row::{OperationRow, RunRow, SessionRow},
@@ -261,6 +262,23 @@ impl Ports for Aws {
                 self.tell_agent(&flow, generation, &AgentCommand::CancelInstall { operation })
                     .await
             }
+            Effect::AgentNetwork {
+                generation,
+                revision,
+                network,
+                allow_hosts,
+            } => {
+                self.tell_agent(
+                    &flow,
+                    generation,
+                    &AgentCommand::Network {
+                        revision,
+                        network,
+                        allow_hosts,
+                    },
+                )
+                .await
+            }
             Effect::AgentLease { generation, nonce } => {
                 self.tell_agent(&flow, generation, &AgentCommand::Lease { nonce }).await
             }
@@ -383,6 +401,40 @@ impl Ports for Aws {
         let update = ("SET setup = :v", json(setup));
         self.update_if_there(items::operation_key(operation), update, "keeping how an install ended")
             .await
+    }
+
+    async fn load_refused(&self, flow: &str) -> Result<Option<NetworkRow>, Fault> {
+        self.get(items::network_key(flow))
+            .await?
+            .map(|item| items::body(&item))
+            .transpose()
+    }
+
+    async fn keep_refused(&self, flow: &str, row: &NetworkRow) -> Result<(), Fault> {
+        let updated = self
+            .dynamo
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(items::network_key(flow)))
+            .update_expression("SET body = :body, of_generation = :generation, counted = :counted")
+            .condition_expression(
+                "attribute_not_exists(pk) OR of_generation < :generation OR (of_generation = :generation AND counted <= :counted)",
+            )
+            .expression_attribute_values(":body", json(row))
+            .expression_attribute_values(":generation", number(row.generation))
+            .expression_attribute_values(":counted", number(row.refused.total))
+            .send()
+            .await;
+        match updated {
+            Err(e)
+                if !e
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Err(Fault::outside("keeping what was refused")(e.into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn keep_output(&self, of: &str, lines: &[OutputLine]) -> Result<(), Fault> {

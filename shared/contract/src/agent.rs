@@ -4,10 +4,12 @@ use crate::{
     Failure, Outcome, Settings,
     command::RunWish,
     driver::DriverReport,
+    network::Refused,
     packages::{Installation, Setup},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
+use lifecycle::network::Network;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,13 @@ pub enum AgentCommand {
         run: String,
         settings: Settings,
         wish: RunWish,
+    },
+    /// What the session may reach of the network from now on. Of two, the one of the larger revision counts.
+    Network {
+        revision: u64,
+        network: Network,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        allow_hosts: Vec<String>,
     },
     /// The lease counts from when the agent asked with this nonce.
     Lease { nonce: u64 },
@@ -113,6 +122,10 @@ pub enum AgentReport {
     },
     /// Somebody used the session by another way.
     Activity,
+    /// What the session was refused of the network so far.
+    Refused {
+        refused: Refused,
+    },
 }
 
 /// One line of output.

@@ -1,5 +1,6 @@
 //! What a text may be, held while it is read, so that a message that is out of bounds never becomes a value. The schemas say the same.
 
+use lifecycle::network::Host;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -22,6 +23,12 @@ pub(crate) const NAME: &str = r"^[^#\x00-\x1f\x7f]+$";
 pub(crate) const LINE: &str = r"^[^\x00-\x1f\x7f]+$";
 /// The name of an environment variable.
 pub(crate) const VARIABLE: &str = r"^[^=\x00]+$";
+
+/// A host, as far as a pattern says; see [`hosts`].
+pub(crate) const HOST: &str = r"^[A-Za-z0-9_.*:/\[\]-]+$";
+/// The most hosts that are named, and the most characters of one.
+pub(crate) const MOST_HOSTS: usize = 100;
+pub(crate) const LONGEST_HOST: usize = 300;
 
 /// A word of a command line.
 pub(crate) const WORD: &str = r"^[^\x00]*$";
@@ -120,6 +127,20 @@ pub(crate) fn idle_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<
         }
         seconds => Ok(seconds),
     }
+}
+
+/// Hosts that may be reached: see [`lifecycle::network::Host`].
+pub(crate) fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let Some(hosts) = Option::<Vec<String>>::deserialize(from)? else {
+        return Ok(None);
+    };
+    if hosts.len() > MOST_HOSTS {
+        return Err(D::Error::custom(format!("at most {MOST_HOSTS} hosts are named")));
+    }
+    let hosts = hosts
+        .iter()
+        .map(|host| host.parse::<Host>().map(|host| host.to_string()));
+    hosts.collect::<Result<_, _>>().map(Some).map_err(D::Error::custom)
 }
 
 /// Environment variables: what the operating system takes.

@@ -3,6 +3,7 @@
 //! Message group: the flow's key. Deduplication id: the command's own id.
 
 use crate::{Failure, FlowRef, Millis, Principal, bounds};
+use lifecycle::network::Network;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +69,7 @@ pub enum Wish {
         resolve: bool,
     },
     /// Other settings: what is named changes, the rest stays. Another VM size or identity makes the session anew; another base image counts
-    /// from the next reset on, and another idle time at once. It counts as use, also when it names nothing.
+    /// from the next reset on, and another idle time or network at once. It counts as use, also when it names nothing.
     Update {
         #[serde(deserialize_with = "bounds::object")]
         settings: Wanted,
@@ -135,6 +136,14 @@ pub struct Wanted {
     )]
     #[schemars(range(min = 60, max = 86400))]
     pub idle_seconds: Option<u64>,
+    /// Which network it has: the internet (without the machine's own addresses and private ones), the machine's own, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// The hosts that it may reach whatever the network is: a name or an address, with a port or without. An empty list takes back an earlier
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::hosts")]
+    #[schemars(length(max = bounds::MOST_HOSTS), extend("items" = { "type": "string", "maxLength": bounds::LONGEST_HOST, "pattern": bounds::HOST }))]
+    pub allow_hosts: Option<Vec<String>>,
     /// Which of these the run's own file names, and not the command itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from_run_file: Vec<Setting>,
@@ -146,6 +155,8 @@ pub struct Wanted {
 pub enum Setting {
     Size,
     Identity,
+    Network,
+    AllowHosts,
 }
 
 /// What a run runs over.

@@ -19,7 +19,10 @@
 //!
 //! A read by `wait` ends early when the thing is there, and answers what there is when the time has passed.
 
-use crate::{FlowRef, Image, Kind, Millis, Phase, Settings, agent::OutputLine, packages::InstallRow, row::LogRow};
+use crate::{
+    FlowRef, Image, Kind, Millis, Phase, Settings, agent::OutputLine, network::Refused, packages::InstallRow,
+    row::LogRow,
+};
 use lifecycle::{Failure, session::Event};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -133,6 +136,9 @@ pub struct SessionView {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
     pub failure: Option<Failure>,
+    /// What it was refused of the network; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
     /// By the control plane's clock, when this was read.
     pub now: Millis,
 }

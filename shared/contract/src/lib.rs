@@ -21,6 +21,7 @@ pub mod command;
 pub mod driver;
 pub mod http;
 pub mod names;
+pub mod network;
 pub mod notice;
 pub mod packages;
 pub mod row;

@@ -5,6 +5,7 @@
 //! | session | `FLOW#{flow}` | `SESSION` |
 //! | event log | `FLOW#{flow}` | `LOG#{revision, 12 digits}` |
 //! | packages | `FLOW#{flow}` | `PACKAGES` |
+//! | refused of the network | `FLOW#{flow}` | `NETWORK` |
 //! | install | `FLOW#{flow}` | `INSTALL#{number, 12 digits}` |
 //! | operation | `OP#{id}` | `OP` |
 //! | run | `RUN#{id}` | `RUN` |

@@ -7,6 +7,7 @@ use contract::{
     command::Command,
     driver::ComputeRequest,
     http::Request,
+    network::NetworkRow,
     notice::Notice,
     packages::{InstallRow, PackagesRow},
     row::{LogRow, OperationRow, RunRow, SessionRow},
@@ -39,7 +40,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 21] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -60,6 +61,7 @@ const KINDS: [Kind; 20] = [
     kind::<DeliveryRow>("table/delivery"),
     kind::<PackagesRow>("table/packages"),
     kind::<InstallRow>("table/install"),
+    kind::<NetworkRow>("table/network"),
 ];
 
 /// What a schema does not say: how many bits a number has, and what is in a text of any length.

@@ -5,6 +5,7 @@ use crate::{
     folder::read_text,
     yaml::{self, Infinite, mapping},
 };
+use lifecycle::network::{Host, Network};
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Number, Value};
 use std::{
@@ -39,6 +40,10 @@ pub struct RunYaml {
     pub resources: Resources,
     #[serde(deserialize_with = "or_empty")]
     pub identity: Identity,
+    /// Which network the session has.
+    pub network: Option<Network>,
+    /// The hosts that it may reach whatever the network is.
+    pub allow_hosts: Option<Vec<String>>,
     /// The run whose outputs this one reads.
     pub run: Option<String>,
     /// `${node.variant}`.
@@ -135,6 +140,10 @@ pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
         let message =
             format!("{shown}: resources has both instance_type and compute. Keep the one that the run is to use.");
         return Err(Failure::new("Flow.BadRunFile", message));
+    }
+    for host in run.allow_hosts.iter().flatten() {
+        host.parse::<Host>()
+            .map_err(|why| Failure::new("Flow.BadRunFile", format!("{shown}: allow_hosts: {why}.")))?;
     }
     let folder = std::path::absolute(path)
         .ok()

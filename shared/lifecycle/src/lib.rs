@@ -10,11 +10,13 @@
 //! * [`compute`]: one compute resource of one user ([`compute::claim`], [`compute::leave`]).
 //! * [`access`]: who may do what ([`access::may`]).
 //! * [`size`]: what each VM size is.
+//! * [`network`]: what a session may reach of the network.
 //! * [`deadlines`]: every number of milliseconds that a promise rests on.
 
 pub mod access;
 pub mod compute;
 pub mod deadlines;
+pub mod network;
 pub mod session;
 pub mod size;
 

@@ -1,6 +1,6 @@
 //! One flow's compute session.
 
-use crate::{Failure, Millis, compute::Slot, deadlines, size};
+use crate::{Failure, Millis, compute::Slot, deadlines, network::Network, size};
 use std::collections::BTreeMap;
 
 /// Where a session is in its life. Idle is not a phase: see [`Session::idle_due`].
@@ -99,6 +99,13 @@ pub enum Origin {
     Default,
 }
 
+#[cfg(feature = "wire")]
+impl Origin {
+    fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
+}
+
 /// Where each setting comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
@@ -109,6 +116,10 @@ pub struct Origins {
     pub identity: Origin,
     pub image: Origin,
     pub idle: Origin,
+    #[cfg_attr(feature = "wire", serde(skip_serializing_if = "Origin::is_default"))]
+    pub network: Origin,
+    #[cfg_attr(feature = "wire", serde(skip_serializing_if = "Origin::is_default"))]
+    pub allow_hosts: Origin,
 }
 
 #[cfg(feature = "wire")]
@@ -140,6 +151,12 @@ pub struct Settings {
     pub image: Option<String>,
     /// How long the session may be idle, in milliseconds.
     pub idle: Millis,
+    /// Which network it has.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Network::is_default"))]
+    pub network: Network,
+    /// The hosts that it may reach whatever the network is: see [`crate::network::Host`].
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Vec::is_empty"))]
+    pub allow_hosts: Vec<String>,
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Origins::is_default"))]
     pub origins: Origins,
 }
@@ -156,7 +173,7 @@ impl Settings {
                 }
             )*};
         }
-        named!(folder, size, identity, image, idle);
+        named!(folder, size, identity, image, idle, network, allow_hosts);
         all
     }
 
@@ -465,6 +482,14 @@ pub enum Effect {
     AgentCancelInstall { generation: u32, operation: String },
     /// Message to the agent: run this.
     AgentRun { generation: u32, run: String },
+    /// Message to the agent: what the session may reach of the network from now on.
+    AgentNetwork {
+        generation: u32,
+        /// Of two that come in any order, the larger counts.
+        revision: u64,
+        network: Network,
+        allow_hosts: Vec<String>,
+    },
     /// Message to the agent: its lease counts from when it asked.
     AgentLease { generation: u32, nonce: u64 },
     /// Message to whoever takes notices: the session is deleted at `due` if nobody uses it before.
@@ -862,11 +887,15 @@ impl Turn {
             // A size that is named is the one that the session has, or gets by what is under way.
             let Settings { size, identity, .. } = self.s.settings.clone();
             let named = change.over(&self.s.settings);
-            self.s.settings = Settings {
-                size,
-                identity,
-                ..named
-            };
+            let had = std::mem::replace(
+                &mut self.s.settings,
+                Settings {
+                    size,
+                    identity,
+                    ..named
+                },
+            );
+            self.network_changed(&had);
             // What is under way or waits has been wanted before.
             for wants in [&mut self.s.current, &mut self.s.next]
                 .into_iter()
@@ -881,6 +910,21 @@ impl Turn {
         true
     }
 
+    /// Tells the agent what may be reached from now on. One that is not there yet gets it with its first install.
+    fn network_changed(&mut self, had: &Settings) {
+        let Settings {
+            network, allow_hosts, ..
+        } = &self.s.settings;
+        if self.s.agent_key.is_some() && (*network, allow_hosts) != (had.network, &had.allow_hosts) {
+            self.effects.push(Effect::AgentNetwork {
+                generation: self.s.generation,
+                revision: self.s.revision,
+                network: *network,
+                allow_hosts: allow_hosts.clone(),
+            });
+        }
+    }
+
     /// Says that a session which is there is not as a start wants it, if so.
     fn otherwise(&self, wants: Option<&Settings>) -> Option<String> {
         let (has, wants) = (&self.s.settings, wants?.over(&self.s.settings));
@@ -889,6 +933,8 @@ impl Turn {
             (has.identity != wants.identity, "identity"),
             (has.image != wants.image, "base image"),
             (has.idle != wants.idle, "idle time"),
+            (has.network != wants.network, "network"),
+            (has.allow_hosts != wants.allow_hosts, "list of allowed hosts"),
         ];
         let differ: Vec<&str> = differ
             .iter()

@@ -4,6 +4,7 @@ use lifecycle::{
     Failure, Millis,
     compute::{self, Chase, ComputePhase, Seen},
     deadlines,
+    network::Network,
     session::{
         Claimed, Effect, Event, Image, Kind, Lease, Operation, Origin, Origins, Outcome, Packages, Phase, Session,
         Settings, Step, decide,
@@ -17,6 +18,8 @@ fn sized(size: &str) -> Settings {
         identity: None,
         image: None,
         idle: 60_000,
+        network: Default::default(),
+        allow_hosts: Vec::new(),
         origins: Origins {
             size: Origin::Command,
             ..Origins::default()
@@ -448,7 +451,7 @@ fn an_install_changes_neither_the_size_nor_the_identity_nor_the_image_of_a_sessi
             size: Origin::Command,
             identity: Origin::Command,
             image: Origin::Command,
-            idle: Origin::Default,
+            ..Origins::default()
         },
         ..sized("large")
     };
@@ -535,6 +538,8 @@ fn idle_near(session: &Session) -> Event {
 fn settings_count_in_the_order_in_which_they_were_named() {
     let run_file = Settings {
         idle: 1,
+        network: Default::default(),
+        allow_hosts: Vec::new(),
         image: Some("from the file".into()),
         origins: Origins {
             idle: Origin::RunFile,
@@ -574,6 +579,51 @@ fn a_new_idle_time_counts_at_once_also_under_the_sweeps_eyes() {
     let later = shorter.later(10_000);
     let seen = idle_seen(&later.session);
     assert_eq!(later.on(seen).session.phase, Phase::Stopping);
+}
+
+fn network(network: Network, hosts: &[&str]) -> Settings {
+    saying(|wants| {
+        wants.network = network;
+        wants.allow_hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        (wants.origins.network, wants.origins.allow_hosts) = (Origin::Command, Origin::Command);
+    })
+}
+
+fn told(life: &Life) -> Vec<&Effect> {
+    let is_network = |effect: &&Effect| matches!(effect, Effect::AgentNetwork { .. });
+    life.effects.iter().filter(is_network).collect()
+}
+
+#[test]
+fn a_new_network_reaches_the_agent_at_once_in_order() {
+    let life = Life::ready().on(update("u", network(Network::None, &["a.org:443"])));
+    let first = match told(&life)[..] {
+        [
+            Effect::AgentNetwork {
+                generation: 1,
+                revision,
+                network: Network::None,
+                allow_hosts,
+            },
+        ] if *allow_hosts == ["a.org:443"] => *revision,
+        _ => panic!("{:?}", life.effects),
+    };
+    let same = life.on(update("v", network(Network::None, &["a.org:443"])));
+    assert_eq!(told(&same), [] as [&Effect; 0], "it has that already");
+    let hosts = same.on(update("w", network(Network::None, &[])));
+    assert!(matches!(told(&hosts)[..], [Effect::AgentNetwork { revision, .. }] if *revision > first));
+    let idle = hosts.on(update("x", idle_of(7)));
+    assert_eq!(told(&idle), [] as [&Effect; 0]);
+}
+
+#[test]
+fn a_network_changed_before_there_is_an_agent_comes_with_its_install() {
+    let life = Life::launching().on(update("u", network(Network::None, &[])));
+    assert_eq!(told(&life), [] as [&Effect; 0]);
+    let life = life.on(up(1)).on(entered("s", Step::InstallPackages, "install"));
+    let has_it =
+        |effect: &Effect| matches!(effect, Effect::AgentInstall { settings, .. } if settings.network == Network::None);
+    assert!(life.effects.iter().any(has_it), "{:?}", life.effects);
 }
 
 #[test]

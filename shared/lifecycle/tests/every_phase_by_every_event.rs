@@ -25,6 +25,8 @@ fn settings() -> Settings {
         identity: None,
         image: None,
         idle: 60_000,
+        network: Default::default(),
+        allow_hosts: Vec::new(),
         origins: Origins::default(),
     }
 }
@@ -1023,6 +1025,7 @@ fn named(effect: &Effect) -> String {
         Effect::AgentInstall { .. } => "AgentInstall".into(),
         Effect::AgentCancelInstall { .. } => "AgentCancelInstall".into(),
         Effect::AgentRun { run, .. } => format!("AgentRun {run}"),
+        Effect::AgentNetwork { .. } => "AgentNetwork".into(),
         Effect::AgentLease { .. } => "AgentLease".into(),
         Effect::WarnIdle { .. } => "WarnIdle".into(),
     }

@@ -58,6 +58,8 @@ pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
             identity: of(wanted.identity.is_some(), Setting::Identity),
             image: named(wanted.image.is_some()),
             idle: named(wanted.idle_seconds.is_some()),
+            network: of(wanted.network.is_some(), Setting::Network),
+            allow_hosts: of(wanted.allow_hosts.is_some(), Setting::AllowHosts),
         },
         folder: wanted.folder.clone().unwrap_or_else(|| lineage.to_owned()),
         size: wanted.size.clone().unwrap_or_else(|| size::WHOLE_MACHINE.to_owned()),
@@ -66,6 +68,8 @@ pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
         idle: wanted
             .idle_seconds
             .map_or(deadlines::IDLE_DEFAULT, |seconds| seconds.saturating_mul(1000)),
+        network: wanted.network.unwrap_or_default(),
+        allow_hosts: wanted.allow_hosts.clone().unwrap_or_default(),
     }
 }
 

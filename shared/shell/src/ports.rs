@@ -3,6 +3,7 @@
 use crate::Fault;
 use contract::{
     FlowRef, Millis,
+    network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     row::{LogRow, OperationRow, RunRow, SessionRow},
     webhook::WebhooksRow,
@@ -67,6 +68,10 @@ pub trait Ports: Send + Sync {
     fn run_started(&self, run: &str, at: Millis) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Keeps how the install of an operation ended.
     fn keep_setup(&self, operation: &str, setup: &Setup) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Reads what a flow's session was refused of the network, as last recorded.
+    fn load_refused(&self, flow: &str) -> impl Future<Output = Result<Option<NetworkRow>, Fault>> + Send;
+    /// Keeps what a session was refused, if nothing later is recorded: of a later generation, or a larger count.
+    fn keep_refused(&self, flow: &str, row: &NetworkRow) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Keeps lines of output; a line that comes twice is kept once.
     fn keep_output(
         &self,

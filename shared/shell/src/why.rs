@@ -129,6 +129,8 @@ mod tests {
             identity: None,
             image: None,
             idle: 60_000,
+            network: Default::default(),
+            allow_hosts: Vec::new(),
             origins: Default::default(),
         }
     }

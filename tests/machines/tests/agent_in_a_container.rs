@@ -107,6 +107,8 @@ fn settings(world: &World) -> Settings {
         // Whatever it is called: in a container of its own it is what the session runs in.
         image: Some(machines::DEFAULT_IMAGE.into()),
         idle: 3_600_000,
+        network: Default::default(),
+        allow_hosts: Vec::new(),
     }
 }
 

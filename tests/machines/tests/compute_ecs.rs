@@ -55,6 +55,8 @@ fn launch(world: &World, generation: u32, image: Option<&str>) -> ComputeRequest
             identity: None,
             image: image.map(str::to_owned),
             idle: 3_600_000,
+            network: Default::default(),
+            allow_hosts: Vec::new(),
         },
         room: Room::of("Standard_DS3_v2"),
         until: 1_795_512_660_000,

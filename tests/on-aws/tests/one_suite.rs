@@ -140,6 +140,8 @@ fn settings() -> Settings {
         identity: None,
         image: None,
         idle: 3_600_000,
+        network: Default::default(),
+        allow_hosts: Vec::new(),
         origins: Default::default(),
     }
 }

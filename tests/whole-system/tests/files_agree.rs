@@ -363,9 +363,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &["lifecycle", "contract", "shell", "aws", "flow", "snapshots"]),
     ("webhook", &["lifecycle", "contract", "shell", "aws"]),
     ("sandbox", &["contract", "lifecycle"]),
+    ("network", &["lifecycle"]),
     (
         "agent",
-        &["sandbox", "lifecycle", "contract", "flow", "snapshots", "socket"],
+        &[
+            "network",
+            "sandbox",
+            "lifecycle",
+            "contract",
+            "flow",
+            "snapshots",
+            "socket",
+        ],
     ),
     ("local", &["lifecycle", "contract", "agent", "socket"]),
 ];

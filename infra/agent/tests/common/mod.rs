@@ -491,6 +491,8 @@ pub(crate) fn settings(folder: &Path) -> Settings {
         identity: None,
         image: None,
         idle: 3_600_000,
+        network: Default::default(),
+        allow_hosts: Vec::new(),
         origins: Default::default(),
     }
 }

@@ -261,6 +261,8 @@ pub(crate) fn settings() -> Settings {
         identity: None,
         image: None,
         idle: IDLE,
+        network: Default::default(),
+        allow_hosts: Vec::new(),
         origins: Origins::default(),
     }
 }
@@ -896,6 +898,7 @@ impl Turn<'_> {
             Effect::AgentInstall { generation, .. }
             | Effect::AgentCancelInstall { generation, .. }
             | Effect::AgentRun { generation, .. }
+            | Effect::AgentNetwork { generation, .. }
             | Effect::AgentLease { generation, .. } => self.put(Message::Agent {
                 flow: f,
                 generation,

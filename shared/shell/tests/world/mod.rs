@@ -8,6 +8,7 @@ use contract::{
     agent::{AgentCommand, OutputLine},
     command::Command,
     driver::ComputeRequest,
+    network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     row::{LogRow, OperationRow, OperationStatus, RunRow, SessionRow},
 };
@@ -77,6 +78,7 @@ pub(crate) struct State {
     containers: BTreeSet<(String, u32)>,
     removed: BTreeMap<String, u32>,
     pub(crate) packages: BTreeMap<String, PackagesRow>,
+    pub(crate) refused: BTreeMap<String, NetworkRow>,
     pub(crate) installs: BTreeMap<(String, u64), InstallRow>,
     /// Every container that was ever started, to see that none was started twice.
     pub(crate) launched: Vec<(String, u32)>,
@@ -564,6 +566,20 @@ impl Ports for World {
                     generation,
                     command: AgentCommand::CancelInstall { operation },
                 },
+                Effect::AgentNetwork {
+                    generation,
+                    revision,
+                    network,
+                    allow_hosts,
+                } => Message::Agent {
+                    flow,
+                    generation,
+                    command: AgentCommand::Network {
+                        revision,
+                        network,
+                        allow_hosts,
+                    },
+                },
                 Effect::AgentLease { generation, nonce } => Message::Agent {
                     flow,
                     generation,
@@ -626,6 +642,21 @@ impl Ports for World {
         self.call(|s| {
             if let Some(row) = s.operations.get_mut(operation) {
                 row.setup = Some(setup.clone());
+            }
+            Ok(())
+        })
+    }
+
+    async fn load_refused(&self, flow: &str) -> Result<Option<NetworkRow>, Fault> {
+        self.call(|s| Ok(s.refused.get(flow).cloned()))
+    }
+
+    async fn keep_refused(&self, flow: &str, row: &NetworkRow) -> Result<(), Fault> {
+        self.call(|s| {
+            let later =
+                |kept: &NetworkRow| (kept.generation, kept.refused.total) <= (row.generation, row.refused.total);
+            if s.refused.get(flow).is_none_or(later) {
+                s.refused.insert(flow.to_owned(), row.clone());
             }
             Ok(())
         })

@@ -142,6 +142,8 @@ fn load(machine: &Machine, count: usize, due: usize, at: Millis) -> Vec<String> 
                 identity: None,
                 image: None,
                 idle: 60_000,
+                network: Default::default(),
+                allow_hosts: Vec::new(),
                 origins: Origins::default(),
             };
             let key = flow.key();

@@ -1,0 +1,115 @@
+//! What a session may reach of the network: its settings, and what this machine can make of them.
+
+use crate::uv;
+use contract::{
+    Settings,
+    network::{Refusal, Refused},
+};
+use lifecycle::network::{Host, Network};
+use network::{Counts, Rules};
+
+/// What is not held where a session has this machine's network.
+pub(crate) const SHARED: &str = "the network: this machine's loopback and private addresses";
+/// The same where there are not even namespaces to take the network away.
+const OPEN: &str = "the network";
+/// And where hosts are named that cannot be let through.
+const UNREACHED: &str = "its allowed hosts, which cannot be reached";
+
+/// What a session may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    network: Network,
+    hosts: Vec<Host>,
+}
+
+impl Reach {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self::new(settings.network, &settings.allow_hosts)
+    }
+
+    /// One that is no host opens nothing: the control plane has refused it long before.
+    pub(crate) fn new(network: Network, hosts: &[String]) -> Self {
+        Self {
+            network,
+            hosts: hosts.iter().filter_map(|host| host.parse().ok()).collect(),
+        }
+    }
+
+    /// Whether it is this machine's own network that is wanted.
+    pub(crate) fn is_open(&self) -> bool {
+        self.network == Network::Open
+    }
+
+    /// Whether sockets of the internet are needed where there is no network of its own.
+    pub(crate) fn needs_sockets(&self) -> bool {
+        self.network != Network::None
+    }
+
+    /// The rules of its own network. The proxy that this machine reaches the internet by is a part of the internet.
+    pub(crate) fn rules(&self) -> Rules {
+        let mut hosts = self.hosts.clone();
+        if self.network == Network::Internet {
+            hosts.extend(
+                uv::kept_variables()
+                    .iter()
+                    .filter_map(|(name, value)| proxy(name, value)),
+            );
+        }
+        Rules {
+            network: self.network,
+            hosts,
+        }
+    }
+
+    /// What is not held of it where a session has this machine's network.
+    pub(crate) fn not_held(&self, has_filter: bool) -> Option<&'static str> {
+        match self.network {
+            Network::Open => None,
+            Network::Internet => Some(SHARED),
+            Network::None if !has_filter => Some(OPEN),
+            Network::None => (!self.hosts.is_empty()).then_some(UNREACHED),
+        }
+    }
+}
+
+/// The host of a variable that names a proxy.
+fn proxy(name: &str, value: &str) -> Option<Host> {
+    let name = name.to_ascii_uppercase();
+    if !name.ends_with("_PROXY") || name == "NO_PROXY" {
+        return None;
+    }
+    let place = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let place = place.split('/').next()?;
+    place.rsplit('@').next()?.parse().ok()
+}
+
+/// What was refused, as it is reported.
+pub(crate) fn refused(counts: &Counts) -> Refused {
+    let counts = counts.read();
+    Refused {
+        total: counts.total(),
+        others: counts.others,
+        by: counts
+            .by
+            .into_iter()
+            .map(|((to, why), times)| Refusal { to, why, times })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_of_the_machine_is_a_part_of_the_internet() {
+        let of = |name: &str, value: &str| proxy(name, value).map(|host| host.to_string());
+        assert_eq!(
+            of("https_proxy", "http://ann:pw@proxy.corp:3128/"),
+            Some("proxy.corp:3128".into())
+        );
+        assert_eq!(of("ALL_PROXY", "10.0.0.1:80"), Some("10.0.0.1:80".into()));
+        assert_eq!(of("NO_PROXY", "localhost"), None);
+        assert_eq!(of("PATH", "/bin"), None);
+    }
+}

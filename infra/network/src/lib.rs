@@ -1,0 +1,17 @@
+//! The network of a session: what it may reach, counted, and the stack that ends its connections outside its sandbox.
+//!
+//! The session's namespace has one device, whose far end is here. A connection of the session ends here, is judged, and is made anew from
+//! the machine's side, so that rules, names and counts lie in one place, and change while the session lives.
+//!
+//! What is absent here: who makes the namespace, sessions, queues, and where settings come from.
+
+mod address;
+mod dns;
+mod link;
+mod packet;
+mod rules;
+mod stack;
+mod tcp;
+
+pub use rules::{Counts, Refused, Rules};
+pub use stack::{Ends, GATEWAY, Service, start};
