@@ -1068,6 +1068,12 @@ fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name() {
     ] {
         let key = key(&unique("provider"));
         machine.start(&key, 1, it);
+        let network = AgentCommand::Network {
+            revision: 1,
+            network: Network::None,
+            allow_hosts: vec![address.trim_start_matches("http://").to_owned()],
+        };
+        machine.tell(&key, 1, &network);
         gotten.push(output(&machine.run(&key, 1, &unique("provider"), it, wish)));
         machine.remove(&key, 1);
     }
