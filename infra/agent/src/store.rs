@@ -89,6 +89,8 @@ pub(crate) struct Store {
     feeds: PathBuf,
     pub(crate) python: Python,
     pub(crate) runner: PathBuf,
+    /// Who builds are on this machine, where this process is root.
+    builder: Option<u32>,
     /// Whether a sandbox can be made; learnt on the way.
     pub(crate) namespaces: Cell<bool>,
     /// Whether a sandbox can have a network of its own; likewise.
@@ -129,6 +131,7 @@ impl Store {
             feeds,
             python,
             runner,
+            builder: sandbox::ids::of(state, sandbox::ids::BUILDS).map_err(io::Error::other)?,
             namespaces: Cell::new(true),
             networks: Cell::new(true),
             ended: Cell::new(None),
@@ -684,6 +687,9 @@ impl Store {
         read.retain(|path| !path.starts_with("/usr"));
         Sandbox {
             namespaces: self.namespaces.get(),
+            user: self.builder,
+            // Environments and the cache are nobody's who builds.
+            writes_as_root: true,
             root: self.state.join("tools/root"),
             read,
             write: vec![(cache.clone(), cache)],

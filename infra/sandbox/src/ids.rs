@@ -22,6 +22,9 @@ const SESSION: u64 = 1000;
 /// Who has which range, by the first id.
 const FILE: &str = "ids.json";
 
+/// Who builds are, beside the users.
+pub const BUILDS: &str = "builds";
+
 /// The id on this machine of whom `name` names, the same each time. `None` where this process is not the machine's root.
 ///
 /// * `folder`: where it is kept who has which range.
@@ -64,9 +67,10 @@ pub(crate) fn any() -> Option<u32> {
     has_ids().then_some((FIRST + SESSION) as u32)
 }
 
-/// The ids that were given out here.
+/// The ids that users were given here.
 pub fn known(folder: &Path) -> Vec<u32> {
-    let ranges = read(&folder.join(FILE)).unwrap_or_default();
+    let mut ranges = read(&folder.join(FILE)).unwrap_or_default();
+    ranges.remove(BUILDS);
     ranges
         .values()
         .filter_map(|first| u32::try_from(first + SESSION).ok())

@@ -63,9 +63,12 @@ pub enum Network {
 pub struct Sandbox {
     /// Without them Landlock is what keeps it in; without that it is no sandbox, and says so.
     pub namespaces: bool,
-    /// The user that it is on this machine, if another than this process's own. What is written belongs to it.
+    /// The user that it is on this machine, if another than this process's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
+    /// Whether what it writes stays root's on the disk. Otherwise it is the user's.
+    #[serde(skip)]
+    pub writes_as_root: bool,
     /// An empty folder, to mount the new root on.
     pub root: PathBuf,
     pub network: Network,
@@ -252,6 +255,8 @@ pub fn send(sandbox: &mut Sandbox, socket: &UnixStream) -> io::Result<()> {
             Ok(mounts) => shown = mounts,
             // Whoever may not make mounts is root of a container, say, and makes no namespaces either.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => sandbox.user = None,
+            // Nor can every file system show other owners.
+            Err(_) if sandbox.writes_as_root => sandbox.user = None,
             Err(error) => return Err(error),
         },
         // Another user may not go to the session's folders by their paths, and without mounts there are no others.
@@ -260,7 +265,8 @@ pub fn send(sandbox: &mut Sandbox, socket: &UnixStream) -> io::Result<()> {
     // SAFETY: no memory is handed over.
     let own = unsafe { libc::geteuid() };
     if own == 0 {
-        sandbox.give_to(sandbox.user.unwrap_or(own))?;
+        let owner = sandbox.user.filter(|_| !sandbox.writes_as_root);
+        sandbox.give_to(owner.unwrap_or(own))?;
     }
     let (paths, mounts): (Vec<PathBuf>, Vec<OwnedFd>) = shown.into_iter().unzip();
     let mut spec = serde_json::to_value(&*sandbox)?;
@@ -296,6 +302,7 @@ impl Sandbox {
             .iter()
             .filter_map(|overlay| overlay.upper.parent().map(Path::to_owned));
         let write = self.write.iter().map(|(folder, _)| folder.clone()).chain(layer);
+        let writer = self.writes_as_root.then_some(user);
         let mut shown = Vec::new();
         for path in read {
             // Not every file system can show other owners.
@@ -303,7 +310,7 @@ impl Sandbox {
             shown.push((path.clone(), mount));
         }
         for path in write {
-            let mount = mounts::of(&path, None)?;
+            let mount = mounts::of(&path, writer)?;
             shown.push((path, mount));
         }
         Ok(shown)
