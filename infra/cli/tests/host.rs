@@ -107,6 +107,33 @@ fn commands_at_once_on_a_new_machine_use_one_host() {
 }
 
 #[test]
+fn the_service_holds_no_lock_and_no_variable_of_who_started_it() {
+    let machine = Machine::new();
+    let lock = machine.folder.path().join("lock");
+    let script = "exec 9>\"$1\"; flock -n 9 && trap '' INT HUP && umask 0 && exec \"$2\" list";
+    let mut command = machine.command(
+        Path::new("/bin/sh"),
+        &["-c", script, "sh", lock.to_str().unwrap(), PFSESSION],
+    );
+    // Its end comes only when nobody holds the pipes any more.
+    let output = command.env("SECRET", "x").output().unwrap();
+    assert!(output.status.success(), "{output:?}\n{}", machine.log());
+    fs::File::open(&lock).unwrap().try_lock().unwrap();
+    let of = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", machine.pid())).unwrap();
+    assert!(!of("environ").contains("SECRET"));
+    let status = of("status");
+    let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(line("Umask:").ends_with("0022"), "{status}");
+    let ignored = line("SigIgn:");
+    let ignored = u64::from_str_radix(ignored.rsplit('\t').next().unwrap(), 16).unwrap();
+    assert_eq!(ignored & 0b11, 0, "{status}");
+    assert_eq!(
+        fs::read_link(format!("/proc/{}/cwd", machine.pid())).unwrap(),
+        Path::new("/")
+    );
+}
+
+#[test]
 fn a_host_that_was_killed_is_started_again_and_down_ends_it() {
     let machine = Machine::new();
     machine.succeed(&["list"]);
