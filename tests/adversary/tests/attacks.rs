@@ -150,6 +150,7 @@ fn attack_from_sessions_of(tier: &str) {
         let target = json!({
             "tier": if tier == "C" { "C" } else { "AB" },
             "not_held": isolation.not_held,
+            "long": std::env::var("PFSESSION_ADVERSARY").is_ok_and(|form| form == "long"),
             "victim": victim.0.id(),
             "agent": agent["pid"],
             "host": std::process::id(),
