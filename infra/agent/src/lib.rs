@@ -18,6 +18,7 @@
 pub mod connections;
 mod contained;
 mod container;
+mod data;
 pub mod driver;
 pub mod elsewhere;
 mod image;

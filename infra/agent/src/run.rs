@@ -5,6 +5,8 @@
 //! | `work/{run}/flow` in the session's folder | the view, as the flow sees it while it runs |
 //! | `runs/{run}/output/outputs.jsonl` | one object a line of data, in order; `null` where the line failed |
 //! | `runs/{run}/output/lines.jsonl` | the number of each line, and why it failed if it did |
+//! | `runs/{run}/output/*.png` and the like | the images of the outputs |
+//! | `runs/{run}/data/` | what it ran over, for a later run |
 //! | `runs/{run}/metrics.json` | what the flow's aggregation measured |
 //! | `runs/{run}/logs.txt` | what it wrote to standard output and error |
 //! | `runs/{run}/files/` | the files that the flow made or changed |
@@ -18,6 +20,7 @@
 
 use crate::{
     connections::{Given, Holder},
+    data,
     output::Output,
     runner::{Folders, Runner, What},
     store, tidy,
@@ -39,8 +42,6 @@ use std::{
     rc::Rc,
 };
 
-/// The most bytes of a run's data.
-const MOST_DATA: u64 = 1 << 30;
 /// The most that the folder of a run's view may hold at its end, for all of it to be looked through.
 const MOST: Limits = Limits {
     depth: 64,
@@ -165,18 +166,7 @@ async fn stage(
     wish: &RunWish,
     output: &Rc<Output>,
 ) -> Result<Staged, Failure> {
-    let kind = work.flow.kind().await?;
-    let file = match kind.file() {
-        _ if !wish.command.is_empty() => "",
-        Some(file) => file,
-        None => {
-            let message = format!(
-                "{} holds no flow.dag.yaml and no flow.flex.yaml. Add one, or say what to run: pfsession run {0} -- python script.py",
-                work.flow.path().display()
-            );
-            return Err(Failure::new("Run.BadFlow", message));
-        }
-    };
+    let file = flow_file(&work, wish).await?;
     let view = work.flow.view().await?;
     for warning in &view.warnings {
         output.say(LineKind::Stderr, warning);
@@ -184,17 +174,30 @@ async fn stage(
     let staging = folders.session.join("staging").join(run);
     let place = folders.work().join(run);
     let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
-    let staged = work.data.as_ref().map(|data| data_name(data.path()));
-    let lay_out = move || -> Result<(HashMap<PathBuf, Stamp>, Given), Failure> {
+    let kept = folder(&folders.state, run).join("data");
+    let earlier = wish.run.as_deref().map(|run| folder(&folders.state, run));
+    let lay_out = move || -> Result<(HashMap<PathBuf, Stamp>, Map<String, Value>, Given), Failure> {
         let given = Given::to_run(&state, &work.holder, &id, &view, &wanted)?;
+        let mut sources = Map::new();
         let io = |error: io::Error| io_failure(&error);
         store::remove(&staging).map_err(io)?;
         let root = staging.join("flow");
         flow::view::copy_into(&view, &root).map_err(io)?;
+        if let Some(name) = wanted.file.as_ref().filter(|name| !root.join(name).is_file()) {
+            let message = format!("The flow's folder has no file {name}. Name one that it has");
+            return Err(Failure::new("Run.BadFlow", message));
+        }
         if let Some(data) = &work.data {
-            let (data, to) = (data.path(), staging.join("data"));
-            fs::create_dir_all(&to).map_err(io)?;
-            copy_data(data, &to.join(data_name(data)))?;
+            let name = data_name(data.path());
+            data::stage(data.path(), &staging.join("data")).and_then(|()| data::stage(data.path(), &kept))?;
+            sources.insert("data".into(), json!(place.join("data").join(name)));
+        }
+        if let Some(earlier) = &earlier {
+            data::stage_earlier(earlier, &staging.join("earlier"))?;
+            sources.insert("run.outputs".into(), json!(place.join("earlier/outputs.jsonl")));
+            if earlier.join("data").is_dir() {
+                sources.insert("run.inputs".into(), json!(place.join("earlier/data")));
+            }
         }
         let mut before = HashMap::new();
         for file in &view.files {
@@ -205,16 +208,12 @@ async fn stage(
         }
         // In one step, so that nothing inside can lay a link in the way of what is written from outside.
         fs::rename(&staging, &place).map_err(io)?;
-        Ok((before, given))
+        Ok((before, sources, given))
     };
-    let (before, given) = tokio::task::spawn_blocking(lay_out)
+    let (before, sources, given) = tokio::task::spawn_blocking(lay_out)
         .await
         .map_err(|error| Failure::new("Run.Failed", error.to_string()))??;
     let place = folders.work().join(run);
-    let mut sources = Map::new();
-    if let Some(name) = staged {
-        sources.insert("data".into(), json!(place.join("data").join(name)));
-    }
     let message = json!({
         "run": run,
         "folder": place.join("flow"),
@@ -228,6 +227,27 @@ async fn stage(
     Ok(Staged { message, before, given })
 }
 
+/// The flow's file in its folder; none for a command or a bare entry.
+async fn flow_file(work: &Work, wish: &RunWish) -> Result<String, Failure> {
+    if !wish.command.is_empty() || wish.entry.is_some() {
+        return Ok(String::new());
+    }
+    if let Some(file) = &wish.file {
+        let is_name = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
+        return is_name.then(|| file.clone()).ok_or_else(|| {
+            let message = format!("{file} is no name of a file in the flow's folder. Name one");
+            Failure::new("Run.BadFlow", message)
+        });
+    }
+    work.flow.kind().await?.file().map(str::to_owned).ok_or_else(|| {
+        let message = format!(
+            "{} holds no flow.dag.yaml and no flow.flex.yaml. Add one, name the flow's file or its --entry, or say what to run: pfsession run {0} -- python script.py",
+            work.flow.path().display()
+        );
+        Failure::new("Run.BadFlow", message)
+    })
+}
+
 /// The name of a file of data, whose ending says what is in it.
 fn data_name(data: &Path) -> PathBuf {
     data.file_name().map_or_else(|| "data.jsonl".into(), PathBuf::from)
@@ -236,46 +256,6 @@ fn data_name(data: &Path) -> PathBuf {
 fn stamp(path: &Path) -> io::Result<Stamp> {
     let about = fs::symlink_metadata(path)?;
     Ok((about.mtime(), about.mtime_nsec(), about.len()))
-}
-
-fn copy_data(data: &Path, to: &Path) -> Result<(), Failure> {
-    let shown = data.display();
-    let bad = |error: io::Error| {
-        Failure::new(
-            "Run.BadData",
-            format!("The data {shown} cannot be read: {error}. Name a file of JSON lines"),
-        )
-    };
-    let too_large = || {
-        Failure::new(
-            "Run.DataTooLarge",
-            format!(
-                "The data {shown} has more than {} MiB, which is the most for one run. Split it, and run each part",
-                MOST_DATA >> 20
-            ),
-        )
-    };
-    // A pipe is not waited for.
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = fs::File::options().read(true).custom_flags(flags).open(data);
-    let data = opened.map_err(bad)?;
-    let about = data.metadata().map_err(bad)?;
-    if !about.is_file() {
-        return Err(Failure::new(
-            "Run.BadData",
-            format!("The data {shown} is no file. Name a file of JSON lines"),
-        ));
-    }
-    if about.len() > MOST_DATA {
-        return Err(too_large());
-    }
-    let mut copy = fs::File::create(to).map_err(|error| io_failure(&error))?;
-    // It may grow meanwhile.
-    match io::copy(&mut data.take(MOST_DATA + 1), &mut copy) {
-        Ok(bytes) if bytes > MOST_DATA => Err(too_large()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(bad(error)),
-    }
 }
 
 /// Follows a run to its end, and says why it failed if it did.
@@ -533,7 +513,11 @@ fn keep_files(folders: &Folders, run: &str, before: &HashMap<PathBuf, Stamp>) ->
         // Out of the sandbox's sight first. Whatever stands there is moved: what is a link is not opened.
         fs::rename(folders.work().join(run), staging.join(&name))?;
         let root = Folder::open(&staging)?.folder(&Path::new(&name).join("flow"))?;
-        root.walk(&MOST, |entry| keep_entry(entry, before, &to, &mut kept.left_out))
+        root.walk(&MOST, |entry| keep_entry(entry, before, &to, &mut kept.left_out))?;
+        data::keep_images(
+            &staging.join(&name).join("output"),
+            &folder(&folders.state, run).join("output"),
+        )
     });
     match taken {
         Ok(()) => {}

@@ -144,6 +144,10 @@ fn main() -> anyhow::Result<()> {
             a_variable_that_no_process_takes_is_refused_and_the_runner_lives_on,
         ),
         (
+            "a_flow_is_given_by_its_file_or_entry_and_reads_an_earlier_run",
+            a_flow_is_given_by_its_file_or_entry_and_reads_an_earlier_run,
+        ),
+        (
             "a_long_line_of_output_is_whole_in_the_log",
             a_long_line_of_output_is_whole_in_the_log,
         ),
@@ -258,7 +262,7 @@ fn a_dag_flow_runs_over_lines_of_data_and_keeps_their_order() {
     std::fs::write(folder.path().join("data.jsonl"), data).unwrap();
     let wish = RunWish {
         data: Some(folder.path().join("data.jsonl").display().to_string()),
-        column_mapping: BTreeMap::from([("name".into(), "${data.who}".into())]),
+        column_mapping: BTreeMap::from([("name".into(), json!("${data.who}"))]),
         ..RunWish::default()
     };
     let result = machine.run(&key, 1, &unique("many"), &hello, wish);
@@ -2113,6 +2117,80 @@ fn a_variable_that_no_process_takes_is_refused_and_the_runner_lives_on() {
         };
         assert_eq!(run(code, "", command).failure.unwrap().error, "Run.VariableTooLarge");
         assert_eq!(output(&run(code, "", with(120_000))), json!({ "output": 120_000 }));
+    });
+}
+
+fn a_flow_is_given_by_its_file_or_entry_and_reads_an_earlier_run() {
+    each("file", |run| {
+        let code = "def main(text: str) -> str:\n    return f'said {text}'\n\ndef grade(text: str, answer: str, n: int = 0) -> dict:\n    return {'right': answer == f'said {text}', 'n': n}\n";
+        let entry = |name: &str| RunWish {
+            entry: Some(format!("code:{name}")),
+            ..RunWish::default()
+        };
+        let first = run(
+            code,
+            "{\"text\": \"a\", \"line_number\": 4}\n{\"text\": \"b\", \"line_number\": 2}\n",
+            entry("main"),
+        );
+        assert_eq!(
+            first.outputs,
+            [json!({ "output": "said b" }), json!({ "output": "said a" })]
+        );
+        let earlier = Path::new(&first.folder)
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let mapping = [
+            ("text", json!("${run.inputs.text}")),
+            ("answer", json!("${run.outputs.output}")),
+            ("n", json!(7)),
+        ];
+        let graded = RunWish {
+            run: Some(earlier),
+            column_mapping: mapping.map(|(name, source)| (name.to_owned(), source)).into(),
+            ..entry("grade")
+        };
+        let result = run(code, "", graded);
+        assert_eq!(result.failure, None, "{result:#?}");
+        assert_eq!(
+            result.outputs,
+            [json!({ "right": true, "n": 7 }), json!({ "right": true, "n": 7 })]
+        );
+        let none = RunWish {
+            run: Some("no-such-run".into()),
+            ..entry("grade")
+        };
+        assert_eq!(run(code, "", none).failure.unwrap().error, "Run.NoSuchRun");
+        let file = |name: &str| RunWish {
+            file: Some(name.into()),
+            ..RunWish::default()
+        };
+        assert_eq!(
+            output(&run(
+                "def main() -> str:\n    return 'by file'\n",
+                "",
+                file("flow.flex.yaml")
+            )),
+            json!({ "output": "by file" })
+        );
+        for name in ["other.yaml", "../flow.flex.yaml"] {
+            assert_eq!(
+                run(code, "", file(name)).failure.unwrap().error,
+                "Run.BadFlow",
+                "{name}"
+            );
+        }
+        let unknown = RunWish {
+            column_mapping: [("txet".to_owned(), json!("${data.text}"))].into(),
+            ..entry("main")
+        };
+        let failure = run(code, "{\"text\": \"a\"}\n", unknown).failure.unwrap();
+        assert!(
+            failure.error == "Run.UnknownInput" && failure.message.contains("did you mean 'text'"),
+            "{failure}"
+        );
     });
 }
 

@@ -740,16 +740,28 @@ pub(crate) struct Wants {
 
 #[derive(Args, Debug)]
 pub(crate) struct Run {
-    /// The flow's folder, or a run.yml that names it
+    /// The flow's folder, its file (YAML or prompty), or a run.yml that names it
     #[arg(value_name = "FLOW or RUN.YML")]
     pub(crate) flow: PathBuf,
-    /// Run over each line of this file of JSON lines; without it, once
+    /// Run over each row of a file (JSON lines, JSON, CSV, TSV), or of a folder's files; without it, once
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
+    /// An earlier run that the column mapping names: '${run.outputs.answer}', '${run.inputs.question}'
+    #[arg(long, value_name = "RUN", value_parser = run_id)]
+    pub(crate) run: Option<String>,
+    /// The function or class of a flex flow without a file: module:name
+    #[arg(long, value_name = "MODULE:NAME")]
+    pub(crate) entry: Option<String>,
+    /// How many lines run at once; without it, four, and more while the processor is idle
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) workers: Option<u32>,
+    /// How long one line may take, in seconds [default: 600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) line_timeout: Option<u32>,
     /// A value of an input, when there is no data: NAME=TEXT or NAME:=JSON
     #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
     pub(crate) inputs: Vec<(String, serde_json::Value)>,
-    /// Where an input comes from: NAME='${data.column}'; without it, from the column of its own name
+    /// Where an input comes from: NAME='${data.column}'; without it, its default or the column of its name
     #[arg(long, value_name = "NAME=SOURCE", value_parser = named_text, num_args = 1..)]
     pub(crate) column_mapping: Vec<(String, String)>,
     /// A variant of a node: '${node.variant}'
@@ -767,7 +779,7 @@ pub(crate) struct Run {
     /// An argument of a class-based flow's constructor: NAME=TEXT or NAME:=JSON
     #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
     pub(crate) init: Vec<(String, serde_json::Value)>,
-    /// The run's id; the same id is the same run. Without it, one is made up
+    /// The run's id; one that is taken is an error, unless the run is the same
     #[arg(long, value_name = "ID", value_parser = run_id)]
     pub(crate) name: Option<String>,
     /// Do not wait for the end; print the run's id
@@ -779,7 +791,7 @@ pub(crate) struct Run {
     #[arg(
         last = true,
         value_name = "COMMAND",
-        conflicts_with_all = ["data", "inputs", "column_mapping", "variant", "init"]
+        conflicts_with_all = ["data", "run", "entry", "workers", "line_timeout", "inputs", "column_mapping", "variant", "init"]
     )]
     pub(crate) command: Vec<String>,
 }

@@ -408,6 +408,7 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
     let RunOrder {
         flow,
         id,
+        is_named,
         mut wanted,
         mut wish,
     } = wish::run_order(run, &client.user)?;
@@ -421,6 +422,14 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         (false, false) => watch::Lines::AsSaid,
     };
     let what = || format!("the run of {} did not succeed", flow.typed);
+    if is_named && let Some(taken) = client.find::<RunRow>(&format!("/v1/runs/{id}"))? {
+        if taken.wish != wish || taken.flow != flow.key() {
+            let message = format!("There is another run {id} already");
+            let hint = format!("take another name, or none; pfsession show {id}");
+            return Err(Trouble::new(USAGE, "Run.NameTaken", message).next(hint));
+        }
+        note!("This is the run {id} that was sent before. Nothing runs again.");
+    }
     warn_of_size(&wanted);
     let accepted = client
         .send(&command(
@@ -545,10 +554,10 @@ fn print_outputs(result: &RunResult) {
 fn print_metrics(result: &RunResult) {
     let written = std::fs::read_to_string(Path::new(&result.folder).join("metrics.json"));
     match written {
-        Ok(text) => terminal::warn(&format!("Metrics: {}", text.trim_end())),
+        Ok(text) => note!("Metrics: {}", text.trim_end()),
         Err(_) if !result.metrics.is_empty() => {
             let metrics = serde_json::Value::from(result.metrics.clone());
-            terminal::warn(&format!("Metrics: {metrics}"));
+            note!("Metrics: {metrics}");
         }
         Err(_) => {}
     }

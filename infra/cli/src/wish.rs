@@ -63,13 +63,20 @@ impl Flow {
 
 /// The folder that is meant: a flow file stands for the one that it is in.
 pub(crate) fn folder_of(typed: &Path) -> &Path {
-    match typed.file_name().and_then(|name| name.to_str()) {
-        Some("flow.dag.yaml" | "flow.flex.yaml") if typed.is_file() => typed
+    if flow::is_flow_file(typed) {
+        typed
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new(".")),
-        _ => typed,
+            .unwrap_or(Path::new("."))
+    } else {
+        typed
     }
+}
+
+/// The name of the flow's file, where the folder alone does not mean it.
+fn file_of(typed: &Path) -> Option<String> {
+    let name = typed.file_name()?.to_str()?;
+    (flow::is_flow_file(typed) && !flow::is_plain_flow_name(name)).then(|| name.to_owned())
 }
 
 /// The flow in a folder. A flow file stands for the folder that it is in.
@@ -170,6 +177,8 @@ impl args::Wants {
 pub(crate) struct RunOrder {
     pub(crate) flow: Flow,
     pub(crate) id: String,
+    /// Whether the id is one that the user chose.
+    pub(crate) is_named: bool,
     pub(crate) wanted: Wanted,
     pub(crate) wish: RunWish,
 }
@@ -181,11 +190,7 @@ pub(crate) struct RunOrder {
 /// When the flow or the data is not there, or the file asks for what this service does not do. Final.
 pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Trouble>> {
     let is_run_file = run.flow.is_file() && run.flow.extension().is_some_and(|e| e == "yml" || e == "yaml");
-    let is_flow_file = run
-        .flow
-        .file_name()
-        .is_some_and(|name| name == "flow.dag.yaml" || name == "flow.flex.yaml");
-    let file = if is_run_file && !is_flow_file {
+    let file = if is_run_file && !flow::is_flow_file(&run.flow) {
         flow::run_yaml(&run.flow).map_err(|failure| Trouble::of(USAGE, failure))?
     } else {
         flow::RunYaml {
@@ -201,12 +206,6 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         )
         .next(next))
     };
-    if file.run.is_some() {
-        return cannot(
-            "run (another run's outputs as data)",
-            "save that run's outputs to a file, and name it as data",
-        );
-    }
     if file.resources.compute.is_some() {
         return cannot("resources.compute", "leave it out, or name an instance_type");
     }
@@ -217,8 +216,8 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             return cannot("a managed identity without client_id", "name its client_id");
         }
     };
-    let flow = match file.flow {
-        Some(flow::Place::Local(folder)) => flow_at(&folder, user)?,
+    let (flow, flow_file) = match file.flow {
+        Some(flow::Place::Local(place)) => (flow_at(&place, user)?, file_of(&place)),
         Some(flow::Place::Remote(_)) => return cannot("a flow that is not a folder of this machine", "name a folder"),
         None => {
             let message = format!("{} names no flow. Add a line `flow: <folder>`.", run.flow.display());
@@ -233,7 +232,12 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         }
         (None, None) => None,
     };
-    let typed = run.wants.wanted();
+    let mut typed = run.wants.wanted();
+    let is_bare = || flow::kind(Path::new(&flow.reference.lineage)).is_ok_and(|kind| kind == flow::Kind::Folder);
+    if (flow_file.is_some() || run.entry.is_some()) && typed.image.is_none() && is_bare() {
+        // The folder does not say that it holds a flow.
+        typed.image = Some(flow::DEFAULT_IMAGE.into());
+    }
     let in_file = [
         (
             typed.size.is_none() && file.resources.instance_type.is_some(),
@@ -247,6 +251,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         ),
     ];
     Ok(RunOrder {
+        is_named: run.name.is_some() || file.name.is_some(),
         id: match run.name.clone().or(file.name) {
             Some(id) => args::run_id(&id)
                 .map_err(|why| Trouble::new(USAGE, "Run.BadName", format!("The run's name {id} is none: {why}")))?,
@@ -269,14 +274,20 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             column_mapping: file
                 .column_mapping
                 .into_iter()
-                .map(as_text)
-                .chain(run.column_mapping.iter().cloned())
+                .chain(
+                    run.column_mapping
+                        .iter()
+                        .map(|(name, text)| (name.clone(), Value::from(text.as_str()))),
+                )
                 .collect(),
+            run: run.run.clone().or(file.run),
+            file: flow_file.filter(|_| run.entry.is_none()),
+            entry: run.entry.clone(),
             variant: run.variant.clone().or(file.variant),
-            environment_variables: merged(file.environment_variables, &run.env),
+            environment_variables: merged(file.environment_variables.here(), &variables(run)),
             secret_variables: BTreeSet::new(),
             connections: by_node(file.connections, &run.connections),
-            init: merged(file.init, &run.init),
+            init: merged(file.init.here(), &run.init),
             command: run.command.clone(),
             display_name: file.display_name,
             description: file.description,
@@ -306,12 +317,16 @@ fn by_node(
     below
 }
 
-/// A mapping to a value that is no text is to that value.
-fn as_text((input, value): (String, Value)) -> (String, String) {
-    match value {
-        Value::String(text) => (input, text),
-        other => (input, other.to_string()),
-    }
+/// The variables that were typed, with those that promptflow reads its settings from.
+fn variables(run: &args::Run) -> Vec<(String, String)> {
+    let settings = [
+        ("PF_WORKER_COUNT", run.workers),
+        ("PF_LINE_TIMEOUT_SEC", run.line_timeout),
+    ];
+    let settings = settings
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_string())));
+    run.env.iter().cloned().chain(settings).collect()
 }
 
 pub(crate) fn data_file(path: &Path) -> Result<String, Box<Trouble>> {

@@ -490,7 +490,7 @@ fn a_run_file_says_what_was_not_typed() {
         json!({ "size": "Standard_D4s_v3", "from_run_file": ["size"] })
     );
     let run = json!({
-        "data": home.path().join("data.jsonl"), "variant": "${a.b}", "column_mapping": { "q": "${data.text}", "n": "3" },
+        "data": home.path().join("data.jsonl"), "variant": "${a.b}", "column_mapping": { "q": "${data.text}", "n": 3 },
         "environment_variables": { "A": "typed", "B": "file" },
     });
     assert_eq!(sent["run"], run);
@@ -501,7 +501,6 @@ fn what_a_run_file_asks_in_vain_is_refused_before_anything_is_sent() {
     let home = Home::new();
     let service = Service::new(|_, request| Some(accepted(request)));
     for (key, named) in [
-        ("run: other", "run "),
         ("resources: {compute: mine}", "resources.compute"),
         ("data: azureml:thing:1", "data"),
         ("identity: {type: managed}", "client_id"),

@@ -154,7 +154,7 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
     let write = |name: &str, text: &str| fs::write(home.path().join(name), text).unwrap();
     write("run.yml", "data: a.jsonl\n");
     write("named.yml", "flow: flow\nname: \"a b\"\n");
-    write("of-a-run.yml", "flow: flow\nrun: another\n");
+    write("of-a-run.yml", "flow: flow\ncolum_mapping: {}\n");
     let strange = home.path().join(std::ffi::OsStr::from_bytes(b"fl\xffw"));
     fs::create_dir(&strange).unwrap();
     fs::write(strange.join("flow.dag.yaml"), "nodes: []\n").unwrap();
@@ -185,8 +185,7 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
         exit 2
         error: The run's name a b is none: an id has 1 to 70 characters of A-Z a-z 0-9 - _ [Run.BadName]
         exit 2
-        error: of-a-run.yml: run (another run's outputs as data) is not supported yet [Run.NotSupported]
-          next: save that run's outputs to a file, and name it as data
+        error: of-a-run.yml: a run has no key colum_mapping. Did you mean column_mapping? [Flow.BadRunFile]
         exit 2
         error: flow has never had a session [Session.NoSession]
           next: start one: pfsession start flow

@@ -8,6 +8,7 @@ import os
 from .wrong import Wrong, first_line
 
 MOST_BYTES = 1 << 30
+IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 # Two bytes that no UTF-8 text begins with, and the name of the encoding that does.
 MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
@@ -20,7 +21,9 @@ def read(path):
     for folder, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
-            rows += read_file(os.path.join(folder, name))
+            # Images lie beside the data that names them.
+            if not name.lower().endswith(IMAGES):
+                rows += read_file(os.path.join(folder, name))
     return rows
 
 

@@ -19,6 +19,8 @@ def load(message, is_rehearsal=False):
     with tempfile.TemporaryDirectory(prefix="flow-") as scratch:
         file = flow_file(message, Path(scratch))
         definition = read_definition(file)
+        if wish.get("file") and definition.get("additional_includes"):
+            raise Wrong("Run.BadFlow", "additional_includes count in flow.dag.yaml and flow.flex.yaml alone; give the flow's file that name, in a folder of its own")
         set_variables(definition, wish, known)
         provider = {} if is_rehearsal else connections.provide(known)
         if wish.get("variant"):

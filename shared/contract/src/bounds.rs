@@ -44,6 +44,16 @@ pub(crate) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error>
     }
 }
 
+/// The same, where there may be none.
+pub(crate) fn some_id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    match Option::<String>::deserialize(from)? {
+        Some(text) if !crate::command::is_good_id(&text) => {
+            Err(D::Error::custom("an id is 1 to 80 characters of A-Z a-z 0-9 - _"))
+        }
+        text => Ok(text),
+    }
+}
+
 /// A flow's key is 32 hex digits.
 pub(crate) fn key<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;

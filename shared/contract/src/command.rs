@@ -163,7 +163,10 @@ pub enum Setting {
 ///
 /// * `data`: a file of JSON lines, an absolute path on one machine, an address on AWS; `None` runs the flow once over its own default inputs.
 /// * `inputs`: values for the flow's inputs when there is no data.
-/// * `column_mapping`: `${data.x}` by input name; an input without one takes the column of its own name.
+/// * `column_mapping`: by input name `${data.x}`, `${run.outputs.x}`, `${run.inputs.x}` or the value itself; an input without one takes its
+///   default, or else the column of its own name.
+/// * `run`: an earlier run of the same user, whose outputs and data the mapping may name.
+/// * `file`: the flow's file in its folder, where that is not the folder's only one. `entry`: `module:name` of a flow without a file.
 /// * `variant`: `${node.variant}`.
 /// * `environment_variables`: for this run alone. Never a secret: they are stored. `${connection.key}` stands for a connection's value.
 /// * `secret_variables`: the names of more; their values come to the run's agent by another way, and are stored nowhere.
@@ -178,7 +181,28 @@ pub struct RunWish {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, serde_json::Value>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub column_mapping: BTreeMap<String, String>,
+    pub column_mapping: BTreeMap<String, serde_json::Value>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::some_id"
+    )]
+    #[schemars(regex(pattern = bounds::ID))]
+    pub run: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+    pub file: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+    pub entry: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     #[serde(

@@ -126,7 +126,13 @@ pub fn default_image(folder: &Path) -> Result<&'static str, Failure> {
 }
 
 fn default_of(folder: &Folder) -> &'static str {
-    if folder.flow_file.is_some() {
+    let is_flow = |name: &str| {
+        [".prompty", ".dag.yaml", ".flex.yaml"]
+            .iter()
+            .any(|ending| name.ends_with(ending))
+    };
+    let mut entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
+    if folder.flow_file.is_some() || entries.any(|entry| is_flow(&entry.file_name().to_string_lossy())) {
         DEFAULT_IMAGE
     } else {
         PLAIN_IMAGE

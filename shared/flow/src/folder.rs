@@ -85,6 +85,25 @@ pub fn include_root(folder: &Path) -> PathBuf {
     repository.or(folder.parent()).unwrap_or(&folder).to_owned()
 }
 
+/// Whether a path is that of a flow's file: a prompty, or YAML that defines a flow and not a run.
+pub fn is_flow_file(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if FLOW_FILES.contains(&&*name) || name.ends_with(".prompty") {
+        return true;
+    }
+    let is_yaml = name.ends_with(".yaml") || name.ends_with(".yml");
+    let written = || read_text(path, &name).and_then(|text| mapping(&name, &text, "Flow.BadFlowFile", "`nodes: …`"));
+    is_yaml && written().is_ok_and(|value| value.get("nodes").is_some() || value.get("entry").is_some())
+}
+
+/// Whether a file's name is one by which a folder is a flow, so that the folder alone means it.
+pub fn is_plain_flow_name(name: &str) -> bool {
+    FLOW_FILES.contains(&name)
+}
+
 /// What the folder holds.
 ///
 /// # Errors
@@ -111,7 +130,8 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
     }
     let entries = fs::read_dir(&folder.path).map_err(|error| unreadable(&folder.path.display().to_string(), &error))?;
     let is_code = |name: &str| {
-        ["requirements.txt", "pyproject.toml"].contains(&name) || name.ends_with(".py") || name.ends_with(".ipynb")
+        let endings = [".py", ".ipynb", ".prompty", ".dag.yaml", ".flex.yaml"];
+        ["requirements.txt", "pyproject.toml"].contains(&name) || endings.iter().any(|ending| name.ends_with(ending))
     };
     if entries
         .flatten()

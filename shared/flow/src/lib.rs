@@ -30,10 +30,10 @@ pub use connection::{
     Connection, ConnectionType, Document, SCRUBBED, Secret, connection, connections, is_good_name, nearest,
 };
 pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
-pub use folder::{Kind, Reach, canonical, include_root, kind};
+pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_flow_name, kind};
 pub use lifecycle::Failure;
 pub use requirements::{Line, Requirements, Saved, save};
-pub use run_yaml::{Identity, Place, Resources, RunYaml, run_yaml};
+pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
 
 /// Takes the credentials out of every URL in `text`: `https://user:word@host` becomes `https://***@host`, and a query `?***`.
 ///

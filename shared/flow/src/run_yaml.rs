@@ -6,12 +6,40 @@ use crate::{
     yaml::{self, Infinite, mapping},
 };
 use lifecycle::network::{Host, Network};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::{Number, Value};
 use std::{
     collections::BTreeMap,
+    fmt,
+    marker::PhantomData,
     path::{Path, PathBuf},
 };
+
+/// The keys of a run file: those that promptflow has, and those of the session's network.
+const KEYS: [&str; 19] = [
+    "$schema",
+    "name",
+    "display_name",
+    "description",
+    "tags",
+    "properties",
+    "flow",
+    "data",
+    "column_mapping",
+    "runtime",
+    "resources",
+    "identity",
+    "network",
+    "allow_hosts",
+    "run",
+    "variant",
+    "environment_variables",
+    "connections",
+    "init",
+];
 
 /// A run, as its user writes it down.
 ///
@@ -48,14 +76,38 @@ pub struct RunYaml {
     pub run: Option<String>,
     /// `${node.variant}`.
     pub variant: Option<String>,
-    #[serde(deserialize_with = "texts")]
-    pub environment_variables: BTreeMap<String, String>,
+    /// A file is read by [`run_yaml`].
+    #[serde(deserialize_with = "texts_or_file")]
+    pub environment_variables: OrFile<BTreeMap<String, String>>,
     /// By node, what takes the place of the flow's own connections.
     #[serde(deserialize_with = "or_empty")]
     pub connections: BTreeMap<String, BTreeMap<String, String>>,
-    /// Arguments of a class-based flex flow's constructor.
-    #[serde(deserialize_with = "values")]
-    pub init: BTreeMap<String, Value>,
+    /// Arguments of a class-based flex flow's constructor; likewise.
+    #[serde(deserialize_with = "values_or_file")]
+    pub init: OrFile<BTreeMap<String, Value>>,
+}
+
+/// What stands in the run file, or in a file that it names.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OrFile<T> {
+    Here(T),
+    File(PathBuf),
+}
+
+impl<T: Default> Default for OrFile<T> {
+    fn default() -> Self {
+        Self::Here(T::default())
+    }
+}
+
+impl<T: Default> OrFile<T> {
+    /// What stands in the run file itself; nothing if it names a file.
+    pub fn here(self) -> T {
+        match self {
+            Self::Here(here) => here,
+            Self::File(_) => T::default(),
+        }
+    }
 }
 
 /// Where something is.
@@ -129,12 +181,13 @@ impl<'de> Deserialize<'de> for Identity {
 pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
     let shown = path.display().to_string();
     let text = read_text(path, &shown)?;
-    mapping(
+    let whole = mapping(
         &shown,
         &text,
         "Flow.BadRunFile",
         "`flow: ./my-flow` and `data: ./data.jsonl`",
     )?;
+    check_keys(&shown, &whole)?;
     let mut run: RunYaml = yaml::read(&shown, &text, "Flow.BadRunFile", Infinite::IsAnError)?;
     if run.resources.instance_type.is_some() && run.resources.compute.is_some() {
         let message =
@@ -154,7 +207,109 @@ pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
             *path = crate::folder::clean(&folder.join(&*path));
         }
     }
+    if let OrFile::File(file) = &run.environment_variables {
+        run.environment_variables = OrFile::Here(read_variables(&folder.join(file))?);
+    }
+    if let OrFile::File(file) = &run.init {
+        run.init = OrFile::Here(read_init(&folder.join(file))?);
+    }
     Ok(run)
+}
+
+fn check_keys(shown: &str, whole: &Value) -> Result<(), Failure> {
+    let keys = whole.as_object().into_iter().flat_map(|fields| fields.keys());
+    for key in keys {
+        if key == "resume_from" {
+            let message =
+                format!("{shown}: resume_from is not supported yet. Run the lines that failed as data of their own.");
+            return Err(Failure::new("Flow.BadRunFile", message));
+        }
+        if !KEYS.contains(&key.as_str()) {
+            let known = match crate::nearest(key, KEYS.into_iter()) {
+                Some(near) => format!("Did you mean {near}?"),
+                None => format!("It may have {}.", KEYS.join(", ")),
+            };
+            let message = format!("{shown}: a run has no key {key}. {known}");
+            return Err(Failure::new("Flow.BadRunFile", message));
+        }
+    }
+    Ok(())
+}
+
+/// The variables of a `.env` file.
+fn read_variables(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
+    let shown = path.display().to_string();
+    let text = read_text(path, &shown)?;
+    dotenvy::from_read_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| {
+            let message =
+                format!("{shown}: this is no file of environment variables: {error}. Write a NAME=value a line.");
+            Failure::new("Flow.BadRunFile", message)
+        })
+}
+
+/// The arguments of a constructor, as a file of JSON.
+fn read_init(path: &Path) -> Result<BTreeMap<String, Value>, Failure> {
+    let shown = path.display().to_string();
+    let text = read_text(path, &shown)?;
+    // Of JSON lines it is the first, as promptflow has it.
+    let text = if path.extension().is_some_and(|ending| ending == "jsonl") {
+        text.lines().next().unwrap_or_default()
+    } else {
+        &text
+    };
+    serde_json::from_str(text).map_err(|error| {
+        let message = format!("{shown}: init names a file, and this is no JSON object: {error}. Correct it.");
+        Failure::new("Flow.BadRunFile", message)
+    })
+}
+
+/// What stands here as a mapping, or the name of a file.
+fn or_file<'de, D, T>(from: D) -> Result<OrFile<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned + Default,
+{
+    struct Either<T>(PhantomData<T>);
+
+    impl<'de, T: DeserializeOwned + Default> Visitor<'de> for Either<T> {
+        type Value = OrFile<T>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("a mapping, or the path of a file")
+        }
+        fn visit_str<E: Error>(self, path: &str) -> Result<Self::Value, E> {
+            Ok(OrFile::File(path.into()))
+        }
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(OrFile::default())
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map)).map(OrFile::Here)
+        }
+    }
+    from.deserialize_any(Either(PhantomData))
+}
+
+fn texts_or_file<'de, D: Deserializer<'de>>(from: D) -> Result<OrFile<BTreeMap<String, String>>, D::Error> {
+    let written: OrFile<BTreeMap<String, Option<String>>> = or_file(from)?;
+    Ok(match written {
+        OrFile::Here(texts) => OrFile::Here(
+            texts
+                .into_iter()
+                .map(|(key, text)| (key, text.unwrap_or_default()))
+                .collect(),
+        ),
+        OrFile::File(path) => OrFile::File(path),
+    })
+}
+
+fn values_or_file<'de, D: Deserializer<'de>>(from: D) -> Result<OrFile<BTreeMap<String, Value>>, D::Error> {
+    match or_file::<D, BTreeMap<String, Value>>(from)? {
+        OrFile::Here(written) => exact(written).map(OrFile::Here),
+        OrFile::File(path) => Ok(OrFile::File(path)),
+    }
 }
 
 /// A key with nothing behind it is as good as none.
@@ -171,12 +326,15 @@ fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>,
 
 /// Values as JSON has them. One that it could not keep is an error, and no other number.
 fn values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Value>, D::Error> {
-    let written: BTreeMap<String, Value> = or_empty(from)?;
+    exact(or_empty(from)?)
+}
+
+fn exact<E: Error>(written: BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>, E> {
     let inexact = written
         .iter()
         .find_map(|(key, value)| find_inexact(value).map(|number| (key, number)));
     match inexact {
-        Some((key, number)) => Err(D::Error::custom(format!(
+        Some((key, number)) => Err(E::custom(format!(
             "{key} has a number of more digits than can be kept, {number}; write it in quotes"
         ))),
         None => Ok(written),

@@ -129,10 +129,31 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     if let Some(failure) = no_such_size(&settings.size) {
         return refuse(ports, &command, &happened, failure).await;
     }
+    if let Some(earlier) = run.and_then(|run| run.run.as_deref())
+        && let Some(failure) = not_to_be_read(ports, earlier, principal.name()).await?
+    {
+        return refuse(ports, &command, &happened, failure).await;
+    }
     match happen(ports, &happened).await? {
         Ok(_) => Ok(()),
         Err(refusal) => refuse(ports, &command, &happened, refusal.into()).await,
     }
+}
+
+/// Why a run may not read what an earlier run gave. That of another user is none.
+async fn not_to_be_read(ports: &impl Ports, earlier: &str, by: &str) -> Result<Option<Failure>, Fault> {
+    let row = ports.load_run(earlier).await?.filter(|row| row.by == by);
+    Ok(match row.map(|row| row.status) {
+        None => Some(Failure::new(
+            "Run.NoSuchRun",
+            format!("You have no run {earlier}, whose outputs this one reads. Name one that you have run."),
+        )),
+        Some(status) if !status.is_final() => Some(Failure::new(
+            "Run.NotEnded",
+            format!("The run {earlier}, whose outputs this one reads, has not ended. Wait for its end, and run again."),
+        )),
+        Some(_) => None,
+    })
 }
 
 fn no_such_size(name: &str) -> Option<Failure> {

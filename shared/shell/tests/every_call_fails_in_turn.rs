@@ -251,6 +251,29 @@ async fn a_run_goes_with_the_folder_that_it_names_and_one_that_names_none_with_t
 }
 
 #[tokio::test]
+async fn a_run_reads_only_an_ended_run_of_its_own_user() {
+    let world = World::new(None);
+    let reads = |earlier: &str| json!({ "command": "run", "settings": {}, "run": { "run": earlier } });
+    for (id, what) in [
+        ("base", json!({ "command": "run", "settings": {}, "run": {} })),
+        ("reads", reads("base")),
+        ("reads-none", reads("nobody")),
+    ] {
+        world.send(&command(id, what));
+        world.settle().await;
+    }
+    world.state.lock().unwrap().runs.get_mut("base").unwrap().by = "somebody else".into();
+    world.send(&command("reads-theirs", reads("base")));
+    world.settle().await;
+    let state = world.state.lock().unwrap();
+    let why = |id: &str| state.runs[id].failure.as_ref().map(|failure| failure.error.as_str());
+    assert_eq!(
+        ["reads", "reads-none", "reads-theirs"].map(why),
+        [None, Some("Run.NoSuchRun"), Some("Run.NoSuchRun")]
+    );
+}
+
+#[tokio::test]
 async fn activity_between_the_sweeps_read_and_its_stop_wins() {
     let world = World::new(None);
     world.send(&command(

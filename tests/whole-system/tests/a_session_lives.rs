@@ -89,6 +89,154 @@ fn every_kind_of_flow_runs_over_its_data_and_gives_what_is_expected() {
     nothing_is_left(&machine);
 }
 
+fn write_files(folder: &Path, files: &[(&str, &str)]) {
+    fs::create_dir_all(folder).unwrap();
+    for (name, text) in files {
+        fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+/// What `tests/flows/record.py` recorded of promptflow itself, by the folder of the flow.
+fn recorded() -> Vec<(std::path::PathBuf, Value)> {
+    let mut all: Vec<_> = fs::read_dir(root().join("tests/flows/recorded"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|folder| {
+            let text = fs::read_to_string(folder.join("recorded.json")).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
+            (folder, serde_json::from_str(&text).unwrap())
+        })
+        .collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+/// An output as it is compared: each image by its bytes, as its file's name is random.
+fn with_images(text: &str, folder: &Path) -> String {
+    let image = |name: &str| fs::read(folder.join(name)).map_or("missing".into(), |bytes| format!("{bytes:?}"));
+    let mut parts = text.split("\"data:image/png;path\": \"");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (name, rest) = part.split_once('"').unwrap();
+        out += &format!("\"image\": {}{rest}", image(name));
+    }
+    out
+}
+
+#[test]
+fn a_run_gives_what_promptflow_itself_gave_line_by_line() {
+    let machine = Machine::new();
+    let mut differences = Vec::new();
+    let all = recorded();
+    assert!(all.len() >= 20, "{}", all.len());
+    for (folder, expected) in &all {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let file = folder.join("run.yml").display().to_string();
+        let mut arguments = vec!["run", file.as_str(), "--name", name];
+        let base = fs::read_to_string(folder.join("base")).unwrap_or_default();
+        let earlier = format!("earlier-of-{name}");
+        if !base.is_empty() {
+            let base = folder.parent().unwrap().join(base.trim()).join("run.yml");
+            machine.run(&["run", base.to_str().unwrap(), "--name", &earlier]);
+            arguments.extend(["--run", &earlier]);
+        }
+        let said = machine.run(&arguments);
+        let place = machine.state().join("runs").join(name);
+        let outputs = fs::read_to_string(place.join("output/outputs.jsonl")).unwrap_or_default();
+        let ours: Vec<String> = outputs
+            .split_terminator('\n')
+            .map(|line| with_images(line, &place.join("output")))
+            .collect();
+        let theirs: Vec<String> = expected["outputs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|line| line.as_str().unwrap_or("null"))
+            .map(|line| with_images(line, folder))
+            .collect();
+        let metrics = fs::read_to_string(place.join("metrics.json")).unwrap_or_else(|_| "{}".into());
+        let expected = expected["metrics"].as_str().unwrap();
+        if ours != theirs || metrics.split_whitespace().ne(expected.split_whitespace()) {
+            let said = String::from_utf8_lossy(&said.stderr).into_owned();
+            differences.push(format!(
+                "{name}\n ours   {ours:?} {metrics}\n theirs {theirs:?} {expected}\n{said}"
+            ));
+        }
+        machine.run(&["stop", folder.to_str().unwrap()]);
+    }
+    assert!(
+        differences.is_empty(),
+        "{} differ: {}",
+        differences.len(),
+        differences.join("\n")
+    );
+}
+
+#[test]
+fn a_flow_is_named_by_its_file_or_by_its_entry_and_data_may_be_a_folder() {
+    let machine = Machine::new();
+    let dag = |word: &str| {
+        format!(
+            "inputs:\n  text: {{type: string}}\noutputs:\n  said: {{type: string, reference: '${{say.output}}'}}\nnodes:\n- name: say\n  type: prompt\n  source: {{type: code, path: {word}.jinja2}}\n  inputs: {{text: '${{inputs.text}}'}}\n"
+        )
+    };
+    let folder = machine.state().join("several flows");
+    write_files(
+        &folder,
+        &[
+            ("one.dag.yaml", &dag("one")),
+            ("two.yaml", &dag("two")),
+            ("one.jinja2", "one {{text}}"),
+            ("two.jinja2", "two {{text}}"),
+            ("code.py", "def main(text: str) -> str:\n    return f'entry {text}'\n"),
+        ],
+    );
+    let data = machine.state().join("data");
+    write_files(
+        &data,
+        &[("a.csv", "text\nfirst\n"), ("b.jsonl", "{\"text\": \"second\"}\n")],
+    );
+    let data = data.display().to_string();
+    let said = |what: &Path, more: &[&str]| {
+        let what = what.display().to_string();
+        lines(&machine.succeed(&[&["run", what.as_str(), "--data", &data], more].concat()))
+    };
+    assert_eq!(
+        said(&folder.join("one.dag.yaml"), &[]),
+        lines("{\"said\": \"one first\"}\n{\"said\": \"one second\"}")
+    );
+    assert_eq!(
+        said(&folder.join("two.yaml"), &[]),
+        lines("{\"said\": \"two first\"}\n{\"said\": \"two second\"}")
+    );
+    assert_eq!(
+        said(&folder, &["--entry", "code:main"]),
+        lines("{\"output\": \"entry first\"}\n{\"output\": \"entry second\"}")
+    );
+    machine.succeed(&["stop", folder.to_str().unwrap()]);
+}
+
+#[test]
+fn a_taken_name_is_an_error_unless_the_run_is_the_same() {
+    let machine = Machine::new();
+    let folder = flow("one-node").display().to_string();
+    let once = |text: &str| {
+        let input = format!("text={text}");
+        machine.run(&["run", &folder, "--name", "mine", "--inputs", &input])
+    };
+    let first = once("a");
+    assert!(first.status.success());
+    let again = once("a");
+    assert!(again.status.success() && String::from_utf8_lossy(&again.stderr).contains("Nothing runs again"));
+    assert_eq!(again.stdout, first.stdout);
+    let other = once("b");
+    assert!(
+        String::from_utf8_lossy(&other.stderr).contains("[Run.NameTaken]"),
+        "{other:?}"
+    );
+    assert!(other.stdout.is_empty());
+    machine.succeed(&["stop", &folder]);
+}
+
 #[test]
 fn a_flow_that_promptflow_itself_made_runs() {
     let machine = Machine::new();

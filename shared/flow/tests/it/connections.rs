@@ -88,8 +88,8 @@ fn a_secret_that_is_not_in_a_document_is_asked_for_or_kept() {
 fn a_key_that_a_connection_does_not_have_is_named_with_the_nearest_one() {
     let warnings = |text: &str| connection("c.yml", text).unwrap().warnings.join("\n");
     expect![[r#"
-        c.yml: a connection of type open_ai has no key base_ulr, and it is left out. Is base_url meant?
-        c.yml: a connection of type open_ai has no key unlike, and it is left out."#]]
+        c.yml: a connection of type open_ai has no key unlike, and it is left out.
+        c.yml: a connection of type open_ai has no key base_ulr, and it is left out. Is base_url meant?"#]]
     .assert_eq(&warnings("type: open_ai\nbase_ulr: x\nunlike: y\n"));
     expect!["c.yml: a connection of type custom has no key config, and it is left out. Is configs meant?"]
         .assert_eq(&warnings("type: custom\nsecrets: {}\nconfig:\n  a: x\n"));

@@ -50,9 +50,13 @@ fn the_seeds_own_run_file_is_read_with_its_paths_from_its_own_folder() {
                 },
                 run: None,
                 variant: None,
-                environment_variables: {},
+                environment_variables: Here(
+                    {},
+                ),
                 connections: {},
-                init: {},
+                init: Here(
+                    {},
+                ),
             }"#]],
     );
 }
@@ -62,8 +66,7 @@ fn every_key_of_a_run_file_is_read_and_an_empty_one_is_none() {
     check(
         "name: a\ndisplay_name: b\ndescription: c\ntags: {version: 1.0, on: true, none: }\nproperties: {p: q}\nflow: azureml:mine\n\
          data: https://host/data.jsonl\nruntime: automatic\nrun: earlier\nvariant: ${node.variant_1}\nenvironment_variables: {N: 1}\n\
-         connections: {node: {connection: mine}}\ninit: {n: 1, list: [a]}\nresources: {compute: mine}\nidentity: {type: user_identity}\ncolumn_mapping:\n\
-         unknown: passes\n",
+         connections: {node: {connection: mine}}\ninit: {n: 1, list: [a]}\nresources: {compute: mine}\nidentity: {type: user_identity}\ncolumn_mapping:\n",
         expect![[r#"
             RunYaml {
                 name: Some(
@@ -110,21 +113,47 @@ fn every_key_of_a_run_file_is_read_and_an_empty_one_is_none() {
                 variant: Some(
                     "${node.variant_1}",
                 ),
-                environment_variables: {
-                    "N": "1",
-                },
+                environment_variables: Here(
+                    {
+                        "N": "1",
+                    },
+                ),
                 connections: {
                     "node": {
                         "connection": "mine",
                     },
                 },
-                init: {
-                    "list": Array [
-                        String("a"),
-                    ],
-                    "n": Number(1),
-                },
+                init: Here(
+                    {
+                        "list": Array [
+                            String("a"),
+                        ],
+                        "n": Number(1),
+                    },
+                ),
             }"#]],
+    );
+}
+
+#[test]
+fn variables_and_init_may_be_in_files_of_their_own() {
+    let tree = Tree::new(&[
+        (
+            "run.yml",
+            "flow: .\nenvironment_variables: settings.env\ninit: init.json\n",
+        ),
+        ("settings.env", "# ours\nexport A=1\nB='two words'\n"),
+        ("init.json", "{\"n\": [1]}"),
+    ]);
+    let run = flow::run_yaml(&tree.at("run.yml")).unwrap();
+    let variables = run.environment_variables.here();
+    assert_eq!(
+        variables.into_iter().collect::<Vec<_>>(),
+        [("A".into(), "1".into()), ("B".into(), "two words".to_owned())]
+    );
+    assert_eq!(
+        serde_json::to_value(run.init.here()).unwrap(),
+        serde_json::json!({ "n": [1] })
     );
 }
 
@@ -141,7 +170,8 @@ fn a_fault_of_a_run_file_is_said_with_its_line() {
         ),
         ("tags as a list", "flow: .\ntags: [a]\n"),
         ("a tag that is a list", "tags: {a: [b]}\n"),
-        ("variables as a file", "environment_variables: .env\n"),
+        ("variables in no file", "environment_variables: .env\n"),
+        ("an unknown key", "flow: .\ncolum_mapping: {}\n"),
         ("no mapping", "- flow\n"),
         ("no YAML", "flow: [\n"),
     ];
@@ -173,8 +203,10 @@ fn a_fault_of_a_run_file_is_said_with_its_line() {
           Flow.BadRunFile: ROOT/repo/flow/run.yml:2: the YAML is wrong: there should be a mapping. Correct it.
         a tag that is a list
           Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: there should be a text. Correct it.
-        variables as a file
-          Flow.BadRunFile: ROOT/repo/flow/run.yml:1: the YAML is wrong: there should be a mapping. Correct it.
+        variables in no file
+          Flow.Unreadable: ROOT/repo/flow/.env cannot be read: it is not there. See that it is there and may be read.
+        an unknown key
+          Flow.BadRunFile: ROOT/repo/flow/run.yml: a run has no key colum_mapping. Did you mean column_mapping?
         no mapping
           Flow.BadRunFile: ROOT/repo/flow/run.yml is a list. It should be a mapping, such as `flow: ./my-flow` and `data: ./data.jsonl`.
         no YAML

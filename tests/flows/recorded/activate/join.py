@@ -1,0 +1,4 @@
+from promptflow.core import tool
+@tool
+def join(a: str = None, b: str = None) -> str:
+    return f"{a} {b}"
