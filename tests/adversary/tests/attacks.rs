@@ -164,6 +164,9 @@ fn attack_from_sessions_of(tier: &str) {
             "socket": open.path,
             "segment": open.key,
             "shared": open.shared,
+            "port": open.port,
+            "datagrams": open.datagrams,
+            "addresses": open.addresses,
         });
         fs::write(it.join("target.json"), target.to_string()).unwrap();
         let wish = RunWish {
@@ -244,6 +247,10 @@ struct Planted {
     key: i32,
     segment: i32,
     shared: String,
+    /// A port of this machine that answers connections, and one that answers datagrams; on every address that it has.
+    port: u16,
+    datagrams: u16,
+    addresses: Vec<String>,
 }
 
 impl Planted {
@@ -271,7 +278,24 @@ impl Planted {
             segment
         };
         fs::write(Path::new("/dev/shm").join(&name), "shared").unwrap();
+        let listener = std::net::TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.write_all(b"reached");
+            }
+        });
+        let datagrams = std::net::UdpSocket::bind("[::]:0").unwrap();
+        let datagram_port = datagrams.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            while let Ok((_, from)) = datagrams.recv_from(&mut [0; 64]) {
+                let _ = datagrams.send_to(b"reached", from);
+            }
+        });
         Self {
+            port,
+            datagrams: datagram_port,
+            addresses: own_addresses(),
             abstract_name: name.clone(),
             path,
             key,
@@ -279,6 +303,20 @@ impl Planted {
             shared: name,
         }
     }
+}
+
+/// The addresses of this machine that are not loopback, as the kernel's table of routes has them.
+fn own_addresses() -> Vec<String> {
+    let table = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let lines: Vec<&str> = table.lines().collect();
+    let local = lines.windows(2).filter(|pair| pair[1].contains("/32 host LOCAL"));
+    let addresses = local.filter_map(|pair| pair[0].trim().strip_prefix("|-- "));
+    let mut addresses: Vec<String> = addresses
+        .filter(|address| !address.starts_with("127."))
+        .map(str::to_owned)
+        .collect();
+    addresses.dedup();
+    addresses
 }
 
 impl Drop for Planted {
