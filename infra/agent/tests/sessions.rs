@@ -80,6 +80,10 @@ fn main() -> anyhow::Result<()> {
             flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name,
         ),
         (
+            "a_secret_is_nowhere_after_a_kill_of_its_run_its_agent_and_the_host",
+            a_secret_is_nowhere_after_a_kill_of_its_run_its_agent_and_the_host,
+        ),
+        (
             "a_connection_that_is_not_there_is_named_with_those_that_are",
             a_connection_that_is_not_there_is_named_with_those_that_are,
         ),
@@ -863,6 +867,89 @@ fn memories_with(session: &str, text: &str) -> (Vec<i32>, usize) {
     (found, looked_at)
 }
 
+/// Looks for secrets in all reports and in all files of the state folder and of the test, but for the one that keeps them.
+fn are_written_nowhere(machine: &Machine, folder: &Path, secrets: &[&String]) {
+    let said = machine.world.agent_reports.lock().unwrap();
+    let said: String = said.iter().map(|(signed, _)| signed.body.clone()).collect();
+    for secret in secrets {
+        assert!(!said.contains(secret.as_str()), "a report holds it");
+    }
+    let mut folders = vec![machine.state.clone(), folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && is_new(&entry) && entry.path() != machine.state.join("connections") {
+                let bytes = fs::read(entry.path()).unwrap_or_default();
+                for secret in secrets {
+                    assert!(!holds(&bytes, secret), "{} holds it", entry.path().display());
+                }
+            }
+        }
+    }
+}
+
+fn a_secret_is_nowhere_after_a_kill_of_its_run_its_agent_and_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut machine = Machine::new(&state());
+    let (name, secret, token) = (
+        unique("killed"),
+        format!("hidden-{}", unique("killed")),
+        format!("hidden-{}", unique("token")),
+    );
+    keep(&machine, &name, &format!("type: open_ai\napi_key: {secret}\n"));
+    let it = flex(
+        &folder.path().join("flow"),
+        "import os, time\n\
+         def main() -> str:\n\
+        \x20   print('ready', os.getppid() > 0, flush=True)\n\
+        \x20   if os.environ.get('ABORT'):\n\
+        \x20       os.abort()\n\
+        \x20   time.sleep(600)\n",
+    );
+    let key = key(&unique("killed"));
+    machine.start(&key, 1, &it);
+    let begin = |machine: &Machine, abort: &str| {
+        let run = unique("killed");
+        agent::connections::leave_variables(&machine.state, &run, &[("TOKEN".to_owned(), token.clone())].into())
+            .unwrap();
+        let wish = RunWish {
+            environment_variables: [
+                ("KEY".to_owned(), format!("${{{name}.api_key}}")),
+                ("ABORT".to_owned(), abort.to_owned()),
+            ]
+            .into(),
+            secret_variables: ["TOKEN".to_owned()].into(),
+            ..RunWish::default()
+        };
+        machine.begin_run(&key, 1, &run, &it, wish);
+        run
+    };
+    // A run that ends itself as by a crash, which would leave a core file.
+    let run = begin(&machine, "1");
+    let failure = machine.ended_run(&key, 1, &run).failure.unwrap();
+    assert!(failure.error.starts_with("Run."), "{failure}");
+    are_written_nowhere(&machine, folder.path(), &[&secret, &token]);
+    // The agent in the middle of one, and the host.
+    let run = begin(&machine, "");
+    machine.world.wait("the run", Duration::from_secs(60), |_| {
+        machine.output(&run).contains("ready").then_some(())
+    });
+    let about = machine.state.join("sessions").join(&key).join("1/agent.json");
+    let about: Value = serde_json::from_slice(&fs::read(about).unwrap()).unwrap();
+    let pid = about["pid"].as_i64().unwrap() as i32;
+    machine.restart_host();
+    // SAFETY: it is the agent of this test's own session.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    machine.runtime.block_on(machine.driver.recover());
+    assert_eq!(machine.gone(&key, 1).unwrap().error, "Session.AgentDied");
+    are_written_nowhere(&machine, folder.path(), &[&secret, &token]);
+    for text in [&secret, &token] {
+        assert_eq!(processes_with(text), Vec::<String>::new());
+    }
+}
+
 fn the_connections_of_a_run_reach_its_own_process_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::new(&state());
@@ -947,25 +1034,7 @@ fn the_connections_of_a_run_reach_its_own_process_and_nothing_else() {
     let failure = machine.run(&key, 1, &run, &it, wish).failure.unwrap();
     assert!(failure.message.starts_with("ValueError: ***"), "{failure}");
     assert!(machine.output(&run).contains("it is ***"), "{}", machine.output(&run));
-    let said = machine.world.agent_reports.lock().unwrap();
-    let said: String = said.iter().map(|(signed, _)| signed.body.clone()).collect();
-    for text in [&key_of_it, &word, &token] {
-        assert!(!said.contains(text.as_str()), "a report holds it");
-    }
-    let mut folders = vec![machine.state.clone(), folder.path().to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let kind = entry.file_type().unwrap();
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() && is_new(&entry) && entry.path() != machine.state.join("connections") {
-                let bytes = fs::read(entry.path()).unwrap_or_default();
-                for text in [&key_of_it, &word, &token] {
-                    assert!(!holds(&bytes, text), "{} holds it", entry.path().display());
-                }
-            }
-        }
-    }
+    are_written_nowhere(&machine, folder.path(), &[&key_of_it, &word, &token]);
     machine.remove(&key, 1);
 }
 
@@ -1029,7 +1098,7 @@ fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name() {
             ),
             (
                 "ask.prompty",
-                "---\nname: ask\nmodel:\n  api: chat\n  configuration:\n    type: azure_openai\n    azure_deployment: gpt\ninputs:\n  topic:\n    \
+                "---\nname: ask\nmodel:\n  api: chat\n  configuration:\n    type: azure_openai\n    azure_deployment: gpt\n  parameters:\n    max_tokens: 9\ninputs:\n  topic:\n    \
                  type: string\n---\nsystem:\nYou are brief.\n\nuser:\nof {{topic}}\n",
             ),
         ],
@@ -1051,7 +1120,8 @@ fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name() {
             (
                 "ask.prompty",
                 &format!(
-                    "---\nname: ask\nmodel:\n  api: chat\n  configuration:\n    type: openai\n    model: gpt\n    connection: {open_ai}\n\
+                    "---\nname: ask\nmodel:\n  api: chat\n  configuration:\n    type: openai\n    model: gpt\n    connection: {open_ai}\n  parameters:\n    \
+                     max_tokens: 9\n\
                      inputs:\n  topic:\n    type: string\n---\nsystem:\nYou are brief.\n\nuser:\nof {{{{topic}}}}\n"
                 ),
             ),

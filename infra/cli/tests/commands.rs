@@ -453,7 +453,8 @@ fn lines_that_failed_are_a_failure_for_scripts_beside_the_outputs_of_the_others(
 #[test]
 fn outputs_too_large_for_an_answer_come_from_the_runs_folder() {
     let home = Home::new();
-    std::fs::write(home.path().join("outputs.jsonl"), "{\"n\":1}\n{\"n\":2}\n").unwrap();
+    std::fs::create_dir(home.path().join("output")).unwrap();
+    std::fs::write(home.path().join("output/outputs.jsonl"), "{\"n\":1}\n{\"n\":2}\n").unwrap();
     let folder = home.path();
     let service = Service::new(move |_, request| {
         Some(match request.path.split('/').nth(2)? {
