@@ -32,6 +32,7 @@ mod report;
 pub mod requests;
 mod run;
 mod runner;
+mod sources;
 mod sqs;
 mod store;
 mod supervisor;

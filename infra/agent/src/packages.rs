@@ -15,19 +15,23 @@ pub(crate) type AskedBy = BTreeMap<String, Vec<String>>;
 pub(crate) fn without_annotations(lock: &str) -> (String, AskedBy) {
     let (mut plain, mut asked_by, mut package) = (String::new(), AskedBy::new(), String::new());
     for line in lock.lines() {
-        if let Some(askers) = line.trim_start().strip_prefix("# via ") {
-            let askers = askers.split(", ").filter(|asker| !asker.starts_with('-'));
-            let askers: Vec<String> = askers.map(str::to_owned).collect();
-            if !askers.is_empty() {
-                asked_by.insert(package.clone(), askers);
-            }
-            continue;
-        }
-        if let Some((name, _)) = pin(line) {
+        // Behind a package without hashes, else in a line of its own.
+        let (head, askers) = line.split_once("# via ").unwrap_or((line, ""));
+        let head = head.trim_end();
+        if let Some((name, _)) = pin(head) {
             package = name;
         }
-        plain.push_str(line);
-        plain.push('\n');
+        let askers = askers
+            .split(", ")
+            .filter(|asker| !asker.starts_with('-') && !asker.is_empty());
+        let askers: Vec<String> = askers.map(str::to_owned).collect();
+        if !askers.is_empty() {
+            asked_by.insert(package.clone(), askers);
+        }
+        if !head.is_empty() || line.is_empty() {
+            plain.push_str(head);
+            plain.push('\n');
+        }
     }
     (plain, asked_by)
 }
@@ -46,11 +50,18 @@ fn is_of_a_lock(line: &str) -> bool {
     if !line.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return false;
     }
-    let text = line.strip_suffix('\\').unwrap_or(line).trim_end();
+    let (text, comment) = line
+        .split_once('#')
+        .filter(|(before, _)| before.is_empty() || before.ends_with(' '))
+        .unwrap_or((line, ""));
+    // A comment that goes on in the next line would take that with it.
+    if comment.ends_with('\\') {
+        return false;
+    }
+    let text = text.strip_suffix('\\').unwrap_or(text).trim_end();
     let inner = text.trim_start();
-    if inner.is_empty() || line.trim_start().starts_with('#') {
-        // A comment that goes on in the next line would take that with it.
-        return text == line.trim_end();
+    if inner.is_empty() {
+        return !line.trim_end().ends_with('\\');
     }
     if inner != text {
         let hash = inner.strip_prefix("--hash=").and_then(|hash| hash.split_once(':'));
@@ -77,6 +88,16 @@ fn is_of_a_lock(line: &str) -> bool {
         (None, None) => false,
     };
     is_package && !marker.contains(['\\', '#', '$'])
+}
+
+/// Whether it is the name of a package.
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_end = |c: char| c.is_ascii_alphanumeric();
+    name.starts_with(is_end)
+        && name.ends_with(is_end)
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// Whether a package's URL is one that is fetched over a network, with no credential in it.
@@ -296,6 +317,13 @@ mod tests {
     }
 
     #[test]
+    fn an_annotation_behind_a_package_without_hashes_is_none_of_the_lock() {
+        let (lock, asked_by) = without_annotations("a==1          # via -r /scratch/requirements.txt, b\nb==2\n");
+        assert_eq!(lock, "a==1\nb==2\n");
+        assert_eq!(asked_by, BTreeMap::from([("a".into(), vec!["b".into()])]));
+    }
+
+    #[test]
     fn each_package_says_where_it_comes_from() {
         let (lock, asked_by) = without_annotations(LOCK);
         let lines = [
@@ -361,6 +389,10 @@ mod tests {
     fn a_lock_has_only_lines_that_a_resolver_writes() {
         assert_eq!(check_lock(LOCK), Ok(()));
         assert_eq!(
+            check_lock("a==1          # via -r requirements.txt, b\nb==2 # x\n"),
+            Ok(())
+        );
+        assert_eq!(
             check_lock("a[b,c]==1!2.0+local.1\nb @ git+https://host/b@v1#subdirectory=x\n\n"),
             Ok(())
         );
@@ -379,6 +411,8 @@ mod tests {
             "./a",
             "a>=1",
             "# \\",
+            "a==1 # \\",
+            "\\",
         ] {
             assert!(check_lock(&format!("b==1\n{bad}\n")).is_err(), "{bad}");
         }

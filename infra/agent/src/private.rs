@@ -2,15 +2,17 @@
 //!
 //! `private-feeds` in the state folder, for its owner alone, has a line for each feed: its host, a space, and the token or `user:token`. A
 //! token goes to the host that it was given for and to no other, whatever a requirements file says. It is read when packages are
-//! installed, and is then in the memory of the agent and of uv alone.
+//! installed, and is then in the memory of the agent alone: its broker adds it to requests.
 
 use crate::owner_only;
-use contract::{Failure, http::encoded};
+use broker::Credential;
+use contract::Failure;
 use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
+use url::Url;
 
 /// What stands for the credential in a requirements file.
 ///
@@ -72,26 +74,14 @@ impl Feeds {
         owner_only::write(&file(state), &lines.collect::<String>())
     }
 
-    /// All that must be in no output: each token as it is, and as a URL has it.
-    pub(crate) fn secrets(&self) -> Vec<String> {
-        let parts = self.0.values().flat_map(|token| token.split(':').next_back());
-        parts
-            .flat_map(|secret| [secret.to_owned(), encoded(secret)])
-            .filter(|secret| !secret.is_empty())
-            .collect()
-    }
-
-    /// The URL of an index with its credential in the place of `{private}`.
+    /// The URL of an index that has `{private}` in it, and the credential that this stands for.
     ///
     /// * `place`: the line that has it, for messages.
     ///
     /// # Errors
     ///
     /// `Install.PrivateFeed`, with what to do.
-    pub(crate) fn filled_in(&self, url: &str, place: &str) -> Result<String, Failure> {
-        if !url.contains(PLACEHOLDER) {
-            return Ok(url.to_owned());
-        }
+    pub(crate) fn place(&self, url: &str, place: &str) -> Result<(Url, Option<Credential>), Failure> {
         let wrong = |why: String| Failure::new("Install.PrivateFeed", format!("{place}: {why}"));
         let rest = url.split_once("://").and_then(|(scheme, rest)| {
             let rest = rest.strip_prefix(PLACEHOLDER)?.strip_prefix('@')?;
@@ -117,7 +107,16 @@ impl Feeds {
             ))
         })?;
         let (user, secret) = token.split_once(':').unwrap_or((USER, token));
-        Ok(format!("{scheme}://{}:{}@{rest}", encoded(user), encoded(secret)))
+        let url = Url::parse(&format!("{scheme}://{rest}")).ok();
+        let url = url.filter(|url| {
+            matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none()
+        });
+        let url = url.ok_or_else(|| wrong(format!("{scheme}://{rest} is no URL of an index. Correct it.")))?;
+        let credential = Credential {
+            user: user.to_owned(),
+            secret: secret.to_owned(),
+        };
+        Ok((url, Some(credential)))
     }
 }
 
@@ -137,20 +136,21 @@ mod tests {
     #[test]
     fn a_credential_goes_to_its_own_host_and_no_other() {
         let feeds = feeds(&[("Feed.example", "to/k en"), ("other.example:8443", "me:word")]);
-        let filled = |url: &str| feeds.filled_in(url, "requirements.txt:1");
+        let filled = |url: &str| feeds.place(url, "requirements.txt:1");
         let good = [
             (
                 "https://{private}@feed.example/simple",
-                "https://pfsession:to%2Fk%20en@feed.example/simple",
+                ("https://feed.example/simple", "pfsession", "to/k en"),
             ),
             (
                 "https://{private}@other.example:8443/a?b",
-                "https://me:word@other.example:8443/a?b",
+                ("https://other.example:8443/a?b", "me", "word"),
             ),
-            ("https://me:mine@host/simple", "https://me:mine@host/simple"),
         ];
         for (url, expected) in good {
-            assert_eq!(filled(url).unwrap(), expected);
+            let (url, credential) = filled(url).unwrap();
+            let credential = credential.unwrap();
+            assert_eq!((url.as_str(), &*credential.user, &*credential.secret), expected);
         }
         let bad = [
             (
@@ -182,7 +182,6 @@ mod tests {
             "Install.PrivateFeed: requirements.txt:1: {private} stands for the credential of evil.example, and none was given here. Give it: \
              pfsession private evil.example < a file with the token, and start again."
         );
-        assert!(feeds.secrets().contains(&"to%2Fk%20en".to_owned()) && feeds.secrets().contains(&"word".to_owned()));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) struct Retention {
     pub(crate) unused: Duration,
     /// How many environments that nobody uses are kept.
     pub(crate) environments: usize,
+    /// Of all downloads together, in bytes; the longest unused go first.
+    pub(crate) downloads: u64,
 }
 
 pub(crate) const RETENTION: Retention = Retention {
@@ -30,6 +32,7 @@ pub(crate) const RETENTION: Retention = Retention {
     bytes: 4 << 30,
     unused: DAY.saturating_mul(30),
     environments: 40,
+    downloads: 10 << 30,
 };
 
 /// Removes what is older or more than is kept. What cannot be removed stays for the next time.
@@ -69,7 +72,9 @@ pub(crate) fn prune(state: &Path, keep: &Retention) {
         remove(&path);
         bytes -= of_it;
     }
-    store::prune(&store::folder(state), keep);
+    let store = store::folder(state);
+    store::prune(&store, keep);
+    broker::prune(&store::downloads(&store), keep.unused, keep.downloads);
 }
 
 fn remove(path: &Path) {

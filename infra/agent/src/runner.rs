@@ -255,7 +255,7 @@ impl Runner {
         let home = folders.state.join("tools/home");
         let mut block = variables(&home, &packages);
         let mut read = vec![store.python.prefix.clone(), store.runner.clone()];
-        read.extend(uv::named_paths(&block));
+        read.extend(uv::certificates(&block));
         read.retain(|path| !path.starts_with("/usr"));
         let mut sandbox = Sandbox {
             namespaces: store.namespaces.get(),

@@ -21,9 +21,11 @@ use crate::{
     packages::{self, AskedBy, Written},
     private::{self, Feeds},
     prune::Retention,
+    sources::{self, Sources},
     tidy::remove_aside,
     uv, write_atomically,
 };
+use broker::Broker;
 use contract::{Failure, agent::LineKind, packages::Listed};
 use sandbox::{
     Overlay, Sandbox, Tier, Word,
@@ -105,6 +107,11 @@ const STALE: [&str; 3] = ["Install.NoSuchVersion", "Install.NoSuchPackage", "Ins
 /// The variable that names a folder for the environments and their tools which several state folders share. What is in there is
 /// found by its content and never written to again.
 pub const FOLDER: &str = "PFSESSION_STORE";
+
+/// Where the brokers of all builds keep what they downloaded.
+pub(crate) fn downloads(store: &Path) -> PathBuf {
+    store.join("tools/downloads")
+}
 
 /// Where the environments are: in the state folder, unless a folder of their own is named.
 pub fn folder(state: &Path) -> PathBuf {
@@ -247,8 +254,7 @@ impl Store {
         if let Some(environment) = self.find(lines).filter(|_| !anew) {
             return Ok(environment);
         }
-        let more = if anew { words(&["--refresh"]) } else { Vec::new() };
-        let mut made = self.make(lines, say, log, &more).await;
+        let mut made = self.make(lines, say, log, anew).await;
         for _ in 0..2 {
             // What an index says changes, and its mirrors do not change together: a version that is new, or gone again.
             let stale = |failure: &Failure| STALE.contains(&failure.error.as_str());
@@ -256,7 +262,7 @@ impl Store {
                 break;
             }
             say(LineKind::Stage, "asking the index anew".into());
-            made = self.make(lines, say, log, &words(&["--refresh"])).await;
+            made = self.make(lines, say, log, true).await;
         }
         made
     }
@@ -291,8 +297,7 @@ impl Store {
             .and_then(|text| serde_json::from_slice(&text).ok())
             .ok_or_else(gone)?;
         let text = fs::read_to_string(self.path(&format!("{lock}.txt"))).map_err(|_| gone())?;
-        let mut job = self.job(lines, say, log).await?;
-        job.use_options(&self.feeds)?;
+        let job = self.job(lines, say, log, false).await?;
         if pruned.base == pruned.key {
             let _held = self.hold(&format!("{lock}.lock"), say).await?;
             self.build_whole(&job, &pruned, &text).await?;
@@ -340,49 +345,60 @@ impl Store {
         write_atomically(&self.path(&format!("{key}.asked-by.json")), &text).map_err(|error| self.io(error))
     }
 
-    async fn job<'a>(&self, lines: &'a [flow::Line], say: Say<'a>, log: &'a str) -> Result<Job<'a>, Failure> {
+    /// Begins a job: parses where its packages come from, and starts the broker that stands in for these places.
+    async fn job<'a>(
+        &self,
+        lines: &'a [flow::Line],
+        say: Say<'a>,
+        log: &'a str,
+        is_refreshing: bool,
+    ) -> Result<Job<'a>, Failure> {
+        let mut sources = Sources::of_owner(&uv::kept_variables())?;
+        if !lines.is_empty() {
+            sources.add(lines, &Feeds::read(&self.feeds)?)?;
+        }
+        let broker = Broker::start(broker::Config {
+            feeds: sources.feeds(),
+            insecure: sources.insecure().to_vec(),
+            network: uv::network(),
+            is_refreshing,
+            downloads: downloads(&self.state),
+        });
+        let broker = broker.map_err(|error| self.io(error))?;
+        let mut variables = uv::variables(&self.state.join("tools/home"));
+        sources.tell_uv(&broker, &mut variables);
         let uv = uv::find(&self.state, &self.python, &|text| say(LineKind::Stage, text)).await?;
         Ok(Job {
             uv,
-            variables: self.variables(),
-            arguments: Vec::new(),
+            variables,
+            secrets: sources.secrets(),
+            sources,
+            broker,
             lines,
-            secrets: Vec::new(),
             say,
             log,
         })
     }
 
-    /// Makes an environment, with more options for uv.
+    /// Makes an environment.
+    ///
+    /// * `is_refreshing`: whether every index is asked, whatever it said lately.
     async fn make(
         &self,
         lines: &[flow::Line],
         say: Say<'_>,
         log: &str,
-        more: &[String],
+        is_refreshing: bool,
     ) -> Result<Environment, Failure> {
-        let mut job = self.job(lines, say, log).await?;
         let base = match self.find_base() {
             Some(base) => base,
-            None => {
-                self.build_base(&Job {
-                    uv: job.uv.clone(),
-                    variables: job.variables.clone(),
-                    arguments: more.to_vec(),
-                    lines: &[],
-                    secrets: Vec::new(),
-                    say,
-                    log,
-                })
-                .await?
-            }
+            None => self.build_base(&self.job(&[], say, log, is_refreshing).await?).await?,
         };
         if is_empty(lines) {
             return Ok(base);
         }
-        job.use_options(&self.feeds)?;
-        job.arguments.extend_from_slice(more);
-        self.build(&base, &job).await
+        self.build(&base, &self.job(lines, say, log, is_refreshing).await?)
+            .await
     }
 
     async fn build_base(&self, job: &Job<'_>) -> Result<Environment, Failure> {
@@ -455,7 +471,8 @@ impl Store {
         let pure = pins(base_lock).is_subset(&pins(lock));
         // Without an overlay a layer can add to its base and not change it.
         let layered = pure || self.namespaces.get();
-        let key = digest(&["on", &base.key, if layered { "layered" } else { "whole" }, lock]);
+        let how = if layered { "layered" } else { "whole" };
+        let key = digest(&["on", &base.key, how, &job.sources.identity(), lock]);
         let _held = self.hold(&format!("{key}.lock"), job.say).await?;
         if let Some(environment) = self.complete(&key) {
             return Ok(environment);
@@ -488,9 +505,9 @@ impl Store {
                 .lines
                 .iter()
                 .filter(move |line| line.constraint == constraint && !line.text.starts_with('-'));
-            lines.map(|line| line.text.clone()).collect::<Vec<_>>()
+            lines.map(sources::requirement).collect::<Result<Vec<_>, _>>()
         };
-        let (mut wanted, mut constraints) = (own(false), own(true));
+        let (mut wanted, mut constraints) = (own(false)?, own(true)?);
         match over {
             Over::Nothing | Over::Preferred(_) => {
                 wanted.extend(self.base.packages.iter().map(|name| (*name).to_owned()))
@@ -537,7 +554,7 @@ impl Store {
         if !constraints.is_empty() {
             execute.extend(words(&["--constraint", &limits]));
         }
-        execute.extend(job.arguments.iter().cloned());
+        execute.extend(job.sources.resolving());
         execute.push(input);
         let mut sandbox = Sandbox {
             execute,
@@ -578,7 +595,7 @@ impl Store {
         if lock.is_empty() {
             execute.extend(words(&["--allow-empty-requirements"]));
         }
-        execute.extend(job.builds());
+        execute.extend(job.sources.installing());
         execute.push(lock_path.display().to_string());
         let mut sandbox = Sandbox {
             execute,
@@ -588,7 +605,7 @@ impl Store {
         sandbox.write.push((place.clone(), place.clone()));
         (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
         self.run(sandbox, job).await?;
-        make_read_only(&place).map_err(tampered)?;
+        make_read_only(&place).await.map_err(tampered)?;
         self.mark(environment)
     }
 
@@ -648,7 +665,7 @@ impl Store {
         }
         execute.extend(words(&["--python", &python]));
         execute.extend(require_hashes(added.unwrap_or(lock)));
-        execute.extend(job.builds());
+        execute.extend(job.sources.installing());
         let overlay = Overlay {
             lower: vec![below.clone()],
             upper: upper.clone(),
@@ -670,7 +687,7 @@ impl Store {
         (job.say)(LineKind::Stage, format!("installing {count} packages"));
         self.run(sandbox, job).await?;
         environment.pth = new_pth_files(&upper, &self.python.site_packages(), &site).map_err(tampered)?;
-        make_read_only(&upper).map_err(tampered)?;
+        make_read_only(&upper).await.map_err(tampered)?;
         let finish = || {
             fs::rename(&upper, &place)?;
             remove(&partial)
@@ -679,11 +696,11 @@ impl Store {
         self.mark(environment)
     }
 
-    /// What every build sees: the interpreter, uv and its cache.
+    /// What every build sees: the interpreter, uv, and what the machine's owner names.
     fn builder(&self, job: &Job<'_>) -> Sandbox {
-        let cache = PathBuf::from(&job.variables["UV_CACHE_DIR"]);
         let mut read = vec![job.uv.clone(), self.python.prefix.clone()];
-        read.extend(uv::named_paths(&job.variables));
+        read.extend(uv::certificates(&job.variables));
+        read.extend(job.sources.local());
         read.retain(|path| !path.starts_with("/usr"));
         Sandbox {
             namespaces: self.namespaces.get(),
@@ -692,7 +709,6 @@ impl Store {
             writes_as_root: true,
             root: self.state.join("tools/root"),
             read,
-            write: vec![(cache.clone(), cache)],
             variables: job.variables.clone(),
             seccomp: sandbox::seccomp(true),
             cores: 1,
@@ -700,19 +716,28 @@ impl Store {
         }
     }
 
-    fn variables(&self) -> BTreeMap<String, String> {
-        uv::variables(&self.state.join("tools/uv-cache"), &self.state.join("tools/home"))
+    /// A folder for uv's cache, for one run of it. What a build script writes there is found by no other build, nor by the next step of its
+    /// own: only the lock, which is checked, goes from one to the next.
+    fn cache(&self) -> io::Result<Scratch> {
+        let owners = std::env::var_os("UV_CACHE_DIR").map(PathBuf::from);
+        Scratch::new(&owners.unwrap_or_else(|| self.path("")))
     }
 
     /// Runs a builder to its end.
     async fn run(&self, mut sandbox: Sandbox, job: &Job<'_>) -> Result<(), Failure> {
         let Job { lines, say, log, .. } = *job;
         let scratch = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
+        let cache = self.cache().map_err(|error| self.io(error))?;
+        sandbox
+            .variables
+            .insert("UV_CACHE_DIR".into(), cache.0.display().to_string());
         // What a build script lays into its home folder is for nobody else.
         let (home, tmp) = (scratch.0.join("home"), scratch.0.join("tmp"));
-        sandbox
-            .write
-            .extend([(home, self.state.join("tools/home")), (tmp, "/tmp".into())]);
+        sandbox.write.extend([
+            (home, self.state.join("tools/home")),
+            (tmp, "/tmp".into()),
+            (cache.0.clone(), cache.0.clone()),
+        ]);
         for (folder, _) in &sandbox.write {
             fs::create_dir_all(folder).map_err(|error| self.io(error))?;
         }
@@ -727,6 +752,7 @@ impl Store {
             sandbox::start(&self.python, &self.runner, &mut sandbox, Stdio::null(), Stdio::piped())
                 .map_err(|error| self.io(error))?;
         let mut output = String::new();
+        let mut names_broker = false;
         let mut reader = BufReader::new(
             child
                 .stderr
@@ -740,7 +766,9 @@ impl Store {
             .map_err(|error| self.io(error))?
             > 0
         {
-            let mut text = flow::redact(String::from_utf8_lossy(&line).trim_end());
+            let text = String::from_utf8_lossy(&line);
+            names_broker |= job.broker.is_in(&text);
+            let mut text = flow::redact(&job.broker.told(text.trim_end()));
             line.clear();
             for secret in &job.secrets {
                 text = text.replace(secret, "***");
@@ -771,7 +799,7 @@ impl Store {
                         return Err(Failure::new("Install.Failed", message));
                     }
                     sandbox.namespaces = false;
-                    sandbox.write.truncate(sandbox.write.len() - 2);
+                    sandbox.write.truncate(sandbox.write.len() - 3);
                     self.run(sandbox, job).await
                 })
                 .await;
@@ -790,7 +818,11 @@ impl Store {
             line.filter(|_| !wanted.is_empty())
                 .map(|line| format!("{}:{}", line.file, line.number))
         };
-        Err(uv::failure(&output, &place, log))
+        // uv knows only that the broker did not serve it.
+        Err(match job.broker.fault().filter(|_| names_broker) {
+            Some(fault) => uv::fault_failure(&fault, &place, log),
+            None => uv::failure(&output, &place, log),
+        })
     }
 
     fn write_lock(&self, key: &str, lock: &str) -> Result<PathBuf, Failure> {
@@ -880,33 +912,13 @@ impl Store {
 struct Job<'a> {
     uv: PathBuf,
     variables: BTreeMap<String, String>,
-    /// The flow's options, for uv.
-    arguments: Vec<String>,
+    sources: Sources,
+    broker: Broker,
     lines: &'a [flow::Line],
     /// What must be in no output.
     secrets: Vec<String>,
     say: Say<'a>,
     log: &'a str,
-}
-
-impl Job<'_> {
-    /// Takes in the options of the requirements.
-    fn use_options(&mut self, state: &Path) -> Result<(), Failure> {
-        let feeds = Feeds::read(state)?;
-        self.secrets = feeds.secrets();
-        self.arguments = uv::options(self.lines, &feeds, &mut self.variables)?;
-        Ok(())
-    }
-
-    /// The options that count when nothing is resolved any more.
-    fn builds(&self) -> Vec<String> {
-        let resolves = |option: &str| matches!(option, "--require-hashes" | "--prerelease" | "allow");
-        self.arguments
-            .iter()
-            .filter(|option| !resolves(option))
-            .cloned()
-            .collect()
-    }
 }
 
 /// What is known before requirements are resolved.
@@ -1164,11 +1176,16 @@ impl Drop for Scratch {
 
 /// Takes the right to write, and to run as somebody else, away from every file; folders keep theirs, as a session's own layer inherits their
 /// rights.
-fn make_read_only(folder: &Path) -> io::Result<()> {
-    Folder::open(folder)?.walk(&MOST, |entry| match entry.kind {
-        FileType::RegularFile => entry.set_mode(entry.stat.st_mode & 0o555),
-        _ => Ok(()),
-    })
+async fn make_read_only(folder: &Path) -> io::Result<()> {
+    let folder = folder.to_owned();
+    // A lease is renewed meanwhile.
+    let walk = tokio::task::spawn_blocking(move || {
+        Folder::open(&folder)?.walk(&MOST, |entry| match entry.kind {
+            FileType::RegularFile => entry.set_mode(entry.stat.st_mode & 0o555),
+            _ => Ok(()),
+        })
+    });
+    walk.await.map_err(io::Error::other)?
 }
 
 pub(crate) use sandbox::removal::remove;
@@ -1207,8 +1224,8 @@ mod tests {
         assert_eq!(read_lock(&scratch).unwrap(), "a==1\n");
     }
 
-    #[test]
-    fn what_a_build_leaves_is_made_read_only_and_nothing_beside_it() {
+    #[tokio::test]
+    async fn what_a_build_leaves_is_made_read_only_and_nothing_beside_it() {
         let place = tempfile::tempdir().unwrap();
         let (outside, built) = (place.path().join("outside"), place.path().join("built"));
         fs::create_dir_all(built.join("lib")).unwrap();
@@ -1218,7 +1235,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         fs::set_permissions(&outside, fs::Permissions::from_mode(0o644)).unwrap();
         fs::set_permissions(built.join("lib/program"), fs::Permissions::from_mode(0o6755)).unwrap();
-        make_read_only(&built).unwrap();
+        make_read_only(&built).await.unwrap();
         assert_eq!((mode(&outside), mode(&built.join("lib/program"))), (0o644, 0o555));
     }
 }

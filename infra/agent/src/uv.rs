@@ -1,12 +1,14 @@
 //! `uv`: where it is, what environment variables it gets, and what its texts mean.
 
-use crate::private::Feeds;
+use broker::{Fault, Network, Roots};
 use contract::Failure;
 use sandbox::python::Python;
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 /// Environment variables that whoever installs packages here may need: proxies, certificates, indexes.
@@ -51,25 +53,39 @@ pub fn kept_variables() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The whole block for `uv`: what its user said to uv, else what they said to pip, and a cache in the state folder.
-pub(crate) fn variables(cache: &Path, home: &Path) -> BTreeMap<String, String> {
-    let mut block = kept_variables();
-    for (pip, uv, old) in [
-        ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"),
-        ("PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"),
-        ("PIP_FIND_LINKS", "UV_FIND_LINKS", ""),
-        ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST", ""),
-    ] {
-        if let Some(value) = block.remove(pip) {
-            let is_there = pip != "PIP_FIND_LINKS" || value.contains("://") || Path::new(&value).exists();
-            if is_there && !block.contains_key(uv) && !block.contains_key(old) {
-                block.insert(uv.to_owned(), value);
-            }
-        }
+/// The block for a `uv` that builds: what its user said of the network, without a credential, and nothing of their indexes; see
+/// [`crate::sources::Sources::tell_uv`].
+pub(crate) fn variables(home: &Path) -> BTreeMap<String, String> {
+    const OF_THE_NETWORK: [&str; 10] = [
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "UV_NATIVE_TLS",
+        "UV_SYSTEM_CERTS",
+        "UV_HTTP_RETRIES",
+        "UV_INDEX_STRATEGY",
+        "UV_CONCURRENT_DOWNLOADS",
+        "PIP_CERT",
+    ];
+    let kept = kept_variables();
+    let mut block: BTreeMap<String, String> = kept
+        .iter()
+        .filter(|(name, value)| {
+            OF_THE_NETWORK.contains(&name.as_str())
+                || name.to_ascii_uppercase().ends_with("_PROXY") && !value.contains('@')
+        })
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    // The broker is on this machine.
+    for name in ["NO_PROXY", "no_proxy"] {
+        let hosts = block.entry(name.into()).or_default();
+        hosts.push_str(if hosts.is_empty() { "127.0.0.1" } else { ",127.0.0.1" });
     }
-    block
-        .entry("UV_CACHE_DIR".into())
-        .or_insert_with(|| cache.display().to_string());
+    // The broker tries again itself before it answers.
+    let network = network();
+    let patience = network.timeout * (network.retries + 1) + Duration::from_secs(30);
+    block.insert("UV_HTTP_TIMEOUT".into(), patience.as_secs().to_string());
     for (name, value) in [
         ("UV_LINK_MODE", "copy"),
         ("UV_NO_CONFIG", "1"),
@@ -89,23 +105,63 @@ pub(crate) fn variables(cache: &Path, home: &Path) -> BTreeMap<String, String> {
     block
 }
 
-/// Local files and folders that the variables name, which a sandbox has to show.
-pub(crate) fn named_paths(block: &BTreeMap<String, String>) -> Vec<PathBuf> {
-    [
+/// How the machine's owner reaches the network, by the variables that uv and pip know.
+pub(crate) fn network() -> Network {
+    let kept = kept_variables();
+    let value = |name: &str| kept.get(name).filter(|value| !value.is_empty()).cloned();
+    let is_set = |name: &str| {
+        value(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off"))
+    };
+    let first = |names: &[&str]| names.iter().find_map(|name| value(name));
+    let mut texts: Vec<Vec<u8>> = value("SSL_CERT_FILE")
+        .and_then(|path| fs::read(path).ok())
+        .into_iter()
+        .collect();
+    if let Some(folder) = value("SSL_CERT_DIR").filter(|_| texts.is_empty()) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        texts.extend(entries.filter_map(|entry| fs::read(entry.path()).ok()));
+    }
+    let no_proxy = first(&["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    Network {
+        roots: match texts.is_empty() {
+            false => Roots::Pem(texts),
+            true if is_set("UV_SYSTEM_CERTS") || is_set("UV_NATIVE_TLS") => Roots::System,
+            true => Roots::Mozilla,
+        },
+        http_proxy: first(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+        https_proxy: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+        no_proxy: no_proxy
+            .split(',')
+            .map(str::trim)
+            .filter(|host| !host.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        timeout: Duration::from_secs(
+            value("UV_HTTP_TIMEOUT")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(30),
+        ),
+        retries: value("UV_HTTP_RETRIES")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(3)
+            .min(10),
+        is_offline: is_set("UV_OFFLINE"),
+    }
+}
+
+/// Certificates that the owner's variables name, which a sandbox has to show.
+pub(crate) fn certificates(block: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let named = [
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
         "REQUESTS_CA_BUNDLE",
         "CURL_CA_BUNDLE",
-        "UV_FIND_LINKS",
-        "UV_DEFAULT_INDEX",
-        "UV_INDEX",
-    ]
-    .iter()
-    .filter_map(|name| block.get(*name))
-    .flat_map(|value| value.split([',', ' ']))
-    .map(|value| PathBuf::from(value.strip_prefix("file://").unwrap_or(value)))
-    .filter(|path| path.is_absolute() && path.exists() && !path.starts_with("/etc") && !path.starts_with("/usr"))
-    .collect()
+        "PIP_CERT",
+    ];
+    let paths = named.iter().filter_map(|name| block.get(*name)).map(PathBuf::from);
+    paths
+        .filter(|path| path.is_absolute() && path.exists() && !path.starts_with("/etc") && !path.starts_with("/usr"))
+        .collect()
 }
 
 const FETCH: &str = r#"
@@ -237,13 +293,7 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
         );
     }
     if has("lack of valid authentication credentials") || has("401 unauthorized") || has("403 forbidden") {
-        let index = url_in(output);
-        return Failure::new(
-            "Install.IndexRefused",
-            format!(
-                "The package index {index} refuses the credentials it was given. Correct them in the index's URL, and start again. {tail}"
-            ),
-        );
+        return refused(url_in(output), &tail);
     }
     if has("couldn't parse requirement")
         || has("failed to parse") && has("requirement")
@@ -256,23 +306,10 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
     }
     if has("hash mismatch") {
         let package = quoted("hash mismatch for").unwrap_or_default();
-        return Failure::new(
-            "Install.HashMismatch",
-            format!(
-                "{}{package} is not the file that its hash promises. Do not trust it; see where the index has it from. {tail}",
-                at(&package)
-            ),
-        );
+        return mismatch(&at(&package), &package, &tail);
     }
     if has("invalid peer certificate") {
-        let url = url_in(output);
-        return Failure::new(
-            "Install.IndexNotTrusted",
-            format!(
-                "The package index is not trusted: the certificate of {url} is by an authority that uv does not know. If it is one of your own, name its \
-                 certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. {tail}"
-            ),
-        );
+        return not_trusted(url_in(output), &tail);
     }
     if has("network was disabled")
         || has("error sending request")
@@ -280,12 +317,7 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
         || has("tcp connect error")
         || has("dns error")
     {
-        return Failure::new(
-            "Install.IndexUnreachable",
-            format!(
-                "The package index cannot be reached: {why}. See that there is a network and that the index's URL is right, and start again. {tail}"
-            ),
-        );
+        return unreachable(&why, &tail);
     }
     if has("was not found in the package registry") || has("not found in the provided package locations") {
         let package = before_text(output, " was not found in the package registry")
@@ -347,6 +379,68 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
     )
 }
 
+/// Names what the broker says of an index.
+///
+/// * `place`, `log`: as for [`failure`].
+pub(crate) fn fault_failure(fault: &Fault, place: &dyn Fn(&str) -> Option<String>, log: &str) -> Failure {
+    let tail = format!("The whole output is in {log}.");
+    match fault {
+        Fault::Unreachable { url, why } => unreachable(&format!("{url}: {why}"), &tail),
+        Fault::NotTrusted { url } => not_trusted(url, &tail),
+        Fault::Refused { url } => refused(url, &tail),
+        Fault::HashMismatch { file } => {
+            let mut parts = file.split('-');
+            let (name, version) = match file.contains(".whl") {
+                true => (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()),
+                false => file.rsplit_once('-').unwrap_or((file, "")),
+            };
+            let version = [".tar.gz", ".zip"]
+                .iter()
+                .find_map(|end| version.strip_suffix(end))
+                .unwrap_or(version);
+            let at = place(name).map(|place| format!("{place}: ")).unwrap_or_default();
+            mismatch(&at, &format!("{name}=={version}"), &tail)
+        }
+    }
+}
+
+fn unreachable(why: &str, tail: &str) -> Failure {
+    Failure::new(
+        "Install.IndexUnreachable",
+        format!(
+            "The package index cannot be reached: {why}. See that there is a network and that the index's URL is right, and start again. {tail}"
+        ),
+    )
+}
+
+fn not_trusted(url: &str, tail: &str) -> Failure {
+    Failure::new(
+        "Install.IndexNotTrusted",
+        format!(
+            "The package index is not trusted: the certificate of {url} is by an authority that uv does not know. If it is one of your own, name its \
+             certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. {tail}"
+        ),
+    )
+}
+
+fn refused(url: &str, tail: &str) -> Failure {
+    Failure::new(
+        "Install.IndexRefused",
+        format!(
+            "The package index {url} refuses the credentials it was given. Correct them in the index's URL, and start again. {tail}"
+        ),
+    )
+}
+
+fn mismatch(at: &str, package: &str, tail: &str) -> Failure {
+    Failure::new(
+        "Install.HashMismatch",
+        format!(
+            "{at}{package} is not the file that its hash promises. Do not trust it; see where the index has it from. {tail}"
+        ),
+    )
+}
+
 /// The first URL that it names.
 fn url_in(output: &str) -> &str {
     output
@@ -389,52 +483,6 @@ fn reason(output: &str) -> String {
 fn before_text(output: &str, text: &str) -> Option<String> {
     let before = &output[..output.find(text)?];
     Some(before.rsplit([' ', '\n']).next()?.trim_matches('`').to_owned())
-}
-
-/// Splits the options of a requirements file off its requirements: the options that name indexes become variables for uv alone, so that no
-/// credential of theirs is in a file.
-///
-/// Gives back the arguments for uv.
-///
-/// # Errors
-///
-/// `Install.PrivateFeed`; see [`Feeds::filled_in`].
-pub(crate) fn options(
-    lines: &[flow::Line],
-    feeds: &Feeds,
-    block: &mut BTreeMap<String, String>,
-) -> Result<Vec<String>, Failure> {
-    let mut arguments = Vec::new();
-    let add = |block: &mut BTreeMap<String, String>, name: &str, value: &str, by: &str| {
-        let entry = block.entry(name.to_owned()).or_default();
-        if !entry.is_empty() {
-            entry.push_str(by);
-        }
-        entry.push_str(value);
-    };
-    for line in lines {
-        let Some((name, value)) = line.option() else { continue };
-        let filled = || feeds.filled_in(value, &format!("{}:{}", line.file, line.number));
-        match name {
-            // The last one counts, as in pip.
-            "-i" | "--index-url" => {
-                block.remove("UV_INDEX_URL");
-                block.insert("UV_DEFAULT_INDEX".into(), filled()?);
-            }
-            "--extra-index-url" => add(block, "UV_INDEX", &filled()?, " "),
-            "-f" | "--find-links" => add(block, "UV_FIND_LINKS", &filled()?, ","),
-            "--trusted-host" => add(block, "UV_INSECURE_HOST", value, " "),
-            "--no-index" | "--require-hashes" => arguments.push(name.to_owned()),
-            "--no-binary" | "--only-binary" => {
-                let packages = value.split(',').map(str::trim).filter(|package| !package.is_empty());
-                arguments.extend(packages.flat_map(|package| [name.to_owned(), package.to_owned()]));
-            }
-            "--pre" => arguments.extend(["--prerelease".to_owned(), "allow".to_owned()]),
-            // uv prefers wheels as it is.
-            _ => {}
-        }
-    }
-    Ok(arguments)
 }
 
 #[cfg(test)]

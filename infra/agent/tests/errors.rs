@@ -292,9 +292,9 @@ fn an_index_that_is_bad_in_any_way_gives_an_error_of_its_own() {
         ],
         expect![[r#"
             nobody is there
-              Install.IndexUnreachable: The package index cannot be reached: error sending request for url (http://127.0.0.1:9/pfsone/): client error (Connect): tcp connect error: Connection refused (os error 111). See that there is a network and that the index's URL is right, and start again. The whole output is in LOG.
+              Install.IndexUnreachable: The package index cannot be reached: http://127.0.0.1:9/pfsone/: Connection refused (os error 111). See that there is a network and that the index's URL is right, and start again. The whole output is in LOG.
             it never answers
-              Install.IndexUnreachable: The package index cannot be reached: error sending request for url (INDEX/slow/pfsone/): operation timed out. See that there is a network and that the index's URL is right, and start again. The whole output is in LOG.
+              Install.IndexUnreachable: The package index cannot be reached: INDEX/slow/pfsone/: operation timed out. See that there is a network and that the index's URL is right, and start again. The whole output is in LOG.
             it asks for credentials
               Install.IndexRefused: The package index INDEX/401 refuses the credentials it was given. Correct them in the index's URL, and start again. The whole output is in LOG.
             it refuses the credentials

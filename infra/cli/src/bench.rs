@@ -387,7 +387,7 @@ impl Bench<'_> {
     /// Packages installed into an empty folder, from what has been fetched before: by uv as it is, and by pip.
     fn installers(&self, python: &Path, packages: &str, rounds: usize) -> (Option<Times>, Option<Times>) {
         let target = self.place.join("installed");
-        let cache = self.store.join("tools/uv-cache");
+        let cache = self.place.join("uv-cache");
         let installed = |what: &str, command: Vec<String>, rounds: usize| {
             let command = [command, vec![shown(&target)], words(packages)].concat();
             let once = || {

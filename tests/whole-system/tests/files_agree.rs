@@ -363,11 +363,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &["lifecycle", "contract", "shell", "aws", "flow", "snapshots"]),
     ("webhook", &["lifecycle", "contract", "shell", "aws"]),
     ("sandbox", &["contract", "lifecycle"]),
+    ("broker", &[]),
     ("network", &["lifecycle"]),
     (
         "agent",
         &[
             "network",
+            "broker",
             "sandbox",
             "lifecycle",
             "contract",

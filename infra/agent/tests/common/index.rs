@@ -102,6 +102,25 @@ impl Index {
         self.shelf.lock().unwrap().wheels.insert(file(package, version), bytes);
     }
 
+    /// Adds a package that only its own build script makes.
+    ///
+    /// * `requires`: what its build needs.
+    /// * `attack`: Python that defines `attack()`, which gives back the text of its module.
+    pub(crate) fn add_source(&self, package: &str, version: &str, requires: &[&str], attack: &str) {
+        let backend = BACKEND.replace("NAME", package).replace("VERSION", version) + attack;
+        let project =
+            format!("[build-system]\nrequires = {requires:?}\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n");
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        for (name, text) in [("pyproject.toml", project), ("backend.py", backend)] {
+            zip.start_file(format!("{package}-{version}/{name}"), stored).unwrap();
+            zip.write_all(text.as_bytes()).unwrap();
+        }
+        let bytes = zip.finish().unwrap().into_inner();
+        let name = format!("{}-{version}.zip", package.replace('-', "_"));
+        self.shelf.lock().unwrap().wheels.insert(name, bytes);
+    }
+
     fn talk(&self, stream: TcpStream) -> Option<()> {
         let mut writer = stream.try_clone().ok()?;
         let mut reader = BufReader::new(stream);
@@ -161,6 +180,20 @@ impl Index {
         }
     }
 }
+
+/// A build script: it makes a wheel of one module whose text `attack()` gives back.
+const BACKEND: &str = r#"
+import os, zipfile
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    about = 'NAME-VERSION.dist-info'
+    files = {'NAME.py': attack(), about + '/METADATA': 'Metadata-Version: 2.1\nName: NAME\nVersion: VERSION\n',
+             about + '/WHEEL': 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n'}
+    with zipfile.ZipFile(os.path.join(directory, 'NAME-VERSION-py3-none-any.whl'), 'w') as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+        archive.writestr(about + '/RECORD', ''.join(path + ',,\n' for path in [*files, about + '/RECORD']))
+    return 'NAME-VERSION-py3-none-any.whl'
+"#;
 
 fn file(package: &str, version: &str) -> String {
     format!("{}-{version}-py3-none-any.whl", package.replace('-', "_"))

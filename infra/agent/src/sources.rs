@@ -1,0 +1,543 @@
+//! Where an install has its packages from, as parsed values: what the machine's owner says in environment variables, and what the lines of a
+//! flow's requirements add.
+//!
+//! No text of a flow is handed to uv. uv reads lists in its variables (parted by commas or spaces), takes paths for URLs, and has options that
+//! a value can name; so each value is parsed here, refused if it is not exactly one, and written anew.
+//!
+//! * A flow names places on a network. Local folders and files come from the owner alone: only those does a build see.
+//! * uv is given the broker's addresses in the place of the feeds'.
+
+use crate::{
+    packages,
+    private::{Feeds, PLACEHOLDER},
+};
+use broker::{Broker, Credential, Feed, Host, Kind};
+use contract::Failure;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+use url::Url;
+
+/// The index of those who name none.
+const DEFAULT_INDEX: &str = "https://pypi.org/simple";
+
+/// Where packages are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Remote(Url, Option<Credential>),
+    Local(PathBuf),
+}
+
+/// All that decides what an install finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sources {
+    index: Option<Place>,
+    more: Vec<Place>,
+    links: Vec<Place>,
+    insecure: Vec<Host>,
+    has_no_index: bool,
+    requires_hashes: bool,
+    allows_pre: bool,
+    /// Names of packages, or `:all:` or `:none:`.
+    no_binary: Vec<String>,
+    only_binary: Vec<String>,
+}
+
+impl Sources {
+    /// What the machine's owner says, in uv's variables, else in pip's.
+    ///
+    /// # Errors
+    ///
+    /// `Install.BadOption`, which names the variable. Final until it is corrected.
+    pub(crate) fn of_owner(block: &BTreeMap<String, String>) -> Result<Self, Failure> {
+        let first = |names: &[&'static str]| {
+            let named = names.iter().find_map(|name| Some((*name, block.get(*name)?.as_str())));
+            named.unwrap_or((names[0], ""))
+        };
+        let mut sources = Self::default();
+        let (name, value) = first(&["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"]);
+        if !value.trim().is_empty() {
+            sources.index = Some(owners(name, value)?);
+        }
+        let (name, value) = first(&["UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"]);
+        for value in value.split_whitespace() {
+            sources.more.push(owners(name, value)?);
+        }
+        let (name, value) = first(&["UV_FIND_LINKS", "PIP_FIND_LINKS"]);
+        let by = |c: char| c == ',' || name.starts_with("PIP") && c.is_whitespace();
+        for value in value.split(by).map(str::trim).filter(|value| !value.is_empty()) {
+            // pip goes on without a folder that is not there.
+            if value.contains("://") || Path::new(value).exists() {
+                sources.links.push(owners(name, value)?);
+            }
+        }
+        let (name, value) = first(&["UV_INSECURE_HOST", "PIP_TRUSTED_HOST"]);
+        for value in value.split([',', ' ']).filter(|value| !value.is_empty()) {
+            sources
+                .insecure
+                .push(host(value).ok_or_else(|| bad(name, "is a host, or a host and its port"))?);
+        }
+        Ok(sources)
+    }
+
+    /// Adds what the lines of a flow's requirements say.
+    ///
+    /// # Errors
+    ///
+    /// `Install.BadOption`, `Install.PrivateFeed`, each with the file and the line.
+    pub(crate) fn add(&mut self, lines: &[flow::Line], feeds: &Feeds) -> Result<(), Failure> {
+        let (mut private, mut unchecked) = (Vec::new(), Vec::new());
+        for line in lines {
+            let Some((name, value)) = line.option() else { continue };
+            let at = format!("{}:{}: {name}", line.file, line.number);
+            let mut remote = || -> Result<Place, Failure> {
+                if value.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control()) {
+                    return Err(bad(&at, "takes one URL, without commas and spaces"));
+                }
+                let (url, credential) = match value.contains(PLACEHOLDER) {
+                    true => feeds.place(value, &format!("{}:{}", line.file, line.number))?,
+                    false => {
+                        remote(value).ok_or_else(|| bad(&at, "takes a URL that begins with https:// or http://"))?
+                    }
+                };
+                if value.contains(PLACEHOLDER) {
+                    private.push((url.clone(), at.clone()));
+                }
+                Ok(Place::Remote(url, credential))
+            };
+            match name {
+                // The last one counts, as in pip.
+                "-i" | "--index-url" => self.index = Some(remote()?),
+                "--extra-index-url" => self.more.push(remote()?),
+                "-f" | "--find-links" => self.links.push(remote()?),
+                "--trusted-host" => {
+                    unchecked.push(host(value).ok_or_else(|| bad(&at, "takes one host, or a host and its port"))?)
+                }
+                "--no-index" => self.has_no_index = true,
+                "--require-hashes" => self.requires_hashes = true,
+                "--pre" => self.allows_pre = true,
+                "--no-binary" | "--only-binary" => {
+                    let list = if name == "--no-binary" {
+                        &mut self.no_binary
+                    } else {
+                        &mut self.only_binary
+                    };
+                    for package in value.split(',').map(str::trim).filter(|package| !package.is_empty()) {
+                        if !matches!(package, ":all:" | ":none:") && !packages::is_name(package) {
+                            return Err(bad(
+                                &at,
+                                "takes names of packages, :all: or :none:, with commas between them",
+                            ));
+                        }
+                        list.push(package.to_owned());
+                    }
+                }
+                // uv prefers wheels as it is, and knows no features of pip's.
+                "--prefer-binary" | "--use-feature" => {}
+                _ => return Err(bad(&at, "is no option that a requirements file has here")),
+            }
+        }
+        for (url, at) in private {
+            if unchecked.iter().any(|host| host.is_of(&url)) {
+                let text = "is a host whose certificate is not looked at, and its credential does not go there. Take out --trusted-host";
+                return Err(Failure::new(
+                    "Install.PrivateFeed",
+                    format!("{at}: {} {text}, or {PLACEHOLDER}.", url.host_str().unwrap_or_default()),
+                ));
+            }
+        }
+        self.insecure.extend(unchecked);
+        Ok(())
+    }
+
+    /// The feeds that a broker stands in for, in the order of [`Self::tell_uv`].
+    pub(crate) fn feeds(&self) -> Vec<Feed> {
+        let default = [Place::Remote(default_index(), None)];
+        let index = self.index.as_ref().or((!self.has_no_index).then_some(&default[0]));
+        let indexes = index.into_iter().chain(&self.more).map(|place| (place, Kind::Index));
+        let links = self.links.iter().map(|place| (place, Kind::Links));
+        let all = indexes.chain(links).filter_map(|(place, kind)| match place {
+            Place::Remote(url, credential) => Some(Feed {
+                url: url.clone(),
+                credential: credential.clone(),
+                kind,
+            }),
+            Place::Local(_) => None,
+        });
+        all.collect()
+    }
+
+    pub(crate) fn insecure(&self) -> &[Host] {
+        &self.insecure
+    }
+
+    /// Sets uv's variables: the broker's addresses, and local places of the owner.
+    pub(crate) fn tell_uv(&self, broker: &Broker, block: &mut BTreeMap<String, String>) {
+        let mut feeds = 0..;
+        let mut told = |place: &Place| match place {
+            Place::Remote(..) => broker.address(feeds.next().unwrap_or_default()),
+            // What is parted by commas and spaces has none in it then.
+            Place::Local(path) => Url::from_file_path(path)
+                .map(String::from)
+                .unwrap_or_default()
+                .replace(',', "%2C"),
+        };
+        let default = Place::Remote(default_index(), None);
+        let index = self.index.as_ref().or((!self.has_no_index).then_some(&default));
+        let index = index.map(&mut told).unwrap_or_default();
+        let more: Vec<String> = self.more.iter().map(&mut told).collect();
+        let links: Vec<String> = self.links.iter().map(&mut told).collect();
+        let hosts: Vec<String> = self.insecure.iter().map(Host::to_string).collect();
+        for (name, value) in [
+            ("UV_DEFAULT_INDEX", index),
+            ("UV_INDEX", more.join(" ")),
+            ("UV_FIND_LINKS", links.join(",")),
+            // For packages that are named by their URL: the broker has no part in them.
+            ("UV_INSECURE_HOST", hosts.join(" ")),
+        ] {
+            block.remove(name);
+            if !value.is_empty() {
+                block.insert(name.into(), value);
+            }
+        }
+    }
+
+    /// The folders and files that a build has to see.
+    pub(crate) fn local(&self) -> Vec<PathBuf> {
+        let all = self.index.iter().chain(&self.more).chain(&self.links);
+        let local = all.filter_map(|place| match place {
+            Place::Local(path) => Some(path.clone()),
+            Place::Remote(..) => None,
+        });
+        local.collect()
+    }
+
+    /// The options that count while requirements are resolved.
+    pub(crate) fn resolving(&self) -> Vec<String> {
+        let mut options = self.installing();
+        if self.requires_hashes {
+            options.push("--require-hashes".into());
+        }
+        if self.allows_pre {
+            options.push("--prerelease=allow".into());
+        }
+        options
+    }
+
+    /// The options that count when nothing is resolved any more.
+    pub(crate) fn installing(&self) -> Vec<String> {
+        let no_index = self.has_no_index.then(|| "--no-index".to_owned());
+        let no_binary = self.no_binary.iter().map(|package| format!("--no-binary={package}"));
+        let only_binary = self
+            .only_binary
+            .iter()
+            .map(|package| format!("--only-binary={package}"));
+        no_index.into_iter().chain(no_binary).chain(only_binary).collect()
+    }
+
+    /// What tells one set of sources from another, without credentials. A lock does not say which index the tools of a build come from, nor
+    /// all hashes; so environments of the same lock are the same only if they have the same sources.
+    pub(crate) fn identity(&self) -> String {
+        let shown = |place: &Place| match place {
+            Place::Remote(url, _) => url.to_string(),
+            Place::Local(path) => path.display().to_string(),
+        };
+        let index = self.index.as_ref().map_or_else(|| DEFAULT_INDEX.to_owned(), shown);
+        let list = |places: &[Place]| places.iter().map(shown).collect::<Vec<_>>();
+        let hosts: Vec<String> = self.insecure.iter().map(Host::to_string).collect();
+        format!(
+            "{index:?} {:?} {:?} {hosts:?} {:?}",
+            list(&self.more),
+            list(&self.links),
+            self.installing()
+        )
+    }
+
+    /// What must be in no output: each secret as it is, and as a URL has it.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let credentials = self.feeds().into_iter().filter_map(|feed| feed.credential);
+        credentials
+            .flat_map(|credential| [contract::http::encoded(&credential.secret), credential.secret])
+            .filter(|secret| !secret.is_empty())
+            .collect()
+    }
+}
+
+fn default_index() -> Url {
+    Url::parse(DEFAULT_INDEX).expect("a constant that a test parses")
+}
+
+fn bad(what: &str, needs: &str) -> Failure {
+    Failure::new(
+        "Install.BadOption",
+        format!("{what} {needs}. Correct it, and start again."),
+    )
+}
+
+/// A place on a network, and the credential in its URL.
+fn remote(text: &str) -> Option<(Url, Option<Credential>)> {
+    let mut url = Url::parse(text).ok()?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return None;
+    }
+    let decoded = |text: &str| -> Option<String> {
+        let mut bytes = Vec::new();
+        let mut rest = text.bytes();
+        while let Some(byte) = rest.next() {
+            let escaped = (byte == b'%').then(|| [rest.next(), rest.next()]);
+            bytes.push(match escaped {
+                None => byte,
+                Some([Some(a), Some(b)]) => u8::from_str_radix(std::str::from_utf8(&[a, b]).ok()?, 16).ok()?,
+                Some(_) => return None,
+            });
+        }
+        String::from_utf8(bytes).ok()
+    };
+    let (user, secret) = (decoded(url.username())?, decoded(url.password().unwrap_or_default())?);
+    let credential = (!user.is_empty() || !secret.is_empty()).then_some(Credential { user, secret });
+    url.set_username("").ok()?;
+    url.set_password(None).ok()?;
+    url.set_fragment(None);
+    Some((url, credential))
+}
+
+/// A place that the owner names: on a network, or on this machine.
+fn owners(name: &str, value: &str) -> Result<Place, Failure> {
+    // uv's `name=url`.
+    let value = match value.split_once('=') {
+        Some((index, url)) if packages::is_name(index) && !index.contains(':') => url,
+        _ => value,
+    };
+    if let Some((url, credential)) = remote(value) {
+        return Ok(Place::Remote(url, credential));
+    }
+    let path = match Url::parse(value) {
+        Ok(url) if url.scheme() == "file" => url.to_file_path().ok(),
+        _ => Some(PathBuf::from(value)),
+    };
+    path.filter(|path| path.is_absolute())
+        .map(Place::Local)
+        .ok_or_else(|| bad(name, "names URLs and absolute paths"))
+}
+
+/// A host, and a port if one is meant alone. A URL's host is meant where there is a scheme.
+fn host(text: &str) -> Option<Host> {
+    let rest = text
+        .split_once("://")
+        .map_or(text, |(_, rest)| rest.trim_end_matches('/'));
+    if rest.is_empty() || rest.contains(['/', '@', '?', '#', ',', ' ', '\\', '%']) {
+        return None;
+    }
+    let url = Url::parse(&format!("http://{rest}/")).ok()?;
+    // `http` has its own port unsaid.
+    let port = url.port().or_else(|| rest.ends_with(":80").then_some(80));
+    Some(Host {
+        name: url.host_str()?.to_owned(),
+        port,
+    })
+}
+
+/// A requirement as uv is to read it: one line, and behind it nothing but hashes.
+///
+/// # Errors
+///
+/// `Install.BadRequirement`, with the file and the line.
+pub(crate) fn requirement(line: &flow::Line) -> Result<String, Failure> {
+    let wrong = |why: &str| {
+        let (file, number) = (&line.file, line.number);
+        Failure::new(
+            "Install.BadRequirement",
+            format!("{file}:{number}: {why}. Correct it, and start again."),
+        )
+    };
+    let text = line.text.replace('\t', " ");
+    // uv begins a line where pip does not: at a carriage return, also within quotes.
+    if text.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+        return Err(wrong("the line has characters that cannot be seen"));
+    }
+    let (requirement, options) = text.split_at(text.find(" --").unwrap_or(text.len()));
+    let mut hashes = String::new();
+    for option in options.split_whitespace() {
+        let hash = option
+            .strip_prefix("--hash=")
+            .map(|hash| hash.trim_matches(['"', '\'']));
+        let hash = hash.and_then(|hash| hash.split_once(':')).filter(|(kind, hex)| {
+            kind.bytes().all(|byte| byte.is_ascii_alphanumeric()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        let (kind, hex) = hash.ok_or_else(|| wrong("behind a requirement stand hashes alone, as --hash=sha256:…"))?;
+        hashes.push_str(&format!(" --hash={kind}:{hex}"));
+    }
+    let requirement = requirement.trim();
+    let (package, marker) = requirement.split_once(" ;").unwrap_or((requirement, ""));
+    // A URL may have one of its own.
+    let named = package.split_once('@').filter(|(name, _)| !name.contains([':', '/']));
+    let named = named.map_or(package, |(_, url)| url).trim();
+    if package.contains("://") {
+        if !Url::parse(named).is_ok_and(|url| packages::is_fetched(&url)) {
+            return Err(wrong("a package's URL begins with https://, http:// or git+https://"));
+        }
+    } else if !package.starts_with(|c: char| c.is_ascii_alphanumeric()) || package.contains('@') {
+        return Err(wrong("the line does not begin with the name of a package"));
+    }
+    if marker.contains("://") {
+        return Err(wrong("a marker has no URL"));
+    }
+    Ok(requirement.to_owned() + &hashes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> flow::Line {
+        flow::Line {
+            file: "requirements.txt".into(),
+            number: 3,
+            text: text.into(),
+            constraint: false,
+        }
+    }
+
+    fn added(lines: &[&str]) -> Result<Sources, Failure> {
+        let mut sources = Sources::default();
+        let lines: Vec<flow::Line> = lines.iter().map(|text| line(text)).collect();
+        sources.add(&lines, &Feeds::default()).map(|()| sources)
+    }
+
+    #[test]
+    fn an_option_that_is_not_one_value_is_refused_with_its_file_and_line() {
+        for bad in [
+            "--find-links http://x/,/any/host/path",
+            "--find-links http://x/ /any/host/path",
+            "--find-links /any/host/path",
+            "-f file:///any/host/path",
+            "-i ../index",
+            "--index-url ftp://x/",
+            "--index-url name=http://x/",
+            "--extra-index-url http://",
+            "--extra-index-url http://x/\r-f",
+            "--trusted-host a b",
+            "--trusted-host a,b",
+            "--trusted-host http://a/b",
+            "--trusted-host ",
+            "--no-binary --find-links=/any/host/path",
+            "--only-binary a,--config-settings",
+            "--only-binary :other:",
+            "--config-settings x=y",
+            "--cache-dir /any/host/path",
+        ] {
+            let failure = added(&[bad]).unwrap_err();
+            assert_eq!(failure.error, "Install.BadOption", "{bad}");
+            assert!(failure.message.starts_with("requirements.txt:3: "), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_uv_is_told_is_written_anew_from_parsed_values() {
+        let sources = added(&[
+            "-i http://me:s3cret@one.example/simple#x",
+            "--extra-index-url https://two.example/simple/",
+            "-f https://three.example/page?a=b",
+            "--trusted-host three.example:8443",
+            "--no-binary :all:,Foo.bar",
+            "--pre",
+            "--require-hashes",
+            "--prefer-binary",
+        ])
+        .unwrap();
+        let feeds: Vec<String> = sources
+            .feeds()
+            .iter()
+            .map(|feed| format!("{} {:?} {:?}", feed.url, feed.kind, feed.credential))
+            .collect();
+        assert_eq!(
+            feeds,
+            [
+                "http://one.example/simple Index Some(Credential(***))",
+                "https://two.example/simple/ Index None",
+                "https://three.example/page?a=b Links None"
+            ]
+        );
+        assert_eq!(sources.installing(), ["--no-binary=:all:", "--no-binary=Foo.bar"]);
+        assert_eq!(sources.resolving()[2..], ["--require-hashes", "--prerelease=allow"]);
+        assert_eq!(sources.local(), Vec::<PathBuf>::new());
+        assert!(!sources.identity().contains("s3cret") && sources.secrets().contains(&"s3cret".to_owned()));
+    }
+
+    #[test]
+    fn only_the_owner_names_folders_of_the_machine() {
+        let place = tempfile::tempdir().unwrap();
+        let here = place.path().display().to_string();
+        let block = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let owner = Sources::of_owner(&block(&[
+            ("UV_DEFAULT_INDEX", &format!("file://{here}")),
+            ("UV_INDEX", "corp=https://me:w%2Frd@corp.example/simple"),
+            ("PIP_FIND_LINKS", &format!("{here} /nowhere https://links.example/")),
+            ("PIP_INDEX_URL", "https://not.this.one/"),
+            ("UV_INSECURE_HOST", "corp.example 10.0.0.1:8080"),
+        ]))
+        .unwrap();
+        assert_eq!(owner.local(), [place.path(), place.path()]);
+        assert_eq!(owner.feeds().len(), 2);
+        assert!(owner.secrets().contains(&"w/rd".to_owned()));
+        assert_eq!(owner.insecure().len(), 2);
+        for (name, value) in [("UV_INDEX", "some/where"), ("PIP_TRUSTED_HOST", "a/b")] {
+            let failure = Sources::of_owner(&block(&[(name, value)])).unwrap_err();
+            assert!(failure.message.starts_with(name), "{failure}");
+        }
+        let default = Sources::of_owner(&BTreeMap::new()).unwrap();
+        assert_eq!(default.feeds()[0].url, default_index());
+    }
+
+    #[test]
+    fn a_requirement_is_one_line_with_nothing_behind_it_but_hashes() {
+        for (good, told) in [
+            ("alpha", "alpha"),
+            (
+                "Alpha[more]<2,>=1 ; sys_platform == 'linux'",
+                "Alpha[more]<2,>=1 ; sys_platform == 'linux'",
+            ),
+            (
+                "alpha==1 --hash=sha256:00 --hash='sha256:11'",
+                "alpha==1 --hash=sha256:00 --hash=sha256:11",
+            ),
+            ("alpha\t==1", "alpha ==1"),
+            (
+                "alpha @ https://host/a.whl ; python_version > '3'",
+                "alpha @ https://host/a.whl ; python_version > '3'",
+            ),
+            ("git+https://host/a@v1", "git+https://host/a@v1"),
+            (
+                "https://host/alpha-1-py3-none-any.whl",
+                "https://host/alpha-1-py3-none-any.whl",
+            ),
+        ] {
+            assert_eq!(requirement(&line(good)).unwrap(), told);
+        }
+        for bad in [
+            "alpha ; sys_platform == 'x\r-r /etc/passwd\r'",
+            "alpha ; sys_platform == 'x\u{85}y'",
+            "alpha==1 --find-links=/any/host/path",
+            "alpha==1 --hash=sha256:00 -f /any",
+            "alpha==1 --hash=sha256:00\u{2028}",
+            "alpha @ file:///etc/passwd",
+            "alpha @ git+file:///etc",
+            "alpha @ /etc/passwd",
+            "alpha @ ext::sh",
+            "file:///etc/passwd",
+            "git+ext://x/y",
+            "-r /etc/passwd",
+            "./alpha",
+        ] {
+            let failure = requirement(&line(bad)).unwrap_err();
+            assert_eq!(failure.error, "Install.BadRequirement", "{bad}");
+            assert!(failure.message.starts_with("requirements.txt:3: "), "{failure}");
+        }
+    }
+}
