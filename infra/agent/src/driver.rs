@@ -12,6 +12,7 @@
 
 use crate::{
     connections::Holder,
+    disk::{self, Room},
     report, runner, store,
     supervisor::{self, AgentSpec, Told},
     tidy, trust,
@@ -118,6 +119,8 @@ const LAST_BREATH: Duration = Duration::from_secs(5);
 pub(crate) const GONE: &str = "gone";
 /// How long after a session's end its files are removed: those of several go together, and what was asked for meanwhile goes first.
 const BEFORE_REMOVAL: Duration = Duration::from_millis(300);
+/// How long a launch waits for the removal of what is over when there is no room.
+const FOR_ROOM: Duration = Duration::from_secs(10);
 /// How long to wait before what could not be removed is tried again; twice as long each time.
 const REMOVE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// How long after a launch the agent of the next one is started: what was launched has the processor first.
@@ -429,7 +432,7 @@ impl Driver {
                 format!("The compute resource {compute} is gone. Start the session again."),
             ))
         } else {
-            None
+            self.make_room().await
         };
         if let Some(failure) = refusal {
             return self.remove(flow, generation, Some(failure)).await;
@@ -450,6 +453,20 @@ impl Driver {
                 self.remove(flow, generation, Some(Failure::new("Session.LaunchFailed", message)))
                     .await
             }
+        }
+    }
+
+    /// Waits for the removal of what is over, if the disk is as good as full. Why nothing can be launched if it stays so.
+    async fn make_room(&self) -> Option<Failure> {
+        let until = Instant::now() + FOR_ROOM;
+        loop {
+            let failure = disk::refusal(&self.config.state)?;
+            let is_more_over = fs::read_dir(self.config.state.join(GONE)).is_ok_and(|mut gone| gone.next().is_some());
+            if !is_more_over || Instant::now() > until {
+                return Some(failure);
+            }
+            self.over.notify_one();
+            tokio::time::sleep(BEFORE_REMOVAL).await;
         }
     }
 
@@ -603,6 +620,8 @@ impl Driver {
             let (flow, generation) = name;
             let name = (flow.clone(), generation);
             let mut pause = Duration::from_millis(500);
+            // Its folder, which says it, may be gone by the second try.
+            let failure = driver.died(&flow, generation);
             let lock = driver.lock(&flow);
             // Whoever removes it meanwhile takes it off the list.
             while driver.watched().contains(&name) {
@@ -610,7 +629,6 @@ impl Driver {
                 if !driver.watched().contains(&name) {
                     return;
                 }
-                let failure = driver.died(&flow, generation);
                 tracing::warn!(
                     flow,
                     generation,
@@ -618,7 +636,7 @@ impl Driver {
                     cause = failure.message,
                     "an agent has ended by itself"
                 );
-                match driver.remove(&flow, generation, Some(failure)).await {
+                match driver.remove(&flow, generation, Some(failure.clone())).await {
                     Ok(()) => return,
                     Err(error) => tracing::error!(
                         flow,
@@ -637,6 +655,9 @@ impl Driver {
     }
 
     fn died(&self, flow: &str, generation: u32) -> Failure {
+        if let Some(failure) = disk::ended(&self.session(flow, generation)) {
+            return failure;
+        }
         Failure::new(
             "Session.AgentDied",
             format!(
@@ -649,10 +670,17 @@ impl Driver {
     /// Ends this generation and every older one, sees that none can come any more, and reports that.
     async fn remove(&self, flow: &str, generation: u32, failure: Option<Failure>) -> anyhow::Result<()> {
         self.check_place()?;
-        self.record_removed(flow, generation)?;
+        let recorded = self.record_removed(flow, generation);
+        if let Err(error) = &recorded
+            && error.kind() != io::ErrorKind::StorageFull
+        {
+            return Ok(recorded?);
+        }
         for each in self.generations(flow).into_iter().filter(|each| *each <= generation) {
             self.end(flow, each).await?;
         }
+        // On a full disk there is room for that word when its files are gone: nothing is reported before, and the next try finds it.
+        recorded?;
         // Also when there was no folder any more.
         self.take_back(flow, generation).await?;
         let gone = DriverReport::SessionGone {
@@ -802,7 +830,8 @@ async fn keep_tidy(driver: Weak<Driver>, over: Arc<Notify>) {
     let mut pruned: Option<Instant> = None;
     let mut pause = REMOVE_AGAIN.0;
     while let Some(held) = driver.upgrade() {
-        let prune = pruned.is_none_or(|at| at.elapsed() >= BETWEEN_PRUNES);
+        let is_short = Room::of(&held.config.state).is_ok_and(|room| room.is_short());
+        let prune = is_short || pruned.is_none_or(|at| at.elapsed() >= BETWEEN_PRUNES);
         let done = held.tidy(prune).await;
         drop(held);
         if prune {

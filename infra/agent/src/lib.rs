@@ -19,6 +19,7 @@ pub mod connections;
 mod contained;
 mod container;
 mod data;
+pub mod disk;
 pub mod driver;
 pub mod elsewhere;
 mod image;

@@ -132,7 +132,7 @@ pub(crate) async fn run(
 }
 
 /// Says where the whole output is, once.
-fn with_log(failure: Failure, log: &Path) -> Failure {
+pub(crate) fn with_log(failure: Failure, log: &Path) -> Failure {
     let message = failure.message.trim_end_matches('.');
     Failure {
         message: format!("{message}. The run's output is in {}.", log.display()),

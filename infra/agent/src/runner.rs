@@ -510,6 +510,26 @@ impl Runner {
         Ok(receiver)
     }
 
+    /// Ends all processes of a run.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub(crate) async fn stop(&self, run: &str) -> io::Result<()> {
+        let line = format!("{}\n", serde_json::json!({ "stop": run }));
+        self.writer.lock().await.write_all(line.as_bytes()).await
+    }
+
+    /// The runs that it has.
+    pub(crate) fn run_names(&self) -> Vec<String> {
+        self.runs.borrow().keys().cloned().collect()
+    }
+
+    /// Process 1 of its sandbox.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.identity.pid
+    }
+
     /// Waits until it has ended, and all in its sandbox with it, if that does not take too long.
     pub(crate) async fn ended(&self) {
         let _ = tokio::time::timeout(LAST_BREATH, self.process.ended()).await;

@@ -3,6 +3,7 @@
 use crate::{
     connections::Holder,
     contained::contained,
+    disk::{self, Verdict},
     driver::AgentCredentials,
     image,
     output::Output,
@@ -177,6 +178,8 @@ struct Agent {
     known: RefCell<BTreeSet<String>>,
     /// Those whose end is not yet with the control plane.
     open: RefCell<BTreeSet<String>>,
+    /// Runs that were stopped, and why.
+    stopped: RefCell<HashMap<String, Failure>>,
     /// When a lease was asked for, by nonce; and when the one that counts was.
     asked: RefCell<HashMap<u64, u64>>,
     leased: Cell<u64>,
@@ -233,6 +236,7 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
         reported: RefCell::default(),
         known: RefCell::default(),
         open: RefCell::default(),
+        stopped: RefCell::default(),
         asked: RefCell::default(),
         leased: Cell::new(born),
         reach: RefCell::new(Reach::of(&spec.settings)),
@@ -262,6 +266,7 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
     lasting.spawn_local(Rc::clone(&agent).take_commands());
     let ended = tokio::select! {
         () = Rc::clone(&agent).keep_the_lease() => Ok(()),
+        failure = agent.watch_disk() => Err(anyhow::anyhow!("{failure}")),
         Some(ended) = lasting.join_next() => Err(anyhow::anyhow!("a task that an agent cannot do without has ended: {ended:?}")),
     };
     match &ended {
@@ -275,6 +280,8 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
     ended
 }
 
+/// How long runs may take to end before the disk is looked at again.
+const GIVES_WAY: Duration = Duration::from_secs(2);
 /// How long a snapshot may take to come.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How many snapshots and files of data are kept for the next run.
@@ -381,6 +388,62 @@ impl Agent {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
+            }
+        }
+    }
+
+    /// Watches the disk. Ends runs that have to give way, and returns why the session has to.
+    async fn watch_disk(&self) -> Failure {
+        let begun = disk::Watch::begin(&self.spec.state, &self.spec.session, &self.spec.settings.folder);
+        let mut watch = match begun {
+            Ok(watch) => watch,
+            Err(error) => {
+                tracing::error!(%error, "the disk is not watched");
+                return std::future::pending().await;
+            }
+        };
+        loop {
+            let has_runs = !self.open.borrow().is_empty();
+            tokio::time::sleep(watch.pause(has_runs)).await;
+            let runner = self.runner.borrow().clone();
+            let pid = runner.as_ref().map(|runner| runner.pid());
+            let looked = tokio::task::spawn_blocking(move || {
+                let verdict = watch.look(pid, has_runs);
+                (watch, verdict)
+            });
+            let verdict;
+            (watch, verdict) = match looked.await {
+                Ok(looked) => looked,
+                Err(error) => {
+                    tracing::error!(%error, "the disk is watched no more");
+                    return std::future::pending().await;
+                }
+            };
+            let Some(verdict) = verdict else { continue };
+            let runs = runner.as_ref().map(|runner| runner.run_names()).unwrap_or_default();
+            match (verdict, runner) {
+                (verdict, Some(runner)) if !runs.is_empty() => {
+                    self.stop_runs(&runner, runs, verdict.failure()).await;
+                    tokio::time::sleep(GIVES_WAY).await;
+                }
+                (Verdict::Full(failure), _) => return watch.end(&failure),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends these runs with `failure`; with the whole sandbox those that were to end before and have not.
+    async fn stop_runs(&self, runner: &Runner, runs: Vec<String>, failure: &Failure) {
+        for run in runs {
+            tracing::warn!(
+                run,
+                fault = failure.error,
+                cause = failure.message,
+                "the run is stopped"
+            );
+            let before = self.stopped.borrow_mut().insert(run.clone(), failure.clone());
+            if before.is_some() || runner.stop(&run).await.is_err() {
+                runner.kill();
             }
         }
     }
@@ -839,14 +902,16 @@ impl Agent {
             (&reach, &self.counts),
         )
         .await?;
-        if self.container.is_some()
-            && let Some(runner) = Rc::get_mut(&mut runner)
-        {
-            let not_held = reach.not_held(runner.isolation.tier != Tier::D);
-            runner.isolation = Isolation {
-                tier: Tier::Container,
-                not_held: not_held.into_iter().map(str::to_owned).collect(),
-            };
+        if let Some(runner) = Rc::get_mut(&mut runner) {
+            if self.container.is_some() {
+                let not_held = reach.not_held(runner.isolation.tier != Tier::D);
+                runner.isolation = Isolation {
+                    tier: Tier::Container,
+                    not_held: not_held.into_iter().map(str::to_owned).collect(),
+                };
+            } else {
+                runner.isolation.not_held.push(disk::NOT_HELD.into());
+            }
         }
         self.ensure_warm(store, environment);
         tracing::info!(isolation = %runner.isolation, from_warm = runner.from_warm, environment = environment.key, "the sandbox is closed");
@@ -904,12 +969,23 @@ impl Agent {
                 return run::failed(&self.spec.state, &run, Failure::new("Run.Failed", message));
             }
         };
-        match self.living_runner().await {
+        let (outcome, result) = match self.living_runner().await {
             Ok(runner) => match self.work(&settings, &wish).await {
                 Ok(work) => run::run(&self.folders, &runner, &run, work, &wish, &output).await,
                 Err(failure) => run::failed(&self.spec.state, &run, failure),
             },
             Err(failure) => run::failed(&self.spec.state, &run, failure),
+        };
+        let stopped = self.stopped.borrow_mut().remove(&run);
+        match stopped {
+            Some(failure) => {
+                let failure = Some(run::with_log(failure, &output.path));
+                (
+                    contract::Outcome::Failed,
+                    contract::agent::RunResult { failure, ..result },
+                )
+            }
+            None => (outcome, result),
         }
     }
 

@@ -35,6 +35,10 @@ fn main() -> anyhow::Result<()> {
     if let [first, tier] = &arguments[..]
         && first == "inner"
     {
+        if tier == "disk" {
+            a_small_disk_is_filled();
+            return Ok(());
+        }
         if tier == "A" {
             a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says_so_where_not();
         }
@@ -206,6 +210,10 @@ fn main() -> anyhow::Result<()> {
         (
             "files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_hangs",
             files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_hangs,
+        ),
+        (
+            "on_a_small_disk_a_session_that_fills_it_gives_way_and_others_go_on",
+            on_a_small_disk_a_session_that_fills_it_gives_way_and_others_go_on,
         ),
         (
             "what_a_session_leaves_is_removed_by_another_process_in_any_depth",
@@ -3030,4 +3038,102 @@ fn files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_hangs() {
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     assert_eq!(refused("pipe-data", data(&pipe)).0.as_deref(), Some("Run.BadData"));
     machine.remove(&key, 1);
+}
+
+/// Fills what it can, and goes on when the disk is full.
+const FILLS: &str = r#"
+import itertools
+for number in itertools.count():
+    try:
+        with open(f"/tmp/{number}", "wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+                file.flush()
+    except OSError:
+        pass
+"#;
+
+/// A file system that is unmounted at last.
+struct Mount(std::path::PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn on_a_small_disk_a_session_that_fills_it_gives_way_and_others_go_on() {
+    let small = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=160m,mode=700", "tmpfs"])
+        .arg(small.path())
+        .output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        println!("no file system can be mounted here: a full disk is not tried");
+        return;
+    }
+    let _mount = Mount(small.path().to_owned());
+    // The environments are on the large disk.
+    drop(Machine::new(&state()));
+    let inner = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["inner", "disk"])
+        .env("TEST_STATE", small.path())
+        .env("PFSESSION_STORE", state())
+        .status();
+    assert!(inner.unwrap().success());
+}
+
+/// The part of the test above whose state folder is on the small disk.
+fn a_small_disk_is_filled() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let flows = ["quiet", "greedy", "late"].map(|name| flow(&folder.path().join(name), &DAG));
+    let keys = [0, 1, 2].map(|at: usize| key(&flows[at].display().to_string()));
+    machine.start(&keys[0], 1, &flows[0]);
+    machine.start(&keys[1], 1, &flows[1]);
+    let code = |failure: Option<contract::Failure>| failure.map(|failure| failure.error).unwrap_or_default();
+    // The first may be stopped for its session's own bound, before the disk is full.
+    for run in ["fills", "fills-the-rest"] {
+        let result = machine.run(&keys[1], 1, run, &flows[1], command(&["python3", "-c", FILLS]));
+        assert_eq!(code(result.failure.clone()), "Run.DiskFull", "{result:?}");
+        if agent::disk::Room::of(&machine.state).unwrap().is_short() {
+            break;
+        }
+    }
+    // Its files are still there: the session gives way, too.
+    let ended = machine.gone(&keys[1], 1).expect("it ended by itself");
+    assert_eq!(ended.error, "Session.DiskFull", "{ended}");
+    assert!(ended.message.contains("this session has written the most"), "{ended}");
+    let gone = machine.state.join("gone");
+    machine
+        .world
+        .wait("the removal of its files", Duration::from_secs(60), |_| {
+            fs::read_dir(&gone).unwrap().next().is_none().then_some(())
+        });
+    assert_eq!(
+        machine
+            .run(&keys[0], 1, "beside", &flows[0], RunWish::default())
+            .failure,
+        None
+    );
+    // Somebody else fills it, but for what the host keeps.
+    let filler = machine.state.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 1 << 16]).is_ok() {}
+    file.set_len(file.metadata().unwrap().len() - (4 << 20)).unwrap();
+    machine.ask(Machine::launch_request(&keys[2], 1, "c1", &flows[2]));
+    let refused = machine.gone(&keys[2], 1).expect("it is refused");
+    assert_eq!(refused.error, "Session.DiskFull", "{refused}");
+    assert!(refused.message.contains(&flows[0].display().to_string()), "{refused}");
+    machine.remove(&keys[0], 1);
+    assert_eq!(machine.gone(&keys[0], 1), None);
+    drop(file);
+    fs::remove_file(&filler).unwrap();
+    machine.start(&keys[2], 2, &flows[2]);
+    assert_eq!(
+        machine.run(&keys[2], 2, "after", &flows[2], RunWish::default()).failure,
+        None
+    );
+    machine.remove(&keys[2], 2);
+    machine.driver.let_go();
 }

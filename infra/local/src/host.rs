@@ -3,6 +3,7 @@
 use crate::{
     access::{Access, Caller, Issuer, write_private},
     asl::Definition,
+    ballast::{self, Ballast},
     compute,
     doors::{self, Guest, Shares},
     faults::{self, Faults},
@@ -160,6 +161,9 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
     fs::set_permissions(state, fs::Permissions::from_mode(0o700))
         .with_context(|| format!("{} is not this user's own", state.display()))?;
     let _lock = lock(state).await?;
+    let mut ballast = Ballast::of(state);
+    // Before anything is written: the disk may be full.
+    ballast.tend();
 
     let socket_path = socket::path(state);
     let socket =
@@ -319,6 +323,12 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
     )?;
     work.spawn(compute::drive(driver.clone(), queues.clone(), faults));
     work.spawn(tidy(host.clone(), store.clone()));
+    work.spawn(async move {
+        loop {
+            tokio::time::sleep(ballast::EVERY).await;
+            ballast.tend();
+        }
+    });
     work.spawn(leave_when_idle(host.clone(), config.idle_exit));
 
     let host_json = state.join("host.json");

@@ -13,6 +13,7 @@
 
 mod access;
 mod asl;
+mod ballast;
 mod compute;
 mod doors;
 pub mod faults;

@@ -30,8 +30,12 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let partial = folder.join(format!(".{}-{}", std::process::id(), random()));
-    std::fs::write(&partial, bytes)?;
-    std::fs::rename(&partial, path)
+    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
+    if written.is_err() {
+        // On a full disk nobody else would remove it.
+        let _ = std::fs::remove_file(&partial);
+    }
+    written
 }
 
 /// Makes a user the owner of a folder with all in it. Nobody else may write there meanwhile.
