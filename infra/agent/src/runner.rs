@@ -639,6 +639,8 @@ fn read(line: &[u8]) -> Result<Said, String> {
 type Reader = BufReader<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>>;
 
 async fn listen(mut reader: Reader, runs: Rc<RefCell<HashMap<String, UnboundedSender<What>>>>, dead: Rc<Cell<bool>>) {
+    // However this ends, whoever waits for a run hears of it.
+    let _end = Ending(Rc::clone(&runs), dead);
     loop {
         match next(&mut reader).await {
             Ok(Some(Said::Of(About { of, what }))) => {
@@ -667,6 +669,14 @@ async fn listen(mut reader: Reader, runs: Rc<RefCell<HashMap<String, UnboundedSe
             }
         }
     }
-    dead.set(true);
-    runs.borrow_mut().clear();
+}
+
+/// Ends the runs of a runner that nobody hears any more.
+struct Ending(Rc<RefCell<HashMap<String, UnboundedSender<What>>>>, Rc<Cell<bool>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.1.set(true);
+        self.0.borrow_mut().clear();
+    }
 }

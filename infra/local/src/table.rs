@@ -15,6 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{
     convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -71,9 +72,19 @@ impl Table {
             .spawn(move || expire(&expired, &kept, EXPIRY))?;
         let (wishes, inbox) = mpsc::channel::<Wish>();
         thread::Builder::new().name("table".into()).spawn(move || {
-            for wish in inbox {
+            for Wish {
+                operation,
+                body,
+                answer,
+            } in inbox
+            {
+                // What it panics on must not be the last that it does for everybody.
+                let Ok(done) = catch_unwind(AssertUnwindSafe(|| run(&database, &operation, &body))) else {
+                    tracing::error!(fault = "Table", operation, "the table has panicked");
+                    continue;
+                };
                 // Nobody waits any more: it is done all the same, as it would be far away.
-                let _ = wish.answer.send(run(&database, &wish.operation, &wish.body));
+                let _ = answer.send(done);
             }
         })?;
         Ok(Self {

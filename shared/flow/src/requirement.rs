@@ -1,7 +1,7 @@
 //! One requirement as PEP 508 has it, read within a budget.
 //!
-//! `pep508_rs` reads names, extras, versions and URLs. It never sees a character outside ASCII or a marker: on the first it panics, and of
-//! each marker it builds a decision diagram that grows exponentially, stays in memory, and is built by recursion. 0.9.2 is its newest
+//! `pep508_rs` reads names, extras, versions and URLs. It never sees a character outside ASCII, a name that ends in a hyphen or a marker: on
+//! the first two it panics, and of each marker it builds a decision diagram that grows exponentially, stays in memory, and is built by recursion. 0.9.2 is its newest
 //! release. `uv-pep508` has the same diagrams, and brings uv's own crates with it.
 
 use pep508_rs::{Requirement, VerbatimUrl};
@@ -28,8 +28,11 @@ pub(crate) fn parse(text: &str) -> Result<Requirement<VerbatimUrl>, String> {
         ));
     }
     let (requirement, marker) = split_marker(text);
-    // A fault before the marker is told first.
-    let parsed = Requirement::from_str(requirement).map_err(|error| error.message.to_string())?;
+    check_names(requirement)?;
+    // A fault before the marker is told first. Without a marker the parser has no state that a panic could leave broken.
+    let parsed = std::panic::catch_unwind(|| Requirement::from_str(requirement))
+        .map_err(|_| "pfsession fails to read it")?
+        .map_err(|error| error.message.to_string())?;
     marker.map_or(Ok(()), check_marker)?;
     Ok(parsed)
 }
@@ -49,6 +52,23 @@ fn split_marker(text: &str) -> (&str, Option<&str>) {
     match at {
         Some(at) => (text[..at].trim_end(), Some(&text[at + 1..])),
         None => (text, None),
+    }
+}
+
+/// Checks how the names of the package and its extras end.
+fn check_names(requirement: &str) -> Result<(), String> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let end = |text: &str| text.find(|c| !is_of_name(c)).unwrap_or(text.len());
+    let (name, behind) = requirement.split_at(end(requirement));
+    let extras = behind.trim_start().strip_prefix('[').unwrap_or_default();
+    let extras = extras.split(']').next().unwrap_or_default().split(',');
+    let extras = extras.map(str::trim_start).map(|extra| &extra[..end(extra)]);
+    match std::iter::once(name)
+        .chain(extras)
+        .find(|name| name.ends_with(['-', '_', '.']))
+    {
+        Some(name) => Err(format!("{name} is no name, as a letter or a digit ends one")),
+        None => Ok(()),
     }
 }
 
@@ -216,6 +236,26 @@ mod tests {
         ] {
             let said = parse(&format!("numpy ; {marker}")).unwrap_err();
             assert!(said.contains(why), "{marker}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_letter_and_no_digit_ends_is_said_so() {
+        for text in [
+            "a- ==1",
+            "a_[b]",
+            "a.",
+            "a[b-]>1",
+            "a [b, c.d_ ]",
+            "a[b. x]",
+            "a-(1)",
+            "1e9- -",
+        ] {
+            let said = parse(text).unwrap_err();
+            assert!(
+                said.ends_with("is no name, as a letter or a digit ends one"),
+                "{text}: {said}"
+            );
         }
     }
 

@@ -35,17 +35,54 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Makes a failure from its stable name and its sentence.
+    /// Makes a failure from its stable name and its sentence. Of a sentence that is too long the middle is left out, and that is said.
     pub fn new(error: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             error: error.into(),
-            message: message.into(),
+            message: without_middle(message.into()),
         }
     }
+}
+
+/// The most characters of a sentence: it may repeat what a user wrote, of any length.
+const LONGEST: usize = 4_000;
+
+/// What happened is at the beginning of a sentence, and what to do at its end.
+fn without_middle(text: String) -> String {
+    let count = if text.len() > LONGEST { text.chars().count() } else { 0 };
+    if count <= LONGEST {
+        return text;
+    }
+    let (first, last) = (LONGEST * 3 / 4, LONGEST / 4);
+    let at = |character: usize| text.char_indices().nth(character).map_or(text.len(), |(at, _)| at);
+    format!(
+        "{} … ({} characters) … {}",
+        &text[..at(first)],
+        count - first - last,
+        &text[at(count - last)..]
+    )
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.error, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_of_any_length_keeps_what_happened_and_what_to_do() {
+        let failure = Failure::new("A.B", format!("{} is wrong. Correct it.", "日".repeat(1 << 20)));
+        assert_eq!(
+            failure.message.chars().count(),
+            4_000 + " … (1044598 characters) … ".chars().count()
+        );
+        assert!(failure.message.starts_with("日") && failure.message.ends_with("日 is wrong. Correct it."));
+        assert!(failure.message.contains(" … (1044598 characters) … "), "{failure}");
+        let short = "日".repeat(4_000);
+        assert_eq!(Failure::new("A.B", short.clone()).message, short);
     }
 }

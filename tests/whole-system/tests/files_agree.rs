@@ -418,7 +418,7 @@ fn the_arrows_between_our_crates_point_one_way_and_the_core_knows_only_std() {
         let said: BTreeSet<&str> = ARROWS
             .iter()
             .map(|(name, _)| *name)
-            .chain(["pfsession", "whole-system", "on-aws", "machines"])
+            .chain(["pfsession", "whole-system", "on-aws", "machines", "fuzz", "adversary"])
             .collect();
         assert_eq!(
             said, ours,

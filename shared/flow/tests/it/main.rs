@@ -4,6 +4,7 @@ mod budgets;
 mod connections;
 mod faults;
 mod folders;
+mod fuzzed;
 mod run_files;
 mod samples;
 mod snapshots;

@@ -1,0 +1,249 @@
+//! Any bytes in a user's file are read, or refused with a code, and nothing else happens.
+
+use flow::{Failure, Reach};
+use fuzz::fuzz;
+use std::{fs, io::Cursor, path::Path};
+use tempfile::TempDir;
+
+/// The texts that sample flows and the seeds beside them have.
+fn seeds(own: &[&str], of_samples: &[&str]) -> Vec<Vec<u8>> {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/flows");
+    let mut all: Vec<Vec<u8>> = own.iter().map(|text| text.as_bytes().to_vec()).collect();
+    for flow in fs::read_dir(samples).unwrap().flatten() {
+        let named = of_samples.iter().map(|name| flow.path().join(name));
+        all.extend(named.filter_map(|path| fs::read(path).ok()));
+    }
+    all
+}
+
+fn check<T>(read: Result<T, Failure>) -> Option<T> {
+    let failure = match read {
+        Ok(read) => return Some(read),
+        Err(failure) => failure,
+    };
+    assert!(
+        failure.error.starts_with("Flow.") || failure.error.starts_with("Snapshot."),
+        "{failure}"
+    );
+    assert!(
+        failure.message.ends_with('.') && failure.message.chars().count() < 4_100,
+        "{failure}"
+    );
+    None
+}
+
+/// A flow folder in which one file has the bytes.
+fn check_folder(folder: &TempDir, name: &str, bytes: &[u8]) {
+    fs::write(folder.path().join(name), bytes).unwrap();
+    check(flow::kind(folder.path()));
+    check(flow::base_image(folder.path()));
+    if let Some(environment) = check(flow::environment(folder.path(), Reach::View)) {
+        for line in environment
+            .requirements
+            .iter()
+            .flat_map(|requirements| &requirements.lines)
+        {
+            assert!(!line.text.is_empty() && !line.text.contains('\n'), "{line:?}");
+        }
+    }
+    check(flow::view::list(folder.path(), folder.path()));
+}
+
+#[test]
+fn any_bytes_as_requirements_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("flow.dag.yaml"), "nodes: []\n").unwrap();
+    fs::write(folder.path().join("more.txt"), "six\n").unwrap();
+    let own = [
+        "numpy>=1.0,<2 ; python_version < '3.9' and (os_name == 'nt' or extra == \"x\")  # why\n",
+        "a[b, c] @ https://user:word@host/a-1.0-py3-none-any.whl#egg=a ; sys_platform != 'win32'\n-r more.txt\n-c more.txt\n",
+        "--index-url https://{private}@host/simple --extra-index-url=https://h\n--hash=sha256:00 \\\n --pre\n-e .\n./a.whl\n",
+        "Flask==3.1.3 \\\n    --hash=sha256:00 \\\n    --hash=sha512:11\n${NAME}\ngit+https://h/r.git@main\n",
+    ];
+    let words = [
+        "==",
+        "~=",
+        ">=",
+        "!=",
+        "===",
+        ",",
+        ";",
+        " ;",
+        " @ ",
+        "https://",
+        "[",
+        "]",
+        "(",
+        ")",
+        " and ",
+        " or ",
+        " not in ",
+        " in ",
+        "python_version",
+        "'3'",
+        "--hash=",
+        "-r ",
+        "-c ",
+        "-e ",
+        "--",
+        "\\\n",
+        "\n",
+        ".whl",
+        "file:",
+        "$",
+    ];
+    fuzz("requirements", &seeds(&own, &["requirements.txt"]), &words, |bytes| {
+        check_folder(&folder, "requirements.txt", bytes);
+        let packages: Vec<String> = String::from_utf8_lossy(bytes)
+            .lines()
+            .take(3)
+            .map(str::to_owned)
+            .collect();
+        check(flow::save(folder.path(), folder.path(), &packages));
+    });
+}
+
+#[test]
+fn any_bytes_as_a_flow_file_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = [
+        "inputs:\n  a: {type: string, default: ${x}}\nnodes:\n- name: n\n  type: python\n  source: {type: code, path: n.py}\n",
+        "environment:\n  image: python:3.13\n  python_requirements_txt: requirements.txt\nadditional_includes:\n- ./a\n- b.zip\n",
+        "entry: module:name\nbase: &a {x: 1}\nc:\n  <<: *a\n  d: |\n    text\n  e: >-\n    folded\n? k\n: !t v\n",
+        "%YAML 1.2\n---\n'a': \"\\u00e9\\n\"\n...\n",
+    ];
+    let words = [
+        "environment:",
+        "python_requirements_txt:",
+        "additional_includes:",
+        "entry:",
+        "- ",
+        ": ",
+        "&a ",
+        "*a",
+        "<<: ",
+        "|\n",
+        ">-\n",
+        "? ",
+        "!!str ",
+        "---\n",
+        "...\n",
+        "\t",
+        "\n  ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        ".inf",
+        "0x10",
+    ];
+    let names = ["flow.dag.yaml", "flow.flex.yaml"];
+    fuzz("a flow file", &seeds(&own, &names), &words, |bytes| {
+        check_folder(&folder, names[0], bytes)
+    });
+}
+
+#[test]
+fn any_bytes_as_a_run_file_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = [
+        "flow: ../flow\ndata: ./data.jsonl\ncolumn_mapping:\n  url: ${data.url}\n  n: 3\nresources: {instance_type: standard_d2}\n",
+        "name: a\ntags: {v: 1.0, on: true, none: }\nidentity:\n  type: managed\n  client_id: x\nenvironment_variables: {N: 1}\ninit: {l: [a, 1e3]}\n",
+    ];
+    let words = [
+        "column_mapping:",
+        "tags:",
+        "identity:",
+        "type: managed",
+        "init:",
+        "\n  ",
+        ": ",
+        "- ",
+        "{",
+        "}",
+        "&a ",
+        "*a",
+        "12345678901234567890123",
+    ];
+    let file = folder.path().join("run.yml");
+    fuzz("a run file", &seeds(&own, &["run.yml"]), &words, |bytes| {
+        fs::write(&file, bytes).unwrap();
+        check(flow::run_yaml(&file));
+    });
+}
+
+#[test]
+fn any_bytes_as_a_project_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.py"), "").unwrap();
+    let own = [
+        "[project]\nname = 'a'\ndependencies = [\"numpy>=1\", 'b ; os_name == \"nt\"']\ndynamic = ['version']\n[tool.x]\ny = 1\n",
+        "[[a.b]]\nc = { d = 1979-05-27T07:32:00Z, e = [1, 2.5] }\nf = \"\"\"\nmany\\\n  lines\"\"\"\n",
+    ];
+    let words = [
+        "[project]\n",
+        "dependencies",
+        " = ",
+        "[",
+        "]",
+        "[[",
+        "{",
+        "}",
+        "'''",
+        "\"\"\"",
+        ".",
+        ", ",
+        "\n",
+        "dynamic",
+    ];
+    fuzz("a project", &seeds(&own, &["pyproject.toml"]), &words, |bytes| {
+        check_folder(&folder, "pyproject.toml", bytes);
+    });
+}
+
+#[test]
+fn any_bytes_as_a_snapshot_are_laid_out_below_their_folder_or_refused() {
+    let flow = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/flows/dag-with-package");
+    let view = flow::view::list(&flow, &flow).unwrap();
+    let packed = flow::snapshot::pack(&view, Cursor::new(Vec::new()))
+        .unwrap()
+        .into_inner();
+    let outer = tempfile::tempdir().unwrap();
+    fuzz(
+        "a snapshot",
+        &[packed],
+        &["PK\x01\x02", "PK\x03\x04", "PK\x05\x06", "../", "/etc/passwd", "a/b"],
+        |bytes| {
+            let inner = outer.path().join("view");
+            fs::create_dir(&inner).unwrap();
+            check(flow::snapshot::lay_out(Cursor::new(bytes), &inner));
+            fs::remove_dir_all(&inner).unwrap();
+            assert_eq!(
+                fs::read_dir(&outer).unwrap().count(),
+                0,
+                "something lies beside the folder"
+            );
+        },
+    );
+}
+
+#[test]
+fn no_credential_of_an_address_is_left_whatever_is_around_it() {
+    let own = [
+        "see https://a.b/c?d=e#f, and git+ssh://me@host:22/x",
+        "'{private}@host' <x://y> a://b://c",
+    ];
+    let words = ["://", "@", ":", "/", "?", "#", " ", "'", "\"", "<", ">", "{private}@"];
+    fuzz("redaction", &seeds(&own, &[]), &words, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        for address in [
+            "https://me:hunter2@host/simple",
+            "x://hunter2@host",
+            "https://host/a?sig=hunter2",
+        ] {
+            let shown = flow::redact(&format!("{text} {address} {text}"));
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    });
+}
