@@ -871,7 +871,7 @@ mod tests {
             ),
             (
                 "DeleteMessage",
-                with("ReceiptHandle", json!("1-0")),
+                with("ReceiptHandle", json!("no receipt")),
                 "ReceiptHandleIsInvalid",
             ),
             ("ListQueues", json!({ "MaxResults": huge }), "InvalidParameterValue"),
