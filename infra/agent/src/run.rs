@@ -150,12 +150,14 @@ fn io_failure(error: &io::Error) -> Failure {
 /// A run that is laid out.
 struct Staged {
     message: Value,
-    before: HashMap<PathBuf, Stamp>,
+    before: Stamps,
     given: Given,
 }
 
 /// When a file was changed, in seconds and nanoseconds, and how big it was.
 type Stamp = (i64, i64, u64);
+/// The stamp of each file of a view.
+type Stamps = HashMap<PathBuf, Stamp>;
 
 /// Lays out the view of a run outside the sandbox, and moves it into it.
 async fn stage(
@@ -176,7 +178,7 @@ async fn stage(
     let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
     let kept = folder(&folders.state, run).join("data");
     let earlier = wish.run.as_deref().map(|run| folder(&folders.state, run));
-    let lay_out = move || -> Result<(HashMap<PathBuf, Stamp>, Map<String, Value>, Given), Failure> {
+    let lay_out = move || -> Result<(Stamps, Map<String, Value>, Given), Failure> {
         let given = Given::to_run(&state, &work.holder, &id, &view, &wanted)?;
         let mut sources = Map::new();
         let io = |error: io::Error| io_failure(&error);
@@ -505,7 +507,7 @@ impl Kept {
 }
 
 /// Keeps the files that a run made or changed, and drops the rest of its view. All processes of the run have ended.
-fn keep_files(folders: &Folders, run: &str, before: &HashMap<PathBuf, Stamp>) -> Kept {
+fn keep_files(folders: &Folders, run: &str, before: &Stamps) -> Kept {
     let mut kept = Kept::default();
     let (staging, name) = (folders.session.join("staging"), format!("{run}.ended"));
     let to = folder(&folders.state, run).join("files");
@@ -529,12 +531,7 @@ fn keep_files(folders: &Folders, run: &str, before: &HashMap<PathBuf, Stamp>) ->
     kept
 }
 
-fn keep_entry(
-    entry: &Entry<'_>,
-    before: &HashMap<PathBuf, Stamp>,
-    to: &Path,
-    left_out: &mut Vec<String>,
-) -> io::Result<()> {
+fn keep_entry(entry: &Entry<'_>, before: &Stamps, to: &Path, left_out: &mut Vec<String>) -> io::Result<()> {
     let is_made =
         entry.path.iter().any(|part| part == "__pycache__") || entry.path.to_string_lossy().starts_with(".variant.");
     match entry.kind {
@@ -542,7 +539,11 @@ fn keep_entry(
         _ if is_made => {}
         FileType::RegularFile => {
             let stat = &entry.stat;
-            let stamp = (stat.st_mtime as i64, stat.st_mtime_nsec as i64, stat.st_size as u64);
+            let stamp = (
+                stat.st_mtime,
+                i64::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+                u64::try_from(stat.st_size).unwrap_or_default(),
+            );
             if before.get(entry.path) == Some(&stamp) {
                 return Ok(());
             }

@@ -156,11 +156,11 @@ impl Connection {
                 self.take(packet.ok_or(io::ErrorKind::ConnectionAborted)?);
                 moved = true;
             }
-            if let Poll::Ready(written) = self.to_far(context, far.as_mut()) {
+            if let Poll::Ready(written) = self.write_far(context, far.as_mut()) {
                 written?;
                 moved = true;
             }
-            if let Poll::Ready(read) = self.from_far(context, far.as_mut()) {
+            if let Poll::Ready(read) = self.read_far(context, far.as_mut()) {
                 read?;
                 moved = true;
             }
@@ -182,7 +182,7 @@ impl Connection {
     }
 
     /// Ready when something has moved.
-    fn to_far<S: AsyncWrite>(&mut self, context: &mut Context<'_>, mut far: Pin<&mut S>) -> Poll<io::Result<()>> {
+    fn write_far<S: AsyncWrite>(&mut self, context: &mut Context<'_>, mut far: Pin<&mut S>) -> Poll<io::Result<()>> {
         let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
         if socket.can_recv() {
             let written = socket.recv(|bytes| match far.as_mut().poll_write(context, bytes) {
@@ -202,7 +202,7 @@ impl Connection {
     }
 
     /// Likewise.
-    fn from_far<S: AsyncRead>(&mut self, context: &mut Context<'_>, far: Pin<&mut S>) -> Poll<io::Result<()>> {
+    fn read_far<S: AsyncRead>(&mut self, context: &mut Context<'_>, far: Pin<&mut S>) -> Poll<io::Result<()>> {
         let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
         if self.said || !socket.can_send() {
             return Poll::Pending;

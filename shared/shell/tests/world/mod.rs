@@ -29,6 +29,7 @@ pub(crate) enum Loss {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a world holds few messages")]
 pub(crate) enum Message {
     Command(String),
     Execution {
