@@ -128,6 +128,9 @@ fn number(name: &str) -> Option<u64> {
     })
 }
 
+/// The input that is tried now, and since when.
+type Running = Arc<Mutex<Option<(Instant, Vec<u8>)>>>;
+
 /// Fuzzes a target, by its name.
 ///
 /// * `seeds`: inputs of the format, good and bad; one at least. Each is tried as it is, first.
@@ -143,7 +146,7 @@ pub fn fuzz(name: &str, seeds: &[Vec<u8>], words: &[&str], target: impl Fn(&[u8]
     // A stack that overflows ends the process with no other word.
     println!("fuzzing {name}: PFSESSION_FUZZ_SEED={seed}");
     let mut random = Random(seed);
-    let running: Arc<Mutex<Option<(Instant, Vec<u8>)>>> = Arc::default();
+    let running: Running = Arc::default();
     let ended = Arc::new(AtomicBool::new(false));
     let (watched, stop, of) = (Arc::clone(&running), Arc::clone(&ended), name.to_owned());
     std::thread::spawn(move || {
