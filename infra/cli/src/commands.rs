@@ -422,7 +422,7 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         (false, false) => watch::Lines::AsSaid,
     };
     let what = || format!("the run of {} did not succeed", flow.typed);
-    if is_named && let Some(taken) = client.find::<RunRow>(&format!("/v1/runs/{id}"))? {
+    if is_named && let Some(taken) = client.find::<RunRow>(&format!("/v1/runs/{id}?wait=0"))? {
         if taken.wish != wish || taken.flow != flow.key() {
             let message = format!("There is another run {id} already");
             let hint = format!("take another name, or none; pfsession show {id}");
