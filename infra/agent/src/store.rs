@@ -1204,8 +1204,11 @@ mod tests {
         let lock = scratch.join("lock.txt");
         let refused = |what: &str| {
             let failure = read_lock(&scratch).unwrap_err();
-            assert_eq!(failure.error, "Install.Tampered", "{what}");
-            assert!(!failure.to_string().contains("hidden"), "{what}: {failure}");
+            let text = failure.to_string();
+            let begins = "Install.Tampered: What the build left behind is not what uv makes: ";
+            let ends = "take versions that have a wheel.";
+            assert!(text.starts_with(begins) && text.ends_with(ends), "{what}: {text}");
+            assert!(!text.contains("hidden"), "{what}: {text}");
         };
         symlink(&secret, &lock).unwrap();
         refused("a link");

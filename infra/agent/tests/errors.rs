@@ -486,7 +486,7 @@ fn a_run_that_fails_says_why_and_what_to_do() {
         no such function
           Run.BadFlow: promptflow refuses the flow: Failed to load python function 'main' from file 'code', got None. The run's output is in LOG.
         data that is not there
-          Run.BadData: The data FOLDER/data.jsonl cannot be read: No such file or directory (os error 2). Name a file of JSON lines. The run's output is in LOG.
+          Run.BadData: The data FOLDER/data.jsonl cannot be read: No such file or directory (os error 2). Name a file or a folder of data. The run's output is in LOG.
         data that is no JSON
           Run.BadData: line 1 of the data data.jsonl is no JSON: Expecting value: line 1 column 7 (char 6). The run's output is in LOG.
         data without a column

@@ -1623,7 +1623,11 @@ fn a_flow_sees_its_own_folder_and_nothing_of_the_machine() {
         .replace("PATHS", &format!("{hidden:?}"))
         .replace("PREFIX", "os.path.dirname(os.__file__)");
     let seen = output(&once("look", &code));
-    assert_eq!(seen["parent"], 1, "{seen:#}");
+    // Outside its namespace of processes it would be 0.
+    assert!(
+        seen["parent"].as_u64().is_some_and(|parent| (1..100).contains(&parent)),
+        "{seen:#}"
+    );
     assert_eq!(seen["pids"][0], 1, "{seen:#}");
     assert_eq!(seen["uid"], 1000, "{seen:#}");
     assert_eq!(seen["caps"], json!(vec!["0000000000000000"; 5]), "{seen:#}");
@@ -2294,6 +2298,11 @@ fn values_that_json_hardly_holds_come_back_as_they_are_or_fail_their_line() {
             serde_json::to_string(&result.outputs).unwrap(),
             r#"[{"z":1,"a":{"y":0.1,"b":1e-7}}]"#
         );
+        let said = run(ODD, "{\"kind\": \"set\"}\n", RunWish::default())
+            .failure
+            .unwrap()
+            .to_string();
+        assert!(said.starts_with("Run.BadOutput: "), "{said}");
         let large = run("def main():\n    return 'é' * 30_000_000\n", "", RunWish::default());
         assert_eq!(large.failure, None, "{large:#?}");
         assert_eq!(written(&large, "output/outputs.jsonl").len(), 60_000_015);
@@ -2338,7 +2347,18 @@ def main():
         };
         let slow = "import time\ndef main(n):\n    time.sleep(n)\n    return n\n";
         let result = run(slow, "{\"n\": 60}\n{\"n\": 0}\n", wish);
-        assert_eq!(result.failure.unwrap().error, "Run.LineTimeout");
+        let said = result.failure.unwrap().to_string();
+        let expected = "Run.LineTimeout: 1 of 2 lines failed, the first with the line took longer than 1 s, which is its limit \
+                        (PF_LINE_TIMEOUT_SEC).";
+        assert!(said.starts_with(expected), "{said}");
+        let wish = RunWish {
+            environment_variables: BTreeMap::from([("PF_BATCH_TIMEOUT_SEC".into(), "1".into())]),
+            ..RunWish::default()
+        };
+        let late = run(slow, "{\"n\": 60}\n", wish);
+        let said = late.failure.unwrap().to_string();
+        let expected = "Run.Timeout: the run took longer than 1 s, which is its limit (PF_BATCH_TIMEOUT_SEC).";
+        assert!(said.starts_with(expected), "{said}");
         assert_eq!(result.outputs, [Value::Null, json!({ "output": 0 })]);
     });
 }
@@ -2401,15 +2421,22 @@ fn a_variable_that_no_process_takes_is_refused_and_the_runner_lives_on() {
     each("variable", |run| {
         let code = "import os\ndef main():\n    return len(os.environ['LARGE'])\n";
         let failure = run(code, "", with(200_000)).failure.expect("it is refused");
-        assert!(
-            failure.error == "Run.VariableTooLarge" && failure.message.contains("LARGE"),
-            "{failure}"
-        );
+        let expected = "Run.VariableTooLarge: the environment variable LARGE has 200007 bytes, and Linux takes at most 131072; put the \
+                        value in a file of the flow.";
+        assert!(failure.to_string().starts_with(expected), "{failure}");
         let command = RunWish {
             command: vec!["true".into()],
             ..with(200_000)
         };
         assert_eq!(run(code, "", command).failure.unwrap().error, "Run.VariableTooLarge");
+        let many = RunWish {
+            command: vec!["true".into()],
+            environment_variables: (0..40).map(|n| (format!("LARGE_{n}"), "x".repeat(100_000))).collect(),
+            ..RunWish::default()
+        };
+        let said = run(code, "", many).failure.unwrap().to_string();
+        let expected = "Run.NotStarted: the run's process could not be started: Argument list too long.";
+        assert!(said.starts_with(expected), "{said}");
         assert_eq!(output(&run(code, "", with(120_000))), json!({ "output": 120_000 }));
     });
 }
@@ -2456,7 +2483,9 @@ fn a_flow_is_given_by_its_file_or_entry_and_reads_an_earlier_run() {
             run: Some("no-such-run".into()),
             ..entry("grade")
         };
-        assert_eq!(run(code, "", none).failure.unwrap().error, "Run.NoSuchRun");
+        let said = run(code, "", none).failure.unwrap().to_string();
+        let expected = "Run.NoSuchRun: The outputs of the run no-such-run are not here: ";
+        assert!(said.starts_with(expected), "{said}");
         let file = |name: &str| RunWish {
             file: Some(name.into()),
             ..RunWish::default()
@@ -2481,10 +2510,8 @@ fn a_flow_is_given_by_its_file_or_entry_and_reads_an_earlier_run() {
             ..entry("main")
         };
         let failure = run(code, "{\"text\": \"a\"}\n", unknown).failure.unwrap();
-        assert!(
-            failure.error == "Run.UnknownInput" && failure.message.contains("did you mean 'text'"),
-            "{failure}"
-        );
+        let expected = "Run.UnknownInput: the column mapping names the input 'txet', and the flow has no such input; did you mean 'text'";
+        assert!(failure.to_string().starts_with(expected), "{failure}");
     });
 }
 
@@ -3016,6 +3043,11 @@ fn files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_hangs() {
         let _ = fs::remove_dir_all(machine.state.join("runs").join(run));
         let (error, result) = refused(run, command(&["python3", "-c", code]));
         assert_eq!(error.as_deref(), Some("Run.FilesNotKept"), "{result:?}");
+        let said = result.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert!(
+            said.starts_with("Run.FilesNotKept: Not all files that the run made are kept: "),
+            "{said}"
+        );
         assert!(
             result.not_kept.iter().any(|line| line.starts_with("the rest: ")),
             "{result:?}"
@@ -3030,10 +3062,12 @@ fn files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_hangs() {
     };
     let large = folder.path().join("large.jsonl");
     fs::File::create(&large).unwrap().set_len(3 << 30).unwrap();
-    assert_eq!(
-        refused("large-data", data(&large)).0.as_deref(),
-        Some("Run.DataTooLarge")
+    let said = refused("large-data", data(&large)).1.failure.unwrap().to_string();
+    let expected = format!(
+        "Run.DataTooLarge: The data {} has more than 1024 MiB, which is the most for one run. Split it, and run each part.",
+        large.display()
     );
+    assert!(said.starts_with(&expected), "{said}");
     let pipe = folder.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     assert_eq!(refused("pipe-data", data(&pipe)).0.as_deref(), Some("Run.BadData"));

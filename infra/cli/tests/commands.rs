@@ -514,7 +514,7 @@ fn what_a_run_file_asks_in_vain_is_refused_before_anything_is_sent() {
         let ended = home.pfsession(&service, &["run", "run.yml"]);
         assert_eq!(ended.exit, Some(2), "{key}: {ended:?}");
         assert!(
-            ended.err.contains(named) && ended.err.contains("Run.NotSupported"),
+            ended.err.contains(named) && ended.err.contains("[Run.NotSupported]"),
             "{key}: {ended:?}"
         );
     }

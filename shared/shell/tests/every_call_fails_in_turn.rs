@@ -265,12 +265,25 @@ async fn a_run_reads_only_an_ended_run_of_its_own_user() {
     world.state.lock().unwrap().runs.get_mut("base").unwrap().by = "somebody else".into();
     world.send(&command("reads-theirs", reads("base")));
     world.settle().await;
+    {
+        let mut state = world.state.lock().unwrap();
+        let base = state.runs.get_mut("base").unwrap();
+        (base.by, base.status) = ("alice".into(), RunStatus::Running);
+    }
+    world.send(&command("reads-early", reads("base")));
+    world.settle().await;
     let state = world.state.lock().unwrap();
-    let why = |id: &str| state.runs[id].failure.as_ref().map(|failure| failure.error.as_str());
+    let why = |id: &str| state.runs[id].failure.as_ref().map(ToString::to_string);
+    let none = |run: &str| {
+        format!("Run.NoSuchRun: You have no run {run}, whose outputs this one reads. Name one that you have run.")
+    };
     assert_eq!(
         ["reads", "reads-none", "reads-theirs"].map(why),
-        [None, Some("Run.NoSuchRun"), Some("Run.NoSuchRun")]
+        [None, Some(none("nobody")), Some(none("base"))]
     );
+    let early =
+        "Run.NotEnded: The run base, whose outputs this one reads, has not ended. Wait for its end, and run again.";
+    assert_eq!(why("reads-early").as_deref(), Some(early));
 }
 
 #[tokio::test]

@@ -378,7 +378,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "socket",
         ],
     ),
-    ("local", &["lifecycle", "contract", "agent", "socket"]),
+    ("local", &["lifecycle", "contract", "agent", "sandbox", "socket"]),
 ];
 
 #[test]
