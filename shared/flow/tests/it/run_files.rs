@@ -48,6 +48,8 @@ fn the_seeds_own_run_file_is_read_with_its_paths_from_its_own_folder() {
                         "xxx",
                     ),
                 },
+                network: None,
+                allow_hosts: None,
                 run: None,
                 variant: None,
                 environment_variables: Here(
@@ -107,6 +109,8 @@ fn every_key_of_a_run_file_is_read_and_an_empty_one_is_none() {
                     ),
                 },
                 identity: User,
+                network: None,
+                allow_hosts: None,
                 run: Some(
                     "earlier",
                 ),
