@@ -593,3 +593,66 @@ fn what_a_sender_reads_says_what_to_set_right() {
         400 Webhook.Malformed: X-GitHub-Event says release, and the payload has no release.
         413 Webhook.TooLarge: A delivery has at most 1048576 bytes. Have its sender leave out what it can."#]].assert_eq(&texts.join("\n"));
 }
+
+/// Genuine deliveries too, so that what is behind the signature is reached.
+#[test]
+fn any_bytes_as_a_delivery_are_taken_or_refused() {
+    let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events/webhook/valid");
+    let mut seeds: Vec<Vec<u8>> = Vec::new();
+    for sample in std::fs::read_dir(samples).expect("samples").flatten() {
+        let sample: Value = serde_json::from_slice(&std::fs::read(sample.path()).expect("a sample")).expect("JSON");
+        seeds.push(sample["body"].as_str().unwrap_or_default().into());
+        seeds.push(sample.to_string().into());
+    }
+    let events = ["push", "release", "deployment", "ping", "x"];
+    let words = [
+        "\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "*",
+        "**/",
+        "refs/heads/",
+        "\"commits\"",
+        "\"ref\"",
+        "v1,",
+        "sha256=",
+        "whsec_",
+    ];
+    fuzz::fuzz("a delivery", &seeds, &words, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(request) = serde_json::from_str::<Request>(&text) {
+            let _ = read(&request, with(&[GITHUB_SECRET, STANDARD_SECRET]), NOW);
+        }
+        let _ = read(
+            &request(standard_headers(&text), &text),
+            with(&[STANDARD_SECRET, &text]),
+            NOW,
+        );
+        let _ = read(
+            &request(github_headers(&text, &text), &text),
+            with(&[GITHUB_SECRET]),
+            NOW,
+        );
+        for event in events {
+            let genuine = request(github_headers(event, &github_signature(&text)), &text);
+            if let Ok(delivery) = read(&genuine, with(&[GITHUB_SECRET]), NOW) {
+                commands(&[rule(event, json!({}))], &delivery);
+                let only: Result<contract::webhook::Filter, _> =
+                    serde_json::from_value(json!({ "branch": text, "paths": [text] }));
+                if let Ok(only) = only {
+                    commands(
+                        &[Rule {
+                            only,
+                            ..rule(event, json!({}))
+                        }],
+                        &delivery,
+                    );
+                }
+            }
+        }
+    });
+}

@@ -680,3 +680,54 @@ impl Drop for Ending {
         self.0.borrow_mut().clear();
     }
 }
+
+#[cfg(test)]
+mod fuzzed {
+    use super::*;
+
+    #[test]
+    fn any_bytes_of_a_runner_are_words_or_errors_and_end_with_its_socket() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let seeds = [
+            r#"{"pid":7,"start":12} {"groups":["/a"]} {"isolated":{"tier":"A","not_held":[]}} {"ready":{}}"#,
+            r#"{"of":"r","out":["a","b"]} {"of":"r","err":[""]} {"of":"x","out":[]}"#,
+            r#"{"of":"r","line":0,"output":{"a":1.5},"wrong":{"error":"A.B","message":"c"}}"#,
+            r#"{"of":"r","done":{"lines":1,"failed":0,"exit_code":0},"crashed":-9} {"cannot":"c"} {"failed":"f"} {"cold":"c"} {"warm":true}"#,
+        ]
+        .map(|text| (text.replace("} {", "}\n{") + "\n").into_bytes());
+        let words = [
+            r#""of":"r""#,
+            r#""line":"#,
+            r#""done":"#,
+            r#""out":"#,
+            "\n",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "18446744073709551615",
+        ];
+        fuzz::fuzz("the runner's socket", &seeds, &words, |bytes| {
+            runtime.block_on(async {
+                let (mut inside, outside) = tokio::net::UnixStream::pair().unwrap();
+                let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();
+                let runs = Rc::new(RefCell::new(HashMap::from([("r".to_owned(), sender)])));
+                let dead = Rc::new(Cell::new(false));
+                let (reader, _writer) = outside.into_split();
+                let first = io::Cursor::new(Vec::new());
+                let listening = listen(BufReader::new(first.chain(reader)), Rc::clone(&runs), Rc::clone(&dead));
+                // A listener that has heard enough leaves.
+                let speaking = async move { drop(inside.write_all(bytes).await) };
+                tokio::join!(listening, speaking);
+                assert!(dead.get() && runs.borrow().is_empty());
+                // The run hears an end, whatever was said.
+                while heard.recv().await.is_some() {}
+            });
+        });
+    }
+}

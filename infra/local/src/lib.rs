@@ -19,6 +19,8 @@ mod doors;
 pub mod faults;
 mod front;
 mod functions;
+#[cfg(test)]
+mod fuzzed;
 mod host;
 mod machine;
 mod own;
