@@ -255,7 +255,16 @@ fn a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_r
     .unwrap();
     let data = deployment.flow("by-digest/data.jsonl");
     fs::write(&data, "{\"text\":\"one\"}\n{\"text\":\"two\"}\n").unwrap();
-    let run = ["run", path, "--data", data.to_str().unwrap()];
+    // Without a mapping promptflow takes the input's default before the column of its name.
+    let mapping = "text=${data.text}";
+    let run = [
+        "run",
+        path,
+        "--data",
+        data.to_str().unwrap(),
+        "--column-mapping",
+        mapping,
+    ];
     let api = deployment.api();
     let address = || api.session(&folder).expect("a session").settings.folder;
 
