@@ -4,7 +4,7 @@ import os
 import select
 import signal
 
-from .kernel import threads
+from .kernel import PR_SET_DUMPABLE, prctl, threads
 from .runs import SpareRun, check_variables, finish, spawn_command, spawn_run, take
 from .runtime import freeze, import_executor, run_a_dummy_flow
 from .strays import adopt, end_children
@@ -31,6 +31,9 @@ def serve(spec, control, warm):
     fork_safe = warm
     control.send({"ready": {"warm": warm}})
     if not warm and spec.get("import", True):
+        # The runtime asks /proc about its own process, whose files there belong to nobody here unless it can be dumped.
+        # Nothing else runs in the sandbox yet.
+        prctl(PR_SET_DUMPABLE, 1)
         try:
             import_executor()
             run_a_dummy_flow()
@@ -40,6 +43,8 @@ def serve(spec, control, warm):
             control.send({"cold": f"{type(error).__name__}: {error}"})
         else:
             control.send({"warm": fork_safe})
+        finally:
+            prctl(PR_SET_DUMPABLE, 0)
     Runner(spec, control, fork_safe).serve()
 
 

@@ -86,6 +86,11 @@ fn every_kind_of_flow_runs_over_its_data_and_gives_what_is_expected() {
     for name in ["dag-with-package", "flex-function", "shared-includes", "flex-class"] {
         machine.succeed(&["stop", flow(name).to_str().unwrap()]);
     }
+    // A fresh interpreter loads the flow runtime once; each run is a fork of it.
+    for log in fs::read_dir(machine.state().join("logs")).unwrap().flatten() {
+        let text = fs::read_to_string(log.path()).unwrap();
+        assert!(!text.contains("the flow runtime does not load"), "{text}");
+    }
     nothing_is_left(&machine);
 }
 
