@@ -40,12 +40,14 @@ fn main() -> Result<(), Error> {
 async fn function() -> Result<(), Error> {
     let variable = |name: &str| env::var(name).unwrap_or_default();
     let (id, secret) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
+    let endpoint = variable("AWS_ENDPOINT_URL");
+    let (http, endpoint) = socket::http_client(Some(&endpoint));
     let config = aws_sdk_sqs::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(variable("AWS_REGION")))
-        .endpoint_url(variable("AWS_ENDPOINT_URL"))
+        .endpoint_url(endpoint.unwrap_or_default())
         .credentials_provider(Credentials::new(id, secret, None, None, "environment"))
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .http_client(http)
         .build();
     let sqs = &aws_sdk_sqs::Client::from_conf(config);
     let own = variable(contract::names::OWN_QUEUE);
