@@ -18,7 +18,7 @@ use on_aws::{
 };
 use serde_json::{Value, json};
 use std::{fs, path::Path, process::ExitCode, time::Duration};
-use whole_system::{flow, wait_for, write_flow};
+use whole_system::{accept, flow, wait_for, write_flow};
 
 const LONG: Duration = Duration::from_secs(180);
 const PLAIN: &str = "@tool\ndef one(text: str) -> str:\n    return text\n";
@@ -191,7 +191,7 @@ fn a_stop_in_the_middle_of_a_start_or_of_an_install_ends_it(deployment: &Deploym
             wait_for("the install", LONG, || {
                 (api.phase(&folder) == Some(reached)).then_some(())
             });
-            connected = Some(silent.accept().expect("the install asks the index"));
+            connected = Some(accept(&silent, "the install's question to the index"));
         }
         api.stop(&stop, &folder).unwrap();
         assert_eq!(api.operation(&stop, LONG).status, OperationStatus::Succeeded, "{name}");
@@ -402,28 +402,32 @@ fn an_upgrade_ends_no_session_no_run_and_no_operation(deployment: &Deployment) {
     // A run that lasts until it is told the answer.
     let asks = "import socket\n@tool\ndef one(text: str) -> str:\n    return socket.create_connection((\"127.0.0.1\", int(text))).recv(99).decode()\n";
     write_flow(&folder, asks, None);
-    deployment.start("start-upgraded", &folder);
+    let runs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = runs.local_addr().unwrap();
+    // Loopback is the machine's at this one port.
+    let settings = json!({ "folder": deployment.sent(&folder), "allow_hosts": [address.to_string()] });
+    let start = json!({ "id": "start-upgraded", "flow": api.flow(&folder), "command": "start", "settings": settings });
+    api.send(&start).expect("it is taken");
     assert_eq!(api.operation("start-upgraded", LONG).status, OperationStatus::Succeeded);
     let before = api.session(&folder).unwrap();
-    let runs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = runs.local_addr().unwrap().port().to_string();
+    let port = address.port().to_string();
     let wish = RunWish {
         inputs: [("text".to_owned(), json!(port))].into(),
         ..RunWish::default()
     };
     let answer = |word: &str| {
-        let (mut run, _) = runs.accept().expect("the run asks");
+        let mut run = accept(&runs, "the run's question");
         std::io::Write::write_all(&mut run, word.as_bytes()).unwrap();
     };
     api.run("run-over-it", &folder, &wish).unwrap();
-    let (mut over_it, _) = runs.accept().expect("the run asks");
+    let mut over_it = accept(&runs, "the run's question");
     // And an operation that is in the middle.
     let slow = deployment.flow("in-the-middle");
     let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/slow-1.0-py3-none-any.whl", place.local_addr().unwrap());
     write_flow(&slow, PLAIN, Some(&format!("slow @ {url}\n")));
     deployment.start("start-in-the-middle", &slow);
-    let (asked, _) = place.accept().expect("the install asks for the package");
+    let asked = accept(&place, "the install's question for the package");
 
     deployment.upgrade();
 

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeSet,
     fs,
+    io::ErrorKind,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{
@@ -379,6 +381,20 @@ pub fn wait_for<T>(what: &str, at_most: Duration, mut seen: impl FnMut() -> Opti
         assert!(Instant::now() < until, "{what} did not come within {at_most:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The next connection, which has to come within a time: a test that waits for ever ends no run of the tests.
+pub fn accept(listener: &TcpListener, what: &str) -> TcpStream {
+    listener.set_nonblocking(true).expect("a listener may be asked");
+    let (connected, _) = wait_for(what, Duration::from_secs(120), || match listener.accept() {
+        Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+        accepted => Some(accepted.expect("a connection")),
+    });
+    listener.set_nonblocking(false).expect("a listener may be waited for");
+    connected
+        .set_nonblocking(false)
+        .expect("a connection may be waited for");
+    connected
 }
 
 fn agent() -> ureq::Agent {

@@ -9,7 +9,7 @@ use contract::{
 use lifecycle::session::Event;
 use serde_json::Value;
 use std::{fs, path::Path, process::Command, time::Duration};
-use whole_system::{Machine, flow, root, wait_for, write_flow};
+use whole_system::{Machine, accept, flow, root, wait_for, write_flow};
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -584,7 +584,7 @@ fn a_stop_in_the_middle_of_an_install_ends_it_and_a_start_sent_meanwhile_waits_a
     wait_for("the install", LONG, || {
         (api.phase(&folder) == Some(Phase::Installing)).then_some(())
     });
-    let connected = silent.accept().expect("the install asks the index");
+    let connected = accept(&silent, "the install's question to the index");
     api.stop("stop-slow", &folder).unwrap();
     fs::remove_file(folder.join("requirements.txt")).unwrap();
     let dag = fs::read_to_string(folder.join("flow.dag.yaml")).unwrap();

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use whole_system::{Machine, kill, wait_for, write_flow};
+use whole_system::{Machine, accept, kill, wait_for, write_flow};
 
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -177,7 +177,7 @@ fn an_agent_killed_at_an_install_at_rest_or_at_a_run_takes_its_session_to_an_end
     );
     write_flow(&slow, source, Some(&index));
     api.start("start-slow", &slow).unwrap();
-    let connected = silent.accept().expect("the install asks the index");
+    let connected = accept(&silent, "the install's question to the index");
     kill_agents();
     let start = api.operation("start-slow", BOUND);
     assert_eq!(

@@ -43,7 +43,9 @@ impl Stranger {
                         calls.fetch_add(1, Ordering::Relaxed);
                         let _ = connection.write_all(answer.as_bytes());
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        std::thread::park_timeout(Duration::from_millis(1));
+                    }
                     Err(error) => panic!("{error}"),
                 }
             }
