@@ -14,6 +14,10 @@ use sandbox::python::Python;
 pub(crate) struct Base {
     pub(crate) name: &'static str,
     pub(crate) packages: &'static [&'static str],
+    /// What the beginning of its packages' names is that come together, at versions that are made for each other.
+    pub(crate) family: Option<&'static str>,
+    /// The modules that its processes load.
+    pub(crate) imports: &'static [&'static str],
     /// Whether its processes have the flow runtime.
     pub(crate) runs_flows: bool,
 }
@@ -23,12 +27,21 @@ pub(crate) struct Base {
 pub(crate) const PROMPTFLOW: Base = Base {
     name: flow::DEFAULT_IMAGE,
     packages: &["promptflow", "promptflow-tools"],
+    family: Some("promptflow"),
+    imports: &[
+        "promptflow.executor._script_executor",
+        "promptflow._core.log_manager",
+        "promptflow.core",
+        "promptflow.tools",
+    ],
     runs_flows: true,
 };
 
 pub(crate) const PYTHON: Base = Base {
     name: flow::PLAIN_IMAGE,
     packages: &[],
+    family: None,
+    imports: &[],
     runs_flows: false,
 };
 

@@ -6,6 +6,8 @@
 //!
 //! * A flow names places on a network. Local folders and files come from the owner alone: only those does a build see.
 //! * uv is given the broker's addresses in the place of the feeds'.
+//! * Of several indexes the further ones go before the default one. A version that the first index with the package lacks comes from the next;
+//!   but if one of them has a credential, a package that it has comes from it alone, so that nobody takes its place by a name on PyPI.
 
 use crate::{
     packages,
@@ -37,6 +39,8 @@ pub(crate) struct Sources {
     links: Vec<Place>,
     insecure: Vec<Host>,
     has_no_index: bool,
+    /// Whether the owner says in which of several indexes a version is looked for.
+    has_strategy: bool,
     requires_hashes: bool,
     allows_pre: bool,
     /// Names of packages, or `:all:` or `:none:`.
@@ -55,7 +59,10 @@ impl Sources {
             let named = names.iter().find_map(|name| Some((*name, block.get(*name)?.as_str())));
             named.unwrap_or((names[0], ""))
         };
-        let mut sources = Self::default();
+        let mut sources = Self {
+            has_strategy: block.contains_key("UV_INDEX_STRATEGY"),
+            ..Self::default()
+        };
         let (name, value) = first(&["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"]);
         if !value.trim().is_empty() {
             sources.index = Some(owners(name, value)?);
@@ -233,7 +240,11 @@ impl Sources {
             .only_binary
             .iter()
             .map(|package| format!("--only-binary={package}"));
-        no_index.into_iter().chain(no_binary).chain(only_binary).collect()
+        let is_private = self.feeds().iter().any(|feed| feed.credential.is_some());
+        let is_ours = !self.more.is_empty() && !is_private && !self.has_strategy;
+        let strategy = is_ours.then(|| "--index-strategy=unsafe-first-match".to_owned());
+        let options = no_index.into_iter().chain(strategy);
+        options.chain(no_binary).chain(only_binary).collect()
     }
 
     /// What tells one set of sources from another, without credentials. A lock does not say which index the tools of a build come from, nor
@@ -463,6 +474,19 @@ mod tests {
         assert_eq!(sources.resolving()[2..], ["--require-hashes", "--prerelease=allow"]);
         assert_eq!(sources.local(), Vec::<PathBuf>::new());
         assert!(!sources.identity().contains("s3cret") && sources.secrets().contains(&"s3cret".to_owned()));
+    }
+
+    #[test]
+    fn a_further_index_hides_no_version_of_the_next_unless_one_has_a_credential() {
+        const STRATEGY: &str = "--index-strategy=unsafe-first-match";
+        let has = |lines: &[&str]| added(lines).unwrap().resolving().contains(&STRATEGY.to_owned());
+        assert!(!has(&["alpha"]));
+        assert!(has(&["--extra-index-url https://two.example/simple/"]));
+        assert!(!has(&["--extra-index-url https://me:s3cret@two.example/simple/"]));
+        assert!(!has(&[
+            "-i https://me:s3cret@one.example/simple",
+            "--extra-index-url https://two.example/simple/"
+        ]));
     }
 
     #[test]

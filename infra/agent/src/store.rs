@@ -514,6 +514,9 @@ impl Store {
             }
             Over::Held(base) => constraints.extend(pins(base)),
         }
+        if let (Over::Preferred(base), Some(family)) = (over, self.base.family) {
+            constraints.extend(pins(base).into_iter().filter(|pin| pin.starts_with(family)));
+        }
         // The plain base image has nothing in it.
         if wanted.is_empty() {
             return Ok((String::new(), AskedBy::default()));
@@ -606,6 +609,10 @@ impl Store {
         (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
         self.run(sandbox, job).await?;
         make_read_only(&place).await.map_err(tampered)?;
+        if environment.base != environment.key {
+            let changed = changes(&self.lock_of(&environment.base), lock);
+            self.check_imports(job, &place, &[], &changed).await?;
+        }
         self.mark(environment)
     }
 
@@ -682,10 +689,15 @@ impl Store {
             sandbox.read.push(below.clone());
             sandbox.write.push((upper.clone(), upper.clone()));
         }
-        let base_lock = fs::read_to_string(self.path(&format!("{}.txt", environment.base))).unwrap_or_default();
-        let count = pins(lock).difference(&pins(&base_lock)).count();
-        (job.say)(LineKind::Stage, format!("installing {count} packages"));
+        let changed = changes(&self.lock_of(&environment.base), lock);
+        (job.say)(LineKind::Stage, format!("installing {} packages", changed.len()));
         self.run(sandbox, job).await?;
+        // What only adds files leaves what the base imports as it was.
+        let shadows = environment.pure && has_shadows(&upper, &below).map_err(tampered)?;
+        if shadows || !environment.pure {
+            self.check_imports(job, &below, std::slice::from_ref(&upper), &changed)
+                .await?;
+        }
         environment.pth = new_pth_files(&upper, &self.python.site_packages(), &site).map_err(tampered)?;
         make_read_only(&upper).await.map_err(tampered)?;
         let finish = || {
@@ -694,6 +706,58 @@ impl Store {
         };
         finish().map_err(|error| self.io(error))?;
         self.mark(environment)
+    }
+
+    fn lock_of(&self, key: &str) -> String {
+        fs::read_to_string(self.path(&format!("{key}.txt"))).unwrap_or_default()
+    }
+
+    /// Loads what the base image's processes load, as a session of this environment will.
+    ///
+    /// * `above`: the layers over it, the uppermost first.
+    ///
+    /// # Errors
+    ///
+    /// `Install.Conflict`, with the package that breaks it. Final until the requirements name another one.
+    async fn check_imports(
+        &self,
+        job: &Job<'_>,
+        environment: &Path,
+        above: &[PathBuf],
+        changed: &[Change],
+    ) -> Result<(), Failure> {
+        if self.base.imports.is_empty() {
+            return Ok(());
+        }
+        (job.say)(LineKind::Stage, format!("importing {}", self.base.name));
+        let scratch = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
+        let (upper, work) = (scratch.0.join("upper"), scratch.0.join("work"));
+        for folder in [&upper, &work] {
+            fs::create_dir(folder).map_err(|error| self.io(error))?;
+        }
+        let python = environment.join("bin/python").display().to_string();
+        let mut execute = words(&[&python, "-I", "-c", IMPORT, &self.base.imports.join(" ")]);
+        let mut sandbox = self.builder(job);
+        if self.namespaces.get() {
+            let lower = above.iter().cloned().chain([environment.to_owned()]).collect();
+            sandbox.overlay = Some(Overlay {
+                lower,
+                upper,
+                work,
+                at: vec![environment.to_owned()],
+            });
+        } else {
+            let sites = above.iter().map(|layer| layer.join(self.python.site_packages()));
+            execute.extend(sites.map(|site| site.display().to_string()));
+            sandbox
+                .read
+                .extend(above.iter().cloned().chain([environment.to_owned()]));
+        }
+        sandbox.execute = execute;
+        match self.ended(sandbox, job).await? {
+            Ended::Well => Ok(()),
+            Ended::Failed { output, .. } => Err(not_imported(self.base.name, &output, changed, job)),
+        }
     }
 
     /// What every build sees: the interpreter, uv, and what the machine's owner names.
@@ -723,9 +787,22 @@ impl Store {
         Scratch::new(&owners.unwrap_or_else(|| self.path("")))
     }
 
-    /// Runs a builder to its end.
-    async fn run(&self, mut sandbox: Sandbox, job: &Job<'_>) -> Result<(), Failure> {
-        let Job { lines, say, log, .. } = *job;
+    /// Runs a builder to its end, and names what fails.
+    async fn run(&self, sandbox: Sandbox, job: &Job<'_>) -> Result<(), Failure> {
+        let Ended::Failed { output, names_broker } = self.ended(sandbox, job).await? else {
+            return Ok(());
+        };
+        let place = |package: &str| job.place(package);
+        // uv knows only that the broker did not serve it.
+        Err(match job.broker.fault().filter(|_| names_broker) {
+            Some(fault) => uv::fault_failure(&fault, &place, job.log),
+            None => uv::failure(&output, &place, job.log),
+        })
+    }
+
+    /// Runs a program in a builder's sandbox to its end.
+    async fn ended(&self, mut sandbox: Sandbox, job: &Job<'_>) -> Result<Ended, Failure> {
+        let say = job.say;
         let scratch = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
         let cache = self.cache().map_err(|error| self.io(error))?;
         sandbox
@@ -800,28 +877,16 @@ impl Store {
                     }
                     sandbox.namespaces = false;
                     sandbox.write.truncate(sandbox.write.len() - 3);
-                    self.run(sandbox, job).await
+                    self.ended(sandbox, job).await
                 })
                 .await;
             }
             Some(Word::Isolated(isolation)) if isolation.tier == Tier::D => self.namespaces.set(false),
             _ => {}
         }
-        if status.success() {
-            return Ok(());
-        }
-        let place = |package: &str| {
-            let wanted = package.to_ascii_lowercase().replace('_', "-");
-            let line = lines
-                .iter()
-                .find(|line| line.text.to_ascii_lowercase().replace('_', "-").starts_with(&wanted));
-            line.filter(|_| !wanted.is_empty())
-                .map(|line| format!("{}:{}", line.file, line.number))
-        };
-        // uv knows only that the broker did not serve it.
-        Err(match job.broker.fault().filter(|_| names_broker) {
-            Some(fault) => uv::fault_failure(&fault, &place, log),
-            None => uv::failure(&output, &place, log),
+        Ok(match status.success() {
+            true => Ended::Well,
+            false => Ended::Failed { output, names_broker },
         })
     }
 
@@ -921,13 +986,123 @@ struct Job<'a> {
     log: &'a str,
 }
 
+impl Job<'_> {
+    /// Where the requirements name a package, as a file and a line.
+    fn place(&self, package: &str) -> Option<String> {
+        let wanted = package.to_ascii_lowercase().replace('_', "-");
+        let is_it = |line: &&flow::Line| line.text.to_ascii_lowercase().replace('_', "-").starts_with(&wanted);
+        let line = self.lines.iter().find(is_it).filter(|_| !wanted.is_empty())?;
+        Some(format!("{}:{}", line.file, line.number))
+    }
+}
+
+/// How a program in a builder's sandbox ended.
+enum Ended {
+    Well,
+    Failed {
+        /// All that it said, redacted; at most a mebibyte.
+        output: String,
+        names_broker: bool,
+    },
+}
+
+/// A package that the base image does not have at this version.
+struct Change {
+    name: String,
+    version: String,
+    /// The base image's version, if it has the package.
+    had: Option<String>,
+}
+
+fn changes(base: &str, lock: &str) -> Vec<Change> {
+    let base: BTreeMap<String, String> = base.lines().filter_map(packages::pin).collect();
+    let all = lock.lines().filter_map(packages::pin);
+    all.filter(|(name, version)| base.get(name) != Some(version))
+        .map(|(name, version)| Change {
+            had: base.get(&name).cloned(),
+            name,
+            version,
+        })
+        .collect()
+}
+
+/// Imports modules, with further folders of packages before those of the environment. Says in one line which one fails, why, and the packages
+/// that had a part in it.
+const IMPORT: &str = r#"
+import importlib, json, sys, traceback
+sys.path[:0] = sys.argv[2:]
+try:
+    for name in sys.argv[1].split():
+        importlib.import_module(name)
+except BaseException as error:
+    from importlib.metadata import packages_distributions
+    owners = packages_distributions()
+    modules = [frame.f_globals.get('__name__', '') for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules.append(getattr(error, 'name', None) or '')
+    packages = [package for module in reversed(modules) for package in owners.get(module.partition('.')[0], ())]
+    traceback.print_exc()
+    why = f'{type(error).__name__}: {error}'.splitlines()[0][:300]
+    sys.exit('pfsession: ' + json.dumps({'module': name, 'why': why, 'packages': packages}))
+"#;
+
+/// What [`IMPORT`] says.
+#[derive(Deserialize)]
+struct NotImported {
+    module: String,
+    why: String,
+    packages: Vec<String>,
+}
+
+fn not_imported(base: &str, output: &str, changed: &[Change], job: &Job<'_>) -> Failure {
+    let said = output.lines().rev().find_map(|line| line.strip_prefix("pfsession: "));
+    let said = said
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(NotImported {
+            module: base.to_owned(),
+            why: "the import ended without a word".to_owned(),
+            packages: Vec::new(),
+        });
+    let seen = said.packages.iter().map(|name| packages::normalized(name));
+    let seen: Vec<&Change> = seen
+        .filter_map(|name| changed.iter().find(|change| change.name == name))
+        .collect();
+    // The innermost that is not the base image's; else any of them may be it.
+    let suspects: Vec<&Change> = match seen.first() {
+        Some(first) => vec![first],
+        None => changed.iter().filter(|change| change.had.is_some()).take(5).collect(),
+    };
+    let named: Vec<String> = suspects
+        .iter()
+        .map(|change| match &change.had {
+            Some(had) => format!("{} {} (the base image has {had})", change.name, change.version),
+            None => format!("{} {}", change.name, change.version),
+        })
+        .collect();
+    let place = suspects.first().and_then(|change| job.place(&change.name));
+    let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
+    let named = match named.is_empty() {
+        true => "these packages".to_owned(),
+        false => named.join(", "),
+    };
+    Failure::new(
+        "Install.Conflict",
+        format!(
+            "{place}{} of the base image {base} cannot be imported beside {named}: {}. Take another version in the requirements, and start again. \
+             The whole output is in {}.",
+            said.module,
+            said.why.trim_end_matches('.'),
+            job.log
+        ),
+    )
+}
+
 /// What is known before requirements are resolved.
 enum Over<'a> {
     /// The base image itself is resolved.
     Nothing,
     /// The versions of this lock are kept; the requirements alone are resolved.
     Held(&'a str),
-    /// The versions of this lock are taken where they can be.
+    /// The versions of this lock are taken where they can be; those of the base image's own packages are kept.
     Preferred(&'a str),
 }
 
@@ -1050,6 +1225,20 @@ fn tampered(error: io::Error) -> Failure {
              source, and take versions that have a wheel."
         ),
     )
+}
+
+/// Whether a layer puts a file in the place of one below it, or makes a package of a folder there that is none.
+fn has_shadows(upper: &Path, below: &Path) -> io::Result<bool> {
+    let mut found = false;
+    Folder::open(upper)?.walk(&MOST, |entry| {
+        let is_code =
+            entry.kind != FileType::Directory && !entry.path.components().any(|part| part.as_os_str() == "__pycache__");
+        let lower = below.join(entry.path);
+        let is_new_package = || entry.name == "__init__.py" && lower.parent().is_some_and(Path::exists);
+        found |= is_code && (lower.symlink_metadata().is_ok() || is_new_package());
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 fn new_pth_files(upper: &Path, site: &Path, below: &Path) -> io::Result<Vec<String>> {

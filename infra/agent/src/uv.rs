@@ -338,13 +338,17 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
             .next()
             .unwrap_or(&wanted)
             .to_owned();
-        return Failure::new(
-            "Install.NoSuchVersion",
-            format!(
-                "{}there is no version {wanted} of it. Take another one in the requirements. {tail}",
-                at(&package)
+        // The place of an index that has the package, and hides another that may have the version.
+        let hides = output.split_once(&format!("`{package}` was found on "));
+        let hides = hides.and_then(|(_, rest)| rest.split_once(", but not at the requested version"));
+        let text = match hides {
+            Some((index, _)) => format!(
+                "the index {index} has {package}, and not the version {wanted}. A package that an index before another has comes from it \
+                 alone where one of them has a credential. Take another version, or have that index bring this one."
             ),
-        );
+            None => format!("there is no version {wanted} of it. Take another one in the requirements."),
+        };
+        return Failure::new("Install.NoSuchVersion", format!("{}{text} {tail}", at(&package)));
     }
     if has("build backend returned an error") || has("failed to build") {
         let package = quoted("failed to build").unwrap_or_else(|| "a package".into());
@@ -494,6 +498,15 @@ mod tests {
         let said = "resolving 2 requirements\nerror: Failed to fetch: https://index.example/simple/tabulate/\n  cause: error sending request for url \
                     (https://index.example/simple/tabulate/)\n  cause: client error (Connect)\n  cause: invalid peer certificate: UnknownIssuer\n";
         expect_test::expect!["Install.IndexNotTrusted: The package index is not trusted: the certificate of https://index.example/simple/tabulate/ is by an authority that uv does not know. If it is one of your own, name its certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. The whole output is in LOG."].assert_eq(&failure(said, &|_| None, "LOG").to_string());
+    }
+
+    #[test]
+    fn an_index_that_hides_a_version_of_another_is_named() {
+        let said = "error: No solution found when resolving dependencies\n  cause: Because there is no version of filelock==3.12.4 and you require \
+                    filelock==3.12.4, we can conclude that your requirements are unsatisfiable.\n\nhint: `filelock` was found on \
+                    https://index.example/simple, but not at the requested version (filelock==3.12.4). A compatible version may be available \
+                    on a subsequent index (e.g., https://other.example/simple).\n";
+        expect_test::expect!["Install.NoSuchVersion: the index https://index.example/simple has filelock, and not the version filelock==3.12.4. A package that an index before another has comes from it alone where one of them has a credential. Take another version, or have that index bring this one. The whole output is in LOG."].assert_eq(&failure(said, &|_| None, "LOG").to_string());
     }
 
     #[test]

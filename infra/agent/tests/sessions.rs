@@ -92,6 +92,10 @@ fn main() -> anyhow::Result<()> {
             a_connection_that_is_not_there_is_named_with_those_that_are,
         ),
         (
+            "no_install_takes_away_what_the_base_image_loads",
+            no_install_takes_away_what_the_base_image_loads,
+        ),
+        (
             "a_find_links_line_that_names_a_folder_of_the_host_is_refused",
             a_find_links_line_that_names_a_folder_of_the_host_is_refused,
         ),
@@ -1260,6 +1264,50 @@ fn installed(machine: &Machine, name: &str, requirements: &str, code: &str) -> R
     };
     machine.remove(&key, 1);
     result
+}
+
+fn no_install_takes_away_what_the_base_image_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let index = Index::serve();
+    let line = format!("--extra-index-url {}", index.url());
+    let asks = "from importlib.metadata import version\n\
+                def main(name: str) -> str:\n    return version(name)\n";
+    let it = flex(&folder.path().join("it"), asks);
+    let key = key(&unique("base"));
+    machine.launch(&key, 1, &it);
+    let install = |requirements: &str| {
+        fs::write(it.join("requirements.txt"), requirements).unwrap();
+        machine.install(&key, 1, &unique("base"), &it)
+    };
+    // What needs another version of what promptflow-tools needs names both sides.
+    let failure = install("openai==0.28.1\n").expect("it does not fit");
+    assert_eq!(failure.error, "Install.Conflict", "{failure}");
+    for side in ["promptflow-tools", "openai==0.28.1"] {
+        assert!(failure.message.contains(side), "{side}: {failure}");
+    }
+    // What puts a file of its own in the place of one of the base image's.
+    let text = "raise ImportError('another one')\n";
+    index.add_file("pfsbreaks", "1.0", &[], "promptflow/tools/__init__.py", text);
+    let failure = install(&format!("{line}\npfsbreaks\n")).expect("it cannot be imported");
+    let begins = "Install.Conflict: requirements.txt:2: promptflow.tools of the base image promptflow cannot be imported beside pfsbreaks 1.0: \
+                  ImportError: another one. Take another version in the requirements, and start again. The whole output is in ";
+    assert!(failure.to_string().starts_with(begins), "{failure}");
+    // An index that comes first has an old version of the base image's own package, and what is wanted changes another one.
+    index.add("promptflow-tools", "0.0.1", &[]);
+    index.add("pfsold", "1.0", &["certifi<2024"]);
+    let failure = install(&format!("{line}\npfsold\n"));
+    assert_eq!(failure, None);
+    let version = |name: &str| {
+        let wish = RunWish {
+            inputs: [("name".to_owned(), json!(name))].into(),
+            ..RunWish::default()
+        };
+        output(&machine.run(&key, 1, &unique("base"), &it, wish))["output"].clone()
+    };
+    assert_eq!(version("certifi"), json!("2023.11.17"));
+    assert_ne!(version("promptflow-tools"), json!("0.0.1"));
+    machine.remove(&key, 1);
 }
 
 fn a_find_links_line_that_names_a_folder_of_the_host_is_refused() {

@@ -75,10 +75,17 @@ impl Index {
     /// Adds a package of one module.
     pub(crate) fn add(&self, package: &str, version: &str, requires: &[&str]) {
         let module = package.replace('-', "_");
+        let text = format!("version = {version:?}\n");
+        self.add_file(package, version, requires, &format!("{module}/__init__.py"), &text);
+    }
+
+    /// Adds a package of one file, wherever it says.
+    pub(crate) fn add_file(&self, package: &str, version: &str, requires: &[&str], path: &str, text: &str) {
+        let module = package.replace('-', "_");
         let about = format!("{module}-{version}.dist-info");
         let requires: String = requires.iter().map(|each| format!("Requires-Dist: {each}\n")).collect();
         let files = [
-            (format!("{module}/__init__.py"), format!("version = {version:?}\n")),
+            (path.to_owned(), text.to_owned()),
             (
                 format!("{about}/METADATA"),
                 format!("Metadata-Version: 2.1\nName: {package}\nVersion: {version}\nProvides-Extra: more\n{requires}"),
