@@ -69,13 +69,19 @@ class Control:
                 return None
         return json.loads(self.ready.popleft())
 
-    def read(self):
-        """Takes in what is here, waiting for some; False when the other end is gone."""
+    def read(self, waits=True):
+        """Takes in what is here, waiting for some unless told not to; False when the other end is gone."""
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if waits else socket.MSG_DONTWAIT)
         try:
-            data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 18, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            # `socket.recv_fds` does not pass its flags on.
+            data, beside, _, _ = self.socket.recvmsg(1 << 18, socket.CMSG_SPACE(MOST_DESCRIPTORS * 4), flags)
+        except BlockingIOError:
+            return True
         except ConnectionResetError:
             return False
-        self.descriptors.extend(descriptors)
+        for level, kind, value in beside:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self.descriptors.extend(memoryview(value)[: len(value) & ~3].cast("i"))
         if not data:
             return False
         self.ready.extend(self.lines.take(data))

@@ -174,8 +174,9 @@ class Crew:
             self.lose(process)
 
     def hear(self, process):
+        """Takes in what a process says, which may have been taken in since somebody saw that there is something."""
         try:
-            there = process.control.read()
+            there = process.control.read(waits=False)
         except (OSError, ValueError):
             there = False
         while process.control.has_message():

@@ -323,3 +323,41 @@ pub fn last_word(socket: &UnixStream) -> Option<Word> {
     io::Read::read_to_string(&mut &*socket, &mut text).ok()?;
     text.lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two processes of a run say something at once, and what the second says is taken in while the first is looked into.
+    const ENDS_AT_ONCE: &str = r#"
+import os, signal, socket, sys
+sys.path.insert(0, sys.argv[1])
+from pfsession_runner.crew import Crew, Process
+signal.alarm(20)
+for _ in range(50):
+    pairs = [socket.socketpair() for _ in range(3)]
+    loader, *workers = [Process(mine, None) for mine, _ in pairs]
+    crew = Crew({"cores": 1}, {}, None, None)
+    crew.loader, crew.has_loader, crew.members = loader, True, list(workers)
+    crew.waiting, crew.done = [], {}
+    for number, worker in enumerate(workers):
+        worker.pid, worker.line, worker.is_loaded = 2**22 + 1 + number, number, True
+        pairs[1 + number][1].close()
+    for worker in workers:
+        pairs[0][1].sendall(b'{"ended": %d, "status": 3}\n' % worker.pid)
+    crew.look()
+    assert sorted(crew.done) == [0, 1], crew.done
+    assert all("code 3" in done["wrong"]["message"] for done in crew.done.values()), crew.done
+"#;
+
+    #[test]
+    fn processes_that_end_at_once_are_each_taken_in_and_nobody_waits_for_a_word_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let runner = write_runner(folder.path()).unwrap();
+        let python = Python::find().unwrap();
+        let mut command = std::process::Command::new(&python.executable);
+        let ended = command.args(["-I", "-c", ENDS_AT_ONCE]).arg(&runner).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{:?}: {said}", ended.status);
+    }
+}
