@@ -9,8 +9,9 @@
 //! is held to the same rules and tests. It is encrypted by the disk, not by us: a key beside it would add nothing.
 
 use crate::owner_only;
+use broker::{Header, Provider, Providers, Way};
 use contract::{Failure, command::RunWish};
-use flow::{Connection, view::View};
+use flow::{Connection, ConnectionType, view::View};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,7 +21,9 @@ use std::{
     io::{self, Seek, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+use url::Url;
 
 /// The largest file of a flow in which connections are looked for.
 const LARGEST: u64 = 1 << 20;
@@ -176,11 +179,52 @@ fn take_variables(state: &Path, run: &str, names: &BTreeSet<String>) -> Result<B
     }
 }
 
+/// The session's broker of model providers, as a run finds it.
+#[derive(Clone)]
+pub(crate) struct Broker {
+    pub(crate) providers: Arc<Providers>,
+    /// `None` where the sandbox has no sockets.
+    pub(crate) at: Option<String>,
+}
+
+impl Broker {
+    /// What a run gets of a connection whose key stays here, and the way to its provider.
+    fn hold(&self, name: &str, connection: &Connection) -> Result<(Connection, Way), Failure> {
+        let no = |why: String| {
+            Failure::new(
+                "Connection.NotBrokered",
+                format!("The key of the connection {name} stays with a broker, and {why}"),
+            )
+        };
+        let at =
+            self.at.as_ref().ok_or_else(|| {
+                no("this machine cannot give its session a way there and no other network. Give the session a network \
+                (--network internet), or the flow the key (pfsession connection update --brokered=false)."
+                .into())
+            })?;
+        let address = connection.address().and_then(|address| Url::parse(address).ok());
+        let address = address.ok_or_else(|| no("its address is no URL. Correct it.".into()))?;
+        let key = connection.value("api_key").unwrap_or_default().to_owned();
+        let header = match connection.kind {
+            ConnectionType::AzureOpenAi => Header::ApiKey,
+            _ => Header::Bearer,
+        };
+        let provider = Provider { address, key, header };
+        let way = self
+            .providers
+            .open(provider)
+            .map_err(|why| no(format!("{why}. Correct it.")))?;
+        Ok((connection.behind(&format!("{at}{}", way.path())), way))
+    }
+}
+
 /// What one run gets, beside what its command says.
 #[derive(Default)]
 pub(crate) struct Given {
     connections: BTreeMap<String, Value>,
     variables: BTreeMap<String, String>,
+    /// The ways to the providers whose keys it does not get.
+    _ways: Vec<Way>,
     /// What is to be in nothing that is written.
     secrets: Vec<String>,
 }
@@ -190,38 +234,52 @@ impl Given {
     ///
     /// # Errors
     ///
-    /// `Connection.None`, `Connection.NoSuchKey`, `Connection.NotStored`, `Run.NoSecretVariables`. Final.
+    /// `Connection.None`, `Connection.NoSuchKey`, `Connection.NotBrokered`, `Connection.NotStored`, `Run.NoSecretVariables`. Final.
     pub(crate) fn to_run(
         state: &Path,
         holder: &Holder,
         run: &str,
         view: &View,
         wish: &RunWish,
+        broker: &Broker,
     ) -> Result<Self, Failure> {
         let mut variables = take_variables(state, run, &wish.secret_variables)?;
         let mut secrets: Vec<String> = variables.values().cloned().collect();
         let all = Connections::read(state)?;
         let known = all.of(holder);
-        for (variable, value) in &wish.environment_variables {
-            if let Some((name, key)) = reference(value) {
-                variables.insert(variable.clone(), referred(&known, variable, name, key)?);
-            }
-        }
         let mut named: BTreeSet<&str> = known.keys().copied().collect();
         let texts = texts(view, named.is_empty());
         let own = serde_json::to_string(wish).unwrap_or_default();
         named.retain(|name| is_named(name, &own) || texts.iter().any(|text| is_named(name, text)));
-        let mut connections = BTreeMap::new();
+        let (mut given, mut ways) = (BTreeMap::new(), Vec::new());
         for (name, (_, connection)) in known.into_iter().filter(|(name, _)| named.contains(name)) {
-            connections.insert(name.to_owned(), connection.for_executor(name));
             secrets.extend(connection.secrets.values().cloned());
+            let connection = if connection.brokered {
+                let (behind, way) = broker.hold(name, connection)?;
+                secrets.push(way.token().to_owned());
+                ways.push(way);
+                behind
+            } else {
+                connection.clone()
+            };
+            given.insert(name, connection);
         }
+        for (variable, value) in &wish.environment_variables {
+            if let Some((name, key)) = reference(value) {
+                variables.insert(variable.clone(), referred(&given, variable, name, key)?);
+            }
+        }
+        let connections = given
+            .iter()
+            .map(|(name, connection)| ((*name).to_owned(), connection.for_executor(name)));
+        let connections = connections.collect();
         secrets.retain(|secret| secret.chars().count() >= SHORTEST_HIDDEN);
         // Where one is a part of another, the longer one goes first.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Self {
             connections,
             variables,
+            _ways: ways,
             secrets,
         })
     }
@@ -280,13 +338,8 @@ fn reference(value: &str) -> Option<(&str, &str)> {
     (!name.is_empty() && !key.is_empty() && !key.contains('.')).then_some((name, key))
 }
 
-fn referred(
-    known: &BTreeMap<&str, (Scope, &Connection)>,
-    variable: &str,
-    name: &str,
-    key: &str,
-) -> Result<String, Failure> {
-    let (_, connection) = known.get(name).ok_or_else(|| {
+fn referred(known: &BTreeMap<&str, Connection>, variable: &str, name: &str, key: &str) -> Result<String, Failure> {
+    let connection = known.get(name).ok_or_else(|| {
         Failure::new(
             "Connection.None",
             format!("There is no connection {name}, which the environment variable {variable} names."),
@@ -314,6 +367,13 @@ mod tests {
         Holder {
             workspace: "lab".into(),
             user: user.into(),
+        }
+    }
+
+    fn broker() -> Broker {
+        Broker {
+            providers: Arc::new(Providers::start(crate::uv::network()).unwrap()),
+            at: Some("http://192.0.0.1".into()),
         }
     }
 
@@ -421,7 +481,7 @@ mod tests {
             ..RunWish::default()
         };
         let view = view(folder.path(), "nodes:\n- name: a\n  connection: in_flow\n  also: his\n");
-        let given = Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish).unwrap();
+        let given = Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish, &broker()).unwrap();
         let names: Vec<&String> = given.connections.keys().collect();
         assert_eq!(names, ["in_flow", "in_wish", "other"]);
         assert_eq!(
@@ -446,12 +506,51 @@ mod tests {
                 environment_variables: [("KEY".into(), value.into())].into(),
                 ..RunWish::default()
             };
-            let given = Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish);
+            let given = Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish, &broker());
             given.err().unwrap().to_string()
         };
         expect![[r#"
             Connection.None: There is no connection none, which the environment variable KEY names.
             Connection.NoSuchKey: The connection mine has no api_kye, which the environment variable KEY names. It has base_url, api_key."#]].assert_eq(&[said("${none.api_key}"), said("${mine.api_kye}")].join("\n"));
+    }
+
+    #[test]
+    fn a_run_whose_key_cannot_stay_with_the_broker_does_not_get_the_key() {
+        let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let view = view(folder.path(), "nodes:\n- connection: mine\n");
+        let said = |address: &str, secret: &str, broker: Broker| {
+            let mut connection = open_ai("word");
+            connection.secrets.insert("api_key".into(), secret.into());
+            connection.configs.insert("base_url".into(), address.into());
+            connection.brokered = true;
+            Connections::change(state.path(), |all| {
+                all.of_scope(&holder("ann"), Scope::User)
+                    .insert("mine".into(), connection);
+                Ok::<_, Failure>(())
+            })
+            .unwrap();
+            let given = Given::to_run(
+                state.path(),
+                &holder("ann"),
+                "run-1",
+                &view,
+                &RunWish::default(),
+                &broker,
+            );
+            given.err().unwrap().to_string()
+        };
+        let nowhere = Broker { at: None, ..broker() };
+        let said = [
+            said("https://a.example", "hidden-word", nowhere),
+            said("a.example", "hidden-word", broker()),
+            said("https://me@a.example", "hidden-word", broker()),
+            said("https://a.example", "hidden\nword", broker()),
+        ];
+        expect![[r#"
+            Connection.NotBrokered: The key of the connection mine stays with a broker, and this machine cannot give its session a way there and no other network. Give the session a network (--network internet), or the flow the key (pfsession connection update --brokered=false).
+            Connection.NotBrokered: The key of the connection mine stays with a broker, and its address is no URL. Correct it.
+            Connection.NotBrokered: The key of the connection mine stays with a broker, and its address has a user, a password or a query. Correct it.
+            Connection.NotBrokered: The key of the connection mine stays with a broker, and its key is empty, or has characters that no header takes. Correct it."#]].assert_eq(&said.join("\n"));
     }
 
     #[test]
@@ -463,7 +562,7 @@ mod tests {
             ..RunWish::default()
         };
         leave_variables(state.path(), "run-1", &[("TOKEN".into(), "hidden-word".into())].into()).unwrap();
-        let take = || Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish);
+        let take = || Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish, &broker());
         assert_eq!(take().unwrap().variables["TOKEN"], "hidden-word");
         assert!(!variables_file(state.path(), "run-1").exists());
         expect!["Run.NoSecretVariables: The values of the run's secret variables (TOKEN) are not on this machine: they are given with a run, and read once. Give them with a new run."].assert_eq(&take().err().unwrap().to_string());

@@ -19,7 +19,7 @@
 //!   mounted into a sandbox that is closed. Where the file system shares blocks between copies, the copy is one of these.
 
 use crate::{
-    connections::{Given, Holder},
+    connections::{Broker, Given, Holder},
     data,
     output::Output,
     runner::{Folders, Runner, What},
@@ -73,8 +73,9 @@ pub(crate) fn failed(state: &Path, run: &str, failure: Failure) -> (Outcome, Run
 pub(crate) struct Work {
     pub(crate) flow: Opened,
     pub(crate) data: Option<OpenedFile>,
-    /// Whose connections it may use.
+    /// Whose connections it may use, and what holds the keys of some.
     pub(crate) holder: Holder,
+    pub(crate) broker: Broker,
 }
 
 /// Runs a flow in `runner`.
@@ -179,7 +180,7 @@ async fn stage(
     let kept = folder(&folders.state, run).join("data");
     let earlier = wish.run.as_deref().map(|run| folder(&folders.state, run));
     let lay_out = move || -> Result<(Stamps, Map<String, Value>, Given), Failure> {
-        let given = Given::to_run(&state, &work.holder, &id, &view, &wanted)?;
+        let given = Given::to_run(&state, &work.holder, &id, &view, &wanted, &work.broker)?;
         let mut sources = Map::new();
         let io = |error: io::Error| io_failure(&error);
         store::remove(&staging).map_err(io)?;

@@ -7,7 +7,7 @@ use crate::{
     tidy, uv, warm,
 };
 use lifecycle::size::Limits;
-use network::{Counts, Ends, Service};
+use network::{Counts, Ends, GATEWAY, Service};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sandbox::{
     Isolation, Network, Overlay, Sandbox, Tier,
@@ -21,6 +21,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
     fs, io,
+    net::SocketAddr,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net::UnixStream as StdStream,
@@ -88,6 +89,16 @@ pub(crate) fn variables(home: &Path, packages: &Path) -> BTreeMap<String, String
         ("PYTHONDONTWRITEBYTECODE", "1".into()),
     ] {
         block.insert(name.into(), value);
+    }
+    if block.keys().any(|name| name.to_ascii_uppercase().ends_with("_PROXY")) {
+        // What is near is asked without the proxy, as the broker of model providers is.
+        for name in ["NO_PROXY", "no_proxy"] {
+            let hosts = block.entry(name.to_owned()).or_default();
+            hosts.push_str(&format!(
+                "{}{GATEWAY},127.0.0.1",
+                if hosts.is_empty() { "" } else { "," }
+            ));
+        }
     }
     block
 }
@@ -208,7 +219,11 @@ struct Begun<'a> {
     network: Network,
     reach: &'a Reach,
     counts: &'a Counts,
+    door: SocketAddr,
 }
+
+/// The port of the gateway that leads to the session's broker of model providers.
+const BROKER: u16 = 80;
 
 impl Begun<'_> {
     /// Starts the network of a sandbox, with the sockets that its runner has handed over.
@@ -219,7 +234,8 @@ impl Begun<'_> {
             packets,
             sockets: descriptors.collect(),
         };
-        network::start(ends, self.reach.rules(), self.counts.clone(), HashMap::new()).map_err(|error| error.to_string())
+        let doors = HashMap::from([(BROKER, self.door)]);
+        network::start(ends, self.reach.rules(), self.counts.clone(), doors).map_err(|error| error.to_string())
     }
 }
 
@@ -232,7 +248,8 @@ impl Runner {
     ///
     /// * `limits`: what the VM size gives; `None` is the whole machine.
     /// * `user`: who it is on this machine, if another than this process's own.
-    /// * `reach`: what it may reach of the network; `counts`: where what is refused of that is counted.
+    /// * `reach`: what it may reach of the network; `counts`: where what is refused of that is counted; `door`: where its broker of model
+    ///   providers is.
     pub(crate) async fn start(
         folders: &Folders,
         store: &Store,
@@ -240,7 +257,7 @@ impl Runner {
         places: &[Place],
         limits: Option<Limits>,
         user: Option<u32>,
-        (reach, counts): (&Reach, &Counts),
+        (reach, counts, door): (&Reach, &Counts, SocketAddr),
     ) -> Result<Rc<Self>, String> {
         let text = |error: io::Error| error.to_string();
         folders.make().map_err(text)?;
@@ -327,6 +344,7 @@ impl Runner {
                         network: sandbox.network,
                         reach,
                         counts,
+                        door,
                     },
                 )
                 .await
@@ -361,6 +379,7 @@ impl Runner {
             network: sandbox.network,
             reach,
             counts,
+            door,
         };
         Self::greet(folders, store, environment, socket, begun).await
     }
@@ -453,6 +472,14 @@ impl Runner {
     /// Whether it has the kind of network that is wanted. The rest changes while it lives.
     pub(crate) fn fits(&self, reach: &Reach) -> bool {
         self.is_open == reach.is_open() && (self.network.is_some() || reach.needs_sockets() == self.has_sockets)
+    }
+
+    /// Where a broker that listens at `door` is found inside; nowhere if it has no sockets.
+    pub(crate) fn finds(&self, door: SocketAddr) -> Option<String> {
+        match self.network {
+            Some(_) => Some(format!("http://{GATEWAY}")),
+            None => self.has_sockets.then(|| format!("http://{door}")),
+        }
     }
 
     /// Has it reach this, and nothing else, from now on.

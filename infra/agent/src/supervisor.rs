@@ -1,7 +1,7 @@
 //! The agent of one session: the process outside the sandbox, which alone reaches the queues.
 
 use crate::{
-    connections::Holder,
+    connections::{Broker, Holder},
     contained::contained,
     disk::{self, Verdict},
     driver::AgentCredentials,
@@ -13,11 +13,12 @@ use crate::{
     runner::{Folders, Runner},
     sqs,
     store::{Environment, Store},
-    tidy, warm,
+    tidy, uv, warm,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_sqs::Client;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use broker::Providers;
 use contract::{
     Failure, Settings,
     agent::{AgentCommand, AgentReport, Greeting, LineKind, RunResult, SignedBody, public_half},
@@ -38,6 +39,7 @@ use std::{
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -162,6 +164,8 @@ struct Agent {
     client: Client,
     container: Option<Container>,
     flows: FlowFolders,
+    /// Holds the keys of connections whose flows are not to see them.
+    providers: Arc<Providers>,
     /// Whether it has answered, and that with a failure.
     is_refused: Cell<bool>,
     reports: UnboundedSender<AgentReport>,
@@ -224,6 +228,7 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
             None => sqs::client(spec.endpoint.as_deref(), &spec.region, &spec.credentials),
         },
         flows: flow_folders(&spec, container.as_ref()),
+        providers: Arc::new(Providers::start(uv::network())?),
         container,
         is_refused: Cell::new(false),
         reports,
@@ -899,7 +904,7 @@ impl Agent {
             &self.spec.places,
             limits,
             self.spec.user,
-            (&reach, &self.counts),
+            (&reach, &self.counts, self.providers.address()),
         )
         .await?;
         if let Some(runner) = Rc::get_mut(&mut runner) {
@@ -970,7 +975,7 @@ impl Agent {
             }
         };
         let (outcome, result) = match self.living_runner().await {
-            Ok(runner) => match self.work(&settings, &wish).await {
+            Ok(runner) => match self.work(&runner, &settings, &wish).await {
                 Ok(work) => run::run(&self.folders, &runner, &run, work, &wish, &output).await,
                 Err(failure) => run::failed(&self.spec.state, &run, failure),
             },
@@ -1018,7 +1023,7 @@ impl Agent {
     }
 
     /// What a run works on.
-    async fn work(&self, settings: &Settings, wish: &RunWish) -> Result<run::Work, Failure> {
+    async fn work(&self, runner: &Runner, settings: &Settings, wish: &RunWish) -> Result<run::Work, Failure> {
         let data = match &wish.data {
             Some(data) => Some(patiently(|| self.flows.open_file(&self.spec.flow, data)).await?),
             None => None,
@@ -1028,6 +1033,10 @@ impl Agent {
             flow,
             data,
             holder: self.spec.holder.clone(),
+            broker: Broker {
+                providers: Arc::clone(&self.providers),
+                at: runner.finds(self.providers.address()),
+            },
         })
     }
 

@@ -6,7 +6,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use common::{DAG, Machine, flow, index::Index, settings, state, tiers};
+use common::{DAG, Machine, flow, index::Index, provider::Provider, settings, state, tiers};
 use contract::{
     agent::{AgentCommand, AgentReport, RunResult},
     command::RunWish,
@@ -82,6 +82,10 @@ fn main() -> anyhow::Result<()> {
         (
             "flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name",
             flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name,
+        ),
+        (
+            "a_key_that_a_broker_holds_is_in_nothing_that_a_flow_can_reach",
+            a_key_that_a_broker_holds_is_in_nothing_that_a_flow_can_reach,
         ),
         (
             "a_secret_is_nowhere_after_a_kill_of_its_run_its_agent_and_the_host",
@@ -837,6 +841,7 @@ fn every_form_of_requirement_does_with_a_small_index_what_it_says() {
 fn keep(machine: &Machine, name: &str, document: &str) {
     let read = flow::connection("connection.yml", document).unwrap();
     let mut connection = read.connection;
+    connection.brokered = read.brokered.unwrap_or(false);
     for (key, secret) in read.secrets {
         let flow::Secret::Given(secret) = secret else {
             panic!("{document}")
@@ -1070,16 +1075,8 @@ fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::new(&state());
     let secret = format!("hidden-{}", unique("provider"));
-    let mut provider = std::process::Command::new("python3")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/provider.py"))
-        .arg(&secret)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = std::io::BufReader::new(provider.stdout.take().unwrap());
-    let mut address = String::new();
-    std::io::BufRead::read_line(&mut said, &mut address).unwrap();
-    let address = address.trim();
+    let provider = Provider::start(&secret);
+    let address = &provider.address;
     // The state folder outlives the test.
     let (azure, open_ai) = (unique("azure"), unique("open-ai"));
     keep(
@@ -1179,8 +1176,6 @@ fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name() {
         gotten.push(output(&machine.run(&key, 1, &unique("provider"), it, wish)));
         machine.remove(&key, 1);
     }
-    provider.kill().unwrap();
-    provider.wait().unwrap();
     assert_eq!(
         gotten,
         [
@@ -1189,13 +1184,195 @@ fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name() {
             json!({ "output": "echo: of birds" }),
         ]
     );
-    let asked: Vec<Value> = std::io::BufRead::lines(said)
-        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-        .collect();
+    let asked = provider.asked();
     let models: Vec<&str> = asked.iter().map(|each| each["model"].as_str().unwrap()).collect();
     // The first was turned away once.
     assert_eq!(models, ["busy-1", "busy-1", "gpt", "gpt"]);
     assert!(asked.iter().all(|each| each["has_key"] == true), "{asked:?}");
+}
+
+/// Asks by a connection of each kind that a broker holds, streamed and not, and tells all that it can reach of their keys: its variables, its
+/// connections, its arguments, and the memory of each process that it may read.
+const PRYING: &str = r#"
+import hashlib, json, os, re, time, urllib.error, urllib.request
+from pathlib import Path
+from openai import AzureOpenAI, OpenAI
+from promptflow.client import PFClient
+from promptflow.connections import ConnectionProvider
+
+def memories(digest, length):
+    found, looked_at = [], 0
+    for pid in [each for each in os.listdir("/proc") if each.isdigit()]:
+        try:
+            maps, memory = open(f"/proc/{pid}/maps").read(), open(f"/proc/{pid}/mem", "rb", 0)
+        except OSError:
+            continue
+        looked_at += 1
+        for line in maps.splitlines():
+            start, _, end = line.split()[0].partition("-")
+            if " rw" not in line:
+                continue
+            try:
+                memory.seek(int(start, 16))
+                data = memory.read(int(end, 16) - int(start, 16))
+            except (OSError, ValueError, OverflowError):
+                continue
+            for match in re.finditer(b"hidden-broker-", data):
+                if hashlib.sha256(data[match.start() : match.start() + length]).hexdigest() == digest:
+                    found.append(pid)
+    return found, looked_at
+
+def ask(url):
+    try:
+        return urllib.request.urlopen(url, timeout=20).status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return type(error).__name__
+
+def main() -> dict:
+    about = json.loads(Path("about.json").read_text())
+    azure, plain, serverless = [ConnectionProvider.get_instance().get(name) for name in about["names"]]
+    clients = {
+        "azure": AzureOpenAI(azure_endpoint=azure.api_base, api_key=azure.api_key, api_version=azure.api_version),
+        "plain": OpenAI(base_url=plain.base_url, api_key=plain.api_key),
+        "serverless": OpenAI(base_url=serverless.api_base + "/v1", api_key=serverless.api_key),
+    }
+    answers = {}
+    for name, client in clients.items():
+        asked = [{"role": "user", "content": f"of {name}"}]
+        answers[name] = client.chat.completions.create(model="gpt", messages=asked).choices[0].message.content
+        stream = client.chat.completions.create(model="gpt", messages=asked, stream=True)
+        answers[name] += " | " + "/".join(chunk.choices[0].delta.content for chunk in stream)
+    embedding = clients["azure"].embeddings.create(model="e", input="four").data[0].embedding
+    found, looked_at = memories(about["digest"], about["length"])
+    texts = [dict(os.environ), *[vars(each) for each in (azure, plain, serverless)], open("/proc/self/cmdline").read()]
+    texts += [vars(PFClient().connections.get(name, with_secrets=True)) for name in about["names"]]
+    print("all of it:", texts)
+    Path("address").write_text(azure.api_base)
+    until = time.monotonic() + 60
+    while not os.path.exists("go") and time.monotonic() < until:
+        time.sleep(0.005)
+    foreign = ask(about["foreign"]) if "foreign" in about else None
+    return {"answers": answers, "embedding": embedding, "found": found, "looked": looked_at > 0, "key": os.environ["KEY"], "foreign": foreign}
+"#;
+
+fn a_key_that_a_broker_holds_is_in_nothing_that_a_flow_can_reach() {
+    use sha2::{Digest, Sha256};
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let secret = format!("hidden-broker-{}", unique("key"));
+    let provider = Provider::start(&secret);
+    let address = &provider.address;
+    // The state folder outlives the test.
+    let names = ["azure", "plain", "serverless"].map(unique);
+    for (name, document) in names.iter().zip([
+        format!("type: azure_open_ai\napi_base: {address}/\n"),
+        format!("type: open_ai\nbase_url: {address}/v1\n"),
+        format!("type: serverless\napi_base: {address}\n"),
+    ]) {
+        keep(
+            &machine,
+            name,
+            &format!("{document}api_key: {secret}\nbrokered: true\n"),
+        );
+    }
+    let digest = hex(&Sha256::digest(&secret));
+    let mut about = json!({ "names": names, "digest": digest, "length": secret.len() });
+    let lay = |name: &str, about: &Value| {
+        let it = flex(&folder.path().join(name), PRYING);
+        fs::write(it.join("about.json"), about.to_string()).unwrap();
+        it
+    };
+    let wish = || RunWish {
+        environment_variables: [("KEY".to_owned(), format!("${{{}.api_key}}", names[0]))].into(),
+        ..RunWish::default()
+    };
+    let view = |key: &str, run: &str| {
+        let session = machine.state.join("sessions").join(key);
+        session.join("1/work").join(run).join("flow")
+    };
+    // No network at all, and a broker all the same.
+    let it = lay("first", &about);
+    let first = key(&unique("broker"));
+    machine.start(&first, 1, &it);
+    let network = |network| AgentCommand::Network {
+        revision: 1,
+        network,
+        allow_hosts: Vec::new(),
+    };
+    machine.tell(&first, 1, &network(Network::None));
+    let run = unique("broker");
+    machine.begin_run(&first, 1, &run, &it, wish());
+    let way = machine
+        .world
+        .wait("the flow's answers", Duration::from_secs(60), |world| {
+            let reports = world.agent_reports.lock().unwrap();
+            let ended = reports.iter().find_map(|(_, body)| match &body.report {
+                AgentReport::RunDone { run: done, result, .. } if *done == run => Some(result.clone()),
+                _ => None,
+            });
+            assert!(ended.is_none(), "it ended early: {ended:?}");
+            let written = fs::read_to_string(view(&first, &run).join("address")).unwrap_or_default();
+            (!written.is_empty()).then_some(written)
+        });
+    assert!(way.starts_with("http://192.0.0.1/"), "{way}");
+    let (inside, _) = memories_with(&format!("/sessions/{first}/"), &secret);
+    assert_eq!(inside, Vec::<i32>::new());
+    // Another session, while that one's way is open; and one that has this machine's network.
+    about["foreign"] = json!(format!("{way}openai/deployments/gpt"));
+    let mut others = Vec::new();
+    for (wanted, begins) in [
+        (Network::Internet, "http://192.0.0.1/"),
+        (Network::Open, "http://127.0.0.1:"),
+    ] {
+        let it = lay(&unique("other"), &about);
+        fs::write(it.join("go"), "").unwrap();
+        let other = key(&unique("broker"));
+        machine.start(&other, 1, &it);
+        machine.tell(&other, 1, &network(wanted));
+        let run = unique("broker");
+        let result = machine.run(&other, 1, &run, &it, wish());
+        others.push((output(&result), machine.output(&run)));
+        let file = machine.state.join("runs").join(&run).join("files/address");
+        let written = fs::read_to_string(file).unwrap();
+        assert!(written.starts_with(begins), "{written}");
+        // The open one asks by its own broker what it was told of the first.
+        about["foreign"] = json!(format!(
+            "{}{}",
+            written.trim_end_matches('/').rsplit_once('/').unwrap().0,
+            "/0123/openai"
+        ));
+        machine.remove(&other, 1);
+    }
+    fs::write(view(&first, &run).join("go"), "").unwrap();
+    let result = machine.ended_run(&first, 1, &run);
+    let expected = |foreign: Value| {
+        json!({
+            "answers": {
+                "azure": "echo: of azure | echo: /of /azure ",
+                "plain": "echo: of plain | echo: /of /plain ",
+                "serverless": "echo: of serverless | echo: /of /serverless ",
+            },
+            "embedding": [4.0, 0.5], "found": [], "looked": true, "key": "held-by-the-broker", "foreign": foreign,
+        })
+    };
+    assert_eq!(output(&result), expected(Value::Null));
+    for (output, _) in &others {
+        assert_eq!(*output, expected(json!(404)));
+    }
+    for said in others.iter().map(|(_, said)| said).chain([&machine.output(&run)]) {
+        assert!(said.contains("all of it:") && !said.contains(&secret), "{said}");
+    }
+    are_written_nowhere(&machine, folder.path(), &[&secret]);
+    machine.remove(&first, 1);
+    let asked = provider.asked();
+    assert_eq!(asked.len(), 3 * 7);
+    assert!(asked.iter().all(|each| each["has_key"] == true), "{asked:?}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn a_connection_that_is_not_there_is_named_with_those_that_are() {

@@ -1,5 +1,6 @@
-//! Stands between a build and the package indexes: the only process that has a feed's credential, and the only door to the downloads that
-//! builds share.
+//! Stands between a build and the package indexes, and between a flow and its model providers: the only process that has their credentials.
+//!
+//! * [`Providers`]: forwards a run's requests to the hosts of its connections, and adds their keys. The rest is about builds.
 //!
 //! A build script is a stranger's program. It runs beside uv, so it can read uv's environment variables and write to uv's cache. Therefore
 //! uv knows this broker alone, by an address with a token that is made for one build, and its cache is thrown away with the build.
@@ -18,10 +19,12 @@
 
 mod downloads;
 mod page;
+mod provider;
 mod serve;
 mod upstream;
 
 pub use downloads::prune;
+pub use provider::{Header, Provider, Providers, Way};
 pub use upstream::{Network, Roots};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};

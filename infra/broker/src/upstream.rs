@@ -74,23 +74,8 @@ pub(crate) struct Found {
 
 impl Upstream {
     pub(crate) fn new(network: Network, insecure: Vec<Host>, feeds: &[Feed]) -> Result<Self, Fault> {
-        let roots = match &network.roots {
-            Roots::Mozilla => RootCerts::WebPki,
-            Roots::System => RootCerts::PlatformVerifier,
-            Roots::Pem(texts) => {
-                let certificates = texts
-                    .iter()
-                    .flat_map(|text| parse_pem(text))
-                    .filter_map(|item| match item {
-                        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                        _ => None,
-                    });
-                RootCerts::Specific(Arc::new(certificates.collect::<Vec<Certificate<'static>>>()))
-            }
-        };
         let proxies = [&network.http_proxy, &network.https_proxy]
             .map(|proxy| proxy.as_deref().map(|url| proxy_of(url, &network)));
-        let place = |url: &Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?));
         let mut near: Vec<HostPort> = feeds.iter().filter_map(|feed| place(&feed.url)).collect();
         let proxy_urls = proxies
             .iter()
@@ -98,30 +83,19 @@ impl Upstream {
             .flatten()
             .map(|proxy| (proxy.host().to_owned(), proxy.port()));
         near.extend(proxy_urls);
+        let roots = roots(&network.roots);
         let agent = |proxy: &Option<Result<Proxy, Fault>>, is_checked: bool| -> Result<Agent, Fault> {
             let tls = TlsConfig::builder()
                 .root_certs(roots.clone())
                 .disable_verification(!is_checked)
                 .build();
-            let config = Config::builder()
-                .tls_config(tls)
-                .proxy(proxy.clone().transpose()?)
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .user_agent("pfsession")
-                .max_idle_connections(64)
-                .max_idle_connections_per_host(64)
-                .timeout_connect(Some(network.timeout))
-                .timeout_recv_response(Some(network.timeout))
-                .timeout_per_read(Some(network.timeout))
-                .build();
-            let resolver = Reachable {
-                near: near.clone(),
-                known: Mutex::default(),
-                resolver: DefaultResolver::default(),
-            };
-            Ok(Agent::with_parts(config, DefaultConnector::default(), resolver))
+            Ok(client(
+                proxy.clone().transpose()?,
+                tls,
+                near.clone(),
+                network.timeout,
+                network.timeout,
+            ))
         };
         let [http, https] = &proxies;
         let agents = [
@@ -221,6 +195,73 @@ impl Upstream {
     }
 }
 
+fn roots(roots: &Roots) -> RootCerts {
+    match roots {
+        Roots::Mozilla => RootCerts::WebPki,
+        Roots::System => RootCerts::PlatformVerifier,
+        Roots::Pem(texts) => {
+            let items = texts.iter().flat_map(|text| parse_pem(text));
+            let certificates = items.filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            });
+            RootCerts::Specific(Arc::new(certificates.collect::<Vec<Certificate<'static>>>()))
+        }
+    }
+}
+
+/// A client that follows nothing, and reaches the machine's own network at the places that are `near` alone.
+///
+/// * `patience`: how long an answer or the next part of one may take.
+fn client(
+    proxy: Option<Proxy>,
+    tls: TlsConfig,
+    near: Vec<HostPort>,
+    connecting: Duration,
+    patience: Duration,
+) -> Agent {
+    let config = Config::builder()
+        .tls_config(tls)
+        .proxy(proxy)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent("pfsession")
+        .max_idle_connections(64)
+        .max_idle_connections_per_host(64)
+        .timeout_connect(Some(connecting))
+        .timeout_recv_response(Some(patience))
+        .timeout_per_read(Some(patience))
+        .build();
+    let resolver = Reachable {
+        near,
+        known: Mutex::default(),
+        resolver: DefaultResolver::default(),
+    };
+    Agent::with_parts(config, DefaultConnector::default(), resolver)
+}
+
+fn place(url: &Url) -> Option<HostPort> {
+    Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
+}
+
+/// A client for one host, which may be in the machine's own network.
+///
+/// # Errors
+///
+/// That the proxy's URL is none.
+pub(crate) fn client_of(network: &Network, url: &Url, patience: Duration) -> Result<Agent, Fault> {
+    let proxy = match url.scheme() {
+        "https" => &network.https_proxy,
+        _ => &network.http_proxy,
+    };
+    let proxy = proxy.as_deref().map(|proxy| proxy_of(proxy, network)).transpose()?;
+    let by_proxy = proxy.as_ref().map(|proxy| (proxy.host().to_owned(), proxy.port()));
+    let near = place(url).into_iter().chain(by_proxy).collect();
+    let tls = TlsConfig::builder().root_certs(roots(&network.roots)).build();
+    Ok(client(proxy, tls, near, network.timeout, patience))
+}
+
 /// Whether a place may send to another: never off the network, and never from a connection that is kept secret to one that is not.
 fn is_allowed(from: &Url, to: &Url) -> bool {
     matches!((from.scheme(), to.scheme()), (_, "https") | ("http", "http"))
@@ -251,7 +292,7 @@ fn proxy_of(url: &str, network: &Network) -> Result<Proxy, Fault> {
     proxy.build().map_err(|_| bad())
 }
 
-fn fault(url: &Url, error: &ureq::Error) -> Fault {
+pub(crate) fn fault(url: &Url, error: &ureq::Error) -> Fault {
     let said = match error {
         ureq::Error::Timeout(_) => "operation timed out".to_owned(),
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => "operation timed out".to_owned(),

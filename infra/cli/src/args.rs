@@ -366,6 +366,9 @@ The file is promptflow's own: name, type, and the keys of that type. A secret th
 terminal, or from standard input, where one stands alone and several are lines KEY=SECRET. It is kept in the state folder for you alone. A run \
 gets the connections whose names stand in its flow's files or in its own settings, in memory.
 
+No flow gets the key of a new connection to OpenAI, Azure OpenAI or a serverless endpoint. It gets the address of a broker of its session, which adds \
+the key to what goes to that provider. A flow that has to have the key itself: --brokered=false.
+
 Types: azure_open_ai, open_ai, serverless, serp, qdrant, weaviate, cognitive_search, azure_ai_services, azure_content_safety, form_recognizer, \
 custom.
 
@@ -395,6 +398,7 @@ A secret that the file leaves empty, or as stars or <no-change>, stays; <user-in
 Examples:
   pfsession connection update my_model --set api_base=https://other.example
   pfsession connection update my_model --secret api_key < key.txt
+  pfsession connection update my_model --brokered
   pfsession connection update my_model -f connection.yml")]
     Update(UpdateConnection),
     /// Forget a connection
@@ -418,6 +422,8 @@ Example:
         /// What `pf connection list` has printed, or - for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        #[command(flatten)]
+        brokered: Brokered,
         /// For all of the workspace
         #[arg(long)]
         for_workspace: bool,
@@ -432,9 +438,25 @@ pub(crate) struct CreateConnection {
     /// Its name, in place of the file's
     #[arg(long, short)]
     pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) brokered: Brokered,
     /// For all of the workspace; a user's own of the same name comes first
     #[arg(long)]
     pub(crate) for_workspace: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Brokered {
+    /// Keep its key with a broker outside the sandbox: a flow gets an address in its place. The default of a new connection of type azure_open_ai,
+    /// open_ai or serverless with a key; false gives flows the key itself
+    #[arg(
+        long = "brokered",
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) wanted: Option<bool>,
 }
 
 #[derive(Args, Debug)]
@@ -450,6 +472,8 @@ pub(crate) struct UpdateConnection {
     /// Ask for this secret anew; may be given again
     #[arg(long, value_name = "KEY")]
     pub(crate) secret: Vec<String>,
+    #[command(flatten)]
+    pub(crate) brokered: Brokered,
     /// The workspace's, and not your own
     #[arg(long)]
     pub(crate) for_workspace: bool,

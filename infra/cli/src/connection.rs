@@ -43,7 +43,11 @@ pub(crate) fn execute(service: &Service, typed: &args::Connection) -> Done {
         args::Connection::Show { name } => here.show(name),
         args::Connection::Update(update) => here.update(update),
         args::Connection::Delete { name, for_workspace } => here.delete(name, scope(*for_workspace)),
-        args::Connection::Import { file, for_workspace } => here.import(file, scope(*for_workspace)),
+        args::Connection::Import {
+            file,
+            brokered,
+            for_workspace,
+        } => here.import(file, brokered.wanted, scope(*for_workspace)),
     }
 }
 
@@ -117,12 +121,17 @@ impl Here {
         let document = flow::connection(&shown, &text).map_err(|failure| Trouble::of(USAGE, failure))?;
         document.warnings.iter().for_each(|warning| warn(warning));
         let name = name_of(typed.name.as_ref(), &document, &shown)?;
+        let is_brokered = is_brokered(&document, typed.brokered.wanted, &name)?;
         let wanted = missing(&document, None);
         let given = match wanted.is_empty() {
             true => BTreeMap::new(),
             false => ask(&wanted, is_standard_input(&typed.file))?,
         };
-        let connection = filled(document, None, &given).map_err(|keys| no_secret(&name, &keys))?;
+        let mut connection = filled(document, None, &given).map_err(|keys| no_secret(&name, &keys))?;
+        connection.brokered = is_brokered;
+        if is_brokered {
+            note!("A flow gets the address of a broker, and not its key; --brokered=false gives it the key.");
+        }
         if connection.is_keyless() {
             note!(
                 "It has no key: a run needs the package azure-identity, and an identity, such as by --env-secret AZURE_CLIENT_SECRET."
@@ -181,6 +190,10 @@ impl Here {
             document.secrets.extend(secrets);
         }
         document.warnings.iter().for_each(|warning| warn(warning));
+        let was = document
+            .brokered
+            .unwrap_or(old.brokered && document.connection.can_be_brokered());
+        let is_brokered = is_brokered(&document, typed.brokered.wanted.or(Some(was)), name)?;
         for key in &typed.secret {
             document.secrets.insert(key.clone(), Secret::Asked);
         }
@@ -189,7 +202,8 @@ impl Here {
             true => BTreeMap::new(),
             false => ask(&wanted, typed.file.as_deref().is_some_and(is_standard_input))?,
         };
-        let connection = filled(document, Some(&old), &given).map_err(|keys| no_secret(name, &keys))?;
+        let mut connection = filled(document, Some(&old), &given).map_err(|keys| no_secret(name, &keys))?;
+        connection.brokered = is_brokered;
         self.keep(name, scope, connection)
     }
 
@@ -202,7 +216,7 @@ impl Here {
     }
 
     /// Keeps all connections of a list whose secrets are given, and says which are not.
-    fn import(&self, file: &Path, scope: Scope) -> Done {
+    fn import(&self, file: &Path, brokered: Option<bool>, scope: Scope) -> Done {
         let shown = file.display().to_string();
         let documents = flow::connections(&shown, &text_of(file)?).map_err(|failure| Trouble::of(USAGE, failure))?;
         let mut named = Vec::new();
@@ -221,12 +235,18 @@ impl Here {
         };
         let (mut kept, mut left) = (Vec::new(), Vec::new());
         for (name, document) in named {
+            // What cannot be brokered is none of those that are meant.
+            let wanted = brokered.filter(|_| document.connection.can_be_brokered());
+            let is_brokered = is_brokered(&document, wanted, &name)?;
             let keys = document.secrets.keys();
             let own = keys
                 .filter_map(|key| Some((key.clone(), given.get(&full(&name, key))?.clone())))
                 .collect();
             match filled(document, None, &own) {
-                Ok(connection) => kept.push((name, connection)),
+                Ok(mut connection) => {
+                    connection.brokered = is_brokered;
+                    kept.push((name, connection));
+                }
                 Err(keys) => left.extend(keys.iter().map(|key| full(&name, key))),
             }
         }
@@ -273,6 +293,19 @@ fn no_secret(name: &str, keys: &[String]) -> Box<Trouble> {
         ),
     )
     .next("type it when it is asked for, or give it on standard input: one alone, or lines KEY=SECRET")
+}
+
+/// Whether a broker is to hold the key of a connection: as it was typed, else as its document says, else if it can.
+fn is_brokered(document: &Document, typed: Option<bool>, name: &str) -> Result<bool, Box<Trouble>> {
+    let can = document.connection.can_be_brokered();
+    let wanted = typed.or(document.brokered).unwrap_or(can);
+    if wanted && !can {
+        let message = format!(
+            "A broker cannot hold the key of {name}: it holds those of the types azure_open_ai, open_ai and serverless, with a key"
+        );
+        return Err(Trouble::new(USAGE, "Connection.NotBrokered", message).next("leave out --brokered"));
+    }
+    Ok(wanted)
 }
 
 fn is_standard_input(file: &Path) -> bool {

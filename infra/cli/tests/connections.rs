@@ -73,7 +73,7 @@ fn a_connection_is_created_shown_changed_and_deleted_and_its_secret_is_shown_now
         created,
         json!({
             "scope": "user", "name": "mine", "type": "azure_open_ai", "module": "promptflow.connections", "api_base": "http://here",
-            "api_key": "******", "api_type": "azure", "api_version": "2024-02-01", "auth_mode": "key",
+            "api_key": "******", "api_type": "azure", "api_version": "2024-02-01", "auth_mode": "key", "brokered": true,
         })
     );
     assert_eq!(json_of(state, &["show", "mine"], ""), created);
@@ -104,6 +104,43 @@ fn a_connection_is_created_shown_changed_and_deleted_and_its_secret_is_shown_now
     assert!(text.contains("http://other") && !text.contains("word-"), "{text}");
     assert!(connection(state, &["delete", "mine"], "").status.success());
     assert_eq!(connection(state, &["show", "mine"], "").status.code(), Some(4));
+}
+
+#[test]
+fn a_broker_holds_a_new_key_unless_somebody_says_otherwise() {
+    let folder = state();
+    let state = folder.path();
+    let is_brokered = |shown: &Value| shown.get("brokered").cloned();
+    let create = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["create", "-f", "azure.yml"].iter().chain(arguments).copied().collect();
+        json_of(state, &arguments, "word")
+    };
+    assert_eq!(is_brokered(&create(&[])), Some(json!(true)));
+    assert_eq!(is_brokered(&create(&["--brokered=false"])), None);
+    // What is not named stays.
+    let update = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["update", "mine"].iter().chain(arguments).copied().collect();
+        is_brokered(&json_of(state, &arguments, ""))
+    };
+    assert_eq!(update(&["--set", "api_base=http://there"]), None);
+    assert_eq!(update(&["--brokered"]), Some(json!(true)));
+    assert_eq!(update(&["--set", "api_base=http://here"]), Some(json!(true)));
+    assert_eq!(update(&["--brokered=false"]), None);
+    // A document may say it, too.
+    fs::write(state.join("azure.yml"), "name: mine\ntype: open_ai\nbrokered: false\n").unwrap();
+    assert_eq!(is_brokered(&create(&[])), None);
+    assert_eq!(is_brokered(&create(&["--brokered"])), Some(json!(true)));
+    // One without a key has none to hold; nor is one of another type meant.
+    let keyless = "name: mine\ntype: azure_open_ai\napi_base: http://here\nauth_mode: meid_token\n";
+    fs::write(state.join("azure.yml"), keyless).unwrap();
+    assert_eq!(is_brokered(&create(&[])), None);
+    let refused = connection(state, &["create", "-f", "custom.yml", "--brokered"], "");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    expect_test::expect![[r#"
+        error: A broker cannot hold the key of two: it holds those of the types azure_open_ai, open_ai and serverless, with a key [Connection.NotBrokered]
+          next: leave out --brokered
+    "#]].assert_eq(&said);
 }
 
 #[test]
@@ -150,4 +187,5 @@ fn the_list_of_promptflow_is_imported_with_its_secrets_from_standard_input() {
         kept(state, "/b"),
         json!({ "type": "custom", "module": "promptflow.connections", "configs": { "x": "y" }, "secrets": { "k": "other" } })
     );
+    assert_eq!(kept(state, "/a/brokered"), true);
 }

@@ -156,6 +156,9 @@ pub struct Connection {
     pub module: String,
     pub configs: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, String>,
+    /// Whether its key stays with a broker outside the sandbox. No such key is in promptflow's documents.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub brokered: bool,
 }
 
 impl fmt::Debug for Connection {
@@ -166,6 +169,7 @@ impl fmt::Debug for Connection {
             .field("module", &self.module)
             .field("configs", &self.configs)
             .field("secrets", &secrets)
+            .field("brokered", &self.brokered)
             .finish()
     }
 }
@@ -203,7 +207,45 @@ impl Connection {
                 shown[key] = json!(value);
             }
         }
+        if self.brokered {
+            shown[BROKERED] = json!(true);
+        }
         shown
+    }
+
+    /// The key of its address, if a broker can hold its key: its client takes a base address, and sends the key in a header.
+    fn address_key(&self) -> Option<&'static str> {
+        match self.kind {
+            _ if self.is_keyless() => None,
+            OpenAi => Some("base_url"),
+            AzureOpenAi | Serverless => Some("api_base"),
+            _ => None,
+        }
+    }
+
+    /// Whether a broker can hold its key.
+    pub fn can_be_brokered(&self) -> bool {
+        self.address_key().is_some()
+    }
+
+    /// Where its provider is, if a broker can hold its key.
+    pub fn address(&self) -> Option<&str> {
+        let written = self.configs.get(self.address_key()?).map(String::as_str);
+        written.or((self.kind == OpenAi).then_some(OPEN_AI))
+    }
+
+    /// What a flow gets of it while a broker holds its key: another address, and a word in the key's place.
+    pub fn behind(&self, address: &str) -> Self {
+        let mut behind = self.clone();
+        if let Some(key) = self.address_key() {
+            behind.configs.insert(key.to_owned(), address.to_owned());
+        }
+        behind.secrets = self
+            .secrets
+            .keys()
+            .map(|key| (key.clone(), PLACEHOLDER.to_owned()))
+            .collect();
+        behind
     }
 
     /// The value of a key, whether it is secret or not.
@@ -224,6 +266,16 @@ impl Connection {
 
 /// The `auth_mode` of a connection without a key.
 const KEYLESS: &str = "meid_token";
+/// The key, of our own, by which a document says that a broker holds its secret.
+const BROKERED: &str = "brokered";
+/// What a flow gets in the place of a key that a broker holds. Clients refuse an empty one.
+const PLACEHOLDER: &str = "held-by-the-broker";
+/// Where OpenAI's own client finds it.
+///
+/// # Source
+///
+/// `OpenAI.__init__` in `openai/_client.py`.
+const OPEN_AI: &str = "https://api.openai.com/v1";
 
 /// What a document says of a secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -241,6 +293,8 @@ pub struct Document {
     /// Without its secrets.
     pub connection: Connection,
     pub secrets: BTreeMap<String, Secret>,
+    /// Whether it says that a broker holds its key.
+    pub brokered: Option<bool>,
     /// What its user should know.
     pub warnings: Vec<String>,
 }
@@ -302,9 +356,9 @@ fn document(shown: &str, value: &Value) -> Result<Document, Failure> {
         shown,
         map: written.clone(),
     };
-    rest.map.remove("$schema");
+    rest.map.shift_remove("$schema");
     for kept in ["created_date", "last_modified_date", "expiry_time"] {
-        rest.map.remove(kept);
+        rest.map.shift_remove(kept);
     }
     let name = rest.text("name")?;
     if let Some(name) = name.as_ref().filter(|name| !is_good_name(name)) {
@@ -325,11 +379,22 @@ fn document(shown: &str, value: &Value) -> Result<Document, Failure> {
         ))
     })?;
     let module = rest.text("module")?;
+    let brokered = match rest.map.shift_remove(BROKERED) {
+        None => None,
+        Some(Value::Bool(brokered)) => Some(brokered),
+        Some(other) => {
+            return Err(bad(format!(
+                "{BROKERED} is {}, and should be true or false.",
+                type_of(&other)
+            )));
+        }
+    };
     let mut read = match kind {
         Custom => custom(&mut rest, module)?,
         _ => strong(&mut rest, kind, module)?,
     };
     read.name = name;
+    read.brokered = brokered;
     let known = kind
         .configs()
         .iter()
@@ -381,8 +446,9 @@ fn strong(rest: &mut Written<'_>, kind: ConnectionType, module: Option<String>) 
         module: module.unwrap_or_else(|| kind.module().to_owned()),
         configs,
         secrets: BTreeMap::new(),
+        brokered: false,
     };
-    let key = secret(rest.shown, "api_key", rest.map.remove("api_key").as_ref())?;
+    let key = secret(rest.shown, "api_key", rest.map.shift_remove("api_key").as_ref())?;
     let mut secrets = BTreeMap::new();
     // promptflow drops the key of a connection that is to use none.
     if !connection.is_keyless() {
@@ -392,6 +458,7 @@ fn strong(rest: &mut Written<'_>, kind: ConnectionType, module: Option<String>) 
         name: None,
         connection,
         secrets,
+        brokered: None,
         warnings: Vec::new(),
     })
 }
@@ -400,7 +467,7 @@ fn strong(rest: &mut Written<'_>, kind: ConnectionType, module: Option<String>) 
 fn custom(rest: &mut Written<'_>, module: Option<String>) -> Result<Document, Failure> {
     let shown = rest.shown;
     let bad = |what: String| Failure::new(BAD, format!("{shown}: {what}"));
-    let mut inside = |key: &str| match rest.map.remove(key) {
+    let mut inside = |key: &str| match rest.map.shift_remove(key) {
         None => Ok(None),
         Some(Value::Object(map)) => Ok(Some(map)),
         Some(other) => Err(bad(format!(
@@ -452,8 +519,10 @@ fn custom(rest: &mut Written<'_>, module: Option<String>) -> Result<Document, Fa
             module: module.unwrap_or_else(|| Custom.module().to_owned()),
             configs,
             secrets: BTreeMap::new(),
+            brokered: false,
         },
         secrets,
+        brokered: None,
         warnings: Vec::new(),
     })
 }
@@ -489,7 +558,7 @@ struct Written<'a> {
 impl Written<'_> {
     /// Takes the text of a key out.
     fn text(&mut self, key: &str) -> Result<Option<String>, Failure> {
-        match self.map.remove(key) {
+        match self.map.shift_remove(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(not_text(self.shown, key, &other)),

@@ -1,6 +1,7 @@
 //! A machine for tests: queues in memory behind SQS's own protocol, and a driver over a state folder.
 
 pub(crate) mod index;
+pub(crate) mod provider;
 pub(crate) mod tiers;
 
 use agent::driver::{AgentCredentials, Answer, Driver, DriverConfig, HostPorts};

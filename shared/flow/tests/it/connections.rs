@@ -88,11 +88,40 @@ fn a_secret_that_is_not_in_a_document_is_asked_for_or_kept() {
 fn a_key_that_a_connection_does_not_have_is_named_with_the_nearest_one() {
     let warnings = |text: &str| connection("c.yml", text).unwrap().warnings.join("\n");
     expect![[r#"
-        c.yml: a connection of type open_ai has no key unlike, and it is left out.
-        c.yml: a connection of type open_ai has no key base_ulr, and it is left out. Is base_url meant?"#]]
+        c.yml: a connection of type open_ai has no key base_ulr, and it is left out. Is base_url meant?
+        c.yml: a connection of type open_ai has no key unlike, and it is left out."#]]
     .assert_eq(&warnings("type: open_ai\nbase_ulr: x\nunlike: y\n"));
     expect!["c.yml: a connection of type custom has no key config, and it is left out. Is configs meant?"]
         .assert_eq(&warnings("type: custom\nsecrets: {}\nconfig:\n  a: x\n"));
+}
+
+#[test]
+fn a_flow_gets_another_address_of_a_connection_whose_key_a_broker_holds_and_a_word_for_the_key() {
+    let read = |text: &str| connection("c.yml", text).unwrap();
+    let mut open_ai = read("type: open_ai\nbrokered: true\n");
+    assert_eq!(open_ai.brokered, Some(true));
+    open_ai.connection.secrets.insert("api_key".into(), "hidden".into());
+    assert_eq!(open_ai.connection.address(), Some("https://api.openai.com/v1"));
+    let behind = open_ai.connection.behind("http://192.0.0.1/x/v1").for_executor("c");
+    assert_eq!(behind["value"]["base_url"], "http://192.0.0.1/x/v1");
+    assert_eq!(behind["value"]["api_key"], "held-by-the-broker");
+    for (text, address) in [
+        ("type: azure_open_ai\napi_base: http://here\n", Some("http://here")),
+        ("type: serverless\napi_base: http://here\n", Some("http://here")),
+        (
+            "type: azure_open_ai\napi_base: http://here\nauth_mode: meid_token\n",
+            None,
+        ),
+        ("type: serp\n", None),
+        ("type: custom\nsecrets: {}\n", None),
+    ] {
+        assert_eq!(read(text).connection.address(), address, "{text}");
+    }
+    let bad = connection("c.yml", "type: open_ai\nbrokered: yes please\n")
+        .err()
+        .unwrap();
+    expect!["Connection.BadFile: c.yml: brokered is a string, and should be true or false."]
+        .assert_eq(&bad.to_string());
 }
 
 #[test]
