@@ -107,7 +107,9 @@ Examples:
   pfsession run ./my-flow --data lines.jsonl > outputs.jsonl
   pfsession run . -- python script.py --n 3
 
-With a command, any folder will do that has Python, a requirements.txt or a pyproject.toml: its session has these packages, and no promptflow. \
+With a command, any folder will do that has Python, a requirements.txt or a project file: its session has these packages, and no promptflow. \
+A project file is pyproject.toml (also Poetry's; a uv.lock, pylock.toml or poetry.lock holds its versions), Pipfile with its lock, \
+environment.yml (its pip part) or setup.cfg; the first of these counts. \
 What the command prints (up to 5,000 lines; the whole is in the run's log) goes to standard output and standard error, and its exit code is \
 this one's. What it writes is kept in the run's folder; the folder itself stays as it is.")]
     Run(Box<Run>),
@@ -146,6 +148,9 @@ Examples:
 An install is done whole or not at all: one that fails or is stopped leaves the session as it was. Packages that are named here are saved in the \
 requirements file first; if they cannot be installed, the file is put back as well. --rollback changes the session and not the file, and \
 `pfsession show` says how the two differ.
+
+The base image's promptflow stays as it is: what cannot be imported beside it is an error. An --extra-index-url goes before the default index, \
+and a version that it lacks comes from that; if one of the indexes has a credential, a package that an index has comes from it alone.
 
 Examples:
   pfsession install ./my-flow

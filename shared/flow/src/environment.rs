@@ -24,7 +24,7 @@ pub struct Environment {
 }
 
 /// Reads the environment from the flow file, and the requirements that it names, which may come by an additional include. A
-/// `requirements.txt` that is there and not declared counts; in a folder without a flow, and without one, what `pyproject.toml` says.
+/// `requirements.txt` that is there and not declared counts; in a folder without a flow, and without one, what its project file says.
 ///
 /// * `reach`: how far paths may lead: an include root (see [`crate::include_root`]), or nowhere.
 ///

@@ -101,6 +101,127 @@ fn a_folder_without_a_flow_has_the_packages_of_its_project_on_plain_python() {
 }
 
 #[test]
+fn each_kind_of_project_file_says_the_packages_and_its_lock_holds_their_versions() {
+    let lines = |files: &[(&str, &str)]| {
+        let tree = Tree::new(files);
+        let environment = flow::environment(&tree.folder(), &flow::include_root(&tree.folder()))
+            .unwrap_or_else(|failure| panic!("{failure}: {files:?}"));
+        let lines = environment.requirements.expect("it has some").lines;
+        lines.iter().map(|line| format!("{line:?}")).collect::<Vec<_>>()
+    };
+    let uv = "[project]\nname = \"a\"\ndependencies = [\"humanize>=4\", \"inner[x]; os_name == 'posix'\", \"far\"]\n\
+              [tool.uv.sources]\ninner = { git = \"https://host/inner\", tag = \"v1\" }\nFar = { url = \"https://host/far.whl\" }\n\
+              [[tool.uv.index]]\nurl = \"https://more.example/simple\"\n\
+              [[tool.uv.index]]\nname = \"alone\"\nurl = \"https://alone.example/simple\"\nexplicit = true\n";
+    let uv_lock = "version = 1\n[[package]]\nname = \"a\"\nversion = \"0.1\"\nsource = { virtual = \".\" }\n\
+                   [[package]]\nname = \"humanize\"\nversion = \"4.9.0\"\nsource = { registry = \"https://pypi.org/simple\" }\n\
+                   [[package]]\nname = \"two\"\nversion = \"1\"\nsource = { registry = \"x\" }\nresolution-markers = [\"os_name == 'nt'\"]\n\
+                   [[package]]\nname = \"two\"\nversion = \"2\"\nsource = { registry = \"x\" }\nresolution-markers = [\"os_name != 'nt'\"]\n";
+    assert_eq!(
+        lines(&[("pyproject.toml", uv), ("uv.lock", uv_lock)]),
+        [
+            "pyproject.toml:8: --extra-index-url https://more.example/simple",
+            "pyproject.toml:3: humanize>=4",
+            "pyproject.toml:3: inner[x] @ git+https://host/inner@v1 ; os_name == 'posix'",
+            "pyproject.toml:3: far @ https://host/far.whl",
+            "uv.lock:1: -c humanize==4.9.0",
+            "uv.lock:1: -c two==1 ; (os_name == 'nt')",
+            "uv.lock:1: -c two==2 ; (os_name != 'nt')",
+        ]
+    );
+    let poetry = "[tool.poetry]\nname = \"a\"\n[tool.poetry.dependencies]\npython = \"^3.10\"\nhumanize = \"^4.9\"\n\
+                  tabulate = { version = \"*\", extras = [\"wide\"], markers = \"os_name == 'posix'\" }\nlater = { version = \"1\", optional = true }\n";
+    let poetry_lock = "[[package]]\nname = \"humanize\"\nversion = \"4.9.1\"\n[[package]]\nname = \"mine\"\nversion = \"1\"\n\
+                       [package.source]\ntype = \"git\"\n";
+    assert_eq!(
+        lines(&[("pyproject.toml", poetry), ("poetry.lock", poetry_lock)]),
+        [
+            "pyproject.toml:5: humanize>=4.9,<5",
+            "pyproject.toml:6: tabulate[wide] ; os_name == 'posix'",
+            "poetry.lock:1: -c humanize==4.9.1",
+        ]
+    );
+    let pipfile = "[[source]]\nurl = \"https://pypi.org/simple\"\n[packages]\nhumanize = \"*\"\n";
+    let pipfile_lock = r#"{"default": {"humanize": {"version": "==4.9.0", "hashes": ["sha256:00"]}}, "develop": {"pytest": {"version": "==8"}}}"#;
+    assert_eq!(
+        lines(&[("Pipfile", pipfile), ("Pipfile.lock", pipfile_lock)]),
+        [
+            "Pipfile:2: -i https://pypi.org/simple",
+            "Pipfile:4: humanize",
+            "Pipfile.lock:1: -c humanize==4.9.0",
+        ]
+    );
+    let conda = "name: a\ndependencies:\n- python=3.11\n- pip\n- pip:\n  - humanize>=4\n";
+    assert_eq!(lines(&[("environment.yml", conda)]), ["environment.yml:6: humanize>=4"]);
+    let setup = "[metadata]\nname = a\n[options]\ninstall_requires =\n    humanize>=4\n    six\npy_modules = a\n";
+    assert_eq!(
+        lines(&[("setup.cfg", setup)]),
+        ["setup.cfg:5: humanize>=4", "setup.cfg:6: six"]
+    );
+    let pylock = "lock-version = \"1.0\"\n[[packages]]\nname = \"humanize\"\nversion = \"4.9.0\"\n";
+    let project = "[project]\nname = \"a\"\ndependencies = [\"humanize\"]\n";
+    assert_eq!(
+        lines(&[("pyproject.toml", project), ("pylock.toml", pylock)]),
+        ["pyproject.toml:3: humanize", "pylock.toml:1: -c humanize==4.9.0"]
+    );
+}
+
+#[test]
+fn a_project_file_that_names_what_is_not_supported_is_refused_by_name() {
+    let sources = |source: &str| {
+        format!("[project]\nname = \"a\"\ndependencies = [\"inner\"]\n[tool.uv.sources]\ninner = {source}\n")
+    };
+    for (file, text, expected) in [
+        (
+            "pyproject.toml",
+            sources("{ path = \"libs/inner\", editable = true }"),
+            "Flow.LocalPackage: pyproject.toml:5: inner is a local folder, which is not supported. Put its modules into this folder, or publish it \
+             to an index.",
+        ),
+        (
+            "pyproject.toml",
+            sources("{ workspace = true }"),
+            "Flow.LocalPackage: pyproject.toml:5: inner is a local",
+        ),
+        (
+            "pyproject.toml",
+            sources("{ index = \"alone\" }"),
+            "Flow.BadProject: pyproject.toml:5: inner has a source in [tool.uv.sources] that is not supported: git, url. Write a requirements.txt \
+             that says where it comes from.",
+        ),
+        (
+            "environment.yml",
+            "dependencies:\n- conda-forge::numpy=2\n- pip: [humanize]\n".to_owned(),
+            "Flow.BadProject: environment.yml:2: conda-forge::numpy=2 comes by conda, which is not here. Move it below `pip:`, by the name that \
+             PyPI has for it.",
+        ),
+        (
+            "Pipfile",
+            "[packages]\nmine = { path = \".\", editable = true }\n".to_owned(),
+            "Flow.LocalPackage: Pipfile:2: mine is a local folder",
+        ),
+        (
+            "setup.py",
+            "from setuptools import setup\n".to_owned(),
+            "Flow.BadProject: setup.py is the only description of the folder's packages, and is not read. Write a requirements.txt that lists them.",
+        ),
+        (
+            "requirements/base.txt",
+            "humanize\n".to_owned(),
+            "Flow.BadProject: requirements/base.txt is the only description of the folder's packages, and is not read. Write a requirements.txt \
+             with the line `-r requirements/base.txt`.",
+        ),
+    ] {
+        let tree = Tree::new(&[("a.py", ""), (file, &text)]);
+        let failure = flow::environment(&tree.folder(), &flow::include_root(&tree.folder())).unwrap_err();
+        assert!(failure.to_string().starts_with(expected), "{text}: {failure}");
+        // The remedy is one.
+        let tree = Tree::new(&[("a.py", ""), (file, &text), ("requirements.txt", "humanize\n")]);
+        assert!(flow::environment(&tree.folder(), &flow::include_root(&tree.folder())).is_ok());
+    }
+}
+
+#[test]
 fn a_project_that_cannot_be_read_says_where_and_what_to_do() {
     for (project, expected) in [
         ("[project\n", "pyproject.toml:1"),

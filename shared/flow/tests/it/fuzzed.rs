@@ -203,6 +203,53 @@ fn any_bytes_as_a_project_are_read_or_refused() {
 }
 
 #[test]
+fn any_bytes_as_a_project_file_of_another_tool_or_as_its_lock_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.py"), "").unwrap();
+    let own = [
+        "Pipfile\n[[source]]\nurl = 'https://host/simple'\n[packages]\na = '*'\nb = {version = '^1', extras = ['c'], markers = \"os_name == 'nt'\"}\n",
+        "pyproject.toml\n[tool.poetry.dependencies]\npython = '^3'\na = '^0.2'\nb = {git = 'https://host/b', tag = 'v1'}\n",
+        "environment.yml\nname: a\ndependencies:\n- python=3.11\n- pip\n- pip: [humanize, six>=1]\n",
+        "setup.cfg\n[options]\ninstall_requires =\n  a>=1\n  b\n",
+        "uv.lock\n[[package]]\nname = 'a'\nversion = '1'\nsource = { registry = 'x' }\nresolution-markers = [\"os_name == 'nt'\"]\n",
+        "Pipfile.lock\n{\"default\": {\"a\": {\"version\": \"==1\"}}}",
+    ];
+    let words = [
+        "\n", "[", "]", "{", "}", "'", "\"", "=", "- ", "^", "~", "*", "||", ", ", "file:", "path", "optional",
+        "markers",
+    ];
+    fuzz("a project of another tool", &seeds(&own, &[]), &words, |bytes| {
+        // The first line is the name of the file; a lock has its project file beside it.
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        let (name, text) = (&bytes[..end], bytes.get(end + 1..).unwrap_or_default());
+        let known = [
+            "Pipfile",
+            "pyproject.toml",
+            "environment.yml",
+            "setup.cfg",
+            "uv.lock",
+            "Pipfile.lock",
+        ];
+        let name = known
+            .into_iter()
+            .find(|known| known.as_bytes() == name)
+            .unwrap_or("Pipfile");
+        for known in known {
+            let _ = fs::remove_file(folder.path().join(known));
+        }
+        let beside = match name {
+            "uv.lock" => Some(("pyproject.toml", "[project]\ndependencies = ['a']\n")),
+            "Pipfile.lock" => Some(("Pipfile", "[packages]\na = '*'\n")),
+            _ => None,
+        };
+        if let Some((name, text)) = beside {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        check_folder(&folder, name, text);
+    });
+}
+
+#[test]
 fn any_bytes_as_a_snapshot_are_laid_out_below_their_folder_or_refused() {
     let flow = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/flows/dag-with-package");
     let view = flow::view::list(&flow, &flow).unwrap();

@@ -1,0 +1,182 @@
+//! The packages of a folder that holds no flow and no requirements file: by the project file that it has.
+//!
+//! | file | packages | versions held by |
+//! | --- | --- | --- |
+//! | `pyproject.toml` | `[project] dependencies` with `[tool.uv.sources]`, else `[tool.poetry.dependencies]` | `uv.lock`, `pylock.toml` or `poetry.lock` |
+//! | `Pipfile` | `[packages]` | `Pipfile.lock` |
+//! | `environment.yml` | the `pip` part; a package of its conda part is refused by name | |
+//! | `setup.cfg` | `[options] install_requires` | |
+//!
+//! The first that says something counts. A lock holds versions; its hashes do not count, as rows keep the lines and have a bound. A folder whose
+//! only description is one that nobody reads here is refused.
+
+mod conda;
+mod locks;
+mod pipfile;
+mod poetry;
+mod pyproject;
+mod setup;
+
+use crate::{
+    Failure,
+    folder::Folder,
+    requirements::{self, Line, Requirements},
+};
+use std::{collections::HashMap, path::PathBuf};
+
+/// A project file as it was found.
+struct Source {
+    path: PathBuf,
+    name: &'static str,
+    text: String,
+    /// Where its lines end.
+    ends: Vec<usize>,
+    /// The first line that begins with a word.
+    naming: HashMap<String, usize>,
+}
+
+/// The word that a line begins with, behind what YAML and TOML have before one.
+fn word(line: &str) -> &str {
+    let line = line.trim_start_matches([' ', '\t', '-', '"', '\'', '[', '{']);
+    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
+    &line[..end.unwrap_or(line.len())]
+}
+
+impl Source {
+    fn find(folder: &Folder, name: &'static str) -> Result<Option<Self>, Failure> {
+        let found = folder.follow(&folder.path.join(name), name)?;
+        let Some(path) = found.filter(|found| found.is_file()) else {
+            return Ok(None);
+        };
+        let text = folder.read(&path, name)?;
+        let ends = text.match_indices('\n').map(|(at, _)| at).collect();
+        let mut naming = HashMap::new();
+        for (at, line) in text.lines().enumerate() {
+            naming.entry(word(line).to_owned()).or_insert(at + 1);
+        }
+        Ok(Some(Self {
+            path,
+            name,
+            text,
+            ends,
+            naming,
+        }))
+    }
+
+    /// The line that an offset in the text is in, from 1.
+    fn line_at(&self, at: usize) -> usize {
+        self.ends.partition_point(|end| *end < at) + 1
+    }
+
+    /// The first line that begins with a name, from 1; the first line of all if none does.
+    fn line_naming(&self, name: &str) -> usize {
+        self.naming.get(word(name)).copied().unwrap_or(1)
+    }
+
+    fn toml<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
+        toml::from_str(&self.text).map_err(|error| {
+            let line = error
+                .span()
+                .map(|span| format!(":{}", self.line_at(span.start)))
+                .unwrap_or_default();
+            let why = crate::redact(error.message().trim_end_matches('.'));
+            bad(format!("{}{line}: {why}. Correct it.", self.name))
+        })
+    }
+
+    /// A requirement that the file has for a package.
+    fn line(&self, name: &str, text: String) -> Line {
+        Line {
+            file: self.name.to_owned(),
+            number: self.line_naming(name),
+            text,
+            constraint: false,
+        }
+    }
+
+    /// The failure about a package that the file names.
+    fn refuse(&self, name: &str, why: &str) -> Failure {
+        bad(format!(
+            "{}:{}: {} {why}",
+            self.name,
+            self.line_naming(name),
+            crate::redact(name)
+        ))
+    }
+
+    fn local(&self, name: &str) -> Failure {
+        Failure::new(
+            "Flow.LocalPackage",
+            format!(
+                "{}:{}: {name} is a local folder, which is not supported. Put its modules into this folder, or publish it to an index.",
+                self.name,
+                self.line_naming(name)
+            ),
+        )
+    }
+}
+
+fn bad(message: String) -> Failure {
+    Failure::new("Flow.BadProject", message)
+}
+
+/// The packages of the project, as requirements. `None` if the folder describes none.
+///
+/// # Errors
+///
+/// `Flow.BadProject`, `Flow.LocalPackage`, `Flow.TooLarge`; of a line, what a requirements file's would be.
+pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Failure> {
+    type Read = fn(&Folder, &Source) -> Result<Option<Vec<Line>>, Failure>;
+    const KNOWN: [(&str, Read); 5] = [
+        ("pyproject.toml", pyproject::lines),
+        ("Pipfile", pipfile::lines),
+        ("environment.yml", conda::lines),
+        ("environment.yaml", conda::lines),
+        ("setup.cfg", setup::lines),
+    ];
+    for (name, read) in KNOWN {
+        let Some(source) = Source::find(folder, name)? else {
+            continue;
+        };
+        let Some(lines) = read(folder, &source)? else { continue };
+        if lines.len() > requirements::MOST_LINES {
+            let message = format!(
+                "{name} and its lock have more than {} packages. Make them fewer.",
+                requirements::MOST_LINES
+            );
+            return Err(Failure::new("Flow.TooLarge", message));
+        }
+        for line in lines.iter().filter(|line| line.option().is_none()) {
+            requirements::check(line)?;
+        }
+        return Ok(Some(Requirements {
+            file: source.path,
+            declared: false,
+            lines,
+        }));
+    }
+    const UNREAD: [&str; 6] = [
+        "setup.py",
+        "requirements.in",
+        "requirements-dev.txt",
+        "requirements/base.txt",
+        "binder/requirements.txt",
+        "conda.yml",
+    ];
+    match UNREAD.into_iter().find(|name| folder.path.join(name).is_file()) {
+        Some(name) => Err(bad(format!(
+            "{name} is the only description of the folder's packages, and is not read. Write a requirements.txt{}.",
+            if name.ends_with(".txt") {
+                format!(" with the line `-r {name}`")
+            } else {
+                " that lists them".to_owned()
+            }
+        ))),
+        None => Ok(None),
+    }
+}
+
+/// The name of a package as an index has it.
+fn normalized(name: &str) -> String {
+    name.to_ascii_lowercase().replace(['_', '.'], "-")
+}
