@@ -25,8 +25,8 @@ def see_through(spec, message, result, start, given=None):
         results.flush()
 
     lines, failed, first, kept, failure = [], 0, None, [], None
+    crew = Crew(spec, message, start, given)
     try:
-        crew = Crew(spec, message, start, given)
         lines = read_lines(crew, message)
         for position, answer in enumerate(crew.answers(lines)):
             wrong, number = answer.get("wrong"), lines[position].number
@@ -43,6 +43,9 @@ def see_through(spec, message, result, start, given=None):
         failure = wrong.failure
     if first:
         failure = first if len(lines) == 1 else {**first, "message": f"{failed} of {len(lines)} lines failed, the first with {first['message']}"}
+    # Once the end is told, nothing of the run goes on.
+    if not crew.end_all():
+        os._exit(1)
     tell({"done": {"lines": len(lines), "failed": failed, "failure": failure}})
     os._exit(0)
 

@@ -6,6 +6,7 @@ import socket
 import time
 
 from .control import Control
+from .strays import end_children
 from .wrong import Wrong, ended
 
 # As many lines at once as promptflow runs, and the most while the processor is idle.
@@ -304,6 +305,18 @@ class Crew:
             return None, {"error": "Run.Crashed", "message": message}
         metrics = answer.get("metrics")
         return metrics if isinstance(metrics, str) and "\n" not in metrics else None, failure_of(answer.get("wrong"))
+
+
+    def end_all(self):
+        """Ends all processes of the run, and what they have started. Whether nothing of it is left."""
+        for process in {*self.members, *([self.loader] if self.has_loader else [])}:
+            try:
+                if process.is_child and not os.waitpid(process.pid, os.WNOHANG)[0]:
+                    process.kill()
+                    os.waitpid(process.pid, 0)
+            except ChildProcessError:
+                pass  # its end was known
+        return end_children()
 
 
 def checked(answer):

@@ -96,10 +96,8 @@ def finish(control, run):
         # As a shell says it: 128 and the signal's number.
         code = run.status if run.status >= 0 else 128 - run.status
         control.send({"of": run.name, "done": {"exit_code": code}})
-    elif run.status or not run.done:
-        control.send({"of": run.name, "done": {}, "crashed": run.status})
     else:
-        control.send(run.done)
+        control.send(run.done or {"of": run.name, "done": {}, "crashed": run.status})
 
 
 def fork_worker(rehearse=None):

@@ -52,6 +52,8 @@ class Runner:
     def __init__(self, spec, control, fork_safe):
         self.spec, self.control, self.fork_safe = spec, control, fork_safe
         self.runs, self.owner, self.spare = {}, {}, None
+        # The processes of runs that have told their end.
+        self.leaving = set()
         self.wake, self.woken = os.pipe()
         for fd in (self.wake, self.woken):
             os.set_blocking(fd, False)
@@ -117,7 +119,7 @@ class Runner:
         take(self.control, run, fd)
         if fd not in run.fds:
             self.forget(fd)
-            self.end_if_over(run)
+        self.end_if_over(run)
 
     def forget(self, fd):
         self.poll.unregister(fd)
@@ -126,7 +128,8 @@ class Runner:
 
     def take_endings(self):
         ended = reap(self.runs)
-        if ended & self.runs.keys():
+        if ended & (self.runs.keys() | self.leaving):
+            self.leaving -= ended
             self.end_strays(ended)
         if self.spare and self.spare.pid in ended:
             # Whoever is to be run in it would not be.
@@ -138,7 +141,7 @@ class Runner:
 
     def end_strays(self, ended):
         """Ends what the runs have left that have ended."""
-        known = {pid for pid, run in self.runs.items() if run.status is None}
+        known = {pid for pid, run in self.runs.items() if run.status is None} | self.leaving
         if self.spare:
             known.add(self.spare.pid)
 
@@ -151,13 +154,16 @@ class Runner:
             end_all()
 
     def end_if_over(self, run):
-        if run.status is None or "result" in run.fds.values():
+        # The word of who has seen it through is enough: all else of the run has ended, and its own end takes some milliseconds.
+        if not run.done and (run.status is None or "result" in run.fds.values()):
             return
         open_fds = list(run.fds)
         finish(self.control, run)
         for fd in open_fds:
             self.forget(fd)
         del self.runs[run.pid]
+        if run.status is None:
+            self.leaving.add(run.pid)
 
 
 def end_all():
