@@ -89,8 +89,29 @@ def run_a_dummy_flow():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+# Promptflow's file locks: the module of each, and its name there.
+LOCKS = []
+
+
+def find_locks():
+    """Finds promptflow's file locks. It looks at every module, which in a fork makes a copy of much of its memory: whoever is to be forked does
+    it, once."""
+    kind = getattr(sys.modules.get("filelock"), "BaseFileLock", None)
+    modules = [module for name, module in list(sys.modules.items()) if kind and name.startswith("promptflow._sdk")]
+    LOCKS[:] = [(module, key) for module in modules for key, value in list(vars(module).items()) if isinstance(value, kind)]
+
+
+def renew_locks():
+    """Makes promptflow's file locks anew in a fork: each serves only the process that made it."""
+    for module, key in LOCKS:
+        lock = getattr(module, key)
+        setattr(module, key, type(lock)(lock.lock_file))
+
+
 def freeze():
+    """Makes this process ready to be forked."""
     import gc
 
+    find_locks()
     gc.collect()
     gc.freeze()

@@ -14,6 +14,7 @@ import sys
 from . import connections
 from .control import Control
 from .kernel import PR_SET_DUMPABLE, prctl, threads
+from .runtime import find_locks, renew_locks, run_a_dummy_flow
 from .wrong import Wrong
 
 # How often a process looks whether one of its forks has ended.
@@ -39,16 +40,6 @@ def work(control, rehearse=None):
         os._exit(status)
 
 
-def renew_locks():
-    """Makes promptflow's file locks anew in a fork: each serves only the process that made it."""
-    locks = getattr(sys.modules.get("filelock"), "BaseFileLock", None)
-    for name, module in list(sys.modules.items()) if locks else ():
-        if name.startswith("promptflow._sdk"):
-            for key, value in list(vars(module).items()):
-                if isinstance(value, locks):
-                    setattr(module, key, type(value)(value.lock_file))
-
-
 def flush():
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -59,7 +50,7 @@ def flush():
 
 class Worker:
     def __init__(self, control):
-        self.control, self.executor, self.message, self.forks = control, None, None, set()
+        self.control, self.executor, self.message, self.forks, self.has_forked = control, None, None, set(), False
 
     def serve(self):
         while True:
@@ -116,6 +107,9 @@ class Worker:
     def fork(self):
         """Makes a fork that takes its orders by a socket of its own."""
         descriptor = self.control.descriptors.popleft()
+        if not self.has_forked:
+            find_locks()
+            self.has_forked = True
         flush()
         pid = os.fork()
         if not pid:
