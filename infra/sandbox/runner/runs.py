@@ -100,13 +100,13 @@ def finish(control, run):
         control.send(run.done or {"of": run.name, "done": {}, "crashed": run.status})
 
 
-def fork_worker(rehearse=None):
+def fork_worker():
     """A process that takes orders, as a fork of this one with nothing open but its socket and its output."""
     mine, theirs = socket.socketpair()
     pid = os.fork()
     if not pid:
         close_descriptors([theirs.fileno()])
-        work(Control(theirs), rehearse)
+        work(Control(theirs))
     theirs.close()
     return mine, pid
 
@@ -123,9 +123,10 @@ def spawn_worker(spec):
 
 
 class SpareRun:
-    """A fork of the runner that is to see a run through, with a worker that has touched what a run needs."""
+    """A fork of the runner that is to see a run through, with a worker."""
 
-    def __init__(self, spec, rehearse):
+    def __init__(self, spec):
+        self.rehearses = False
         pipes = [os.pipe() for _ in range(3)]
         (self.result, result), (self.out, out), (self.err, err) = pipes
         task, self.task = [end.detach() for end in socket.socketpair()]
@@ -141,7 +142,7 @@ class SpareRun:
                 for fd, to in ((out, 1), (err, 2)):
                     os.dup2(fd, to)
                     os.close(fd)
-                become_run(spec, task, result, rehearse)
+                become_run(spec, task, result)
             except BaseException:  # noqa: BLE001
                 import traceback
 
@@ -151,9 +152,17 @@ class SpareRun:
         for fd in (result, out, err, task):
             os.close(fd)
 
+    def rehearse(self):
+        """Has the worker touch what a run needs, which its memory is then its own of."""
+        self.rehearses = True
+        try:
+            os.write(self.task, b'{"rehearse": true}\n')
+        except OSError:
+            pass  # as below
+
     def is_ready(self):
-        """Whether it is done with what it does ahead: until then a fork of its own is quicker."""
-        return bool(select.select([self.result], [], [], 0)[0])
+        """Whether it is not in the middle of what it does ahead: until then a fork of its own is quicker."""
+        return not self.rehearses or bool(select.select([self.result], [], [], 0)[0])
 
     def fds(self):
         return [self.result, self.out, self.err, self.task]
@@ -167,16 +176,18 @@ class SpareRun:
         return Run(message["run"], self.pid, self.result, self.out, self.err)
 
 
-def become_run(spec, task, result, rehearse):
+def become_run(spec, task, result):
     """Waits for the run that this process is to see through."""
-    from .runtime import run_a_dummy_flow
-
-    first = [fork_worker(run_a_dummy_flow if rehearse else None)]
-    if rehearse and Control(first[0][0]).receive():
-        os.write(result, b"{}\n")
+    first = [fork_worker()]
     with socket.socket(fileno=task) as channel:
         control = Control(channel)
         message = control.receive()
+        if message and "rehearse" in message:
+            worker = Control(first[0][0])
+            worker.send(message)
+            if worker.receive():
+                os.write(result, b"{}\n")
+            message = control.receive()
     if message:
         given = control.descriptors.popleft() if message.get("given") else None
         see_through(spec, message, result, lambda: first.pop() if first else fork_worker(), given)

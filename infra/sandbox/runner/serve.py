@@ -10,6 +10,9 @@ from .runtime import freeze, import_executor, run_a_dummy_flow
 from .strays import adopt, end_children
 from .wrong import Wrong
 
+# For how many milliseconds no run has come before the processes of the next one rehearse.
+BEFORE_REHEARSAL = 100
+
 
 def add_sites(spec):
     """Has packages looked for beside the environment, before it: where nothing can be laid over it."""
@@ -65,10 +68,11 @@ class Runner:
 
     def serve(self):
         while True:
-            # A run's process is made ahead as soon as nothing else is to do.
-            events = self.poll.poll(0 if self.fork_safe and self.spare is None and not self.runs else None)
+            events = self.poll.poll(self.patience())
             if not events and self.spare is None:
-                self.spare = SpareRun(self.spec, rehearse=True)
+                self.spare = SpareRun(self.spec)
+            elif not events:
+                self.spare.rehearse()
             for fd, _ in events:
                 if fd == self.control.socket.fileno():
                     self.take_orders()
@@ -77,6 +81,13 @@ class Runner:
                     self.take_endings()
                 elif fd in self.owner:
                     self.take_output(fd)
+
+    def patience(self):
+        """How long to wait, in milliseconds, before something is done ahead: a run's processes are made as soon as nothing else is to do, and
+        rehearse when no run has come for a while, as one that does would wait for the processor."""
+        if not self.fork_safe or self.runs or self.leaving or (self.spare and self.spare.rehearses):
+            return None
+        return 0 if self.spare is None else BEFORE_REHEARSAL
 
     def take_orders(self):
         while True:
@@ -108,7 +119,7 @@ class Runner:
         elif self.spare and self.spare.is_ready():
             run, self.spare = self.spare.run(message, given), None
         else:
-            run = SpareRun(self.spec, rehearse=False).run(message, given)
+            run = SpareRun(self.spec).run(message, given)
         self.runs[run.pid] = run
         for fd in run.fds:
             self.owner[fd] = run

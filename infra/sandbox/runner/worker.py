@@ -21,14 +21,11 @@ from .wrong import Wrong
 LOOK = 0.02
 
 
-def work(control, rehearse=None):
+def work(control):
     """Takes orders until there are no more, and ends."""
     status = 1
     try:
         renew_locks()
-        if rehearse:
-            rehearse()
-            control.send({"rehearsed": True})
         Worker(control).serve()
         status = 0
     except BaseException:  # noqa: BLE001
@@ -61,7 +58,10 @@ class Worker:
             order = self.control.receive()
             if order is None:
                 return
-            if "load" in order:
+            if "rehearse" in order:
+                run_a_dummy_flow()
+                self.control.send({"rehearsed": True})
+            elif "load" in order:
                 self.control.send(self.load(order["load"]))
             elif "fork" in order:
                 self.fork()
