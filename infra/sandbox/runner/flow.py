@@ -18,7 +18,7 @@ def load(message, is_rehearsal=False):
     known = message.get("connections") or {}
     with tempfile.TemporaryDirectory(prefix="flow-") as scratch:
         file = flow_file(message, Path(scratch))
-        definition = read_definition(file)
+        definition = read_definition(file, wish)
         if wish.get("file") and definition.get("additional_includes"):
             raise Wrong("Run.BadFlow", "additional_includes count in flow.dag.yaml and flow.flex.yaml alone; give the flow's file that name, in a folder of its own")
         set_variables(definition, wish, known)
@@ -56,13 +56,17 @@ def dump(value):
     return json.dumps(value)
 
 
-def read_definition(file):
-    """What the flow's YAML says; a prompty has none."""
+def read_definition(file, wish):
+    """What the flow's YAML says, as far as it matters here; a prompty has none."""
     if file.suffix.lower() not in (".yaml", ".yml"):
+        return {}
+    text = file.read_text(encoding="utf-8")
+    # Reading YAML takes milliseconds, and promptflow does it again. Only with a backslash is there another way to write a name.
+    if not (wish.get("variant") or wish.get("connections") or any(each in text for each in ("additional_includes", "environment_variables", "\\"))):
         return {}
     from ruamel.yaml import YAML
 
-    value = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    value = YAML(typ="safe").load(text)
     return value if isinstance(value, dict) else {}
 
 
