@@ -18,6 +18,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_
 PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT = 36, 47
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
+MADV_HUGEPAGE, MADV_COLLAPSE, LARGE_PAGE = 14, 25, 2 << 20
 UID = 1000  # inside a sandbox
 
 
@@ -78,6 +79,19 @@ def start_time(pid):
 
 def threads():
     return len(os.listdir("/proc/self/task"))
+
+
+def gather_memory():
+    """Puts what this process has in memory into large pages, as far as there are some: a fork of it, and the end of one, then take the kernel
+    half the time. A fork that writes copies small ones."""
+    with open("/proc/self/maps") as maps:
+        lines = [line.split() for line in maps]
+    for addresses, mode, *rest in lines:
+        if mode == "rw-p" and (len(rest) < 4 or rest[3] == "[heap]"):
+            first, last = (int(address, 16) for address in addresses.split("-"))
+            first, last = -(-first // LARGE_PAGE) * LARGE_PAGE, last // LARGE_PAGE * LARGE_PAGE
+            for advice in (MADV_HUGEPAGE, MADV_COLLAPSE) if first < last else ():
+                libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
 
 
 def prctl_pointer(option, mode, data):

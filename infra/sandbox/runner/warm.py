@@ -9,7 +9,7 @@ import socket
 from .control import Control
 from .groups import enter_groups, limit_groups
 from .isolate import begin_root, enter_namespaces, enter_network, finish_root, seal
-from .kernel import PR_SET_CHILD_SUBREAPER, close_descriptors, null, prctl, start_time, threads
+from .kernel import PR_SET_CHILD_SUBREAPER, close_descriptors, gather_memory, null, prctl, start_time, threads
 from .network import hand_over, has_ipv6, make_device
 from .runtime import freeze, import_executor, run_a_dummy_flow
 from .serve import serve
@@ -28,6 +28,7 @@ def warm(path, idle_seconds, root, user, places):
             file.write("the flow runtime has started threads: a process that has some cannot be forked safely\n")
         return
     freeze()
+    gather_memory()
     # A socket's address is short, and the path may be long.
     folder, path = os.path.split(path)
     os.chdir(folder)
