@@ -41,16 +41,20 @@ def warm(path, idle_seconds, root, user, places):
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    spare, sessions, used = Spare(root, user, places, True), set(), time.monotonic()
+    spare, sessions, used = Spare(root, user, places, True), {}, time.monotonic()
+    networks = []
     while True:
-        readable, _, _ = select.select([*listeners, wake], [], [], 2 if spare else 0.1)
+        readable, _, _ = select.select([*listeners, wake], [], [], 2 if spare and not networks else 0.1)
         if wake in readable:
             os.read(wake, 4096)
         try:
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                sessions.discard(pid)
+                networks += sessions.pop(pid, [])
         except ChildProcessError:
             pass
+        if networks and not readable:
+            # The last one to close such a socket waits some 10 ms for the kernel: it shall not be an agent, whose end is waited for.
+            os.close(networks.pop())
         try:
             if os.stat(path).st_ino != mine or not os.path.samefile(folder, "."):
                 return
@@ -71,12 +75,14 @@ def warm(path, idle_seconds, root, user, places):
                 spare.end()
                 spare = None
             spare = spare or Spare(root, user, places, own_network)
-            pid = spare.become(connection)
+            pid, handed_over = spare.become(connection)
             connection.close()
             # The next is made once this one has started.
             spare = None
             if pid:
-                sessions.add(pid)
+                sessions[pid] = handed_over
+            else:
+                networks += handed_over
         if not wanted and spare is None:
             spare = Spare(root, user, places, own_network)
 
@@ -117,19 +123,21 @@ class Spare:
         self.channel.close()
 
     def become(self, connection):
-        """Hands it its connection. Its process id, or None if it cannot be a session; then it says so itself."""
+        """Hands it its connection. Its process id, or None if it cannot be a session, which it then says itself; and a copy of the far end of
+        its network, if it has one."""
         self.channel.settimeout(10)
+        control = Control(self.channel)
         try:
-            word = json.loads(Control(self.channel).receive() or "null")
+            word = json.loads(control.receive() or "null")
             if "pid" in word:
                 socket.send_fds(self.channel, [b"1"], [connection.fileno()])
-                return word["pid"]
+                return word["pid"], list(control.descriptors)
             Control(connection).send(word)
         except (OSError, TypeError):
             pass
         finally:
             self.channel.close()
-        return None
+        return None, list(control.descriptors)
 
 
 def wait_to_become(channel, root, user, places, own_network):
@@ -162,7 +170,7 @@ def wait_to_become(channel, root, user, places, own_network):
     except OSError as error:
         Control(channel).send(json.dumps({"failed": str(error)}))
         return
-    Control(channel).send(json.dumps(who))
+    Control(channel).send_with(json.dumps(who), sockets[0].fileno() if sockets else None)
     _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
     channel.close()
     if not descriptors:
