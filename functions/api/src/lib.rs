@@ -3,6 +3,7 @@
 //! The routes are in [`contract::http`].
 
 mod request;
+mod runs;
 mod snapshots;
 mod token;
 mod webhooks;
@@ -10,9 +11,9 @@ mod webhooks;
 use aws::Aws;
 use contract::{
     FlowRef, Principal,
-    command::Command,
+    command::{Command, Wish},
     http::{Accepted, Events, Health, Installs, OperationView, Output, Problem, SessionView, Sessions, Why},
-    row::{OperationStatus, SessionRow},
+    row::{NAME_KEPT, OperationStatus, RunRow, SessionRow},
 };
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use lifecycle::{
@@ -134,16 +135,29 @@ async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request)
             }
             readable(aws, caller, &row.flow, "operation", id, || ok(200, &row)).await
         }
+        ("GET", ["v1", "runs"]) => runs::list(aws, caller, request).await,
+        ("PUT", ["v1", "runs", id]) => runs::change(aws, caller, id, request).await,
+        ("DELETE", ["v1", "runs", id]) => runs::delete(aws, caller, id).await,
+        ("GET", ["v1", "runs", id, "files"]) => runs::files(aws, caller, id, request, wait).await,
         ("GET", ["v1", "runs", id]) => {
+            // Whoever sent a command asks for its run, and not for another of that name.
+            let is_other = |row: &RunRow| {
+                request
+                    .text("wish")
+                    .is_some_and(|wish| row.digest.as_deref().is_some_and(|own| own != wish) || row.deleted.is_some())
+            };
             let found = waited(
                 aws,
                 wait,
                 || aws.load_run(id),
-                |row| row.as_ref().is_some_and(|row| row.status.is_final()),
+                |row| row.as_ref().is_some_and(|row| row.status.is_final() || is_other(row)),
             );
-            let Some(row) = found.await? else {
+            let Some(row) = found.await?.filter(|row| row.deleted.is_none() || is_other(row)) else {
                 return Ok(absent("run", id));
             };
+            if is_other(&row) {
+                return Ok(problem(409, row.name_taken()));
+            }
             readable(aws, caller, &row.flow, "run", id, || ok(200, &row)).await
         }
         ("GET", ["v1", "output", of]) => output(aws, caller, of, request.number("after"), wait).await,
@@ -208,12 +222,27 @@ async fn command(aws: &Aws, caller: &Principal, request: &Request) -> Result<Val
         .ok_or_else(|| Fault::Meaningless(Failure::new("Command.Malformed", "The body is not UTF-8 text.")))?;
     let mut command = Command::read(&body).map_err(Fault::Meaningless)?;
     command.principal = Some(caller.clone());
+    let flow = command.flow.key();
+    // What two senders want at the same time is decided where the row is written; here it is only said sooner.
+    let earlier = match &command.wish {
+        Wish::Run { run, .. } => aws.load_run(&command.id).await?.map(|row| (row, run)),
+        _ => None,
+    };
+    let is_free = |row: &RunRow| row.deleted.is_some_and(|at| aws.now() > at + NAME_KEPT);
+    let earlier = earlier.filter(|(row, _)| !is_free(row));
+    if let Some((row, run)) = &earlier
+        && !row.is_of(&flow, &command.digest(), run)
+    {
+        return Ok(problem(409, row.name_taken()));
+    }
+    let again = earlier.is_some();
     aws.command(&command).await?;
     Ok(ok(
         202,
         &Accepted {
             id: command.id,
-            flow: command.flow.key(),
+            flow,
+            again,
         },
     ))
 }

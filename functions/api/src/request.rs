@@ -21,6 +21,10 @@ impl Request {
         self.0.query_string_parameters.get(name)?.parse().ok()
     }
 
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.query_string_parameters.get(name).map(String::as_str)
+    }
+
     /// The bearer token, if there is one.
     pub(crate) fn bearer(&self) -> Option<&str> {
         let (_, value) = self

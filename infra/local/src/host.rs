@@ -497,6 +497,10 @@ fn plan_of(function: &Function, config: &Config, access: &Access, runtime_api: &
     if let Ok(daemon) = std::env::var(TRACES) {
         environment.insert(TRACES.to_owned(), daemon);
     }
+    if function.name == API {
+        let runs = config.state.join("runs").display().to_string();
+        environment.insert(contract::names::RUNS_FOLDER.to_owned(), runs);
+    }
     Plan {
         name: function.name.clone(),
         program,

@@ -56,6 +56,20 @@ pub(crate) fn run_key(id: &str) -> Item {
     key(format!("RUN#{id}"), "RUN")
 }
 
+/// The partition of a user's runs.
+pub(crate) fn runs_of(workspace: &str, owner: &str) -> String {
+    format!("RUNS#{workspace}#{owner}")
+}
+
+/// A run's place in its user's list; none of a run of an earlier version.
+pub(crate) fn listed_run(row: &RunRow) -> Option<Item> {
+    let of = row.of.as_ref()?;
+    Some(key(
+        runs_of(&of.workspace, &of.owner),
+        format!("{:013}#{}", row.accepted, row.id),
+    ))
+}
+
 pub(crate) fn output_key(of: &str, seq: u64) -> Item {
     key(format!("OUT#{of}"), format!("{seq:012}"))
 }
@@ -198,7 +212,11 @@ impl RunEnd {
 
 pub(crate) fn run_of(item: &Item) -> Result<RunRow, Fault> {
     let mut row: RunRow = body(item)?;
-    row.started = item.get("started").and_then(|at| at.as_n().ok()?.parse().ok());
+    let number = |name: &str| item.get(name).and_then(|at| at.as_n().ok()?.parse().ok());
+    row.started = number("started");
+    row.deleted = number("deleted");
+    row.display_name = item.get("display_name").and_then(|name| name.as_s().ok().cloned());
+    row.archived = item.get("archived").is_some_and(|is| is.as_bool() == Ok(&true));
     if let Some(end) = item.get("end") {
         let RunEnd {
             status,

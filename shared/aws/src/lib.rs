@@ -8,6 +8,7 @@ mod items;
 mod metrics;
 mod ports;
 mod reads;
+mod runs;
 mod trace;
 mod webhooks;
 

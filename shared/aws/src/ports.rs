@@ -20,7 +20,7 @@ use contract::{
     network::NetworkRow,
     notice::Notice,
     packages::{InstallRow, PackagesRow, Setup},
-    row::{OperationRow, RunRow, SessionRow},
+    row::{NAME_KEPT, OperationRow, RunRow, SessionRow},
     step::ExecutionInput,
     webhook::WebhooksRow,
 };
@@ -114,12 +114,23 @@ impl Ports for Aws {
     }
 
     async fn save(&self, save: Save) -> Result<(), Fault> {
+        // The place of each run in its user's list is written with its row.
+        let listed: Vec<TransactWriteItem> = save
+            .writes
+            .iter()
+            .filter_map(|write| match write {
+                Write::NewRun(row) => items::listed_run(row).map(|item| made(self.put(item))),
+                _ => None,
+            })
+            .collect();
         let quota = save
             .writes
             .iter()
             .position(|write| matches!(write, Write::EnterQuota { .. }));
         let lines = self.lines_of(&save.writes, self.now());
-        let writes = save.writes.into_iter().map(|write| self.transact(write)).collect();
+        let now = self.now();
+        let writes = save.writes.into_iter().map(|write| self.transact(write, now));
+        let writes = writes.chain(listed).collect();
         let sent = self
             .dynamo
             .transact_write_items()
@@ -301,6 +312,10 @@ impl Ports for Aws {
                 }
                 _ => Ok(()),
             },
+            Effect::AgentCancelRun { generation, run } => {
+                self.tell_agent(&flow, generation, &AgentCommand::CancelRun { run })
+                    .await
+            }
             Effect::WarnIdle { generation, due } => {
                 // Where nobody takes notices, the history has it.
                 let Some(queue) = &self.notices else { return Ok(()) };
@@ -531,7 +546,7 @@ impl Aws {
             .map_err(|e| Fault::outside("reading a row")(e.into()))
     }
 
-    fn transact(&self, write: Write) -> TransactWriteItem {
+    fn transact(&self, write: Write, now: Millis) -> TransactWriteItem {
         match write {
             Write::Session { row, read, due } => {
                 let mut put = self.put(items::session_item(&row, due));
@@ -557,7 +572,11 @@ impl Aws {
             Write::NewRun(row) => {
                 let mut item = items::run_key(&row.id);
                 item.insert("body".to_owned(), json(&row));
-                made(self.put(item).condition_expression("attribute_not_exists(pk)"))
+                let put = self
+                    .put(item)
+                    .condition_expression("attribute_not_exists(pk) OR deleted < :t")
+                    .expression_attribute_values(":t", number(now.saturating_sub(NAME_KEPT)));
+                made(put)
             }
             Write::EndOperation(row) => {
                 let end = json(&items::OperationEnd::of(&row));

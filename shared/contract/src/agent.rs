@@ -45,6 +45,8 @@ pub enum AgentCommand {
         settings: Settings,
         wish: RunWish,
     },
+    /// End this run. Answered by `run-done`, also if it comes before the run itself; one that has ended is answered by its end alone.
+    CancelRun { run: String },
     /// What the session may reach of the network from now on. Of two, the one of the larger revision counts.
     Network {
         revision: u64,

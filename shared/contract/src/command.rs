@@ -83,6 +83,12 @@ pub enum Wish {
         #[serde(deserialize_with = "bounds::object")]
         run: RunWish,
     },
+    /// The end of a run, and of nothing else: its processes end, and the session stays.
+    Cancel {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        run: String,
+    },
     /// From the sweep alone: a stop, if the session is still as the sweep saw it.
     StopIfIdle { generation: u32, activity: Millis },
     /// From the sweep alone: a warning of the deletion at `due`, if it is still to come then.
@@ -166,6 +172,7 @@ pub enum Setting {
 /// * `column_mapping`: by input name `${data.x}`, `${run.outputs.x}`, `${run.inputs.x}` or the value itself; an input without one takes its
 ///   default, or else the column of its own name.
 /// * `run`: an earlier run of the same user, whose outputs and data the mapping may name.
+/// * `resume_from`: an earlier run of the same user over the same data: lines that it has completed are taken over, and not run again.
 /// * `file`: the flow's file in its folder, where that is not the folder's only one. `entry`: `module:name` of a flow without a file.
 /// * `variant`: `${node.variant}`.
 /// * `environment_variables`: for this run alone. Never a secret: they are stored. `${connection.key}` stands for a connection's value.
@@ -189,6 +196,13 @@ pub struct RunWish {
     )]
     #[schemars(regex(pattern = bounds::ID))]
     pub run: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::some_id"
+    )]
+    #[schemars(regex(pattern = bounds::ID))]
+    pub resume_from: Option<String>,
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -253,6 +267,18 @@ impl Command {
             )));
         }
         Ok(command)
+    }
+}
+
+impl Command {
+    /// What it wants of which flow, as 64 hex digits: two commands of one id are the same if these are.
+    pub fn digest(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let wanted = serde_json::to_vec(&(&self.flow, &self.wish)).expect("a command is always JSON");
+        Sha256::digest(wanted)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 

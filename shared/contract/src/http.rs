@@ -6,7 +6,11 @@
 //! | `POST /v1/commands` | a [`Command`](crate::command::Command) without principal | 202 [`Accepted`]; 400, 401, 403 [`Problem`] |
 //! | `POST /v1/snapshots` | an [`Offer`](crate::snapshot::Offer) | 200 [`Place`](crate::snapshot::Place); 404 where the functions see the folders themselves |
 //! | `GET /v1/operations/{id}` | `wait=milliseconds` (at most 20000) waits for its end | 200 [`OperationRow`](crate::row::OperationRow); 404 until it is accepted |
-//! | `GET /v1/runs/{id}` | `wait` likewise | 200 [`RunRow`](crate::row::RunRow) |
+//! | `GET /v1/runs` | `flow`, `status`, `tag`, `name`, `archived=1`, `limit`, `after=next` of the page before | 200 [`Runs`], the caller's own, newest first |
+//! | `GET /v1/runs/{id}` | `wait` likewise; `wish=digest` of the command that is to have made it | 200 [`RunRow`](crate::row::RunRow); 409 `Run.NameTaken` |
+//! | `PUT /v1/runs/{id}` | a [`RunChange`] | 200 [`RunRow`](crate::row::RunRow) |
+//! | `DELETE /v1/runs/{id}` | | 200 [`RunRow`](crate::row::RunRow) as it was; 409 if it has not ended |
+//! | `GET /v1/runs/{id}/files` | `path` and `offset`; `wait` for more of it | 200 [`FilePart`]; without `path` [`RunFiles`]; 404 where the functions do not see them |
 //! | `GET /v1/output/{operation or run}` | `after=seq`, `wait` for a line after it | 200 [`Output`] |
 //! | `GET /v1/sessions` | | 200 [`Sessions`] |
 //! | `GET /v1/sessions/{flow key}` | | 200 [`SessionView`] |
@@ -20,8 +24,11 @@
 //! A read by `wait` ends early when the thing is there, and answers what there is when the time has passed.
 
 use crate::{
-    FlowRef, Image, Kind, Millis, Phase, Settings, agent::OutputLine, network::Refused, packages::InstallRow,
-    row::LogRow,
+    FlowRef, Image, Kind, Millis, Phase, Settings,
+    agent::OutputLine,
+    network::Refused,
+    packages::InstallRow,
+    row::{LogRow, RunStatus},
 };
 use lifecycle::{Failure, session::Event};
 use schemars::JsonSchema;
@@ -82,6 +89,77 @@ pub struct Accepted {
     pub id: String,
     /// The flow's key.
     pub flow: String,
+    /// Whether it is a run that is there already: the same command came before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+}
+
+/// A page of runs, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Runs {
+    pub runs: Vec<RunSummary>,
+    /// What the next page is asked for with; none after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A run in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunSummary {
+    pub id: String,
+    pub flow: FlowRef,
+    pub status: RunStatus,
+    pub accepted: Millis,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_lines: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+}
+
+/// What changes of a run that is there: what is named, and no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunChange {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<bool>,
+}
+
+/// The files of a run's folder, by path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunFiles {
+    pub files: Vec<RunFile>,
+}
+
+/// A file of a run's folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunFile {
+    pub path: String,
+    pub bytes: u64,
+}
+
+/// A part of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FilePart {
+    /// Base64.
+    pub content: String,
+    /// Where the next part begins.
+    pub next: u64,
+    /// Whether this is the end of the file, and the run has ended: there will be no more.
+    pub ended: bool,
 }
 
 /// Why a request was not answered.

@@ -74,6 +74,8 @@ pub const SESSIONS_PER_USER: &str = "PFSESSION_SESSIONS_PER_USER";
 pub const IDENTITIES: &str = "PFSESSION_IDENTITIES";
 /// The bucket for snapshots of flow folders; empty where the functions see the folders themselves.
 pub const FLOWS_BUCKET: &str = "PFSESSION_FLOWS_BUCKET";
+/// The folder of the runs' own folders, where functions see it; empty where they do not.
+pub const RUNS_FOLDER: &str = "PFSESSION_RUNS_FOLDER";
 /// What an agent in a container is told: [`crate::agent::AgentSettings`] in JSON. `compute-ecs.asl.json` sets it.
 pub const AGENT: &str = "PFSESSION_AGENT";
 

@@ -9,6 +9,7 @@
 //! | install | `FLOW#{flow}` | `INSTALL#{number, 12 digits}` |
 //! | operation | `OP#{id}` | `OP` |
 //! | run | `RUN#{id}` | `RUN` |
+//! | a user's run in the order of time | `RUNS#{workspace}#{owner}` | `{accepted, 13 digits}#{id}` |
 //! | output line | `OUT#{operation or run}` | `{seq, 12 digits}` |
 //! | compute resource | `COMPUTE#{id}` | `COMPUTE` |
 //! | slot | `SLOT#{workspace}#{owner}#{size}#{identity}` | `SLOT` |
@@ -97,7 +98,13 @@ impl From<Outcome> for OperationStatus {
 pub struct RunRow {
     pub id: String,
     pub flow: String,
+    /// The flow, as its users name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<FlowRef>,
     pub by: String,
+    /// What its command wanted: see [`Command::digest`](crate::command::Command::digest).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The flow folder as it was then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
@@ -112,6 +119,48 @@ pub struct RunRow {
     pub failure: Option<Failure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
+    /// What it was called later, in place of the name in its wish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Whether lists leave it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+    /// When it was deleted. Nothing but its name is left, which can be given again after [`NAME_KEPT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Millis>,
+}
+
+/// How long the name of a deleted run is taken: a late repetition of its command must not run it again.
+pub const NAME_KEPT: Millis = 600_000;
+
+impl RunRow {
+    /// What people call it.
+    pub fn called(&self) -> Option<&str> {
+        self.display_name.as_deref().or(self.wish.display_name.as_deref())
+    }
+
+    /// Why another run cannot have its name.
+    pub fn name_taken(&self) -> Failure {
+        let message = match self.deleted {
+            None => format!("There is another run {} already. Take another name, or none.", self.id),
+            Some(_) => format!(
+                "The run {} was deleted a moment ago, and its name is free {} minutes after that. Take another name, or none.",
+                self.id,
+                NAME_KEPT / 60_000
+            ),
+        };
+        Failure::new("Run.NameTaken", message)
+    }
+
+    /// Whether a command of this flow, digest and wish is the one that it was made by.
+    pub fn is_of(&self, flow: &str, digest: &str, wish: &RunWish) -> bool {
+        self.deleted.is_none()
+            && match &self.digest {
+                Some(own) => own == digest,
+                // One of an earlier version.
+                None => self.flow == flow && self.wish == *wish,
+            }
+    }
 }
 
 /// Where a run is.

@@ -348,6 +348,8 @@ pub enum Event {
     IdleNear { generation: u32, due: Millis },
     /// A command wants a run. A flow without a session gets one first: `wants` says of what.
     RunWanted { run: String, wants: Settings },
+    /// A command wants a run no more.
+    CancelWanted { run: String },
     /// The state machine entered a step.
     ///
     /// * `compute`: for [`Step::ClaimCompute`], what its handler has claimed.
@@ -482,6 +484,8 @@ pub enum Effect {
     AgentCancelInstall { generation: u32, operation: String },
     /// Message to the agent: run this.
     AgentRun { generation: u32, run: String },
+    /// Message to the agent: end this run, and no other.
+    AgentCancelRun { generation: u32, run: String },
     /// Message to the agent: what the session may reach of the network from now on.
     AgentNetwork {
         generation: u32,
@@ -687,6 +691,7 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
         } => turn.idle_seen(operation, *generation, *activity),
         Event::IdleNear { generation, due } => turn.idle_near(*generation, *due),
         Event::RunWanted { run, wants } => turn.run_wanted(run, wants)?,
+        Event::CancelWanted { run } => turn.cancel_wanted(run),
         Event::StepEntered {
             operation,
             step,
@@ -1051,6 +1056,26 @@ impl Turn {
         self.active();
         self.send_waiting_runs();
         Ok(())
+    }
+
+    /// One that waits ends here. The agent ends one that it was told of, and reports that.
+    fn cancel_wanted(&mut self, run: &str) {
+        match self.s.runs.get(run) {
+            None => {}
+            Some(Lease::Waiting) => {
+                self.s.runs.remove(run);
+                self.active();
+                self.effects.push(Effect::RunEnded {
+                    run: run.to_owned(),
+                    outcome: Outcome::Canceled,
+                    failure: Some(canceled()),
+                });
+            }
+            Some(Lease::Until(_)) => self.effects.push(Effect::AgentCancelRun {
+                generation: self.s.generation,
+                run: run.to_owned(),
+            }),
+        }
     }
 
     /// Whether a session that is Stopping will be there again after it.
@@ -1567,6 +1592,11 @@ impl Turn {
 /// What the token of a step says that belongs to an operation which a stop has ended.
 fn superseded() -> Failure {
     Failure::new("Session.Superseded", "A stop ended this operation.")
+}
+
+/// Why a run ended that its user wanted no more.
+pub fn canceled() -> Failure {
+    Failure::new("Run.Canceled", "The run was canceled.")
 }
 
 fn stopped() -> Failure {

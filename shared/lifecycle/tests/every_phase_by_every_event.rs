@@ -169,6 +169,12 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
             },
             0,
         ),
+        ("cancel of a run", Event::CancelWanted { run: "r".into() }, 0),
+        (
+            "cancel of a run that is not there",
+            Event::CancelWanted { run: "other".into() },
+            0,
+        ),
         (
             "idle seen, and so it is",
             Event::IdleSeen {
@@ -318,6 +324,8 @@ fn every_phase_by_every_event() {
               on stop
           Provisioning/o
               on run; activity
+          Provisioning/o             run r Canceled
+              on cancel of a run
           Launching/o                AnswerStep t done, AnswerStep t2 done
               on claim-compute, it is up
           Provisioning/o             CreateCompute
@@ -341,7 +349,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Provisioning (reset)
           Provisioning/o             n joins o
@@ -356,6 +364,8 @@ fn every_phase_by_every_event() {
               on stop
           Provisioning/o
               on run; activity
+          Provisioning/o             run r Canceled
+              on cancel of a run
           Launching/o                AnswerStep t done, AnswerStep t2 done
               on claim-compute, it is up
           Provisioning/o             CreateCompute
@@ -379,7 +389,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (start, update)
           Launching/o                n joins o
@@ -396,6 +406,8 @@ fn every_phase_by_every_event() {
               on stop
           Launching/o
               on run; activity
+          Launching/o                run r Canceled
+              on cancel of a run
           Launching/o                AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; install-packages; stop-session; a clean-up of another operation
           Launching/o                LaunchSession 2
@@ -417,7 +429,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (reset)
           Launching/o                n joins o
@@ -432,6 +444,8 @@ fn every_phase_by_every_event() {
               on stop
           Launching/o
               on run; activity
+          Launching/o                run r Canceled
+              on cancel of a run
           Launching/o                AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; install-packages; stop-session; a clean-up of another operation
           Launching/o                LaunchSession 2
@@ -453,7 +467,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (start, update)
           Installing/o               n joins o
@@ -470,6 +484,8 @@ fn every_phase_by_every_event() {
               on stop
           Installing/o
               on run; activity
+          Installing/o               run r Canceled
+              on cancel of a run
           Installing/o               AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; a clean-up of another operation
           Installing/o               AgentInstall
@@ -495,7 +511,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (reset)
           Installing/o               n joins o
@@ -510,6 +526,8 @@ fn every_phase_by_every_event() {
               on stop
           Installing/o
               on run; activity
+          Installing/o               run r Canceled
+              on cancel of a run
           Installing/o               AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; a clean-up of another operation
           Installing/o               AgentInstall
@@ -535,7 +553,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (install)
           Installing/o then start
@@ -552,6 +570,8 @@ fn every_phase_by_every_event() {
               on stop
           Installing/o
               on run; activity
+          Installing/o               AgentCancelRun r
+              on cancel of a run
           Installing/o               AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; a clean-up of another operation
           Installing/o               AgentInstall
@@ -579,7 +599,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t AgentSilent, o Failed
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (no operation)
           Ready                      n Succeeded
@@ -594,6 +614,8 @@ fn every_phase_by_every_event() {
               on stop; idle seen, and so it is
           Ready                      AgentRun n
               on run
+          Ready                      AgentCancelRun r
+              on cancel of a run
           Ready                      WarnIdle
               on idle near, and so it is
           Ready                      AnswerStep t2 Superseded
@@ -613,7 +635,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed
               on tick, the lease is over
           nothing
-              on idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
+              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
 
         Stopping (stop)
           Stopping/o then start
@@ -624,6 +646,8 @@ fn every_phase_by_every_event() {
               on reset
           Stopping/o                 n joins o
               on stop
+          Stopping/o                 AgentCancelRun r
+              on cancel of a run
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
@@ -641,7 +665,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (reset)
           Stopping/o                 n joins o
@@ -656,6 +680,8 @@ fn every_phase_by_every_event() {
               on stop
           Stopping/o
               on run; activity
+          Stopping/o                 AgentCancelRun r
+              on cancel of a run
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
@@ -675,7 +701,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (update)
           Stopping/o                 n joins o
@@ -692,6 +718,8 @@ fn every_phase_by_every_event() {
               on stop
           Stopping/o
               on run; activity
+          Stopping/o                 AgentCancelRun r
+              on cancel of a run
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
@@ -711,7 +739,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping, failing (start, reset, update)
           Stopping/o then start failing
@@ -724,6 +752,8 @@ fn every_phase_by_every_event() {
               on reset
           Stopping/stop              AnswerStep t Superseded, o Failed, StartExecution n
               on stop
+          Stopping/o failing         AgentCancelRun r
+              on cancel of a run
           Stopping/o failing         AnswerStep t2 Why
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session
           Stopping/o failing         RemoveSession 2
@@ -743,7 +773,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t Why, o Failed
               on tick, the lease is over
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopped (no operation)
           Provisioning/start +1      StartExecution n
@@ -765,7 +795,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 1
               on session up, an older one
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
 
         Failed (no operation)
           Provisioning/start +1      StartExecution n
@@ -787,7 +817,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 1
               on session up, an older one
           nothing
-              on idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
     "#]].assert_eq(&page.join("\n"));
 }
 
@@ -838,7 +868,10 @@ fn every_event_that_was_acted_on_changes_nothing_more_when_it_comes_again() {
             let is_harmless = |e: &Effect| {
                 matches!(
                     e,
-                    Effect::AnswerStep { .. } | Effect::RemoveSession { .. } | Effect::AgentLease { .. }
+                    Effect::AnswerStep { .. }
+                        | Effect::RemoveSession { .. }
+                        | Effect::AgentLease { .. }
+                        | Effect::AgentCancelRun { .. }
                 )
             };
             assert!(effects.iter().all(is_harmless), "{at}: {effects:?}");
@@ -1025,6 +1058,7 @@ fn named(effect: &Effect) -> String {
         Effect::AgentInstall { .. } => "AgentInstall".into(),
         Effect::AgentCancelInstall { .. } => "AgentCancelInstall".into(),
         Effect::AgentRun { run, .. } => format!("AgentRun {run}"),
+        Effect::AgentCancelRun { run, .. } => format!("AgentCancelRun {run}"),
         Effect::AgentNetwork { .. } => "AgentNetwork".into(),
         Effect::AgentLease { .. } => "AgentLease".into(),
         Effect::WarnIdle { .. } => "WarnIdle".into(),

@@ -7,7 +7,8 @@ use crate::{
 };
 use contract::{
     Principal, Role,
-    command::{Command, Setting, Wanted, Wish},
+    command::{Command, RunWish, Setting, Wanted, Wish},
+    row::NAME_KEPT,
     webhook,
 };
 use lifecycle::{
@@ -89,20 +90,24 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         Wish::Install { settings, .. } | Wish::Reset { settings, .. } => {
             (defaults(&settings.clone().unwrap_or_default(), lineage), None)
         }
-        Wish::Stop | Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => {
+        Wish::Stop | Wish::Cancel { .. } | Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => {
             (defaults(&Wanted::default(), lineage), None)
         }
     };
     let event = event_of(&command, &settings);
     let mut happened = Happened {
         run,
+        digest: run.map(|_| command.digest()),
         ..Happened::new(&flow, event, principal.name())
     };
-    // The sweep only looks after sessions that there are.
-    if action_of(&command.wish) != Action::Sweep {
+    // The sweep only looks after sessions that there are, and so does a cancel.
+    if action_of(&command.wish) != Action::Sweep && !matches!(command.wish, Wish::Cancel { .. }) {
         happened.first = Some((&command.flow, &settings));
     }
     // A command that has its row was decided on. What it left unsent is sent all the same.
+    if is_name_taken(ports, &command, run).await? {
+        return Ok(());
+    }
     if already_decided(ports, &command).await? {
         happened.event = Event::Tick;
         happened.first = None;
@@ -129,20 +134,46 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     if let Some(failure) = no_such_size(&settings.size) {
         return refuse(ports, &command, &happened, failure).await;
     }
-    if let Some(earlier) = run.and_then(|run| run.run.as_deref())
-        && let Some(failure) = not_to_be_read(ports, earlier, principal.name()).await?
-    {
-        return refuse(ports, &command, &happened, failure).await;
+    let read = run.map(|run| [run.run.as_deref(), run.resume_from.as_deref()]);
+    for earlier in read.into_iter().flatten().flatten() {
+        if let Some(failure) = not_to_be_read(ports, earlier, principal.name()).await? {
+            return refuse(ports, &command, &happened, failure).await;
+        }
     }
-    match happen(ports, &happened).await? {
-        Ok(_) => Ok(()),
-        Err(refusal) => refuse(ports, &command, &happened, refusal.into()).await,
+    match happen(ports, &happened).await {
+        // Another flow's run was written first, by a command that was under way at the same time.
+        Err(Fault::Conflict) if is_name_taken(ports, &command, run).await? => Ok(()),
+        Err(fault) => Err(fault),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(refusal)) => refuse(ports, &command, &happened, refusal.into()).await,
     }
+}
+
+/// Whether a run has the name of another one. Its row is the other's: who asks for it with the digest of this command learns that.
+async fn is_name_taken(ports: &impl Ports, command: &Command, run: Option<&RunWish>) -> Result<bool, Fault> {
+    let Some(wish) = run else { return Ok(false) };
+    let Some(row) = ports.load_run(&command.id).await? else {
+        return Ok(false);
+    };
+    let is_free = row.deleted.is_some_and(|at| ports.now() > at + NAME_KEPT);
+    if is_free || row.is_of(&command.flow.key(), &command.digest(), wish) {
+        return Ok(false);
+    }
+    tracing::warn!(
+        flow = command.flow.key(),
+        command = command.id,
+        fault = "Run.NameTaken",
+        "refused"
+    );
+    Ok(true)
 }
 
 /// Why a run may not read what an earlier run gave. That of another user is none.
 async fn not_to_be_read(ports: &impl Ports, earlier: &str, by: &str) -> Result<Option<Failure>, Fault> {
-    let row = ports.load_run(earlier).await?.filter(|row| row.by == by);
+    let row = ports
+        .load_run(earlier)
+        .await?
+        .filter(|row| row.by == by && row.deleted.is_none());
     Ok(match row.map(|row| row.status) {
         None => Some(Failure::new(
             "Run.NoSuchRun",
@@ -198,7 +229,7 @@ pub fn action_of(wish: &Wish) -> Action {
         Wish::Start { .. } | Wish::Install { .. } | Wish::Update { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
             Action::Use
         }
-        Wish::Stop => Action::Stop,
+        Wish::Stop | Wish::Cancel { .. } => Action::Stop,
         Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => Action::Sweep,
     }
 }
@@ -226,6 +257,7 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
             },
         },
         Wish::Stop => wanted(Kind::Stop, None),
+        Wish::Cancel { run } => Event::CancelWanted { run: run.clone() },
         Wish::Run { .. } => Event::RunWanted {
             run: command.id.clone(),
             wants: settings.clone(),
@@ -245,9 +277,12 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
 
 async fn already_decided(ports: &impl Ports, command: &Command) -> Result<bool, Fault> {
     Ok(match command.wish {
-        Wish::Run { .. } => ports.load_run(&command.id).await?.is_some(),
-        // They change only what is due, so they need no row.
-        Wish::Check | Wish::WarnIfIdle { .. } => false,
+        Wish::Run { .. } => ports
+            .load_run(&command.id)
+            .await?
+            .is_some_and(|row| row.deleted.is_none()),
+        // They change only what is due or there, so they need no row.
+        Wish::Cancel { .. } | Wish::Check | Wish::WarnIfIdle { .. } => false,
         _ => ports.load_operation(&command.id).await?.is_some(),
     })
 }
@@ -266,7 +301,7 @@ async fn refuse(ports: &impl Ports, command: &Command, happened: &Happened<'_>, 
         Event::Wanted { operation } => {
             Write::NewOperation(refused_operation(&command.id, operation.kind, happened, failure, now))
         }
-        // Nobody waits for what a sweep wanted.
+        // Nobody waits for what a sweep wanted; the run itself says whether it was canceled.
         _ => return Ok(()),
     };
     match ports.save(Save { writes: vec![write] }).await {

@@ -25,6 +25,7 @@ const TRIES: usize = 30;
 /// Something that happened to a flow, and who says so.
 ///
 /// * `run`: what a run that is wanted runs over; it goes into the run's row.
+/// * `digest`: of the command that wants a run, likewise.
 /// * `result`: how a run ended; it goes into the run's row.
 /// * `first`: for a flow that has never had a session: who it is, and what its session would be made of.
 #[derive(Clone, Debug)]
@@ -33,6 +34,7 @@ pub struct Happened<'a> {
     pub event: Event,
     pub by: &'a str,
     pub run: Option<&'a RunWish>,
+    pub digest: Option<String>,
     pub result: Option<&'a RunResult>,
     pub first: Option<(&'a FlowRef, &'a Settings)>,
 }
@@ -45,6 +47,7 @@ impl<'a> Happened<'a> {
             event,
             by,
             run: None,
+            digest: None,
             result: None,
             first: None,
         }
@@ -381,7 +384,9 @@ fn blank_run(run: &str, happened: &Happened<'_>, now: Millis) -> RunRow {
     RunRow {
         id: run.to_owned(),
         flow: happened.flow.to_owned(),
+        of: happened.first.map(|(flow, _)| flow.clone()),
         by: happened.by.to_owned(),
+        digest: happened.digest.clone(),
         folder: None,
         wish: RunWish::default(),
         accepted: now,
@@ -390,6 +395,9 @@ fn blank_run(run: &str, happened: &Happened<'_>, now: Millis) -> RunRow {
         ended: None,
         failure: None,
         result: None,
+        display_name: None,
+        archived: false,
+        deleted: None,
     }
 }
 
@@ -435,6 +443,7 @@ fn name_of(event: &Event) -> &'static str {
         Event::IdleSeen { .. } => "idle-seen",
         Event::IdleNear { .. } => "idle-near",
         Event::RunWanted { .. } => "run-wanted",
+        Event::CancelWanted { .. } => "cancel-wanted",
         Event::StepEntered { .. } => "step-entered",
         Event::StepRefused { .. } => "step-refused",
         Event::ComputeUp { .. } => "compute-up",

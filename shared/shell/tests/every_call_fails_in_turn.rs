@@ -516,3 +516,38 @@ async fn one_failed_call_loses_no_install() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_run_of_a_name_that_another_flows_run_has_changes_nothing() {
+    let world = World::new(None);
+    let run = |lineage: &str, data: &str| json!({ "id": "mine", "flow": flow(lineage), "command": "run", "settings": {}, "run": { "data": data } });
+    world.send(&run("/flows/joke", "/a"));
+    world.settle().await;
+    let first = world.state.lock().unwrap().runs["mine"].clone();
+    assert_eq!(first.status, RunStatus::Completed);
+    for other in [run("/flows/other", "/a"), run("/flows/joke", "/b")] {
+        world.send(&other);
+        world.settle().await;
+    }
+    let state = world.state.lock().unwrap();
+    assert_eq!(state.runs["mine"], first);
+    assert!(!state.sessions.contains_key(&flow("/flows/other").key()));
+}
+
+#[tokio::test]
+async fn a_cancel_of_a_run_that_waits_ends_it_and_of_one_that_is_not_there_does_nothing() {
+    let world = World::new(None);
+    let cancel = |run: &str| command(&format!("cancel-{run}"), json!({ "command": "cancel", "run": run }));
+    world.send(&cancel("none"));
+    world.settle().await;
+    assert!(world.state.lock().unwrap().sessions.is_empty(), "it makes no session");
+    world.send(&command(
+        "run-1",
+        json!({ "command": "run", "settings": {}, "run": {} }),
+    ));
+    world.send(&cancel("run-1"));
+    world.settle().await;
+    let state = world.state.lock().unwrap();
+    assert_eq!(state.runs["run-1"].status, RunStatus::Canceled);
+    assert_eq!(state.runs["run-1"].failure.as_ref().unwrap().error, "Run.Canceled");
+}

@@ -443,7 +443,13 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
         let run = RunRow {
             id: "row-run".to_owned(),
             flow: "rows".to_owned(),
+            of: Some(contract::FlowRef {
+                workspace: "lab".to_owned(),
+                owner: "ann".to_owned(),
+                lineage: "/flows/rows".to_owned(),
+            }),
             by: "ann".to_owned(),
+            digest: None,
             folder: Some("/flows/rows".to_owned()),
             wish: RunWish::default(),
             accepted: 3,
@@ -452,6 +458,9 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
             ended: None,
             failure: None,
             result: None,
+            display_name: None,
+            archived: false,
+            deleted: None,
         };
         // A start that is seen before the run has its row is no run's.
         aws.run_started("row-run", 4).await.unwrap();
@@ -480,7 +489,27 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
             ..running
         };
         save(aws, vec![Write::EndRun(ended.clone())]).await.unwrap();
-        assert_eq!(aws.load_run("row-run").await.unwrap(), Some(ended));
+        assert_eq!(aws.load_run("row-run").await.unwrap(), Some(ended.clone()));
+        // It is in its user's list, has another name, and is gone but for its own name.
+        let listed = async |after: Option<&str>| aws.runs_of("lab", "ann", after).await.unwrap();
+        let (place, found) = listed(None).await.remove(0);
+        assert_eq!(found, ended);
+        assert!(listed(Some(&place)).await.is_empty());
+        let change = contract::http::RunChange {
+            display_name: Some("mine".to_owned()),
+            archived: Some(true),
+        };
+        aws.change_run("row-run", &change).await.unwrap();
+        let changed = aws.load_run("row-run").await.unwrap().unwrap();
+        assert_eq!((changed.called(), changed.archived), (Some("mine"), true));
+        aws.forget_run(&changed).await.unwrap();
+        assert!(listed(None).await.is_empty());
+        assert!(aws.load_run("row-run").await.unwrap().unwrap().deleted.is_some());
+        let again = RunRow { accepted: 11, ..ended };
+        assert!(matches!(
+            save(aws, vec![Write::NewRun(again)]).await,
+            Err(Fault::Conflict)
+        ));
         save(aws, vec![Write::NewOperation(operation("row-op", "rows"))])
             .await
             .unwrap();

@@ -100,7 +100,7 @@ fn is_older(s: &Session, event: &Event) -> bool {
         }
         Event::StepEntered { operation, .. } | Event::StepRefused { operation, .. } => !runs(operation),
         Event::ComputeUp { compute } | Event::ComputeGone { compute, .. } => s.compute.as_ref() != Some(compute),
-        Event::Wanted { .. } | Event::RunWanted { .. } | Event::Tick => false,
+        Event::Wanted { .. } | Event::RunWanted { .. } | Event::CancelWanted { .. } | Event::Tick => false,
     }
 }
 
@@ -184,7 +184,10 @@ fn twice_is_once(core: &Core, after: &Session, event: &Event) -> Option<Broken> 
     let harmless = |e: &Effect| {
         matches!(
             e,
-            Effect::AnswerStep { .. } | Effect::RemoveSession { .. } | Effect::AgentLease { .. }
+            Effect::AnswerStep { .. }
+                | Effect::RemoveSession { .. }
+                | Effect::AgentLease { .. }
+                | Effect::AgentCancelRun { .. }
         )
     };
     broken(

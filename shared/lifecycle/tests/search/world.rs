@@ -898,6 +898,7 @@ impl Turn<'_> {
             Effect::AgentInstall { generation, .. }
             | Effect::AgentCancelInstall { generation, .. }
             | Effect::AgentRun { generation, .. }
+            | Effect::AgentCancelRun { generation, .. }
             | Effect::AgentNetwork { generation, .. }
             | Effect::AgentLease { generation, .. } => self.put(Message::Agent {
                 flow: f,

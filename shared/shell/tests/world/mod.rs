@@ -562,6 +562,11 @@ impl Ports for World {
                         command: AgentCommand::Run { run, settings, wish },
                     }
                 }
+                Effect::AgentCancelRun { generation, run } => Message::Agent {
+                    flow,
+                    generation,
+                    command: AgentCommand::CancelRun { run },
+                },
                 Effect::AgentCancelInstall { generation, operation } => Message::Agent {
                     flow,
                     generation,

@@ -1,0 +1,345 @@
+//! Runs as things: the list of a user's runs, what is changed of one, and the files of its folder where this function sees them.
+
+use crate::{absent, may_read, ok, problem, request::Request, waited};
+use aws::Aws;
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use contract::{
+    FlowRef, Millis, Principal,
+    http::{FilePart, RunChange, RunFile, RunFiles, RunSummary, Runs},
+    names,
+    row::{RunRow, RunStatus},
+};
+use lifecycle::{
+    Failure,
+    access::{Action, may},
+};
+use serde_json::Value;
+use shell::{Fault, Ports};
+use std::{
+    fs, io,
+    os::unix::fs::FileExt,
+    path::{Component, Path, PathBuf},
+};
+
+/// How many runs a page has, and how many at most.
+const PAGE: (u64, u64) = (25, 100);
+/// The most runs that are looked at for one page.
+const MOST_LOOKED_AT: usize = 500;
+/// The most bytes of one part of a file: an answer of a function has at most 6 MB.
+const PART: usize = 2 << 20;
+/// The most files that are listed of one run.
+const MOST_FILES: usize = 60_000;
+/// The most bytes of a display name.
+const LONGEST_NAME: usize = 1000;
+
+/// A page of the caller's own runs.
+pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
+    let Principal::User { name, workspace, .. } = caller else {
+        return Ok(absent("list", "of runs"));
+    };
+    let limit = request.number("limit").unwrap_or(PAGE.0).clamp(1, PAGE.1) as usize;
+    let status = match request.text("status").map(status_of) {
+        Some(None) => return Ok(problem(400, bad_status())),
+        status => status.flatten(),
+    };
+    let is_wanted = |row: &RunRow| {
+        let tag = request.text("tag").is_none_or(|tag| match tag.split_once('=') {
+            Some((name, value)) => row.wish.tags.get(name).is_some_and(|own| own == value),
+            None => row.wish.tags.contains_key(tag),
+        });
+        let name = request
+            .text("name")
+            .is_none_or(|name| row.id.contains(name) || row.called().is_some_and(|own| own.contains(name)));
+        tag && name
+            && status.is_none_or(|status| row.status == status)
+            && request.text("flow").is_none_or(|flow| row.flow == flow)
+            && row.archived == (request.number("archived") == Some(1))
+    };
+    let mut runs = Vec::new();
+    let mut after = request.text("after").map(str::to_owned);
+    let mut looked_at = 0;
+    loop {
+        let page = aws.runs_of(workspace, name, after.as_deref()).await?;
+        let is_last = page.is_empty();
+        for (place, row) in page {
+            after = Some(place);
+            looked_at += 1;
+            if is_wanted(&row)
+                && let Some(flow) = row.of.clone()
+            {
+                runs.push(summary(row, flow));
+            }
+            if runs.len() == limit {
+                break;
+            }
+        }
+        if is_last || runs.len() == limit || looked_at >= MOST_LOOKED_AT {
+            let next = after.filter(|_| !is_last);
+            return Ok(ok(200, &Runs { runs, next }));
+        }
+    }
+}
+
+fn bad_status() -> Failure {
+    let message = "A run's status is NotStarted, Running, Completed, Failed or Canceled.";
+    Failure::new("Http.BadStatus", message)
+}
+
+fn bad_change(why: &str) -> Failure {
+    Failure::new("Http.BadChange", format!("This is no change of a run: {why}."))
+}
+
+fn not_deleted(folder: &Path, error: &io::Error) -> Failure {
+    let message = format!(
+        "The folder {} cannot be removed: {error}. Put that right.",
+        folder.display()
+    );
+    Failure::new("Run.NotDeleted", message)
+}
+
+fn files_elsewhere() -> Failure {
+    let message = "This service does not see the files of runs: they are where the run's session was.";
+    Failure::new("Run.FilesElsewhere", message)
+}
+
+fn not_ended(id: &str) -> Failure {
+    let message = format!("The run {id} has not ended. Cancel it, or wait for its end.");
+    Failure::new("Run.NotEnded", message)
+}
+
+fn status_of(text: &str) -> Option<RunStatus> {
+    serde_json::from_value(text.into()).ok()
+}
+
+fn summary(row: RunRow, flow: FlowRef) -> RunSummary {
+    RunSummary {
+        flow,
+        status: row.status,
+        accepted: row.accepted,
+        started: row.started,
+        ended: row.ended,
+        display_name: row.called().map(str::to_owned),
+        tags: row.wish.tags,
+        lines: row.result.as_ref().map(|result| result.lines),
+        failed_lines: row.result.as_ref().map(|result| result.failed_lines),
+        failure: row.failure,
+        archived: row.archived,
+        id: row.id,
+    }
+}
+
+/// A run, if it is there, and the caller may do this with it.
+async fn found(aws: &Aws, caller: &Principal, id: &str, action: Action) -> Result<Result<RunRow, Value>, Fault> {
+    let Some(row) = aws.load_run(id).await?.filter(|row| row.deleted.is_none()) else {
+        return Ok(Err(absent("run", id)));
+    };
+    let of = match row.of.clone() {
+        Some(of) => Some(of),
+        None => aws.load_session(&row.flow).await?.map(|session| session.flow),
+    };
+    Ok(match of {
+        Some(of) if may(caller, action, &of.workspace, &of.owner) => Ok(row),
+        Some(of) if may_read(caller, &of) => {
+            let message = format!(
+                "{} may see the run {id} and not change it. That needs the flow's owner with the role data-scientist.",
+                caller.name()
+            );
+            Err(problem(403, Failure::new("Access.Denied", message)))
+        }
+        _ => Err(absent("run", id)),
+    })
+}
+
+/// Gives it another name for people, or has lists leave it out.
+pub(crate) async fn change(aws: &Aws, caller: &Principal, id: &str, request: &Request) -> Result<Value, Fault> {
+    let malformed = |why: String| Ok(problem(400, bad_change(&why)));
+    let change: RunChange = match serde_json::from_str(&request.body().unwrap_or_default()) {
+        Ok(change) => change,
+        Err(error) => return malformed(error.to_string()),
+    };
+    if let Some(name) = &change.display_name
+        && (name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control))
+    {
+        return malformed(format!(
+            "a display name has 1 to {LONGEST_NAME} bytes, and no control characters"
+        ));
+    }
+    if let Err(refused) = found(aws, caller, id, Action::Use).await? {
+        return Ok(refused);
+    }
+    aws.change_run(id, &change).await?;
+    Ok(match aws.load_run(id).await? {
+        Some(row) => ok(200, &row),
+        None => absent("run", id),
+    })
+}
+
+/// Removes it and all that is its own.
+pub(crate) async fn delete(aws: &Aws, caller: &Principal, id: &str) -> Result<Value, Fault> {
+    let row = match found(aws, caller, id, Action::Use).await? {
+        Ok(row) => row,
+        Err(refused) => return Ok(refused),
+    };
+    if !row.status.is_final() {
+        return Ok(problem(409, not_ended(id)));
+    }
+    if let Some(folder) = folder_of(id) {
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Ok(problem(409, not_deleted(&folder, &error)));
+            }
+            _ => {}
+        }
+    }
+    aws.forget_run(&row).await?;
+    Ok(ok(200, &row))
+}
+
+/// The files of its folder, or a part of one.
+pub(crate) async fn files(
+    aws: &Aws,
+    caller: &Principal,
+    id: &str,
+    request: &Request,
+    wait: Millis,
+) -> Result<Value, Fault> {
+    if let Err(refused) = found(aws, caller, id, Action::Read).await? {
+        return Ok(refused);
+    }
+    let Some(folder) = folder_of(id) else {
+        return Ok(problem(404, files_elsewhere()));
+    };
+    let Some(path) = request.text("path") else {
+        let mut files = Vec::new();
+        if list_below(&folder, &folder, &mut files).is_err() {
+            return Ok(absent("folder of the run", id));
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        return Ok(ok(200, &RunFiles { files }));
+    };
+    let from = request.number("offset").unwrap_or(0);
+    let read = || async {
+        // Whether it has ended is read first: what it wrote before its end is there by then.
+        let ended = aws.load_run(id).await?.is_none_or(|row| row.status.is_final());
+        Ok(part_of(&folder, path, from).map(|(content, is_end)| (content, is_end && ended)))
+    };
+    let is_there = |part: &io::Result<(Vec<u8>, bool)>| match part {
+        Ok((content, ended)) => *ended || !content.is_empty(),
+        Err(_) => true,
+    };
+    Ok(match waited(aws, wait, read, is_there).await? {
+        Ok((content, ended)) => ok(
+            200,
+            &FilePart {
+                next: from + content.len() as u64,
+                content: BASE64.encode(content),
+                ended,
+            },
+        ),
+        Err(_) => absent("file of the run", path),
+    })
+}
+
+/// The folder of a run, where this function sees it.
+fn folder_of(id: &str) -> Option<PathBuf> {
+    let runs = std::env::var_os(names::RUNS_FOLDER).filter(|folder| !folder.is_empty())?;
+    contract::command::is_good_id(id).then(|| Path::new(&runs).join(id))
+}
+
+/// A part of a file below `folder`, and whether it reaches the file's end. No link is followed.
+fn part_of(folder: &Path, path: &str, from: u64) -> io::Result<(Vec<u8>, bool)> {
+    let no_file = || io::Error::from(io::ErrorKind::NotFound);
+    let mut place = folder.to_owned();
+    for part in Path::new(path).components() {
+        let Component::Normal(name) = part else {
+            return Err(no_file());
+        };
+        place.push(name);
+        if fs::symlink_metadata(&place)?.is_symlink() {
+            return Err(no_file());
+        }
+    }
+    let file = fs::File::open(&place)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(no_file());
+    }
+    let mut content = vec![0; PART.min(about.len().saturating_sub(from) as usize)];
+    let mut filled = 0;
+    while filled < content.len() {
+        match file.read_at(&mut content[filled..], from + filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    content.truncate(filled);
+    let is_end = from + filled as u64 >= about.len();
+    Ok((content, is_end))
+}
+
+fn list_below(root: &Path, folder: &Path, files: &mut Vec<RunFile>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let about = fs::symlink_metadata(entry.path())?;
+        if about.is_dir() {
+            list_below(root, &entry.path(), files)?;
+        } else if about.is_file()
+            && files.len() < MOST_FILES
+            && let Ok(path) = entry.path().strip_prefix(root)
+            && let Some(path) = path.to_str()
+        {
+            files.push(RunFile {
+                path: path.to_owned(),
+                bytes: about.len(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_done_with_a_run_says_why() {
+        let full = io::Error::from_raw_os_error(13);
+        let all = [
+            bad_status(),
+            bad_change("expected value at line 1 column 1"),
+            not_deleted(Path::new("/runs/r"), &full),
+            files_elsewhere(),
+            not_ended("r"),
+        ]
+        .map(|failure| failure.to_string());
+        expect_test::expect![[r#"
+            Http.BadStatus: A run's status is NotStarted, Running, Completed, Failed or Canceled.
+            Http.BadChange: This is no change of a run: expected value at line 1 column 1.
+            Run.NotDeleted: The folder /runs/r cannot be removed: Permission denied (os error 13). Put that right.
+            Run.FilesElsewhere: This service does not see the files of runs: they are where the run's session was.
+            Run.NotEnded: The run r has not ended. Cancel it, or wait for its end."#]]
+        .assert_eq(&all.join("\n"));
+    }
+
+    #[test]
+    fn a_part_is_of_a_file_below_the_folder_and_follows_no_link() {
+        let folder = std::env::temp_dir().join(format!("pfsession-api-{}", std::process::id()));
+        let run = folder.join("run");
+        fs::create_dir_all(run.join("output")).unwrap();
+        fs::write(folder.join("secret"), "secret").unwrap();
+        fs::write(run.join("output/a.txt"), "0123456789").unwrap();
+        std::os::unix::fs::symlink(folder.join("secret"), run.join("link")).unwrap();
+        std::os::unix::fs::symlink(&folder, run.join("up")).unwrap();
+        let part = |path: &str, from| part_of(&run, path, from).ok();
+        assert_eq!(part("output/a.txt", 0), Some((b"0123456789".to_vec(), true)));
+        assert_eq!(part("output/a.txt", 8), Some((b"89".to_vec(), true)));
+        assert_eq!(part("output/a.txt", 99), Some((Vec::new(), true)));
+        for wrong in ["../secret", "link", "up/secret", "/etc/passwd", "output", "", "none"] {
+            assert_eq!(part(wrong, 0), None, "{wrong}");
+        }
+        let mut files = Vec::new();
+        list_below(&run, &run, &mut files).unwrap();
+        assert_eq!(files.len(), 1);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
