@@ -29,6 +29,7 @@ mod packages;
 pub mod private;
 mod prune;
 mod reach;
+mod records;
 mod report;
 pub mod requests;
 mod run;

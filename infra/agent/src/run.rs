@@ -6,6 +6,7 @@
 //! | `runs/{run}/output/outputs.jsonl` | one object a line of data, in order; `null` where the line failed |
 //! | `runs/{run}/output/lines.jsonl` | the number of each line, and why it failed if it did |
 //! | `runs/{run}/output/*.png` and the like | the images of the outputs |
+//! | `runs/{run}/flow_artifacts/`, `node_artifacts/{node}/` | what promptflow says of each line, and of each node of it, as its own loader reads it |
 //! | `runs/{run}/data/` | what it ran over, for a later run |
 //! | `runs/{run}/metrics.json` | what the flow's aggregation measured |
 //! | `runs/{run}/logs.txt` | what it wrote to standard output and error |
@@ -22,6 +23,7 @@ use crate::{
     connections::{Broker, Given, Holder},
     data,
     output::Output,
+    records::{self, Records},
     runner::{Folders, Runner, What},
     store, tidy,
 };
@@ -177,8 +179,10 @@ async fn stage(
     let staging = folders.session.join("staging").join(run);
     let place = folders.work().join(run);
     let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
-    let kept = folder(&folders.state, run).join("data");
+    let results_folder = folder(&folders.state, run);
+    let kept = results_folder.join("data");
     let earlier = wish.run.as_deref().map(|run| folder(&folders.state, run));
+    let resumed = wish.resume_from.as_deref().map(|run| folder(&folders.state, run));
     let lay_out = move || -> Result<(Stamps, Map<String, Value>, Given), Failure> {
         let given = Given::to_run(&state, &work.holder, &id, &view, &wanted, &work.broker)?;
         let mut sources = Map::new();
@@ -194,6 +198,16 @@ async fn stage(
             let name = data_name(data.path());
             data::stage(data.path(), &staging.join("data")).and_then(|()| data::stage(data.path(), &kept))?;
             sources.insert("data".into(), json!(place.join("data").join(name)));
+        }
+        if let Some(resumed) = &resumed {
+            let output = results_folder.join("output");
+            records::stage(resumed, &staging.join("resumed"), &output).map_err(|error| {
+                let shown = resumed.display();
+                let message = format!(
+                    "What the earlier run has completed cannot be taken over from {shown}: {error}. Run the flow anew"
+                );
+                Failure::new("Run.NoSuchRun", message)
+            })?;
         }
         if let Some(earlier) = &earlier {
             data::stage_earlier(earlier, &staging.join("earlier"))?;
@@ -226,6 +240,8 @@ async fn stage(
         "data": sources,
         "wish": wish,
         "given": given.is_something(),
+        // What a run has completed that this one goes on with.
+        "earlier": wish.resume_from.as_ref().map(|_| place.join("resumed")),
     });
     Ok(Staged { message, before, given })
 }
@@ -298,9 +314,19 @@ async fn follow(
                 number,
                 text,
                 wrong,
+                record,
+                nodes,
             } => {
                 let wrong = wrong.map(|wrong| without_secrets(given, wrong));
-                if let Err(error) = results.take(line, number, text, wrong) {
+                let taken = results
+                    .take(line, number, text, wrong)
+                    .and_then(|()| results.records.take(given, record, nodes));
+                if let Err(error) = taken {
+                    unwritten = unwritten.or(Some(io_failure(&error)));
+                }
+            }
+            What::Nodes { nodes } => {
+                if let Err(error) = results.records.take(given, None, nodes) {
                     unwritten = unwritten.or(Some(io_failure(&error)));
                 }
             }
@@ -381,6 +407,7 @@ struct Results {
     bytes: usize,
     metrics: Map<String, Value>,
     exit_code: Option<i32>,
+    records: Records,
 }
 
 /// The value of a JSON text, if [`Value`] holds exactly what the text says.
@@ -402,6 +429,7 @@ fn exact(text: &str) -> Option<Value> {
 impl Results {
     fn begin(folders: &Folders, run: &str) -> io::Result<Self> {
         let folder = folder(&folders.state, run);
+        let records = Records::of(&folder);
         fs::create_dir_all(folder.join("output"))?;
         let outputs = fs::File::create(folder.join("output/outputs.jsonl"))?;
         let about = fs::File::create(folder.join("output/lines.jsonl"))?;
@@ -416,6 +444,7 @@ impl Results {
             bytes: 0,
             metrics: Map::new(),
             exit_code: None,
+            records,
         })
     }
 

@@ -172,6 +172,15 @@ pub(crate) enum What {
         number: i64,
         text: Option<String>,
         wrong: Option<contract::Failure>,
+        /// What promptflow says of it, and of its nodes by name, as JSON texts.
+        #[serde(default)]
+        record: Option<String>,
+        #[serde(default)]
+        nodes: Vec<(String, String)>,
+    },
+    /// What it says of the nodes of the aggregation.
+    Nodes {
+        nodes: Vec<(String, String)>,
     },
     Metrics {
         metrics: String,

@@ -287,6 +287,9 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
 
 /// How long runs may take to end before the disk is looked at again.
 const GIVES_WAY: Duration = Duration::from_secs(2);
+/// How often it is seen to that a canceled run ends, and after how long all in its sandbox ends with it, in milliseconds.
+const LOOK: Duration = Duration::from_millis(50);
+const LONGEST_END: u64 = 5_000;
 /// How long a snapshot may take to come.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How many snapshots and files of data are kept for the next run.
@@ -453,6 +456,30 @@ impl Agent {
         }
     }
 
+    /// Ends a run, whether it is being laid out, runs, or is still to come; of one that has ended nothing is left to end.
+    async fn cancel(self: Rc<Self>, run: String) {
+        let is_known = self.known.borrow().contains(&run);
+        if is_known && !self.open.borrow().contains(&run) {
+            return;
+        }
+        tracing::info!(run, "the run is canceled");
+        self.stopped
+            .borrow_mut()
+            .insert(run.clone(), lifecycle::session::canceled());
+        let begun = boot_time();
+        // It may be on its way to the runner.
+        while self.open.borrow().contains(&run) && self.stopped.borrow().contains_key(&run) {
+            let runner = self.runner.borrow().clone();
+            if let Some(runner) = runner.filter(|runner| runner.run_names().contains(&run)) {
+                let is_late = boot_time() > begun + LONGEST_END;
+                if runner.stop(&run).await.is_err() || is_late {
+                    runner.kill();
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Asks for the lease at every third of it, and returns when it has run out, or when the state folder is no longer the one that it had:
     /// then nobody can find this session to end it. Nothing else that is sent holds it up.
     async fn keep_the_lease(self: Rc<Self>) {
@@ -578,6 +605,11 @@ impl Agent {
                 if self.network_revision.get().is_none_or(|known| known < revision) {
                     self.network_revision.set(Some(revision));
                     self.reach(Reach::new(network, &allow_hosts));
+                }
+            }
+            AgentCommand::CancelRun { run } => {
+                if is_good_id(&run) {
+                    spawn_local(Rc::clone(self).cancel(run));
                 }
             }
             AgentCommand::Run { run, settings, wish } => {
@@ -967,6 +999,11 @@ impl Agent {
         wish: RunWish,
     ) -> (contract::Outcome, RunResult) {
         let path = run::folder(&self.spec.state, &run).join("logs.txt");
+        let is_canceled = self.stopped.borrow_mut().remove(&run);
+        if let Some(failure) = is_canceled {
+            let (_, result) = run::failed(&self.spec.state, &run, failure);
+            return (contract::Outcome::Canceled, result);
+        }
         let output = match Output::begin(&run, path, self.reports.clone()) {
             Ok(output) => output,
             Err(error) => {
@@ -984,11 +1021,12 @@ impl Agent {
         let stopped = self.stopped.borrow_mut().remove(&run);
         match stopped {
             Some(failure) => {
+                let outcome = match failure == lifecycle::session::canceled() {
+                    true => contract::Outcome::Canceled,
+                    false => contract::Outcome::Failed,
+                };
                 let failure = Some(run::with_log(failure, &output.path));
-                (
-                    contract::Outcome::Failed,
-                    contract::agent::RunResult { failure, ..result },
-                )
+                (outcome, RunResult { failure, ..result })
             }
             None => (outcome, result),
         }

@@ -1,9 +1,11 @@
 """Runs a flow's aggregation over its lines, and gathers the metrics."""
 
 import base64
+import json
 import pickle
 
 from .line import dumps, is_dag, raised, why_failed
+from .records import of_nodes
 
 
 def aggregate(executor, message, order):
@@ -14,15 +16,27 @@ def aggregate(executor, message, order):
     import traceback
 
     try:
-        kept = [pickle.loads(base64.b64decode(each)) for each in order["kept"]]
+        kept = [kept_of(executor, each) for each in order["kept"]]
+        nodes = []
         if is_dag(executor):
-            metrics, wrong = aggregate_nodes(executor, message, order["inputs"], kept)
+            metrics, wrong, nodes = aggregate_nodes(executor, message, order["inputs"], kept)
         else:
             metrics, wrong = aggregate_outputs(executor, kept)
-        return {"metrics": dumps(metrics) if metrics else None, "wrong": wrong}
+        return {"metrics": dumps(metrics) if metrics else None, "wrong": wrong, "nodes": nodes}
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
         return {"wrong": raised(error)}
+
+
+def kept_of(executor, each):
+    """What a line's process has put, or, of a line of an earlier run, what its nodes gave there."""
+    if isinstance(each, str):
+        return pickle.loads(base64.b64decode(each))
+    if not is_dag(executor):
+        return json.loads(each["text"])
+    from promptflow._utils.execution_utils import extract_aggregation_inputs
+
+    return extract_aggregation_inputs(executor._flow, each["nodes"])
 
 
 def aggregate_nodes(executor, message, inputs, kept):
@@ -40,7 +54,7 @@ def aggregate_nodes(executor, message, inputs, kept):
         if info.error and not wrong:
             failure = why_failed(info.error, message["folder"])
             wrong = {**failure, "message": f"the aggregation node {node!r} failed: {failure['message']}"}
-    return answer.metrics, wrong
+    return answer.metrics, wrong, of_nodes(answer.node_run_infos)
 
 
 def aggregate_outputs(executor, kept):

@@ -28,15 +28,18 @@ def see_through(spec, message, result, start, given=None):
     crew = Crew(spec, message, start, given)
     try:
         lines = read_lines(crew, message)
-        for position, answer in enumerate(crew.answers(lines)):
+        for position, answer in enumerate(crew.answers(lines, earlier_lines(message))):
             wrong, number = answer.get("wrong"), lines[position].number
             if wrong:
                 failed, first = failed + 1, first or wrong
-            elif answer.get("kept") is not None:
+            elif answer.get("kept") is not None and crew.about.get("aggregates"):
                 kept.append((lines[position].inputs, answer["kept"]))
-            tell({"line": position, "number": number, "text": answer.get("text"), "wrong": wrong})
+            told = {"record": answer.get("record"), "nodes": answer.get("nodes") or []}
+            tell({"line": position, "number": number, "text": answer.get("text"), "wrong": wrong, **told})
         if kept and not crew.is_late:
-            metrics, failure = crew.aggregate(kept)
+            metrics, nodes, failure = crew.aggregate(kept)
+            if nodes:
+                tell({"nodes": nodes})
             if metrics is not None:
                 tell({"metrics": metrics})
     except Wrong as wrong:
@@ -48,6 +51,40 @@ def see_through(spec, message, result, start, given=None):
         os._exit(1)
     tell({"done": {"lines": len(lines), "failed": failed, "failure": failure}})
     os._exit(0)
+
+
+def earlier_lines(message):
+    """By number, the lines that the run which this one resumes has completed, each as if it had just been run."""
+    folder = message.get("earlier")
+    if not folder:
+        return {}
+    taken = {}
+    about, outputs = (read_each(os.path.join(folder, name)) for name in ("lines.jsonl", "outputs.jsonl"))
+    for line, text in zip(about, outputs):
+        number = json.loads(line).get("line_number")
+        if "error" not in json.loads(line) and text != "null":
+            # What an aggregation is to have of it is made of what its nodes gave.
+            taken[number] = {"text": text, "nodes": [], "kept": {"text": text, "nodes": {}}}
+    for line in read_each(os.path.join(folder, "flow_records.jsonl")):
+        answer = taken.get(json.loads(line).get("line_number"))
+        if answer is not None:
+            answer["record"] = line
+    for line in read_each(os.path.join(folder, "node_records.jsonl")):
+        record = json.loads(line)
+        answer, node = taken.get(record.get("line_number")), str(record.get("NodeName"))
+        if answer is not None:
+            answer["nodes"].append([node, line])
+            answer["kept"]["nodes"][node] = record["run_info"].get("output")
+    return taken
+
+
+def read_each(path):
+    """The lines of a file, if it is there."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in file]
+    except FileNotFoundError:
+        return []
 
 
 def read_lines(crew, message):

@@ -89,10 +89,14 @@ class Crew:
 
     # --- Lines
 
-    def answers(self, lines):
-        """What comes of each line, in order."""
-        self.lines, self.done = lines, {}
-        self.waiting = list(range(len(lines)))[::-1]
+    def answers(self, lines, earlier):
+        """What comes of each line, in order.
+
+        * `earlier`: by number, what came of lines that another run has completed.
+        """
+        self.lines = lines
+        self.done = {position: earlier[line.number] for position, line in enumerate(lines) if line.number in earlier}
+        self.waiting = [position for position in range(len(lines)) if position not in self.done][::-1]
         self.line_seconds = self.number("PF_LINE_TIMEOUT_SEC") or LINE_SECONDS
         self.batch_seconds = self.number("PF_BATCH_TIMEOUT_SEC")
         wanted = self.number("PF_WORKER_COUNT")
@@ -287,7 +291,7 @@ class Crew:
     # --- The whole
 
     def aggregate(self, kept):
-        """What the flow's aggregation gives: its metrics in JSON, and why it failed if it did."""
+        """What the flow's aggregation gives: its metrics in JSON, the records of its nodes, and why it failed if it did."""
         if not self.has_loader:
             self.loader = self.hire()
             self.loaded_by(self.loader)
@@ -302,9 +306,9 @@ class Crew:
             answer = self.receive(self.loader)
         if answer is None:
             message = f"the process of the flow's aggregation ended in the middle ({ended(self.status(self.loader))})"
-            return None, {"error": "Run.Crashed", "message": message}
+            return None, [], {"error": "Run.Crashed", "message": message}
         metrics = answer.get("metrics")
-        return metrics if isinstance(metrics, str) and "\n" not in metrics else None, failure_of(answer.get("wrong"))
+        return metrics if is_line(metrics) else None, nodes_of(answer), failure_of(answer.get("wrong"))
 
 
     def end_all(self):
@@ -322,11 +326,23 @@ class Crew:
 def checked(answer):
     """An answer of a line, as far as it is one: it comes from a process where the flow's code can write anything."""
     text, wrong, kept = answer.get("text"), failure_of(answer.get("wrong")), answer.get("kept")
+    told = {"record": answer.get("record") if is_line(answer.get("record")) else None, "nodes": nodes_of(answer)}
     if wrong:
-        return {"wrong": wrong}
-    if not isinstance(text, str) or "\n" in text:
-        return {"wrong": {"error": "Run.BadOutput", "message": "the line's output is no JSON"}}
-    return {"text": text, "kept": kept if isinstance(kept, str) else None}
+        return {"wrong": wrong, **told}
+    if not is_line(text):
+        return {"wrong": {"error": "Run.BadOutput", "message": "the line's output is no JSON"}, **told}
+    return {"text": text, "kept": kept if isinstance(kept, str) else None, **told}
+
+
+def is_line(text):
+    return isinstance(text, str) and "\n" not in text
+
+
+def nodes_of(answer):
+    """The records of nodes, each with the node's name."""
+    nodes = answer.get("nodes")
+    pairs = nodes if isinstance(nodes, list) else []
+    return [pair for pair in pairs if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and is_line(pair[1])]
 
 
 def failure_of(wrong):

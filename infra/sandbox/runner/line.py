@@ -7,13 +7,14 @@ import os
 import pickle
 import sys
 
+from . import records
 from .wrong import first_line
 
 NUMBER = "line_number"
 
 
 def run_line(executor, run, number, inputs, message):
-    """What comes of one line: `text`, its output in JSON, or `wrong`; and `kept`, what an aggregation is to have of it."""
+    """What comes of one line: `text`, its output in JSON, or `wrong`; `kept`, what an aggregation is to have of it; and its records."""
     import traceback
 
     try:
@@ -21,13 +22,14 @@ def run_line(executor, run, number, inputs, message):
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
         return {"wrong": raised(error)}
+    told = records.of_line(answer, number)
     if answer.run_info.error:
-        return {"wrong": why_failed(answer.run_info.error, message["folder"])}
+        return {"wrong": why_failed(answer.run_info.error, message["folder"]), **told}
     try:
         kept = keep(executor, answer)
-        return {"text": to_text(executor, answer.output, message["output"]), **kept}
+        return {"text": to_text(executor, answer.output, message["output"]), **kept, **told}
     except BaseException as error:  # noqa: BLE001
-        return {"wrong": {"error": "Run.BadOutput", "message": f"the line's output is no JSON: {describe(error)}"}}
+        return {"wrong": {"error": "Run.BadOutput", "message": f"the line's output is no JSON: {describe(error)}"}, **told}
 
 
 def raised(error):

@@ -182,6 +182,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "line.py",
         "main.py",
         "mapping.py",
+        "records.py",
         "network.py",
         "runs.py",
         "runtime.py",

@@ -1,0 +1,56 @@
+"""What promptflow itself says of a line and of its nodes: inputs, outputs, times, tokens and logs, in promptflow's own form.
+
+`flow_artifacts` and `node_artifacts` of a run's folder hold these records, a line each, and promptflow's own loader reads them.
+"""
+
+import json
+
+# The most characters of a line's records together, and of a text in them where they are more.
+MOST, LONGEST = 1 << 20, 2000
+
+
+def of_line(answer, number):
+    """The records of a line: its own, and those of its nodes by name."""
+    try:
+        own = record(answer.run_info, number, {"name": "", "description": "", "tags": None})
+        nodes = [[name, record(info, number, {"NodeName": name})] for name, info in (answer.node_run_infos or {}).items()]
+    except Exception:  # noqa: BLE001
+        # A value that cannot be told fails no line: its output is told all the same.
+        return {}
+    return {"record": own, "nodes": nodes}
+
+
+def of_nodes(infos):
+    """The records of the nodes of an aggregation."""
+    found = []
+    for name, info in (infos or {}).items():
+        try:
+            found.append([name, record(info, None, {"NodeName": name})])
+        except Exception:  # noqa: BLE001
+            continue
+    return found
+
+
+def record(info, number, more):
+    from promptflow.tracing._utils import serialize
+
+    times = {name: time.isoformat() if time else None for name, time in (("start_time", info.start_time), ("end_time", info.end_time))}
+    value = {**more, "line_number": number, "run_info": serialize(info), **times, "status": info.status.value}
+    text = dumps(value)
+    return text if len(text) <= MOST else dumps(shortened(value))
+
+
+def dumps(value):
+    return json.dumps(value, default=str)
+
+
+def shortened(value):
+    """A value whose long texts are cut, each with a word on that: the whole output is in `outputs.jsonl`."""
+    if isinstance(value, str) and len(value) > LONGEST:
+        return f"{value[:LONGEST]}… (cut here, {len(value) - LONGEST} characters more)"
+    if isinstance(value, dict):
+        return {name: shortened(item) for name, item in value.items()}
+    if isinstance(value, list):
+        kept = [shortened(item) for item in value[:LONGEST]]
+        return kept if len(value) <= LONGEST else [*kept, f"… (cut here, {len(value) - LONGEST} items more)"]
+    return value
