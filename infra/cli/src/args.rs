@@ -22,6 +22,7 @@ Examples:
   pfsession run ./my-flow --inputs text=hello    run a flow once
   pfsession run . -- python script.py            run a program in any folder, with the folder's packages
   pfsession list                                 see your sessions
+  pfsession runs list                            see your runs; compare, cancel and delete them
   pfsession logs ./my-flow --follow              read what a session or run says
   pfsession stop ./my-flow                       delete a session
 
@@ -221,6 +222,9 @@ Examples:
         #[arg(long, short)]
         follow: bool,
     },
+    /// List your runs, look at what came of them, compare, cancel and delete them
+    #[command(subcommand)]
+    Runs(Runs),
     /// Print the history of a flow's session: what happened, when, and who wanted it
     #[command(after_help = "\
 Examples:
@@ -361,6 +365,195 @@ pub(crate) struct Driver {
     /// End this machine's sessions when the driver ends
     #[arg(long)]
     pub(crate) end_sessions: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Runs {
+    /// List your runs, newest first
+    #[command(after_help = "\
+Examples:
+  pfsession runs list
+  pfsession runs list --flow ./my-flow --status Failed
+  pfsession runs list --tag team=search --all --json | jq -r '.runs[].id'")]
+    List(ListRuns),
+    /// Show a run; with --nodes, what each node of it did in each line
+    #[command(after_help = "\
+Examples:
+  pfsession runs show my-flow-1c9e54a07b2d
+  pfsession runs show my-flow-1c9e54a07b2d --nodes")]
+    Show {
+        /// The run
+        run: String,
+        /// The inputs, output, time, tokens and log of each node, as promptflow has them
+        #[arg(long)]
+        nodes: bool,
+    },
+    /// Print the table of a run's lines: status, inputs, outputs, error
+    #[command(after_help = "\
+A long value is cut in the table, and ends with …; --json prints each line whole.
+
+Examples:
+  pfsession runs details my-flow-1c9e54a07b2d
+  pfsession runs details my-flow-1c9e54a07b2d --json | jq 'select(.status == \"Failed\")'")]
+    Details {
+        /// The run
+        run: String,
+    },
+    /// Print what a run's aggregation measured
+    #[command(after_help = "\
+Example:
+  pfsession runs metrics my-eval-8c1b2f90aa31")]
+    Metrics {
+        /// The run
+        run: String,
+    },
+    /// Print a run's outputs, one JSON object a line; `null` where a line failed
+    #[command(after_help = "\
+Example:
+  pfsession runs outputs my-flow-1c9e54a07b2d > outputs.jsonl")]
+    Outputs {
+        /// The run
+        run: String,
+    },
+    /// Print a run's whole log
+    #[command(after_help = "\
+Example:
+  pfsession runs logs my-flow-1c9e54a07b2d --follow")]
+    Logs {
+        /// The run
+        run: String,
+        /// Go on until its end
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Give a run another display name; its own name stays
+    #[command(after_help = "\
+Example:
+  pfsession runs rename my-flow-1c9e54a07b2d 'shorter prompt, second try'")]
+    Rename {
+        /// The run
+        run: String,
+        /// What people are to call it
+        name: String,
+    },
+    /// Leave a run out of lists
+    #[command(after_help = "\
+Example:
+  pfsession runs archive my-flow-1c9e54a07b2d")]
+    Archive {
+        /// The run
+        run: String,
+    },
+    /// Have lists show a run again that was archived
+    #[command(after_help = "\
+Example:
+  pfsession runs list --archived && pfsession runs restore my-flow-1c9e54a07b2d")]
+    Restore {
+        /// The run
+        run: String,
+    },
+    /// Delete a run that has ended, with its outputs and its log
+    #[command(after_help = "\
+Its name can be given again ten minutes later.
+
+Example:
+  pfsession runs delete my-flow-1c9e54a07b2d")]
+    Delete {
+        /// The run
+        run: String,
+    },
+    /// Compare two runs, line by line and metric by metric; the exit code is 1 if they differ
+    #[command(after_help = "\
+Example:
+  pfsession runs diff before-the-upgrade after-the-upgrade")]
+    Diff {
+        /// One run
+        before: String,
+        /// The other
+        after: String,
+    },
+    /// Write runs as one HTML file, and print where it is
+    #[command(after_help = "\
+Example:
+  xdg-open \"$(pfsession runs visualize my-flow-1c9e54a07b2d --out run.html)\"")]
+    Visualize {
+        /// The runs
+        #[arg(value_name = "RUN", required = true)]
+        runs: Vec<String>,
+        /// The file [default: the run's name, in this folder]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// End a run and all its processes, and nothing else: its session stays
+    #[command(after_help = "\
+Example:
+  pfsession runs cancel my-flow-1c9e54a07b2d")]
+    Cancel {
+        /// The run
+        run: String,
+    },
+    /// Copy a run's folder: outputs, log, records, and the files that it made
+    #[command(after_help = "\
+Example:
+  pfsession runs download my-flow-1c9e54a07b2d --to ./results")]
+    Download {
+        /// The run
+        run: String,
+        /// The folder, which is not there yet [default: the run's name]
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListRuns {
+    /// Only those of this flow: its folder, or the start of its session's key
+    #[arg(long, value_name = "FLOW")]
+    pub(crate) flow: Option<String>,
+    /// Only those with this in their name or display name
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+    /// Only those with this tag: NAME, or NAME=VALUE
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+    /// Only those that are so
+    #[arg(long, value_enum, ignore_case = true)]
+    pub(crate) status: Option<StatusOfRun>,
+    /// Those that are archived, in place of the others
+    #[arg(long)]
+    pub(crate) archived: bool,
+    /// How many at most
+    #[arg(long, value_name = "COUNT", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// Go on where a list before has ended, as it says
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) after: Option<String>,
+    /// All there are
+    #[arg(long, conflicts_with_all = ["limit", "after"])]
+    pub(crate) all: bool,
+}
+
+/// A run's status, as on the wire.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum StatusOfRun {
+    NotStarted,
+    Running,
+    Completed,
+    Failed,
+    Canceled,
+}
+
+impl StatusOfRun {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::NotStarted => "NotStarted",
+            Self::Running => "Running",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+            Self::Canceled => "Canceled",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -770,14 +963,22 @@ pub(crate) struct Wants {
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// The flow's folder, its file (YAML or prompty), or a run.yml that names it
-    #[arg(value_name = "FLOW or RUN.YML")]
-    pub(crate) flow: PathBuf,
+    #[arg(value_name = "FLOW or RUN.YML", required_unless_present = "resume_from")]
+    pub(crate) flow: Option<PathBuf>,
     /// Run over each row of a file (JSON lines, JSON, CSV, TSV), or of a folder's files; without it, once
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
     /// An earlier run that the column mapping names: '${run.outputs.answer}', '${run.inputs.question}'
     #[arg(long, value_name = "RUN", value_parser = run_id)]
     pub(crate) run: Option<String>,
+    /// Run an earlier run again, with its flow, data and settings; lines that it has completed are taken over, and not run
+    #[arg(
+        long,
+        value_name = "RUN",
+        value_parser = run_id,
+        conflicts_with_all = ["flow", "data", "run", "entry", "inputs", "column_mapping", "variant", "init", "connections", "command"]
+    )]
+    pub(crate) resume_from: Option<String>,
     /// The function or class of a flex flow without a file: module:name
     #[arg(long, value_name = "MODULE:NAME")]
     pub(crate) entry: Option<String>,

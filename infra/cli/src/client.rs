@@ -154,6 +154,17 @@ impl Client {
         self.call(path, Sent::Put(&body))
     }
 
+    /// Changes what is at `path`, and gives back the whole.
+    pub(crate) fn change<T: DeserializeOwned>(&self, path: &str, change: &impl Serialize) -> Result<T, Box<Trouble>> {
+        let body = serde_json::to_string(change).expect("a body is always JSON");
+        self.call(path, Sent::Put(&body))
+    }
+
+    /// Removes what is at `path`, and gives back what it was.
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Box<Trouble>> {
+        self.call(path, Sent::Delete)
+    }
+
     fn call<T: DeserializeOwned>(&self, path: &str, sent: Sent) -> Result<T, Box<Trouble>> {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(10);
@@ -196,6 +207,7 @@ pub(crate) enum Sent<'a> {
     Nothing,
     Post(&'a str),
     Put(&'a str),
+    Delete,
 }
 
 /// One request, and its answer's status and text.
@@ -211,6 +223,10 @@ pub(crate) fn once(
     let mut answer = match sent {
         Sent::Nothing => {
             let request = http.get(&url).header("authorization", bearer);
+            request.config().timeout_global(timeout).build().call()?
+        }
+        Sent::Delete => {
+            let request = http.delete(&url).header("authorization", bearer);
             request.config().timeout_global(timeout).build().call()?
         }
         Sent::Post(body) | Sent::Put(body) => {

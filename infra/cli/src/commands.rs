@@ -4,7 +4,7 @@ use crate::{
     args::{self, Cli, Command as Typed},
     bench,
     client::{Client, LONGEST_WAIT},
-    connection, packages, parts, schema,
+    connection, packages, parts, runfiles, runs, schema,
     service::{self, Address, Local},
     show, snapshot,
     terminal::{self, note, warn},
@@ -45,6 +45,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
             | Typed::Show { .. }
             | Typed::Why { .. }
             | Typed::Logs { .. }
+            | Typed::Runs(_)
             | Typed::Events { .. }
     );
     if !reads {
@@ -120,6 +121,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Show { what } => show_one(&*service.client()?, &what, json),
         Typed::Why { what } => why(&*service.client()?, &what, json),
         Typed::Logs { what, follow } => logs(&*service.client()?, &what, follow, json),
+        Typed::Runs(typed) => runs::execute(&service, &typed),
         Typed::Events { what } => events(&*service.client()?, &what, json),
         Typed::Up {
             foreground: true,
@@ -233,7 +235,7 @@ impl Service<'_> {
     }
 }
 
-fn command(id: &str, flow: &FlowRef, wish: Wish) -> Command {
+pub(crate) fn command(id: &str, flow: &FlowRef, wish: Wish) -> Command {
     Command {
         id: id.into(),
         flow: flow.clone(),
@@ -411,9 +413,13 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         is_named,
         mut wanted,
         mut wish,
-    } = wish::run_order(run, &client.user)?;
-    snapshot::seen(&client, &flow, &mut wanted, Some(&mut wish))?;
-    let secrets = SecretVariables::leave(given, &id)?;
+    } = match &run.resume_from {
+        Some(earlier) => wish::resumed(run, runs::find(&client, earlier)?, client.is_here())?,
+        None => wish::run_order(run, &client.user)?,
+    };
+    if run.resume_from.is_none() {
+        snapshot::seen(&client, &flow, &mut wanted, Some(&mut wish))?;
+    }
     wish.secret_variables = run.env_secret.iter().cloned().collect();
     let lines = match (wish.command.is_empty(), service.global.json) {
         (true, _) => watch::Lines::Log,
@@ -422,25 +428,23 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         (false, false) => watch::Lines::AsSaid,
     };
     let what = || format!("the run of {} did not succeed", flow.typed);
-    if is_named && let Some(taken) = client.find::<RunRow>(&format!("/v1/runs/{id}?wait=0"))? {
-        if taken.wish != wish || taken.flow != flow.key() {
-            let message = format!("There is another run {id} already");
-            let hint = format!("take another name, or none; pfsession show {id}");
-            return Err(Trouble::new(USAGE, "Run.NameTaken", message).next(hint));
-        }
+    warn_of_size(&wanted);
+    let wanted = command(
+        &id,
+        &flow.reference,
+        Wish::Run {
+            settings: wanted,
+            run: wish,
+        },
+    );
+    let digest = wanted.digest();
+    // A name that is taken leaves no secret where another run of that name reads its own.
+    let before = is_named && watch::run_of(&client, &id, &digest)?;
+    let secrets = SecretVariables::leave(given.filter(|_| !before), &id)?;
+    let accepted = client.send(&wanted).map_err(|t| t.what(what()))?;
+    if before || accepted.again {
         note!("This is the run {id} that was sent before. Nothing runs again.");
     }
-    warn_of_size(&wanted);
-    let accepted = client
-        .send(&command(
-            &id,
-            &flow.reference,
-            Wish::Run {
-                settings: wanted,
-                run: wish,
-            },
-        ))
-        .map_err(|t| t.what(what()))?;
     // From here on they are the run's.
     if let Some(secrets) = secrets {
         secrets.stay();
@@ -454,10 +458,9 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         return Ok(0);
     }
     let interrupted = when_interrupted(format!(
-        "The run goes on. Look at it: pfsession logs {id} --follow\nIts end: pfsession show {id}. To end it with its session: pfsession stop {}",
-        flow.typed
+        "The run goes on. Look at it: pfsession logs {id} --follow\nIts end: pfsession show {id}. To end it: pfsession runs cancel {id}"
     ));
-    let row = watch::run(&client, &accepted.flow, &id, lines)?;
+    let row = watch::run(&client, &accepted.flow, &id, &digest, lines)?;
     drop(interrupted);
     let done = end_of_run(&row, &flow, service.global.json);
     // Whoever is here is told of their other sessions. That it cannot be asked now is no failure of the run.
@@ -634,10 +637,24 @@ fn logs(client: &Client, what: &str, follow: bool, json: bool) -> Done {
         None if contract::command::is_good_id(what) => what.to_owned(),
         None => return Err(wish::nothing_of(what)),
     };
+    logs_of(client, &of, follow, json)
+}
+
+/// Prints what an operation or a run has said: all of it, from the run's file where the service sees that.
+pub(crate) fn logs_of(client: &Client, of: &str, follow: bool, json: bool) -> Done {
+    if !json && let Some(log) = runfiles::Remote::open(client, of, "logs.txt", follow)? {
+        let said = runs::print_log(log, &format!("{of}/logs.txt of the runs' folder"));
+        match said {
+            Ok(true) => {}
+            Ok(false) => note!("{of} has said nothing."),
+            Err(error) => return Err(runfiles::unread(&error)),
+        }
+        return Ok(0);
+    }
     let mut after = None;
     loop {
         let wait = if follow { LONGEST_WAIT } else { Duration::ZERO };
-        let output = watch::output(client, &of, after, wait)?.ok_or_else(|| wish::nothing_of(&of))?;
+        let output = watch::output(client, of, after, wait)?.ok_or_else(|| wish::nothing_of(of))?;
         for line in &output.lines {
             if json {
                 out_json(line);
@@ -648,7 +665,7 @@ fn logs(client: &Client, what: &str, follow: bool, json: bool) -> Done {
             }
         }
         after = output.lines.iter().map(|line| line.seq).chain(after).max();
-        if output.ended || !follow && output.lines.is_empty() {
+        if output.lines.len() < watch::SHORTEST_PAGE && (output.ended || !follow) {
             if after.is_none() {
                 note!("{of} has said nothing{}.", if output.ended { "" } else { " yet" });
             }
@@ -660,7 +677,7 @@ fn logs(client: &Client, what: &str, follow: bool, json: bool) -> Done {
 /// The operation or run of a flow that was wanted last, of those that have said something.
 fn latest(client: &Client, flow: &Flow) -> Result<String, Box<Trouble>> {
     let session = session_of(client, flow)?;
-    let Events { events } = client.get(&format!("/v1/sessions/{}/events", session.key))?;
+    let Events { events } = all_events(client, &session.key)?;
     let wanted = events.iter().rev().flat_map(|row| match &row.event {
         Event::Wanted { operation } => vec![operation.id.clone()],
         // What a run needed before it could begin says more than nothing.
@@ -684,11 +701,30 @@ fn latest(client: &Client, flow: &Flow) -> Result<String, Box<Trouble>> {
     last.ok_or_else(|| wish::nothing_of(&flow.typed))
 }
 
+/// A session's whole history, page by page.
+fn all_events(client: &Client, key: &str) -> Result<Events, Box<Trouble>> {
+    let mut events = Vec::new();
+    let mut after = 0;
+    loop {
+        let address = match after {
+            0 => format!("/v1/sessions/{key}/events"),
+            after => format!("/v1/sessions/{key}/events?after={after}"),
+        };
+        let page: Option<Events> = client.find(&address)?;
+        let page = page.map(|page| page.events).unwrap_or_default();
+        let last = page.last().map_or(0, |row| row.revision);
+        let is_whole = page.len() < watch::SHORTEST_PAGE || last <= after;
+        events.extend(page);
+        if is_whole {
+            return Ok(Events { events });
+        }
+        after = last;
+    }
+}
+
 fn events(client: &Client, what: &str, json: bool) -> Done {
     let flow = wish::find_flow(client, what)?.ok_or_else(|| wish::nothing_of(what))?;
-    let events: Events = client
-        .find(&format!("/v1/sessions/{}/events", flow.key()))?
-        .unwrap_or(Events { events: Vec::new() });
+    let events = all_events(client, &flow.key())?;
     if events.events.is_empty() {
         session_of(client, &flow)?;
     }

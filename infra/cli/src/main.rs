@@ -12,6 +12,7 @@
 //! * [`snapshot`]: what a service elsewhere does not see of this machine, sent to it.
 //! * [`connection`]: the connections that flows name.
 //! * [`webhook`]: what happens when somebody outside says that something happened.
+//! * [`runs`], [`runfiles`], [`diff`], [`visualize`]: runs as things, and what their files say.
 //! * [`bench`]: how fast all of this is here.
 //! * [`schema`]: what `--json` prints.
 //! * [`parts`]: the host, the functions, the agent.
@@ -23,9 +24,12 @@ mod bench;
 mod client;
 mod commands;
 mod connection;
+mod diff;
 mod packages;
 mod parts;
 mod progress;
+mod runfiles;
+mod runs;
 mod schema;
 mod service;
 mod show;
@@ -34,6 +38,7 @@ mod terminal;
 mod text;
 mod trouble;
 mod unix;
+mod visualize;
 mod watch;
 mod webhook;
 mod wish;

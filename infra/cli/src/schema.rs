@@ -3,14 +3,16 @@
 use crate::{
     bench::Report,
     connection::{ConnectionList, ConnectionView},
+    diff::Difference,
     packages::Whole,
+    runfiles::Line,
     text::{out, out_json},
     trouble::{Trouble, USAGE},
 };
 use contract::{
     Failure,
     agent::OutputLine,
-    http::{Accepted, Events, Installs, Sessions},
+    http::{Accepted, Events, Installs, Runs, Sessions},
     packages::{Change, PackagesRow},
     row::{OperationRow, RunRow},
     webhook::Webhooks,
@@ -22,7 +24,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 16] = [
+const SCHEMAS: [(&str, Make); 20] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -33,6 +35,10 @@ const SCHEMAS: [(&str, Make); 16] = [
     ("show", shown),
     ("logs", of::<OutputLine>),
     ("events", of::<Events>),
+    ("runs list", of::<Runs>),
+    ("runs show", of::<RunRow>),
+    ("runs details", of::<Line>),
+    ("runs diff", of::<Vec<Difference>>),
     ("webhook list", of::<Webhooks>),
     ("connection list", of::<ConnectionList>),
     ("connection show", of::<ConnectionView>),

@@ -38,6 +38,11 @@ pub(crate) fn out_as_said(line: &str) {
     }
 }
 
+/// Whether standard output is a terminal.
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Prints a value as one line of JSON.
 pub(crate) fn out_json(value: &impl serde::Serialize) {
     let json = serde_json::to_string(value).expect("what is printed is always JSON");
@@ -48,7 +53,7 @@ pub(crate) fn out_json(value: &impl serde::Serialize) {
     }
 }
 
-/// Prints this program's own text on standard output as it is.
+/// Prints text on standard output as it is: this program's own, or what a session said where no terminal is.
 pub(crate) fn out_text(text: &[u8]) {
     written(io::stdout().lock().write_all(text));
 }

@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long lines may come after the end of what said them.
 const STRAGGLERS: Duration = Duration::from_secs(10);
+/// A page with fewer lines or entries is the last: the service gives hundreds, or a megabyte.
+pub(crate) const SHORTEST_PAGE: usize = 50;
 /// How long a command may be in the queue before somebody takes it up.
 const ADMISSION: Duration = Duration::from_secs(60);
 
@@ -79,9 +81,17 @@ pub(crate) fn operation(client: &Arc<Client>, key: &str, id: &str) -> Result<Ope
 /// # Errors
 ///
 /// Likewise.
-pub(crate) fn run(client: &Arc<Client>, key: &str, id: &str, lines: Lines) -> Result<RunRow, Box<Trouble>> {
+///
+/// * `digest`: of the command that wants it. Another run of that name is none of its sender's.
+pub(crate) fn run(
+    client: &Arc<Client>,
+    key: &str,
+    id: &str,
+    digest: &str,
+    lines: Lines,
+) -> Result<RunRow, Box<Trouble>> {
     let watch = Watch::begin(client, key, Some(id), lines);
-    let row: RunRow = until_end(client, id)?;
+    let row: RunRow = until_end(client, &format!("{id}?wish={digest}"))?;
     if row.started.is_some() {
         let said = row.result.as_ref().and_then(|result| result.said);
         // Of a log, what has come by now will do.
@@ -89,6 +99,16 @@ pub(crate) fn run(client: &Arc<Client>, key: &str, id: &str, lines: Lines) -> Re
     }
     watch.end(row.failure.is_none());
     Ok(row)
+}
+
+/// Whether the run of this command is there already.
+///
+/// # Errors
+///
+/// `Run.NameTaken`, final, if another run has its name.
+pub(crate) fn run_of(client: &Client, id: &str, digest: &str) -> Result<bool, Box<Trouble>> {
+    let found = client.find::<RunRow>(&format!("/v1/runs/{id}?wish={digest}&wait=0"))?;
+    Ok(found.is_some())
 }
 
 fn not_taken_up(id: &str) -> Box<Trouble> {
@@ -108,11 +128,12 @@ pub(crate) fn until_end<T: Ends>(client: &Client, id: &str) -> Result<T, Box<Tro
     let begun = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        match client.find::<T>(&format!("{}/{id}?wait={}", T::ROUTE, LONGEST_WAIT.as_millis()))? {
+        let sign = if id.contains('?') { '&' } else { '?' };
+        match client.find::<T>(&format!("{}/{id}{sign}wait={}", T::ROUTE, LONGEST_WAIT.as_millis()))? {
             Some(row) if row.has_ended() => return Ok(row),
             // It is accepted a moment after it was sent, and neither is a service bound to wait as long as it was asked to.
             None if begun.elapsed() > ADMISSION => {
-                return Err(not_taken_up(id));
+                return Err(not_taken_up(id.split('?').next().unwrap_or(id)));
             }
             _ => {
                 thread::sleep(pause);
@@ -202,7 +223,8 @@ impl Watch {
             shown.take(&output.lines, true);
             let is_late = Instant::now() > until;
             let all = shown.after.map_or(0, |seq| seq + 1) >= said || is_late;
-            if all && (output.ended || output.lines.is_empty()) {
+            let is_last = output.ended && output.lines.len() < SHORTEST_PAGE;
+            if all && (is_last || output.lines.is_empty()) {
                 break;
             }
             if shown.after == before {

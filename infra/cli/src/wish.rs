@@ -10,6 +10,7 @@ use contract::{
     Failure, FlowRef,
     command::{RunWish, Setting, Wanted},
     http::{SessionView, Sessions},
+    row::RunRow,
 };
 use serde_json::Value;
 use std::{
@@ -183,18 +184,71 @@ pub(crate) struct RunOrder {
     pub(crate) wish: RunWish,
 }
 
+/// Why a run cannot be resumed.
+pub(crate) fn not_resumable(run: &str, why: &str) -> Box<Trouble> {
+    let message = format!("The run {run} cannot be resumed: {why}");
+    Trouble::new(USAGE, "Run.NotResumable", message).next("run the flow anew: pfsession run FLOW --data FILE")
+}
+
+/// A run that takes over what an earlier one has completed: the same wish over the same data.
+///
+/// # Errors
+///
+/// When the earlier run is no flow's, or its flow is not known any more. Final.
+pub(crate) fn resumed(run: &args::Run, earlier: RunRow, is_here: bool) -> Result<RunOrder, Box<Trouble>> {
+    let cannot = |why: &str| not_resumable(&earlier.id, why);
+    if !earlier.wish.command.is_empty() {
+        return Err(cannot("it is a command, which has no lines"));
+    }
+    if !earlier.wish.secret_variables.is_empty() && run.env_secret.is_empty() {
+        return Err(cannot(
+            "it had secret variables, which are kept nowhere; give them again with --env-secret",
+        ));
+    }
+    let Some(reference) = earlier.of.clone() else {
+        return Err(cannot("it is of an earlier version, which did not keep its flow"));
+    };
+    let flow = Flow {
+        typed: quoted(&reference.lineage),
+        reference,
+    };
+    Ok(RunOrder {
+        is_named: run.name.is_some(),
+        id: run.name.clone().unwrap_or_else(|| flow.new_id(None)),
+        wanted: Wanted {
+            // Elsewhere the flow is what was sent with that run.
+            folder: earlier.folder.clone().filter(|_| !is_here),
+            ..run.wants.wanted()
+        },
+        wish: RunWish {
+            resume_from: Some(earlier.id.clone()),
+            environment_variables: earlier
+                .wish
+                .environment_variables
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .chain(run.env.iter().cloned())
+                .collect(),
+            ..earlier.wish.clone()
+        },
+        flow,
+    })
+}
+
 /// Puts together a run from its file, if there is one, and from what was typed, which counts more.
 ///
 /// # Errors
 ///
 /// When the flow or the data is not there, or the file asks for what this service does not do. Final.
 pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Trouble>> {
-    let is_run_file = run.flow.is_file() && run.flow.extension().is_some_and(|e| e == "yml" || e == "yaml");
-    let file = if is_run_file && !flow::is_flow_file(&run.flow) {
-        flow::run_yaml(&run.flow).map_err(|failure| Trouble::of(USAGE, failure))?
+    // Clap has seen to it that there is one, or an earlier run that is resumed.
+    let named = run.flow.as_deref().unwrap_or(Path::new("."));
+    let is_run_file = named.is_file() && named.extension().is_some_and(|e| e == "yml" || e == "yaml");
+    let file = if is_run_file && !flow::is_flow_file(named) {
+        flow::run_yaml(named).map_err(|failure| Trouble::of(USAGE, failure))?
     } else {
         flow::RunYaml {
-            flow: Some(flow::Place::Local(run.flow.clone())),
+            flow: Some(flow::Place::Local(named.to_owned())),
             ..Default::default()
         }
     };
@@ -202,7 +256,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         Err(Trouble::new(
             USAGE,
             "Run.NotSupported",
-            format!("{}: {key} is not supported yet", run.flow.display()),
+            format!("{}: {key} is not supported yet", named.display()),
         )
         .next(next))
     };
@@ -220,7 +274,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         Some(flow::Place::Local(place)) => (flow_at(&place, user)?, file_of(&place)),
         Some(flow::Place::Remote(_)) => return cannot("a flow that is not a folder of this machine", "name a folder"),
         None => {
-            let message = format!("{} names no flow. Add a line `flow: <folder>`.", run.flow.display());
+            let message = format!("{} names no flow. Add a line `flow: <folder>`.", named.display());
             return Err(Trouble::new(USAGE, "Flow.BadRunFile", message));
         }
     };
@@ -269,6 +323,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             ..typed
         },
         wish: RunWish {
+            resume_from: None,
             data: data.map(|path| data_file(&path)).transpose()?,
             inputs: run.inputs.iter().cloned().collect(),
             column_mapping: file

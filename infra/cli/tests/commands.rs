@@ -79,7 +79,7 @@ impl Service {
             // It sees the folders that it is told of. What is sent to one that does not is in `elsewhere.rs`.
             let is_offer = request.path == "/v1/snapshots";
             // No run has the name that one is to have.
-            let asks_for_a_name = request.path.starts_with("/v1/runs/") && request.path.ends_with("?wait=0");
+            let asks_for_a_name = request.path.starts_with("/v1/runs/") && request.path.ends_with("wait=0");
             if !is_offer && !asks_for_a_name {
                 self.seen.0.lock().unwrap().push(request.clone());
                 self.seen.1.notify_all();

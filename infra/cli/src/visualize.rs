@@ -1,0 +1,219 @@
+//! `pfsession runs visualize`: one HTML file that needs nothing beside it, and in which nothing of a run is acted on.
+
+use crate::{
+    client::Client,
+    commands::Done,
+    runfiles::{self, Record, Remote},
+    runs::{metrics_of, node_files},
+    show,
+    text::{self, home, out, out_json},
+    trouble::{FAILED, Trouble},
+};
+use contract::row::RunRow;
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+/// The most characters of a value that the page shows.
+const MOST: usize = 100_000;
+
+const HEAD: &str = r#"<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body { font: 14px/1.5 system-ui, sans-serif; margin: 2em; color: #222 }
+table { border-collapse: collapse } th, td { text-align: left; vertical-align: top; padding: .3em .8em; border-bottom: 1px solid #ddd }
+pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; max-width: 60em }
+.Failed { color: #b00 } .Canceled { color: #a60 } .Completed { color: #070 } summary { cursor: pointer }
+@media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd } th, td { border-color: #444 } }
+</style>
+"#;
+
+/// A text in which HTML sees no markup, and a reader no other order of characters.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            '\n' | '\t' => safe.push(c),
+            '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                safe.extend(c.escape_unicode());
+            }
+            c if c.is_control() => safe.extend(c.escape_unicode()),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// A value as the page shows it.
+fn shown(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => return String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => serde_json::to_string_pretty(value).unwrap_or_default(),
+    };
+    let text = match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!(
+            "{}… (cut here, {} bytes more; the whole is in the run's folder: pfsession runs download)",
+            &text[..at],
+            text.len() - at
+        ),
+        None => text,
+    };
+    format!("<pre>{}</pre>", escaped(&text))
+}
+
+pub(crate) fn visualize(client: &Client, rows: &[RunRow], to: Option<&Path>, json: bool) -> Done {
+    let names: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let to: PathBuf = to.map_or_else(|| format!("{}.html", names.join("-")).into(), Path::to_owned);
+    let failed = |error: io::Error| {
+        let message = format!("{} cannot be written: {error}", to.display());
+        Trouble::new(FAILED, "Command.NotWritten", message).next("name another file: --out FILE")
+    };
+    let mut page = BufWriter::new(fs::File::create(&to).map_err(failed)?);
+    page.write_all(HEAD.as_bytes())
+        .and_then(|()| writeln!(page, "<title>{}</title></head><body>", escaped(&names.join(", "))))
+        .map_err(failed)?;
+    for row in rows {
+        section(client, row, &mut page, &failed)?;
+    }
+    writeln!(page, "</body></html>")
+        .and_then(|()| page.flush())
+        .map_err(failed)?;
+    let place = fs::canonicalize(&to).unwrap_or(to).display().to_string();
+    if json {
+        out_json(&json!({ "file": place }));
+    } else {
+        out(&text::folder(&place, home().as_deref()));
+    }
+    Ok(0)
+}
+
+fn section(
+    client: &Client,
+    row: &RunRow,
+    page: &mut impl Write,
+    failed: &dyn Fn(io::Error) -> Box<Trouble>,
+) -> Result<(), Box<Trouble>> {
+    let mut nodes: HashMap<Option<i64>, Vec<(String, Record)>> = HashMap::new();
+    for (node, path) in node_files(client, row)? {
+        let Some(file) = Remote::open(client, &row.id, &path, false)? else {
+            continue;
+        };
+        for line in file.lines() {
+            let line = line.map_err(|error| runfiles::unread(&error))?;
+            if let Ok(record) = serde_json::from_value::<Record>(runfiles::value(&line)) {
+                nodes
+                    .entry(record.line_number)
+                    .or_default()
+                    .push((node.clone(), record));
+            }
+        }
+    }
+    let status = format!("{:?}", row.status);
+    let flow = row.of.as_ref().map(|of| of.lineage.as_str()).unwrap_or_default();
+    let failure = row
+        .failure
+        .as_ref()
+        .map(|failure| format!("<p class=\"Failed\">{}</p>", escaped(&failure.to_string())))
+        .unwrap_or_default();
+    writeln!(
+        page,
+        "<h1>{}</h1><p>{}</p><p class=\"{status}\">{}</p><p>{}</p>{failure}<h2>Metrics</h2>{}",
+        escaped(&row.id),
+        escaped(row.called().unwrap_or_default()),
+        show::run_status(row.status),
+        escaped(flow),
+        shown(Some(&runfiles::value(&metrics_of(client, row)?))),
+    )
+    .map_err(failed)?;
+    writeln!(
+        page,
+        "<h2>Lines</h2><table><tr><th>line</th><th>status</th><th>inputs</th><th>output</th><th>seconds</th><th>tokens</th></tr>"
+    )
+    .map_err(failed)?;
+    for line in runfiles::lines(client, row)? {
+        let line = line?;
+        let error = line.error.as_ref().map(|error| Value::from(error.to_string()));
+        writeln!(
+            page,
+            "<tr><td>{}</td><td class=\"{}\">{}</td><td>{}</td><td>{}{}</td><td>{}</td><td>{}</td></tr>",
+            line.line_number,
+            line.status,
+            line.status,
+            shown(line.inputs.as_ref()),
+            shown(line.output.as_ref()),
+            shown(error.as_ref()),
+            line.duration.map(|seconds| format!("{seconds:.3}")).unwrap_or_default(),
+            line.tokens
+                .filter(|count| *count > 0)
+                .map(|count| count.to_string())
+                .unwrap_or_default(),
+        )
+        .map_err(failed)?;
+        if let Some(records) = nodes.remove(&Some(line.line_number)) {
+            writeln!(page, "<tr><td></td><td colspan=\"5\">{}</td></tr>", of_nodes(&records)).map_err(failed)?;
+        }
+    }
+    writeln!(page, "</table>").map_err(failed)?;
+    // Those of the aggregation belong to no line.
+    let mut left: Vec<_> = nodes.into_values().flatten().collect();
+    left.sort_by(|a, b| a.0.cmp(&b.0));
+    if !left.is_empty() {
+        writeln!(page, "<h2>Aggregation</h2>{}", of_nodes(&left)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn of_nodes(records: &[(String, Record)]) -> String {
+    let mut html = "<details><summary>nodes</summary><table><tr><th>node</th><th>status</th><th>inputs</th><th>output</th><th>log</th><th>seconds</th><th>tokens</th></tr>".to_owned();
+    for (node, record) in records {
+        let info = &record.run_info;
+        let message = info.error.as_ref().and_then(|error| error.get("message"));
+        let said = |stream: &str| {
+            let text = info.logs.as_ref()?.get(stream)?.as_str()?;
+            (!text.is_empty()).then(|| Value::from(text))
+        };
+        html.push_str(&format!(
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}{}</td><td>{}{}</td><td>{}</td><td>{}</td></tr>",
+            escaped(node),
+            escaped(record.status.as_deref().unwrap_or_default()),
+            shown(info.inputs.as_ref()),
+            shown(info.output.as_ref()),
+            shown(message),
+            shown(said("stdout").as_ref()),
+            shown(said("stderr").as_ref()),
+            info.duration()
+                .map(|seconds| format!("{seconds:.3}"))
+                .unwrap_or_default(),
+            info.tokens()
+                .filter(|count| *count > 0)
+                .map(|count| count.to_string())
+                .unwrap_or_default(),
+        ));
+    }
+    html + "</table></details>"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_a_run_is_markup_in_the_page() {
+        let text = "</pre><script>alert('1')</script>\" onload=x & \u{202e}\u{1b}";
+        let html = shown(Some(&text.into()));
+        let inner = html.strip_prefix("<pre>").unwrap().strip_suffix("</pre>").unwrap();
+        assert!(!inner.contains(['<', '>', '"', '\'', '\u{202e}', '\u{1b}']), "{inner}");
+    }
+}
