@@ -18,8 +18,6 @@ const MOST_LINES: u64 = 5_000;
 const LONGEST: usize = 2_000;
 /// How many lines, or bytes of them, are enough to send at once.
 const ENOUGH: (usize, usize) = (50, 32 << 10);
-/// The same of what has said a lot already: fewer reports carry it, each within what a queue takes.
-const ENOUGH_OF_MANY: (usize, usize) = (500, 96 << 10);
 /// How many of the last lines are kept at hand.
 const TAIL: usize = 20;
 /// How long a line waits for others.
@@ -115,9 +113,8 @@ impl Output {
         inner.bytes += text.len();
         inner.pending.push(OutputLine { seq, at, kind, text });
         let (count, bytes) = (inner.pending.len(), inner.bytes);
-        let enough = if seq < 250 { ENOUGH } else { ENOUGH_OF_MANY };
         drop(inner);
-        if count >= enough.0 || bytes >= enough.1 {
+        if count >= ENOUGH.0 || bytes >= ENOUGH.1 {
             self.flush();
         } else if count == 1 {
             let output = Rc::clone(self);

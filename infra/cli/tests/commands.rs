@@ -818,3 +818,36 @@ fn nothing_is_written_to_the_home_of_who_uses_a_service_elsewhere() {
     assert_eq!(home.pfsession(&service, &["list"]).exit, Some(0));
     assert!(!Path::new(&home.path().join(".local")).exists());
 }
+
+#[test]
+fn a_history_and_a_log_are_read_page_by_page_to_their_end() {
+    let home = Home::new();
+    let row = |revision: u64| json!({ "revision": revision, "at": 1, "by": "ann", "from": "ready", "to": "ready", "generation": 1, "event": { "event": "tick" } });
+    let service = Service::new(move |_, request| {
+        let is_next = request.path.contains("after=");
+        let page = |first: u64| {
+            if is_next {
+                first + 500..first + 503
+            } else {
+                first..first + 500
+            }
+        };
+        Some(match (request.path.split('/').nth(2)?, id_in(&request.path)) {
+            ("sessions", "events") => (200, json!({ "events": page(1).map(row).collect::<Vec<_>>() })),
+            ("output", _) => {
+                let lines: Vec<_> = page(0).map(|seq| line(seq, "stdout", "said")).collect();
+                (200, json!({ "lines": lines, "ended": true }))
+            }
+            _ => problem(404, "Http.NotFound"),
+        })
+    });
+    let history: Value = serde_json::from_str(&home.pfsession(&service, &["events", "flow", "--json"]).out).unwrap();
+    let revisions: Vec<_> = history["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["revision"].as_u64().unwrap())
+        .collect();
+    assert_eq!(revisions, (1..504).collect::<Vec<_>>());
+    assert_eq!(home.pfsession(&service, &["logs", "op-1"]).out.lines().count(), 503);
+}
