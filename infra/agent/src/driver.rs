@@ -340,7 +340,8 @@ impl Driver {
             .flatten()
             .flatten()
         {
-            if entry.path().extension().is_none() {
+            // One that is still loading has no socket yet, and looks for its lock.
+            if entry.path().extension().is_none_or(|extension| extension == "lock") {
                 let _ = fs::remove_file(entry.path());
             }
         }

@@ -56,7 +56,8 @@ def warm(path, idle_seconds, root, user, places):
             # The last one to close such a socket waits some 10 ms for the kernel: it shall not be an agent, whose end is waited for.
             os.close(networks.pop())
         try:
-            if os.stat(path).st_ino != mine or not os.path.samefile(folder, "."):
+            # It may have been let go before there was a socket to take away.
+            if os.stat(path).st_ino != mine or not os.path.samefile(folder, ".") or not os.path.exists(path + ".lock"):
                 return
         except OSError:
             return
