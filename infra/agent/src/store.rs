@@ -437,22 +437,26 @@ impl Store {
         let request = self.request(&base.key, job.lines);
         let base_lock = fs::read_to_string(self.path(&format!("{}.txt", base.key))).map_err(|error| self.io(error))?;
         // Most requirements only add to the base: then nothing but them has to be asked for and looked at.
-        let added = match self.resolve(job, &Over::Held(&base_lock)).await {
-            Ok((lock, asked_by)) => Some((blocks_not_in(&base_lock, &lock), asked_by)),
+        let (lock, asked_by) = match self.resolve(job, &Over::Held(&base_lock)).await {
+            Ok((lock, asked_by)) => {
+                let added = blocks_not_in(&base_lock, &lock);
+                if added.is_empty() {
+                    self.remember(&request, base)?;
+                    return Ok(base.clone());
+                }
+                (format!("{base_lock}{added}"), asked_by)
+            }
             Err(failure) if matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion") => {
                 let text = "the base image's versions do not fit: resolving all of them anew";
                 (job.say)(LineKind::Stage, text.into());
-                None
+                let resolved = self.resolve(job, &Over::Preferred(&base_lock)).await;
+                // An index that has not the base image's packages says nothing of what is wanted.
+                resolved.map_err(|second| match second.error.as_str() {
+                    "Install.NoSuchPackage" => failure,
+                    _ => second,
+                })?
             }
             Err(failure) => return Err(failure),
-        };
-        let (lock, asked_by) = match &added {
-            Some((added, _)) if added.is_empty() => {
-                self.remember(&request, base)?;
-                return Ok(base.clone());
-            }
-            Some((added, asked_by)) => (format!("{base_lock}{added}"), asked_by.clone()),
-            None => self.resolve(job, &Over::Preferred(&base_lock)).await?,
         };
         let environment = self.build_from(job, base, &base_lock, &lock, &asked_by).await?;
         self.remember(&request, &environment)?;

@@ -17,6 +17,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 use whole_system::{root, wait_for};
@@ -188,7 +189,9 @@ pub fn run<W: Sync>(world: &W, tests: &[Test<W>], at_once: usize) -> ExitCode {
             scope.spawn(|| {
                 while let Some((name, test)) = next() {
                     let begun = Instant::now();
+                    let over = end_if_it_hangs(name);
                     let ended = catch_unwind(AssertUnwindSafe(|| test(world)));
+                    drop(over);
                     let word = if ended.is_ok() { "ok" } else { "FAILED" };
                     println!("test {name} ... {word} ({:.1} s)", begun.elapsed().as_secs_f32());
                     if ended.is_err() {
@@ -204,6 +207,21 @@ pub fn run<W: Sync>(world: &W, tests: &[Test<W>], at_once: usize) -> ExitCode {
     }
     println!("failed: {failed:#?}");
     ExitCode::FAILURE
+}
+
+/// The longest that one test may take.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Ends the program with a word if what it gives back is not dropped in time.
+fn end_if_it_hangs(name: &'static str) -> mpsc::Sender<()> {
+    let (over, is_over) = mpsc::channel();
+    std::thread::spawn(move || {
+        if is_over.recv_timeout(LONGEST) == Err(mpsc::RecvTimeoutError::Timeout) {
+            println!("test {name} ... FAILED: it has not ended within {LONGEST:?}");
+            std::process::exit(1);
+        }
+    });
+    over
 }
 
 /// Whether the program is only asked what tests it has, as some runners do.
