@@ -1,19 +1,22 @@
 //! What a session may reach of the network: its settings, and what this machine can make of them.
 
-use crate::uv;
+use crate::{sources, uv};
 use contract::{
     Settings,
     network::{Refusal, Refused},
 };
-use lifecycle::network::{Host, Network};
-use network::{Counts, Rules};
+use lifecycle::network::{Host, Network, Place};
+use network::{Counts, Ends, Rules, Service};
+use std::{collections::HashMap, net::SocketAddr, os::fd::OwnedFd};
 
 /// What is not held where a session has this machine's network.
 pub(crate) const SHARED: &str = "the network: this machine's loopback and private addresses";
 /// The same where there are not even namespaces to take the network away.
 const OPEN: &str = "the network";
 /// And where hosts are named that cannot be let through.
-const UNREACHED: &str = "its allowed hosts, which cannot be reached";
+const UNREACHED: &str = "the network of builds; its allowed hosts, which cannot be reached";
+/// There builds have this machine's network, as they need their broker.
+const OF_BUILDS: &str = "the network of builds";
 
 /// What a session may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,15 +64,45 @@ impl Reach {
         }
     }
 
+    /// The rules of a build for this session: the same, its broker, and the places of the packages that its user names by their URLs.
+    pub(crate) fn rules_of_a_build(&self, broker: SocketAddr, lines: &[flow::Line]) -> Rules {
+        let mut rules = self.rules();
+        rules.hosts.push(Host {
+            place: Place::of(broker.ip()),
+            port: Some(broker.port()),
+        });
+        rules.hosts.extend(sources::hosts(lines));
+        rules
+    }
+
     /// What is not held of it where a session has this machine's network.
     pub(crate) fn not_held(&self, has_filter: bool) -> Option<&'static str> {
         match self.network {
             Network::Open => None,
             Network::Internet => Some(SHARED),
             Network::None if !has_filter => Some(OPEN),
-            Network::None => (!self.hosts.is_empty()).then_some(UNREACHED),
+            Network::None if !self.hosts.is_empty() => Some(UNREACHED),
+            Network::None => Some(OF_BUILDS),
         }
     }
+}
+
+/// Starts the network of a sandbox, with the sockets that its runner has handed over.
+///
+/// * `doors`: by the gateway's port, the place of this machine that it leads to.
+pub(crate) fn serve(
+    descriptors: Vec<OwnedFd>,
+    rules: Rules,
+    counts: &Counts,
+    doors: HashMap<u16, SocketAddr>,
+) -> Result<Service, String> {
+    let mut descriptors = descriptors.into_iter();
+    let packets = descriptors.next().ok_or("it handed over no network")?;
+    let ends = Ends {
+        packets,
+        sockets: descriptors.collect(),
+    };
+    network::start(ends, rules, counts.clone(), doors).map_err(|error| error.to_string())
 }
 
 /// The host of a variable that names a proxy.

@@ -2,12 +2,12 @@
 
 use crate::{
     packages::Written,
-    reach::Reach,
+    reach::{self, Reach},
     store::{Environment, Store},
     tidy, uv, warm,
 };
 use lifecycle::size::Limits;
-use network::{Counts, Ends, GATEWAY, Service};
+use network::{Counts, GATEWAY, Service};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sandbox::{
     Isolation, Network, Overlay, Sandbox, Tier,
@@ -234,20 +234,6 @@ struct Begun<'a> {
 /// The port of the gateway that leads to the session's broker of model providers.
 const BROKER: u16 = 80;
 
-impl Begun<'_> {
-    /// Starts the network of a sandbox, with the sockets that its runner has handed over.
-    fn serve_network(&self, descriptors: Vec<OwnedFd>) -> Result<Service, String> {
-        let mut descriptors = descriptors.into_iter();
-        let packets = descriptors.next().ok_or("it handed over no network")?;
-        let ends = Ends {
-            packets,
-            sockets: descriptors.collect(),
-        };
-        let doors = HashMap::from([(BROKER, self.door)]);
-        network::start(ends, self.reach.rules(), self.counts.clone(), doors).map_err(|error| error.to_string())
-    }
-}
-
 impl Runner {
     /// Starts a runner over `environment`: a fork of the warm process if there is one and it serves, else a fresh interpreter.
     ///
@@ -444,7 +430,10 @@ impl Runner {
         };
         let (stream, beyond, descriptors) = words.into_parts();
         let network = match begun.network {
-            Network::Own => Some(begun.serve_network(descriptors)?),
+            Network::Own => {
+                let doors = HashMap::from([(BROKER, begun.door)]);
+                Some(reach::serve(descriptors, begun.reach.rules(), begun.counts, doors)?)
+            }
             Network::Host => {
                 let filtered = isolation.tier != Tier::D;
                 isolation

@@ -15,6 +15,7 @@ use crate::{
 };
 use broker::{Broker, Credential, Feed, Host, Kind};
 use contract::Failure;
+use lifecycle::network;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -381,11 +382,8 @@ pub(crate) fn requirement(line: &flow::Line) -> Result<String, Failure> {
     }
     let requirement = requirement.trim();
     let (package, marker) = requirement.split_once(" ;").unwrap_or((requirement, ""));
-    // A URL may have one of its own.
-    let named = package.split_once('@').filter(|(name, _)| !name.contains([':', '/']));
-    let named = named.map_or(package, |(_, url)| url).trim();
     if package.contains("://") {
-        if !Url::parse(named).is_ok_and(|url| packages::is_fetched(&url)) {
+        if url(package).is_none() {
             return Err(wrong("a package's URL begins with https://, http:// or git+https://"));
         }
     } else if !package.starts_with(|c: char| c.is_ascii_alphanumeric()) || package.contains('@') {
@@ -395,6 +393,44 @@ pub(crate) fn requirement(line: &flow::Line) -> Result<String, Failure> {
         return Err(wrong("a marker has no URL"));
     }
     Ok(requirement.to_owned() + &hashes)
+}
+
+/// The URL of a package that is named by it.
+fn url(package: &str) -> Option<Url> {
+    // A URL may have an `@` of its own.
+    let named = package.split_once('@').filter(|(name, _)| !name.contains([':', '/']));
+    let named = named.map_or(package, |(_, url)| url).trim();
+    Url::parse(named).ok().filter(packages::is_fetched)
+}
+
+/// Where the packages are that requirements name by their URLs; never what a cloud has for its machine.
+pub(crate) fn hosts(lines: &[flow::Line]) -> Vec<network::Host> {
+    let requirements = lines.iter().filter(|line| line.option().is_none());
+    let urls = requirements.filter_map(|line| {
+        let package = line.text.split([';', '\t']).next()?.split(" --").next()?;
+        package.contains("://").then(|| url(package.trim())).flatten()
+    });
+    urls.filter_map(|url| {
+        // Of `git+https`, say.
+        let usual = match url.scheme() {
+            scheme if scheme.ends_with("https") => 443,
+            scheme if scheme.ends_with("http") => 80,
+            _ => 22,
+        };
+        // A scheme that is not of the web keeps an address as it is written.
+        let host = url::Host::parse(url.host_str()?).ok()?;
+        let place = match host {
+            url::Host::Domain(name) => name.parse::<network::Host>().ok()?.place,
+            url::Host::Ipv4(address) => network::Place::of(address.into()),
+            url::Host::Ipv6(address) => network::Place::of(address.into()),
+        };
+        let port = Some(url.port().unwrap_or(usual));
+        Some(network::Host { place, port })
+    })
+    .filter(
+        |host| !matches!(&host.place, network::Place::Addresses { first, .. } if ::network::is_of_the_cloud(*first)),
+    )
+    .collect()
 }
 
 #[cfg(test)]
@@ -517,6 +553,36 @@ mod tests {
         }
         let default = Sources::of_owner(&BTreeMap::new()).unwrap();
         assert_eq!(default.feeds()[0].url, default_index());
+    }
+
+    #[test]
+    fn a_package_named_by_its_url_opens_its_place_and_never_the_clouds() {
+        let of = |text: &str| {
+            let hosts = hosts(&[line(text)]);
+            hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        for (text, host) in [
+            ("alpha @ https://Host.example/a.whl", "host.example:443"),
+            (
+                "alpha @ http://127.0.0.1:8080/a.whl ; python_version > '3'",
+                "127.0.0.1:8080",
+            ),
+            (
+                "http://localhost:8080/a@b/alpha-1-py3-none-any.whl --hash=sha256:00",
+                "localhost:8080",
+            ),
+            ("git+https://host.example/a@v1", "host.example:443"),
+            ("alpha @ git+ssh://git@10.1.2.3/a", "10.1.2.3:22"),
+            ("alpha @ http://[::1]/a.whl", "[::1]:80"),
+            ("alpha @ http://169.254.169.254/latest", ""),
+            ("alpha @ http://0xa9fea9fe/latest", ""),
+            ("alpha @ git+http://0xa9fea9fe/latest", ""),
+            ("alpha @ http://[::ffff:169.254.170.2]/v2/credentials", ""),
+            ("alpha==1 ; extra == '://'", ""),
+            ("-i http://127.0.0.1:8080/simple", ""),
+        ] {
+            assert_eq!(of(text), host, "{text}");
+        }
     }
 
     #[test]

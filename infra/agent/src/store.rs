@@ -21,28 +21,41 @@ use crate::{
     packages::{self, AskedBy, Written},
     private::{self, Feeds},
     prune::Retention,
+    reach::{self, Reach},
     sources::{self, Sources},
     tidy::remove_aside,
     uv, write_atomically,
 };
 use broker::Broker;
 use contract::{Failure, agent::LineKind, packages::Listed};
+use network::{Counts, Service};
 use sandbox::{
-    Overlay, Sandbox, Tier, Word,
+    Isolation, Network, Overlay, Sandbox, Tier, Word,
     beneath::{FileType, Folder, Limits},
+    control::Words,
     python::Python,
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
-    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{DirBuilderExt, PermissionsExt},
+            net::UnixStream as StdStream,
+            process::ExitStatusExt,
+        },
+    },
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
 
 /// How long a resolved request is taken for what it would be resolved to now, in seconds.
 const REQUEST_AGE: u64 = 24 * 3600;
@@ -97,6 +110,9 @@ pub(crate) struct Store {
     pub(crate) namespaces: Cell<bool>,
     /// Whether a sandbox can have a network of its own; likewise.
     pub(crate) networks: Cell<bool>,
+    /// What the network of a build reaches, and where what is refused of that is counted.
+    pub(crate) reach: RefCell<Reach>,
+    pub(crate) counts: Counts,
     /// How the last program ended that was needed to build something.
     pub(crate) ended: Cell<Option<i32>>,
 }
@@ -131,6 +147,8 @@ impl Store {
         for folder in ["environments/index", "tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
         }
+        // Private packages, and what a build script makes until that is read-only, are nobody else's.
+        fs::set_permissions(state.join("environments"), fs::Permissions::from_mode(0o700))?;
         let runner = sandbox::write_runner(state)?;
         Ok(Self {
             base,
@@ -141,6 +159,8 @@ impl Store {
             builder: sandbox::ids::of(state, sandbox::ids::BUILDS).map_err(io::Error::other)?,
             namespaces: Cell::new(true),
             networks: Cell::new(true),
+            reach: RefCell::new(Reach::new(Default::default(), &[])),
+            counts: Counts::default(),
             ended: Cell::new(None),
         })
     }
@@ -829,9 +849,42 @@ impl Store {
                 sandbox.variables.insert(name.into(), folder);
             }
         }
+        let own = sandbox.namespaces && self.networks.get() && !self.reach.borrow().is_open();
+        sandbox.network = if own { Network::Own } else { Network::Host };
         let (mut child, socket) =
             sandbox::start(&self.python, &self.runner, &mut sandbox, Stdio::null(), Stdio::piped())
                 .map_err(|error| self.io(error))?;
+        // Both end with the build, and the other way round.
+        let (_socket, _network) = match self.begin(socket, sandbox.network, job).await {
+            Ok((isolation, socket, network)) => {
+                if isolation.tier == Tier::D {
+                    self.namespaces.set(false);
+                }
+                (socket, network)
+            }
+            Err(NotBegun::Namespaces(why)) => {
+                self.namespaces.set(false);
+                tracing::warn!(why, "no sandbox can be made here: packages are built without one");
+                if sandbox.overlay.is_some() {
+                    let message =
+                        format!("No sandbox can be made here ({why}). Start again: it is done without one then.");
+                    return Err(Failure::new("Install.Failed", message));
+                }
+                sandbox.namespaces = false;
+                sandbox.write.truncate(sandbox.write.len() - 3);
+                return Box::pin(self.ended(sandbox, job)).await;
+            }
+            Err(NotBegun::Network(why)) => {
+                self.networks.set(false);
+                tracing::warn!(why, "a build cannot have a network of its own here");
+                sandbox.write.truncate(sandbox.write.len() - 3);
+                return Box::pin(self.ended(sandbox, job)).await;
+            }
+            Err(NotBegun::Fault(why)) => {
+                let message = format!("The sandbox of the build failed: {why}. Start again.");
+                return Err(Failure::new("Install.Failed", message));
+            }
+        };
         let mut output = String::new();
         let mut names_broker = false;
         let mut reader = BufReader::new(
@@ -869,29 +922,41 @@ impl Store {
         self.ended.set(Some(
             status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
         ));
-        match sandbox::last_word(&socket) {
-            Some(Word::Cannot(why)) => {
-                self.namespaces.set(false);
-                tracing::warn!(why, "no sandbox can be made here: packages are built without one");
-                return Box::pin(async {
-                    if sandbox.overlay.is_some() {
-                        let message =
-                            format!("No sandbox can be made here ({why}). Start again: it is done without one then.");
-                        return Err(Failure::new("Install.Failed", message));
-                    }
-                    sandbox.namespaces = false;
-                    sandbox.write.truncate(sandbox.write.len() - 3);
-                    self.ended(sandbox, job).await
-                })
-                .await;
-            }
-            Some(Word::Isolated(isolation)) if isolation.tier == Tier::D => self.namespaces.set(false),
-            _ => {}
-        }
         Ok(match status.success() {
             true => Ended::Well,
             false => Ended::Failed { output, names_broker },
         })
+    }
+
+    /// Waits until the sandbox of a build is closed, gives it its network, and has it begin.
+    async fn begin(
+        &self,
+        socket: StdStream,
+        network: Network,
+        job: &Job<'_>,
+    ) -> Result<(Isolation, UnixStream, Option<Service>), NotBegun> {
+        let fault = |error: io::Error| NotBegun::Fault(error.to_string());
+        socket.set_nonblocking(true).map_err(fault)?;
+        let mut words = Words::new(UnixStream::from_std(socket).map_err(fault)?);
+        let isolation = loop {
+            let line = words.next().await.map_err(fault)?;
+            let line = line.ok_or_else(|| NotBegun::Fault("it ended before it was closed".into()))?;
+            match Word::read(&line) {
+                Some(Word::Isolated(isolation)) => break isolation,
+                Some(Word::Cannot(why)) => return Err(NotBegun::Namespaces(why)),
+                Some(Word::NoNetwork(why)) => return Err(NotBegun::Network(why)),
+                Some(Word::Failed(why)) => return Err(NotBegun::Fault(why)),
+                None => {}
+            }
+        };
+        let (mut socket, _, descriptors) = words.into_parts();
+        if network == Network::Host {
+            return Ok((isolation, socket, None));
+        }
+        let rules = self.reach.borrow().rules_of_a_build(job.broker.place(), job.lines);
+        let service = reach::serve(descriptors, rules, &self.counts, HashMap::new()).map_err(NotBegun::Fault)?;
+        socket.write_all(b"{}\n").await.map_err(fault)?;
+        Ok((isolation, socket, Some(service)))
     }
 
     fn write_lock(&self, key: &str, lock: &str) -> Result<PathBuf, Failure> {
@@ -1098,6 +1163,15 @@ fn not_imported(base: &str, output: &str, changed: &[Change], job: &Job<'_>) -> 
             job.log
         ),
     )
+}
+
+/// Why a build has not begun, in words.
+enum NotBegun {
+    /// This machine bars sandboxes.
+    Namespaces(String),
+    /// It bars networks of their own.
+    Network(String),
+    Fault(String),
 }
 
 /// What is known before requirements are resolved.
@@ -1356,7 +1430,9 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new(parent: &Path) -> io::Result<Self> {
         let folder = parent.join(format!("scratch-{}-{}", std::process::id(), crate::random()));
-        fs::create_dir_all(&folder)?;
+        fs::create_dir_all(parent)?;
+        // A build script may leave a file in it that runs as its owner: nobody else gets there.
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self(folder))
     }
 }
@@ -1386,7 +1462,7 @@ pub(crate) use sandbox::removal::remove;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn a_lock_is_read_only_if_it_is_a_file_of_what_a_resolver_writes() {

@@ -626,6 +626,10 @@ impl Agent {
         if let Some(runner) = self.runner.borrow().as_ref() {
             runner.set_reach(&reach);
         }
+        if let Some(store) = &*self.store.borrow() {
+            // Of the next step of an install.
+            *store.reach.borrow_mut() = reach.clone();
+        }
         *self.reach.borrow_mut() = reach;
     }
 
@@ -770,7 +774,7 @@ impl Agent {
             None => opened.base_image().await?.name,
         };
         let (base, python) = image::find(&named, self.spec.python.clone())?;
-        let store = Store::open(&self.spec.state, base, python).map_err(|error| {
+        let mut store = Store::open(&self.spec.state, base, python).map_err(|error| {
             let place = self.spec.state.display();
             Failure::new(
                 "Install.Failed",
@@ -779,6 +783,8 @@ impl Agent {
         })?;
         // The container is the sandbox.
         store.namespaces.set(self.container.is_none());
+        *store.reach.borrow_mut() = self.reach.borrow().clone();
+        store.counts = self.counts.clone();
         let store = Rc::new(store);
         *self.store.borrow_mut() = Some(Rc::clone(&store));
         Ok(store)

@@ -1530,6 +1530,9 @@ def attack():
                         touched.append(path)
                     except OSError:
                         pass
+            # Its own environment reads each file of this folder, and would not load.
+            if 'jsonschema_specifications' in folder:
+                continue
             try:
                 open(os.path.join(folder, 'victim.py'), 'w').write("version = 'poisoned'\n")
                 touched.append(folder)

@@ -163,6 +163,11 @@ impl Broker {
         format!("http://{}{}", self.address, self.server.path(feed))
     }
 
+    /// Where it is on this machine.
+    pub fn place(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Whether a text names an address of this broker.
     pub fn is_in(&self, text: &str) -> bool {
         text.contains(self.server.token())

@@ -36,11 +36,26 @@ pub(crate) fn special(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// Whether a cloud's machine has its own service there, which gives out its credentials: nobody who names a package means that.
+///
+/// # Source
+///
+/// AWS: 169.254.169.254, 169.254.170.2 and fd00:ec2::254; Azure: 169.254.169.254 and 168.63.129.16; Google and Oracle: 169.254.169.254;
+/// Alibaba: 100.100.100.200.
+pub fn is_of_the_cloud(address: IpAddr) -> bool {
+    const ALIBABA: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200));
+    let address = canonical(address);
+    let is_aws = matches!(address, IpAddr::V6(v6) if v6.segments()[..2] == [0xfd00, 0xec2]);
+    is_aws || address == ALIBABA || matches!(special(address), Some("link-local" | "the cloud's"))
+}
+
 fn special_v4(v4: Ipv4Addr) -> Option<&'static str> {
-    let [a, b, c, _] = v4.octets();
+    let [a, b, c, d] = v4.octets();
     match (a, b, c) {
         (127, ..) => Some("loopback"),
         (169, 254, _) => Some("link-local"),
+        // Azure's WireServer: a public address that every machine there has to itself.
+        (168, 63, 129) if d == 16 => Some("the cloud's"),
         (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Some("private"),
         (0, ..) | (192, 0, 0 | 2) | (192, 88, 99) | (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113) => {
             Some("reserved")
@@ -129,6 +144,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_cloud_has_for_its_machine_is_known_in_every_form() {
+        let of = |text: &str| is_of_the_cloud(text.parse().unwrap());
+        for address in [
+            "169.254.169.254",
+            "169.254.170.2",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "fd00:ec2::254",
+            "fe80::1",
+            "100.100.100.200",
+            "168.63.129.16",
+        ] {
+            assert!(of(address), "{address}");
+        }
+        for address in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "1.1.1.1",
+            "100.100.100.201",
+            "168.63.129.17",
+            "fd00::1",
+        ] {
+            assert!(!of(address), "{address}");
+        }
+    }
+
+    #[test]
     fn only_what_is_globally_reachable_is_of_the_internet_in_every_form() {
         let of = |text: &str| special(text.parse().unwrap());
         for public in [
@@ -180,6 +222,7 @@ mod tests {
                     "::ffff:10.1.2.3",
                 ],
             ),
+            ("the cloud's", &["168.63.129.16", "::ffff:168.63.129.16"]),
             ("multicast", &["224.0.0.1", "239.255.255.250", "ff02::1"]),
             (
                 "reserved",

@@ -13,5 +13,6 @@ mod rules;
 mod stack;
 mod tcp;
 
+pub use address::is_of_the_cloud;
 pub use rules::{Counts, Refused, Rules};
 pub use stack::{Ends, GATEWAY, Service, start};

@@ -94,6 +94,7 @@ pub fn start(ends: Ends, rules: Rules, counts: Counts, doors: HashMap<u16, Socke
         let _inside = runtime.enter();
         Link::new(ends.packets)?
     };
+    let (begun, has_begun) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("network".into()).spawn(move || {
         let stack = Rc::new(Stack {
             link: Rc::new(link),
@@ -111,9 +112,13 @@ pub fn start(ends: Ends, rules: Rules, counts: Counts, doors: HashMap<u16, Socke
                 ..Loopback::default()
             }),
         });
-        let ended = LocalSet::new().block_on(&runtime, stack.serve(receiver));
+        let ended = LocalSet::new().block_on(&runtime, stack.serve(receiver, begun));
         tracing::debug!(?ended, "a session's network has ended");
     })?;
+    // What listens inside listens now.
+    has_begun
+        .recv()
+        .map_err(|_| io::Error::other("the network's thread has ended"))?;
     Ok(Service { rules: sender })
 }
 
@@ -187,9 +192,14 @@ enum Far {
 }
 
 impl Stack {
-    async fn serve(self: Rc<Self>, mut rules: watch::Receiver<Rules>) -> io::Result<()> {
+    async fn serve(
+        self: Rc<Self>,
+        mut rules: watch::Receiver<Rules>,
+        begun: std::sync::mpsc::Sender<()>,
+    ) -> io::Result<()> {
         let mut buffer = vec![0; MTU + 64];
         self.change(&rules.borrow_and_update().clone());
+        let _ = begun.send(());
         let mut taken = 0;
         loop {
             tokio::select! {

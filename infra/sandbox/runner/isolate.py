@@ -47,6 +47,7 @@ from .kernel import (
     start_time,
 )
 from .network import hand_over, has_ipv6, make_device, resolv_conf
+from .strays import go_on_in_a_child
 
 
 ROOT_KEPT = "the machine's root, which the session is"
@@ -366,6 +367,9 @@ def isolate(spec, control):
     if not spec["namespaces"]:
         if os.getpid() != os.getsid(0):
             os.setsid()
+        if spec.get("execute"):
+            # There is no first process whose end is the end of all.
+            go_on_in_a_child(control)
         control.send({"pid": os.getpid(), "start": start_time(os.getpid())})
         groups = enter_groups([each["below"] for each in spec.get("groups", [])])
         control.send({"groups": list(groups)})

@@ -37,6 +37,9 @@ def main():
         os.set_inheritable(inner.fileno(), True)
         program = spec.get("execute")
         if program:
+            # Its network begins outside, and it only then.
+            if spec["network"] != "host" and control.receive() is None:
+                return
             inner.close()
             os.chdir(spec.get("folder", "/"))
             os.execve(program[0], program, spec["variables"])

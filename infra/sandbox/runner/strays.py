@@ -5,10 +5,11 @@ whose children are otherwise all known.
 """
 
 import os
+import select
 import signal
 import time
 
-from .kernel import PR_SET_CHILD_SUBREAPER, prctl
+from .kernel import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, null, prctl
 
 # How long the processes of a run may take to end, in seconds.
 PATIENCE = 5
@@ -17,6 +18,29 @@ PATIENCE = 5
 def adopt():
     """Has what comes of this process and loses its parent become a child of this one, and of no process further up."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def go_on_in_a_child(control):
+    """Returns only in a child. This process stays outside of what the child becomes: when the child has ended, or the other end of `control`
+    has, it ends all that came of the child, and hands on how that ended."""
+    # Killed, it would end nothing.
+    prctl(PR_SET_PDEATHSIG, 0)
+    adopt()
+    pid = os.fork()
+    if not pid:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        return
+    prctl(PR_SET_DUMPABLE, 0)
+    for fd in (1, 2):
+        null(fd)
+    poll = select.poll()
+    for fd in (control.socket.fileno(), os.pidfd_open(pid)):
+        poll.register(fd, select.POLLIN)
+    poll.poll()
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    end_children()
+    code = os.waitstatus_to_exitcode(status) if ended else -signal.SIGKILL
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def reap():

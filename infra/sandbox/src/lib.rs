@@ -82,7 +82,7 @@ pub struct Sandbox {
     pub variables: BTreeMap<String, String>,
     /// The filter with namespaces, and without.
     pub seccomp: [String; 2],
-    /// The program to become; a runner if there is none.
+    /// The program to become; a runner if there is none. With a network of its own it begins when it is sent a line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub execute: Vec<String>,
     /// The interpreter of a runner that is not a fork of the warm process.
@@ -150,7 +150,16 @@ pub enum Word {
     /// There can be a sandbox, and not one with a network of its own.
     #[serde(rename = "no_network")]
     NoNetwork(String),
+    /// A fault, and no sandbox.
+    Failed(String),
     Isolated(Isolation),
+}
+
+impl Word {
+    /// `None` for a line that is about something else.
+    pub fn read(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
 }
 
 macro_rules! modules {
@@ -215,7 +224,8 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
 pub const BOOT: &str =
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from pfsession_runner import main; del sys.path[0]; main.main()";
 
-/// Starts a fresh interpreter that goes into `sandbox`. It ends with this process. The socket is its word, and its end is the sandbox's.
+/// Starts a fresh interpreter that goes into `sandbox`. It ends with this process. The socket is its word, and its end is the sandbox's:
+/// whoever drops either ends all that runs inside.
 ///
 /// # Errors
 ///
@@ -237,7 +247,8 @@ pub fn start(
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(out)
         .stderr(err)
-        .kill_on_drop(true);
+        // Without namespaces a program's processes are ended by that one, when the socket ends.
+        .kill_on_drop(sandbox.namespaces || sandbox.execute.is_empty());
     descriptors::keep_only(command.as_std_mut(), &[]);
     let child = command.spawn()?;
     send(sandbox, &ours)?;
@@ -319,10 +330,10 @@ impl Sandbox {
 }
 
 /// What a sandbox said before it became its program.
-pub fn last_word(socket: &UnixStream) -> Option<Word> {
+fn last_word(socket: &UnixStream) -> Option<Word> {
     let mut text = String::new();
     io::Read::read_to_string(&mut &*socket, &mut text).ok()?;
-    text.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+    text.lines().rev().find_map(|line| Word::read(line.as_bytes()))
 }
 
 #[cfg(test)]

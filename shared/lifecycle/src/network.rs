@@ -125,6 +125,12 @@ fn name(text: &str) -> Option<String> {
 }
 
 impl Place {
+    /// One address.
+    pub fn of(first: IpAddr) -> Self {
+        let bits = if first.is_ipv4() { 32 } else { 128 };
+        Self::Addresses { first, bits }
+    }
+
     /// Whether it is this name, which is in lower case.
     pub fn has_name(&self, name: &str) -> bool {
         match self {

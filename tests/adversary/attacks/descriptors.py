@@ -32,7 +32,7 @@ def try_the_standard_streams_again(target):
 @unless("the machine's root")
 def try_those_of_other_processes(target):
     # The session's own runs are no strangers; its first process holds the service's socket.
-    others = (1, target["victim"], target["agent"], target["host"])
+    others = (*target["first"], target["victim"], target["agent"], target["host"])
     return got((f"{pid}", lambda pid=pid: os.listdir(f"/proc/{pid}/fd") and os.open(f"/proc/{pid}/fd/0", os.O_RDONLY)) for pid in others)
 
 

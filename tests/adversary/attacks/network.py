@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import struct
+import urllib.parse
 
 from attack import call, got, unless
 
@@ -28,8 +29,10 @@ def _answered(attempts):
 
 @unless("network")
 def try_every_port_of_the_machine_on_loopback(target):
+    # That of a build is its way to the index.
+    broker = {urllib.parse.urlsplit(os.environ["UV_DEFAULT_INDEX"]).port} if target["build"] else set()
     found = []
-    for port in range(1, 65536):
+    for port in set(range(1, 65536)) - broker:
         with socket.socket() as it:
             it.settimeout(1)
             # One may meet itself there.

@@ -72,7 +72,7 @@ def try_memory_and_files_of_others(target):
             raise OSError(1, "empty")
         return data
 
-    others = [1, *_strangers(target)]
+    others = [*target["first"], *_strangers(target)]
     return got((f"{pid}/{name}", lambda pid=pid, name=name: look(pid, name)) for pid in others for name in names)
 
 

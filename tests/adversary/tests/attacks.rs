@@ -7,7 +7,7 @@
 mod common;
 
 use adversary::{Counts, Outside, count, dangerous_files};
-use common::{DAG, Machine, flow, state, tiers};
+use common::{DAG, Machine, flow, index::Index, state, tiers};
 use contract::{agent::AgentReport, command::RunWish};
 use serde_json::json;
 use std::{
@@ -147,7 +147,10 @@ fn attack_from_sessions_of(tier: &str) {
         let log = fs::read_to_string(machine.state.join(format!("logs/agent-{key}-1.log"))).unwrap();
         assert!(log.contains(&format!("from_warm={from_warm}")), "{log}");
         let state = machine.state.display();
-        let target = json!({
+        let mut target = json!({
+            "build": null,
+            // The first process of a session, which is its guard; that of a build is one of its own programs.
+            "first": [1],
             "tier": if tier == "C" { "C" } else { "AB" },
             "not_held": isolation.not_held,
             "long": std::env::var("PFSESSION_ADVERSARY").is_ok_and(|form| form == "long"),
@@ -187,6 +190,14 @@ fn attack_from_sessions_of(tier: &str) {
             counts.held, counts.tried, counts.said
         );
         all += counts;
+        if !from_warm {
+            let counts = attack_from_a_build(&machine, folder.path(), &mut target, &isolation);
+            println!(
+                "{} of {} attacks from a build held, {} are said not to be",
+                counts.held, counts.tried, counts.said
+            );
+            all += counts;
+        }
         assert_eq!(
             before.changes(&Outside::look(&secrets, victim.0.id())),
             Vec::<String>::new(),
@@ -195,7 +206,12 @@ fn attack_from_sessions_of(tier: &str) {
         assert_eq!(victim.0.try_wait().unwrap(), None, "the victim lives");
         machine.remove(&key, 1);
     }
-    assert_eq!(dangerous_files(&machine.state.join("sessions")), Vec::<PathBuf>::new());
+    // What a build leaves is removed by another process.
+    let until = Instant::now() + Duration::from_secs(30);
+    while let found @ [_, ..] = &dangerous_files(&machine.state)[..] {
+        assert!(Instant::now() < until, "{found:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     println!(
         "{} attacks, {} held, {:.1} s",
         all.tried,
@@ -203,6 +219,84 @@ fn attack_from_sessions_of(tier: &str) {
         begun.elapsed().as_secs_f32()
     );
     machine.driver.let_go();
+}
+
+/// The backend of the build: it tries all attacks when its package is installed, and makes a module of what they say.
+const BUILD: &str = r##"
+import json, subprocess, sys, tempfile
+def attack():
+    # Not as the requirements are resolved.
+    if not any(b'\0install\0' in open(f'/proc/{pid}/cmdline', 'rb').read() for pid in os.listdir('/proc') if pid.isdigit()):
+        return ''
+    folder = tempfile.mkdtemp()
+    for name, text in FILES.items():
+        with open(os.path.join(folder, name), 'w') as file:
+            file.write(text)
+    said = subprocess.run([sys.executable, os.path.join(folder, 'attack.py')], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return ''.join(f'# {line}\n' for line in said.stdout.splitlines())
+"##;
+
+/// All attacks once more, from a build script of a package that a flow installs.
+fn attack_from_a_build(
+    machine: &Machine,
+    folder: &Path,
+    target: &mut serde_json::Value,
+    isolation: &contract::packages::Isolation,
+) -> Counts {
+    let index = Index::serve();
+    let environments = machine.state.join("environments");
+    let other = environments.join("scratch-other");
+    fs::create_dir_all(other.join("home")).unwrap();
+    let marker = unique("left-behind");
+    target["first"] = json!([]);
+    target["build"] = json!({
+        "index": index.host(),
+        "others": [other, other.join("home"), machine.state.join("tools/downloads")],
+        "site": environments,
+        "marker": marker,
+    });
+    let mut files: std::collections::BTreeMap<String, String> = attacks().collect();
+    files.insert("target.json".into(), target.to_string());
+    let package = unique("evil").replace('-', "_");
+    index.add_source(&package, "1.0", &[], &format!("FILES = {}\n{BUILD}", json!(files)));
+    let it = flow(&folder.join(&package), &DAG);
+    fs::write(it.join("requirements.txt"), format!("{}\n{package}\n", index.line())).unwrap();
+    let key = key("built");
+    machine.start(&key, 1, &it);
+    machine.remove(&key, 1);
+    let module = find(&environments, &format!("{package}.py")).expect("the package is installed");
+    let said = fs::read_to_string(module).unwrap().replace("# ", "");
+    let counts = count(&said)
+        .unwrap_or_else(|through| panic!("a build, {isolation}: these got through:\n{}", through.join("\n")));
+    assert!(counts.tried > 30, "{said}");
+    assert_eq!(
+        processes_with(&marker),
+        Vec::<u32>::new(),
+        "what a build leaves behind ends with it"
+    );
+    let left: Vec<_> = fs::read_dir(other.join("home")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    fs::remove_dir_all(&other).unwrap();
+    counts
+}
+
+/// A file of this name below a folder.
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().find_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => find(&entry.path(), name),
+        _ => (entry.file_name() == name).then(|| entry.path()),
+    })
+}
+
+/// The processes of this machine whose arguments have this word.
+fn processes_with(word: &str) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| String::from_utf8_lossy(&text).contains(word))
+    })
+    .collect()
 }
 
 fn isolation(machine: &Machine, key: &str) -> contract::packages::Isolation {
@@ -327,13 +421,21 @@ impl Drop for Planted {
     }
 }
 
+/// The files of the attacks, by name.
+fn attacks() -> impl Iterator<Item = (String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("attacks");
+    let files = fs::read_dir(folder).unwrap().flatten();
+    let files = files.filter(|entry| entry.path().extension().is_some_and(|end| end == "py"));
+    files.map(|entry| {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        (entry.file_name().into_string().unwrap(), text)
+    })
+}
+
 fn copy_attacks(to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("attacks"))
-        .unwrap()
-        .flatten()
-    {
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    for (name, text) in attacks() {
+        fs::write(to.join(name), text).unwrap();
     }
     // A folder whose session has the base image needs a flow in it.
     flow(to, &DAG);

@@ -10,7 +10,10 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::{io::AsyncReadExt, process::Child};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Child,
+};
 
 /// A sandbox that runs a Python program, with a network of its own.
 pub(crate) struct Session {
@@ -60,16 +63,19 @@ impl Session {
         let (child, socket) = sandbox::start(&python, &runner, &mut sandbox, Stdio::piped(), Stdio::inherit()).unwrap();
         socket.set_nonblocking(true).unwrap();
         let mut words = Words::new(tokio::net::UnixStream::from_std(socket).unwrap());
-        let mut said = Vec::new();
+        let mut said = String::new();
         while let Some(word) = words.next().await.unwrap() {
-            said.extend(word);
+            said.push_str(std::str::from_utf8(&word).unwrap());
+            if said.contains("\"isolated\"") {
+                break;
+            }
         }
-        let said = String::from_utf8(said).unwrap();
         if said.contains("\"cannot\"") || said.contains("\"no_network\"") {
             println!("skipped: this machine has no network namespaces: {said}");
             return None;
         }
-        let mut descriptors = words.into_parts().2.into_iter();
+        let (mut socket, _, descriptors) = words.into_parts();
+        let mut descriptors = descriptors.into_iter();
         let packets = descriptors.next().unwrap_or_else(|| panic!("no network: {said}"));
         let ends = Ends {
             packets,
@@ -77,6 +83,7 @@ impl Session {
         };
         let counts = Counts::default();
         let network = start(ends, rules, counts.clone(), doors).unwrap();
+        socket.write_all(b"{}\n").await.unwrap();
         Some(Self {
             child,
             network,
