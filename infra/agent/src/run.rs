@@ -364,6 +364,7 @@ async fn follow(
             What::Done { done, .. } => {
                 results.lines = done["lines"].as_u64().unwrap_or(results.lines);
                 results.failed = done["failed"].as_u64().unwrap_or(results.failed);
+                results.retried = done["retried"].as_u64().unwrap_or_default();
                 let failure: Option<Failure> = serde_json::from_value(done["failure"].clone()).ok();
                 let failure = failure.map(|failure| without_secrets(given, failure));
                 return match failure {
@@ -401,6 +402,7 @@ struct Results {
     about: fs::File,
     lines: u64,
     failed: u64,
+    retried: u64,
     inline: Vec<Value>,
     /// Whether the report can carry the outputs: they are few, and it holds each exactly.
     fits: bool,
@@ -439,6 +441,7 @@ impl Results {
             about,
             lines: 0,
             failed: 0,
+            retried: 0,
             inline: Vec::new(),
             fits: true,
             bytes: 0,
@@ -488,6 +491,7 @@ impl Results {
             RunResult {
                 lines: self.lines,
                 failed_lines: self.failed,
+                retried: self.retried,
                 outputs,
                 metrics: self.metrics,
                 folder,

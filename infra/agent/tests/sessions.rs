@@ -84,6 +84,10 @@ fn main() -> anyhow::Result<()> {
             flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name,
         ),
         (
+            "a_line_that_its_provider_turns_away_is_run_again_and_that_is_counted",
+            a_line_that_its_provider_turns_away_is_run_again_and_that_is_counted,
+        ),
+        (
             "a_key_that_a_broker_holds_is_in_nothing_that_a_flow_can_reach",
             a_key_that_a_broker_holds_is_in_nothing_that_a_flow_can_reach,
         ),
@@ -1189,6 +1193,76 @@ fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name() {
     // The first was turned away once.
     assert_eq!(models, ["busy-1", "busy-1", "gpt", "gpt"]);
     assert!(asked.iter().all(|each| each["has_key"] == true), "{asked:?}");
+}
+
+fn a_line_that_its_provider_turns_away_is_run_again_and_that_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let provider = Provider::start("word-of-nobody");
+    let name = unique("busy");
+    let address = &provider.address;
+    keep(
+        &machine,
+        &name,
+        &format!("type: open_ai\nbase_url: {address}/v1\napi_key: word-of-nobody\nbrokered: true\n"),
+    );
+    let asking = |head: &str| {
+        format!(
+            "from openai import OpenAI\nfrom promptflow.connections import ConnectionProvider\n{head}(model: str) -> str:\n\
+            \x20   to = ConnectionProvider.get_instance().get('{name}')\n\
+            \x20   client = OpenAI(base_url=to.base_url, api_key=to.api_key, max_retries=0)\n\
+            \x20   asked = [{{'role': 'user', 'content': 'x'}}]\n\
+            \x20   return client.chat.completions.create(model=model, messages=asked).choices[0].message.content\n"
+        )
+    };
+    let dag = flow(
+        &folder.path().join("dag"),
+        &[
+            (
+                "flow.dag.yaml",
+                "inputs:\n  model:\n    type: string\noutputs:\n  text:\n    type: string\n    reference: ${ask.output}\n\
+                 nodes:\n- name: ask\n  type: python\n  source:\n    type: code\n    path: ask.py\n  inputs:\n    model: ${inputs.model}\n",
+            ),
+            ("ask.py", &asking("from promptflow.core import tool\n@tool\ndef ask")),
+        ],
+    );
+    let flex = flex(&folder.path().join("flex"), &asking("def main"));
+    let mut gotten = Vec::new();
+    for (it, models) in [
+        (&dag, ["gpt", "busy-2", "busy-90"]),
+        (&flex, ["gpt", "busy-3", "busy-91"]),
+    ] {
+        let data = it.join("data.jsonl");
+        fs::write(
+            &data,
+            models.map(|model| json!({ "model": model }).to_string()).join("\n"),
+        )
+        .unwrap();
+        let key = key(&unique("busy"));
+        machine.start(&key, 1, it);
+        let run = unique("busy");
+        let wish = RunWish {
+            data: Some(data.display().to_string()),
+            ..RunWish::default()
+        };
+        let result = machine.run(&key, 1, &run, it, wish);
+        gotten.push((result.lines, result.failed_lines, result.retried));
+        assert_eq!(
+            result.outputs.iter().filter(|output| !output.is_null()).count(),
+            2,
+            "{result:#?}"
+        );
+        let failure = result.failure.unwrap();
+        assert!(failure.message.contains("RateLimitError"), "{failure}");
+        assert!(
+            machine
+                .output(&run)
+                .contains("its model provider turned it away; it is run again in 0.0 s")
+        );
+        machine.remove(&key, 1);
+    }
+    // As often as it takes, and five times at the most.
+    assert_eq!(gotten, [(3, 1, 2 + 5), (3, 1, 3 + 5)]);
 }
 
 /// Asks by a connection of each kind that a broker holds, streamed and not, and tells all that it can reach of their keys: its variables, its

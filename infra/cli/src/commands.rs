@@ -524,6 +524,11 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
         "Ran {lines} in {}{waited}.{place} The session stays for the next run.",
         took(ended.saturating_sub(since))
     );
+    match result.retried {
+        0 => {}
+        1 => note!("One line was run again, as its model provider had turned it away."),
+        times => note!("Lines were run again {times} times, as their model provider had turned them away."),
+    }
     if result.failed_lines == 0 {
         return Ok(0);
     }

@@ -24,12 +24,13 @@ def see_through(spec, message, result, start, given=None):
         results.write(json.dumps(value, ensure_ascii=False) + "\n")
         results.flush()
 
-    lines, failed, first, kept, failure = [], 0, None, [], None
+    lines, failed, retried, first, kept, failure = [], 0, 0, None, [], None
     crew = Crew(spec, message, start, given)
     try:
         lines = read_lines(crew, message)
         for position, answer in enumerate(crew.answers(lines, earlier_lines(message))):
             wrong, number = answer.get("wrong"), lines[position].number
+            retried += answer.get("retried") or 0
             if wrong:
                 failed, first = failed + 1, first or wrong
             elif answer.get("kept") is not None and crew.about.get("aggregates"):
@@ -49,7 +50,7 @@ def see_through(spec, message, result, start, given=None):
     # Once the end is told, nothing of the run goes on.
     if not crew.end_all():
         os._exit(1)
-    tell({"done": {"lines": len(lines), "failed": failed, "failure": failure}})
+    tell({"done": {"lines": len(lines), "failed": failed, "retried": retried, "failure": failure}})
     os._exit(0)
 
 

@@ -326,7 +326,9 @@ class Crew:
 def checked(answer):
     """An answer of a line, as far as it is one: it comes from a process where the flow's code can write anything."""
     text, wrong, kept = answer.get("text"), failure_of(answer.get("wrong")), answer.get("kept")
-    told = {"record": answer.get("record") if is_line(answer.get("record")) else None, "nodes": nodes_of(answer)}
+    retried = answer.get("retried")
+    retried = retried if isinstance(retried, int) and 0 <= retried < 100 else 0
+    told = {"retried": retried, "record": answer.get("record") if is_line(answer.get("record")) else None, "nodes": nodes_of(answer)}
     if wrong:
         return {"wrong": wrong, **told}
     if not is_line(text):

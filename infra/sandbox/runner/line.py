@@ -7,13 +7,32 @@ import os
 import pickle
 import sys
 
-from . import records
+from . import records, turned_away
 from .wrong import first_line
 
 NUMBER = "line_number"
 
 
 def run_line(executor, run, number, inputs, message):
+    """What comes of one line, also if its provider turns it away for a while; `retried` is how often it was run again."""
+    import random
+    import time
+
+    for again in range(turned_away.MOST + 1):
+        turned_away.listen()
+        answer = run_once(executor, run, number, inputs, message)
+        wrong = answer.get("wrong")
+        if not wrong or not turned_away.is_turned_away(wrong) or again == turned_away.MOST:
+            break
+        seconds = turned_away.wait_before(again, random.random())
+        if seconds is None:
+            break
+        print(f"line {number}: its model provider turned it away; it is run again in {seconds:.1f} s", file=sys.stderr, flush=True)
+        time.sleep(seconds)
+    return {**answer, "retried": again}
+
+
+def run_once(executor, run, number, inputs, message):
     """What comes of one line: `text`, its output in JSON, or `wrong`; `kept`, what an aggregation is to have of it; and its records."""
     import traceback
 

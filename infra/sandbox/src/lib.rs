@@ -197,6 +197,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "runtime.py",
         "serve.py",
         "strays.py",
+        "turned_away.py",
         "warm.py",
         "worker.py",
         "wrong.py",

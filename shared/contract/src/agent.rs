@@ -162,6 +162,9 @@ pub enum LineKind {
 pub struct RunResult {
     pub lines: u64,
     pub failed_lines: u64,
+    /// How often a line was run again, as its model provider had turned it away (429).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retried: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<serde_json::Value>,
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
@@ -177,6 +180,10 @@ pub struct RunResult {
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_kept: Vec<String>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The most bytes of outputs that a report carries; what is larger is in the run's folder alone.
