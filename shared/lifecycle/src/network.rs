@@ -97,6 +97,21 @@ impl FromStr for Host {
             (Err(_), None) => Place::Name(name(place).ok_or_else(wrong)?),
             (Err(_), Some(_)) => return Err(wrong()),
         };
+        // Inside it is a listener of the session's own, port by port.
+        let (is_loopback, is_one) = match &place {
+            Place::Name(name) => (name == "localhost", true),
+            Place::Addresses { first, .. } => (first.is_loopback(), place == Place::of(*first)),
+        };
+        if is_loopback && (port.is_none() || !is_one) {
+            let address = if place == Place::of(Ipv6Addr::LOCALHOST.into()) {
+                "[::1]"
+            } else {
+                "127.0.0.1"
+            };
+            return Err(format!(
+                "{text:?} is this machine itself, where one address and a port have to be named: write {address}:8080 for port 8080"
+            ));
+        }
         Ok(Self { place, port })
     }
 }
@@ -209,6 +224,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Host>().unwrap().to_string(), same);
         }
+        for (text, remedy) in [
+            ("127.0.0.1", "127.0.0.1:8080"),
+            ("localhost", "127.0.0.1:8080"),
+            ("::1", "[::1]:8080"),
+            ("127.0.0.0/8", "127.0.0.1:8080"),
+        ] {
+            let said = text.parse::<Host>().unwrap_err();
+            assert!(said.contains(&format!("write {remedy} ")), "{said}");
+            assert!(remedy.parse::<Host>().is_ok(), "the remedy works");
+        }
         for wrong in [
             "",
             ".",
@@ -250,6 +275,11 @@ mod tests {
         let has = |text: &str, address: &str| place(text).has_address(address.parse().unwrap());
         assert!(has("10.1.0.0/16", "10.1.255.255") && !has("10.1.0.0/16", "10.2.0.0"));
         assert!(has("0.0.0.0/0", "255.1.2.3") && has("::/0", "ff::1") && !has("0.0.0.0/0", "::1"));
-        assert!(has("fd00::/8", "fdff::1") && !has("fd00::/8", "fc00::1") && has("::1", "::1") && !has("::1", "::2"));
+        assert!(
+            has("fd00::/8", "fdff::1")
+                && !has("fd00::/8", "fc00::1")
+                && has("[::1]:9", "::1")
+                && !has("[::1]:9", "::2")
+        );
     }
 }

@@ -299,6 +299,17 @@ fn each_function_has_a_role_and_a_log_of_its_own_and_no_role_may_do_everything_o
 }
 
 #[test]
+fn nobody_reaches_an_instance_for_sessions_and_no_container_on_it_reaches_its_metadata() {
+    let template = template();
+    let of = |name: &str| &template["Resources"][name]["Properties"];
+    assert!(of("ComputeSecurityGroup").get("SecurityGroupIngress").is_none());
+    let metadata = &of("ComputeLaunchTemplate")["LaunchTemplateData"]["MetadataOptions"];
+    assert_eq!(metadata["HttpTokens"], "required");
+    // A container is one hop further away.
+    assert_eq!(metadata["HttpPutResponseHopLimit"], 1);
+}
+
+#[test]
 fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
     use contract::names::*;
     let text = read("infra/template.yaml");
