@@ -114,6 +114,25 @@ environment.yml (its pip part) or setup.cfg; the first of these counts. \
 What the command prints (up to 5,000 lines; the whole is in the run's log) goes to standard output and standard error, and its exit code is \
 this one's. What it writes is kept in the run's folder; the folder itself stays as it is.")]
     Run(Box<Run>),
+    /// Chat with a flow: each line that you type is said to it, with all that was said before
+    #[command(after_help = "\
+Each answer is a run in the flow's session. The flow's file marks what is said and answered (is_chat_input, is_chat_history, is_chat_output). An \
+empty line or Ctrl-D ends the chat. An answer comes when it is whole.
+
+Examples:
+  pfsession chat ./my-chat-flow
+  pfsession chat ./my-chat-flow --inputs language=French
+  echo 'how are you?' | pfsession chat ./my-flow --chat-input question")]
+    Chat(Box<Chat>),
+    /// Serve a flow by HTTP on this machine, as `pf flow serve` does: /score, /health, /swagger.json, /feedback
+    #[command(after_help = "\
+It prints its address and a token, which each request needs. Each request is a run in the flow's session, which lives while the flow is served. \
+Ctrl-C ends it.
+
+Examples:
+  pfsession serve ./my-flow --port 8080
+  curl -H 'authorization: Bearer TOKEN' http://127.0.0.1:8080/score -d '{\"text\": \"hi\"}'")]
+    Serve(Box<Serve>),
     /// Start a flow's session, or say that it is there
     #[command(after_help = settings_help!("\
 Examples:
@@ -958,6 +977,74 @@ pub(crate) struct Wants {
     /// take the place of those before; `none` is no host
     #[arg(long = "allow-host", value_name = "HOST", value_parser = host)]
     pub(crate) allow_hosts: Vec<String>,
+}
+
+/// A flow that is asked more than once.
+#[derive(Args, Debug)]
+pub(crate) struct Asked {
+    /// The flow's folder, or its file (YAML or prompty)
+    pub(crate) flow: PathBuf,
+    /// A variant of a node: '${node.variant}'
+    #[arg(long)]
+    pub(crate) variant: Option<String>,
+    /// An environment variable; '${connection.key}' is a connection's value. It is stored: never put a secret here
+    #[arg(long, value_name = "NAME=TEXT", value_parser = named_text, num_args = 1..)]
+    pub(crate) env: Vec<(String, String)>,
+    /// For a node, another connection, deployment or model: node.connection=NAME node.deployment_name=TEXT
+    #[arg(long, value_name = "NODE.KEY=TEXT", value_parser = of_a_node, num_args = 1..)]
+    pub(crate) connections: Vec<(String, String, String)>,
+    /// An argument of a class-based flow's constructor: NAME=TEXT or NAME:=JSON
+    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
+    pub(crate) init: Vec<(String, serde_json::Value)>,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+impl Asked {
+    /// The run that each time is one of.
+    pub(crate) fn as_run(&self) -> Run {
+        Run {
+            flow: Some(self.flow.clone()),
+            resume_from: None,
+            data: None,
+            run: None,
+            entry: None,
+            workers: None,
+            line_timeout: None,
+            inputs: Vec::new(),
+            column_mapping: Vec::new(),
+            variant: self.variant.clone(),
+            env: self.env.clone(),
+            env_secret: Vec::new(),
+            connections: self.connections.clone(),
+            init: self.init.clone(),
+            name: None,
+            no_wait: false,
+            wants: self.wants.clone(),
+            command: Vec::new(),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Chat {
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+    /// The input that you say, if the flow's file marks none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) chat_input: Option<String>,
+    /// A value of another input: NAME=TEXT or NAME:=JSON
+    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
+    pub(crate) inputs: Vec<(String, serde_json::Value)>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+    /// The port of 127.0.0.1; without it, a free one
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) port: u16,
 }
 
 #[derive(Args, Debug)]

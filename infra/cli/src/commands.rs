@@ -4,13 +4,13 @@ use crate::{
     args::{self, Cli, Command as Typed},
     bench,
     client::{Client, LONGEST_WAIT},
-    connection, packages, parts, runfiles, runs, schema,
+    connection, packages, parts, runfiles, runs, schema, serve,
     service::{self, Address, Local},
     show, snapshot,
     terminal::{self, note, warn},
     text::{self, home, out, out_as_said, out_json, took},
     trouble::{FAILED, INTERRUPTED, NONE, Trouble, USAGE},
-    watch, webhook,
+    turns, watch, webhook,
     wish::{self, Flow, RunOrder},
 };
 use contract::{
@@ -40,6 +40,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
     let reads = matches!(
         command,
         Typed::Run(_)
+            | Typed::Chat(_)
             | Typed::Packages(_)
             | Typed::List { .. }
             | Typed::Show { .. }
@@ -53,6 +54,8 @@ pub(crate) fn execute(cli: Cli) -> Done {
     }
     match command {
         Typed::Run(run) => run_flow(&service, &run),
+        Typed::Chat(chat) => turns::chat(&service, &chat),
+        Typed::Serve(serve) => serve::serve(&service, &serve),
         Typed::Start(start) => {
             let client = service.client()?;
             let flow = wish::flow_at(&start.flow, &client.user)?;

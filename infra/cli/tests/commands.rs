@@ -851,3 +851,156 @@ fn a_history_and_a_log_are_read_page_by_page_to_their_end() {
     assert_eq!(revisions, (1..504).collect::<Vec<_>>());
     assert_eq!(home.pfsession(&service, &["logs", "op-1"]).out.lines().count(), 503);
 }
+
+/// A service whose runs give back what they were asked, or fail for `bad`.
+fn echo() -> Service {
+    Service::new(|service, request| {
+        let ask = |id: &str| {
+            let sent = service.sent().into_iter().find(|sent| sent.id == id)?;
+            Some(serde_json::to_value(sent).unwrap()["run"]["inputs"].clone())
+        };
+        Some(match request.path.split('/').nth(2)? {
+            "commands" => accepted(request),
+            "operations" => (200, operation(id_in(&request.path), "start", "succeeded", Value::Null)),
+            "runs" => {
+                let asked = ask(id_in(&request.path))?;
+                let failure = json!({ "error": "Run.CodeRaised", "message": "ValueError: bad text" });
+                match asked["text"] == "bad" {
+                    true => (200, run_row(RunStatus::Failed, Value::Null, failure)),
+                    false => {
+                        let result = json!({ "lines": 1, "failed_lines": 0, "outputs": [{ "out": asked["text"], "asked": asked }], "folder": "/r" });
+                        (200, run_row(RunStatus::Completed, result, Value::Null))
+                    }
+                }
+            }
+            _ => (
+                404,
+                json!({ "error": Failure::new("Http.None", "There is no such thing.") }),
+            ),
+        })
+    })
+}
+
+const TALKING: &str = "inputs:\n  text:\n    type: string\n    is_chat_input: true\n  chat_history:\n    type: list\n    default: []\n\
+    outputs:\n  out:\n    type: string\n    is_chat_output: true\n    reference: ${inputs.text}\n\
+    \x20 asked:\n    type: object\n    reference: ${inputs.text}\nnodes: []\n";
+
+#[test]
+fn a_served_flow_answers_as_promptflow_serves_it_to_who_has_the_token_and_ctrl_c_ends_it() {
+    let home = Home::new();
+    std::fs::write(home.path().join("flow/flow.dag.yaml"), TALKING).unwrap();
+    let service = echo();
+    let mut serving = home
+        .command(&service.endpoint, &["serve", "flow", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(serving.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    let at: Value = serde_json::from_str(&line).unwrap();
+    let token = at["token"].as_str().unwrap().to_owned();
+    let place = at["url"].as_str().unwrap().trim_start_matches("http://").to_owned();
+    let ask = |token: &str, method: &str, path: &str, body: &str| {
+        let mut stream = TcpStream::connect(&place).unwrap();
+        stream
+            .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+            .unwrap();
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n");
+        write!(stream, "{head}content-length: {length}\r\n\r\n{body}").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        format!("{} {body}", head.split(' ').nth(1).unwrap())
+    };
+    let mut answers = Vec::new();
+    for (method, path, body) in [
+        ("GET", "/health", ""),
+        ("GET", "/version", ""),
+        ("POST", "/score", r#"{"text": "a", "chat_history": [1], "more": 2}"#),
+        ("POST", "/score", r#"{"text": "a"}"#),
+        ("POST", "/score", "{}"),
+        ("POST", "/score", "a"),
+        ("POST", "/score", r#"{"text": "bad"}"#),
+        ("POST", "/feedback", r#"{"stars": 5}"#),
+        ("GET", "/score", ""),
+        ("GET", "/nothing", ""),
+    ] {
+        answers.push(ask(&token, method, path, body));
+    }
+    for path in ["/health", "/score", "/swagger.json"] {
+        answers.push(ask("other", "POST", path, "{}"));
+    }
+    expect![[r#"
+        200 {"status":"Healthy","version":"1.18.5"}
+        200 {"status":"Healthy","build_info":"","version":"1.18.5"}
+        200 {"out":"a","asked":{"chat_history":[1],"text":"a"}}
+        200 {"out":"a","asked":{"text":"a"}}
+        400 {"error":{"code":"UserError","message":"Required input fields ['text'] are missing in request data {}"}}
+        400 {"error":{"code":"UserError","message":"Promptflow executor received non json data, but there's more than 1 input fields, please use json request data instead."}}
+        400 {"error":{"code":"UserError","message":"Run.CodeRaised: ValueError: bad text"}}
+        200 {"status":"Feedback received."}
+        404 The requested api 'score' with GET is not supported by current app, if you entered the URL manually please check your spelling and try again.
+        404 The requested api 'nothing' with GET is not supported by current app, if you entered the URL manually please check your spelling and try again.
+        401 {"error":{"code":"Unauthorized","message":"The request needs the token that `pfsession serve` has printed."}}
+        401 {"error":{"code":"Unauthorized","message":"The request needs the token that `pfsession serve` has printed."}}
+        401 {"error":{"code":"Unauthorized","message":"The request needs the token that `pfsession serve` has printed."}}"#]].assert_eq(&answers.join("\n"));
+    let swagger = ask(&token, "GET", "/swagger.json", "");
+    let swagger: Value = serde_json::from_str(swagger.split_once(' ').unwrap().1).unwrap();
+    assert_eq!(swagger["info"]["x-chat-input"], "text");
+    let pid = nix::unistd::Pid::from_raw(serving.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(serving.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_chat_says_each_line_with_what_was_said_before() {
+    let home = Home::new();
+    std::fs::write(home.path().join("flow/flow.dag.yaml"), TALKING).unwrap();
+    let service = echo();
+    let mut chat = home
+        .bounded(&service.endpoint, &["chat", "flow"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    chat.stdin.take().unwrap().write_all(b"one\nbad\ntwo\n").unwrap();
+    let ended = Ended::of(chat.wait_with_output().unwrap());
+    ended.assert(
+        0,
+        expect![[r#"
+        one
+        two
+    "#]],
+        expect![[r#"
+        Run.CodeRaised: ValueError: bad text
+    "#]],
+    );
+    let sent: Vec<Value> = service
+        .sent()
+        .iter()
+        .map(|sent| serde_json::to_value(sent).unwrap())
+        .collect();
+    let asked: Vec<&Value> = sent
+        .iter()
+        .filter(|sent| sent["command"] == "run")
+        .map(|sent| &sent["run"]["inputs"])
+        .collect();
+    let before = json!([{ "inputs": { "text": "one" }, "outputs": { "out": "one", "asked": { "text": "one", "chat_history": [] } } }]);
+    // What failed was not said.
+    assert_eq!(asked[2], &json!({ "text": "two", "chat_history": before }));
+    // A flow that is none to chat with says what to do.
+    std::fs::write(home.path().join("flow/flow.dag.yaml"), "inputs: {}\nnodes: []\n").unwrap();
+    home.pfsession(&service, &["chat", "flow"]).assert(
+        2,
+        expect![[r#""#]],
+        expect![[r#"
+            error: flow has no chat input, so nobody can chat with it [Chat.NotAChat]
+              next: mark one in the flow's file, is_chat_input: true, or name it: --chat-input NAME
+        "#]],
+    );
+}

@@ -22,6 +22,7 @@ mod project;
 mod requirement;
 mod requirements;
 mod run_yaml;
+mod signature;
 pub mod snapshot;
 pub mod view;
 mod yaml;
@@ -34,6 +35,7 @@ pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_fl
 pub use lifecycle::Failure;
 pub use requirements::{Line, Requirements, Saved, save};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
+pub use signature::{Field, Signature, signature};
 
 /// Takes the credentials out of every URL in `text`: `https://user:word@host` becomes `https://***@host`, and a query `?***`.
 ///

@@ -1,0 +1,404 @@
+//! A flow behind HTTP on loopback, as `pf flow serve` of promptflow 1.18.5 answers: `pfsession serve`.
+//!
+//! Each `/score` is a run in the flow's session. The session lives as long as this serves.
+//!
+//! * Decision: runs, and not promptflow's own server inside the sandbox. So a request has what each run has (connections and the broker, logs, judged
+//!   ends, retries), it works with `--endpoint`, and no port leads into a sandbox. It costs some 50 ms a request.
+//! * Beyond promptflow: a request needs the token that is printed. It sends no `Access-Control-Allow-Origin: *`, by which any page might ask.
+
+use crate::{
+    args,
+    commands::{Done, Service},
+    terminal::note,
+    text::{out, out_json},
+    trouble::{FAILED, Trouble},
+    turns::Turns,
+};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use contract::Failure;
+use flow::{Field, Signature};
+use serde_json::{Map, Value, json};
+use std::{net::Ipv4Addr, sync::Arc};
+
+/// The version of promptflow that this answers as.
+const VERSION: &str = "1.18.5";
+/// The most bytes of a request.
+const MOST_BODY: usize = 64 << 20;
+
+struct Served {
+    turns: Turns,
+    token: String,
+}
+
+/// Serves a flow until Ctrl-C.
+pub(crate) fn serve(service: &Service<'_>, typed: &args::Serve) -> Done {
+    let cannot = |error: std::io::Error| {
+        Trouble::new(FAILED, "Serve.Failed", format!("Nothing can be served: {error}"))
+            .next("name another --port, or none")
+    };
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, typed.port)).map_err(cannot)?;
+    listener.set_nonblocking(true).map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| cannot(std::io::Error::other(error)))?;
+    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let turns = Turns::begin(service, &typed.asked)?;
+    let served = Arc::new(Served {
+        turns,
+        token: token.clone(),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let ended = runtime.map_err(cannot)?.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let mut interrupted = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        if service.global.json {
+            out_json(&json!({ "url": format!("http://{address}"), "token": token }));
+        } else {
+            out(&format!("http://{address} {token}"));
+            note!("Ask it: curl -H 'authorization: Bearer {token}' http://{address}/score -d '{{…}}'. Ctrl-C ends it.");
+        }
+        let server = axum::serve(listener, router(served));
+        tokio::select! {
+            ended = async move { server.await } => ended,
+            // A run that is under way goes on in its session.
+            _ = interrupted.recv() => Ok(()),
+        }
+    });
+    ended.map_err(cannot)?;
+    note!("It is served no more. The session stays for the next run.");
+    Ok(0)
+}
+
+fn router(served: Arc<Served>) -> Router {
+    let with_token = middleware::from_fn_with_state(Arc::clone(&served), admit);
+    Router::new()
+        .route("/score", post(score))
+        .route("/feedback", post(feedback))
+        .route(
+            "/health",
+            get(|| async { json_of(StatusCode::OK, &json!({ "status": "Healthy", "version": VERSION })) }),
+        )
+        .route(
+            "/version",
+            get(|| async {
+                json_of(
+                    StatusCode::OK,
+                    &json!({ "status": "Healthy", "build_info": "", "version": VERSION }),
+                )
+            }),
+        )
+        .route(
+            "/swagger.json",
+            get(|State(served): State<Arc<Served>>| async move {
+                json_of(StatusCode::OK, &swagger(&served.turns.signature))
+            }),
+        )
+        .fallback(nothing)
+        .method_not_allowed_fallback(nothing)
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(with_token)
+        .with_state(served)
+}
+
+fn json_of(status: StatusCode, value: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    json_of(status, &json!({ "error": { "code": code, "message": message } }))
+}
+
+/// Lets a request pass that has the token.
+async fn admit(State(served): State<Arc<Served>>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let given = given
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default()
+        .as_bytes();
+    let wanted = served.token.as_bytes();
+    // In a time that says nothing of where they differ.
+    let differs = given
+        .iter()
+        .zip(wanted)
+        .fold(given.len() ^ wanted.len(), |all, (a, b)| all | usize::from(a ^ b));
+    match differs {
+        0 => next.run(request).await,
+        _ => error(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            "The request needs the token that `pfsession serve` has printed.",
+        ),
+    }
+}
+
+async fn nothing(request: Request) -> Response {
+    let (name, method) = (request.uri().path().trim_start_matches('/'), request.method());
+    let text = format!(
+        "The requested api '{name}' with {method} is not supported by current app, if you entered the URL manually please check your spelling \
+         and try again."
+    );
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+async fn feedback(body: Bytes) -> Response {
+    note!("feedback: {}", String::from_utf8_lossy(&body));
+    json_of(StatusCode::OK, &json!({ "status": "Feedback received." }))
+}
+
+async fn score(State(served): State<Arc<Served>>, body: Bytes) -> Response {
+    let inputs = match inputs(&served.turns.signature, &body) {
+        Ok(inputs) => inputs,
+        Err(message) => return error(StatusCode::BAD_REQUEST, "UserError", &message),
+    };
+    let hidden: Vec<String> = {
+        let outputs = served
+            .turns
+            .signature
+            .outputs
+            .iter()
+            .filter(|field| field.evaluation_only);
+        outputs.map(|field| field.name.clone()).collect()
+    };
+    let asked = tokio::task::spawn_blocking(move || served.turns.ask(inputs)).await;
+    match asked.unwrap_or_else(|error| Err(Failure::new("Serve.Failed", error.to_string()))) {
+        Ok(mut outputs) => {
+            outputs.retain(|name, _| !hidden.contains(name));
+            json_of(StatusCode::OK, &Value::Object(outputs))
+        }
+        Err(failure) => {
+            let (status, code) = match is_the_users(&failure) {
+                true => (StatusCode::BAD_REQUEST, "UserError"),
+                false => (StatusCode::INTERNAL_SERVER_ERROR, "SystemError"),
+            };
+            error(status, code, &format!("{}: {}", failure.error, failure.message))
+        }
+    }
+}
+
+/// Whether a failure is of the flow or of what it was asked, as promptflow tells them from its own.
+fn is_the_users(failure: &Failure) -> bool {
+    [
+        "Run.CodeRaised",
+        "Run.Bad",
+        "Run.ImportFailed",
+        "Run.LineTimeout",
+        "Connection.",
+    ]
+    .iter()
+    .any(|start| failure.error.starts_with(start))
+}
+
+/// The inputs that a request's body gives.
+///
+/// # Errors
+///
+/// What is wrong with it, in promptflow's words.
+///
+/// # Source
+///
+/// `load_request_data` and `validate_request_data` in `promptflow/core/_serving/utils.py`.
+fn inputs(signature: &Signature, body: &[u8]) -> Result<Map<String, Value>, String> {
+    let known = signature.inputs.as_deref();
+    if known.is_some_and(<[Field]>::is_empty) {
+        return Ok(Map::new());
+    }
+    let given = match (serde_json::from_slice(body), known) {
+        (Ok(value), _) => value,
+        (Err(_), Some([only])) => json!({ only.name.as_str(): String::from_utf8_lossy(body) }),
+        (Err(_), _) => {
+            return Err("Promptflow executor received non json data, but there's more than 1 input fields, please use json request \
+                        data instead."
+                .into());
+        }
+    };
+    let is_missing = |field: &&Field| field.default.is_none() && given.get(&field.name).is_none();
+    let missing: Vec<String> = known
+        .unwrap_or_default()
+        .iter()
+        .filter(is_missing)
+        .map(|field| format!("'{}'", field.name))
+        .collect();
+    if !missing.is_empty() {
+        return Err(format!(
+            "Required input fields [{}] are missing in request data {given}",
+            missing.join(", ")
+        ));
+    }
+    match given {
+        // What the flow does not know is passed over.
+        Value::Object(mut given) => {
+            given.retain(|name, _| known.is_none_or(|known| known.iter().any(|field| field.name == *name)));
+            Ok(given)
+        }
+        other => Err(format!(
+            "The request data should be an object with the flow's inputs, and is {other}"
+        )),
+    }
+}
+
+/// What is served, in OpenAPI's words.
+///
+/// # Source
+///
+/// `generate_swagger` in `promptflow/core/_serving/swagger.py`, and what `pf flow serve` adds to it.
+fn swagger(signature: &Signature) -> Value {
+    let inputs = signature.inputs.as_deref().unwrap_or_default();
+    let name = &signature.name;
+    let mut info = json!({ "title": format!("Promptflow[{name}] API"), "version": "1.0.0", "x-flow-name": name });
+    if let Some(field) = signature.chat_input() {
+        info["x-chat-input"] = json!(field.name);
+        info["x-flow-type"] = json!("chat");
+    }
+    if let Some(field) = inputs.iter().find(|field| field.is_chat_history) {
+        info["x-chat-history"] = json!(field.name);
+    }
+    if let Some(field) = signature.chat_output() {
+        info["x-chat-output"] = json!(field.name);
+    }
+    let outputs: Vec<&Field> = signature
+        .outputs
+        .iter()
+        .filter(|field| !field.evaluation_only)
+        .collect();
+    let mut asked = json!({ "type": "object" });
+    if !inputs.is_empty() {
+        let properties: Map<String, Value> = inputs.iter().map(|field| (field.name.clone(), schema(field))).collect();
+        asked["properties"] = Value::Object(properties);
+        asked["required"] = inputs.iter().map(|field| field.name.clone()).collect();
+    }
+    let mut answered = json!({ "type": "object" });
+    if !outputs.is_empty() {
+        let plain = |field: &Field| Field {
+            default: None,
+            ..field.clone()
+        };
+        let properties: Map<String, Value> = outputs
+            .iter()
+            .map(|field| (field.name.clone(), schema(&plain(field))))
+            .collect();
+        answered["properties"] = Value::Object(properties);
+    }
+    let any = json!({ "additionalProperties": {}, "type": "object" });
+    json!({
+        "openapi": "3.0.0",
+        "info": info,
+        "components": { "securitySchemes": { "bearerAuth": { "type": "http", "scheme": "bearer" } } },
+        "security": [{ "bearerAuth": [] }],
+        "paths": {
+            "/score": { "post": {
+                "summary": format!("run promptflow: {name} with an given input"),
+                "requestBody": {
+                    "description": "promptflow input data",
+                    "required": !inputs.is_empty(),
+                    "content": { "application/json": { "schema": asked, "example": signature.sample.clone().unwrap_or(json!({})) } },
+                },
+                "responses": {
+                    "200": { "description": "successful operation", "content": { "application/json": { "schema": answered } } },
+                    "400": { "description": "Invalid input" },
+                    "default": { "description": "unexpected error" },
+                },
+            } },
+            "/feedback": {
+                "parameters": [{
+                    "name": "flatten", "in": "query", "required": false, "description": "flatten the feedback data into traced data",
+                    "schema": { "type": "boolean" },
+                }],
+                "post": {
+                    "summary": "collect promptflow feedback",
+                    "requestBody": {
+                        "description": "promptflow feedback data", "required": true,
+                        "content": { "application/json": { "schema": any } },
+                    },
+                    "responses": {
+                        "200": { "description": "successful operation", "content": { "application/json": { "schema": any } } },
+                        "400": { "description": "Invalid input" },
+                        "default": { "description": "unexpected error" },
+                    },
+                },
+            },
+        },
+    })
+}
+
+fn schema(field: &Field) -> Value {
+    let kind = match field.kind.as_str() {
+        "int" => "integer",
+        "double" => "number",
+        "bool" => "boolean",
+        "string" => "string",
+        "list" => "array",
+        _ => "object",
+    };
+    let mut schema = json!({ "type": kind });
+    if let Some(description) = &field.description {
+        schema["description"] = json!(description);
+    }
+    // As Python has it: an empty default is none.
+    let is_empty =
+        |value: &Value| [json!(0), json!(0.0), json!(false), json!(""), json!([]), json!({})].contains(value);
+    if let Some(default) = field.default.as_ref().filter(|value| !is_empty(value)) {
+        schema["default"] = default.clone();
+    }
+    match kind {
+        "object" => schema["additionalProperties"] = json!({}),
+        "array" => schema["items"] = json!({ "type": "object", "additionalProperties": {} }),
+        _ => {}
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    /// What `pf flow serve` of promptflow 1.18.5 said of this flow.
+    const RECORDED: &str = include_str!("../tests/serve/swagger.json");
+
+    fn signature() -> Signature {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/serve/echo");
+        flow::signature(folder.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn what_is_served_is_described_as_promptflow_describes_it() {
+        let recorded: Value = serde_json::from_str(RECORDED).unwrap();
+        assert_eq!(swagger(&signature()), recorded);
+    }
+
+    #[test]
+    fn a_body_is_taken_or_refused_in_promptflows_words() {
+        let said = |body: &str| match inputs(&signature(), body.as_bytes()) {
+            Ok(inputs) => Value::Object(inputs).to_string(),
+            Err(message) => message,
+        };
+        let bodies = [
+            r#"{"text":"a","times":3}"#,
+            r#"{"text":"a","more":1}"#,
+            "{}",
+            "nojson",
+            "[1]",
+        ];
+        expect![[r#"
+            {"text":"a","times":3}
+            {"text":"a"}
+            Required input fields ['text'] are missing in request data {}
+            Promptflow executor received non json data, but there's more than 1 input fields, please use json request data instead.
+            Required input fields ['text'] are missing in request data [1]"#]]
+        .assert_eq(&bodies.map(said).join("\n"));
+    }
+}
