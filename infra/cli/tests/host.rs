@@ -298,7 +298,8 @@ fn down_is_done_to_its_end_also_if_nobody_reads_what_it_says() {
     machine.succeed(&["list"]);
     let host = machine.pid();
     assert!(unread(&machine, &["down", "--stop-sessions"]).success());
-    assert!(!is_running(host) && machine.host().is_none());
+    assert_eq!(machine.host(), None);
+    assert!(!is_running(host));
 }
 
 /// How a command ends of which nobody reads a word.

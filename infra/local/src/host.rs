@@ -19,7 +19,7 @@ use crate::{
     template::{Function, Template},
     wire::{AwsError, Cut, respond},
 };
-use anyhow::{Context, bail};
+use anyhow::Context;
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
@@ -346,12 +346,15 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
 
     let mut close = closed;
     let ended = tokio::select! {
-        // A host that leaves closes its listeners: that is first, and no failure.
         biased;
         _ = close.wait_for(|closing| *closing) => Ok(()),
         _ = signals.0.recv() => Ok(()),
         _ = signals.1.recv() => Ok(()),
-        Some(ended) = servers.join_next() => bail!("a listener has ended: {ended:?}"),
+        // A host that leaves closes its listeners; that may be seen before it is seen that the host leaves.
+        Some(ended) = servers.join_next() => match *host.closing.borrow() {
+            true => Ok(()),
+            false => Err(anyhow::anyhow!("a listener has ended: {ended:?}")),
+        },
         gone = is_taken_away(&watched) => {
             tracing::warn!(path = %gone.display(), "what this host keeps was taken away");
             Ok(())
