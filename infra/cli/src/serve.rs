@@ -193,7 +193,9 @@ async fn score(State(served): State<Arc<Served>>, body: Bytes) -> Response {
 fn is_the_users(failure: &Failure) -> bool {
     [
         "Run.CodeRaised",
-        "Run.Bad",
+        "Run.BadFlow",
+        "Run.BadData",
+        "Run.BadOutput",
         "Run.ImportFailed",
         "Run.LineTimeout",
         "Connection.",

@@ -137,7 +137,7 @@ impl Turns {
         match result.outputs.first().cloned().or_else(there) {
             Some(Value::Object(outputs)) => Ok(outputs),
             _ => Err(Failure::new(
-                "Run.OutputElsewhere",
+                "Run.FilesElsewhere",
                 format!("The output is in {}, which cannot be read here.", result.folder),
             )),
         }
