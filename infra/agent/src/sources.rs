@@ -419,12 +419,13 @@ pub(crate) fn hosts(lines: &[flow::Line]) -> Vec<network::Host> {
         };
         // A scheme that is not of the web keeps an address as it is written.
         let host = url::Host::parse(url.host_str()?).ok()?;
+        let port = url.port().unwrap_or(usual);
         let place = match host {
-            url::Host::Domain(name) => name.parse::<network::Host>().ok()?.place,
+            url::Host::Domain(name) => format!("{name}:{port}").parse::<network::Host>().ok()?.place,
             url::Host::Ipv4(address) => network::Place::of(address.into()),
             url::Host::Ipv6(address) => network::Place::of(address.into()),
         };
-        let port = Some(url.port().unwrap_or(usual));
+        let port = Some(port);
         Some(network::Host { place, port })
     })
     .filter(
