@@ -6,7 +6,7 @@ use crate::{
     trace,
 };
 use aws_sdk_dynamodb::{
-    error::SdkError,
+    error::{ProvideErrorMetadata, SdkError},
     operation::transact_write_items::TransactWriteItemsError,
     types::{AttributeValue, Delete, Put, TransactWriteItem, Update, WriteRequest},
 };
@@ -440,16 +440,7 @@ impl Ports for Aws {
             .expression_attribute_values(":counted", number(row.refused.total))
             .send()
             .await;
-        match updated {
-            Err(e)
-                if !e
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Err(Fault::outside("keeping what was refused")(e.into()))
-            }
-            _ => Ok(()),
-        }
+        is_written(updated, "keeping what was refused").map(drop)
     }
 
     async fn keep_output(&self, of: &str, lines: &[OutputLine]) -> Result<(), Fault> {
@@ -521,16 +512,7 @@ impl Aws {
             .expression_attribute_values(":v", value)
             .send()
             .await;
-        match updated {
-            Err(e)
-                if !e
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Err(Fault::outside(what)(e.into()))
-            }
-            _ => Ok(()),
-        }
+        is_written(updated, what).map(drop)
     }
 
     pub(crate) async fn get(&self, key: Item) -> Result<Option<Item>, Fault> {
@@ -799,6 +781,22 @@ pub(crate) fn needed<'a>(value: &'a Option<String>, variable: &'static str) -> R
 }
 
 /// What a transaction that was not done means.
+/// Whether it was written; it was not if the condition did not hold.
+///
+/// # Errors
+///
+/// [`Fault::Outside`], worth a retry.
+pub(crate) fn is_written<T, E>(sent: Result<T, SdkError<E>>, what: &'static str) -> Result<bool, Fault>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match sent {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
+        Err(error) => Err(Fault::outside(what)(error.into())),
+    }
+}
+
 fn refused(error: SdkError<TransactWriteItemsError>, quota: Option<usize>) -> Fault {
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
         return Fault::outside("saving")(error.into());

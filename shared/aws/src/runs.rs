@@ -3,6 +3,7 @@
 use crate::{
     Aws,
     items::{self, Item, number, text},
+    ports::is_written,
 };
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeysAndAttributes, WriteRequest};
 use contract::{
@@ -93,16 +94,7 @@ impl Aws {
             .condition_expression("attribute_exists(pk)")
             .send()
             .await;
-        match updated {
-            Err(e)
-                if !e
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Err(Fault::outside("changing a run")(e.into()))
-            }
-            _ => Ok(()),
-        }
+        is_written(updated, "changing a run").map(drop)
     }
 
     /// Removes a run that has ended: its output, its place in the list, and of its row all but the name, which expires.

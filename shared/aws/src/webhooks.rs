@@ -3,6 +3,7 @@
 use crate::{
     Aws,
     items::{self, Item, json, number},
+    ports::is_written,
 };
 use contract::webhook::{DeliveryRow, WebhooksRow};
 use shell::Fault;
@@ -28,7 +29,7 @@ impl Aws {
                 .set_item(Some(item))
                 .condition_expression("revision = :r")
                 .expression_attribute_values(":r", number(read));
-            done(put.send().await, "saving webhooks")?
+            is_written(put.send().await, "saving webhooks")?
         };
         if written { Ok(()) } else { Err(Fault::Conflict) }
     }
@@ -61,23 +62,6 @@ impl Aws {
 
     async fn put_new(&self, item: Item, what: &'static str) -> Result<bool, Fault> {
         let put = self.dynamo.put_item().table_name(&self.table).set_item(Some(item));
-        done(put.condition_expression("attribute_not_exists(pk)").send().await, what)
-    }
-}
-
-/// Whether it was written; it was not if the condition did not hold.
-fn done<T>(
-    sent: Result<T, aws_sdk_dynamodb::error::SdkError<aws_sdk_dynamodb::operation::put_item::PutItemError>>,
-    what: &'static str,
-) -> Result<bool, Fault> {
-    match sent {
-        Ok(_) => Ok(true),
-        Err(e)
-            if e.as_service_error()
-                .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-        {
-            Ok(false)
-        }
-        Err(e) => Err(Fault::outside(what)(e.into())),
+        is_written(put.condition_expression("attribute_not_exists(pk)").send().await, what)
     }
 }
