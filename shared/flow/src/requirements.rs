@@ -208,7 +208,7 @@ fn with_packages(text: &str, packages: &[String], shown: &str) -> Result<String,
 }
 
 /// The normalised name of the package that a line requires.
-fn name_of(line: &str) -> Option<String> {
+pub(crate) fn name_of(line: &str) -> Option<String> {
     let written = without_hashes(line);
     if let Ok(parsed) = requirement::parse(written) {
         return Some(parsed.name.to_string());

@@ -22,15 +22,11 @@ pub(super) fn lines(_: &Folder, source: &Source) -> Result<Option<Vec<Line>>, Fa
     for entry in entries {
         if let Some(pip) = entry.get("pip").and_then(Value::as_array) {
             for text in pip.iter().filter_map(Value::as_str) {
-                let name = text
-                    .split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)))
-                    .next()
-                    .unwrap_or(text);
                 if text.starts_with('-') {
                     let why = "is an option, and those are read in a requirements.txt alone. Move the packages there.";
                     return Err(source.refuse(text, why));
                 }
-                lines.push(source.line(name, text.trim().to_owned()));
+                lines.push(source.line(text, text.trim().to_owned()));
             }
             continue;
         }

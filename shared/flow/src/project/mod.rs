@@ -146,7 +146,7 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
             );
             return Err(Failure::new("Flow.TooLarge", message));
         }
-        for line in lines.iter().filter(|line| line.option().is_none()) {
+        for line in &lines {
             requirements::check(line)?;
         }
         return Ok(Some(Requirements {
@@ -176,7 +176,15 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
     }
 }
 
-/// The name of a package as an index has it.
-fn normalized(name: &str) -> String {
-    name.to_ascii_lowercase().replace(['_', '.'], "-")
+/// Where a package is that a table names by its repository or its URL, as it stands behind the `@` of a requirement.
+///
+/// * `part`: the value of one of the table's keys.
+fn place<'a>(part: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+    let Some(git) = part("git") else {
+        return part("url").map(str::to_owned);
+    };
+    let revision = ["rev", "ref", "tag", "branch"].into_iter().find_map(&part);
+    let revision = revision.map(|revision| format!("@{revision}")).unwrap_or_default();
+    let folder = part("subdirectory").map(|folder| format!("#subdirectory={folder}"));
+    Some(format!("git+{git}{revision}{}", folder.unwrap_or_default()))
 }

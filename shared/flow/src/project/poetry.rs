@@ -78,20 +78,8 @@ pub(super) fn requirement(source: &Source, name: &str, value: &Value) -> Result<
         let why = "is for some Pythons or platforms alone. Say it by `markers`.";
         return Err(source.refuse(name, why));
     }
-    let place = match (part("git"), part("url")) {
-        (Some(git), _) => {
-            let revision = ["rev", "ref", "tag", "branch"].iter().find_map(|key| part(key));
-            let revision = revision.map(|revision| format!("@{revision}")).unwrap_or_default();
-            let folder = part("subdirectory")
-                .map(|folder| format!("#subdirectory={folder}"))
-                .unwrap_or_default();
-            Some(format!(" @ git+{git}{revision}{folder}"))
-        }
-        (None, Some(url)) => Some(format!(" @ {url}")),
-        (None, None) => None,
-    };
-    if let Some(place) = place {
-        return Ok(Some(format!("{name}{extras}{place}{marker}")));
+    if let Some(place) = super::place(part) {
+        return Ok(Some(format!("{name}{extras} @ {place}{marker}")));
     }
     let version = value.as_str().or(part("version")).unwrap_or("*");
     let version = specifier(version).ok_or_else(|| {

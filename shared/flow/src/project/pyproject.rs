@@ -1,7 +1,11 @@
 //! `pyproject.toml`.
 
 use super::{Source, bad, locks, poetry};
-use crate::{Failure, folder::Folder, requirements::Line};
+use crate::{
+    Failure,
+    folder::Folder,
+    requirements::{self, Line},
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::{Spanned, Value};
@@ -73,6 +77,10 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
         let option = if index.default { "-i" } else { "--extra-index-url" };
         lines.push(source.line("url", format!("{option} {}", index.url)));
     }
+    let sources = file.tool.uv.sources.iter();
+    let places: Places<'_> = sources
+        .filter_map(|(key, value)| Some((requirements::name_of(key)?, (key.as_str(), value))))
+        .collect();
     for dependency in project.dependencies {
         let number = source.line_at(dependency.span().start);
         let text = dependency.into_inner().trim().to_owned();
@@ -90,7 +98,7 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
         lines.push(Line {
             file: source.name.to_owned(),
             number,
-            text: from(source, &file.tool.uv.sources, text)?,
+            text: from(source, &places, text)?,
             constraint: false,
         });
     }
@@ -98,41 +106,34 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
     Ok(Some(lines))
 }
 
+/// What `[tool.uv.sources]` says, by the name of a package as an index has it; with the name as it is written.
+type Places<'a> = BTreeMap<String, (&'a str, &'a Value)>;
+
 /// A dependency with the place that `[tool.uv.sources]` names for it: a stranger's package of that name is never taken for it.
-fn from(source: &Source, sources: &BTreeMap<String, Value>, text: String) -> Result<String, Failure> {
-    let end = text
-        .find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)))
-        .unwrap_or(text.len());
-    let (name, rest) = text.split_at(end);
-    let named = sources
-        .iter()
-        .find(|(key, _)| super::normalized(key) == super::normalized(name));
+fn from(source: &Source, places: &Places<'_>, text: String) -> Result<String, Failure> {
+    let named = requirements::name_of(&text).and_then(|name| places.get(&name));
     let Some((key, value)) = named else { return Ok(text) };
-    let part = |part: &str| value.get(part).and_then(Value::as_str);
-    let (requirement, marker) = rest.split_once(';').unwrap_or((rest, ""));
-    let extras = requirement.find(']').map_or("", |at| &requirement[..=at]).trim();
-    let at = |url: String| {
-        let marker = if marker.trim().is_empty() {
-            String::new()
-        } else {
-            format!(" ; {}", marker.trim())
-        };
-        format!("{name}{extras} @ {url}{marker}")
-    };
     if value.get("path").is_some() || value.get("workspace").is_some() {
         return Err(source.local(key));
     }
-    if let Some(url) = part("git") {
-        let revision = ["rev", "tag", "branch"].iter().find_map(|key| part(key));
-        let revision = revision.map(|revision| format!("@{revision}")).unwrap_or_default();
-        let folder = part("subdirectory")
-            .map(|folder| format!("#subdirectory={folder}"))
-            .unwrap_or_default();
-        return Ok(at(format!("git+{url}{revision}{folder}")));
-    }
-    if let (Some(url), None) = (part("url"), value.get("subdirectory")) {
-        return Ok(at(url.to_owned()));
-    }
-    let why = "has a source in [tool.uv.sources] that is not supported: git, url. Write a requirements.txt that says where it comes from.";
-    Err(source.refuse(key, why))
+    let is_archive_in_part = value.get("url").is_some() && value.get("subdirectory").is_some();
+    let place = super::place(|part| value.get(part).and_then(Value::as_str)).filter(|_| !is_archive_in_part);
+    let place = place.ok_or_else(|| {
+        let why = "has a source in [tool.uv.sources] that is not supported: git, url. Write a requirements.txt that says where it comes from.";
+        source.refuse(key, why)
+    })?;
+    let (requirement, marker) = text.split_once(';').unwrap_or((&text, ""));
+    let name = requirement
+        .split(['[', ' ', '<', '>', '=', '!', '~', '@', '('])
+        .next()
+        .unwrap_or_default();
+    let extras = requirement
+        .find('[')
+        .zip(requirement.find(']'))
+        .map_or("", |(from, to)| &requirement[from..=to]);
+    let marker = match marker.trim() {
+        "" => String::new(),
+        marker => format!(" ; {marker}"),
+    };
+    Ok(format!("{name}{extras} @ {place}{marker}"))
 }

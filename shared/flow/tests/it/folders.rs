@@ -185,6 +185,17 @@ fn a_project_file_that_names_what_is_not_supported_is_refused_by_name() {
         ),
         (
             "pyproject.toml",
+            "[project]\nname = \"a\"\ndependencies = [\"my.inner\"]\n[tool.uv.sources]\nMy__Inner = { path = \"x\" }\n"
+                .to_owned(),
+            "Flow.LocalPackage: pyproject.toml:5: My__Inner is a local",
+        ),
+        (
+            "Pipfile",
+            "[[source]]\nurl = \"https://${TOKEN}@host/simple\"\n[packages]\n".to_owned(),
+            "Flow.VariableInRequirement: Pipfile:2: ${TOKEN} would be read from",
+        ),
+        (
+            "pyproject.toml",
             sources("{ index = \"alone\" }"),
             "Flow.BadProject: pyproject.toml:5: inner has a source in [tool.uv.sources] that is not supported: git, url. Write a requirements.txt \
              that says where it comes from.",
