@@ -14,7 +14,7 @@ use sandbox::python::Python;
 pub(crate) struct Base {
     pub(crate) name: &'static str,
     pub(crate) packages: &'static [&'static str],
-    /// What the beginning of its packages' names is that come together, at versions that are made for each other.
+    /// The prefix of the names of its own packages. An install never changes their versions.
     pub(crate) family: Option<&'static str>,
     /// The modules that its processes load.
     pub(crate) imports: &'static [&'static str],

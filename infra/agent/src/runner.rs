@@ -92,13 +92,7 @@ pub(crate) fn variables(home: &Path, packages: &Path) -> BTreeMap<String, String
     }
     if block.keys().any(|name| name.to_ascii_uppercase().ends_with("_PROXY")) {
         // What is near is asked without the proxy, as the broker of model providers is.
-        for name in ["NO_PROXY", "no_proxy"] {
-            let hosts = block.entry(name.to_owned()).or_default();
-            hosts.push_str(&format!(
-                "{}{GATEWAY},127.0.0.1",
-                if hosts.is_empty() { "" } else { "," }
-            ));
-        }
+        uv::bypass_proxy(&mut block, &[&GATEWAY.to_string(), "127.0.0.1"]);
     }
     block
 }

@@ -31,7 +31,7 @@ use contract::{Failure, agent::LineKind, packages::Listed};
 use network::{Counts, Service};
 use sandbox::{
     Isolation, Network, Overlay, Sandbox, Tier, Word,
-    beneath::{FileType, Folder, Limits},
+    beneath::{Entry, FileType, Folder, Limits},
     control::Words,
     python::Python,
 };
@@ -331,7 +331,6 @@ impl Store {
 
     /// What an environment has, and why.
     pub(crate) fn listed(&self, environment: &Environment, lines: &[flow::Line]) -> Listed {
-        let text = |key: &str| fs::read_to_string(self.path(&format!("{key}.txt"))).unwrap_or_default();
         let mut asked_by = self.askers(&environment.base);
         for (name, askers) in self.askers(&environment.key) {
             let known = asked_by.entry(name).or_default();
@@ -339,7 +338,12 @@ impl Store {
             known.sort();
             known.dedup();
         }
-        packages::listed(&text(&environment.key), &text(&environment.base), &asked_by, lines)
+        packages::listed(
+            &self.lock_of(&environment.key),
+            &self.lock_of(&environment.base),
+            &asked_by,
+            lines,
+        )
     }
 
     /// Where the packages of one folder of environments are.
@@ -632,7 +636,7 @@ impl Store {
         sandbox.write.push((place.clone(), place.clone()));
         (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
         self.run(sandbox, job).await?;
-        make_read_only(&place).await.map_err(tampered)?;
+        make_read_only(&place, None).await.map_err(tampered)?;
         if environment.base != environment.key {
             let changed = changes(&self.lock_of(&environment.base), lock);
             self.check_imports(job, &place, &[], &changed).await?;
@@ -716,14 +720,13 @@ impl Store {
         let changed = changes(&self.lock_of(&environment.base), lock);
         (job.say)(LineKind::Stage, format!("installing {} packages", changed.len()));
         self.run(sandbox, job).await?;
+        environment.pth = new_pth_files(&upper, &self.python.site_packages(), &site).map_err(tampered)?;
+        let shadows = make_read_only(&upper, Some(&below)).await.map_err(tampered)?;
         // What only adds files leaves what the base imports as it was.
-        let shadows = environment.pure && has_shadows(&upper, &below).map_err(tampered)?;
         if shadows || !environment.pure {
             self.check_imports(job, &below, std::slice::from_ref(&upper), &changed)
                 .await?;
         }
-        environment.pth = new_pth_files(&upper, &self.python.site_packages(), &site).map_err(tampered)?;
-        make_read_only(&upper).await.map_err(tampered)?;
         let finish = || {
             fs::rename(&upper, &place)?;
             remove(&partial)
@@ -732,6 +735,7 @@ impl Store {
         self.mark(environment)
     }
 
+    /// The lock of an environment; empty if it is gone.
     fn lock_of(&self, key: &str) -> String {
         fs::read_to_string(self.path(&format!("{key}.txt"))).unwrap_or_default()
     }
@@ -778,9 +782,9 @@ impl Store {
                 .extend(above.iter().cloned().chain([environment.to_owned()]));
         }
         sandbox.execute = execute;
-        match self.ended(sandbox, job).await? {
+        match self.execute(sandbox, job).await? {
             Ended::Well => Ok(()),
-            Ended::Failed { output, .. } => Err(not_imported(self.base.name, &output, changed, job)),
+            Ended::Failed { output, .. } => Err(import_failure(self.base.name, &output, changed, job)),
         }
     }
 
@@ -813,7 +817,7 @@ impl Store {
 
     /// Runs a builder to its end, and names what fails.
     async fn run(&self, sandbox: Sandbox, job: &Job<'_>) -> Result<(), Failure> {
-        let Ended::Failed { output, names_broker } = self.ended(sandbox, job).await? else {
+        let Ended::Failed { output, names_broker } = self.execute(sandbox, job).await? else {
             return Ok(());
         };
         let place = |package: &str| job.place(package);
@@ -825,7 +829,7 @@ impl Store {
     }
 
     /// Runs a program in a builder's sandbox to its end.
-    async fn ended(&self, mut sandbox: Sandbox, job: &Job<'_>) -> Result<Ended, Failure> {
+    async fn execute(&self, mut sandbox: Sandbox, job: &Job<'_>) -> Result<Ended, Failure> {
         let say = job.say;
         let scratch = Scratch::new(&self.path("")).map_err(|error| self.io(error))?;
         let cache = self.cache().map_err(|error| self.io(error))?;
@@ -872,13 +876,13 @@ impl Store {
                 }
                 sandbox.namespaces = false;
                 sandbox.write.truncate(sandbox.write.len() - 3);
-                return Box::pin(self.ended(sandbox, job)).await;
+                return Box::pin(self.execute(sandbox, job)).await;
             }
             Err(NotBegun::Network(why)) => {
                 self.networks.set(false);
                 tracing::warn!(why, "a build cannot have a network of its own here");
                 sandbox.write.truncate(sandbox.write.len() - 3);
-                return Box::pin(self.ended(sandbox, job)).await;
+                return Box::pin(self.execute(sandbox, job)).await;
             }
             Err(NotBegun::Fault(why)) => {
                 let message = format!("The sandbox of the build failed: {why}. Start again.");
@@ -1114,7 +1118,7 @@ except BaseException as error:
     sys.exit('pfsession: ' + json.dumps({'module': name, 'why': why, 'packages': packages}))
 "#;
 
-/// What [`IMPORT`] says.
+/// What [`IMPORT`] says of a module that it could not import.
 #[derive(Deserialize)]
 struct NotImported {
     module: String,
@@ -1122,7 +1126,7 @@ struct NotImported {
     packages: Vec<String>,
 }
 
-fn not_imported(base: &str, output: &str, changed: &[Change], job: &Job<'_>) -> Failure {
+fn import_failure(base: &str, output: &str, changed: &[Change], job: &Job<'_>) -> Failure {
     let said = output.lines().rev().find_map(|line| line.strip_prefix("pfsession: "));
     let said = said
         .and_then(|text| serde_json::from_str(text).ok())
@@ -1305,18 +1309,14 @@ fn tampered(error: io::Error) -> Failure {
     )
 }
 
-/// Whether a layer puts a file in the place of one below it, or makes a package of a folder there that is none.
-fn has_shadows(upper: &Path, below: &Path) -> io::Result<bool> {
-    let mut found = false;
-    Folder::open(upper)?.walk(&MOST, |entry| {
-        let is_code =
-            entry.kind != FileType::Directory && !entry.path.components().any(|part| part.as_os_str() == "__pycache__");
-        let lower = below.join(entry.path);
-        let is_new_package = || entry.name == "__init__.py" && lower.parent().is_some_and(Path::exists);
-        found |= is_code && (lower.symlink_metadata().is_ok() || is_new_package());
-        Ok(())
-    })?;
-    Ok(found)
+/// Whether a file of a layer takes the place of one below it, or makes a package of a folder there that is none.
+fn is_shadow(entry: &Entry<'_>, below: &Path) -> bool {
+    if entry.kind == FileType::Directory || entry.path.components().any(|part| part.as_os_str() == "__pycache__") {
+        return false;
+    }
+    let lower = below.join(entry.path);
+    let is_new_package = || entry.name == "__init__.py" && lower.parent().is_some_and(Path::exists);
+    lower.symlink_metadata().is_ok() || is_new_package()
 }
 
 fn new_pth_files(upper: &Path, site: &Path, below: &Path) -> io::Result<Vec<String>> {
@@ -1445,14 +1445,21 @@ impl Drop for Scratch {
 
 /// Takes the right to write, and to run as somebody else, away from every file; folders keep theirs, as a session's own layer inherits their
 /// rights.
-async fn make_read_only(folder: &Path) -> io::Result<()> {
-    let folder = folder.to_owned();
+///
+/// * `below`: what it is a layer over. Whether a file of the layer changes what was there: see [`is_shadow`].
+async fn make_read_only(folder: &Path, below: Option<&Path>) -> io::Result<bool> {
+    let (folder, below) = (folder.to_owned(), below.map(Path::to_owned));
     // A lease is renewed meanwhile.
     let walk = tokio::task::spawn_blocking(move || {
-        Folder::open(&folder)?.walk(&MOST, |entry| match entry.kind {
-            FileType::RegularFile => entry.set_mode(entry.stat.st_mode & 0o555),
-            _ => Ok(()),
-        })
+        let mut shadows = false;
+        Folder::open(&folder)?.walk(&MOST, |entry| {
+            shadows = shadows || below.as_ref().is_some_and(|below| is_shadow(entry, below));
+            match entry.kind {
+                FileType::RegularFile => entry.set_mode(entry.stat.st_mode & 0o555),
+                _ => Ok(()),
+            }
+        })?;
+        Ok(shadows)
     });
     walk.await.map_err(io::Error::other)?
 }
@@ -1507,7 +1514,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         fs::set_permissions(&outside, fs::Permissions::from_mode(0o644)).unwrap();
         fs::set_permissions(built.join("lib/program"), fs::Permissions::from_mode(0o6755)).unwrap();
-        make_read_only(&built).await.unwrap();
+        make_read_only(&built, None).await.unwrap();
         assert_eq!((mode(&outside), mode(&built.join("lib/program"))), (0o644, 0o555));
     }
 }

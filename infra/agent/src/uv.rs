@@ -78,10 +78,7 @@ pub(crate) fn variables(home: &Path) -> BTreeMap<String, String> {
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     // The broker is on this machine.
-    for name in ["NO_PROXY", "no_proxy"] {
-        let hosts = block.entry(name.into()).or_default();
-        hosts.push_str(if hosts.is_empty() { "127.0.0.1" } else { ",127.0.0.1" });
-    }
+    bypass_proxy(&mut block, &["127.0.0.1"]);
     // The broker tries again itself before it answers.
     let network = network();
     let patience = network.timeout * (network.retries + 1) + Duration::from_secs(30);
@@ -103,6 +100,19 @@ pub(crate) fn variables(home: &Path) -> BTreeMap<String, String> {
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
     );
     block
+}
+
+/// Adds hosts to those that a block of variables has asked without a proxy.
+pub(crate) fn bypass_proxy(block: &mut BTreeMap<String, String>, hosts: &[&str]) {
+    for name in ["NO_PROXY", "no_proxy"] {
+        let known = block.entry(name.to_owned()).or_default();
+        for host in hosts {
+            if !known.is_empty() {
+                known.push(',');
+            }
+            known.push_str(host);
+        }
+    }
 }
 
 /// How the machine's owner reaches the network, by the variables that uv and pip know.
