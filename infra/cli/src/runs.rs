@@ -287,10 +287,7 @@ fn cancel(client: &Arc<Client>, run: &str, json: bool) -> Done {
         Some(flow) => flow,
         None => client.get::<SessionView>(&format!("/v1/sessions/{}", row.flow))?.flow,
     };
-    let mut random = [0; 6];
-    getrandom::fill(&mut random).expect("the kernel gives random bytes");
-    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let id = format!("cancel-{random}");
+    let id = format!("cancel-{}", wish::random::<6>());
     client.send(&commands::command(&id, &flow, Wish::Cancel { run: row.id.clone() }))?;
     let row: RunRow = watch::until_end(client, &row.id)?;
     match row.status {

@@ -13,6 +13,7 @@ use crate::{
     text::{out, out_json},
     trouble::{FAILED, Trouble},
     turns::Turns,
+    wish,
 };
 use axum::{
     Router,
@@ -47,9 +48,7 @@ pub(crate) fn serve(service: &Service<'_>, typed: &args::Serve) -> Done {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, typed.port)).map_err(cannot)?;
     listener.set_nonblocking(true).map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| cannot(std::io::Error::other(error)))?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = wish::random::<16>();
     let turns = Turns::begin(service, &typed.asked)?;
     let served = Arc::new(Served {
         turns,

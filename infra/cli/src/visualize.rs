@@ -5,7 +5,7 @@ use crate::{
     commands::Done,
     runfiles::{self, Record, Remote},
     runs::{metrics_of, node_files},
-    show,
+    show, terminal,
     text::{self, home, out, out_json},
     trouble::{FAILED, Trouble},
 };
@@ -37,18 +37,13 @@ pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; max-width: 60em
 /// A text in which HTML sees no markup, and a reader no other order of characters.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in terminal::fit(text).chars() {
         match c {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            '\n' | '\t' => safe.push(c),
-            '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                safe.extend(c.escape_unicode());
-            }
-            c if c.is_control() => safe.extend(c.escape_unicode()),
             c => safe.push(c),
         }
     }

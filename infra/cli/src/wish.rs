@@ -55,11 +55,15 @@ impl Flow {
             .take(40)
             .collect();
         let name = name.trim_matches('-');
-        let mut random = [0; 6];
-        getrandom::fill(&mut random).expect("the kernel gives random bytes");
-        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}-{random}", if name.is_empty() { "run" } else { name })
+        format!("{}-{}", if name.is_empty() { "run" } else { name }, random::<6>())
     }
+}
+
+/// So many random bytes, in hexadecimal digits.
+pub(crate) fn random<const BYTES: usize>() -> String {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The folder that is meant: a flow file stands for the one that it is in.
