@@ -310,7 +310,6 @@ class Crew:
         metrics = answer.get("metrics")
         return metrics if is_line(metrics) else None, nodes_of(answer), failure_of(answer.get("wrong"))
 
-
     def end_all(self):
         """Ends all processes of the run, and what they have started. Whether nothing of it is left."""
         for process in {*self.members, *([self.loader] if self.has_loader else [])}:

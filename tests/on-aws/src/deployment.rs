@@ -87,9 +87,14 @@ impl Deployment {
 
     /// Starts a session of a flow that was sent.
     pub fn start(&self, id: &str, folder: &Path) {
-        let (api, address) = (self.api(), self.sent(folder));
-        let command =
-            json!({ "id": id, "flow": api.flow(folder), "command": "start", "settings": { "folder": address } });
+        self.start_with(id, folder, json!({}));
+    }
+
+    /// The same with these settings.
+    pub fn start_with(&self, id: &str, folder: &Path, mut settings: Value) {
+        let api = self.api();
+        settings["folder"] = self.sent(folder).into();
+        let command = json!({ "id": id, "flow": api.flow(folder), "command": "start", "settings": settings });
         api.send(&command).expect("it is taken");
     }
 

@@ -405,9 +405,8 @@ fn an_upgrade_ends_no_session_no_run_and_no_operation(deployment: &Deployment) {
     let runs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = runs.local_addr().unwrap();
     // Loopback is the machine's at this one port.
-    let settings = json!({ "folder": deployment.sent(&folder), "allow_hosts": [address.to_string()] });
-    let start = json!({ "id": "start-upgraded", "flow": api.flow(&folder), "command": "start", "settings": settings });
-    api.send(&start).expect("it is taken");
+    let settings = json!({ "allow_hosts": [address.to_string()] });
+    deployment.start_with("start-upgraded", &folder, settings);
     assert_eq!(api.operation("start-upgraded", LONG).status, OperationStatus::Succeeded);
     let before = api.session(&folder).unwrap();
     let port = address.port().to_string();
