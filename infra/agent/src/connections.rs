@@ -8,11 +8,11 @@
 //! outlives a login could not read it. The crate brings D-Bus, and a second place to look in. A file of mode 0600 beside `private-feeds`
 //! is held to the same rules and tests. It is encrypted by the disk, not by us: a key beside it would add nothing.
 
-use crate::owner_only;
 use broker::{Header, Provider, Providers, Way};
 use contract::{Failure, command::RunWish};
 use flow::{Connection, ConnectionType, view::View};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use sandbox::owner_only;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{

@@ -24,7 +24,6 @@ pub mod driver;
 pub mod elsewhere;
 mod image;
 mod output;
-mod owner_only;
 mod packages;
 pub mod private;
 mod prune;

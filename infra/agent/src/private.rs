@@ -4,9 +4,9 @@
 //! token goes to the host that it was given for and to no other, whatever a requirements file says. It is read when packages are
 //! installed, and is then in the memory of the agent alone: its broker adds it to requests.
 
-use crate::owner_only;
 use broker::Credential;
 use contract::Failure;
+use sandbox::owner_only;
 use std::{
     collections::BTreeMap,
     io,

@@ -12,6 +12,7 @@ pub mod files;
 pub mod groups;
 pub mod ids;
 mod mounts;
+pub mod owner_only;
 pub mod process;
 pub mod python;
 pub mod removal;

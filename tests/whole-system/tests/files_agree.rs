@@ -375,6 +375,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("webhook", &["lifecycle", "contract", "shell", "aws"]),
     ("sandbox", &["contract", "lifecycle"]),
     ("broker", &[]),
+    ("images", &["contract", "sandbox"]),
     ("network", &["lifecycle"]),
     (
         "agent",
@@ -504,13 +505,14 @@ fn the_readmes_diagram_has_the_edges_of_the_core_and_no_others() {
 
 #[test]
 fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
-    const LAYERS: [&str; 14] = [
+    const LAYERS: [&str; 15] = [
         "Access",
         "Command",
         "Compute",
         "Connection",
         "Flow",
         "Http",
+        "Image",
         "Install",
         "Request",
         "Run",

@@ -12,7 +12,7 @@ use std::{
 /// # Errors
 ///
 /// In words that begin with the file's path, if others may read it, it is somebody else's, or it cannot be read. Final until that is put right.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, String> {
+pub fn read(path: &Path) -> Result<Option<String>, String> {
     let shown = path.display();
     let cannot = |error: io::Error| format!("{shown} cannot be read: {error}. Put that right.");
     let mut file = match fs::File::open(path) {
@@ -43,7 +43,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, String> {
 /// # Errors
 ///
 /// Errors of the file system.
-pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = folder.join(format!(".{name}"));

@@ -1,0 +1,151 @@
+//! Downloads: resumed, checked, and one at a time for each digest.
+
+use crate::{Progress, Step, failure, io as wrong, manifest::Descriptor, registry::Registry};
+use contract::Failure;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+    time::Duration,
+};
+
+/// How often a download that was cut off is gone on with, without a byte more each time.
+const TRIES: u32 = 5;
+const BLOCK: usize = 256 << 10;
+
+/// `sha256:` and the digits.
+pub(crate) fn hex(digest: &[u8]) -> String {
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}")
+}
+
+pub(crate) fn digest_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// What a digest is as the name of a file.
+pub(crate) fn file_name(digest: &str) -> String {
+    digest.replace(':', "-")
+}
+
+/// The failure of content that is not what its digest says.
+pub(crate) fn other_digest(what: &str) -> Failure {
+    failure(
+        "Image.DigestMismatch",
+        format!(
+            "{what} is not what its digest says: it was changed on its way, or where it lies. Nothing of it was used. Pull again; if it \
+             stays so, do not trust the registry or a proxy between."
+        ),
+    )
+}
+
+/// Downloads a blob to `path`, from where an earlier download ended. Whoever calls holds the lock of its digest.
+///
+/// # Errors
+///
+/// `Image.DigestMismatch`, final; those of the registry and the disk.
+pub(crate) fn download(
+    registry: &Registry,
+    blob: &Descriptor,
+    path: &Path,
+    progress: Progress<'_>,
+) -> Result<File, Failure> {
+    let io_failure = |error| wrong(path, error);
+    let options = || {
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+    };
+    let mut file = options().map_err(io_failure)?;
+    let (mut hash, mut size) = (Sha256::new(), 0);
+    if file.metadata().map_err(io_failure)?.len() <= blob.size {
+        size = hash_rest(&mut file, &mut hash).map_err(io_failure)?;
+    } else {
+        file.set_len(0).map_err(io_failure)?;
+    }
+    let mut tries = 0;
+    while size < blob.size {
+        let before = size;
+        let ended = fetch(registry, blob, (&mut file, path), &mut hash, &mut size, progress);
+        tries = if size > before { 0 } else { tries + 1 };
+        match ended {
+            Ok(()) if size == blob.size => break,
+            Ok(()) if tries < TRIES => {}
+            Ok(()) => return Err(registry.unreachable("it ends a download before its end")),
+            Err(failure) if failure.error == "Image.Unreachable" && tries < TRIES => {}
+            Err(failure) => return Err(failure),
+        }
+        std::thread::sleep(Duration::from_millis(100 << tries.min(5)));
+    }
+    if hex(&hash.finalize()) != blob.digest {
+        // What is wrong is not gone on with.
+        let _ = std::fs::remove_file(path);
+        return Err(other_digest(&format!("The layer {}", blob.digest)));
+    }
+    file.seek(SeekFrom::Start(0)).map_err(io_failure)?;
+    Ok(file)
+}
+
+fn hash_rest(file: &mut File, hash: &mut Sha256) -> io::Result<u64> {
+    let mut buffer = vec![0; BLOCK];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(size),
+            count => {
+                hash.update(&buffer[..count]);
+                size += count as u64;
+            }
+        }
+    }
+}
+
+/// Goes on with a download as far as the connection carries.
+fn fetch(
+    registry: &Registry,
+    blob: &Descriptor,
+    (file, path): (&mut File, &Path),
+    hash: &mut Sha256,
+    size: &mut u64,
+    progress: Progress<'_>,
+) -> Result<(), Failure> {
+    let io_failure = |error| wrong(path, error);
+    let (mut body, is_partial) = registry.blob(&blob.digest, *size)?;
+    if !is_partial && *size > 0 {
+        // It gives the whole or nothing.
+        (*hash, *size) = (Sha256::new(), 0);
+        file.set_len(0).map_err(io_failure)?;
+    }
+    file.seek(SeekFrom::Start(*size)).map_err(io_failure)?;
+    let mut buffer = vec![0; BLOCK];
+    loop {
+        let count = match body.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(registry.unreachable(&error.to_string())),
+        };
+        if *size + count as u64 > blob.size {
+            return Err(other_digest(&format!("The layer {}", blob.digest)));
+        }
+        file.write_all(&buffer[..count]).map_err(io_failure)?;
+        hash.update(&buffer[..count]);
+        *size += count as u64;
+        progress(Step::Downloaded {
+            layer: &blob.digest,
+            bytes: *size,
+        });
+    }
+}
+
+/// The digest of a whole file, which is read from its beginning afterwards.
+pub(crate) fn digest_of_file(file: &mut File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    hash_rest(file, &mut hash)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(hex(&hash.finalize()))
+}

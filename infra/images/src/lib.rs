@@ -1,0 +1,68 @@
+//! Base images of one machine: pulled from a registry or read from an archive, checked, and unpacked once.
+//!
+//! | path below the store's `images/` | content |
+//! | --- | --- |
+//! | `blobs/{digest}` | a download under way; removed once it is unpacked |
+//! | `layers/{diff id}/` | one unpacked layer in `root/`, and what it removes from those below it in `layer.json` |
+//! | `trees/{key}/` | the layers of an image over each other, made of hard links |
+//! | `records/{digest}.json` | [`Record`]: an image that is complete. Renamed into place last |
+//! | `tags/{hash}.json` | the digest that a name had when it was last asked for |
+//! | `{digest}.used` | held while a session uses the image; its time is when that began last |
+//!
+//! Nothing of an image is parsed or unpacked before its digest is checked, and nothing of it is executed here.
+//!
+//! What is absent here: sessions, sandboxes, Python, and every decision about which image a session has.
+
+pub mod accounts;
+mod archive;
+mod blobs;
+mod layer;
+mod manifest;
+mod name;
+mod progress;
+mod registry;
+mod store;
+mod tree;
+
+pub use manifest::Config;
+pub use name::{Name, Reference};
+pub use progress::{Progress, Step, silent};
+pub use store::{Held, Image, Listed, Record, Removed, Store};
+
+use contract::Failure;
+
+/// A failure of this crate.
+pub(crate) fn failure(code: &str, message: String) -> Failure {
+    Failure::new(code, message)
+}
+
+/// What the file system says while an image is written.
+pub(crate) fn io(place: &std::path::Path, error: std::io::Error) -> Failure {
+    if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
+        let message = format!(
+            "There is no room for the image in {}. Make some: pfsession image list.",
+            place.display()
+        );
+        return failure("Image.DiskFull", message);
+    }
+    let message = format!(
+        "{} cannot be used: {error}. Put that right, and pull the image again.",
+        place.display()
+    );
+    failure("Image.Failed", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn what_the_file_system_says_is_an_error_with_what_to_do() {
+        let said = |error: i32| io(std::path::Path::new("/s"), std::io::Error::from_raw_os_error(error)).to_string();
+        expect!["Image.DiskFull: There is no room for the image in /s. Make some: pfsession image list."]
+            .assert_eq(&said(libc::ENOSPC));
+        expect!["Image.Failed: /s cannot be used: Permission denied (os error 13). Put that right, and pull the image again."]
+            .assert_eq(&said(libc::EACCES));
+    }
+}

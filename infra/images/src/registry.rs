@@ -1,0 +1,306 @@
+//! One repository of a registry.
+//!
+//! `oci-client` 0.18 was weighed: it brings reqwest with its own TLS and a second HTTP stack, holds a blob's digest until its end only, and
+//! goes on with no download. Five routes by `ureq`, which is here already, are less.
+
+use crate::{
+    Reference,
+    accounts::{Account, Accounts},
+    blobs::{self, digest_of},
+    failure,
+    manifest::{ACCEPT, MOST_DOCUMENT},
+};
+use contract::Failure;
+use serde::Deserialize;
+use std::{
+    io::Read,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use ureq::{
+    Agent, Body,
+    config::{AutoHeaderValue, RedirectAuthHeaders},
+    http::{Response, StatusCode, header},
+    tls::{RootCerts, TlsConfig},
+};
+use url::Url;
+
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
+const NEXT_BYTES: Duration = Duration::from_secs(60);
+/// How often a question that got no answer is asked.
+const TRIES: u32 = 3;
+const MOST_TOKEN: u64 = 1 << 20;
+
+pub(crate) struct Registry {
+    reference: Reference,
+    base: String,
+    agent: Agent,
+    account: Option<Account>,
+    /// What it asked for and took.
+    authorization: Mutex<Option<String>>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Registry {
+    pub(crate) fn new(reference: &Reference, accounts: &Accounts) -> Result<Self, Failure> {
+        let host = match reference.registry.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            host => host,
+        };
+        let is_here = reference.is_here();
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .https_only(!is_here)
+            .http_status_as_error(false)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(ANSWER))
+            .timeout_per_read(Some(NEXT_BYTES))
+            .user_agent(AutoHeaderValue::Provided(
+                format!("pfsession/{}", env!("CARGO_PKG_VERSION")).into(),
+            ));
+        // Nothing is between this machine and itself.
+        let config = if is_here { config.proxy(None) } else { config };
+        Ok(Self {
+            reference: reference.clone(),
+            base: format!(
+                "{}://{host}/v2/{}",
+                if is_here { "http" } else { "https" },
+                reference.repository
+            ),
+            agent: config.build().into(),
+            account: accounts.at(&reference.registry)?,
+            authorization: Mutex::default(),
+        })
+    }
+
+    /// The manifest or index of a digest, or of what the reference names, and its digest. It is what that digest says.
+    pub(crate) fn manifest(&self, digest: Option<&str>) -> Result<(String, Vec<u8>), Failure> {
+        let named = digest.or(self.reference.digest.as_deref());
+        let what = named.or(self.reference.tag.as_deref()).unwrap_or("latest");
+        let bytes = self.document(&format!("{}/manifests/{what}", self.base))?;
+        let found = digest_of(&bytes);
+        match named {
+            Some(named) if named != found => Err(blobs::other_digest(&format!("The manifest {named}"))),
+            _ => Ok((found, bytes)),
+        }
+    }
+
+    /// A small blob, which is what its digest says.
+    pub(crate) fn small_blob(&self, digest: &str) -> Result<Vec<u8>, Failure> {
+        let bytes = self.document(&format!("{}/blobs/{digest}", self.base))?;
+        match digest_of(&bytes) == digest {
+            true => Ok(bytes),
+            false => Err(blobs::other_digest(&format!("The configuration {digest}"))),
+        }
+    }
+
+    fn document(&self, url: &str) -> Result<Vec<u8>, Failure> {
+        let mut answer = self.ask(url, None)?;
+        let mut bytes = Vec::new();
+        let read = answer
+            .body_mut()
+            .as_reader()
+            .take(MOST_DOCUMENT + 1)
+            .read_to_end(&mut bytes);
+        read.map_err(|error| self.unreachable(&error.to_string()))?;
+        if bytes.len() as u64 > MOST_DOCUMENT {
+            return Err(failure(
+                "Image.TooLarge",
+                format!(
+                    "A document of the image {} has more than {MOST_DOCUMENT} bytes, which are the most.",
+                    self.reference
+                ),
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// A blob from a byte on, and whether it is from there and not from its beginning.
+    pub(crate) fn blob(&self, digest: &str, from: u64) -> Result<(impl Read + use<>, bool), Failure> {
+        let answer = self.ask(
+            &format!("{}/blobs/{digest}", self.base),
+            Some(from).filter(|from| *from > 0),
+        )?;
+        let is_partial = answer.status() == StatusCode::PARTIAL_CONTENT;
+        Ok((answer.into_body().into_reader(), is_partial))
+    }
+
+    fn ask(&self, url: &str, from: Option<u64>) -> Result<Response<Body>, Failure> {
+        let mut has_answered_a_challenge = false;
+        let mut tries = 0;
+        loop {
+            let authorization = self
+                .authorization
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let mut request = self
+                .agent
+                .get(url)
+                .header(header::ACCEPT, ACCEPT)
+                .header(header::ACCEPT_ENCODING, "identity");
+            if let Some(authorization) = &authorization {
+                request = request.header(header::AUTHORIZATION, authorization);
+            }
+            if let Some(from) = from {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
+            }
+            tries += 1;
+            let why = match request.call() {
+                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED && !has_answered_a_challenge => {
+                    has_answered_a_challenge = true;
+                    let taken = self.answer_challenge(&answer)?;
+                    *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+                    continue;
+                }
+                Ok(answer) => match answer.status() {
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied()),
+                    StatusCode::NOT_FOUND => return Err(self.not_found()),
+                    StatusCode::TOO_MANY_REQUESTS => "it wants fewer requests (429)".to_owned(),
+                    status => format!("it answers with {status}"),
+                },
+                Err(error) => words(&error),
+            };
+            if tries >= TRIES {
+                return Err(self.unreachable(&why));
+            }
+            std::thread::sleep(Duration::from_millis(200 << tries));
+        }
+    }
+
+    /// What the registry wants to see, as the value of a header.
+    fn answer_challenge(&self, answer: &Response<Body>) -> Result<String, Failure> {
+        let challenges = answer.headers().get_all(header::WWW_AUTHENTICATE).iter();
+        let challenges: Vec<&str> = challenges.filter_map(|value| value.to_str().ok()).collect();
+        let of_kind = |kind: &str| {
+            let all = challenges.iter().filter_map(|text| text.split_once(' '));
+            all.into_iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(kind))
+                .map(|(_, rest)| rest)
+        };
+        match (of_kind("bearer"), &self.account) {
+            (Some(rest), _) => self.token(rest).map(|token| format!("Bearer {token}")),
+            (None, Some(account)) if of_kind("basic").is_some() && !account.is_token() => Ok(account.basic()),
+            _ => Err(self.denied()),
+        }
+    }
+
+    /// Has the service that the registry names give a token.
+    fn token(&self, challenge: &str) -> Result<String, Failure> {
+        let value = |name: &str| {
+            let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
+            rest.split_once('"').map(|(value, _)| value.to_owned())
+        };
+        let realm = value("realm").and_then(|realm| Url::parse(&realm).ok());
+        let is_safe = |url: &Url| url.scheme() == "https" || self.reference.is_here() && is_here(url);
+        // Anybody between could read the account.
+        let mut realm = realm
+            .filter(is_safe)
+            .ok_or_else(|| self.unreachable("it names no safe service for tokens"))?;
+        let service = value("service").unwrap_or_default();
+        let scope = format!("repository:{}:pull", self.reference.repository);
+        let answer = match &self.account {
+            Some(account) if account.is_token() => {
+                let form = [
+                    ("grant_type", "refresh_token"),
+                    ("service", service.as_str()),
+                    ("scope", scope.as_str()),
+                    ("client_id", "pfsession"),
+                    ("refresh_token", account.secret.as_str()),
+                ];
+                self.agent.post(realm.as_str()).send_form(form)
+            }
+            account => {
+                realm
+                    .query_pairs_mut()
+                    .append_pair("service", &service)
+                    .append_pair("scope", &scope);
+                let mut request = self.agent.get(realm.as_str());
+                if let Some(account) = account {
+                    request = request.header(header::AUTHORIZATION, account.basic());
+                }
+                request.call()
+            }
+        };
+        let mut answer = answer.map_err(|error| self.unreachable(&words(&error)))?;
+        match answer.status() {
+            status if status.is_success() => {}
+            status if status.is_client_error() => return Err(self.denied()),
+            status => return Err(self.unreachable(&format!("its service for tokens answers with {status}"))),
+        }
+        let mut text = Vec::new();
+        let read = answer.body_mut().as_reader().take(MOST_TOKEN).read_to_end(&mut text);
+        read.map_err(|error| self.unreachable(&error.to_string()))?;
+        let token = serde_json::from_slice::<Token>(&text)
+            .ok()
+            .and_then(|token| token.token.or(token.access_token));
+        let is_good = |token: &String| token.bytes().all(|byte| byte.is_ascii_graphic());
+        token
+            .filter(is_good)
+            .ok_or_else(|| self.unreachable("its service for tokens gives none"))
+    }
+
+    pub(crate) fn unreachable(&self, why: &str) -> Failure {
+        failure(
+            "Image.Unreachable",
+            format!(
+                "The image {} cannot be had from {} now: {why}. Try again; an image that is here already is had without its registry by its \
+                 digest (pfsession image list).",
+                self.reference, self.reference.registry
+            ),
+        )
+    }
+
+    fn denied(&self) -> Failure {
+        let registry = &self.reference.registry;
+        let who = match &self.account {
+            Some(_) => "with the account that is given for it",
+            None => "without an account",
+        };
+        failure(
+            "Image.Denied",
+            format!(
+                "{registry} does not give the image {} {who}, or has none of that name. Log in: pfsession registry login {registry}",
+                self.reference
+            ),
+        )
+    }
+
+    fn not_found(&self) -> Failure {
+        failure(
+            "Image.NotFound",
+            format!(
+                "{} has no image {}. Correct its name or its tag.",
+                self.reference.registry, self.reference
+            ),
+        )
+    }
+}
+
+fn is_here(url: &Url) -> bool {
+    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+}
+
+/// Why a request got no answer. An address that was sent to may hold a signature: only the kind of the error is told.
+fn words(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::HostNotFound => "its host name is not known".into(),
+        ureq::Error::Timeout(_) => "it takes too long to answer".into(),
+        ureq::Error::ConnectionFailed => "no connection is made".into(),
+        ureq::Error::Tls(why) => format!("its certificate is not trusted ({why})"),
+        ureq::Error::Rustls(error) => format!("its certificate is not trusted ({error})"),
+        ureq::Error::RequireHttpsOnly(_) => "it sends to an address without TLS".into(),
+        ureq::Error::TooManyRedirects => "it sends on without an end".into(),
+        _ => "the connection failed".into(),
+    }
+}
