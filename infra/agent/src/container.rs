@@ -44,6 +44,8 @@ const ECS: &str = "169.254.170.2:80";
 pub fn supervise_container() -> anyhow::Result<()> {
     let born = boot_time();
     let _ = tracing_subscriber::fmt()
+        // On a full disk its own complaint would go to standard error, and panic there.
+        .log_internal_errors(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("PFSESSION_LOG").unwrap_or_else(|_| "info".into()))
         .with_writer(io::stderr)
         .try_init();

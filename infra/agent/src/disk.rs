@@ -26,6 +26,10 @@ const MOST_OF_DISK: u64 = 2;
 /// What is to stay free: a part of the disk, and no more than this.
 const RESERVE: u64 = 1 << 30;
 const RESERVE_OF_DISK: u64 = 20;
+/// With less than this nothing can be written that is not there already.
+const NO_ROOM: u64 = 256 << 10;
+/// Room for small files on a full disk, in the state folder. The host makes it again.
+pub const SPARE: &str = "room-for-small-files";
 /// What `show` says of it.
 pub(crate) const NOT_HELD: &str = "room on the disk (watched: what takes too much is stopped)";
 /// How often a session with a run looks at the free room, and one without.
@@ -82,6 +86,20 @@ impl Room {
     }
 }
 
+/// Writes a small file that has to be there, on a full disk in the place of the room that is kept for it.
+///
+/// # Errors
+///
+/// Those of `write`.
+pub(crate) fn write_at_any_rate(state: &Path, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match write() {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull && fs::remove_file(state.join(SPARE)).is_ok() => {
+            write()
+        }
+        written => written,
+    }
+}
+
 /// What an agent says of its session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Said {
@@ -115,27 +133,60 @@ pub(crate) fn ended(session: &Path) -> Option<Failure> {
 /// Why nothing more can be started below `state`, if its disk is as good as full: how full, and whose it is.
 pub(crate) fn refusal(state: &Path) -> Option<Failure> {
     let room = Room::of(state).ok().filter(Room::is_short)?;
+    let (full, what_to_do) = whose(state, room);
+    let kept = bytes(room.reserve());
+    let message = format!("{full} {kept} is kept for what runs already. {what_to_do}, and start again.");
+    Some(Failure::new("Session.DiskFull", message))
+}
+
+/// Why the service can do nothing, if the disk of `state` has no room at all: how full, and whose it is.
+pub fn failure_of_full(state: &Path) -> Option<Failure> {
+    let room = Room::of(state).ok().filter(|room| room.free < NO_ROOM)?;
+    Some(full(state, room))
+}
+
+/// A run's failure, with how full the disk is and whose it is, if it is for want of room.
+pub(crate) fn named(state: &Path, failure: Failure) -> Failure {
+    let is_bare = failure.error == "Run.DiskFull" && failure.message.starts_with("There is no room");
+    match Room::of(state).ok().filter(Room::is_short) {
+        Some(room) if is_bare => {
+            let (full, what_to_do) = whose(state, room);
+            Failure::new("Run.DiskFull", format!("{full} {what_to_do}, and run again."))
+        }
+        _ => failure,
+    }
+}
+
+fn full(state: &Path, room: Room) -> Failure {
+    let (full, what_to_do) = whose(state, room);
+    Failure::new("Service.DiskFull", format!("{full} {what_to_do}, and try again."))
+}
+
+/// How full a disk is and of what, and what to do.
+fn whose(state: &Path, room: Room) -> (String, &'static str) {
     let mut sessions: Vec<Said> = sessions(state).iter().filter_map(|session| read(session)).collect();
     sessions.sort_by_key(|said| std::cmp::Reverse(said.used));
-    let whose = match sessions.first() {
-        Some(said) => format!(
-            "Sessions have {} of it, most of that {} with {}. Stop or reset it, or make room",
-            bytes(sessions.iter().map(|said| said.used).sum()),
-            said.folder,
-            bytes(said.used)
+    let used: u64 = sessions.iter().map(|said| said.used).sum();
+    let (of_sessions, what_to_do) = match sessions.first() {
+        Some(said) => (
+            format!(
+                "Sessions have {} of it, most of that {} with {};",
+                bytes(used),
+                said.folder,
+                bytes(said.used)
+            ),
+            "Stop or reset it, or make room",
         ),
-        None => "No session has any of it. Make room".to_owned(),
+        None => ("No session has any of it;".to_owned(), "Make room"),
     };
-    Some(Failure::new(
-        "Session.DiskFull",
-        format!(
-            "The disk of {} has {} free of {}, and {} is kept for what runs already. {whose}, and start again.",
-            state.display(),
-            bytes(room.free),
-            bytes(room.total),
-            bytes(room.reserve())
-        ),
-    ))
+    let full = format!(
+        "The disk of {} has {} free of {}. {of_sessions} other files have {}.",
+        state.display(),
+        bytes(room.free),
+        bytes(room.total),
+        bytes(room.total.saturating_sub(room.free).saturating_sub(used))
+    );
+    (full, what_to_do)
 }
 
 fn sessions(state: &Path) -> Vec<PathBuf> {
@@ -412,5 +463,33 @@ mod tests {
         assert_eq!(room(0, 200 << 20).reserve(), 10 << 20);
         assert_eq!(room(0, 1 << 40).reserve(), 1 << 30);
         assert!(room((1 << 30) - 1, 1 << 40).is_short() && !room(1 << 30, 1 << 40).is_short());
+    }
+
+    #[test]
+    fn a_full_disk_is_named_with_whose_it_is_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path();
+        let room = Room {
+            free: 0,
+            total: 160 << 20,
+        };
+        let said = || {
+            full(state, room)
+                .to_string()
+                .replace(&state.display().to_string(), "STATE")
+        };
+        expect_test::expect![
+            "Service.DiskFull: The disk of STATE has 0 MiB free of 160 MiB. No session has any of it; other files have 160 MiB. Make room, and try again."
+        ]
+        .assert_eq(&said());
+        let session = state.join("sessions/f/1");
+        fs::create_dir_all(&session).unwrap();
+        let mut watch = Watch::begin(state, &session, "/flows/mine").unwrap();
+        watch.said.used = 100 << 20;
+        write(&watch.file, &watch.said);
+        expect_test::expect![
+            "Service.DiskFull: The disk of STATE has 0 MiB free of 160 MiB. Sessions have 100 MiB of it, most of that /flows/mine with 100 MiB; other files have 60 MiB. Stop or reset it, or make room, and try again."
+        ]
+        .assert_eq(&said());
     }
 }

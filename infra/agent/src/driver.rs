@@ -798,9 +798,11 @@ impl Driver {
         let folder = self.config.state.join("sessions").join(flow);
         fs::create_dir_all(&folder)?;
         let partial = folder.join(".removed");
-        let mut file = fs::File::create(&partial)?;
-        io::Write::write_all(&mut file, generation.to_string().as_bytes())?;
-        file.sync_all()?;
+        disk::write_at_any_rate(&self.config.state, || {
+            let mut file = fs::File::create(&partial)?;
+            io::Write::write_all(&mut file, generation.to_string().as_bytes())?;
+            file.sync_all()
+        })?;
         fs::rename(&partial, folder.join("removed"))?;
         fs::File::open(&folder)?.sync_all()
     }

@@ -21,7 +21,7 @@
 
 use crate::{
     connections::{Broker, Given, Holder},
-    data,
+    data, disk,
     output::Output,
     records::{self, Records},
     runner::{Folders, Runner, What},
@@ -95,7 +95,7 @@ pub(crate) async fn run(
 ) -> (Outcome, RunResult) {
     let mut results = match Results::begin(folders, run) {
         Ok(results) => results,
-        Err(error) => return failed(&folders.state, run, io_failure(&error)),
+        Err(error) => return failed(&folders.state, run, disk::named(&folders.state, io_failure(&error))),
     };
     let mut not_kept = Vec::new();
     let ended = match stage(folders, runner.user, run, work, wish, output).await {
@@ -122,6 +122,7 @@ pub(crate) async fn run(
         Err(failure) => Some(failure),
     };
     output.flush();
+    let ended = ended.map(|failure| disk::named(&folders.state, failure));
     let (outcome, result) = results.end(ended.map(|failure| with_log(failure, &output.path)));
     let said = Some(output.count());
     (
@@ -143,7 +144,11 @@ pub(crate) fn with_log(failure: Failure, log: &Path) -> Failure {
     }
 }
 
-fn io_failure(error: &io::Error) -> Failure {
+pub(crate) fn io_failure(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::StorageFull {
+        let message = format!("There is no room for the run's folder ({error}). Make room, and run again.");
+        return Failure::new("Run.DiskFull", message);
+    }
     Failure::new(
         "Run.Failed",
         format!("The run's folder cannot be written: {error}. Put that right, and run again."),

@@ -105,6 +105,8 @@ pub(crate) struct Container {
 /// When standard input holds no specification. Final.
 pub fn supervise() -> anyhow::Result<()> {
     let _ = tracing_subscriber::fmt()
+        // On a full disk its own complaint would go to standard error, and panic there.
+        .log_internal_errors(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("PFSESSION_LOG").unwrap_or_else(|_| "info".into()))
         .with_writer(io::stderr)
         .try_init();
@@ -802,7 +804,8 @@ impl Agent {
             Ok(output) => output,
             Err(error) => {
                 let text = format!("The state folder cannot be written: {error}. Put that right, and start again.");
-                return (Err(Failure::new("Install.Failed", text)), None);
+                let full = disk::refusal(&self.spec.state).filter(|_| error.kind() == io::ErrorKind::StorageFull);
+                return (Err(full.unwrap_or_else(|| Failure::new("Install.Failed", text))), None);
             }
         };
         let store = self.store.borrow().clone();
@@ -1013,8 +1016,8 @@ impl Agent {
         let output = match Output::begin(&run, path, self.reports.clone()) {
             Ok(output) => output,
             Err(error) => {
-                let message = format!("The run's folder cannot be written: {error}. Put that right, and run again.");
-                return run::failed(&self.spec.state, &run, Failure::new("Run.Failed", message));
+                let failure = disk::named(&self.spec.state, run::io_failure(&error));
+                return run::failed(&self.spec.state, &run, failure);
             }
         };
         let (outcome, result) = match self.living_runner().await {

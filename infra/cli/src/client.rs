@@ -26,6 +26,8 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(20_000);
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a service on this machine is tried again.
 const RETRY: Duration = Duration::from_secs(20);
+/// The same, where the disk has no room.
+const RETRY_ON_FULL_DISK: Duration = Duration::from_secs(5);
 /// How long one elsewhere is: who has typed its address wrong is not to wait for it.
 const RETRY_ELSEWHERE: Duration = Duration::from_secs(3);
 /// How long something may take to be sent.
@@ -190,8 +192,14 @@ impl Client {
                     Some(Err(not_started)) => not_started,
                 },
             };
-            // What is on this machine comes back by itself.
-            let patience = if self.local.is_some() { RETRY } else { RETRY_ELSEWHERE };
+            let full = self.local.as_ref().and_then(Local::trouble_of_full_disk);
+            // What is on this machine comes back by itself, but for a disk without room.
+            let patience = match (&self.local, &full) {
+                (None, _) => RETRY_ELSEWHERE,
+                (Some(_), Some(_)) => RETRY_ON_FULL_DISK,
+                (Some(_), None) => RETRY,
+            };
+            let failed = full.unwrap_or(failed);
             if begun.elapsed() > patience || failed.failure.error == "Service.NotTrusted" {
                 return Err(failed);
             }

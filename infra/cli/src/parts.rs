@@ -115,6 +115,8 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PFSESSION_LOG").unwrap_or_else(|_| "info".into());
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
+        // On a full disk its own complaint would go to standard error, and panic there.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_ansi(colours)
         .with_writer(std::io::stderr)

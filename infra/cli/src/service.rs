@@ -129,8 +129,11 @@ impl Local {
 
     /// The same, with the settings that a host gets if one has to be started.
     pub(crate) fn start(&self, idle_exit: Option<Duration>, port: Option<u16>) -> Result<HostFile, Box<Trouble>> {
-        let not_started =
-            |why: String| Trouble::new(UNREACHABLE, "Service.NotStarted", why).output(self.log().display().to_string());
+        let not_started = |why: String| {
+            let trouble = self.trouble_of_full_disk();
+            let trouble = trouble.unwrap_or_else(|| Trouble::new(UNREACHABLE, "Service.NotStarted", why));
+            trouble.output(self.log().display().to_string())
+        };
         let program = std::env::current_exe().map_err(|e| not_started(format!("This program cannot be found: {e}")))?;
         match self.find() {
             Some(host) if host.version == local::version(&program) => return Ok(host),
@@ -179,6 +182,11 @@ impl Local {
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(30));
         }
+    }
+
+    /// Why the service answers nothing, if that is because the disk of its folder has no room at all.
+    pub(crate) fn trouble_of_full_disk(&self) -> Option<Box<Trouble>> {
+        agent::disk::failure_of_full(&self.state).map(|full| Trouble::of(UNREACHABLE, full))
     }
 
     fn spawn(&self, program: &Path, idle_exit: Option<Duration>, port: Option<u16>) -> io::Result<Child> {

@@ -161,9 +161,7 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
     fs::set_permissions(state, fs::Permissions::from_mode(0o700))
         .with_context(|| format!("{} is not this user's own", state.display()))?;
     let _lock = lock(state).await?;
-    let mut ballast = Ballast::of(state);
-    // Before anything is written: the disk may be full.
-    ballast.tend();
+    let ballast = Ballast::begin(state);
 
     let socket_path = socket::path(state);
     let socket =
@@ -322,17 +320,25 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         access,
     )?;
     work.spawn(compute::drive(driver.clone(), queues.clone(), faults));
-    work.spawn(tidy(host.clone(), store.clone()));
-    work.spawn(async move {
-        loop {
-            tokio::time::sleep(ballast::EVERY).await;
-            ballast.tend();
-        }
-    });
+    let databases = ["queues.db", "table.db"].map(|name| state.join(name));
+    work.spawn(keep_room(ballast, databases.clone()));
+    work.spawn(tidy(host.clone(), store.clone(), databases));
     work.spawn(leave_when_idle(host.clone(), config.idle_exit));
 
     let host_json = state.join("host.json");
-    write_private(&host_json, serde_json::to_string_pretty(&file)?.as_bytes())
+    let is_short = || agent::disk::Room::of(state).is_ok_and(|room| room.is_short());
+    if is_short() {
+        // Closing the databases would remove their logs, whose room the next start has not again.
+        std::mem::forget(host.clone());
+    }
+    let text = serde_json::to_string_pretty(&file)?;
+    write_private(&host_json, text.as_bytes())
+        // On a full disk in the place of the one of a host that was killed.
+        .or_else(|cause| {
+            fs::remove_file(&host_json)
+                .map_err(|_| cause)
+                .and_then(|()| write_private(&host_json, text.as_bytes()))
+        })
         .context("host.json cannot be written")?;
     let own_file = Own::of(&host_json)?;
     tracing::info!(
@@ -372,6 +378,9 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
         driver.let_go();
     }
     let _ = store.tidy();
+    if is_short() {
+        std::mem::forget(host);
+    }
     ended
 }
 
@@ -451,7 +460,10 @@ async fn listen(state: &Path, wanted: Option<u16>) -> anyhow::Result<TcpListener
             Err(cause) => return Err(cause).context("there is no port to listen on"),
         },
     };
-    write_private(&path, listener.local_addr()?.port().to_string().as_bytes())?;
+    let port = listener.local_addr()?.port();
+    if last != Some(port) {
+        write_private(&path, port.to_string().as_bytes())?;
+    }
     Ok(listener)
 }
 
@@ -518,11 +530,11 @@ fn plan_of(function: &Function, config: &Config, access: &Access, runtime_api: &
     }
 }
 
-async fn tidy(host: Arc<Host>, store: Arc<Store>) -> anyhow::Result<()> {
+async fn tidy(host: Arc<Host>, store: Arc<Store>, databases: [PathBuf; 2]) -> anyhow::Result<()> {
     let mut every = tokio::time::interval(TIDY);
     loop {
         every.tick().await;
-        let (host, store) = (host.clone(), store.clone());
+        let (host, store, databases) = (host.clone(), store.clone(), databases.clone());
         let tidied = tokio::task::spawn_blocking(move || {
             host.pools.values().for_each(|pool| pool.tidy());
             host.sqs
@@ -530,10 +542,26 @@ async fn tidy(host: Arc<Host>, store: Arc<Store>) -> anyhow::Result<()> {
                 .sweep()
                 .and_then(|()| host.machine.sweep())
                 .and_then(|()| store.tidy())
+                .and(databases.iter().try_for_each(|file| ballast::keep_pages(file)))
         });
         if let Ok(Err(cause)) = tidied.await {
             tracing::warn!(fault = "Store.Tidy", cause = %cause, "what is old stays for now");
         }
+    }
+}
+
+/// Keeps the room that the host needs on a full disk.
+async fn keep_room(mut ballast: Ballast, databases: [PathBuf; 2]) -> anyhow::Result<()> {
+    loop {
+        if ballast.tend() {
+            let databases = databases.clone();
+            let emptied =
+                tokio::task::spawn_blocking(move || databases.iter().try_for_each(|file| ballast::empty_log(file)));
+            if let Ok(Err(cause)) = emptied.await {
+                tracing::warn!(fault = "Host.DiskFull", cause = %cause, "a database's log is not emptied");
+            }
+        }
+        tokio::time::sleep(ballast::EVERY).await;
     }
 }
 

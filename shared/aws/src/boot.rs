@@ -117,6 +117,8 @@ pub fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // A second start in the same process keeps the first.
     let _ = tracing_subscriber::fmt()
+        // On a full disk its own complaint would go to standard error, and panic there.
+        .log_internal_errors(false)
         .json()
         .with_env_filter(filter)
         .with_current_span(false)
