@@ -24,6 +24,7 @@ from .kernel import (
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
+    MS_REMOUNT,
     PR_CAPBSET_DROP,
     PR_CAP_AMBIENT,
     PR_SET_DUMPABLE,
@@ -254,6 +255,13 @@ def mount_overlay(overlay, sources):
     return refused
 
 
+def bound_shared_memory(path, size):
+    """Gives a session half of its memory there, and at most a quarter of the machine's: that of a session without a size is not bounded."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = min((size or (0, machine))[1] // 2, machine // 4)
+    mount("tmpfs", path, "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, f"size={most},nr_inodes=65536")
+
+
 def finish_root(spec, descriptors):
     """Adds what this session sees, and changes into the root. What was not possible, as words."""
     paths = spec.get("mounts", [])
@@ -271,6 +279,7 @@ def finish_root(spec, descriptors):
         lacks.append(f"packages written by the session ({refused})")
     for path, target in write:
         bind(path, root + target, False)
+    bound_shared_memory(f"{root}/dev/shm", spec.get("size"))
     restrict(root, MS_RDONLY | MS_NOSUID | MS_NODEV, recursive=False)
     libc.sethostname(b"session", 7)
     check(libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
@@ -429,6 +438,6 @@ def isolate(spec, control):
 
 def seal(spec, control, lacks, tier):
     """Closes the sandbox, and says how well it holds."""
-    lacks = lacks + close_sandbox(spec, spec["namespaces"])
+    lacks = lacks + spec.get("lacks", []) + close_sandbox(spec, spec["namespaces"])
     prctl(PR_SET_DUMPABLE, 0)
     control.send({"isolated": {"tier": tier, "not_held": lacks}})

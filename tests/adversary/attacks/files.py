@@ -115,3 +115,18 @@ def try_to_be_another_user(target):
             ("uid_map of another", lambda: write("/proc/1/uid_map", b"0 0 1")),
         ]
     )
+
+
+@unless("shared memory")
+def try_shared_memory_without_a_bound(target):
+    """Of the machine's memory nobody is to have more than a part by a file."""
+    about = os.statvfs("/dev/shm")
+    # Whole pages.
+    most = os.sysconf("SC_PAGE_SIZE") * (os.sysconf("SC_PHYS_PAGES") // 4 + 1)
+    return got(
+        [
+            ("bytes", lambda: about.f_blocks * about.f_frsize > most and about.f_blocks or [][0]),
+            ("files", lambda: about.f_files > 1 << 16 and about.f_files or [][0]),
+            ("a larger one", lambda: libc.mount(b"none", b"/dev/shm", b"tmpfs", ctypes.c_ulong(32), b"size=90%") == 0 or [][0]),
+        ]
+    )

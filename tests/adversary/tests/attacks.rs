@@ -274,6 +274,9 @@ fn attack_from_a_build(
         Vec::<u32>::new(),
         "what a build leaves behind ends with it"
     );
+    // What it leaves may run as its owner until it is removed: no other user gets there.
+    let mode = fs::metadata(&environments).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
     let left: Vec<_> = fs::read_dir(other.join("home")).unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
     fs::remove_dir_all(&other).unwrap();
