@@ -10,7 +10,7 @@ use network::{Counts, Ends, Rules, Service};
 use std::{collections::HashMap, net::SocketAddr, os::fd::OwnedFd};
 
 /// What is not held where a session has this machine's network.
-pub(crate) const SHARED: &str = "the network: this machine's loopback and private addresses";
+pub(crate) const SHARED: &str = "the network: this machine's loopback, its link-local and private addresses";
 /// The same where there are not even namespaces to take the network away.
 const OPEN: &str = "the network";
 /// And where hosts are named that cannot be let through.
@@ -41,6 +41,11 @@ impl Reach {
     /// Whether it is this machine's own network that is wanted.
     pub(crate) fn is_open(&self) -> bool {
         self.network == Network::Open
+    }
+
+    /// Whether nothing but the allowed hosts is reached.
+    pub(crate) fn is_none(&self) -> bool {
+        self.network == Network::None
     }
 
     /// Whether sockets of the internet are needed where there is no network of its own.
@@ -130,9 +135,44 @@ pub(crate) fn refused(counts: &Counts) -> Refused {
     }
 }
 
+/// What a failed install says of that: the destinations that were refused meanwhile, if any.
+pub(crate) fn refused_since(before: &network::Refused, now: &network::Refused) -> String {
+    let is_new = |(key, times): &(&(String, String), &u64)| before.by.get(*key).is_none_or(|had| had < *times);
+    let refused: Vec<_> = now
+        .by
+        .iter()
+        .filter(is_new)
+        .map(|((to, why), _)| format!("{to} ({why})"))
+        .collect();
+    match refused.is_empty() {
+        true => String::new(),
+        false => format!(
+            " Meanwhile the session's network refused {}: allow what its packages need.",
+            refused.join(", ")
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_install_says_what_the_network_refused_meanwhile() {
+        let refused = |times: &[(&str, u64)]| network::Refused {
+            by: times
+                .iter()
+                .map(|(to, times)| (((*to).to_owned(), "not allowed".to_owned()), *times))
+                .collect(),
+            others: 0,
+        };
+        let before = refused(&[("10.0.0.1:80", 2)]);
+        assert_eq!(refused_since(&before, &before), "");
+        assert_eq!(
+            refused_since(&before, &refused(&[("10.0.0.1:80", 2), ("files.example:443", 1)])),
+            " Meanwhile the session's network refused files.example:443 (not allowed): allow what its packages need."
+        );
+    }
 
     #[test]
     fn the_proxy_of_the_machine_is_a_part_of_the_internet() {

@@ -50,13 +50,15 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
 };
 
+/// How long output is taken in that comes behind the end of its program.
+const LAST_OUTPUT: Duration = Duration::from_millis(200);
 /// How long a resolved request is taken for what it would be resolved to now, in seconds.
 const REQUEST_AGE: u64 = 24 * 3600;
 /// The same of the base image: a newer one is built beside it, and every environment on it anew.
@@ -390,6 +392,10 @@ impl Store {
         });
         let broker = broker.map_err(|error| self.io(error))?;
         let mut variables = uv::variables(&self.state.join("tools/home"));
+        if self.reach.borrow().is_none() {
+            // The proxy is not reached, and what the requirements name is reached directly.
+            variables.retain(|name, _| !name.to_ascii_uppercase().ends_with("_PROXY"));
+        }
         sources.tell_uv(&broker, &mut variables);
         let uv = uv::find(&self.state, &self.python, &|text| say(LineKind::Stage, text)).await?;
         Ok(Job {
@@ -817,15 +823,18 @@ impl Store {
 
     /// Runs a builder to its end, and names what fails.
     async fn run(&self, sandbox: Sandbox, job: &Job<'_>) -> Result<(), Failure> {
+        let before = self.counts.read();
         let Ended::Failed { output, names_broker } = self.execute(sandbox, job).await? else {
             return Ok(());
         };
         let place = |package: &str| job.place(package);
         // uv knows only that the broker did not serve it.
-        Err(match job.broker.fault().filter(|_| names_broker) {
+        let mut failure = match job.broker.fault().filter(|_| names_broker) {
             Some(fault) => uv::fault_failure(&fault, &place, job.log),
             None => uv::failure(&output, &place, job.log),
-        })
+        };
+        failure.message += &reach::refused_since(&before, &self.counts.read());
+        Err(failure)
     }
 
     /// Runs a program in a builder's sandbox to its end.
@@ -897,13 +906,22 @@ impl Store {
                 .take()
                 .ok_or_else(|| self.io(io::Error::other("no output")))?,
         );
-        let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .await
-            .map_err(|error| self.io(error))?
-            > 0
-        {
+        let (mut line, mut status, mut until) = (Vec::new(), None, None);
+        loop {
+            // What it has left behind may hold its output open, and write to it for ever.
+            if until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
+            tokio::select! {
+                biased;
+                read = reader.read_until(b'\n', &mut line) => if read.map_err(|error| self.io(error))? == 0 { break },
+                ended = child.wait(), if status.is_none() => {
+                    status = Some(ended.map_err(|error| self.io(error))?);
+                    until = Some(Instant::now() + LAST_OUTPUT);
+                    continue;
+                }
+                () = tokio::time::sleep(LAST_OUTPUT), if until.is_some() => break,
+            }
             let text = String::from_utf8_lossy(&line);
             names_broker |= job.broker.is_in(&text);
             let mut text = flow::redact(&job.broker.told(text.trim_end()));
@@ -922,7 +940,10 @@ impl Store {
                 output.push('\n');
             }
         }
-        let status = child.wait().await.map_err(|error| self.io(error))?;
+        let status = match status {
+            Some(status) => status,
+            None => child.wait().await.map_err(|error| self.io(error))?,
+        };
         self.ended.set(Some(
             status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
         ));

@@ -257,16 +257,22 @@ pub fn start(
     Ok((child, ours))
 }
 
+/// Not held where environments lie on a disk that shifts no owners: a build cannot be another user there.
+const NOT_SHIFTED: &str = "the user of builds, which is the service's (the disk of packages shifts no owners)";
+
 /// Tells whoever makes it what a sandbox is made of, with the mounts that this needs. Where its user is not possible it has none any more.
 ///
 /// # Errors
 ///
 /// When nobody takes it; or when a folder cannot be shown, which is final.
 pub fn send(sandbox: &mut Sandbox, socket: &UnixStream) -> io::Result<()> {
-    let mut shown = Vec::new();
+    let (mut shown, mut lacks) = (Vec::new(), Vec::new());
     match sandbox.user {
         Some(user) if sandbox.namespaces => match sandbox.show_to(user) {
-            Ok(mounts) => shown = mounts,
+            Ok((mounts, is_shifted)) => {
+                shown = mounts;
+                lacks.extend((!is_shifted).then_some(NOT_SHIFTED));
+            }
             // Whoever may not make mounts is root of a container, say, and makes no namespaces either.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => sandbox.user = None,
             // Nor can every file system show other owners.
@@ -285,6 +291,7 @@ pub fn send(sandbox: &mut Sandbox, socket: &UnixStream) -> io::Result<()> {
     let (paths, mounts): (Vec<PathBuf>, Vec<OwnedFd>) = shown.into_iter().unzip();
     let mut spec = serde_json::to_value(&*sandbox)?;
     spec["mounts"] = serde_json::to_value(paths)?;
+    spec["lacks"] = serde_json::to_value(lacks)?;
     let mut line = serde_json::to_vec(&spec)?;
     line.push(b'\n');
     let descriptors: Vec<_> = mounts.iter().map(AsRawFd::as_raw_fd).collect();
@@ -308,7 +315,8 @@ impl Sandbox {
     }
 
     /// Mounts of all that the sandbox shows. What it cannot write looks as if it were the user's, so that it can be read, and be laid over.
-    fn show_to(&self, user: u32) -> io::Result<Vec<(PathBuf, OwnedFd)>> {
+    /// Whether the owners of all packages could be shifted.
+    fn show_to(&self, user: u32) -> io::Result<(Vec<(PathBuf, OwnedFd)>, bool)> {
         let lower = self.overlay.iter().flat_map(|overlay| &overlay.lower);
         let read: BTreeSet<&PathBuf> = self.read.iter().filter(|path| path.exists()).chain(lower).collect();
         let layer = self
@@ -317,17 +325,26 @@ impl Sandbox {
             .filter_map(|overlay| overlay.upper.parent().map(Path::to_owned));
         let write = self.write.iter().map(|(folder, _)| folder.clone()).chain(layer);
         let writer = self.writes_as_root.then_some(user);
-        let mut shown = Vec::new();
+        let (mut shown, mut is_shifted) = (Vec::new(), true);
         for path in read {
             // Not every file system can show other owners.
-            let mount = mounts::of(path, Some(user)).or_else(|_| mounts::of(path, None))?;
+            let mount = mounts::of(path, Some(user)).or_else(|_| {
+                is_shifted &= !self.is_of_packages(path);
+                mounts::of(path, None)
+            })?;
             shown.push((path.clone(), mount));
         }
         for path in write {
             let mount = mounts::of(&path, writer)?;
             shown.push((path, mount));
         }
-        Ok(shown)
+        Ok((shown, is_shifted))
+    }
+
+    fn is_of_packages(&self, path: &PathBuf) -> bool {
+        self.overlay
+            .as_ref()
+            .is_some_and(|overlay| overlay.lower.contains(path))
     }
 }
 
