@@ -2,6 +2,8 @@
 //!
 //! The routes are in [`contract::http`].
 
+#[cfg(test)]
+mod fuzzed;
 mod request;
 mod runs;
 mod snapshots;

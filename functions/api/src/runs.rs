@@ -150,20 +150,24 @@ async fn found(aws: &Aws, caller: &Principal, id: &str, action: Action) -> Resul
     })
 }
 
-/// Gives it another name for people, or has lists leave it out.
-pub(crate) async fn change(aws: &Aws, caller: &Principal, id: &str, request: &Request) -> Result<Value, Fault> {
-    let malformed = |why: String| Ok(problem(400, bad_change(&why)));
-    let change: RunChange = match serde_json::from_str(&request.body().unwrap_or_default()) {
-        Ok(change) => change,
-        Err(error) => return malformed(error.to_string()),
-    };
-    if let Some(name) = &change.display_name
-        && (name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control))
-    {
-        return malformed(format!(
+/// Reads what is to be changed of a run, or says why it is no change.
+pub(crate) fn read_change(body: &str) -> Result<RunChange, String> {
+    let change: RunChange = serde_json::from_str(body).map_err(|error| error.to_string())?;
+    let is_bad = |name: &String| name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control);
+    if change.display_name.as_ref().is_some_and(is_bad) {
+        return Err(format!(
             "a display name has 1 to {LONGEST_NAME} bytes, and no control characters"
         ));
     }
+    Ok(change)
+}
+
+/// Gives it another name for people, or has lists leave it out.
+pub(crate) async fn change(aws: &Aws, caller: &Principal, id: &str, request: &Request) -> Result<Value, Fault> {
+    let change = match read_change(&request.body().unwrap_or_default()) {
+        Ok(change) => change,
+        Err(why) => return Ok(problem(400, bad_change(&why))),
+    };
     if let Err(refused) = found(aws, caller, id, Action::Use).await? {
         return Ok(refused);
     }

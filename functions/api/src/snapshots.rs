@@ -36,13 +36,7 @@ impl Flows {
                 ),
             ));
         };
-        let body = request.body().unwrap_or_default();
-        let offer: Offer = serde_json::from_str(&body).map_err(|error| {
-            Fault::Meaningless(Failure::new(
-                "Http.BadOffer",
-                format!("This is no offer of a snapshot: {error}."),
-            ))
-        })?;
+        let offer = read_offer(&request.body().unwrap_or_default()).map_err(Fault::Meaningless)?;
         if !may(caller, Action::Use, &offer.flow.workspace, &offer.flow.owner) {
             return Ok(problem(
                 403,
@@ -81,6 +75,11 @@ impl Flows {
         let address = address.to_string();
         Ok(ok(200, &Place { address, upload }))
     }
+}
+
+pub(crate) fn read_offer(body: &str) -> Result<Offer, Failure> {
+    let not_read = |error| Failure::new("Http.BadOffer", format!("This is no offer of a snapshot: {error}."));
+    serde_json::from_str(body).map_err(not_read)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ impl Issuer {
         Self::new(&pem)
     }
 
-    fn new(pem: &str) -> Result<Self, lambda_runtime::Error> {
+    pub(crate) fn new(pem: &str) -> Result<Self, lambda_runtime::Error> {
         if pem.trim().is_empty() {
             return Ok(Self { key: None });
         }
@@ -79,25 +79,25 @@ impl Issuer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use jsonwebtoken::{EncodingKey, Header, encode};
 
     // Keys of nobody, made for these tests.
-    const P256: (&str, &str) = (
+    pub(crate) const P256: (&str, &str) = (
         "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgUV0FdRBr+8/mwBA4gRjOUc7cBqeoKBH7Om+ZYhJozW2hRANCAATdAESHyu0nd7wPKFVXP7tCJoTv8xKoYh3dI+l5ixVrS253XOA9C8drQOnCbxDbyxvE1eA7QyL9ek01Tgcs/yK2",
         "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE3QBEh8rtJ3e8DyhVVz+7QiaE7/MSqGId3SPpeYsVa0tud1zgPQvHa0Dpwm8Q28sbxNXgO0Mi/XpNNU4HLP8itg==",
     );
-    const ED25519: (&str, &str) = (
+    pub(crate) const ED25519: (&str, &str) = (
         "MC4CAQAwBQYDK2VwBCIEIDmgJC1gh+E64YWWed40utkd/+68WHh2JEPHK0bYxthx",
         "MCowBQYDK2VwAyEAKt52+GLkB8dte9LBnmRy0bZ2X16JlfhI4VKI45q83rM=",
     );
 
-    fn pem(kind: &str, base64: &str) -> String {
+    pub(crate) fn pem(kind: &str, base64: &str) -> String {
         format!("-----BEGIN {kind} KEY-----\n{base64}\n-----END {kind} KEY-----\n")
     }
 
-    fn token(algorithm: Algorithm, (private, _): (&str, &str)) -> String {
+    pub(crate) fn token(algorithm: Algorithm, (private, _): (&str, &str)) -> String {
         let key = pem("PRIVATE", private);
         let key = match algorithm {
             Algorithm::ES256 => EncodingKey::from_ec_pem(key.as_bytes()),

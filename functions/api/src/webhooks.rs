@@ -29,11 +29,9 @@ pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, reques
     if let Some(refused) = refused(caller, workspace) {
         return Ok(refused);
     }
-    let malformed = |why: String| problem(400, Failure::new("Webhook.Malformed", why));
-    let body = request.body().unwrap_or_default();
-    let wanted: Webhooks = match serde_json::from_str(&body) {
+    let wanted = match read_rules(&request.body().unwrap_or_default()) {
         Ok(wanted) => wanted,
-        Err(cause) => return Ok(malformed(format!("These are no rules: {cause}."))),
+        Err(failure) => return Ok(problem(400, failure)),
     };
     let stored = aws.load_webhooks(workspace).await?;
     let changed = || {
@@ -88,12 +86,22 @@ fn answer(workspace: &str, revision: u64, rules: Vec<Rule>) -> Webhooks {
     }
 }
 
+pub(crate) fn read_rules(body: &str) -> Result<Webhooks, Failure> {
+    let not_read = |cause| Failure::new("Webhook.Malformed", format!("These are no rules: {cause}."));
+    serde_json::from_str(body).map_err(not_read)
+}
+
 /// Whether these rules may be set by `caller`: each that is new or other than before is theirs from now on, and may do nothing that they may not.
 ///
 /// # Errors
 ///
 /// `Webhook.Malformed`, `Access.Denied`: final for these rules.
-fn checked(caller: &Principal, workspace: &str, before: &[Rule], wanted: Vec<Rule>) -> Result<Vec<Rule>, Failure> {
+pub(crate) fn checked(
+    caller: &Principal,
+    workspace: &str,
+    before: &[Rule],
+    wanted: Vec<Rule>,
+) -> Result<Vec<Rule>, Failure> {
     let malformed = |why: String| Err(Failure::new("Webhook.Malformed", why));
     let bytes = serde_json::to_string(&wanted).map_or(usize::MAX, |text| text.len());
     if wanted.len() > MOST_RULES || bytes > MOST_RULES_BYTES {

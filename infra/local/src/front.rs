@@ -70,7 +70,7 @@ pub(crate) fn problem(status: StatusCode, error: &str, message: &str) -> Respons
 /// # Source
 ///
 /// "Lambda function URLs: request payload format" in the Lambda developer guide (payload format 2.0).
-fn event(parts: &Parts, body: &Bytes, domain: &str) -> Value {
+pub(crate) fn event(parts: &Parts, body: &Bytes, domain: &str) -> Value {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &parts.headers {
         let Ok(value) = value.to_str() else { continue };
@@ -136,7 +136,7 @@ fn event(parts: &Parts, body: &Bytes, domain: &str) -> Value {
     event
 }
 
-fn response(answer: &Bytes) -> Response<Body> {
+pub(crate) fn response(answer: &Bytes) -> Response<Body> {
     let value: Value = serde_json::from_slice(answer).unwrap_or(Value::Null);
     // What has no status is the body itself, of a request that went well.
     if value.get("statusCode").is_none() {

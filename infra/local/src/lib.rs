@@ -21,6 +21,8 @@ mod front;
 mod functions;
 #[cfg(test)]
 mod fuzzed;
+#[cfg(test)]
+mod fuzzed_front;
 mod host;
 mod machine;
 mod own;

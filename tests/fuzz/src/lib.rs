@@ -9,7 +9,9 @@
 //! guidance: seeds and words of the format have to be good.
 
 use std::{
+    fs,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -130,6 +132,26 @@ fn number(name: &str) -> Option<u64> {
 
 /// The input that is tried now, and since when.
 type Running = Arc<Mutex<Option<(Instant, Vec<u8>)>>>;
+
+/// The kept inputs of a format: a folder of `tests/fuzz/corpus`. An input that has found a fault becomes a file there.
+///
+/// # Panics
+///
+/// When there is none.
+pub fn corpus(format: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(format);
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    // The same order each time, as a seed leads through it.
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
+    files
+        .iter()
+        .map(|file| fs::read(file).expect("it can be read"))
+        .collect()
+}
 
 /// Fuzzes a target, by its name.
 ///
