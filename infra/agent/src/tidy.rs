@@ -41,8 +41,9 @@ pub(crate) fn tidy(task: &Task) -> io::Result<()> {
     // SAFETY: no memory. Nobody waits for this process.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
     empty(&task.state.join(GONE));
+    // The end of an agent may have come before that of its builds' folders.
+    remove_scratch(&store::folder(&task.state).join("environments"));
     if task.prune {
-        remove_scratch(&store::folder(&task.state).join("environments"));
         prune::prune(&task.state, &prune::RETENTION);
     }
     Ok(())
