@@ -5,7 +5,9 @@
 #[cfg(test)]
 mod fuzzed;
 mod request;
+mod roles;
 mod runs;
+mod sessions;
 mod snapshots;
 mod token;
 mod webhooks;
@@ -14,7 +16,7 @@ use aws::Aws;
 use contract::{
     FlowRef, Principal,
     command::{Command, Wish},
-    http::{Accepted, Events, Health, Installs, OperationView, Output, Problem, SessionView, Sessions, Why},
+    http::{Accepted, Events, Health, Installs, OperationView, Output, Problem, SessionView, Why},
     row::{NAME_KEPT, OperationStatus, RunRow, SessionRow},
 };
 use lambda_runtime::{Error, LambdaEvent, service_fn};
@@ -26,7 +28,7 @@ use lifecycle::{
 use request::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shell::{Fault, Ports};
+use shell::{Fault, Known, Ports};
 use snapshots::Flows;
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 use token::Issuer;
@@ -77,7 +79,11 @@ async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) ->
     if request.path().iter().any(|part| part.len() > LONGEST_PART) {
         return too_long();
     }
-    match Box::pin(answer(aws, flows, &caller, request)).await {
+    let answered = async {
+        let known = Known::look_up(aws, caller).await?;
+        Box::pin(answer(aws, flows, &known, request)).await
+    };
+    match answered.await {
         Ok(answer) => answer,
         Err(Fault::Meaningless(failure)) => problem(400, failure),
         Err(fault) => {
@@ -101,10 +107,11 @@ fn try_again() -> Value {
     problem(503, Failure::new("Http.TryAgain", message))
 }
 
-async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request) -> Result<Value, Fault> {
+async fn answer(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> Result<Value, Fault> {
+    let caller = &known.principal;
     let wait = request.number("wait").unwrap_or(0).min(LONGEST_WAIT);
     match (request.method(), request.path().as_slice()) {
-        ("POST", ["v1", "commands"]) => command(aws, caller, request).await,
+        ("POST", ["v1", "commands"]) => command(aws, known, request).await,
         ("POST", ["v1", "snapshots"]) => flows.place(caller, request).await,
         ("GET", ["v1", "operations", id]) => {
             let found = waited(
@@ -163,19 +170,7 @@ async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request)
             readable(aws, caller, &row.flow, "run", id, || ok(200, &row)).await
         }
         ("GET", ["v1", "output", of]) => output(aws, caller, of, request.number("after"), wait).await,
-        ("GET", ["v1", "sessions"]) => {
-            let Principal::User { name, workspace, .. } = caller else {
-                return Ok(absent("list", "of sessions"));
-            };
-            let now = aws.now();
-            let rows = aws.sessions_of(workspace, name).await?;
-            Ok(ok(
-                200,
-                &Sessions {
-                    sessions: rows.iter().map(|row| view(row, now)).collect(),
-                },
-            ))
-        }
+        ("GET", ["v1", "sessions"]) => sessions::list(aws, caller, request).await,
         ("GET", ["v1", "sessions", key]) => match aws.load_session(key).await? {
             Some(row) if may_read(caller, &row.flow) => Ok(ok(200, &whole_view(aws, &row).await?)),
             // Whoever may not read it does not learn that it exists.
@@ -198,6 +193,8 @@ async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request)
             let events = aws.history(key, request.number("after").unwrap_or(0)).await?;
             readable(aws, caller, key, "session", key, || ok(200, &Events { events })).await
         }
+        ("GET", ["v1", "workspaces", workspace, "roles"]) => roles::list(aws, caller, workspace, request).await,
+        ("PUT", ["v1", "workspaces", workspace, "roles"]) => roles::write(aws, caller, workspace, request).await,
         ("GET", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::read(aws, caller, workspace).await,
         ("PUT", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::write(aws, caller, workspace, request).await,
         ("GET", ["v1", "sessions", key, "packages"]) => match aws.load_packages(key).await? {
@@ -218,12 +215,15 @@ async fn answer(aws: &Aws, flows: &Flows, caller: &Principal, request: &Request)
     }
 }
 
-async fn command(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
+async fn command(aws: &Aws, known: &Known, request: &Request) -> Result<Value, Fault> {
     let body = request
         .body()
         .ok_or_else(|| Fault::Meaningless(Failure::new("Command.Malformed", "The body is not UTF-8 text.")))?;
     let mut command = Command::read(&body).map_err(Fault::Meaningless)?;
-    command.principal = Some(caller.clone());
+    if let Some(refused) = known.refuse(aws, &command).await? {
+        return Ok(problem(403, refused));
+    }
+    command.principal = Some(known.principal.clone());
     let flow = command.flow.key();
     // What two senders want at the same time is decided where the row is written; here it is only said sooner.
     let earlier = match &command.wish {

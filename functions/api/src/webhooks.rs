@@ -10,7 +10,7 @@ use contract::{
 };
 use lifecycle::{
     Failure,
-    access::{Action, may},
+    access::{Action, denied, may},
 };
 use serde_json::Value;
 use shell::{Fault, Ports, action_of};
@@ -70,11 +70,7 @@ fn refused(caller: &Principal, workspace: &str) -> Option<Value> {
     if may(caller, Action::SetRules, workspace, "") {
         return None;
     }
-    let message = format!(
-        "{} may not see or set the webhooks of the workspace {workspace}. That needs the role owner there.",
-        caller.name()
-    );
-    Some(problem(403, Failure::new("Access.Denied", message)))
+    Some(problem(403, denied(caller, Action::SetRules, workspace, "")))
 }
 
 fn answer(workspace: &str, revision: u64, rules: Vec<Rule>) -> Webhooks {

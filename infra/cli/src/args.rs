@@ -198,16 +198,20 @@ Examples:
   pfsession reset ./my-flow --resolve     with what the requirements say now, and the newest that fits
   pfsession reset ./my-flow --image promptflow:3.12")]
     Reset(Reset),
-    /// List your sessions
+    /// List your sessions; those of everybody in the workspace too, if you are its owner
     #[command(after_help = "\
 Examples:
   pfsession list
   pfsession list --all
+  pfsession list --all-users       then show, why, events, logs and stop take a key of this list
   pfsession list --json | jq -r '.sessions[].flow.lineage'")]
     List {
         /// Also those that are stopped
         #[arg(long)]
         all: bool,
+        /// Those of everybody in the workspace; this needs the role owner
+        #[arg(long)]
+        all_users: bool,
     },
     /// Show one session, operation or run
     #[command(after_help = "\
@@ -304,6 +308,9 @@ Examples:
     /// Say what happens when somebody outside says that something happened: a push, a release, a deployment
     #[command(subcommand)]
     Webhook(Webhook),
+    /// Say who may do what in the workspace; this needs the role owner or role-administrator
+    #[command(subcommand)]
+    Role(Role),
     /// Print the variables with which every AWS tool works against the service on this machine
     #[command(after_help = "\
 Example:
@@ -868,6 +875,78 @@ pub(crate) struct Token {
 pub(crate) enum TokenRole {
     DataScientist,
     Owner,
+    RoleAdministrator,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Role {
+    /// Give a user a role
+    #[command(after_help = "\
+A role counts from the user's next command on, also with a token that they have. It is added to what their token says. Roles: data-scientist has \
+sessions of its own; owner sees and stops everybody's, and may do all that is here; role-administrator assigns roles and nothing else; \
+managed-identity-operator has sessions work with one identity.
+
+Examples:
+  pfsession role assign bob data-scientist
+  pfsession role assign bob managed-identity-operator --identity arn:aws:iam::123456789012:role/flows")]
+    Assign(AssignRole),
+    /// List who was given which role
+    #[command(after_help = "\
+Examples:
+  pfsession role list
+  pfsession role list --json | jq -r '.users[] | select(.roles | index(\"owner\")).user'")]
+    List,
+    /// Take a role from a user, or all of them
+    #[command(after_help = "\
+It counts from the user's next command on, also with a token that they have. From then on the user has the roles that were assigned here, and none \
+that a token says. Sessions that they have go on until they are stopped, or nobody uses them.
+
+Examples:
+  pfsession role revoke bob                     all roles
+  pfsession role revoke bob owner
+  pfsession role revoke bob managed-identity-operator --identity arn:aws:iam::123456789012:role/flows")]
+    Revoke(RevokeRole),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AssignRole {
+    /// The user: the subject of their token, or the id that a queue's messages of theirs have
+    #[arg(value_parser = user_name)]
+    pub(crate) user: String,
+    /// The role
+    pub(crate) role: AnyRole,
+    /// The identity that the role managed-identity-operator is about
+    #[arg(long, value_name = "IDENTITY", required_if_eq("role", "managed-identity-operator"))]
+    pub(crate) identity: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RevokeRole {
+    /// The user
+    #[arg(value_parser = user_name)]
+    pub(crate) user: String,
+    /// The role [default: all of them]
+    pub(crate) role: Option<AnyRole>,
+    /// The identity that the role managed-identity-operator is about [default: all of them]
+    #[arg(long, value_name = "IDENTITY", requires = "role")]
+    pub(crate) identity: Option<String>,
+}
+
+/// A role that is assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum AnyRole {
+    DataScientist,
+    Owner,
+    RoleAdministrator,
+    ManagedIdentityOperator,
+}
+
+fn user_name(text: &str) -> Result<String, String> {
+    if contract::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a user's name is one line of 1 to 100 characters, without #".into())
+    }
 }
 
 /// The flow's folder and what its session is to be made of.

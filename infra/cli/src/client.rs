@@ -9,7 +9,7 @@ use crate::{
 };
 use contract::{
     command::Command,
-    http::{Accepted, Problem},
+    http::{Accepted, Problem, SessionView, Sessions, encoded},
     snapshot::{Offer, Place, Upload},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -94,6 +94,30 @@ impl Client {
             Ok(found) => Ok(Some(found)),
             Err(trouble) if trouble.exit == NONE => Ok(None),
             Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Reads all pages of a list of sessions.
+    ///
+    /// * `which`: the query: nothing for the user's own sessions.
+    pub(crate) fn sessions(&self, which: &str) -> Result<Vec<SessionView>, Box<Trouble>> {
+        let (mut sessions, mut query) = (Vec::new(), which.to_owned());
+        loop {
+            let path = if query.is_empty() {
+                String::new()
+            } else {
+                format!("?{query}")
+            };
+            let page: Sessions = self.get(&format!("/v1/sessions{path}"))?;
+            sessions.extend(page.sessions);
+            match page.next {
+                Some(next) => {
+                    query = format!("{which}&after={}", encoded(&next))
+                        .trim_start_matches('&')
+                        .to_owned()
+                }
+                None => return Ok(sessions),
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use crate::{
     args::{self, Cli, Command as Typed},
     bench,
     client::{Client, LONGEST_WAIT},
-    connection, packages, parts, runfiles, runs, schema, serve,
+    connection, packages, parts, roles, runfiles, runs, schema, serve,
     service::{self, Address, Local},
     show, snapshot,
     terminal::{self, note, warn},
@@ -120,7 +120,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
             let flow = wish::find_flow(&client, &stop.what)?.ok_or_else(|| wish::nothing_of(&stop.what))?;
             operate(&client, &flow, Kind::Stop, Wish::Stop, stop.no_wait, json)
         }
-        Typed::List { all } => list(&service, all),
+        Typed::List { all, all_users } => list(&service, all, all_users),
         Typed::Show { what } => show_one(&*service.client()?, &what, json),
         Typed::Why { what } => why(&*service.client()?, &what, json),
         Typed::Logs { what, follow } => logs(&*service.client()?, &what, follow, json),
@@ -143,6 +143,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Down { stop_sessions } => down(&service, stop_sessions),
         Typed::Connection(typed) => connection::execute(&service, &typed),
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
+        Typed::Role(typed) => roles::execute(&service, &typed),
         Typed::Completions { shell } => {
             args::completions(shell);
             Ok(0)
@@ -177,6 +178,7 @@ fn token_for(service: &Service<'_>, wanted: &args::Token) -> Done {
         .map(|role| match role {
             args::TokenRole::DataScientist => Role::DataScientist,
             args::TokenRole::Owner => Role::Owner,
+            args::TokenRole::RoleAdministrator => Role::RoleAdministrator,
         })
         .collect();
     let token = issuer
@@ -467,7 +469,7 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
     drop(interrupted);
     let done = end_of_run(&row, &flow, service.global.json);
     // Whoever is here is told of their other sessions. That it cannot be asked now is no failure of the run.
-    if let Ok(Sessions { sessions }) = client.get("/v1/sessions") {
+    if let Ok(sessions) = client.sessions("") {
         warn_of_deletions(&sessions);
     }
     done
@@ -574,18 +576,21 @@ fn print_metrics(result: &RunResult) {
     }
 }
 
-fn list(service: &Service, all: bool) -> Done {
-    let Sessions { mut sessions } = service.client()?.get("/v1/sessions")?;
+fn list(service: &Service, all: bool, all_users: bool) -> Done {
+    let client = service.client()?;
+    let mut sessions = client.sessions(if all_users { "users=all" } else { "" })?;
     if !all {
         sessions.retain(|session| session.phase.is_live() || session.failure.is_some());
     }
     sessions.sort_by(|a, b| a.flow.cmp(&b.flow));
     if service.global.json {
-        out_json(&Sessions { sessions });
+        out_json(&Sessions { sessions, next: None });
     } else if sessions.is_empty() {
         note!("There is no session. Start one: pfsession start <folder of a flow>");
     } else {
-        out(&show::list(&sessions, home().as_deref()));
+        out(&show::list(&sessions, home().as_deref(), all_users));
+        // Others keep their own.
+        sessions.retain(|session| session.flow.owner == client.user.name);
         warn_of_deletions(&sessions);
     }
     Ok(0)
@@ -773,7 +778,7 @@ fn down(service: &Service, stop_sessions: bool) -> Done {
         return Ok(0);
     };
     if stop_sessions {
-        let Sessions { sessions } = client.get("/v1/sessions")?;
+        let sessions = client.sessions("")?;
         let mut stops = Vec::new();
         for session in sessions.into_iter().filter(|session| session.phase.is_live()) {
             let flow = Flow {

@@ -28,6 +28,7 @@ mod diff;
 mod packages;
 mod parts;
 mod progress;
+mod roles;
 mod runfiles;
 mod runs;
 mod schema;

@@ -14,6 +14,7 @@ use contract::{
     agent::OutputLine,
     http::{Accepted, Events, Installs, Runs, Sessions},
     packages::{Change, PackagesRow},
+    people::Roles,
     row::{OperationRow, RunRow},
     webhook::Webhooks,
 };
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 20] = [
+const SCHEMAS: [(&str, Make); 21] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -40,6 +41,7 @@ const SCHEMAS: [(&str, Make); 20] = [
     ("runs details", of::<Line>),
     ("runs diff", of::<Vec<Difference>>),
     ("webhook list", of::<Webhooks>),
+    ("role list", of::<Roles>),
     ("connection list", of::<ConnectionList>),
     ("connection show", of::<ConnectionView>),
     ("bench", of::<Report>),

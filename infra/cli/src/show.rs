@@ -125,8 +125,16 @@ fn size(settings: &Settings) -> String {
 }
 
 /// Sessions, one a line.
-pub(crate) fn list(sessions: &[SessionView], home: Option<&str>) -> String {
-    let mut table = table(&["KEY", "FLOW", "PHASE", "DOING", "RUNS", "LAST USED", "DELETED"]);
+///
+/// * `of_all`: whether they are of more than one user.
+pub(crate) fn list(sessions: &[SessionView], home: Option<&str>, of_all: bool) -> String {
+    let owner = of_all.then_some("OWNER");
+    let head: Vec<&str> = ["KEY"]
+        .into_iter()
+        .chain(owner)
+        .chain(["FLOW", "PHASE", "DOING", "RUNS", "LAST USED", "DELETED"])
+        .collect();
+    let mut table = table(&head);
     for session in sessions {
         let doing = session.current.as_ref().map_or("", |operation| kind(operation.kind));
         let next = session
@@ -134,7 +142,7 @@ pub(crate) fn list(sessions: &[SessionView], home: Option<&str>) -> String {
             .as_ref()
             .map(|operation| format!(", then {}", kind(operation.kind)))
             .unwrap_or_default();
-        table.add_row([
+        let mut row = vec![
             Cell::new(short(&session.key, KEY)),
             Cell::new(folder(&session.flow.lineage, home)),
             phase_cell(session.phase),
@@ -142,7 +150,11 @@ pub(crate) fn list(sessions: &[SessionView], home: Option<&str>) -> String {
             Cell::new(session.runs.len()),
             Cell::new(ago(session.now, session.last_activity)),
             Cell::new(session.idle_due.map(|due| ahead(session.now, due)).unwrap_or_default()),
-        ]);
+        ];
+        if of_all {
+            row.insert(1, Cell::new(&session.flow.owner));
+        }
+        table.add_row(row);
     }
     rendered(table)
 }
@@ -835,7 +847,7 @@ mod tests {
         });
         let installing = view("aa00bb1122334455", "/srv/long/path/of/a/flow", changed);
         check(
-            &list(&[ready, installing], Some("/home/ann")),
+            &list(&[ready, installing], Some("/home/ann"), false),
             expect![[r#"
             KEY       FLOW                      PHASE       DOING                RUNS  LAST USED   DELETED
             3f9a2c1b  ~/flows/echo              ready                            2     45.0 s ago  in 59 min 15 s

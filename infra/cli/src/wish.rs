@@ -9,7 +9,7 @@ use crate::{
 use contract::{
     Failure, FlowRef,
     command::{RunWish, Setting, Wanted},
-    http::{SessionView, Sessions},
+    http::SessionView,
     row::RunRow,
 };
 use serde_json::Value;
@@ -125,13 +125,16 @@ pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box
     if !is_key && !what.contains('/') {
         return Ok(None);
     }
-    let Sessions { sessions } = client.get("/v1/sessions")?;
-    let is_meant = |session: &&SessionView| {
+    let is_meant = |session: &SessionView| {
         is_key && session.key.starts_with(&what.to_ascii_lowercase())
             || gone.as_deref() == Some(Path::new(&session.flow.lineage))
     };
-    let meant: Vec<_> = sessions.iter().filter(is_meant).collect();
-    match meant[..] {
+    let mut meant = client.sessions("")?;
+    meant.retain(is_meant);
+    if meant.is_empty() && is_key {
+        meant = of_others(client, what)?;
+    }
+    match &meant[..] {
         [] => Ok(None),
         [one] => Ok(Some(Flow {
             reference: one.flow.clone(),
@@ -146,6 +149,15 @@ pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box
     }
 }
 
+/// The sessions of the whole workspace whose keys begin so; none for a user who may not see them.
+fn of_others(client: &Client, key: &str) -> Result<Vec<SessionView>, Box<Trouble>> {
+    let key = key.to_ascii_lowercase();
+    match client.sessions(&format!("users=all&key={key}")) {
+        Err(trouble) if trouble.failure.error == "Access.Denied" => Ok(Vec::new()),
+        found => found,
+    }
+}
+
 /// There is no flow, session, operation or run of this name.
 pub(crate) fn nothing_of(what: &str) -> Box<Trouble> {
     Trouble::new(
@@ -153,7 +165,7 @@ pub(crate) fn nothing_of(what: &str) -> Box<Trouble> {
         "Session.None",
         format!("There is no folder, session, operation or run {what}"),
     )
-    .next("see what there is: pfsession list --all")
+    .next("see what there is: pfsession list --all; of others, if you are an owner: pfsession list --all --all-users")
 }
 
 impl args::Wants {

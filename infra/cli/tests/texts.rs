@@ -173,7 +173,7 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
     ];
     expect![[r#"
         error: There is no folder, session, operation or run nothing-of-this-name [Session.None]
-          next: see what there is: pfsession list --all
+          next: see what there is: pfsession list --all; of others, if you are an owner: pfsession list --all --all-users
         exit 4
         error: There is no folder nowhere. Give the path of the folder that holds the flow. [Flow.NoSuchFolder]
         exit 2

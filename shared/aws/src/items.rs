@@ -90,12 +90,21 @@ pub(crate) fn quota_key(owner: &FlowRef) -> Item {
     key(format!("QUOTA#{}#{}", owner.workspace, owner.owner), "QUOTA")
 }
 
+pub(crate) fn role_key(workspace: &str, user: &str) -> Item {
+    key(format!("WORKSPACE#{workspace}"), format!("ROLE#{user}"))
+}
+
 pub(crate) fn webhooks_key(workspace: &str) -> Item {
     key(format!("WORKSPACE#{workspace}"), "WEBHOOKS")
 }
 
 pub(crate) fn delivery_key(workspace: &str, sender: &str, digest: &str) -> Item {
     key(format!("DELIVERY#{workspace}#{sender}"), digest)
+}
+
+/// The partition of the users of a workspace who have sessions, or had some.
+pub(crate) fn users_of(workspace: &str) -> String {
+    format!("USERS#{workspace}")
 }
 
 /// The partition of the owner index.

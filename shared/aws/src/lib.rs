@@ -9,8 +9,9 @@ mod metrics;
 mod ports;
 mod reads;
 mod runs;
+mod sessions;
 mod trace;
-mod webhooks;
+mod workspaces;
 
 pub use batch::{Record, each_record};
 pub use boot::{Aws, boot, made_of, start_log};

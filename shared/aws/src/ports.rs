@@ -20,6 +20,7 @@ use contract::{
     network::NetworkRow,
     notice::Notice,
     packages::{InstallRow, PackagesRow, Setup},
+    people::RoleRow,
     row::{NAME_KEPT, OperationRow, RunRow, SessionRow},
     step::ExecutionInput,
     webhook::WebhooksRow,
@@ -113,6 +114,13 @@ impl Ports for Aws {
             .transpose()
     }
 
+    async fn load_roles(&self, workspace: &str, user: &str) -> Result<Option<RoleRow>, Fault> {
+        self.get(items::role_key(workspace, user))
+            .await?
+            .map(|item| items::body(&item))
+            .transpose()
+    }
+
     async fn save(&self, save: Save) -> Result<(), Fault> {
         // The place of each run in its user's list is written with its row.
         let listed: Vec<TransactWriteItem> = save
@@ -123,6 +131,11 @@ impl Ports for Aws {
                 _ => None,
             })
             .collect();
+        for write in &save.writes {
+            if let Some((workspace, owner)) = new_user(write) {
+                self.list_user(workspace, owner).await?;
+            }
+        }
         let quota = save
             .writes
             .iter()
@@ -755,6 +768,16 @@ fn changed(update: aws_sdk_dynamodb::types::builders::UpdateBuilder) -> Transact
     TransactWriteItem::builder()
         .update(update.build().expect("an update has a table, a key and an expression"))
         .build()
+}
+
+/// The user whom a write may give their first session.
+fn new_user(write: &Write) -> Option<(&str, &str)> {
+    match write {
+        Write::Session { row, read: 0, .. } => Some((&row.flow.workspace, &row.flow.owner)),
+        // A session of an earlier version has its row, and its user may have no place in the list.
+        Write::EnterQuota { owner, .. } => Some((&owner.workspace, &owner.owner)),
+        _ => None,
+    }
 }
 
 /// The trace that a message goes on with.

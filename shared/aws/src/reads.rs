@@ -4,77 +4,10 @@ use crate::{
     Aws,
     items::{self, Item, text},
 };
-use aws_sdk_dynamodb::types::KeysAndAttributes;
-use contract::{
-    agent::OutputLine,
-    command::Command,
-    names,
-    row::{LogRow, SessionRow},
-};
+use contract::{agent::OutputLine, command::Command, row::LogRow};
 use shell::{Fault, Ports};
 
 impl Aws {
-    /// Reads the sessions of one user, as they are now.
-    ///
-    /// # Errors
-    ///
-    /// [`Fault::Outside`], worth a retry.
-    pub async fn sessions_of(&self, workspace: &str, owner: &str) -> Result<Vec<SessionRow>, Fault> {
-        let mut sessions = Vec::new();
-        let mut from = None;
-        loop {
-            let page = self
-                .dynamo
-                .query()
-                .table_name(&self.table)
-                .index_name(names::OWNER_INDEX)
-                .key_condition_expression("#o = :o")
-                .expression_attribute_names("#o", "owner")
-                .expression_attribute_values(":o", text(items::owner_of(workspace, owner)))
-                .limit(100)
-                .set_exclusive_start_key(from)
-                .send()
-                .await
-                .map_err(|e| Fault::outside("listing sessions")(e.into()))?;
-            let keys: Vec<Item> = page
-                .items
-                .unwrap_or_default()
-                .into_iter()
-                .map(|item| {
-                    item.into_iter()
-                        .filter(|(name, _)| name == "pk" || name == "sk")
-                        .collect()
-                })
-                .collect();
-            if !keys.is_empty() {
-                let wanted = KeysAndAttributes::builder()
-                    .set_keys(Some(keys))
-                    .consistent_read(true)
-                    .build()
-                    .map_err(|e| Fault::outside("listing sessions")(e.into()))?;
-                let got = self
-                    .dynamo
-                    .batch_get_item()
-                    .request_items(&self.table, wanted)
-                    .send()
-                    .await
-                    .map_err(|e| Fault::outside("listing sessions")(e.into()))?;
-                for item in got
-                    .responses
-                    .unwrap_or_default()
-                    .remove(&self.table)
-                    .unwrap_or_default()
-                {
-                    sessions.push(items::session_of(&item)?);
-                }
-            }
-            from = page.last_evaluated_key;
-            if from.is_none() {
-                return Ok(sessions);
-            }
-        }
-    }
-
     /// Reads a flow's history after a revision, oldest first, at most a few hundred entries.
     ///
     /// # Errors

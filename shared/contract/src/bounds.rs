@@ -30,6 +30,9 @@ pub(crate) const HOST: &str = r"^[A-Za-z0-9_.*:/\[\]-]+$";
 pub(crate) const MOST_HOSTS: usize = 100;
 pub(crate) const LONGEST_HOST: usize = 300;
 
+/// The most identities that a user may have sessions work with.
+pub(crate) const MOST_IDENTITIES: usize = 100;
+
 /// A word of a command line.
 pub(crate) const WORD: &str = r"^[^\x00]*$";
 
@@ -151,6 +154,17 @@ pub(crate) fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Str
         .iter()
         .map(|host| host.parse::<Host>().map(|host| host.to_string()));
     hosts.collect::<Result<_, _>>().map(Some).map_err(D::Error::custom)
+}
+
+/// Names of identities, each as a setting has one.
+pub(crate) fn identities<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<String>, D::Error> {
+    let names = BTreeSet::<String>::deserialize(from)?;
+    if names.len() > MOST_IDENTITIES {
+        return Err(D::Error::custom(format!(
+            "a user has at most {MOST_IDENTITIES} identities"
+        )));
+    }
+    names.into_iter().map(|name| bounded(name, 1000, false)).collect()
 }
 
 /// Environment variables: what the operating system takes.

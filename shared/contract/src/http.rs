@@ -12,12 +12,15 @@
 //! | `DELETE /v1/runs/{id}` | | 200 [`RunRow`](crate::row::RunRow) as it was; 409 if it has not ended |
 //! | `GET /v1/runs/{id}/files` | `path` and `offset`; `wait` for more of it | 200 [`FilePart`]; without `path` [`RunFiles`]; 404 where the functions do not see them |
 //! | `GET /v1/output/{operation or run}` | `after=seq`, `wait` for a line after it | 200 [`Output`] |
-//! | `GET /v1/sessions` | | 200 [`Sessions`] |
+//! | `GET /v1/sessions` | `users=all` for those of the whole workspace, `key` for those whose key begins so, `limit`, `after=next` of the page before | 200 [`Sessions`]; 403 |
 //! | `GET /v1/sessions/{flow key}` | | 200 [`SessionView`] |
 //! | `GET /v1/sessions/{flow key}/why` | | 200 [`Why`] |
 //! | `GET /v1/sessions/{flow key}/packages` | | 200 [`PackagesRow`](crate::packages::PackagesRow); 404 if nothing was ever installed |
 //! | `GET /v1/sessions/{flow key}/installs` | | 200 [`Installs`] |
 //! | `GET /v1/sessions/{flow key}/events` | `after=revision` | 200 [`Events`] |
+//! | `GET /v1/workspaces/{workspace}/roles` | `after=next` of the page before | 200 [`Roles`](crate::people::Roles); 403 |
+//! | `GET /v1/workspaces/{workspace}/roles` | `user` | 200 [`RoleRow`](crate::people::RoleRow), of revision 0 where none is stored; 403 |
+//! | `PUT /v1/workspaces/{workspace}/roles` | [`RoleRow`](crate::people::RoleRow), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
 //! | `GET /v1/workspaces/{workspace}/webhooks` | | 200 [`Webhooks`](crate::webhook::Webhooks) |
 //! | `PUT /v1/workspaces/{workspace}/webhooks` | [`Webhooks`](crate::webhook::Webhooks), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
 //!
@@ -176,10 +179,13 @@ pub struct Output {
     pub ended: bool,
 }
 
-/// The sessions that the caller may see.
+/// A page of sessions, by user and key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sessions {
     pub sessions: Vec<SessionView>,
+    /// What the next page is asked for with; none after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A session, for people and programs.

@@ -7,6 +7,7 @@
 //! * [`driver`]: what the handlers ask of a compute driver, and what it reports.
 //! * [`agent`]: what the handlers tell a session's agent, and what it reports, signed.
 //! * [`packages`]: what a session has installed, and how that came about.
+//! * [`people`]: who has which role in a workspace.
 //! * [`notice`]: what a user is to be told of without asking.
 //! * [`tick`]: what the schedule sends.
 //! * [`row`]: what the table holds.
@@ -24,6 +25,7 @@ pub mod names;
 pub mod network;
 pub mod notice;
 pub mod packages;
+pub mod people;
 pub mod row;
 pub mod snapshot;
 pub mod step;

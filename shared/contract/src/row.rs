@@ -14,10 +14,12 @@
 //! | compute resource | `COMPUTE#{id}` | `COMPUTE` |
 //! | slot | `SLOT#{workspace}#{owner}#{size}#{identity}` | `SLOT` |
 //! | quota | `QUOTA#{workspace}#{owner}` | `QUOTA` |
+//! | a user of a workspace who has sessions, or had some | `USERS#{workspace}` | `{user}` |
+//! | roles of a user of a workspace | `WORKSPACE#{workspace}` | `ROLE#{user}` |
 //! | a workspace's webhooks | `WORKSPACE#{workspace}` | `WEBHOOKS` |
 //! | delivery taken | `DELIVERY#{workspace}#{sender}` | `{digest of what its signature covers}` |
 //!
-//! The last two are in [`webhook`](crate::webhook).
+//! Roles are in [`people`](crate::people), the last two in [`webhook`](crate::webhook).
 
 use crate::{Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish, packages::Setup};
 use lifecycle::session::{Effect, Event, Session};

@@ -10,6 +10,7 @@ use contract::{
     network::NetworkRow,
     notice::Notice,
     packages::{InstallRow, PackagesRow},
+    people::RoleRow,
     row::{LogRow, OperationRow, RunRow, SessionRow},
     step::StepMessage,
     tick::Tick,
@@ -40,7 +41,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 21] = [
+const KINDS: [Kind; 22] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -62,6 +63,7 @@ const KINDS: [Kind; 21] = [
     kind::<PackagesRow>("table/packages"),
     kind::<InstallRow>("table/install"),
     kind::<NetworkRow>("table/network"),
+    kind::<RoleRow>("table/role"),
 ];
 
 /// What a schema does not say: how many bits a number has, and what is in a text of any length.

@@ -1,5 +1,7 @@
 //! Who may do what with whose session.
 
+use crate::Failure;
+
 /// A role in a workspace.
 ///
 /// # Source
@@ -11,6 +13,13 @@
 pub enum Role {
     /// May grant roles, see every session of the workspace and stop it.
     Owner,
+    /// May grant roles, and nothing else.
+    ///
+    /// # Source
+    ///
+    /// "To assign roles, you need `owner` or `Microsoft.Authorization/roleAssignments/write` permission on the resource" (seed,
+    /// *Permissions and roles*).
+    RoleAdministrator,
     /// May have sessions: start, install into, change, reset, stop and run in their own.
     DataScientist,
 }
@@ -52,8 +61,52 @@ pub enum Action {
     Use,
     /// Say what the workspace does when somebody outside says that something happened.
     SetRules,
+    /// See and change who has which role in the workspace.
+    AssignRoles,
+    /// Have a session work with a user-assigned identity.
+    AssignIdentity,
     /// Look after a promise already made: deadlines, idleness, unsent effects.
     Sweep,
+}
+
+impl Action {
+    /// The permission that it needs, by the name that a refusal says.
+    pub fn permission(self) -> &'static str {
+        match self {
+            Self::Read => "sessions/read",
+            Self::Stop => "sessions/stop",
+            Self::Use => "sessions/use",
+            Self::SetRules => "webhooks/write",
+            Self::AssignRoles => "roles/write",
+            Self::AssignIdentity => "identities/assign",
+            Self::Sweep => "sessions/sweep",
+        }
+    }
+}
+
+/// Says which permission `principal` lacks, and who has it.
+///
+/// * `owner`: whose session it is; the identity that is to be assigned; empty where the action is on a workspace.
+pub fn denied(principal: &Principal, action: Action, workspace: &str, owner: &str) -> Failure {
+    let (name, permission) = (principal.name(), action.permission());
+    let about = match (action, owner) {
+        (_, "") => String::new(),
+        (Action::AssignIdentity, identity) => format!(" for the identity {identity}"),
+        (_, owner) => format!(" for the sessions of {owner}"),
+    };
+    let lacks = format!("{name} lacks the permission {permission}{about} in the workspace {workspace}.");
+    let who = match (action, owner) {
+        (Action::Sweep, _) => "No role has it: this system alone does that.".to_owned(),
+        (Action::AssignRoles, _) => "The roles owner and role-administrator have it.".to_owned(),
+        (Action::AssignIdentity, _) => {
+            "The role owner has it, and managed-identity-operator has it for one identity.".to_owned()
+        }
+        (Action::Use, owner) => format!("{owner} alone has it, with the role data-scientist."),
+        (_, "") => "The role owner has it.".to_owned(),
+        (_, owner) => format!("The role owner has it, and {owner} with the role data-scientist."),
+    };
+    let when = "A new role counts from the next command on, and one that a token carries from the next token on.";
+    Failure::new("Access.Denied", format!("{lacks} {who} {when}"))
 }
 
 /// Whether `principal` may do `action` with the session of a flow that belongs to `owner` in `workspace`.
@@ -73,7 +126,10 @@ pub fn may(principal: &Principal, action: Action, workspace: &str, owner: &str) 
                 && match action {
                     Action::Sweep => false,
                     // Who may give roles to others may let others' events do what the rule's maker may do.
-                    Action::SetRules => roles.contains(&Role::Owner),
+                    Action::SetRules | Action::AssignIdentity => roles.contains(&Role::Owner),
+                    Action::AssignRoles => roles
+                        .iter()
+                        .any(|role| matches!(role, Role::Owner | Role::RoleAdministrator)),
                     Action::Use => name == owner && roles.contains(&Role::DataScientist),
                     Action::Read | Action::Stop => {
                         name == owner && roles.contains(&Role::DataScientist) || roles.contains(&Role::Owner)
@@ -97,7 +153,15 @@ mod tests {
 
     #[test]
     fn only_the_owner_of_a_flow_uses_its_session_and_only_with_the_role() {
-        let all = [Action::Read, Action::Stop, Action::Use, Action::SetRules, Action::Sweep];
+        let all = [
+            Action::Read,
+            Action::Stop,
+            Action::Use,
+            Action::SetRules,
+            Action::AssignRoles,
+            Action::AssignIdentity,
+            Action::Sweep,
+        ];
         let allowed = |p: &Principal| {
             all.iter()
                 .filter(|a| may(p, **a, "ws", "alice"))
@@ -116,7 +180,17 @@ mod tests {
         assert_eq!(allowed(&user("bob", "ws", &[Role::DataScientist])), []);
         assert_eq!(
             allowed(&user("bob", "ws", &[Role::Owner])),
-            [Action::Read, Action::Stop, Action::SetRules]
+            [
+                Action::Read,
+                Action::Stop,
+                Action::SetRules,
+                Action::AssignRoles,
+                Action::AssignIdentity
+            ]
+        );
+        assert_eq!(
+            allowed(&user("bob", "ws", &[Role::RoleAdministrator])),
+            [Action::AssignRoles]
         );
         assert_eq!(allowed(&Principal::Sweep), [Action::Sweep]);
     }

@@ -1,7 +1,7 @@
 //! A command, from its words to its decision.
 
 use crate::{
-    Fault,
+    Fault, Known,
     ports::{Ports, Save, Write},
     turn::{Happened, happen, refused_operation, refused_run},
 };
@@ -13,7 +13,7 @@ use contract::{
 };
 use lifecycle::{
     Failure,
-    access::{Action, may},
+    access::Action,
     deadlines,
     session::{Event, Kind, Operation, Origin, Origins, Packages, Settings},
     size,
@@ -82,7 +82,8 @@ pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
 pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(), Fault> {
     let command = Command::read(body).map_err(Fault::Meaningless)?;
     let flow = command.flow.key();
-    let principal = principal_of(ports, &command, sender).await?;
+    let known = Known::look_up(ports, principal_of(ports, &command, sender).await?).await?;
+    let principal = &known.principal;
     let lineage = command.flow.lineage.as_str();
     let (settings, run) = match &command.wish {
         Wish::Start { settings } | Wish::Update { settings } => (defaults(settings, lineage), None),
@@ -114,21 +115,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         let _ = happen(ports, &happened).await?;
         return Ok(());
     }
-    if !may(
-        &principal,
-        action_of(&command.wish),
-        &command.flow.workspace,
-        &command.flow.owner,
-    ) {
-        let failure = Failure::new(
-            "Access.Denied",
-            format!(
-                "{} may not do this with the session of {} in the workspace {}. It needs the flow's owner with the role data-scientist there; a new role can take some minutes to count.",
-                principal.name(),
-                command.flow.owner,
-                command.flow.workspace
-            ),
-        );
+    if let Some(failure) = known.refuse(ports, &command).await? {
         return refuse(ports, &command, &happened, failure).await;
     }
     if let Some(failure) = no_such_size(&settings.size) {

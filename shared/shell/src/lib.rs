@@ -8,6 +8,7 @@
 
 mod command;
 mod packages;
+mod people;
 mod ports;
 mod sweep;
 mod turn;
@@ -15,6 +16,7 @@ mod why;
 
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
 pub use packages::record_packages;
+pub use people::Known;
 pub use ports::{Due, DueRow, Ports, Save, Write};
 pub use sweep::{Swept, sweep};
 pub use turn::{Happened, happen, observe_compute};

@@ -5,6 +5,7 @@ use contract::{
     FlowRef, Millis,
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
+    people::RoleRow,
     row::{LogRow, OperationRow, RunRow, SessionRow},
     webhook::WebhooksRow,
 };
@@ -42,6 +43,9 @@ pub trait Ports: Send + Sync {
 
     /// Reads what a workspace does when somebody outside says that something happened.
     fn load_webhooks(&self, workspace: &str) -> impl Future<Output = Result<Option<WebhooksRow>, Fault>> + Send;
+
+    /// Reads the roles that a workspace has given a user.
+    fn load_roles(&self, workspace: &str, user: &str) -> impl Future<Output = Result<Option<RoleRow>, Fault>> + Send;
 
     /// Writes all of it or nothing.
     fn save(&self, save: Save) -> impl Future<Output = Result<(), Fault>> + Send;

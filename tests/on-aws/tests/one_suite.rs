@@ -65,6 +65,10 @@ const TESTS: &[Test<Worlds>] = &[
     ),
     ("a_user_finds_their_own_sessions", a_user_finds_their_own_sessions),
     (
+        "sessions_are_found_by_page_and_key_and_users_once_each_in_order",
+        sessions_are_found_by_page_and_key_and_users_once_each_in_order,
+    ),
+    (
         "one_flows_commands_come_in_order_and_a_wish_that_is_sent_twice_comes_once",
         one_flows_commands_come_in_order_and_a_wish_that_is_sent_twice_comes_once,
     ),
@@ -569,10 +573,39 @@ fn a_user_finds_their_own_sessions(worlds: &Worlds) {
         for row in mine.iter().cloned().chain([of("theirs", "somebody-else")]) {
             save(aws, vec![write(row, 0, None)]).await.unwrap();
         }
-        let mut found = aws.sessions_of("w", "me").await.unwrap();
-        found.sort_by(|a, b| a.session.flow.cmp(&b.session.flow));
-        assert_eq!(found, mine);
-        assert_eq!(aws.sessions_of("another", "me").await.unwrap(), []);
+        assert_eq!(aws.sessions_of(("w", "me"), "", "", 100).await.unwrap(), mine);
+        assert_eq!(aws.sessions_of(("another", "me"), "", "", 100).await.unwrap(), []);
+    });
+}
+
+fn sessions_are_found_by_page_and_key_and_users_once_each_in_order(worlds: &Worlds) {
+    worlds.each(&[], async |world| {
+        let aws = &world.aws;
+        let of = |flow: &str, owner: &str| {
+            let mut row = row(flow, 1);
+            (row.flow.owner, row.session.owner) = (owner.to_owned(), owner.to_owned());
+            (row.flow.workspace, row.session.workspace) = ("paged".to_owned(), "paged".to_owned());
+            row
+        };
+        let rows = ["pa1", "pa2", "pb1", "pb2"].map(|flow| of(flow, "ann"));
+        for row in rows.iter().cloned().chain([of("pz", "zoë"), of("pc", "bob")]) {
+            save(aws, vec![write(row, 0, None)]).await.unwrap();
+        }
+        let page = async |prefix: &str, after: &str, most| {
+            let found = aws.sessions_of(("paged", "ann"), prefix, after, most).await.unwrap();
+            found.into_iter().map(|row| row.session.flow).collect::<Vec<_>>()
+        };
+        assert_eq!(page("", "", 3).await, ["pa1", "pa2", "pb1"]);
+        assert_eq!(page("", "pb1", 3).await, ["pb2"]);
+        assert_eq!(page("", "pa1", 2).await, ["pa2", "pb1"]);
+        assert_eq!(page("pb", "", 9).await, ["pb1", "pb2"]);
+        assert_eq!(page("pb", "pb1", 9).await, ["pb2"]);
+        assert!(page("pb", "pb2", 9).await.is_empty() && page("q", "", 9).await.is_empty());
+
+        assert_eq!(aws.users_after("paged", "").await.unwrap(), ["ann", "bob", "zoë"]);
+        assert_eq!(aws.users_after("paged", "bob").await.unwrap(), ["zoë"]);
+        assert!(aws.users_after("paged", "zoë").await.unwrap().is_empty());
+        assert!(aws.users_after("nowhere", "").await.unwrap().is_empty());
     });
 }
 

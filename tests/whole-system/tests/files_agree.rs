@@ -505,7 +505,7 @@ fn the_readmes_diagram_has_the_edges_of_the_core_and_no_others() {
 
 #[test]
 fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
-    const LAYERS: [&str; 15] = [
+    const LAYERS: [&str; 16] = [
         "Access",
         "Command",
         "Compute",
@@ -515,6 +515,7 @@ fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
         "Image",
         "Install",
         "Request",
+        "Role",
         "Run",
         "Service",
         "Session",

@@ -10,6 +10,7 @@ use contract::{
     driver::ComputeRequest,
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
+    people::RoleRow,
     row::{LogRow, OperationRow, OperationStatus, RunRow, SessionRow},
 };
 use lifecycle::{
@@ -87,6 +88,8 @@ pub(crate) struct State {
     calls: usize,
     pub(crate) most_sessions: usize,
     pub(crate) webhooks: Option<contract::webhook::WebhooksRow>,
+    /// By workspace and user.
+    pub(crate) roles: BTreeMap<(String, String), RoleRow>,
 }
 
 pub(crate) struct World {
@@ -372,6 +375,11 @@ impl Ports for World {
 
     async fn load_slot(&self, slot: &Slot) -> Result<Option<Compute>, Fault> {
         self.call(|s| Ok(s.slots.get(slot).and_then(|id| s.computes.get(id)).cloned()))
+    }
+
+    async fn load_roles(&self, workspace: &str, user: &str) -> Result<Option<RoleRow>, Fault> {
+        let key = (workspace.to_owned(), user.to_owned());
+        self.call(|s| Ok(s.roles.get(&key).cloned()))
     }
 
     async fn load_webhooks(&self, _: &str) -> Result<Option<contract::webhook::WebhooksRow>, Fault> {

@@ -1,11 +1,14 @@
-//! What the webhooks write.
+//! What a workspace's owners write: rules of webhooks, and roles.
 
 use crate::{
     Aws,
     items::{self, Item, json, number},
     ports::is_written,
 };
-use contract::webhook::{DeliveryRow, WebhooksRow};
+use contract::{
+    people::RoleRow,
+    webhook::{DeliveryRow, WebhooksRow},
+};
 use shell::Fault;
 
 impl Aws {
@@ -17,10 +20,39 @@ impl Aws {
     pub async fn save_webhooks(&self, row: &WebhooksRow) -> Result<(), Fault> {
         let mut item = items::webhooks_key(&row.workspace);
         item.insert("body".to_owned(), json(row));
-        item.insert("revision".to_owned(), number(row.revision));
-        let read = row.revision.saturating_sub(1);
+        self.put_next(item, row.revision, "saving webhooks").await
+    }
+
+    /// Writes the roles of a user, if they are still at the revision before.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Conflict`] when somebody else was faster; [`Fault::Outside`], worth a retry.
+    pub async fn save_roles(&self, row: &RoleRow) -> Result<(), Fault> {
+        let mut item = items::role_key(&row.workspace, &row.user);
+        item.insert("body".to_owned(), json(row));
+        self.put_next(item, row.revision, "saving roles").await
+    }
+
+    /// Reads the roles of a workspace, by user: those that follow `after`, a page of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Outside`], worth a retry.
+    pub async fn roles_after(&self, workspace: &str, after: &str) -> Result<Vec<RoleRow>, Fault> {
+        let (from, to) = (format!("ROLE#{after}"), format!("ROLE#{}", char::MAX));
+        let items = self
+            .after(format!("WORKSPACE#{workspace}"), from, to, "listing roles")
+            .await?;
+        items.iter().map(items::body).collect()
+    }
+
+    /// Puts an item of this revision, if the stored one has the revision before.
+    async fn put_next(&self, mut item: Item, revision: u64, what: &'static str) -> Result<(), Fault> {
+        item.insert("revision".to_owned(), number(revision));
+        let read = revision.saturating_sub(1);
         let written = if read == 0 {
-            self.put_new(item, "saving webhooks").await?
+            self.put_new(item, what).await?
         } else {
             let put = self
                 .dynamo
@@ -29,7 +61,7 @@ impl Aws {
                 .set_item(Some(item))
                 .condition_expression("revision = :r")
                 .expression_attribute_values(":r", number(read));
-            is_written(put.send().await, "saving webhooks")?
+            is_written(put.send().await, what)?
         };
         if written { Ok(()) } else { Err(Fault::Conflict) }
     }

@@ -1,0 +1,87 @@
+//! What somebody may do, by the roles that their workspace has given them.
+//!
+//! The table is read for each command and each request, and no answer of it is kept: a role that is revoked is gone at once, also for
+//! tokens that were given before.
+
+use crate::{Fault, Ports, command::action_of};
+use contract::{
+    FlowRef, Principal,
+    command::{Command, Wish},
+};
+use lifecycle::{
+    Failure,
+    access::{Action, denied, may},
+};
+use std::collections::BTreeSet;
+
+/// Somebody, as their workspace knows them.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// With the roles that count now.
+    pub principal: Principal,
+    /// The identities that they may have sessions work with, besides what a role allows.
+    identities: BTreeSet<String>,
+}
+
+impl Known {
+    /// Looks up the roles of somebody whom the transport has proved to be `principal`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ports`].
+    pub async fn look_up(ports: &impl Ports, principal: Principal) -> Result<Self, Fault> {
+        let row = match &principal {
+            Principal::User { name, workspace, .. } => ports.load_roles(workspace, name).await?,
+            Principal::Sweep => None,
+        };
+        Ok(match (principal, row) {
+            (Principal::User { name, workspace, roles }, Some(row)) => Self {
+                principal: Principal::User {
+                    name,
+                    workspace,
+                    roles: row.over(&roles),
+                },
+                identities: row.identities,
+            },
+            (principal, _) => Self {
+                principal,
+                identities: BTreeSet::new(),
+            },
+        })
+    }
+
+    /// Why they may not want this, if they may not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ports`].
+    pub async fn refuse(&self, ports: &impl Ports, command: &Command) -> Result<Option<Failure>, Fault> {
+        let FlowRef { workspace, owner, .. } = &command.flow;
+        let (principal, action) = (&self.principal, action_of(&command.wish));
+        if !may(principal, action, workspace, owner) {
+            return Ok(Some(denied(principal, action, workspace, owner)));
+        }
+        if action != Action::Use || may(principal, Action::AssignIdentity, workspace, "") {
+            return Ok(None);
+        }
+        // An identity is assigned anew with each use: that of the session counts like one that is named.
+        let identity = match named_identity(&command.wish) {
+            Some(named) => Some(named),
+            None => match ports.load_session(&command.flow.key()).await? {
+                Some(row) => row.session.settings.identity,
+                None => None,
+            },
+        };
+        let refused = identity.filter(|identity| !self.identities.contains(identity));
+        Ok(refused.map(|identity| denied(principal, Action::AssignIdentity, workspace, &identity)))
+    }
+}
+
+fn named_identity(wish: &Wish) -> Option<String> {
+    let settings = match wish {
+        Wish::Start { settings } | Wish::Update { settings } | Wish::Run { settings, .. } => Some(settings),
+        Wish::Install { settings, .. } | Wish::Reset { settings, .. } => settings.as_ref(),
+        _ => None,
+    };
+    settings?.identity.clone()
+}
