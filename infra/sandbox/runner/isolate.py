@@ -293,7 +293,8 @@ def close_sandbox(spec, namespaces):
     import resource
 
     lacks = []
-    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 4096)):
+    # A core file holds secrets. Where the kernel hands cores to a program, it heeds no limit but 1; a file of one byte is not written either.
+    for what, most in ((resource.RLIMIT_CORE, 1), (resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 4096)):
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
