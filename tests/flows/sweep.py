@@ -51,6 +51,8 @@ def main():
         sweep(Sides(place, program, address), examples, names)
     finally:
         subprocess.run([program, "down"], capture_output=True)
+        # Promptflow leaves its own service running.
+        subprocess.run([str(Path(sys.executable).parent / "pf"), "service", "stop"], capture_output=True)
         provider.kill()
         provider_log.wait()
         shutil.rmtree(place, ignore_errors=True)
