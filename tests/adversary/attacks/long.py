@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import tempfile
 import time
 
 from attack import libc, unless
@@ -15,7 +16,8 @@ SECONDS = 60
 
 
 def open_descriptors():
-    """Has descriptors of each kind that calls may be made with, and none that tells what came of the attacks."""
+    """Has descriptors of each kind that calls may be made with, and neither one that tells what came of the attacks nor the run's folder."""
+    os.chdir(tempfile.mkdtemp())
     os.closerange(3, 1 << 16)
     for _ in range(3):
         os.open("/dev/null", os.O_RDWR)
