@@ -595,7 +595,7 @@ mod tests {
     #[test]
     fn a_signature_covers_the_host_the_time_and_the_operation_or_is_none() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(&folder.path().join("queues.db")).expect("a store");
+        let store = Store::open(&folder.path().join("queues.db"), crate::store::QUEUES).expect("a store");
         let access = Access::open(Arc::new(store)).expect("keys");
         let key = access.lend(Caller::Driver);
         let operation = ("x-amz-target", "AmazonSQS.ListQueues");

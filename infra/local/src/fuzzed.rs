@@ -1,7 +1,13 @@
 //! Any bytes as a request to a protocol that this host speaks are answered, and the next request is too.
 
 use crate::{
-    access::Caller, asl::Definition, faults::Faults, machine::Machine, queues::Queues, sqs::Sqs, store::Store,
+    access::Caller,
+    asl::Definition,
+    faults::Faults,
+    machine::Machine,
+    queues::Queues,
+    sqs::Sqs,
+    store::{QUEUES, Store},
     table::Table,
 };
 use axum::body::Bytes;
@@ -25,7 +31,7 @@ impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (open, closing) = tokio::sync::watch::channel(false);
-        let store = Arc::new(Store::open(&folder.path().join("queues.db")).expect("a store"));
+        let store = Arc::new(Store::open(&folder.path().join("queues.db"), QUEUES).expect("a store"));
         let faults = Arc::new(Faults::default());
         let queues = Arc::new(Queues::open(store.clone(), faults.clone(), closing).expect("queues"));
         let urls: BTreeMap<String, String> = ["StartSession", "InstallPackages", "StopSession"]
@@ -196,7 +202,7 @@ fn any_bytes_as_a_request_to_step_functions_are_answered() {
 fn any_bytes_as_a_request_to_dynamodb_are_answered() {
     let bench = Bench::new();
     let key = json!({ "pk": { "S": "k" } });
-    let item = json!({ "pk": { "S": "k" }, "n": { "N": "1" }, "l": { "L": [{ "BOOL": true }, { "NULL": true }] }, "b": { "B": "AA==" } });
+    let item = json!({ "pk": { "S": "k" }, "n": { "N": "1" }, "l": { "L": [{ "BOOL": true }, { "NULL": true }] }, "b": { "SS": ["x"] } });
     let seeds = seeds(&[
         (
             "PutItem",
@@ -204,7 +210,7 @@ fn any_bytes_as_a_request_to_dynamodb_are_answered() {
         ),
         (
             "GetItem",
-            json!({ "TableName": "table", "Key": key, "ConsistentRead": true, "ProjectionExpression": "n, l[0]" }),
+            json!({ "TableName": "table", "Key": key, "ConsistentRead": true, "ProjectionExpression": "n, l" }),
         ),
         (
             "UpdateItem",
@@ -231,7 +237,6 @@ fn any_bytes_as_a_request_to_dynamodb_are_answered() {
             "BatchGetItem",
             json!({ "RequestItems": { "table": { "Keys": [key] } } }),
         ),
-        ("DescribeTable", json!({ "TableName": "table" })),
     ]);
     let words = [
         "\"S\"",
@@ -253,15 +258,10 @@ fn any_bytes_as_a_request_to_dynamodb_are_answered() {
     let words: Vec<&str> = WORDS.into_iter().chain(words).collect();
     fuzz("DynamoDB", &seeds, &words, |bytes| {
         let (operation, body) = request(bytes);
-        // Nobody makes or deletes a table there.
-        if !operation.contains("Table") {
-            let _ = bench
-                .runtime
-                .block_on(bench.table.answer(&Caller::User("ann".into()), &operation, body));
-        }
+        let _ = bench.table.answer(&Caller::User("ann".into()), &operation, &body);
     });
     let list = bench
         .table
-        .answer(&Caller::Driver, "ListTables", Bytes::from_static(b"{}"));
-    assert!(bench.runtime.block_on(list).status().is_success());
+        .answer(&Caller::Driver, "ListTables", &Bytes::from_static(b"{}"));
+    assert!(list.status().is_success());
 }

@@ -14,7 +14,7 @@ use crate::{
     queues::Queues,
     schedule,
     sqs::{REGION, Sqs},
-    store::{Store, now},
+    store::{QUEUES, Store, now},
     table::Table,
     template::{Function, Template},
     wire::{AwsError, Cut, respond},
@@ -181,7 +181,7 @@ pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Res
     }
     let faults = Arc::new(Faults::new(plan));
     let (closing, closed) = watch::channel(false);
-    let store = Arc::new(Store::open(&state.join("queues.db")).context("queues.db cannot be opened")?);
+    let store = Arc::new(Store::open(&state.join("queues.db"), QUEUES).context("queues.db cannot be opened")?);
     let queues = Arc::new(Queues::open(store.clone(), faults.clone(), closed.clone())?);
     let access = Arc::new(Access::open(store.clone())?);
     let issuer = Issuer::open(&state.join("issuer.key")).context("issuer.key cannot be read or made")?;
@@ -543,9 +543,11 @@ async fn tidy(host: Arc<Host>, store: Arc<Store>, databases: [PathBuf; 2]) -> an
                 .and_then(|()| host.machine.sweep())
                 .and_then(|()| store.tidy())
                 .and(databases.iter().try_for_each(|file| ballast::keep_pages(file)))
+                .map_err(AwsError::from)
+                .and_then(|()| host.table.tidy(now() / 1000))
         });
         if let Ok(Err(cause)) = tidied.await {
-            tracing::warn!(fault = "Store.Tidy", cause = %cause, "what is old stays for now");
+            tracing::warn!(fault = "Store.Tidy", cause = cause.message, "what is old stays for now");
         }
     }
 }
@@ -676,7 +678,7 @@ async fn aws(State(host): State<Arc<Host>>, Extension(guest): Extension<Guest>, 
     };
     let response = match service {
         "AmazonSQS" => answer(host.sqs.answer(&caller, operation, &body).await),
-        "DynamoDB_20120810" => host.table.answer(&caller, operation, body).await,
+        "DynamoDB_20120810" => host.table.answer(&caller, operation, &body),
         "AWSStepFunctions" => answer(host.machine.answer(&caller, operation, &body)),
         _ => AwsError::new(
             "UnknownOperationException",

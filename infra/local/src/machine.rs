@@ -973,7 +973,7 @@ mod walks {
 
         fn over(folder: tempfile::TempDir) -> Self {
             let (open, closing) = tokio::sync::watch::channel(false);
-            let store = Arc::new(Store::open(&folder.path().join("queues.db")).expect("a store"));
+            let store = Arc::new(Store::open(&folder.path().join("queues.db"), crate::store::QUEUES).expect("a store"));
             let faults = Arc::new(Faults::default());
             let queues = Arc::new(Queues::open(store.clone(), faults.clone(), closing).expect("queues"));
             let mut urls = BTreeMap::new();

@@ -773,7 +773,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_parameter_cannot_be_is_refused_with_the_name_that_aws_has_for_it() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(&folder.path().join("queues.db")).expect("a store");
+        let store = Store::open(&folder.path().join("queues.db"), crate::store::QUEUES).expect("a store");
         let (_closing, closed) = watch::channel(false);
         let queues = Queues::open(Arc::new(store), Arc::<Faults>::default(), closed).expect("queues");
         let sqs = Sqs {

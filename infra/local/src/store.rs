@@ -1,6 +1,7 @@
-//! The file that queues, executions and credentials share, so that a step's message and its token are one transaction.
+//! The SQLite files of the host: one that queues, executions and credentials share, so that a step's message and its token are one
+//! transaction, and the table's.
 //!
-//! SQLite with a write-ahead log: what a call has written before it returned is there after `kill -9`.
+//! With a write-ahead log: what a call has written before it returned is there after `kill -9`. A power cut can take the last seconds.
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::{
@@ -9,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-const TABLES: &str = "
+/// The tables of queues, executions and credentials.
+pub(crate) const QUEUES: &str = "
 CREATE TABLE IF NOT EXISTS queue (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fifo INTEGER NOT NULL, visibility INTEGER NOT NULL, retention INTEGER NOT NULL,
     delay INTEGER NOT NULL, wait INTEGER NOT NULL, dead_letter TEXT, most_received INTEGER, created INTEGER NOT NULL);
@@ -41,7 +43,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn open(file: &Path) -> rusqlite::Result<Self> {
+    /// Opens a file, and makes its tables if they are not there.
+    pub(crate) fn open(file: &Path, tables: &str) -> rusqlite::Result<Self> {
         let connection = Connection::open(file)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -49,15 +52,11 @@ impl Store {
         // The log is put into the file by `tidy`, beside the calls and not inside one.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.set_prepared_statement_cache_capacity(128);
-        connection.execute_batch(TABLES)?;
+        connection.execute_batch(tables)?;
         // What a file of an older version lacks.
         for table in ["message", "execution"] {
-            let has = connection
-                .prepare(&format!(
-                    "SELECT 1 FROM pragma_table_info('{table}') WHERE name = 'trace'"
-                ))?
-                .exists([])?;
-            if !has {
+            let lacks = connection.table_exists(None, table)? && !connection.column_exists(None, table, "trace")?;
+            if lacks {
                 connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN trace TEXT"))?;
             }
         }

@@ -1,220 +1,175 @@
-//! The table: DynamoDB's JSON protocol over an embedded one, which is given a thread of its own because it blocks. Another one removes what has
-//! expired.
+//! The table: DynamoDB's JSON protocol, as far as the functions use it, over an SQLite file.
+//!
+//! An operation is one transaction of SQLite. It is there after `kill -9` once its sender was answered.
+
+mod apply;
+mod attribute;
+mod earlier;
+mod expression;
+mod operations;
+mod pages;
+mod rows;
+mod shape;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     access::Caller,
+    store::Store,
     wire::{AwsError, respond},
 };
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use axum::{
     body::{Body, Bytes},
     http::{Response, StatusCode},
 };
-use dynoxide::{Database, DynoxideError};
-use serde::{Serialize, de::DeserializeOwned};
+use operations::{Refusal, Transaction};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use shape::Shape;
 use std::{
-    convert::Infallible,
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
-    time::{Duration, Instant},
+    sync::{Mutex, PoisonError},
 };
-use tokio::sync::oneshot;
 
-/// How often expired items are looked for, at most.
-const EXPIRY: Duration = Duration::from_secs(10);
-/// A look reads every item. How many times as long as it took nothing is looked for then.
-const REST: u32 = 100;
-
-/// Work for the table's thread.
-struct Wish {
-    operation: String,
-    body: Bytes,
-    answer: oneshot::Sender<Result<String, DynoxideError>>,
-}
+const JSON: &str = "application/x-amz-json-1.0";
+/// The most items that one look for expired ones removes while others wait.
+const EXPIRED_AT_ONCE: usize = 100;
+/// How many transactions are remembered by their token. A client repeats one within seconds.
+const TOKENS: usize = 1000;
 
 /// The table.
 pub(crate) struct Table {
-    wishes: mpsc::Sender<Wish>,
-    /// The other thread ends with it.
-    _expiring: mpsc::Sender<Infallible>,
+    store: Store,
+    shapes: Vec<Shape>,
+    /// The tokens of the latest transactions, each with the digest of its request.
+    done: Mutex<VecDeque<(String, [u8; 32])>>,
 }
 
 impl Table {
-    /// Opens the file, makes the tables that are not there, and starts the threads.
+    /// Opens the file, and makes the tables that are not there.
+    ///
+    /// * `tables`: inputs of `CreateTable`, each with the attribute that says when an item expires.
+    ///
+    /// # Errors
+    ///
+    /// Final: the file cannot be opened or read, or the template has a table that this host cannot keep.
     pub(crate) fn open(file: &Path, tables: &[(Value, Option<String>)]) -> anyhow::Result<Self> {
-        let path = file.to_str().context("the state folder's name is no text")?;
-        let database = Database::new(path).with_context(|| format!("the table {path} cannot be opened"))?;
-        for (create, expires) in tables {
-            let name = create["TableName"].clone();
-            match run(&database, "CreateTable", create.to_string().as_bytes()) {
-                Ok(_) | Err(DynoxideError::ResourceInUseException(_)) => {}
-                Err(cause) => return Err(cause).with_context(|| format!("the table {name} cannot be made")),
-            }
-            if let Some(attribute) = expires {
-                let ttl = json!({
-                    "TableName": name,
-                    "TimeToLiveSpecification": { "AttributeName": attribute, "Enabled": true },
-                });
-                match run(&database, "UpdateTimeToLive", ttl.to_string().as_bytes()) {
-                    // It is so already.
-                    Ok(_) | Err(DynoxideError::ValidationException(_)) => {}
-                    Err(cause) => return Err(cause).with_context(|| format!("the table {name} cannot be given a TTL")),
-                }
-            }
-        }
-        let (expiring, kept) = mpsc::channel();
-        let expired = database.clone();
-        thread::Builder::new()
-            .name("expiry".into())
-            .spawn(move || expire(&expired, &kept, EXPIRY))?;
-        let (wishes, inbox) = mpsc::channel::<Wish>();
-        thread::Builder::new().name("table".into()).spawn(move || {
-            for Wish {
-                operation,
-                body,
-                answer,
-            } in inbox
-            {
-                // What it panics on must not be the last that it does for everybody.
-                let Ok(done) = catch_unwind(AssertUnwindSafe(|| run(&database, &operation, &body))) else {
-                    tracing::error!(fault = "Table", operation, "the table has panicked");
-                    continue;
-                };
-                // Nobody waits any more: it is done all the same, as it would be far away.
-                let _ = answer.send(done);
-            }
-        })?;
+        let store = Store::open(file, rows::TABLES).with_context(|| format!("{} cannot be opened", file.display()))?;
+        let shapes = tables
+            .iter()
+            .map(|(create, expires)| Shape::read(create, expires.as_deref()));
+        let mut shapes = shapes.collect::<anyhow::Result<Vec<_>>>()?;
+        let adopted = store.write(|db| {
+            shapes.iter_mut().try_for_each(|shape| rows::adopt(db, shape))?;
+            earlier::adopt(db, &shapes)
+        });
+        adopted.map_err(|error: AwsError| anyhow!("{}: {}", file.display(), error.message))?;
         Ok(Self {
-            wishes,
-            _expiring: expiring,
+            store,
+            shapes,
+            done: Mutex::default(),
         })
     }
 
     /// Answers one operation.
-    pub(crate) async fn answer(&self, caller: &Caller, operation: &str, body: Bytes) -> Response<Body> {
-        const JSON: &str = "application/x-amz-json-1.0";
+    pub(crate) fn answer(&self, caller: &Caller, operation: &str, body: &Bytes) -> Response<Body> {
         if let Err(refused) = caller.check("DynamoDB_20120810", operation, None) {
             return refused.respond(JSON);
         }
-        let (answer, answered) = oneshot::channel();
-        let wish = Wish {
-            operation: operation.to_owned(),
-            body,
-            answer,
-        };
-        let answered = match self.wishes.send(wish) {
-            Ok(()) => answered.await.ok(),
-            Err(_) => None,
-        };
-        match answered {
-            Some(Ok(body)) => respond(StatusCode::OK, JSON, body),
-            Some(Err(error)) => {
-                let status = StatusCode::from_u16(error.status_code()).unwrap_or(StatusCode::BAD_REQUEST);
-                if status.is_server_error() {
-                    tracing::error!(fault = "Table", operation, cause = %error, "the table did not answer");
-                }
-                respond(status, JSON, error.to_json())
+        // A panic must end this request alone; its transaction is rolled back.
+        let answer = catch_unwind(AssertUnwindSafe(|| self.run(operation, body))).unwrap_or_else(|_| {
+            tracing::error!(fault = "Table", operation, "the table has panicked");
+            Err(internal("The table could not do this.").into())
+        });
+        match answer {
+            Ok(answer) => respond(StatusCode::OK, JSON, answer.to_string()),
+            Err(Refusal::Error(error)) => error.respond(JSON),
+            Err(Refusal::Canceled(codes)) => {
+                let reasons: Vec<Value> = codes.iter().map(|code| json!({ "Code": code })).collect();
+                let message = format!("Transaction cancelled, specific reasons [{}]", codes.join(", "));
+                let body = json!({
+                    "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+                    "Message": message, "CancellationReasons": reasons,
+                });
+                respond(StatusCode::BAD_REQUEST, JSON, body.to_string())
             }
-            None => AwsError {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
-                ..AwsError::new("InternalServerError", "The table has ended.")
+        }
+    }
+
+    fn run(&self, operation: &str, body: &[u8]) -> Result<Value, Refusal> {
+        let shapes = &self.shapes;
+        match operation {
+            "GetItem" => self.store.read(|db| operations::get(db, shapes, body)),
+            "BatchGetItem" => self.store.read(|db| operations::batch_get(db, shapes, body)),
+            "Query" => self.store.read(|db| pages::query(db, shapes, body)),
+            "Scan" => self.store.read(|db| pages::scan(db, shapes, body)),
+            "PutItem" | "UpdateItem" | "DeleteItem" => {
+                self.store.write(|db| operations::write(db, shapes, operation, body))
             }
-            .respond(JSON),
+            "BatchWriteItem" => self.store.write(|db| operations::batch_write(db, shapes, body)),
+            "TransactWriteItems" => self.transact(body),
+            "ListTables" => {
+                let names: Vec<&str> = shapes.iter().map(|shape| shape.name.as_str()).collect();
+                Ok(json!({ "TableNames": names }))
+            }
+            _ => Err(AwsError::new(
+                "UnknownOperationException",
+                format!("This host does not know DynamoDB's {operation}."),
+            )
+            .into()),
         }
     }
-}
 
-/// Removes what has expired, over and over. Whoever asks for something meanwhile waits for a page of it at most.
-fn expire(database: &Database, kept: &mpsc::Receiver<Infallible>, every: Duration) {
-    let mut rest = every;
-    while kept.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
-        let begun = Instant::now();
-        if let Err(cause) = database.sweep_ttl() {
-            tracing::warn!(fault = "Table.Sweep", cause = %cause, "old items stay for now");
-        }
-        rest = every.max(begun.elapsed() * REST);
-    }
-}
-
-fn run(database: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
-    fn with<I: DeserializeOwned, O: Serialize>(
-        body: &[u8],
-        work: impl FnOnce(I) -> Result<O, DynoxideError>,
-    ) -> Result<String, DynoxideError> {
-        let input =
-            serde_json::from_slice(body).map_err(|cause| DynoxideError::SerializationException(cause.to_string()))?;
-        serde_json::to_string(&work(input)?).map_err(|cause| DynoxideError::InternalServerError(cause.to_string()))
-    }
-    match operation {
-        "GetItem" => with(body, |input| database.get_item(input)),
-        "PutItem" => with(body, |input| database.put_item(input)),
-        "UpdateItem" => with(body, |input| database.update_item(input)),
-        "DeleteItem" => with(body, |input| database.delete_item(input)),
-        "Query" => with(body, |input| database.query(input)),
-        "Scan" => with(body, |input| database.scan(input)),
-        "BatchGetItem" => with(body, |input| database.batch_get_item(input)),
-        "BatchWriteItem" => with(body, |input| database.batch_write_item(input)),
-        "TransactWriteItems" => with(body, |input| database.transact_write_items(input)),
-        "TransactGetItems" => with(body, |input| database.transact_get_items(input)),
-        "CreateTable" => with(body, |input| database.create_table(input)),
-        "DeleteTable" => with(body, |input| database.delete_table(input)),
-        "DescribeTable" => with(body, |input| database.describe_table(input)),
-        "ListTables" => with(body, |input| database.list_tables(input)),
-        "UpdateTimeToLive" => with(body, |input| database.update_time_to_live(input)),
-        "DescribeTimeToLive" => with(body, |input| database.describe_time_to_live(input)),
-        _ => Err(DynoxideError::ValidationException(format!(
-            "This host does not know DynamoDB's {operation}."
-        ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_has_expired_goes_what_has_not_stays_and_the_look_for_it_ends_with_the_table() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let database = Database::new(folder.path().join("table.db").to_str().expect("text")).expect("it opens");
-        let ask =
-            |operation: &str, what: Value| run(&database, operation, what.to_string().as_bytes()).expect(operation);
-        ask(
-            "CreateTable",
-            json!({
-                "TableName": "table", "BillingMode": "PAY_PER_REQUEST",
-                "AttributeDefinitions": [{ "AttributeName": "pk", "AttributeType": "S" }],
-                "KeySchema": [{ "AttributeName": "pk", "KeyType": "HASH" }],
-            }),
-        );
-        let ttl = json!({ "AttributeName": "expires_at", "Enabled": true });
-        ask(
-            "UpdateTimeToLive",
-            json!({ "TableName": "table", "TimeToLiveSpecification": ttl }),
-        );
-        for (key, until) in [("old", "1"), ("new", "99999999999")] {
-            let item = json!({ "pk": { "S": key }, "expires_at": { "N": until } });
-            ask("PutItem", json!({ "TableName": "table", "Item": item }));
-        }
-        let (keeps, kept) = mpsc::channel();
-        let expired = database.clone();
-        let looking = thread::spawn(move || expire(&expired, &kept, Duration::from_millis(1)));
-        let begun = Instant::now();
-        let count = || {
-            serde_json::from_str::<Value>(&ask("Scan", json!({ "TableName": "table" }))).expect("JSON")["Count"].clone()
+    /// Does a transaction once: the same request with the same token is done already.
+    fn transact(&self, body: &[u8]) -> Result<Value, Refusal> {
+        let transaction: Transaction = operations::read(body)?;
+        let Some(token) = transaction.client_request_token.clone() else {
+            return self.store.write(|db| transaction.run(db, &self.shapes));
         };
-        while count() != 1 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "it stays");
-            thread::yield_now();
+        let digest: [u8; 32] = Sha256::digest(body).into();
+        // Held to the end: of two equal requests at once, the second waits for the first.
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        match done.iter().find(|(known, _)| *known == token) {
+            Some((_, known)) if *known == digest => return Ok(json!({})),
+            Some(_) => {
+                let other = "The token was used for another request.";
+                return Err(AwsError::new("IdempotentParameterMismatchException", other).into());
+            }
+            None => {}
         }
-        drop(keeps);
-        looking.join().expect("it ends");
-        let left = ask(
-            "GetItem",
-            json!({ "TableName": "table", "Key": { "pk": { "S": "new" } } }),
-        );
-        assert!(left.contains("99999999999"), "{left}");
+        let answer = self.store.write(|db| transaction.run(db, &self.shapes))?;
+        done.push_back((token, digest));
+        if done.len() > TOKENS {
+            done.pop_front();
+        }
+        Ok(answer)
+    }
+
+    /// Removes the items that have expired, a few at a time, and moves the file's log into it.
+    ///
+    /// # Errors
+    ///
+    /// Worth a retry: the file cannot be written.
+    pub(crate) fn tidy(&self, now: i64) -> Result<(), AwsError> {
+        let remove = || {
+            self.store
+                .write(|db| rows::remove_expired(db, &self.shapes, now, EXPIRED_AT_ONCE))
+        };
+        while remove()? == EXPIRED_AT_ONCE {}
+        Ok(self.store.tidy()?)
+    }
+}
+
+fn invalid(message: impl Into<String>) -> AwsError {
+    AwsError::new("ValidationException", message)
+}
+
+fn internal(message: &str) -> AwsError {
+    AwsError {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        ..AwsError::new("InternalServerError", message)
     }
 }

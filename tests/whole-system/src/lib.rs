@@ -633,23 +633,23 @@ impl Machine {
         aws_sdk_sqs::Client::from_conf(config.build())
     }
 
-    async fn unfinished_rows_and_messages(&self) -> BTreeSet<String> {
-        use aws_sdk_sqs::{
-            config::{BehaviorVersion, Credentials, Region},
-            types::QueueAttributeName,
-        };
+    /// Returns a client of the host's table.
+    pub fn dynamo(&self) -> aws_sdk_dynamodb::Client {
+        use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
         let host = self.host().expect("the host is up");
         let credentials = Credentials::new(&host.access_key_id, &host.secret_access_key, None, None, "host.json");
-        let http = aws_smithy_http_client::Builder::new().build_http();
-        let (region, endpoint) = (Region::new(host.region.clone()), host.endpoint.clone());
-        let sqs = self.sqs();
-        let config = aws_sdk_dynamodb::Config::builder().behavior_version(BehaviorVersion::latest());
-        let config = config
-            .region(region)
-            .endpoint_url(endpoint)
-            .credentials_provider(credentials);
-        let dynamo = aws_sdk_dynamodb::Client::from_conf(config.http_client(http).build());
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(host.region))
+            .endpoint_url(host.endpoint)
+            .credentials_provider(credentials)
+            .http_client(aws_smithy_http_client::Builder::new().build_http());
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
 
+    async fn unfinished_rows_and_messages(&self) -> BTreeSet<String> {
+        use aws_sdk_sqs::types::QueueAttributeName;
+        let (sqs, dynamo) = (self.sqs(), self.dynamo());
         let mut left = BTreeSet::new();
         let queues = sqs.list_queues().send().await.expect("the queues are listed");
         for url in queues.queue_urls() {

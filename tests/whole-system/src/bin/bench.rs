@@ -1,12 +1,11 @@
-//! The promised figures: `pfsession bench`, the same beside sessions that are idle in the table, and sweeps over tables of many sessions, whose
-//! rows are written straight into the table's file.
+//! The promised figures: `pfsession bench`, the same beside sessions that are idle in the table, and sweeps over tables of many sessions.
 //!
 //!     cargo run --release -p whole-system --bin bench                     all of it
 //!     cargo run --release -p whole-system --bin bench -- --short          the same with fewer rounds, and smaller sweeps
 //!     cargo run --release -p whole-system --bin bench -- --sweep 1000000  one sweep over so many sessions, of which 100 are due
 
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use contract::{FlowRef, Millis, Phase, row::SessionRow};
-use dynoxide::{AttributeValue, Database, ImportOptions, Item};
 use lifecycle::session::{Origins, Session, Settings};
 use std::{
     collections::BTreeMap,
@@ -37,7 +36,6 @@ fn main() {
     bench(&Machine::new(), &["--rounds", rounds, "--at-once", at_once]);
     let machine = Machine::new();
     machine.up();
-    machine.kill_host();
     load(&machine, 200, 0, now() + 3_600_000);
     println!("\n### Beside 200 idle sessions in the table\n");
     let state = text(machine.state());
@@ -83,16 +81,14 @@ fn sweeps(counts: &[usize]) {
 fn sweep(count: usize) -> Vec<Millis> {
     let machine = Machine::new();
     machine.up();
-    machine.kill_host();
     let begun = Instant::now();
-    // Loading and coming up take a while, and nothing is to be due before.
-    let due = now() + 20_000 + count as u64 / 10;
+    // Loading takes a while, and nothing is to be due before.
+    let due = now() + 20_000 + count as u64 / 4;
     let keys = load(&machine, count, DUE, due);
     eprintln!(
         "{count} sessions are loaded after {:.1} s",
         begun.elapsed().as_secs_f64()
     );
-    machine.up();
     let api = machine.api();
     assert!(now() < due, "loading took longer than was thought");
     let mut ours = Vec::new();
@@ -113,18 +109,21 @@ fn now() -> Millis {
     u64::try_from(since.as_millis()).expect("it is not so late")
 }
 
-/// Writes Ready sessions straight into the table's file, of which the first `due` are idle for too long at the time `at`, and the others a day
-/// later. Gives back the keys of those that are due.
+/// Writes Ready sessions into the table of a host that is up, of which the first `due` are idle for too long at the time `at`, and the others a
+/// day later. Returns the keys of those that are due.
 fn load(machine: &Machine, count: usize, due: usize, at: Millis) -> Vec<String> {
     const DAY: Millis = 86_400_000;
-    const PAGE: usize = 10_000;
-    let database = Database::new(text(&machine.state().join("table.db"))).expect("the table opens");
-    let table = database
-        .list_tables(Default::default())
-        .expect("the table is listed")
-        .table_names
-        .remove(0);
-    database.enable_bulk_loading().expect("it takes many");
+    /// The most items of one `BatchWriteItem`.
+    const PAGE: usize = 25;
+    let dynamo = machine.dynamo();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let tables = runtime
+        .block_on(dynamo.list_tables().send())
+        .expect("the table is listed");
+    let table = &tables.table_names()[0];
     let mut keys = Vec::new();
     for from in (0..count).step_by(PAGE) {
         let mut items = Vec::new();
@@ -165,23 +164,21 @@ fn load(machine: &Machine, count: usize, due: usize, at: Millis) -> Vec<String> 
                 keys.push(key);
             }
         }
-        database
-            .import_items(&table, items, ImportOptions::default())
-            .expect("they are taken");
+        let written = dynamo.batch_write_item().request_items(table, items).send();
+        runtime.block_on(written).expect("they are taken");
     }
-    database.disable_bulk_loading().expect("it is as before");
     keys
 }
 
 /// A session's row, as `shared/aws` writes it.
-fn item(row: &SessionRow, due: Millis) -> Item {
+fn item(row: &SessionRow, due: Millis) -> WriteRequest {
     let session = &row.session;
     let shard = session
         .flow
         .bytes()
         .fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let text = |text: String| AttributeValue::S(text);
-    [
+    let item = [
         ("pk", text(format!("FLOW#{}", session.flow))),
         ("sk", text("SESSION".to_owned())),
         ("body", text(serde_json::to_string(row).expect("a row is JSON"))),
@@ -193,7 +190,11 @@ fn item(row: &SessionRow, due: Millis) -> Item {
         ("due_at", AttributeValue::N(due.to_string())),
     ]
     .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    .into();
+    let put = PutRequest::builder().set_item(Some(item)).build();
+    WriteRequest::builder()
+        .put_request(put.expect("a put has an item"))
+        .build()
 }
 
 fn text(path: &Path) -> &str {
