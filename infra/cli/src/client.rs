@@ -4,7 +4,8 @@
 //! sent again, and a host on this machine that left between two of them is started again.
 
 use crate::{
-    service::{Address, Local, address_of},
+    request::{Address, Sent, address_of, once},
+    service::Local,
     trouble::{FAILED, NONE, Trouble, UNREACHABLE, USAGE},
 };
 use contract::{
@@ -20,10 +21,6 @@ use std::{
 };
 use ureq::tls::{RootCerts, TlsConfig};
 
-/// The longest that a read waits, as the contract has it.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(20_000);
-/// How long an answer may take beyond that.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a service on this machine is tried again.
 const RETRY: Duration = Duration::from_secs(20);
 /// The same, where the disk has no room.
@@ -32,8 +29,6 @@ const RETRY_ON_FULL_DISK: Duration = Duration::from_secs(5);
 const RETRY_ELSEWHERE: Duration = Duration::from_secs(3);
 /// How long something may take to be sent.
 const LONGEST_UPLOAD: Duration = Duration::from_secs(1800);
-/// The most bytes of an answer.
-const MOST: u64 = 256 << 20;
 
 /// Whose sessions: what the token says of its bearer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,49 +226,6 @@ impl Client {
             pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
-}
-
-/// What a request brings along.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Sent<'a> {
-    Nothing,
-    Post(&'a str),
-    Put(&'a str),
-    Delete,
-}
-
-/// One request, and its answer's status and text.
-pub(crate) fn once(
-    http: &ureq::Agent,
-    address: &Address,
-    path: &str,
-    sent: Sent,
-) -> Result<(u16, String), ureq::Error> {
-    let url = format!("{}{path}", address.endpoint.trim_end_matches('/'));
-    let bearer = format!("Bearer {}", address.token);
-    let timeout = Some(LONGEST_WAIT + PATIENCE);
-    let mut answer = match sent {
-        Sent::Nothing => {
-            let request = http.get(&url).header("authorization", bearer);
-            request.config().timeout_global(timeout).build().call()?
-        }
-        Sent::Delete => {
-            let request = http.delete(&url).header("authorization", bearer);
-            request.config().timeout_global(timeout).build().call()?
-        }
-        Sent::Post(body) | Sent::Put(body) => {
-            let request = match sent {
-                Sent::Put(_) => http.put(&url),
-                _ => http.post(&url),
-            };
-            let request = request
-                .header("authorization", bearer)
-                .header("content-type", "application/json");
-            request.config().timeout_global(timeout).build().send(body)?
-        }
-    };
-    let text = answer.body_mut().with_config().limit(MOST).read_to_string()?;
-    Ok((answer.status().as_u16(), text))
 }
 
 fn understood<T: DeserializeOwned>(status: u16, text: &str, path: &str) -> Result<T, Box<Trouble>> {

@@ -3,9 +3,11 @@
 use crate::{
     args::{self, Cli, Command as Typed},
     bench,
-    client::{Client, LONGEST_WAIT},
-    connection, packages, parts, roles, runfiles, runs, schema, serve,
-    service::{self, Address, Local},
+    client::Client,
+    connection, packages, parts,
+    request::{Address, LONGEST_WAIT, address_of},
+    roles, runfiles, runs, schema, serve,
+    service::{self, Local},
     show, snapshot,
     terminal::{self, note, warn},
     text::{self, home, out, out_as_said, out_json, took},
@@ -212,14 +214,14 @@ impl Service<'_> {
             return Client::new(address, None, workspace).map(Arc::new);
         }
         let local = self.local()?;
-        Client::new(service::address_of(&local.find_or_start()?), Some(local), workspace).map(Arc::new)
+        Client::new(address_of(&local.find_or_start()?), Some(local), workspace).map(Arc::new)
     }
 
     /// A client of the service on this machine, if it runs.
     fn running(&self) -> Result<Option<Arc<Client>>, Box<Trouble>> {
         let local = self.local()?;
         let Some(host) = local.find() else { return Ok(None) };
-        Client::new(service::address_of(&host), Some(local), self.global.workspace.clone())
+        Client::new(address_of(&host), Some(local), self.global.workspace.clone())
             .map(Arc::new)
             .map(Some)
     }

@@ -28,6 +28,7 @@ mod diff;
 mod packages;
 mod parts;
 mod progress;
+mod request;
 mod roles;
 mod runfiles;
 mod runs;

@@ -1,7 +1,8 @@
 //! The files of a run, wherever the service is, and what they say of its lines.
 
 use crate::{
-    client::{Client, LONGEST_WAIT},
+    client::Client,
+    request::LONGEST_WAIT,
     trouble::{FAILED, NONE, Trouble},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};

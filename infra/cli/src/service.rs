@@ -4,7 +4,7 @@
 //! has the state folder's lock and the other leaves; both commands use the first.
 
 use crate::{
-    client,
+    request::{Sent, address_of, once},
     trouble::{Trouble, UNREACHABLE},
     unix,
 };
@@ -27,20 +27,6 @@ const IDLE_EXIT: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A larger log is put aside when a host starts.
 const LARGEST_LOG: u64 = 10 << 20;
-
-/// Where a service is, and the token that it takes.
-#[derive(Clone, Debug)]
-pub(crate) struct Address {
-    pub(crate) endpoint: String,
-    pub(crate) token: String,
-}
-
-pub(crate) fn address_of(host: &HostFile) -> Address {
-    Address {
-        endpoint: socket::LOCALHOST.to_owned(),
-        token: host.token.clone(),
-    }
-}
 
 /// A process that has ended, and that nobody has asked about yet, is not alive.
 fn is_alive(pid: u32) -> bool {
@@ -94,7 +80,7 @@ impl Local {
 
     fn is_healthy(&self, host: &HostFile) -> bool {
         matches!(
-            client::once(&self.http(), &address_of(host), "/host/health", client::Sent::Nothing),
+            once(&self.http(), &address_of(host), "/host/health", Sent::Nothing),
             Ok((200, _))
         )
     }
@@ -226,7 +212,7 @@ impl Local {
     /// Asks a host to leave, and waits until it is gone.
     pub(crate) fn end(&self, host: &HostFile) -> Result<(), Box<Trouble>> {
         let begun = Instant::now();
-        let answer = client::once(&self.http(), &address_of(host), "/host/down", client::Sent::Post("{}"));
+        let answer = once(&self.http(), &address_of(host), "/host/down", Sent::Post("{}"));
         let mut pause = Duration::from_millis(1);
         while is_alive(host.pid) {
             if begun.elapsed() > PATIENCE {

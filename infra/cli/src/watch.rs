@@ -4,8 +4,9 @@
 //! some milliseconds costs one request, and what takes minutes is seen.
 
 use crate::{
-    client::{Client, LONGEST_WAIT},
+    client::Client,
     progress::Progress,
+    request::LONGEST_WAIT,
     terminal::{self, Text},
     text,
     trouble::{FAILED, Trouble},

@@ -139,7 +139,7 @@ async fn answer(access: Arc<Access>, seen: Arc<Mutex<Seen>>, request: Request) -
 impl Doors {
     fn open() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(&folder.path().join("queues.db")).expect("a store");
+        let store = Store::open(&folder.path().join("queues.db"), crate::store::QUEUES).expect("a store");
         let access = Arc::new(Access::open(Arc::new(store)).expect("keys"));
         let (open, closed) = watch::channel(false);
         let socket = folder.path().join("socket");

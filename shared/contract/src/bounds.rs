@@ -36,10 +36,15 @@ pub(crate) const MOST_IDENTITIES: usize = 100;
 /// A word of a command line.
 pub(crate) const WORD: &str = r"^[^\x00]*$";
 
+/// The id of a command is bounded, and names no path and no key of another row.
+pub fn is_good_id(id: &str) -> bool {
+    (1..=80).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
 /// An id is 1 to 80 characters of `A-Z a-z 0-9 - _`.
 pub(crate) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
-    let is_good = crate::command::is_good_id(&text);
+    let is_good = is_good_id(&text);
     if is_good {
         Ok(text)
     } else {
@@ -50,9 +55,7 @@ pub(crate) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error>
 /// The same, where there may be none.
 pub(crate) fn some_id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     match Option::<String>::deserialize(from)? {
-        Some(text) if !crate::command::is_good_id(&text) => {
-            Err(D::Error::custom("an id is 1 to 80 characters of A-Z a-z 0-9 - _"))
-        }
+        Some(text) if !is_good_id(&text) => Err(D::Error::custom("an id is 1 to 80 characters of A-Z a-z 0-9 - _")),
         text => Ok(text),
     }
 }

@@ -285,7 +285,4 @@ impl Command {
 /// The most characters of a run's id.
 pub const LONGEST_RUN_ID: usize = 70;
 
-/// The id of a command is bounded, and names no path and no key of another row.
-pub fn is_good_id(id: &str) -> bool {
-    (1..=80).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
+pub use crate::bounds::is_good_id;

@@ -22,6 +22,7 @@ mod project;
 mod requirement;
 mod requirements;
 mod run_yaml;
+mod save;
 mod signature;
 pub mod snapshot;
 pub mod view;
@@ -33,8 +34,9 @@ pub use connection::{
 pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
 pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_flow_name, kind};
 pub use lifecycle::Failure;
-pub use requirements::{Line, Requirements, Saved, save};
+pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
+pub use save::{Saved, save};
 pub use signature::{Field, Signature, signature};
 
 /// Takes the credentials out of every URL in `text`: `https://user:word@host` becomes `https://***@host`, and a query `?***`.

@@ -1,0 +1,104 @@
+//! Packages that are added to a flow's requirements file.
+
+use crate::{
+    Failure,
+    environment::requirements_target,
+    folder::{Folder, read_text, unreadable},
+    redact,
+    requirements::{Line, check, logical_lines, name_of, without_comment},
+};
+use std::path::{Path, PathBuf};
+
+/// A requirements file as it was, and as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// In the flow folder; it need not be there yet.
+    pub file: PathBuf,
+    /// `None` if there is no such file.
+    pub before: Option<Vec<u8>>,
+    pub after: String,
+}
+
+/// What a flow's requirements file is to be with these packages in it. Writes nothing.
+///
+/// A line that names one of them is replaced, and keeps its comment; the rest come after the last line. Line ends stay as they are.
+///
+/// # Errors
+///
+/// All final. `Flow.SharedRequirements` if the file is not in the flow folder itself; `Flow.BadRequirement`; what [`crate::environment()`] says
+/// of lines, and of the file.
+pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<Saved, Failure> {
+    let folder = Folder::open(folder, include_root)?;
+    let (target, place) = requirements_target(&folder)?;
+    let source = folder.find(&folder.includes()?, &target, &place)?;
+    if let Some(source) = source.as_ref().filter(|source| !source.starts_with(&folder.path)) {
+        return Err(Failure::new(
+            "Flow.SharedRequirements",
+            format!(
+                "The requirements are in {}, which other flows may share. Add the packages there, and install without naming them.",
+                folder.show(source)
+            ),
+        ));
+    }
+    let file = source.clone().unwrap_or_else(|| folder.path.join(&target));
+    let (before, text) = match &source {
+        Some(source) => {
+            let failed = |error| unreadable(&folder.show(source), &error);
+            (
+                Some(std::fs::read(source).map_err(failed)?),
+                read_text(source, &folder.show(source))?,
+            )
+        }
+        None => (None, String::new()),
+    };
+    let after = with_packages(&text, packages, &folder.show(&file))?;
+    Ok(Saved { file, before, after })
+}
+
+fn with_packages(text: &str, packages: &[String], shown: &str) -> Result<String, Failure> {
+    let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for package in packages {
+        let package = package.trim();
+        if package.lines().count() != 1 {
+            let message = "Each package is one line of the requirements. Write it as name, or name==version.";
+            return Err(Failure::new("Flow.BadRequirement", message));
+        }
+        check(&Line {
+            file: "the command".into(),
+            number: 1,
+            text: package.into(),
+            constraint: false,
+        })?;
+        let name = name_of(package).filter(|_| !package.starts_with('-'));
+        let Some(name) = name else {
+            let message = format!(
+                "{} is not the name of a package. Write it as name, or name==version.",
+                redact(package)
+            );
+            return Err(Failure::new("Flow.BadRequirement", message));
+        };
+        let text = lines.join("\n");
+        let named: Vec<usize> = logical_lines(&text)
+            .into_iter()
+            .filter(|(_, line)| name_of(line).as_ref() == Some(&name))
+            .map(|(number, _)| number - 1)
+            .collect();
+        match named[..] {
+            [] => lines.push(package.to_owned()),
+            [first] => {
+                let more = lines[first..].iter().take_while(|line| line.ends_with('\\')).count();
+                let last = (first + more).min(lines.len() - 1);
+                let comment = &lines[last][without_comment(&lines[last]).len()..];
+                let space = if comment.is_empty() { "" } else { "  " };
+                let line = format!("{package}{space}{comment}");
+                lines.splice(first..=last, [line]);
+            }
+            _ => {
+                let message = format!("{shown} names {name} in several lines. Change the one that is meant yourself.");
+                return Err(Failure::new("Flow.BadRequirement", message));
+            }
+        }
+    }
+    Ok(lines.iter().map(|line| format!("{line}{end}")).collect())
+}

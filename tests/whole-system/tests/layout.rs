@@ -1,0 +1,170 @@
+//! The modules of each crate form no circle.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Circles that are still there. The list may only shrink.
+const KNOWN: &[(&str, &[&str])] = &[
+    (
+        "infra/agent",
+        &[
+            "driver",
+            "prune",
+            "run",
+            "runner",
+            "sqs",
+            "store",
+            "supervisor",
+            "tidy",
+            "warm",
+        ],
+    ),
+    (
+        "infra/cli",
+        &[
+            "bench",
+            "commands",
+            "connection",
+            "diff",
+            "packages",
+            "runs",
+            "schema",
+            "serve",
+            "show",
+            "turns",
+            "visualize",
+            "webhook",
+        ],
+    ),
+];
+
+#[test]
+fn modules_form_no_circle_but_the_known_ones() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = BTreeMap::new();
+    for group in ["shared", "functions", "infra"] {
+        for entry in fs::read_dir(root.join(group)).expect("a folder").flatten() {
+            let source = entry.path().join("src");
+            if source.is_dir() {
+                let name = format!("{group}/{}", entry.file_name().to_string_lossy());
+                let circle = circle(&edges(&source));
+                if !circle.is_empty() {
+                    found.insert(name, circle);
+                }
+            }
+        }
+    }
+    let known = KNOWN.iter().map(|(name, modules)| {
+        let modules = modules.iter().map(|module| (*module).to_owned());
+        ((*name).to_owned(), modules.collect::<BTreeSet<_>>())
+    });
+    assert_eq!(found, known.collect());
+}
+
+#[test]
+fn a_circle_is_found_and_a_module_beside_it_is_not_in_it() {
+    let edge = |from: &str, to: &[&str]| (from.to_owned(), to.iter().map(|to| (*to).to_owned()).collect());
+    let edges = BTreeMap::from([
+        edge("above", &["a"]),
+        edge("a", &["b", "below"]),
+        edge("b", &["c"]),
+        edge("c", &["a"]),
+        edge("below", &[]),
+    ]);
+    assert_eq!(circle(&edges), ["a", "b", "c"].map(str::to_owned).into());
+    let text = "use crate::{\n    Failure,\n    one::{self, Two},\n    three::Four,\n};\nfn f() { crate::five::g() } // crate::six::h()";
+    assert_eq!(
+        used(text),
+        ["Failure", "five", "one", "three"].map(str::to_owned).into()
+    );
+}
+
+/// The top-level modules of a crate, each with those that it uses. A folder is one module.
+fn edges(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut edges = BTreeMap::<String, BTreeSet<String>>::new();
+    for entry in fs::read_dir(source).expect("a folder").flatten() {
+        let path = entry.path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        if ["lib", "main", "bin"].contains(&name.as_str())
+            || !(path.is_dir() || path.extension() == Some("rs".as_ref()))
+        {
+            continue;
+        }
+        let texts = files(&path)
+            .into_iter()
+            .map(|file| fs::read_to_string(file).expect("text"));
+        let used_here: Vec<String> = texts.flat_map(|text| used(&text)).collect();
+        edges.entry(name).or_default().extend(used_here);
+    }
+    let names: BTreeSet<String> = edges.keys().cloned().collect();
+    for (name, to) in &mut edges {
+        to.retain(|to| to != name && names.contains(to));
+    }
+    edges
+}
+
+/// The Rust files of a module, its tests aside.
+fn files(path: &Path) -> Vec<PathBuf> {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).expect("a folder").flatten();
+        return entries.flat_map(|entry| files(&entry.path())).collect();
+    }
+    let is_code = path.extension() == Some("rs".as_ref()) && path.file_stem() != Some("tests".as_ref());
+    is_code.then(|| path.to_owned()).into_iter().collect()
+}
+
+/// The first names of the paths of a text that begin with `crate::`; comments and tests do not count.
+fn used(text: &str) -> BTreeSet<String> {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let code = lines.collect::<Vec<_>>().join("\n");
+    let mut names = BTreeSet::new();
+    for path in code.split("crate::").skip(1) {
+        match path.strip_prefix('{') {
+            Some(group) => names.extend(group_names(group)),
+            None => names.extend(word(path)),
+        }
+    }
+    names
+}
+
+/// The first name of each path in a `use` group, without the groups inside it.
+fn group_names(group: &str) -> BTreeSet<String> {
+    let (mut names, mut depth, mut begins) = (BTreeSet::new(), 0u32, true);
+    for (at, sign) in group.char_indices() {
+        match sign {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => begins = true,
+            _ if begins && !sign.is_whitespace() => {
+                names.extend(word(&group[at..]));
+                begins = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn word(text: &str) -> Option<String> {
+    let end = text
+        .find(|sign: char| !sign.is_alphanumeric() && sign != '_')
+        .unwrap_or(text.len());
+    (end > 0).then(|| text[..end].to_owned())
+}
+
+/// Every module that reaches itself.
+fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let reaches = |from: &String| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(next) = open.pop() {
+            open.extend(edges[next].iter().filter(|to| seen.insert((*to).clone())));
+        }
+        seen.contains(from)
+    };
+    edges.keys().filter(|name| reaches(name)).cloned().collect()
+}
