@@ -1,10 +1,11 @@
-//! The base images of one machine: each is a set of packages on one of its Pythons, under a name.
+//! The base images of one machine: those that are built in, each a set of packages on one of its Pythons, and any OCI image.
 //!
 //! | name | what |
 //! | --- | --- |
 //! | `promptflow` | promptflow and promptflow-tools, for flows |
 //! | `python` | nothing but Python, for any other folder |
 //! | `promptflow:3.11`, `python:3.12` | the same on that Python, if the machine has it |
+//! | any other | an image of a registry or an archive: see [`images::Name`]. Docker's own `python` is `docker.io/library/python` |
 
 use contract::Failure;
 use sandbox::python::Python;
@@ -14,6 +15,8 @@ use sandbox::python::Python;
 pub(crate) struct Base {
     pub(crate) name: &'static str,
     pub(crate) packages: &'static [&'static str],
+    /// The same over an image: what it has may leave no room but for versions that are too old to run here.
+    pub(crate) over_image: &'static [&'static str],
     /// The prefix of the names of its own packages. An install never changes their versions.
     pub(crate) family: Option<&'static str>,
     /// The modules that its processes load.
@@ -27,6 +30,7 @@ pub(crate) struct Base {
 pub(crate) const PROMPTFLOW: Base = Base {
     name: flow::DEFAULT_IMAGE,
     packages: &["promptflow", "promptflow-tools"],
+    over_image: &["promptflow>=1.15", "promptflow-tools>=1.4"],
     family: Some("promptflow"),
     imports: &[
         "promptflow.executor._script_executor",
@@ -40,6 +44,7 @@ pub(crate) const PROMPTFLOW: Base = Base {
 pub(crate) const PYTHON: Base = Base {
     name: flow::PLAIN_IMAGE,
     packages: &[],
+    over_image: &[],
     family: None,
     imports: &[],
     runs_flows: false,
@@ -66,26 +71,35 @@ fn parsed(image: &str) -> Option<(&'static Base, Option<&str>)> {
     Some((base, version))
 }
 
+/// What the name of a base image means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    BuiltIn(&'static Base, Python),
+    Image(images::Name),
+}
+
+/// The packages of the base image that a folder of this kind has when nobody names one.
+///
+/// * `default`: as [`flow::default_image`] says.
+pub(crate) fn of_kind(default: &str) -> &'static Base {
+    if default == PROMPTFLOW.name {
+        &PROMPTFLOW
+    } else {
+        &PYTHON
+    }
+}
+
 /// Finds the base image of a name.
 ///
 /// * `default`: the Python of an image that names none, if it is known already.
 ///
 /// # Errors
 ///
-/// `Install.NoSuchImage`, `Install.PythonMissing`. Final until somebody names another image or installs that Python.
-pub(crate) fn find(image: &str, default: Option<Python>) -> Result<(&'static Base, Python), Failure> {
+/// `Image.BadName`, `Install.NoSuchImage`, `Install.PythonMissing`. Final until somebody names another image or installs that Python.
+pub(crate) fn find(image: &str, default: Option<Python>) -> Result<Found, Failure> {
     let there = || Python::all().iter().map(Python::minor).collect::<Vec<_>>().join(" or ");
     let Some((base, version)) = parsed(image) else {
-        return Err(Failure::new(
-            "Install.NoSuchImage",
-            format!(
-                "The base image {image} is none that sessions on this machine have. Name {} or {}, if need be with a Python of this machine \
-                 behind a colon ({}); any other image needs Docker, which is not driven here. Bring its packages by requirements.txt instead.",
-                PROMPTFLOW.name,
-                PYTHON.name,
-                there()
-            ),
-        ));
+        return image.parse().map(Found::Image);
     };
     let python = match version {
         None => default.map_or_else(Python::find, Ok)?,
@@ -101,7 +115,7 @@ pub(crate) fn find(image: &str, default: Option<Python>) -> Result<(&'static Bas
             })?
         }
     };
-    Ok((base, python))
+    Ok(Found::BuiltIn(base, python))
 }
 
 #[cfg(test)]
@@ -130,17 +144,22 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_none_says_which_there_are() {
+    fn a_python_that_is_not_there_says_which_there_are_and_any_other_name_is_an_image() {
         let python = Python::find().unwrap();
-        let failure = find("ubuntu:24.04", None).unwrap_err();
+        let failure = find("promptflow:2.7", None).unwrap_err();
         assert_eq!(failure.error, "Install.NoSuchImage");
         assert!(
-            failure.message.contains(&python.minor()) && failure.message.contains("Docker"),
+            failure.message.contains("needs Python 2.7") && failure.message.contains(&python.minor()),
             "{failure}"
         );
-        let failure = find("promptflow:2.7", None).unwrap_err();
-        assert!(failure.message.contains("needs Python 2.7"), "{failure}");
-        let (base, found) = find(&format!("python:{}", python.minor()), None).unwrap();
-        assert_eq!((base, found.minor()), (&PYTHON, python.minor()));
+        assert_eq!(
+            find("ubuntu:24.04", None).unwrap(),
+            Found::Image("ubuntu:24.04".parse().unwrap())
+        );
+        assert_eq!(find("Ubuntu", None).unwrap_err().error, "Image.BadName");
+        match find(&format!("python:{}", python.minor()), None).unwrap() {
+            Found::BuiltIn(base, found) => assert_eq!((base, found.minor()), (&PYTHON, python.minor())),
+            found => panic!("{found:?}"),
+        }
     }
 }

@@ -31,6 +31,7 @@ mod reach;
 mod records;
 mod report;
 pub mod requests;
+mod rooted;
 mod run;
 mod runner;
 mod sources;

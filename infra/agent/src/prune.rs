@@ -74,6 +74,10 @@ pub(crate) fn prune(state: &Path, keep: &Retention) {
     }
     let store = store::folder(state);
     store::prune(&store, keep);
+    match images::Store::open(&store) {
+        Ok(images) => images.prune(keep.unused),
+        Err(error) => tracing::warn!(%error, "images that nobody uses stay"),
+    }
     broker::prune(&store::downloads(&store), keep.unused, keep.downloads);
 }
 

@@ -260,7 +260,20 @@ impl Runner {
         let packages = store.seen_at(environment);
         let home = folders.state.join("tools/home");
         let mut block = variables(&home, &packages);
-        let mut read = vec![store.python.prefix.clone(), store.runner.clone()];
+        let mut read = vec![store.runner.clone()];
+        let mut image = None;
+        match &store.root {
+            None => read.push(store.python.prefix.clone()),
+            Some(root) if store.namespaces.get() => {
+                root.add_variables(&mut block);
+                image = Some(root.under(&layer.join("root")).map_err(text)?);
+            }
+            Some(_) => {
+                return Err(
+                    "an image needs a sandbox, and this machine lets none be made: allow user namespaces".into(),
+                );
+            }
+        }
         read.extend(uv::certificates(&block));
         read.retain(|path| !path.starts_with("/usr"));
         let mut sandbox = Sandbox {
@@ -286,6 +299,7 @@ impl Runner {
             groups: groups::limited(places, limits),
             size: limits.map(|limits| (limits.cpus, limits.memory)),
             import: store.base.runs_flows,
+            image,
             ..Sandbox::default()
         };
         if !sandbox.namespaces {
@@ -317,6 +331,7 @@ impl Runner {
         with_network(&mut sandbox);
         if environment.pure
             && sandbox.namespaces
+            && store.root.is_none()
             && let Some(socket) = warm::connect(&folders.state, store, &environment.base, user, sandbox.network)
         {
             match sandbox::send(&mut sandbox, &socket) {
@@ -349,7 +364,7 @@ impl Runner {
         }
         // Not this process's own streams: what runs in a session would have the log's file, and could write all over it.
         let (mut child, socket) = sandbox::start(
-            &store.python,
+            &store.machine,
             &store.runner,
             &mut sandbox,
             Stdio::null(),

@@ -22,6 +22,7 @@ use crate::{
     private::{self, Feeds},
     prune::Retention,
     reach::{self, Reach},
+    rooted::{Place, Root},
     sources::{self, Sources},
     tidy::remove_aside,
     uv, write_atomically,
@@ -104,7 +105,12 @@ pub(crate) struct Store {
     state: PathBuf,
     /// The state folder that the credentials of private feeds are in.
     feeds: PathBuf,
+    /// What environments are built on.
     pub(crate) python: Python,
+    /// The Python of this machine, which makes sandboxes.
+    pub(crate) machine: Python,
+    /// The image that all is built in, if it is not this machine.
+    pub(crate) root: Option<Root>,
     pub(crate) runner: PathBuf,
     /// Who builds are on this machine, where this process is root.
     builder: Option<u32>,
@@ -156,6 +162,8 @@ impl Store {
             base,
             state: state.to_owned(),
             feeds,
+            machine: python.clone(),
+            root: None,
             python,
             runner,
             builder: sandbox::ids::of(state, sandbox::ids::BUILDS).map_err(io::Error::other)?,
@@ -165,6 +173,44 @@ impl Store {
             counts: Counts::default(),
             ended: Cell::new(None),
         })
+    }
+
+    /// Has all be built in an image, and for sessions on it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Root::have`].
+    pub(crate) async fn root_in(&mut self, name: &images::Name, say: &dyn Fn(String)) -> Result<(), Failure> {
+        let place = Place {
+            state: &self.feeds,
+            store: &self.state,
+            machine: &self.machine,
+            runner: &self.runner,
+            builder: self.builder,
+        };
+        let root = Root::have(&place, name, say).await?;
+        self.python = root.python.clone();
+        self.root = Some(root);
+        Ok(())
+    }
+
+    /// The packages of the base image that its root does not have.
+    fn base_packages(&self) -> Vec<String> {
+        let Some(root) = &self.root else {
+            return words(self.base.packages);
+        };
+        let is_missing = |wanted: &&&str| !root.has(wanted.split('>').next().unwrap_or_default());
+        self.base
+            .over_image
+            .iter()
+            .filter(is_missing)
+            .map(|wanted| (*wanted).to_owned())
+            .collect()
+    }
+
+    /// What the root has, as the lines of a lock.
+    fn root_lock(&self) -> String {
+        self.root.as_ref().map(Root::lock).unwrap_or_default()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -206,13 +252,12 @@ impl Store {
 
     fn base_request(&self) -> String {
         let python = &self.python;
-        digest(&[
-            "base",
-            &python.version,
-            &python.platform,
-            &python.prefix.display().to_string(),
-            &self.base.packages.join(" "),
-        ])
+        let (prefix, packages) = (python.prefix.display().to_string(), self.base_packages().join(" "));
+        let parts = ["base", &python.version, &python.platform, &prefix, &packages];
+        match &self.root {
+            None => digest(&parts),
+            Some(root) => digest(&[&parts[..], &["in", &root.key()]].concat()),
+        }
     }
 
     fn request(&self, base: &str, lines: &[flow::Line]) -> String {
@@ -331,6 +376,14 @@ impl Store {
             .await
     }
 
+    /// Whether the environment of a lock was built on the image that there is now: a tag may stand for another one by now.
+    pub(crate) fn is_on_this_root(&self, lock: &str) -> bool {
+        let pruned = || serde_json::from_slice(&fs::read(self.path(&format!("{lock}.gone.json"))).ok()?).ok();
+        let base = self.find_base().map(|base| base.key);
+        let is_it = |environment: Environment| Some(environment.base) == base;
+        self.root.is_none() || self.complete(lock).or_else(pruned).is_none_or(is_it)
+    }
+
     /// What an environment has, and why.
     pub(crate) fn listed(&self, environment: &Environment, lines: &[flow::Line]) -> Listed {
         let mut asked_by = self.askers(&environment.base);
@@ -340,8 +393,9 @@ impl Store {
             known.sort();
             known.dedup();
         }
+        // What the root has is there, whether or not an environment's lock names it.
         packages::listed(
-            &self.lock_of(&environment.key),
+            &over(&self.root_lock(), &self.lock_of(&environment.key)),
             &self.lock_of(&environment.base),
             &asked_by,
             lines,
@@ -397,7 +451,7 @@ impl Store {
             variables.retain(|name, _| !name.to_ascii_uppercase().ends_with("_PROXY"));
         }
         sources.tell_uv(&broker, &mut variables);
-        let uv = uv::find(&self.state, &self.python, &|text| say(LineKind::Stage, text)).await?;
+        let uv = uv::find(&self.state, &self.machine, &|text| say(LineKind::Stage, text)).await?;
         Ok(Job {
             uv,
             variables,
@@ -439,13 +493,24 @@ impl Store {
         }
         (job.say)(
             LineKind::Stage,
-            format!(
-                "building the base image {} on Python {}, once for this machine",
-                self.base.name,
-                self.python.minor()
-            ),
+            match &self.root {
+                None => format!(
+                    "building the base image {} on Python {}, once for this machine",
+                    self.base.name,
+                    self.python.minor()
+                ),
+                Some(root) => format!("building on the image {}, once for this machine", root.name),
+            },
         );
-        let (lock, asked_by) = self.resolve(job, &Over::Nothing).await?;
+        let root_lock = self.root_lock();
+        let (lock, asked_by) = match self.resolve(job, &Over::Root(&root_lock)).await {
+            // What is added takes the place of what the image has.
+            Err(failure) if self.root.is_some() && is_conflict(&failure) => {
+                self.resolve(job, &Over::Preferred(&root_lock)).await?
+            }
+            resolved => resolved?,
+        };
+        let lock = over(&root_lock, &lock);
         let key = digest(&[&request, &lock]);
         let environment = Environment {
             key: key.clone(),
@@ -476,7 +541,7 @@ impl Store {
                 }
                 (format!("{base_lock}{added}"), asked_by)
             }
-            Err(failure) if matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion") => {
+            Err(failure) if is_conflict(&failure) => {
                 let text = "the base image's versions do not fit: resolving all of them anew";
                 (job.say)(LineKind::Stage, text.into());
                 let resolved = self.resolve(job, &Over::Preferred(&base_lock)).await;
@@ -543,9 +608,11 @@ impl Store {
         };
         let (mut wanted, mut constraints) = (own(false)?, own(true)?);
         match over {
-            Over::Nothing | Over::Preferred(_) => {
-                wanted.extend(self.base.packages.iter().map(|name| (*name).to_owned()))
+            Over::Root(root) => {
+                wanted.extend(self.base_packages());
+                constraints.extend(pins(root));
             }
+            Over::Preferred(_) => wanted.extend(self.base_packages()),
             Over::Held(base) => constraints.extend(pins(base)),
         }
         if let (Over::Preferred(base), Some(family)) = (over, self.base.family) {
@@ -619,7 +686,16 @@ impl Store {
         remove(&place)
             .and_then(|()| fs::create_dir_all(&place))
             .map_err(|error| self.io(error))?;
-        let lock_path = self.write_lock(&environment.key, lock)?;
+        let mut lock_path = self.write_lock(&environment.key, lock)?;
+        let mut lock = lock.to_owned();
+        if let Some(root) = &self.root {
+            lock = blocks_not_in(&root.lock(), &lock);
+            lock_path = self.path(&format!("{}.added.txt", environment.key));
+            self.see_root(root, &place)
+                .and_then(|()| write_atomically(&lock_path, lock.as_bytes()))
+                .map_err(|error| self.io(error))?;
+        }
+        let lock = lock.as_str();
         const SCRIPT: &str = r#"uv=$1 python=$2 place=$3; shift 3
             "$uv" venv --quiet --allow-existing --python "$python" "$place" && exec "$uv" pip sync --python "$place/bin/python" "$@""#;
         let mut execute = words(&["/bin/sh", "-c", SCRIPT, "sh", &job.uv.display().to_string()]);
@@ -643,11 +719,29 @@ impl Store {
         (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
         self.run(sandbox, job).await?;
         make_read_only(&place, None).await.map_err(tampered)?;
-        if environment.base != environment.key {
-            let changed = changes(&self.lock_of(&environment.base), lock);
+        let is_base = environment.base == environment.key;
+        if !is_base || self.root.is_some() {
+            let base = if is_base {
+                self.root_lock()
+            } else {
+                self.lock_of(&environment.base)
+            };
+            let changed = changes(&base, lock);
             self.check_imports(job, &place, &[], &changed).await?;
         }
         self.mark(environment)
+    }
+
+    /// Has an environment see the packages of the root's own Python, behind its own.
+    fn see_root(&self, root: &Root, place: &Path) -> io::Result<()> {
+        let site = place.join(self.python.site_packages());
+        fs::create_dir_all(&site)?;
+        let lines = root.facts.sites.iter().map(|folder| {
+            let folder = serde_json::to_string(folder)?;
+            Ok(format!("import site; site.addsitedir({folder})\n"))
+        });
+        let lines: String = lines.collect::<io::Result<_>>()?;
+        fs::write(site.join("pfsession_image.pth"), lines)
     }
 
     /// Builds what an environment adds to its base, as a layer over it.
@@ -797,9 +891,12 @@ impl Store {
     /// What every build sees: the interpreter, uv, and what the machine's owner names.
     fn builder(&self, job: &Job<'_>) -> Sandbox {
         let mut read = vec![job.uv.clone(), self.python.prefix.clone()];
-        read.extend(uv::certificates(&job.variables));
         read.extend(job.sources.local());
-        read.retain(|path| !path.starts_with("/usr"));
+        match self.root {
+            Some(_) => read.retain(|path| *path != self.python.prefix),
+            None => read.retain(|path| !path.starts_with("/usr")),
+        }
+        read.extend(uv::certificates(&job.variables));
         Sandbox {
             namespaces: self.namespaces.get(),
             user: self.builder,
@@ -855,6 +952,11 @@ impl Store {
         for (folder, _) in &sandbox.write {
             fs::create_dir_all(folder).map_err(|error| self.io(error))?;
         }
+        if let Some(root) = &self.root {
+            let layer = scratch.0.join("root");
+            sandbox.image = Some(root.under(&layer).map_err(|error| self.io(error))?);
+            sandbox.variables.insert("PATH".into(), root.path().to_owned());
+        }
         if !sandbox.namespaces {
             // Nothing is seen anywhere else than where it lies.
             for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
@@ -865,7 +967,7 @@ impl Store {
         let own = sandbox.namespaces && self.networks.get() && !self.reach.borrow().is_open();
         sandbox.network = if own { Network::Own } else { Network::Host };
         let (mut child, socket) =
-            sandbox::start(&self.python, &self.runner, &mut sandbox, Stdio::null(), Stdio::piped())
+            sandbox::start(&self.machine, &self.runner, &mut sandbox, Stdio::null(), Stdio::piped())
                 .map_err(|error| self.io(error))?;
         // Both end with the build, and the other way round.
         let (_socket, _network) = match self.begin(socket, sandbox.network, job).await {
@@ -875,6 +977,7 @@ impl Store {
                 }
                 (socket, network)
             }
+            Err(NotBegun::Namespaces(why)) if self.root.is_some() => return Err(no_sandbox(&why)),
             Err(NotBegun::Namespaces(why)) => {
                 self.namespaces.set(false);
                 tracing::warn!(why, "no sandbox can be made here: packages are built without one");
@@ -1199,10 +1302,35 @@ enum NotBegun {
     Fault(String),
 }
 
+/// An image has no root without a sandbox.
+fn no_sandbox(why: &str) -> Failure {
+    let message = format!(
+        "A session on an image needs a sandbox, and this machine lets none be made ({why}). Allow user namespaces, or name the base image {} \
+         or {}.",
+        flow::DEFAULT_IMAGE,
+        flow::PLAIN_IMAGE
+    );
+    Failure::new("Image.NoSandbox", message)
+}
+
+fn is_conflict(failure: &Failure) -> bool {
+    matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion")
+}
+
+/// The lock of what is there when one lock is installed over another.
+fn over(below: &str, lock: &str) -> String {
+    let names: BTreeMap<String, String> = lock.lines().filter_map(packages::pin).collect();
+    let stays = |line: &&str| {
+        packages::pin(line).is_some_and(|(name, version)| names.get(&name).is_none_or(|new| *new == version))
+    };
+    let kept: String = below.lines().filter(stays).map(|line| format!("{line}\n")).collect();
+    kept + &blocks_not_in(below, lock)
+}
+
 /// What is known before requirements are resolved.
 enum Over<'a> {
-    /// The base image itself is resolved.
-    Nothing,
+    /// The base image itself is resolved, over what its root has.
+    Root(&'a str),
     /// The versions of this lock are kept; the requirements alone are resolved.
     Held(&'a str),
     /// The versions of this lock are taken where they can be; those of the base image's own packages are kept.
@@ -1491,6 +1619,21 @@ pub(crate) use sandbox::removal::remove;
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_is_there_is_what_was_below_but_for_what_took_its_place() {
+        let below = "a==1\nb==2\nc==3\n";
+        let lock = "b==2 \\\n    --hash=sha256:1\nc==4 \\\n    --hash=sha256:2\nd==5 \\\n    --hash=sha256:3\n";
+        let there = over(below, lock);
+        assert_eq!(
+            pins(&there).into_iter().collect::<Vec<_>>(),
+            ["a==1", "b==2", "c==4", "d==5"]
+        );
+        assert_eq!(over(below, ""), below);
+        let text = no_sandbox("unshare: not permitted").to_string();
+        let begins = "Image.NoSandbox: A session on an image needs a sandbox, and this machine lets none be made (unshare: not permitted). ";
+        assert!(text.starts_with(begins), "{text}");
+    }
 
     #[test]
     fn a_lock_is_read_only_if_it_is_a_file_of_what_a_resolver_writes() {

@@ -9,10 +9,10 @@ use crate::{
     output::Output,
     packages, reach,
     reach::Reach,
-    report, run,
+    report, rooted, run,
     runner::{Folders, Runner},
     sqs,
-    store::{Environment, Store},
+    store::{Environment, Say, Store, folder as store_folder},
     tidy, uv, warm,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
@@ -748,7 +748,7 @@ impl Agent {
     /// Has a runner ready by the time the first install asks for it, when its packages are there already.
     async fn prepare(self: Rc<Self>) {
         let _changing = self.changing.lock().await;
-        let Ok(store) = self.store().await else { return };
+        let Ok(store) = self.store(None).await else { return };
         let Ok(lines) = self.wanted(&self.spec.settings).await else {
             return;
         };
@@ -759,7 +759,10 @@ impl Agent {
         }
     }
 
-    async fn store(&self) -> Result<Rc<Store>, Failure> {
+    /// The store on the session's base image, which is resolved once.
+    ///
+    /// * `say`: told of an image on its way; without it, one that is not here is not waited for.
+    async fn store(&self, say: Option<Say<'_>>) -> Result<Rc<Store>, Failure> {
         if let Some(store) = self.store.borrow().as_ref() {
             return Ok(Rc::clone(store));
         }
@@ -775,7 +778,14 @@ impl Agent {
             Some(image) => image.clone(),
             None => opened.base_image().await?.name,
         };
-        let (base, python) = image::find(&named, self.spec.python.clone())?;
+        let (base, python, image) = match image::find(&named, self.spec.python.clone())? {
+            image::Found::BuiltIn(base, python) => (base, python, None),
+            image::Found::Image(name) => {
+                let base = image::of_kind(opened.default_image().await?);
+                let machine = self.spec.python.clone().map_or_else(Python::find, Ok)?;
+                (base, machine, Some(name))
+            }
+        };
         let mut store = Store::open(&self.spec.state, base, python).map_err(|error| {
             let place = self.spec.state.display();
             Failure::new(
@@ -787,9 +797,17 @@ impl Agent {
         store.namespaces.set(self.container.is_none());
         *store.reach.borrow_mut() = self.reach.borrow().clone();
         store.counts = self.counts.clone();
+        if let Some(name) = image {
+            let here = rooted::is_here(&store_folder(&self.spec.state), &name);
+            let Some(say) = say.or(here.then_some(&|_, _| {})) else {
+                return Err(Failure::new("Image.NotHere", "the image is not here yet"));
+            };
+            store.root_in(&name, &|text| say(LineKind::Stage, text)).await?;
+        }
         let store = Rc::new(store);
-        *self.store.borrow_mut() = Some(Rc::clone(&store));
-        Ok(store)
+        // Somebody else may have been faster, and one image counts for the whole generation.
+        let mut known = self.store.borrow_mut();
+        Ok(Rc::clone(known.get_or_insert(store)))
     }
 
     /// Brings the session to what its requirements say now, or to a lock. Says how the program that did it ended, if one was needed.
@@ -831,19 +849,29 @@ impl Agent {
         Packages { lock, resolve }: Packages,
         output: &Rc<Output>,
     ) -> Result<Installation, Failure> {
-        let store = self.store().await?;
+        let log = output.path.display().to_string();
+        let say = |kind: LineKind, text: String| output.say(kind, &text);
+        let store = self.store(Some(&say)).await?;
         let lines = match self.wanted(settings).await {
             // What is wrong with the requirements now says nothing of a lock; they only name the indexes that it may need.
             Err(_) if lock.is_some() => Vec::new(),
             lines => lines?,
         };
-        let log = output.path.display().to_string();
-        let say = |kind: LineKind, text: String| output.say(kind, &text);
         if store.find_base().is_none() {
             // The runtime is loaded while the flow's own packages are still on their way.
             let base = store.get(&[], false, &say, &log).await?;
             self.ensure_warm(&store, &base);
         }
+        let lock = lock.filter(|lock| {
+            let fits = store.is_on_this_root(lock);
+            if !fits {
+                say(
+                    LineKind::Stage,
+                    "the image has changed: resolving the requirements anew".into(),
+                );
+            }
+            fits
+        });
         let environment = match &lock {
             Some(lock) => store.locked(lock, &lines, &say, &log).await?,
             None => store.get(&lines, resolve, &say, &log).await?,
@@ -919,7 +947,9 @@ impl Agent {
     }
 
     fn ensure_warm(&self, store: &Store, environment: &Environment) {
+        // One of an image would run its code outside every sandbox.
         if store.base.runs_flows
+            && store.root.is_none()
             && let Some(base) = store.complete(&environment.base)
             && let Err(error) = warm::ensure(&self.spec.state, store, &base, &self.spec.places, self.spec.user)
         {
@@ -957,6 +987,9 @@ impl Agent {
                 };
             } else {
                 runner.isolation.not_held.push(disk::NOT_HELD.into());
+                if store.root.is_some() {
+                    runner.isolation.not_held.push(rooted::NOT_HELD.into());
+                }
             }
         }
         self.ensure_warm(store, environment);
@@ -1055,7 +1088,7 @@ impl Agent {
         if !runner.is_dead() && fits {
             return Ok(runner);
         }
-        let store = self.store().await?;
+        let store = self.store(None).await?;
         self.have_runner(&store, &runner.environment).await.map_err(|why| {
             Failure::new(
                 "Run.Crashed",

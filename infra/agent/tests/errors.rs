@@ -213,7 +213,7 @@ fn texts(index: &Index, key: &str, cases: &[(&str, &str, &str)]) -> String {
         )
         .expect("it is written");
         let image = if *how == "image" {
-            "environment:\n  image: somebody/image:1\n"
+            "environment:\n  image: 127.0.0.1:1/image:1\n"
         } else {
             ""
         };
@@ -312,7 +312,7 @@ fn an_index_that_is_bad_in_any_way_gives_an_error_of_its_own() {
             a URL with a credential
               Install.BadRequirement: requirements.txt:2: the URL of a package holds a credential or a query, which would be kept in files. Name the package, and its index by --extra-index-url.
             an image that is not there
-              Install.NoSuchImage: The base image somebody/image:1 is none that sessions on this machine have. Name promptflow or python, if need be with a Python of this machine behind a colon (PYTHONS); any other image needs Docker, which is not driven here. Bring its packages by requirements.txt instead.
+              Image.Unreachable: The image 127.0.0.1:1/image:1 cannot be had from 127.0.0.1:1 now: Connection refused (os error 111). Try again; an image that is here already is had without its registry by its digest (pfsession image list).
         "#]],
     );
 }

@@ -2489,7 +2489,7 @@ fn failures_of_installs_have_names_and_say_what_to_do() {
         &it,
         &[(
             "flow.flex.yaml",
-            "entry: code:main\nenvironment:\n  image: somebody/image:1\n",
+            "entry: code:main\nenvironment:\n  image: 127.0.0.1:1/image:1\n",
         )],
     );
     // The container that there is has its image for life; the next one is made from the new one.
@@ -2499,7 +2499,7 @@ fn failures_of_installs_have_names_and_say_what_to_do() {
     machine.launch(&key, 2, &it);
     let failure = machine.install(&key, 2, &unique("install"), &it).unwrap();
     assert!(
-        failure.error == "Install.NoSuchImage" && failure.message.contains("somebody/image:1"),
+        failure.error == "Image.Unreachable" && failure.message.contains("127.0.0.1:1/image:1"),
         "{failure}"
     );
     machine.remove(&key, 2);

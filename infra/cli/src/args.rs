@@ -273,6 +273,12 @@ Examples:
         #[arg(long, requires = "host")]
         remove: bool,
     },
+    /// Have base images on this machine: pull, list and remove them
+    #[command(subcommand)]
+    Image(Image),
+    /// Keep accounts at registries, with which images are pulled
+    #[command(subcommand)]
+    Registry(Registry),
     /// Keep the connections that flows name: to model providers, and to other services
     #[command(subcommand)]
     Connection(Connection),
@@ -701,6 +707,72 @@ pub(crate) struct UpdateConnection {
     /// The workspace's, and not your own
     #[arg(long)]
     pub(crate) for_workspace: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Pull an image, so that no session waits for it
+    #[command(after_help = "\
+A name is registry/name:tag, registry/name@sha256:…, docker-archive:/file or oci-archive:/file.
+Accounts are those of `pfsession registry login`, then Docker's own.
+
+Examples:
+  pfsession image pull ghcr.io/ann/flow:1
+  pfsession image pull docker-archive:/tmp/flow.tar --json")]
+    Pull {
+        /// The image
+        #[arg(value_name = "IMAGE")]
+        image: String,
+    },
+    /// List the images of this machine, the last used first
+    #[command(after_help = "\
+Examples:
+  pfsession image list
+  pfsession image list --json | jq -r '.images[].digest'")]
+    List,
+    /// Remove an image; one that nobody has used for 30 days goes by itself
+    #[command(after_help = "\
+Examples:
+  pfsession image remove ghcr.io/ann/flow:1
+  pfsession image remove 6500ad6260af")]
+    Remove {
+        /// The image: a name, a digest, or how that begins
+        #[arg(value_name = "IMAGE")]
+        image: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Registry {
+    /// Keep an account at a registry
+    #[command(after_help = "\
+The password or token is read from standard input, as a command line is seen by others.
+It is kept in the state folder for you alone, and goes to this registry and its service for tokens.
+
+Example:
+  pfsession registry login ghcr.io --username ann < token.txt")]
+    Login {
+        /// The registry's host, with its port if it has one
+        #[arg(value_name = "REGISTRY")]
+        registry: String,
+        /// The user
+        #[arg(long, short)]
+        username: String,
+    },
+    /// Forget the account at a registry
+    #[command(after_help = "\
+Example:
+  pfsession registry logout ghcr.io")]
+    Logout {
+        /// The registry's host
+        #[arg(value_name = "REGISTRY")]
+        registry: String,
+    },
+    /// List the registries that have an account here
+    #[command(after_help = "\
+Example:
+  pfsession registry list")]
+    List,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@ use crate::{
     args::{self, Cli, Command as Typed},
     bench,
     client::Client,
-    connection, packages, parts,
+    connection, image, packages, parts,
     request::{Address, LONGEST_WAIT, address_of},
     roles, runfiles, runs, schema, serve,
     service::{self, Local},
@@ -144,6 +144,8 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Up { port, .. } => up(&service, port),
         Typed::Down { stop_sessions } => down(&service, stop_sessions),
         Typed::Connection(typed) => connection::execute(&service, &typed),
+        Typed::Image(typed) => image::execute(&service, &typed),
+        Typed::Registry(typed) => image::registry(&service, &typed),
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
         Typed::Role(typed) => roles::execute(&service, &typed),
         Typed::Completions { shell } => {

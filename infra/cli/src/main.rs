@@ -25,6 +25,7 @@ mod client;
 mod commands;
 mod connection;
 mod diff;
+mod image;
 mod packages;
 mod parts;
 mod progress;

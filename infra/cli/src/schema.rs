@@ -4,6 +4,7 @@ use crate::{
     bench::Report,
     connection::{ConnectionList, ConnectionView},
     diff::Difference,
+    image::{ImageList, ImageView, Registries},
     packages::Whole,
     runfiles::Line,
     text::{out, out_json},
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 21] = [
+const SCHEMAS: [(&str, Make); 24] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -44,6 +45,9 @@ const SCHEMAS: [(&str, Make); 21] = [
     ("role list", of::<Roles>),
     ("connection list", of::<ConnectionList>),
     ("connection show", of::<ConnectionView>),
+    ("image pull", of::<ImageView>),
+    ("image list", of::<ImageList>),
+    ("registry list", of::<Registries>),
     ("bench", of::<Report>),
     ("env", variables),
     ("failure", of::<Failure>),

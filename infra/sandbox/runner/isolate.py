@@ -54,22 +54,23 @@ from .strays import go_on_in_a_child
 ROOT_KEPT = "the machine's root, which the session is"
 
 
-def enter_namespaces(user):
+def enter_namespaces(user, uid=UID):
     """Goes into namespaces of its own, all but the network's: see `enter_network`. Only a fork of this is in the new one of processes.
 
     `user` is the id on the machine that the session's only id is, if that is not this process's own. It takes effect by `become_user`.
+    `uid` is that id inside.
     Gives back what is not held, as words.
     """
     if user is None:
         lacks = [ROOT_KEPT] if os.geteuid() == 0 else []
-        ids = f"{UID} {os.geteuid()} 1", f"{UID} {os.getegid()} 1"
+        ids = f"{uid} {os.geteuid()} 1", f"{uid} {os.getegid()} 1"
         unshare()
         write_ids("self", *ids)
         return lacks
     os.setgroups([])
     # Only a process outside can map another id than its own. A fork of this one would take longer than all the rest.
     begin, go = os.pipe()
-    arguments = ["sh", "-c", WRITE_IDS, "sh", f"/proc/{os.getpid()}", f"{UID} {user} 1"]
+    arguments = ["sh", "-c", WRITE_IDS, "sh", f"/proc/{os.getpid()}", f"{uid} {user} 1"]
     helper = os.posix_spawn("/bin/sh", arguments, {}, file_actions=[(os.POSIX_SPAWN_DUP2, begin, 0)], setsigdef=[signal.SIGPIPE])
     os.close(begin)
     try:
@@ -100,19 +101,27 @@ def write_ids(pid, users, groups):
             os.close(fd)
 
 
-def become_user():
+def become_user(uid=UID):
     """Is from here on the user that was mapped, with all rights in the namespaces and none outside."""
-    os.setresgid(UID, UID, UID)
-    os.setresuid(UID, UID, UID)
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
     # Whoever changes users cannot look at itself any more, until it says so.
     prctl(PR_SET_DUMPABLE, 1)
 
 
 class Sources:
-    """What a sandbox is shown of the machine: by its path, or by the mount that was made of it outside, where the user may not go."""
+    """What a sandbox is shown of the machine: by its path, or by the mount that was made of it outside, where the user may not go.
 
-    def __init__(self, paths, descriptors):
+    Where the root is that of a foreign image, nothing is shown through a link of it: see `make_way`."""
+
+    def __init__(self, paths=(), descriptors=(), foreign=False):
         self.mounts = dict(zip(paths, descriptors))
+        self.foreign = foreign
+
+    @staticmethod
+    def of(spec, descriptors):
+        paths = spec.get("mounts", [])
+        return Sources(paths, [descriptors.popleft() for _ in paths], "image" in spec)
 
     def exists(self, path):
         return path in self.mounts or os.path.exists(path)
@@ -120,6 +129,8 @@ class Sources:
     def bind(self, path, target, read_only, devices=False):
         """Shows the file or folder `path` at `target`. A device is written to also where its mount is read-only."""
         fd = self.mounts.get(path)
+        if self.foreign:
+            make_way(target, stat.S_ISDIR(os.stat(path if fd is None else fd).st_mode))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if stat.S_ISDIR(os.stat(path if fd is None else fd).st_mode):
             os.makedirs(target, exist_ok=True)
@@ -134,7 +145,29 @@ class Sources:
         restrict(target, MS_NOSUID | (MS_NOEXEC if devices else MS_NODEV) | (MS_RDONLY if read_only else 0))
 
 
-MACHINE = Sources([], [])
+MACHINE = Sources()
+
+
+def make_way(target, is_folder):
+    """Has `target` be a folder or a file itself, in folders that are no links: a link of a foreign root would lead out of it, as the root
+    is not changed yet. Nobody else writes there."""
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    for end in range(1, len(parts) + 1):
+        path = "/".join([ROOT, *parts[:end]])
+        wants_folder = is_folder or end < len(parts)
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            mode = None
+        if mode is not None and not (stat.S_ISDIR(mode) if wants_folder else stat.S_ISREG(mode)):
+            if stat.S_ISDIR(mode):
+                raise OSError(errno.EISDIR, f"the image has a folder at {path}")
+            os.unlink(path)
+            mode = None
+        if mode is None and wants_folder:
+            os.mkdir(path, 0o755)
+        elif mode is None:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o644))
 
 
 def enter_network():
@@ -208,6 +241,14 @@ def begin_root(folder, home, user, own_network):
     if resolver is not None:
         with open(f"{root}/etc/resolv.conf", "w") as file:
             file.write(resolver)
+    os.makedirs(f"{root}/dev")
+    add_kernel_folders()
+    os.makedirs(f"{root}/run")
+
+
+def add_kernel_folders():
+    """Makes `/dev` and `/proc`, in folders that are there."""
+    root, bind = ROOT, MACHINE.bind
     os.makedirs(f"{root}/dev/shm")
     for name in DEVICES:
         if os.path.exists(f"/dev/{name}"):
@@ -215,10 +256,72 @@ def begin_root(folder, home, user, own_network):
     for name, to in (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")):
         os.symlink(to, f"{root}/dev/{name}")
     mount("tmpfs", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777")
-    os.makedirs(f"{root}/proc")
+    os.makedirs(f"{root}/proc", exist_ok=True)
     mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mask(f"{root}/proc")
-    os.makedirs(f"{root}/run")
+
+
+def lay_over(lower, own, target, overlay):
+    """Mounts an overlay of what the session writes. Why that was not possible, if so."""
+    own = [f"{own}/{os.path.basename(overlay[name])}" for name in ("upper", "work")]
+    options = f"lowerdir={':'.join(lower)},upperdir={own[0]},workdir={own[1]},userxattr"
+    refused = None
+    # Volatile (Linux 5.10): its end does not wait until the whole disk is written. Nobody mounts this layer again.
+    for further in (",volatile", ""):
+        try:
+            mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, options + further)
+            return None
+        except OSError as error:
+            refused = error
+    return refused
+
+
+def begin_image(spec, own_network, sources):
+    """Makes the files of an image the root, with what the session writes over them, and goes there. What every session sees is added."""
+    # What is loaded later would be looked for in the image.
+    import resource  # noqa: F401
+
+    image, home = spec["image"], spec["variables"].get("HOME", "/tmp")
+    uid, user = image["uid"], spec.get("user")
+    resolver = resolv_conf() if own_network else None
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+    owner = "" if user is None else f",uid={uid},gid={uid}"
+    mount("tmpfs", spec["root"], "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m" + owner)
+    os.chdir(spec["root"])
+    if user is not None:
+        become_user(uid)
+    sources.bind(image["tree"], f"{ROOT}/tree", True)
+    sources.bind(os.path.dirname(image["upper"]), f"{ROOT}/own", False)
+    os.mkdir(f"{ROOT}/root")
+    if refused := lay_over([f"{ROOT}/tree"], f"{ROOT}/own", f"{ROOT}/root", image):
+        raise OSError(errno.ENOTSUP, f"an image needs overlayfs in a user namespace, as Linux has it from 5.11 on ({refused})")
+    os.chdir("root")
+    for name, options in (("dev", "mode=755,size=1m"), ("run", "mode=755,size=16m")):
+        make_way(name, True)
+        mount("tmpfs", f"{ROOT}/{name}", "tmpfs", MS_NOSUID | MS_NODEV, options + owner)
+    make_way("proc", True)
+    add_kernel_folders()
+    add_entry("passwd", f"{image['name']}:x:{uid}:{uid}::{home}:/bin/sh\n", uid)
+    add_entry("group", f"{image['name']}:x:{uid}:\n", uid)
+    for name in ("hosts", "resolv.conf"):
+        if name == "resolv.conf" and resolver is not None:
+            make_way("etc/resolv.conf", False)
+            with open(f"{ROOT}/etc/resolv.conf", "w") as file:
+                file.write(resolver)
+        elif os.path.exists(f"/etc/{name}"):
+            Sources(foreign=True).bind(os.path.realpath(f"/etc/{name}"), f"{ROOT}/etc/{name}", True)
+    if image["workdir"].strip("/."):
+        make_way(os.path.normpath("/" + image["workdir"]), True)
+
+
+def add_entry(name, line, uid):
+    """Gives the session's id a name, if the image has none for it."""
+    make_way(f"etc/{name}", False)
+    with open(f"{ROOT}/etc/{name}", "rb+") as file:
+        lines = file.read(1 << 20).split(b"\n")
+        if not any(known.split(b":")[2:3] == [str(uid).encode()] for known in lines):
+            file.seek(0, os.SEEK_END)
+            file.write(line.encode())
 
 
 def mount_overlay(overlay, sources):
@@ -230,20 +333,11 @@ def mount_overlay(overlay, sources):
     for path, place in zip(lower, places):
         sources.bind(path, place, True)
     sources.bind(layer, f"{hidden}/own", False)
-    own = [f"{hidden}/own/{os.path.basename(overlay[name])}" for name in ("upper", "work")]
     first, *others = overlay["at"]
+    if sources.foreign:
+        make_way(first, True)
     os.makedirs(ROOT + first, exist_ok=True)
-    options = f"lowerdir={':'.join(places)},upperdir={own[0]},workdir={own[1]},userxattr"
-    refused = None
-    # Volatile (Linux 5.10): its end does not wait until the whole disk is written. Nobody mounts this layer again.
-    for further in (",volatile", ""):
-        try:
-            mount("overlay", ROOT + first, "overlay", MS_NOSUID | MS_NODEV, options + further)
-            refused = None
-            break
-        except OSError as error:
-            refused = error
-    if refused:
+    if refused := lay_over(places, f"{hidden}/own", ROOT + first, overlay):
         mount(places[0], ROOT + first, "", MS_BIND)
         restrict(ROOT + first, MS_RDONLY | MS_NOSUID | MS_NODEV)
     for path in others:
@@ -262,11 +356,9 @@ def bound_shared_memory(path, size):
     mount("tmpfs", path, "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, f"size={most},nr_inodes=65536")
 
 
-def finish_root(spec, descriptors):
+def finish_root(spec, sources):
     """Adds what this session sees, and changes into the root. What was not possible, as words."""
-    paths = spec.get("mounts", [])
-    root, sources, lacks = ROOT, Sources(paths, [descriptors.popleft() for _ in paths]), []
-    bind = sources.bind
+    root, lacks, bind = ROOT, [], sources.bind
     # What is seen inside of something else comes after it: the state folder may lie in /tmp.
     write = sorted(spec["write"], key=lambda each: each[1] != "/tmp")
     if write and write[0][1] == "/tmp":
@@ -280,7 +372,8 @@ def finish_root(spec, descriptors):
     for path, target in write:
         bind(path, root + target, False)
     bound_shared_memory(f"{root}/dev/shm", spec.get("size"))
-    restrict(root, MS_RDONLY | MS_NOSUID | MS_NODEV, recursive=False)
+    if not sources.foreign:
+        restrict(root, MS_RDONLY | MS_NOSUID | MS_NODEV, recursive=False)
     libc.sethostname(b"session", 7)
     check(libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount")
@@ -398,7 +491,7 @@ def isolate(spec, control):
     own_network = spec["network"] != "host"
     ipv6 = own_network and has_ipv6()
     try:
-        kept = enter_namespaces(spec.get("user"))
+        kept = enter_namespaces(spec.get("user"), spec.get("image", {}).get("uid", UID))
     except OSError as error:
         control.send({"cannot": str(error)})
         os._exit(0)
@@ -427,11 +520,16 @@ def isolate(spec, control):
             control.send({"no_network": str(error)})
             os._exit(0)
     try:
-        begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"), spec.get("user"), own_network)
-        lacks = kept + finish_root(spec, control.descriptors)
+        sources = Sources.of(spec, control.descriptors)
+        if sources.foreign:
+            begin_image(spec, own_network, sources)
+        else:
+            begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"), spec.get("user"), own_network)
+        lacks = kept + finish_root(spec, sources)
     except OSError as error:
-        # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one.
-        control.send({"cannot" if error.errno in BARRED else "failed": str(error)})
+        # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one; as does all that
+        # stands in the way of an image, which is nothing without a sandbox.
+        control.send({"cannot" if error.errno in BARRED and "image" not in spec else "failed": str(error)})
         os._exit(0)
     seal(spec, control, lacks + unlimited, "A" if in_groups else "B")
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

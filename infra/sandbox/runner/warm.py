@@ -8,7 +8,7 @@ import socket
 
 from .control import Control
 from .groups import enter_groups, limit_groups
-from .isolate import begin_root, enter_namespaces, enter_network, finish_root, seal
+from .isolate import Sources, begin_root, enter_namespaces, enter_network, finish_root, seal
 from .kernel import PR_SET_CHILD_SUBREAPER, close_descriptors, gather_memory, null, prctl, start_time, threads
 from .network import hand_over, has_ipv6, make_device
 from .runtime import freeze, import_executor, run_a_dummy_flow
@@ -187,7 +187,7 @@ def wait_to_become(channel, root, user, places, own_network):
             hand_over(control, sockets)
         in_groups, unlimited = limit_groups(spec, groups)
         try:
-            lacks = kept + finish_root(spec, control.descriptors)
+            lacks = kept + finish_root(spec, Sources.of(spec, control.descriptors))
         except OSError as error:
             control.send({"failed": str(error)})
             return

@@ -47,6 +47,21 @@ pub struct Overlay {
     pub at: Vec<PathBuf>,
 }
 
+/// The root of an image, in place of the machine's programs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Image {
+    /// All its files.
+    pub tree: PathBuf,
+    /// What the sandbox writes over them: both in one folder, which has nothing else.
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// The sandbox's only id, and its name where the image has none for it.
+    pub uid: u32,
+    pub name: String,
+    /// Made if the image lacks it.
+    pub workdir: String,
+}
+
 /// Which network a sandbox has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,6 +94,9 @@ pub struct Sandbox {
     pub write: Vec<(PathBuf, PathBuf)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Overlay>,
+    /// Only with namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
     /// The whole block of environment variables.
     pub variables: BTreeMap<String, String>,
     /// The filter with namespaces, and without.
@@ -306,6 +324,7 @@ impl Sandbox {
     /// Makes the user the owner of what it writes.
     fn give_to(&self, user: u32) -> io::Result<()> {
         let layer = self.overlay.iter().flat_map(|overlay| [&overlay.upper, &overlay.work]);
+        let layer = layer.chain(self.image.iter().flat_map(|image| [&image.upper, &image.work]));
         for folder in self.write.iter().map(|(folder, _)| folder).chain(layer) {
             if std::fs::symlink_metadata(folder)?.uid() != user {
                 std::os::unix::fs::lchown(folder, Some(user), Some(user))?;
@@ -318,11 +337,14 @@ impl Sandbox {
     /// Whether the owners of all packages could be shifted.
     fn show_to(&self, user: u32) -> io::Result<(Vec<(PathBuf, OwnedFd)>, bool)> {
         let lower = self.overlay.iter().flat_map(|overlay| &overlay.lower);
-        let read: BTreeSet<&PathBuf> = self.read.iter().filter(|path| path.exists()).chain(lower).collect();
+        let read = self.read.iter().filter(|path| path.exists()).chain(lower);
+        let read: BTreeSet<&PathBuf> = read.chain(self.image.iter().map(|image| &image.tree)).collect();
         let layer = self
             .overlay
             .iter()
-            .filter_map(|overlay| overlay.upper.parent().map(Path::to_owned));
+            .map(|overlay| &overlay.upper)
+            .chain(self.image.iter().map(|image| &image.upper))
+            .filter_map(|upper| upper.parent().map(Path::to_owned));
         let write = self.write.iter().map(|(folder, _)| folder.clone()).chain(layer);
         let writer = self.writes_as_root.then_some(user);
         let (mut shown, mut is_shifted) = (Vec::new(), true);

@@ -113,7 +113,8 @@ impl Python {
         serde_json::from_slice(&answer.stdout).ok()
     }
 
-    fn is_new_enough(&self) -> bool {
+    /// Whether promptflow runs on it.
+    pub fn is_new_enough(&self) -> bool {
         let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         version >= OLDEST && version.0 == OLDEST.0

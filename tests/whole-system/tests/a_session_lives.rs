@@ -772,7 +772,7 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     assert_eq!(reset.image, stale.stale_image);
     assert_eq!(reset.stale_image, None);
 
-    // A base image is there for each Python of the machine, and another one says which those are.
+    // A base image is there for each Python of the machine, and any other is asked for at its registry.
     let python = Command::new("python3")
         .args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
         .output()
@@ -782,11 +782,11 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     machine.succeed(&["reset", at]);
     assert_eq!(api.session(&folder).unwrap().image.unwrap().name, named);
 
-    machine.succeed(&["update", at, "--image", "registry.example/mine:1"]);
+    machine.succeed(&["update", at, "--image", "127.0.0.1:1/mine:1"]);
     let failed = machine.run(&["reset", at]);
     let said = String::from_utf8(failed.stderr).unwrap();
     assert!(
-        said.contains("Docker") && said.contains("[Install.NoSuchImage]"),
+        said.contains("The image 127.0.0.1:1/mine:1 cannot be had") && said.contains("[Image.Unreachable]"),
         "{said}"
     );
     nothing_is_left(&machine);

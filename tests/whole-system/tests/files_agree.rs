@@ -382,6 +382,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "network",
             "broker",
+            "images",
             "sandbox",
             "lifecycle",
             "contract",

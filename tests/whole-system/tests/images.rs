@@ -1,0 +1,202 @@
+//! Sessions on images of a registry on loopback. The images are made of this machine's own Python and shell.
+
+#[path = "../../../infra/images/tests/common/mod.rs"]
+mod common;
+
+use common::{Image, Layer, Registry};
+use contract::packages::{PackageOrigin, PackagesRow};
+use serde_json::json;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+use whole_system::Machine;
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn execute(program: &str, arguments: &[&str]) -> String {
+    let ended = Command::new(program).args(arguments).output().unwrap();
+    assert!(ended.status.success(), "{program} {arguments:?}: {}", said(&ended));
+    String::from_utf8(ended.stdout).unwrap()
+}
+
+/// Copies a file of this machine to the same path, with what links stand before it.
+fn take(root: &Path, path: &Path) {
+    let target = root.join(path.strip_prefix("/").unwrap());
+    if target.symlink_metadata().is_ok() {
+        return;
+    }
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    fs::copy(path, target).unwrap();
+}
+
+/// What programs and libraries need of libraries.
+fn libraries(files: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut all = BTreeSet::new();
+    for file in files {
+        let listed = Command::new("ldd").arg(file).output().unwrap();
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let paths = text
+            .split_whitespace()
+            .filter(|word| word.starts_with('/') && !word.ends_with(':'));
+        all.extend(paths.map(PathBuf::from));
+    }
+    all
+}
+
+/// A root folder with this machine's Python at `/opt/python`, and `/bin/sh`.
+fn python_root(root: &Path) -> String {
+    let about = "import os, sys; print(os.path.realpath(sys._base_executable), sys.base_prefix, '%d.%d' % sys.version_info[:2])";
+    let about = execute("python3", &["-I", "-S", "-c", about]);
+    let [executable, prefix, minor] = about.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
+    let library = root.join(format!("opt/python/lib/python{minor}"));
+    fs::create_dir_all(&library).unwrap();
+    let from = format!("{prefix}/lib/python{minor}");
+    execute(
+        "sh",
+        &[
+            "-c",
+            r#"tar -C "$1" --exclude=test --exclude=site-packages --exclude=dist-packages --exclude=__pycache__ --exclude='config-*' --exclude=idlelib -chf - . | tar -C "$2" -xf -"#,
+            "sh",
+            &from,
+            &library.display().to_string(),
+        ],
+    );
+    let bin = root.join("opt/python/bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::copy(executable, bin.join(format!("python{minor}"))).unwrap();
+    std::os::unix::fs::symlink(format!("python{minor}"), bin.join("python3")).unwrap();
+    let dynload = fs::read_dir(library.join("lib-dynload"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = dynload.collect();
+    files.extend([PathBuf::from(executable), "/bin/sh".into(), "/bin/cat".into()]);
+    for library in libraries(&files) {
+        take(root, &library);
+    }
+    for program in ["/bin/sh", "/bin/cat"] {
+        take(root, Path::new(program));
+    }
+    for folder in ["etc", "tmp"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\napp:x:4321:4321::/app:/bin/sh\n",
+    )
+    .unwrap();
+    minor.to_owned()
+}
+
+/// An image with Python, a package of its own, and a text.
+fn image(root: &Path, minor: &str, text: &str) -> Image {
+    let site = format!("opt/python/lib/python{minor}/site-packages");
+    let own = Layer::new()
+        .file("srv/text", text)
+        .file(&format!("{site}/imagepkg/__init__.py"), "WORD = 'from the image'\n")
+        .file(
+            &format!("{site}/imagepkg-1.5.dist-info/METADATA"),
+            "Metadata-Version: 2.1\nName: imagepkg\nVersion: 1.5\n",
+        );
+    let config = json!({ "Env": ["PATH=/opt/python/bin:/bin", "COLOR=blue", "HOME=/nowhere"], "WorkingDir": "/srv/made", "User": "app",
+        "Entrypoint": ["/bin/false"] });
+    Image::gzipped(config, vec![Layer::new().tree(root), own])
+}
+
+const LOOK: &str = "import os, sys, imagepkg, json
+open('/opt/written', 'w').write('x')
+print(json.dumps([imagepkg.WORD, open('/srv/text').read(), os.environ['COLOR'], os.getuid(), os.path.isdir('/srv/made'),
+    sys.base_prefix, os.path.exists('/etc/machine-id'), os.path.exists('/usr/share')]))
+";
+
+#[test]
+#[ignore = "it was not run yet when it was written: run it, and take this line out"]
+fn a_session_runs_on_an_image_with_its_python_its_packages_and_its_variables() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("root");
+    let minor = python_root(&root);
+    let registry = Registry::start();
+    let first = image(&root, &minor, "first");
+    let name = registry.push("own/python", "1", &first);
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/on-image");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("look.py"), LOOK).unwrap();
+    let it = folder.to_str().unwrap();
+    let look = |more: &[&str]| {
+        let arguments = [&["run", it][..], more, &["--", "python", "look.py"]].concat();
+        machine.succeed(&arguments).trim().to_owned()
+    };
+    let expected =
+        |text: &str| json!(["from the image", text, "blue", 4321, true, "/opt/python", false, false]).to_string();
+    let is = |said: String, text: &str| {
+        let value: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+        assert_eq!(value.to_string(), expected(text));
+    };
+    is(look(&["--image", &name]), "first");
+    // What is in the store is not pulled again.
+    let layer = &first.layers[0];
+    assert_eq!(registry.count(layer), 1);
+
+    // What it has is listed as its own, and requirements lie over it.
+    fs::write(folder.join("requirements.txt"), "cowsay==6.1\n").unwrap();
+    machine.succeed(&["install", it]);
+    let row: PackagesRow = serde_json::from_str(&machine.succeed(&["packages", it, "--json"])).unwrap();
+    let of = |name: &str| {
+        row.packages
+            .iter()
+            .find(|package| package.name == name)
+            .map(|package| (package.origin, package.version.clone()))
+    };
+    assert_eq!(of("imagepkg"), Some((PackageOrigin::BaseImage, "1.5".into())));
+    assert_eq!(of("cowsay"), Some((PackageOrigin::Requirements, "6.1".into())));
+    assert_eq!(of("promptflow"), None);
+    let versions = machine.succeed(&[
+        "run",
+        it,
+        "--",
+        "python",
+        "-c",
+        "import cowsay, imagepkg; print(cowsay.__version__)",
+    ]);
+    assert_eq!(versions.trim(), "6.1");
+    let shown = machine.succeed(&["show", it]);
+    assert!(shown.contains("owners of the image's files"), "{shown}");
+
+    // The tag is resolved anew when a session is made anew, and not before.
+    let second = image(&root, &minor, "second");
+    registry.push("own/python", "1", &second);
+    is(look(&[]), "first");
+    machine.succeed(&["reset", it]);
+    is(look(&[]), "second");
+    assert_eq!(registry.count(layer), 1, "a layer that both have is here already");
+    machine.succeed(&["stop", it]);
+}
+
+#[test]
+#[ignore = "it was not run yet when it was written: run it, and take this line out"]
+fn an_image_that_no_session_can_have_says_why() {
+    let registry = Registry::start();
+    let name = registry.push(
+        "no/python",
+        "1",
+        &Image::gzipped(json!({}), vec![Layer::new().program("bin/sh", "none")]),
+    );
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/refused");
+    fs::create_dir_all(&folder).unwrap();
+    let refused = |image: &str| said(&machine.run(&["start", folder.to_str().unwrap(), "--image", image]));
+    for (image, code) in [
+        (name.as_str(), "[Image.NoPython]"),
+        (&format!("{}/none:1", registry.address), "[Image.NotFound]"),
+        ("127.0.0.1:1/a:1", "[Image.Unreachable]"),
+        ("Bad/Name", "[Image.BadName]"),
+    ] {
+        let text = refused(image);
+        assert!(text.contains(code), "{image}: {text}");
+    }
+}
