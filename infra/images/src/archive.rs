@@ -1,7 +1,7 @@
 //! Images in files: `docker save`, and tar files of OCI layouts.
 
 use crate::{
-    blobs::{self, digest_of, file_name},
+    digest::{self, digest_of, file_name},
     failure, io as wrong,
     manifest::{Descriptor, MOST_DOCUMENT},
 };
@@ -104,7 +104,7 @@ impl Archive {
         let bytes = self.document(&format!("blobs/{}", digest.replace(':', "/")))?;
         match digest_of(&bytes) == digest {
             true => Ok(bytes),
-            false => Err(blobs::other_digest(&format!(
+            false => Err(digest::other_digest(&format!(
                 "The document {digest} of {}",
                 self.path.display()
             ))),
@@ -131,9 +131,9 @@ impl Archive {
         };
         let mut file = copy(&mut part).map_err(|error| wrong(&path, error))?;
         if name.is_none() {
-            let found = blobs::digest_of_file(&mut file).map_err(|error| wrong(&path, error))?;
+            let found = digest::digest_of_file(&mut file).map_err(|error| wrong(&path, error))?;
             if found != digest {
-                return Err(blobs::other_digest(&format!(
+                return Err(digest::other_digest(&format!(
                     "The layer {digest} of {}",
                     self.path.display()
                 )));

@@ -1,6 +1,12 @@
 //! Downloads: resumed, checked, and one at a time for each digest.
 
-use crate::{Progress, Step, failure, io as wrong, manifest::Descriptor, registry::Registry};
+use crate::{
+    Progress, Step,
+    digest::{BLOCK, hash_rest, hex, other_digest},
+    io as wrong,
+    manifest::Descriptor,
+    registry::Registry,
+};
 use contract::Failure;
 use sha2::{Digest, Sha256};
 use std::{
@@ -12,33 +18,6 @@ use std::{
 
 /// How often a download that was cut off is gone on with, without a byte more each time.
 const TRIES: u32 = 5;
-const BLOCK: usize = 256 << 10;
-
-/// `sha256:` and the digits.
-pub(crate) fn hex(digest: &[u8]) -> String {
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}")
-}
-
-pub(crate) fn digest_of(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// What a digest is as the name of a file.
-pub(crate) fn file_name(digest: &str) -> String {
-    digest.replace(':', "-")
-}
-
-/// The failure of content that is not what its digest says.
-pub(crate) fn other_digest(what: &str) -> Failure {
-    failure(
-        "Image.DigestMismatch",
-        format!(
-            "{what} is not what its digest says: it was changed on its way, or where it lies. Nothing of it was used. Pull again; if it \
-             stays so, do not trust the registry or a proxy between."
-        ),
-    )
-}
 
 /// Downloads a blob to `path`, from where an earlier download ended. Whoever calls holds the lock of its digest.
 ///
@@ -90,20 +69,6 @@ pub(crate) fn download(
     Ok(file)
 }
 
-fn hash_rest(file: &mut File, hash: &mut Sha256) -> io::Result<u64> {
-    let mut buffer = vec![0; BLOCK];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(size),
-            count => {
-                hash.update(&buffer[..count]);
-                size += count as u64;
-            }
-        }
-    }
-}
-
 /// Goes on with a download as far as the connection carries.
 fn fetch(
     registry: &Registry,
@@ -140,12 +105,4 @@ fn fetch(
             bytes: *size,
         });
     }
-}
-
-/// The digest of a whole file, which is read from its beginning afterwards.
-pub(crate) fn digest_of_file(file: &mut File) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    hash_rest(file, &mut hash)?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(hex(&hash.finalize()))
 }

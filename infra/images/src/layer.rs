@@ -139,7 +139,7 @@ pub(crate) fn unpack(blob: File, diff_id: &str, into: &Path, most: Most) -> Resu
     }
     // What is behind the last entry counts for the digest.
     io::copy(&mut tar, &mut io::sink())?;
-    match crate::blobs::hex(&tar.hash.finalize()) == diff_id {
+    match crate::digest::hex(&tar.hash.finalize()) == diff_id {
         true => Ok(writer.layer),
         false => Err(Fault::OtherDigest),
     }

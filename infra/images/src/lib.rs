@@ -16,6 +16,7 @@
 pub mod accounts;
 mod archive;
 mod blobs;
+mod digest;
 mod layer;
 mod manifest;
 mod name;

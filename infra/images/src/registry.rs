@@ -6,7 +6,7 @@
 use crate::{
     Reference,
     accounts::{Account, Accounts},
-    blobs::{self, digest_of},
+    digest::{self, digest_of},
     failure,
     manifest::{ACCEPT, MOST_DOCUMENT},
 };
@@ -88,7 +88,7 @@ impl Registry {
         let bytes = self.document(&format!("{}/manifests/{what}", self.base))?;
         let found = digest_of(&bytes);
         match named {
-            Some(named) if named != found => Err(blobs::other_digest(&format!("The manifest {named}"))),
+            Some(named) if named != found => Err(digest::other_digest(&format!("The manifest {named}"))),
             _ => Ok((found, bytes)),
         }
     }
@@ -98,7 +98,7 @@ impl Registry {
         let bytes = self.document(&format!("{}/blobs/{digest}", self.base))?;
         match digest_of(&bytes) == digest {
             true => Ok(bytes),
-            false => Err(blobs::other_digest(&format!("The configuration {digest}"))),
+            false => Err(digest::other_digest(&format!("The configuration {digest}"))),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::{
     Config, Name, Progress, Step,
     accounts::Accounts,
     archive::Archive,
-    blobs::{self, digest_of, file_name},
+    digest::{self, digest_of, file_name},
     failure, io as wrong,
     layer::{self, Fault, Layer, Most},
     manifest::{self, Descriptor, Read as Document},
@@ -277,7 +277,7 @@ impl Store {
         let path = blobs.join(file_name(&blob.digest));
         let _download = self.lock(&format!("blob-{}", file_name(&blob.digest)), true, progress)?;
         let file = match source {
-            Source::Registry(registry) => blobs::download(registry, blob, &path, progress)?,
+            Source::Registry(registry) => crate::blobs::download(registry, blob, &path, progress)?,
             Source::Layout(archive) => archive.copy(&blob.digest, None, &blobs)?,
             Source::Docker(archive, files) => archive.copy(&blob.digest, files.get(at).map(String::as_str), &blobs)?,
         };
@@ -305,7 +305,7 @@ impl Store {
         let _ = fs::remove_file(self.root.join("blobs").join(file_name(layer)));
         match fault {
             Fault::Io(error) => wrong(&self.root, error),
-            Fault::OtherDigest => blobs::other_digest(&format!("The unpacked layer {layer}")),
+            Fault::OtherDigest => digest::other_digest(&format!("The unpacked layer {layer}")),
             Fault::TooLarge(why) => failure(
                 "Image.TooLarge",
                 format!("The layer {layer} of the image {name} is not unpacked: {why}. Name an image that is smaller."),
