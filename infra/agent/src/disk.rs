@@ -30,6 +30,8 @@ const RESERVE_OF_DISK: u64 = 20;
 const NO_ROOM: u64 = 256 << 10;
 /// Room for small files on a full disk, in the state folder. The host makes it again.
 pub const SPARE: &str = "room-for-small-files";
+/// How much of it is given up for one small file: others may take what the file leaves of it.
+const PART_OF_SPARE: u64 = 16 << 10;
 /// What `show` says of it.
 pub(crate) const NOT_HELD: &str = "room on the disk (watched: what takes too much is stopped)";
 /// How often a session with a run looks at the free room, and one without.
@@ -86,18 +88,29 @@ impl Room {
     }
 }
 
-/// Writes a small file that has to be there, on a full disk in the place of the room that is kept for it.
+/// Writes a small file that has to be there, on a full disk in the place of a part of the room that is kept for it.
 ///
 /// # Errors
 ///
 /// Those of `write`.
 pub(crate) fn write_at_any_rate(state: &Path, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
-    match write() {
-        Err(error) if error.kind() == io::ErrorKind::StorageFull && fs::remove_file(state.join(SPARE)).is_ok() => {
-            write()
+    loop {
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && give_up_part(&state.join(SPARE)) => {}
+            written => return written,
         }
-        written => written,
     }
+}
+
+/// Makes a file shorter. Returns whether there was anything left to give.
+fn give_up_part(spare: &Path) -> bool {
+    let shorten = || {
+        let file = fs::OpenOptions::new().write(true).open(spare)?;
+        let length = file.metadata()?.len();
+        file.set_len(length.saturating_sub(PART_OF_SPARE))?;
+        Ok::<_, io::Error>(length > 0)
+    };
+    shorten().unwrap_or(false)
 }
 
 /// What an agent says of its session.
