@@ -4,6 +4,7 @@ use crate::{
     Aws,
     items::{self, Item, text},
 };
+use aws_sdk_dynamodb::types::KeysAndAttributes;
 use contract::{agent::OutputLine, command::Command, row::LogRow};
 use shell::{Fault, Ports};
 
@@ -60,6 +61,24 @@ impl Aws {
             .iter()
             .map(items::body)
             .collect()
+    }
+
+    /// Reads the rows at these keys as they are now, at most a hundred, in no order. A key without a row has none.
+    pub(crate) async fn items_at(&self, keys: Vec<Item>, what: &'static str) -> Result<Vec<Item>, Fault> {
+        let failed = |e| Fault::outside(what)(e);
+        let (mut left, mut found) = (keys, Vec::new());
+        while !left.is_empty() {
+            let wanted = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true);
+            let wanted = wanted.build().map_err(|e| failed(e.into()))?;
+            let asked = self.dynamo.batch_get_item().request_items(&self.table, wanted);
+            let got = asked.send().await.map_err(|e| failed(e.into()))?;
+            let items = got.responses.and_then(|mut all| all.remove(&self.table));
+            found.extend(items.unwrap_or_default());
+            // Long rows do not all fit into one answer.
+            let unread = got.unprocessed_keys.and_then(|mut all| all.remove(&self.table));
+            left = unread.map(|unread| unread.keys).unwrap_or_default();
+        }
+        Ok(found)
     }
 
     pub(crate) async fn after(

@@ -5,7 +5,7 @@ use crate::{
     items::{self, Item, number, text},
     ports::is_written,
 };
-use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeysAndAttributes, WriteRequest};
+use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
 use contract::{
     http::RunChange,
     row::{NAME_KEPT, RunRow},
@@ -27,7 +27,6 @@ impl Aws {
         owner: &str,
         after: Option<&str>,
     ) -> Result<Vec<(String, RunRow)>, Fault> {
-        let failed = |e| Fault::outside("listing runs")(e);
         let page = self
             .dynamo
             .query()
@@ -40,25 +39,13 @@ impl Aws {
             .limit(MOST_OF_A_CALL as i32)
             .send()
             .await
-            .map_err(|e| failed(e.into()))?;
+            .map_err(|e| Fault::outside("listing runs")(e.into()))?;
         let place = |item: &Item| item.get("sk").and_then(|sk| sk.as_s().ok()).cloned();
         let places: Vec<String> = page.items.unwrap_or_default().iter().filter_map(place).collect();
         let id = |place: &str| place.split_once('#').map(|(_, id)| id.to_owned()).unwrap_or_default();
-        let mut left: Vec<Item> = places.iter().map(|place| items::run_key(&id(place))).collect();
-        let mut rows = Vec::new();
-        while !left.is_empty() {
-            let wanted = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true);
-            let wanted = wanted.build().map_err(|e| failed(e.into()))?;
-            let asked = self.dynamo.batch_get_item().request_items(&self.table, wanted);
-            let got = asked.send().await.map_err(|e| failed(e.into()))?;
-            let items = got.responses.and_then(|mut all| all.remove(&self.table));
-            for item in items.unwrap_or_default() {
-                rows.push(items::run_of(&item)?);
-            }
-            // Rows with large results do not fit into one answer.
-            let unread = got.unprocessed_keys.and_then(|mut all| all.remove(&self.table));
-            left = unread.map(|unread| unread.keys).unwrap_or_default();
-        }
+        let keys = places.iter().map(|place| items::run_key(&id(place))).collect();
+        let items = self.items_at(keys, "listing runs").await?;
+        let rows = items.iter().map(items::run_of).collect::<Result<Vec<_>, _>>()?;
         let row = |place: String| {
             let at = rows.iter().position(|row| row.id == id(&place))?;
             Some((place, rows[at].clone()))

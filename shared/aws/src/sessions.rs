@@ -6,7 +6,6 @@ use crate::{
     Aws,
     items::{self, Item, text},
 };
-use aws_sdk_dynamodb::types::KeysAndAttributes;
 use contract::{names, row::SessionRow};
 use shell::Fault;
 
@@ -65,21 +64,8 @@ impl Aws {
     }
 
     async fn sessions_at(&self, keys: Vec<Item>) -> Result<Vec<SessionRow>, Fault> {
-        let failed = |e| Fault::outside("listing sessions")(e);
-        let (mut left, mut sessions) = (keys, Vec::new());
-        while !left.is_empty() {
-            let wanted = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true);
-            let wanted = wanted.build().map_err(|e| failed(e.into()))?;
-            let asked = self.dynamo.batch_get_item().request_items(&self.table, wanted);
-            let got = asked.send().await.map_err(|e| failed(e.into()))?;
-            let items = got.responses.and_then(|mut all| all.remove(&self.table));
-            for item in items.unwrap_or_default() {
-                sessions.push(items::session_of(&item)?);
-            }
-            // Long rows do not all fit into one answer.
-            let unread = got.unprocessed_keys.and_then(|mut all| all.remove(&self.table));
-            left = unread.map(|unread| unread.keys).unwrap_or_default();
-        }
+        let items = self.items_at(keys, "listing sessions").await?;
+        let mut sessions = items.iter().map(items::session_of).collect::<Result<Vec<_>, _>>()?;
         sessions.sort_by(|a, b| a.session.flow.cmp(&b.session.flow));
         Ok(sessions)
     }

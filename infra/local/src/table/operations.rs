@@ -88,12 +88,22 @@ enum Returns {
 
 /// A change whose condition holds.
 struct Done<'a> {
-    change: Change<'a>,
+    shape: &'a Shape,
+    key: Key,
     before: Option<Item>,
-    after: Option<Item>,
+    /// What is written; nothing by a check.
+    after: Option<Option<Item>>,
+    returns: Returns,
 }
 
-/// The kinds of a write, as a transaction names them.
+enum Kind {
+    Put,
+    Update,
+    Delete,
+    Check,
+}
+
+/// A write, as a transaction names it.
 #[derive(Deserialize)]
 enum Write {
     Put(WriteInput),
@@ -103,9 +113,18 @@ enum Write {
 }
 
 impl Write {
+    fn into_parts(self) -> (Kind, WriteInput) {
+        match self {
+            Self::Put(input) => (Kind::Put, input),
+            Self::Update(input) => (Kind::Update, input),
+            Self::Delete(input) => (Kind::Delete, input),
+            Self::ConditionCheck(input) => (Kind::Check, input),
+        }
+    }
+
     /// Checks the request, and says what it writes.
     fn change(self, shapes: &[Shape]) -> Result<Change<'_>, AwsError> {
-        let (Self::Put(input) | Self::Update(input) | Self::Delete(input) | Self::ConditionCheck(input)) = &self;
+        let (kind, input) = self.into_parts();
         let shape = shape(shapes, &input.table_name)?;
         let returns = match input.return_values.as_deref() {
             None | Some("NONE") => Returns::Nothing,
@@ -113,43 +132,19 @@ impl Write {
             Some("ALL_NEW") => Returns::After,
             Some(other) => return Err(invalid(format!("ReturnValues {other} is not known here."))),
         };
-        let names = input.expression_attribute_names.clone();
-        let mut given = Placeholders::new(names, input.expression_attribute_values.clone());
-        let condition = input.condition_expression.as_ref();
-        let condition = condition.map(|text| given.condition(text)).transpose()?;
-        let update = input.update_expression.as_ref();
-        let update = update.map(|text| given.update(text)).transpose()?;
+        let mut given = Placeholders::new(input.expression_attribute_names, input.expression_attribute_values);
+        let condition = input.condition_expression.map(|text| given.condition(&text));
+        let condition = condition.transpose()?;
+        let update = input.update_expression.map(|text| given.update(&text)).transpose()?;
         given.finish()?;
-        let (key, act) = match self {
-            Self::Put(WriteInput {
-                item: Some(item),
-                key: None,
-                update_expression: None,
-                ..
-            }) => (shape.key_of(&item)?, Act::Put(item)),
-            Self::Update(WriteInput {
-                item: None,
-                key: Some(key),
-                update_expression: Some(_),
-                ..
-            }) => {
-                let update = update.unwrap_or_default();
+        let (key, act) = match (kind, input.item, input.key, update) {
+            (Kind::Put, Some(item), None, None) => (shape.key_of(&item)?, Act::Put(item)),
+            (Kind::Update, None, Some(key), Some(update)) => {
                 check_paths(shape, &update)?;
                 (shape.key(&key)?, Act::Update(key, update))
             }
-            Self::Delete(WriteInput {
-                item: None,
-                key: Some(key),
-                update_expression: None,
-                ..
-            }) => (shape.key(&key)?, Act::Delete),
-            Self::ConditionCheck(WriteInput {
-                item: None,
-                key: Some(key),
-                update_expression: None,
-                condition_expression: Some(_),
-                ..
-            }) => (shape.key(&key)?, Act::Check),
+            (Kind::Delete, None, Some(key), None) => (shape.key(&key)?, Act::Delete),
+            (Kind::Check, None, Some(key), None) if condition.is_some() => (shape.key(&key)?, Act::Check),
             _ => return Err(invalid("A write lacks a field, or has one that is not its own.")),
         };
         Ok(Change {
@@ -191,45 +186,45 @@ impl<'a> Change<'a> {
         if self.condition.as_ref().is_some_and(|condition| !condition.holds(is)) {
             return Ok(None);
         }
-        let after = match &self.act {
-            Act::Put(item) => Some(item.clone()),
-            Act::Update(key, update) => Some(update.apply(before.as_ref().unwrap_or(key))?),
-            Act::Delete => None,
-            Act::Check => before.clone(),
+        let after = match self.act {
+            Act::Put(item) => Some(Some(item)),
+            Act::Update(key, update) => Some(Some(update.apply(before.as_ref().unwrap_or(&key))?)),
+            Act::Delete => Some(None),
+            Act::Check => None,
         };
-        if let Some(item) = &after {
+        if let Some(Some(item)) = &after {
             if attribute::size(item) > ITEM {
                 return Err(invalid("Item size has exceeded the maximum allowed size"));
             }
             self.shape.check_index_keys(item)?;
         }
         Ok(Some(Done {
-            change: self,
+            shape: self.shape,
+            key: self.key,
             before,
             after,
+            returns: self.returns,
         }))
     }
 }
 
 impl Done<'_> {
+    fn size(&self) -> usize {
+        self.after.iter().flatten().map(attribute::size).sum()
+    }
+
     fn save(&self, db: &Connection) -> Result<(), AwsError> {
-        if matches!(self.change.act, Act::Check) {
-            return Ok(());
+        match &self.after {
+            Some(after) => rows::replace(db, self.shape, &self.key, self.before.as_ref(), after.as_ref()),
+            None => Ok(()),
         }
-        rows::replace(
-            db,
-            self.change.shape,
-            &self.change.key,
-            self.before.as_ref(),
-            self.after.as_ref(),
-        )
     }
 
     fn answer(&self) -> Value {
-        let attributes = match self.change.returns {
+        let attributes = match self.returns {
             Returns::Nothing => None,
             Returns::Before => self.before.as_ref(),
-            Returns::After => self.after.as_ref(),
+            Returns::After => self.after.iter().flatten().next(),
         };
         attributes.map_or_else(|| json!({}), |item| json!({ "Attributes": item }))
     }
@@ -280,8 +275,7 @@ impl Transaction {
         if done.len() < codes.len() {
             return Err(Refusal::Canceled(codes));
         }
-        let size = |done: &Done<'_>| done.after.as_ref().map_or(0, attribute::size);
-        if done.iter().map(size).sum::<usize>() > TRANSACTION {
+        if done.iter().map(Done::size).sum::<usize>() > TRANSACTION {
             return Err(invalid("Transaction request size exceeded the maximum allowed size").into());
         }
         done.iter().try_for_each(|done| done.save(db))?;
@@ -458,12 +452,11 @@ pub(super) struct PageInput {
     pub(super) consistent_read: Option<bool>,
 }
 
-/// A page that is being read.
+/// What a page has so far.
 pub(super) struct Reading {
-    pub(super) page: Page,
-    pub(super) key_condition: Option<Condition>,
     filter: Option<Condition>,
     wanted: Option<Vec<Path>>,
+    most: usize,
     items: Vec<Item>,
     scanned: usize,
     bytes: usize,
@@ -472,17 +465,14 @@ pub(super) struct Reading {
 }
 
 impl PageInput {
-    pub(super) fn reading(self, shape: &Shape) -> Result<Reading, AwsError> {
+    /// Checks the request: the page that it is for, its key condition, and the page's empty beginning.
+    pub(super) fn begin(self, shape: &Shape) -> Result<(Page, Option<Condition>, Reading), AwsError> {
         let mut given = Placeholders::new(self.expression_attribute_names, self.expression_attribute_values);
-        let key_condition = self
-            .key_condition_expression
-            .map(|text| given.condition(&text))
-            .transpose()?;
+        let key_condition = self.key_condition_expression.map(|text| given.condition(&text));
+        let key_condition = key_condition.transpose()?;
         let filter = self.filter_expression.map(|text| given.condition(&text)).transpose()?;
-        let wanted = self
-            .projection_expression
-            .map(|text| given.projection(&text))
-            .transpose()?;
+        let wanted = self.projection_expression.map(|text| given.projection(&text));
+        let wanted = wanted.transpose()?;
         given.finish()?;
         if self.limit == Some(0) {
             return Err(invalid("Limit must be at least 1."));
@@ -495,20 +485,21 @@ impl PageInput {
                 _ => Err(invalid("The provided starting key is invalid")),
             }
         };
-        Ok(Reading {
-            page: Page {
-                forward: self.scan_index_forward.unwrap_or(true),
-                after: self.exclusive_start_key.as_ref().map(place).transpose()?,
-                most: self.limit.unwrap_or(u32::MAX as usize).min(u32::MAX as usize),
-            },
-            key_condition,
+        let page = Page {
+            forward: self.scan_index_forward.unwrap_or(true),
+            after: self.exclusive_start_key.as_ref().map(place).transpose()?,
+            most: self.limit.unwrap_or(u32::MAX as usize).min(u32::MAX as usize),
+        };
+        let reading = Reading {
             filter,
             wanted,
+            most: page.most,
             items: Vec::new(),
             scanned: 0,
             bytes: 0,
             last: None,
-        })
+        };
+        Ok((page, key_condition, reading))
     }
 }
 
@@ -517,7 +508,7 @@ impl Reading {
     pub(super) fn take(&mut self, item: Item) -> bool {
         self.scanned += 1;
         self.bytes += attribute::size(&item);
-        let has_room = self.bytes < PAGE && self.scanned < self.page.most;
+        let has_room = self.bytes < PAGE && self.scanned < self.most;
         if !has_room {
             self.last = Some(item.clone());
         }

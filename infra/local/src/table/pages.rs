@@ -19,16 +19,10 @@ pub(super) fn query(db: &Connection, shapes: &[Shape], body: &[u8]) -> Result<Va
     if index.is_some() && input.consistent_read == Some(true) {
         return Err(invalid("Consistent reads are not supported on global secondary indexes").into());
     }
-    let mut reading = input.reading(shape)?;
-    let Some(condition) = reading.key_condition.take() else {
-        return Err(invalid("A query has no KeyConditionExpression.").into());
-    };
+    let (page, condition, mut reading) = input.begin(shape)?;
+    let condition = condition.ok_or_else(|| invalid("A query has no KeyConditionExpression."))?;
     let keys = index.map_or(&shape.keys, |index| &index.keys);
     let (hash, range) = key_condition(keys, &condition)?;
-    let page = rows::Page {
-        after: reading.page.after.take(),
-        ..reading.page
-    };
     match index {
         None => rows::query(db, shape, (&hash, &range), &page, |item| reading.take(item))?,
         Some(index) => rows::query_index(db, (shape, index), (&hash, &range), &page, |item| reading.take(item))?,
@@ -42,11 +36,7 @@ pub(super) fn scan(db: &Connection, shapes: &[Shape], body: &[u8]) -> Result<Val
     if input.index_name.is_some() || input.key_condition_expression.is_some() {
         return Err(invalid("This host scans tables, without an index or a key condition.").into());
     }
-    let mut reading = input.reading(shape)?;
-    let page = rows::Page {
-        after: reading.page.after.take(),
-        ..reading.page
-    };
+    let (page, _, mut reading) = input.begin(shape)?;
     rows::scan(db, shape, &page, |item| reading.take(item))?;
     Ok(reading.answer(|name| shape.keys.has(name)))
 }

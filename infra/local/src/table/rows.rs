@@ -153,7 +153,7 @@ pub(super) fn query(
     shape: &Shape,
     (hash, range): (&Part, &Range),
     page: &Page,
-    mut take: impl FnMut(Item) -> bool,
+    take: impl FnMut(Item) -> bool,
 ) -> Result<(), AwsError> {
     let (condition, parts) = range.sql();
     let mut parameters: Vec<&dyn ToSql> = vec![&shape.id, hash];
@@ -168,14 +168,7 @@ pub(super) fn query(
         "SELECT body FROM item WHERE shape = ? AND hash = ?{condition}{after} ORDER BY sort {order} LIMIT {}",
         page.most
     );
-    let mut statement = db.prepare_cached(&sql)?;
-    let mut rows = statement.query(&*parameters)?;
-    while let Some(row) = rows.next()? {
-        if !take(read_item(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?) {
-            break;
-        }
-    }
-    Ok(())
+    each(db, &sql, &parameters, read_body, take)
 }
 
 /// Calls `take` for the keys of each item of an index's partition in its order, until it returns false.
@@ -184,7 +177,7 @@ pub(super) fn query_index(
     (shape, index): (&Shape, &Index),
     (hash, range): (&Part, &Range),
     page: &Page,
-    mut take: impl FnMut(Item) -> bool,
+    take: impl FnMut(Item) -> bool,
 ) -> Result<(), AwsError> {
     let (condition, parts) = range.sql();
     let mut parameters: Vec<&dyn ToSql> = vec![&shape.id, &index.name, hash];
@@ -200,17 +193,35 @@ pub(super) fn query_index(
          ORDER BY sort {order}, item_hash {order}, item_sort {order} LIMIT {}",
         page.most
     );
-    let mut statement = db.prepare_cached(&sql)?;
-    let mut rows = statement.query(&*parameters)?;
-    while let Some(row) = rows.next()? {
+    let read = |row: &Row<'_>| {
         let mut item = Item::new();
         put_key(row, 0, &index.keys, &mut item)?;
         put_key(row, 2, &shape.keys, &mut item)?;
-        if !take(item) {
+        Ok(item)
+    };
+    each(db, &sql, &parameters, read, take)
+}
+
+/// Calls `take` for the item that `read` makes of each row, until it returns false.
+fn each(
+    db: &Connection,
+    sql: &str,
+    parameters: &[&dyn ToSql],
+    read: impl Fn(&Row<'_>) -> Result<Item, AwsError>,
+    mut take: impl FnMut(Item) -> bool,
+) -> Result<(), AwsError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(parameters)?;
+    while let Some(row) = rows.next()? {
+        if !take(read(row)?) {
             break;
         }
     }
     Ok(())
+}
+
+fn read_body(row: &Row<'_>) -> Result<Item, AwsError> {
+    read_item(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)
 }
 
 fn put_key(row: &Row<'_>, from: usize, keys: &Keys, item: &mut Item) -> Result<(), AwsError> {
@@ -224,7 +235,7 @@ pub(super) fn scan(
     db: &Connection,
     shape: &Shape,
     page: &Page,
-    mut take: impl FnMut(Item) -> bool,
+    take: impl FnMut(Item) -> bool,
 ) -> Result<(), AwsError> {
     let mut parameters: Vec<&dyn ToSql> = vec![&shape.id];
     let mut after = "";
@@ -236,14 +247,7 @@ pub(super) fn scan(
         "SELECT body FROM item WHERE shape = ?{after} ORDER BY hash, sort LIMIT {}",
         page.most
     );
-    let mut statement = db.prepare_cached(&sql)?;
-    let mut rows = statement.query(&*parameters)?;
-    while let Some(row) = rows.next()? {
-        if !take(read_item(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?) {
-            break;
-        }
-    }
-    Ok(())
+    each(db, &sql, &parameters, read_body, take)
 }
 
 /// Removes at most `most` items that have expired. Returns how many.
