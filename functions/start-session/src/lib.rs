@@ -101,12 +101,9 @@ async fn look(
 }
 
 fn no_size(size: &str) -> Option<Failure> {
-    lifecycle::size::size(size).is_none().then(|| {
-        Failure::new(
-            "Session.NoSuchSize",
-            format!("There is no VM size {size}. Name one such as Standard_D4s_v3 or m6i.xlarge, or leave it out."),
-        )
-    })
+    lifecycle::size::size(size)
+        .is_none()
+        .then(|| lifecycle::size::no_such_size(size))
 }
 
 /// Why a session cannot be started with this identity: nobody has said that it may, or compute has no identities at all.
@@ -149,7 +146,8 @@ mod tests {
         assert_eq!(no_size("Standard_DS3_v2").or(no_size("local")), None);
         assert_eq!(
             no_size("huge").unwrap().to_string(),
-            "Session.NoSuchSize: There is no VM size huge. Name one such as Standard_D4s_v3 or m6i.xlarge, or leave it out."
+            "Session.NoSuchSize: There is no VM size huge. Name one as Azure does, such as Standard_D4s_v3, or as EC2 does, such as \
+             m6i.xlarge; local is all of the machine."
         );
     }
 }

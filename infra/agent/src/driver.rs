@@ -432,6 +432,8 @@ impl Driver {
                 "Session.NoCompute",
                 format!("The compute resource {compute} is gone. Start the session again."),
             ))
+        } else if let Some(failure) = no_gpu(&settings.size, Path::new("/dev")) {
+            Some(failure)
         } else {
             self.make_room().await
         };
@@ -890,4 +892,33 @@ fn now() -> contract::Millis {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
+}
+/// Why a session of this size cannot be launched on this machine: the size has GPUs, and the machine none.
+///
+/// * `devices`: the folder of the machine's devices.
+fn no_gpu(size: &str, devices: &Path) -> Option<Failure> {
+    let gpu = lifecycle::size::size(size)?.gpu?;
+    let is_there = ["nvidiactl", "kfd", "dxg"]
+        .iter()
+        .any(|name| devices.join(name).exists());
+    let message = format!(
+        "The VM size {size} has {} {}, and this machine has no GPU. Start the session with a size without one: `local` is all of this machine.",
+        gpu.count, gpu.model
+    );
+    (!is_there).then(|| Failure::new("Session.NoGpu", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_with_gpus_is_refused_only_where_the_machine_has_none() {
+        let devices = tempfile::tempdir().unwrap();
+        let refused = |size: &str| no_gpu(size, devices.path()).map(|failure| failure.to_string());
+        expect_test::expect!["Session.NoGpu: The VM size Standard_NC4as_T4_v3 has 1 T4, and this machine has no GPU. Start the session with a size without one: `local` is all of this machine."].assert_eq(&refused("Standard_NC4as_T4_v3").unwrap());
+        assert_eq!([refused("local"), refused("m6i.xlarge")], [None, None]);
+        fs::write(devices.path().join("nvidiactl"), "").unwrap();
+        assert_eq!(refused("Standard_NC4as_T4_v3"), None);
+    }
 }

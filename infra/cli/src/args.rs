@@ -314,6 +314,16 @@ Examples:
     /// Say what happens when somebody outside says that something happened: a push, a release, a deployment
     #[command(subcommand)]
     Webhook(Webhook),
+    /// List the VM sizes: processors, memory, disk, GPUs, list price
+    #[command(after_help = "\
+Sessions are started with these names: in any case, Azure's also without Standard_. The size `local` is all of this machine, and no VM.
+
+Examples:
+  pfsession sizes                each series
+  pfsession sizes Dsv5           the sizes of a series, of a family (D, NC, m) or of the beginning of a name
+  pfsession sizes --gpu
+  pfsession sizes --json | jq -r '.sizes[] | select(.memory_gib >= 32) | .name'")]
+    Sizes(Sizes),
     /// Say who may do what in the workspace; this needs the role owner or role-administrator
     #[command(subcommand)]
     Role(Role),
@@ -1105,6 +1115,17 @@ pub(crate) struct Stop {
     pub(crate) no_wait: bool,
 }
 
+/// Which VM sizes.
+#[derive(Args, Debug)]
+pub(crate) struct Sizes {
+    /// A series, a family, or the beginning of a name; without it, all of them
+    #[arg(value_name = "SERIES")]
+    pub(crate) what: Option<String>,
+    /// Those that have a GPU
+    #[arg(long)]
+    pub(crate) gpu: bool,
+}
+
 /// The settings of a session.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "The session")]
@@ -1112,7 +1133,7 @@ pub(crate) struct Wants {
     /// Delete the session when it was not used for this long: 90s, 30m, 1h [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = idle)]
     pub(crate) idle: Option<u64>,
-    /// The VM size: how much processor and memory it may use, by Azure's or EC2's names [default: local, all of the machine]
+    /// The VM size: how much processor and memory it may use, by Azure's or EC2's names, as `pfsession sizes` lists them [default: local, all of the machine]
     #[arg(long, value_name = "NAME")]
     pub(crate) size: Option<String>,
     /// The base image, in place of the flow's own

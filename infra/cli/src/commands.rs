@@ -8,7 +8,7 @@ use crate::{
     request::{Address, LONGEST_WAIT, address_of},
     roles, runfiles, runs, schema, serve,
     service::{self, Local},
-    show, snapshot,
+    show, sizes, snapshot,
     terminal::{self, note, warn},
     text::{self, home, out, out_as_said, out_json, took},
     trouble::{FAILED, INTERRUPTED, NONE, Trouble, USAGE},
@@ -50,6 +50,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
             | Typed::Logs { .. }
             | Typed::Runs(_)
             | Typed::Events { .. }
+            | Typed::Sizes(_)
     );
     if !reads {
         text::finish_first();
@@ -147,6 +148,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Image(typed) => image::execute(&service, &typed),
         Typed::Registry(typed) => image::registry(&service, &typed),
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
+        Typed::Sizes(wanted) => sizes::execute(&wanted, json),
         Typed::Role(typed) => roles::execute(&service, &typed),
         Typed::Completions { shell } => {
             args::completions(shell);

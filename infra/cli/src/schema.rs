@@ -7,6 +7,7 @@ use crate::{
     image::{ImageList, ImageView, Registries},
     packages::Whole,
     runfiles::Line,
+    sizes::SizeList,
     text::{out, out_json},
     trouble::{Trouble, USAGE},
 };
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 24] = [
+const SCHEMAS: [(&str, Make); 25] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -43,6 +44,7 @@ const SCHEMAS: [(&str, Make); 24] = [
     ("runs diff", of::<Vec<Difference>>),
     ("webhook list", of::<Webhooks>),
     ("role list", of::<Roles>),
+    ("sizes", of::<SizeList>),
     ("connection list", of::<ConnectionList>),
     ("connection show", of::<ConnectionView>),
     ("image pull", of::<ImageView>),

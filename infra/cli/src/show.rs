@@ -1,11 +1,12 @@
 //! How sessions, operations, runs and histories look to a person.
 
+pub(crate) use crate::table::{rendered, table};
 use crate::{
     runfiles::{Line, Record},
     runs::members,
     text::{clock, folder, phase, short, took},
 };
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color};
 use contract::{
     Kind, Millis, Origin, Outcome, Phase, Settings, Step,
     command::Wish,
@@ -17,24 +18,6 @@ use lifecycle::{network::Network, session::Event, size};
 
 /// How much of a key is shown.
 const KEY: usize = 8;
-
-pub(crate) fn table(head: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
-    if !head.is_empty() {
-        table.set_header(head.iter().map(|name| Cell::new(name).add_attribute(Attribute::Dim)));
-    }
-    table
-}
-
-pub(crate) fn rendered(mut table: Table) -> String {
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
-}
 
 fn phase_cell(at: Phase) -> Cell {
     let cell = Cell::new(phase(at));

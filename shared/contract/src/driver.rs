@@ -47,13 +47,23 @@ pub struct Room {
     pub cpus: u32,
     /// Mebibytes.
     pub memory_mib: u64,
+    /// GPUs; 0 for most sizes.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub gpus: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Room {
     /// What the VM size of this name holds; `None` if that is up to the driver, or if there is no such size.
     pub fn of(size: &str) -> Option<Self> {
-        let limits = lifecycle::size::size(size)?.limits?;
+        let size = lifecycle::size::size(size)?;
+        let limits = size.limits?;
         Some(Self {
+            gpus: size.gpu.map_or(0, |gpu| gpu.count),
             cpus: limits.cpus,
             memory_mib: limits.memory >> 20,
         })

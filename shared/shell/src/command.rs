@@ -175,14 +175,7 @@ async fn not_to_be_read(ports: &impl Ports, earlier: &str, by: &str) -> Result<O
 }
 
 fn no_such_size(name: &str) -> Option<Failure> {
-    let message = format!(
-        "There is no VM size {name}. Name one as Azure does, such as Standard_D4s_v3, or as EC2 does, such as m6i.xlarge; {} is all of the \
-         machine.",
-        size::WHOLE_MACHINE
-    );
-    size::size(name)
-        .is_none()
-        .then(|| Failure::new("Session.NoSuchSize", message))
+    size::size(name).is_none().then(|| size::no_such_size(name))
 }
 
 /// For whom the command is. What a stranger says about that counts for nothing.

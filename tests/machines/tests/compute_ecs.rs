@@ -259,6 +259,7 @@ fn a_size_that_no_instance_holds_is_refused_by_name() {
     let room = Some(Room {
         cpus: 128,
         memory_mib: 1,
+        gpus: 0,
     });
     world.ask(&ComputeRequest::CreateCompute { compute, slot, room }, MESSAGE);
     let why = compute_gone(&world);
@@ -266,6 +267,19 @@ fn a_size_that_no_instance_holds_is_refused_by_name() {
         why.starts_with("Compute.NoSuchSize: no instance type holds 128 processors"),
         "{why}"
     );
+    assert!(world.calls("RunInstances").is_empty());
+}
+
+#[test]
+fn a_size_with_a_gpu_is_refused_by_name_and_no_other_instance_is_ordered() {
+    let Some(world) = World::with_compute(60) else { return };
+    let ComputeRequest::CreateCompute { compute, slot, .. } = create("c1") else {
+        unreachable!()
+    };
+    let room = Room::of("Standard_NC4as_T4_v3");
+    world.ask(&ComputeRequest::CreateCompute { compute, slot, room }, MESSAGE);
+    let why = compute_gone(&world);
+    assert!(why.starts_with("Compute.NoGpu: no instance with a GPU"), "{why}");
     assert!(world.calls("RunInstances").is_empty());
 }
 

@@ -8,7 +8,7 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
     let machine = Machine::new();
     let folder = flow("one-node").display().to_string();
     let data = root().join("tests/flows/one-node/data.jsonl").display().to_string();
-    let calls: [(&str, &[&str]); 17] = [
+    let calls: [(&str, &[&str]); 18] = [
         ("start", &["start", &folder]),
         ("run", &["run", &folder, "--data", &data]),
         ("run", &["run", &folder, "--no-wait"]),
@@ -20,6 +20,7 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
         ("events", &["events", &folder]),
         ("webhook list", &["webhook", "list"]),
         ("role list", &["role", "list"]),
+        ("sizes", &["sizes"]),
         ("bench", &["bench", "--rounds", "1", "--at-once", "2"]),
         ("env", &["env"]),
         ("stop", &["stop", &folder, "--no-wait"]),

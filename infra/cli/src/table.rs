@@ -1,0 +1,21 @@
+//! Tables, as they are printed.
+
+use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+
+pub(crate) fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    if !head.is_empty() {
+        table.set_header(head.iter().map(|name| Cell::new(name).add_attribute(Attribute::Dim)));
+    }
+    table
+}
+
+pub(crate) fn rendered(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
