@@ -53,6 +53,19 @@ async fn driver(ports: &impl Ports, report: DriverReport) -> Result<(), Fault> {
         DriverReport::ComputeUp { compute } => return observe_compute(ports, &compute, Seen::Up, "").await,
         DriverReport::ComputeGone { compute, why } => return observe_compute(ports, &compute, Seen::Gone, &why).await,
         DriverReport::SessionUp { flow, generation, key } => (flow, Event::SessionUp { generation, key }),
+        DriverReport::ImageChecked {
+            flow,
+            generation,
+            operation,
+            failure,
+        } => (
+            flow,
+            Event::ImageChecked {
+                generation,
+                operation,
+                failure,
+            },
+        ),
         DriverReport::SessionGone {
             flow,
             generation,

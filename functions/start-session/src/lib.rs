@@ -1,11 +1,12 @@
 //! `start-session`: the steps that bring a session up. `claim-compute` resolves what the flow asks for, checks the quota, and claims a
-//! compute resource of this user or asks for a new one; `launch-session` asks the driver for the container.
+//! compute resource of this user or asks for a new one; `launch-session` asks the driver for the container. `stop-session` comes here when
+//! the session is made anew: it is taken down when the one to come is known to be possible.
 
 use aws::{Aws, Record};
 use contract::{names, step::StepMessage};
 use lifecycle::{
     Failure,
-    session::{Event, Image, Step},
+    session::{Event, Image, Session, Settings, Step},
 };
 use shell::{Fault, Happened, Ports, happen};
 use snapshots::{Folders, Store};
@@ -48,7 +49,7 @@ fn folders(look: impl Fn(&str) -> Option<String>) -> Folders {
 pub async fn handle(aws: Arc<Aws>, folders: Arc<Folders>, record: Record) -> Result<(), Fault> {
     let step = StepMessage::read(&record.body).map_err(Fault::Meaningless)?;
     let found = match step.step {
-        Step::ClaimCompute => look(&*aws, &folders, &aws.identities, &step).await?,
+        Step::ClaimCompute | Step::StopSession => look(&*aws, &folders, &aws.identities, &step).await?,
         _ => Ok(None),
     };
     let event = Event::StepEntered {
@@ -64,7 +65,7 @@ pub async fn handle(aws: Arc<Aws>, folders: Arc<Folders>, record: Record) -> Res
     Ok(())
 }
 
-/// The base image that the session is to be made from, or what stands in the way of a start: the flow folder is read once before anything
+/// The base image that the session is to be made from (for [`Step::StopSession`] only if a driver is to check it), or what stands in the way of a start: the flow folder is read once before anything
 /// is made for it.
 ///
 /// # Source
@@ -79,7 +80,8 @@ async fn look(
     let Some(row) = ports.load_session(&step.flow).await? else {
         return Ok(Ok(None));
     };
-    let settings = &row.session.settings;
+    let to_come = wanted(&row.session, step);
+    let settings = &to_come;
     if let Some(failure) = no_size(&settings.size).or_else(|| no_identity(identities, settings.identity.as_deref())) {
         return Ok(Err(failure));
     }
@@ -97,7 +99,21 @@ async fn look(
         (Ok(_), Some(named)) => Ok(named),
         (Ok(_), None) => folder.base_image().await,
     };
-    Ok(image.map(Some))
+    let is_to_be_checked = |image: &Image| {
+        let is_built_in = [flow::DEFAULT_IMAGE, flow::PLAIN_IMAGE].contains(&image.name.as_str());
+        // A driver elsewhere has no answer to that.
+        step.step == Step::ClaimCompute || folder.is_here() && !is_built_in
+    };
+    Ok(image.map(|image| Some(image).filter(is_to_be_checked)))
+}
+
+/// What the session of this step is to be made of. One that is taken down for another becomes that.
+fn wanted(session: &Session, step: &StepMessage) -> Settings {
+    let current = session.current.as_ref().filter(|o| o.id == step.operation);
+    match (step.step, current.and_then(|o| o.wants.as_ref())) {
+        (Step::StopSession, Some(wants)) => wants.over(&session.settings),
+        _ => session.settings.clone(),
+    }
 }
 
 fn no_size(size: &str) -> Option<Failure> {

@@ -13,7 +13,7 @@
 use crate::{
     connections::Holder,
     disk::{self, Room},
-    report, runner, store,
+    report, rooted, runner, store,
     supervisor::{self, AgentSpec, Told},
     tidy, trust,
 };
@@ -232,6 +232,22 @@ impl Driver {
                 let _held = lock.lock().await;
                 let holder = Holder { workspace, user: owner };
                 self.launch(&flow, generation, &compute, holder, settings, until).await
+            }
+            ComputeRequest::CheckImage {
+                flow,
+                generation,
+                operation,
+                image,
+            } => {
+                let (state, python) = (self.config.state.clone(), self.python());
+                let check = tokio::task::spawn_blocking(move || rooted::check(&state, &image, python));
+                let checked = DriverReport::ImageChecked {
+                    flow,
+                    generation,
+                    operation,
+                    failure: check.await?.err().map(report::bounded),
+                };
+                self.config.ports.report(checked).await
             }
             ComputeRequest::RemoveSession { flow, generation, .. } => {
                 anyhow::ensure!(is_good_id(&flow), "{flow:?} is no flow's key");

@@ -43,6 +43,8 @@ fn lane_of(request: &ComputeRequest) -> String {
         ComputeRequest::CreateCompute { compute, .. } | ComputeRequest::ReleaseCompute { compute } => {
             format!("compute {compute}")
         }
+        // A registry may take its time, and a stop does not wait for it.
+        ComputeRequest::CheckImage { flow, .. } => format!("image {flow}"),
         ComputeRequest::LaunchSession { flow, .. } | ComputeRequest::RemoveSession { flow, .. } => {
             format!("flow {flow}")
         }

@@ -5,7 +5,7 @@
 //! | `images/` | see [`images`] |
 //! | `environments/facts/{tree}.json` | [`Facts`]: which Python an image has, and which packages |
 
-use crate::{digest, packages, write_atomically};
+use crate::{digest, image, packages, write_atomically};
 use contract::Failure;
 use images::{Config, Name, Step, accounts::Accounts};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -113,6 +113,30 @@ pub(crate) fn is_here(store: &Path, name: &Name) -> bool {
     images.is_some_and(|images| images.known(name).is_some_and(|digest| images.find(&digest).is_some()))
 }
 
+/// Checks that a base image can be had: that there is one of this name, and that it may be pulled. Nothing is pulled.
+///
+/// * `python`: the Python of this machine.
+///
+/// # Errors
+///
+/// `Image.*`, `Install.NoSuchImage`, `Install.PythonMissing`, each of which says what to do.
+pub(crate) fn check(state: &Path, image: &str, python: Option<Python>) -> Result<(), Failure> {
+    let image::Found::Image(name) = image::find(image, python)? else {
+        return Ok(());
+    };
+    let store = crate::store::folder(state);
+    let images = images::Store::open(&store).map_err(|error| unusable(&store, &error))?;
+    images.latest(&name, &Accounts::of(state)).map(|_| ())
+}
+
+fn unusable(store: &Path, error: &io::Error) -> Failure {
+    let store = store.display();
+    Failure::new(
+        "Image.Failed",
+        format!("{store} cannot be used: {error}. Put that right, and start again."),
+    )
+}
+
 impl Root {
     /// Has an image, as its name is resolved now, and learns what it has of Python.
     ///
@@ -120,13 +144,7 @@ impl Root {
     ///
     /// `Image.*`, each of which says what to do.
     pub(crate) async fn have(place: &Place<'_>, name: &Name, say: &dyn Fn(String)) -> Result<Self, Failure> {
-        let wrong = |error: io::Error| {
-            let store = place.store.display();
-            Failure::new(
-                "Image.Failed",
-                format!("{store} cannot be used: {error}. Put that right, and start again."),
-            )
-        };
+        let wrong = |error: io::Error| unusable(place.store, &error);
         let images = images::Store::open(place.store).map_err(wrong)?;
         let image = pull(&images, name, Accounts::of(place.state), say).await?;
         let held = images.hold(&image.record.digest).map_err(wrong)?;

@@ -762,6 +762,8 @@ fn what_happened(event: &Event) -> String {
         Event::ComputeGone { compute, why } => format!("compute {compute} is gone: {why}"),
         Event::SessionUp { .. } => "container is up".into(),
         Event::SessionGone { failure, .. } => format!("container is gone{}", because(failure)),
+        Event::ImageChecked { failure: None, .. } => "base image can be had".into(),
+        Event::ImageChecked { failure, .. } => format!("base image cannot be had{}", because(failure)),
         Event::Installed { warning: None, .. } => "packages installed".into(),
         Event::Installed {
             warning: Some(warning), ..

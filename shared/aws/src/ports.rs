@@ -248,6 +248,19 @@ impl Ports for Aws {
                 };
                 self.ask_driver(&request).await
             }
+            Effect::CheckImage {
+                generation,
+                operation,
+                image,
+            } => {
+                self.ask_driver(&ComputeRequest::CheckImage {
+                    flow,
+                    generation,
+                    operation,
+                    image,
+                })
+                .await
+            }
             Effect::RemoveSession { generation, compute } => {
                 self.ask_driver(&ComputeRequest::RemoveSession {
                     flow,

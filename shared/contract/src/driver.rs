@@ -31,6 +31,14 @@ pub enum ComputeRequest {
         room: Option<Room>,
         until: Millis,
     },
+    /// Check whether this base image can be had, for the generation that comes after this one. Nothing is pulled. Answered by
+    /// `image-checked`.
+    CheckImage {
+        flow: String,
+        generation: u32,
+        operation: String,
+        image: String,
+    },
     /// See that there is no container of this generation or an older one, and never will be. Answered by `session-gone`.
     RemoveSession {
         flow: String,
@@ -86,6 +94,14 @@ pub enum DriverReport {
         flow: String,
         generation: u32,
         key: String,
+    },
+    /// The base image that comes after this generation was checked. `failure`: why it cannot be had.
+    ImageChecked {
+        flow: String,
+        generation: u32,
+        operation: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
     },
     /// No container of this generation is there, and none will be. `failure`: why, if nobody asked for it.
     SessionGone {

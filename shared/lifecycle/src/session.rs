@@ -45,7 +45,7 @@ impl Phase {
 /// Every change of phase that there is, sorted. A test derives them from [`decide`]; the README's diagram is compared with them.
 ///
 /// A start that waits begins in the decision that ends what it waited for: that one takes two of these at once.
-pub const EDGES: [(Phase, Phase); 18] = [
+pub const EDGES: [(Phase, Phase); 19] = [
     (Phase::Provisioning, Phase::Launching),
     (Phase::Provisioning, Phase::Stopping),
     (Phase::Provisioning, Phase::Failed),
@@ -55,6 +55,7 @@ pub const EDGES: [(Phase, Phase); 18] = [
     (Phase::Installing, Phase::Ready),
     (Phase::Installing, Phase::Stopping),
     (Phase::Installing, Phase::Failed),
+    (Phase::Ready, Phase::Provisioning),
     (Phase::Ready, Phase::Installing),
     (Phase::Ready, Phase::Stopping),
     (Phase::Ready, Phase::Failed),
@@ -355,7 +356,8 @@ pub enum Event {
     /// * `compute`: for [`Step::ClaimCompute`], what its handler has claimed.
     /// * `cause`: for [`Step::CleanUp`], what the state machine caught. For another step, why its handler found that it cannot be done; this
     ///   counts only while the step's fact is still to come.
-    /// * `image`: for [`Step::ClaimCompute`], the base image that its handler found for these settings and this flow.
+    /// * `image`: for [`Step::ClaimCompute`], the base image that its handler found for these settings and this flow. For the
+    ///   [`Step::StopSession`] of what makes the session anew, the one to come, if a driver is to check that it can be had.
     StepEntered {
         operation: String,
         step: Step,
@@ -375,6 +377,12 @@ pub enum Event {
     SessionUp { generation: u32, key: String },
     /// The driver saw that there is no container of this generation, nor can there be one any more.
     SessionGone { generation: u32, failure: Option<Failure> },
+    /// The driver checked whether the base image of the generation to come can be had; `failure` says why not.
+    ImageChecked {
+        generation: u32,
+        operation: String,
+        failure: Option<Failure>,
+    },
     /// The agent brought the environment to what the requirements say.
     Installed {
         generation: u32,
@@ -471,6 +479,12 @@ pub enum Effect {
     },
     /// Message to the driver: see that there is no container of this generation or an older one, and never will be.
     RemoveSession { generation: u32, compute: Option<String> },
+    /// Message to the driver: check whether this base image can be had, for the generation that comes after this one.
+    CheckImage {
+        generation: u32,
+        operation: String,
+        image: String,
+    },
     /// Message to the agent: bring the environment to what `packages` says.
     AgentInstall {
         generation: u32,
@@ -703,7 +717,14 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
             if *step == Step::ClaimCompute && turn.runs_operation(operation) && turn.s.phase == Phase::Provisioning {
                 turn.made_from(image.as_ref());
             }
-            turn.step_entered(operation, *step, token, compute.as_ref(), cause.as_ref());
+            turn.step_entered(
+                operation,
+                *step,
+                token,
+                compute.as_ref(),
+                cause.as_ref(),
+                image.as_ref(),
+            );
         }
         Event::StepRefused { operation, failure } => {
             if turn.runs_operation(operation) {
@@ -729,6 +750,11 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
                 }
             }
         }
+        Event::ImageChecked {
+            generation,
+            operation,
+            failure,
+        } => turn.image_checked(*generation, operation, failure.as_ref()),
         Event::Installed {
             generation,
             operation,
@@ -997,10 +1023,10 @@ impl Turn {
                 self.active();
                 self.enter(Phase::Installing, deadlines::INSTALLING);
             }
-            // The state machine's first step takes the session down.
+            // The state machine's first step takes the session down, once the one to come is known to be possible.
             Kind::Start | Kind::Reset | Kind::Update => {
                 self.active();
-                self.stopping();
+                self.enter(Phase::Ready, deadlines::CHECKING);
             }
         }
         self.effects.push(Effect::StartExecution {
@@ -1095,6 +1121,7 @@ impl Turn {
         token: &str,
         claimed: Option<&Claimed>,
         cause: Option<&Failure>,
+        image: Option<&Image>,
     ) {
         if !self.runs_operation(operation) {
             // A clean-up of what is over has nothing to do. Any other step belongs to somebody who was superseded.
@@ -1129,6 +1156,18 @@ impl Turn {
                 }
             }
             _ if self.s.failure.is_some() => self.answer_one(token, self.s.failure.clone()),
+            Step::StopSession if self.is_checking() => {
+                self.park(token);
+                match (cause, image) {
+                    (Some(cause), _) => self.fail(cause.clone()),
+                    (None, Some(image)) => self.effects.push(Effect::CheckImage {
+                        generation: self.s.generation,
+                        operation: operation.to_owned(),
+                        image: image.name.clone(),
+                    }),
+                    (None, None) => self.take_down(),
+                }
+            }
             Step::StopSession if going_down => {
                 self.park(token);
                 self.remove();
@@ -1266,6 +1305,28 @@ impl Turn {
         }
     }
 
+    /// Whether an operation is under way that makes the session anew, and the session still goes on as it was.
+    fn is_checking(&self) -> bool {
+        let makes_anew = |o: &Operation| matches!(o.kind, Kind::Reset | Kind::Update);
+        self.s.phase == Phase::Ready && self.s.current.as_ref().is_some_and(makes_anew)
+    }
+
+    /// A session is taken down only for one that can be had.
+    fn image_checked(&mut self, generation: u32, operation: &str, failure: Option<&Failure>) {
+        if generation != self.s.generation || !self.runs_operation(operation) || !self.is_checking() {
+            return;
+        }
+        match failure {
+            Some(failure) => self.fail(failure.clone()),
+            None => self.take_down(),
+        }
+    }
+
+    fn take_down(&mut self) {
+        self.stopping();
+        self.remove();
+    }
+
     fn is_install(&self, generation: u32, operation: &str, attempt: u32) -> bool {
         generation == self.s.generation
             && self.s.phase == Phase::Installing
@@ -1310,10 +1371,11 @@ impl Turn {
                     "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
                 )));
             }
-            Phase::Provisioning | Phase::Launching | Phase::Installing if late => {
+            Phase::Provisioning | Phase::Launching | Phase::Installing | Phase::Ready if late => {
                 let what = match self.s.phase {
                     Phase::Provisioning => "No compute resource came up",
                     Phase::Launching => "The container did not start",
+                    Phase::Ready => "The base image was not checked",
                     _ => "The install did not end",
                 };
                 self.fail(Failure::new("Session.TimedOut", format!("{what} in time. Try again.")));
@@ -1343,9 +1405,18 @@ impl Turn {
         }
     }
 
-    /// The operation under way did not succeed. An install leaves the session as it was; any other leaves none.
+    /// The operation under way did not succeed. An install leaves the session as it was, as does a reset or an update that has not taken it
+    /// down yet. Any other leaves none.
     fn fail(&mut self, failure: Failure) {
         if self.s.phase == Phase::Stopping {
+            return;
+        }
+        if self.is_checking() {
+            let message = format!("{} The session goes on as it was.", failure.message);
+            let failure = Failure::new(&failure.error, message);
+            self.answer(Some(failure.clone()));
+            self.ready_again();
+            self.end(Outcome::Failed, Some(failure), None);
             return;
         }
         self.answer(Some(failure.clone()));
@@ -1372,9 +1443,9 @@ impl Turn {
         self.container_gone(why);
     }
 
-    /// The operation that takes the session down to make it anew, unless it has failed.
+    /// The operation that makes the session anew once its container is gone, unless it has failed.
     fn anew(&self) -> Option<&Operation> {
-        let goes_down = self.s.phase == Phase::Stopping && self.s.failure.is_none();
+        let goes_down = self.s.phase == Phase::Stopping && self.s.failure.is_none() || self.is_checking();
         let current = self.s.current.as_ref().filter(|_| goes_down);
         current.filter(|o| matches!(o.kind, Kind::Reset | Kind::Update))
     }
@@ -1549,7 +1620,7 @@ impl Turn {
     }
 
     fn send_waiting_runs(&mut self) {
-        if self.s.phase != Phase::Ready {
+        if self.s.phase != Phase::Ready || self.is_checking() {
             return;
         }
         let until = self.now + deadlines::RUN_LEASE;

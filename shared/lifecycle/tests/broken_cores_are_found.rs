@@ -686,6 +686,26 @@ fn a_stop_that_leaves_the_failure_of_the_session_before() {
 }
 
 #[test]
+fn a_session_that_is_taken_down_for_one_that_cannot_be_had() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        match event {
+            Event::ImageChecked {
+                generation, operation, ..
+            } => {
+                let found = Event::ImageChecked {
+                    generation: *generation,
+                    operation: operation.clone(),
+                    failure: None,
+                };
+                decide(session, &found, now)
+            }
+            _ => decide(session, event, now),
+        }
+    }
+    found(decides(broken), &one_flow(), GOES_ON);
+}
+
+#[test]
 fn an_activity_that_goes_back() {
     fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
         let (after, effects) = decide(session, event, now)?;

@@ -657,9 +657,11 @@ fn a_new_size_makes_the_session_anew_and_only_then_counts() {
     let life = Life::ready().on(update("u", size_of("large")));
     assert_eq!(
         (life.session.phase, life.session.settings.size.as_str()),
-        (Phase::Stopping, "local")
+        (Phase::Ready, "local")
     );
-    let life = life.on(entered("u", Step::StopSession, "stop")).on(gone(1));
+    let life = life.on(entered("u", Step::StopSession, "stop"));
+    assert_eq!(life.session.phase, Phase::Stopping);
+    let life = life.on(gone(1));
     assert_eq!((life.session.phase, life.session.generation), (Phase::Provisioning, 2));
     assert_eq!(life.session.slot().size, "large");
     // One that the session has already is no change.
@@ -875,4 +877,77 @@ fn a_reset_has_what_was_recorded_and_on_another_base_image_what_the_requirements
         },
     });
     assert_eq!(life.session.next.map(|next| next.packages), Some(Packages::Anew));
+}
+
+/// A reset whose image is to be checked, in the step that takes the session down.
+fn checking() -> Life {
+    Life::ready().on(wanted("r", Kind::Reset)).on(Event::StepEntered {
+        operation: "r".into(),
+        step: Step::StopSession,
+        token: "stop".into(),
+        compute: None,
+        cause: None,
+        image: Some(Image {
+            name: "ex.org/a:1".into(),
+            origin: Origin::FlowFile,
+        }),
+    })
+}
+
+fn checked(failure: Option<Failure>) -> Event {
+    Event::ImageChecked {
+        generation: 1,
+        operation: "r".into(),
+        failure,
+    }
+}
+
+#[test]
+fn a_session_goes_on_if_the_image_of_its_reset_cannot_be_had() {
+    let life = checking();
+    let image = life.effects.iter().find_map(|effect| match effect {
+        Effect::CheckImage { image, .. } => Some(image.as_str()),
+        _ => None,
+    });
+    assert_eq!((image, life.session.phase), (Some("ex.org/a:1"), Phase::Ready));
+    // A run that comes meanwhile waits for what comes of it.
+    let life = life.on(Event::RunWanted {
+        run: "run".into(),
+        wants: sized("local"),
+    });
+    assert_eq!(life.session.runs["run"], Lease::Waiting);
+    let failed = life.on(checked(Some(Failure::new("Image.NotFound", "None is there."))));
+    let said = failed.effects.iter().find_map(|effect| match effect {
+        Effect::OperationEnded {
+            failure: Some(failure), ..
+        } => Some(failure.to_string()),
+        _ => None,
+    });
+    assert_eq!(
+        said.as_deref(),
+        Some("Image.NotFound: None is there. The session goes on as it was.")
+    );
+    assert_eq!((failed.session.phase, failed.session.generation), (Phase::Ready, 1));
+    assert!(matches!(failed.session.runs["run"], Lease::Until(_)));
+    assert_eq!(failed.session.deadline, None);
+
+    let late = checking().later(deadlines::CHECKING).on(Event::Alive {
+        generation: 1,
+        nonce: 1,
+        runs: Vec::new(),
+    });
+    let late = late.on(Event::Tick);
+    assert_eq!(
+        (late.session.phase, late.session.current.is_none()),
+        (Phase::Ready, true)
+    );
+}
+
+#[test]
+fn a_session_that_ends_while_the_image_of_its_reset_is_checked_is_made_anew() {
+    let life = checking().on(gone(1));
+    assert_eq!((life.session.phase, life.session.generation), (Phase::Provisioning, 2));
+    assert!(life.session.current.as_ref().is_some_and(|o| o.id == "r"));
+    let late = life.on(checked(Some(Failure::new("Image.NotFound", ""))));
+    assert_eq!(late.session.phase, Phase::Provisioning);
 }

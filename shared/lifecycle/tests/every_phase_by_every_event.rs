@@ -10,8 +10,8 @@ use expect_test::expect;
 use lifecycle::{
     Failure, Millis, deadlines,
     session::{
-        Claimed, EDGES, Effect, Event, Kind, Lease, Meeting, Operation, Origin, Origins, Outcome, Phase, Session,
-        Settings, Step, decide, meeting,
+        Claimed, EDGES, Effect, Event, Image, Kind, Lease, Meeting, Operation, Origin, Origins, Outcome, Phase,
+        Session, Settings, Step, decide, meeting,
     },
 };
 use std::{collections::BTreeSet, fmt::Write};
@@ -39,6 +39,7 @@ fn failure() -> Failure {
 fn session(phase: Phase, current: Option<Kind>, failing: bool) -> Session {
     let never = Session::never("f", "ws", "alice", settings());
     let live = phase.is_live();
+    let is_checking = phase == Phase::Ready && current.is_some();
     let token = Some("t".to_owned());
     let current = current.map(|kind| Operation {
         token,
@@ -60,7 +61,7 @@ fn session(phase: Phase, current: Option<Kind>, failing: bool) -> Session {
         runs: live.then(|| ("r".to_owned(), lease)).into_iter().collect(),
         last_activity: NOW - 1_000,
         alive_until: (live && phase != Phase::Provisioning).then_some(NOW + deadlines::LEASE),
-        deadline: (live && phase != Phase::Ready).then_some(NOW + 1_000),
+        deadline: (live && (phase != Phase::Ready || is_checking)).then_some(NOW + 1_000),
         failure: (failing || phase == Phase::Failed).then(failure),
         ..never
     }
@@ -75,6 +76,7 @@ fn sessions() -> Vec<Session> {
     all.extend(up.map(|kind| session(Launching, Some(kind), false)));
     all.extend([Start, Reset, Update, Install].map(|kind| session(Installing, Some(kind), false)));
     all.push(session(Ready, None, false));
+    all.extend([Reset, Update].map(|kind| session(Ready, Some(kind), false)));
     all.extend([Stop, Reset, Update].map(|kind| session(Stopping, Some(kind), false)));
     all.extend(up.map(|kind| session(Stopping, Some(kind), true)));
     all.extend([Stopped, Failed].map(|phase| session(phase, None, false)));
@@ -118,6 +120,22 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         compute: None,
         cause: Some(failure()),
         image: None,
+    };
+    let with_image = |cause| Event::StepEntered {
+        operation: "o".into(),
+        step: Step::StopSession,
+        token: "t2".into(),
+        compute: None,
+        cause,
+        image: Some(Image {
+            name: "i".into(),
+            origin: Origin::Command,
+        }),
+    };
+    let checked = |generation, failure| Event::ImageChecked {
+        generation,
+        operation: "o".into(),
+        failure,
     };
     let wanted = |kind| Event::Wanted {
         operation: Operation::new("n", kind, None),
@@ -215,6 +233,11 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         ("launch-session", entered("o", Step::LaunchSession, false), 0),
         ("install-packages", entered("o", Step::InstallPackages, false), 0),
         ("stop-session", entered("o", Step::StopSession, false), 0),
+        ("stop-session, with an image to check", with_image(None), 0),
+        ("stop-session, which cannot be", with_image(Some(failure())), 0),
+        ("image checked", checked(2, None), 0),
+        ("image checked, it cannot be had", checked(2, Some(failure())), 0),
+        ("image checked, for an older one", checked(1, None), 0),
         ("clean-up", entered("o", Step::CleanUp, false), 0),
         (
             "a step of another operation",
@@ -333,7 +356,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t Why, AnswerStep t2 Why, RemoveSession 2
               on claim-compute, which cannot be
           Provisioning/o             AnswerStep t2 done
-              on launch-session; install-packages; stop-session; a clean-up of another operation
+              on launch-session; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Stopping/o failing         AnswerStep t StepFailed, RemoveSession 2
               on clean-up
           Provisioning/o             AnswerStep t2 Superseded
@@ -349,7 +372,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Provisioning (reset)
           Provisioning/o             n joins o
@@ -373,7 +396,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t Why, AnswerStep t2 Why, RemoveSession 2
               on claim-compute, which cannot be
           Provisioning/o             AnswerStep t2 done
-              on launch-session; install-packages; stop-session; a clean-up of another operation
+              on launch-session; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Stopping/o failing         AnswerStep t StepFailed, RemoveSession 2
               on clean-up
           Provisioning/o             AnswerStep t2 Superseded
@@ -389,7 +412,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (start, update)
           Launching/o                n joins o
@@ -409,7 +432,7 @@ fn every_phase_by_every_event() {
           Launching/o                run r Canceled
               on cancel of a run
           Launching/o                AnswerStep t2 done
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; install-packages; stop-session; a clean-up of another operation
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Launching/o                LaunchSession 2
               on launch-session
           Stopping/o failing         AnswerStep t StepFailed, RemoveSession 2
@@ -429,7 +452,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (reset)
           Launching/o                n joins o
@@ -447,7 +470,7 @@ fn every_phase_by_every_event() {
           Launching/o                run r Canceled
               on cancel of a run
           Launching/o                AnswerStep t2 done
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; install-packages; stop-session; a clean-up of another operation
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Launching/o                LaunchSession 2
               on launch-session
           Stopping/o failing         AnswerStep t StepFailed, RemoveSession 2
@@ -467,7 +490,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (start, update)
           Installing/o               n joins o
@@ -487,7 +510,7 @@ fn every_phase_by_every_event() {
           Installing/o               run r Canceled
               on cancel of a run
           Installing/o               AnswerStep t2 done
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; a clean-up of another operation
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Installing/o               AgentInstall
               on install-packages
           Stopping/o failing         AnswerStep t StepFailed, RemoveSession 2
@@ -511,7 +534,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (reset)
           Installing/o               n joins o
@@ -529,7 +552,7 @@ fn every_phase_by_every_event() {
           Installing/o               run r Canceled
               on cancel of a run
           Installing/o               AnswerStep t2 done
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; a clean-up of another operation
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Installing/o               AgentInstall
               on install-packages
           Stopping/o failing         AnswerStep t StepFailed, RemoveSession 2
@@ -553,7 +576,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (install)
           Installing/o then start
@@ -573,7 +596,7 @@ fn every_phase_by_every_event() {
           Installing/o               AgentCancelRun r
               on cancel of a run
           Installing/o               AnswerStep t2 done
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; a clean-up of another operation
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Installing/o               AgentInstall
               on install-packages
           Ready                      AnswerStep t StepFailed, AgentCancelInstall, o Failed, AnswerStep t2 done
@@ -599,16 +622,16 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t AgentSilent, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (no operation)
           Ready                      n Succeeded
               on start; update
           Installing/install         StartExecution n
               on install
-          Stopping/update            StartExecution n
+          Ready/update               StartExecution n
               on update of the size
-          Stopping/reset             StartExecution n
+          Ready/reset                StartExecution n
               on reset
           Stopping/stop              StartExecution n
               on stop; idle seen, and so it is
@@ -619,7 +642,7 @@ fn every_phase_by_every_event() {
           Ready                      WarnIdle
               on idle near, and so it is
           Ready                      AnswerStep t2 Superseded
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; a step of another operation
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a step of another operation
           Ready                      AnswerStep t2 done
               on clean-up; a clean-up of another operation
           Failed                     LeaveCompute, run r Failed
@@ -635,7 +658,101 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
+              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
+
+        Ready (reset)
+          Ready/o                    n joins o
+              on start; reset
+          Ready/o then install
+              on install
+          Ready/o                    n Succeeded
+              on update
+          Ready/o then update
+              on update of the size
+          Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
+              on stop
+          Ready/o
+              on run; activity
+          Ready/o                    AgentCancelRun r
+              on cancel of a run
+          Ready/o                    AnswerStep t2 done
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
+          Stopping/o                 RemoveSession 2
+              on stop-session; image checked
+          Ready/o                    CheckImage 2
+              on stop-session, with an image to check
+          Ready                      AnswerStep t Why, AnswerStep t2 Why, o Failed
+              on stop-session, which cannot be
+          Ready                      AnswerStep t Why, o Failed
+              on image checked, it cannot be had; step refused
+          Ready                      AnswerStep t StepFailed, o Failed, AnswerStep t2 done
+              on clean-up
+          Ready/o                    AnswerStep t2 Superseded
+              on a step of another operation
+          Provisioning/o +1          LeaveCompute, run r Failed, AnswerStep t done
+              on compute gone
+          Ready/o                    RemoveSession 1
+              on session up, an older one
+          Provisioning/o +1          run r Failed, AnswerStep t done
+              on session gone
+          Ready/o                    AgentLease
+              on alive
+          Ready/o                    run r Succeeded
+              on run done
+          Ready                      AnswerStep t TimedOut, o Failed
+              on tick, the phase is late
+          Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
+              on tick, the lease is over
+          nothing
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late
+
+        Ready (update)
+          Ready/o                    n joins o
+              on start
+          Ready/o then install
+              on install
+          Ready/o                    n Succeeded
+              on update
+          Ready/o then update
+              on update of the size
+          Ready/o then reset
+              on reset
+          Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
+              on stop
+          Ready/o
+              on run; activity
+          Ready/o                    AgentCancelRun r
+              on cancel of a run
+          Ready/o                    AnswerStep t2 done
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
+          Stopping/o                 RemoveSession 2
+              on stop-session; image checked
+          Ready/o                    CheckImage 2
+              on stop-session, with an image to check
+          Ready                      AnswerStep t Why, AnswerStep t2 Why, o Failed
+              on stop-session, which cannot be
+          Ready                      AnswerStep t Why, o Failed
+              on image checked, it cannot be had; step refused
+          Ready                      AnswerStep t StepFailed, o Failed, AnswerStep t2 done
+              on clean-up
+          Ready/o                    AnswerStep t2 Superseded
+              on a step of another operation
+          Provisioning/o +1          LeaveCompute, run r Failed, AnswerStep t done
+              on compute gone
+          Ready/o                    RemoveSession 1
+              on session up, an older one
+          Provisioning/o +1          run r Failed, AnswerStep t done
+              on session gone
+          Ready/o                    AgentLease
+              on alive
+          Ready/o                    run r Succeeded
+              on run done
+          Ready                      AnswerStep t TimedOut, o Failed
+              on tick, the phase is late
+          Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
+              on tick, the lease is over
+          nothing
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (stop)
           Stopping/o then start
@@ -651,7 +768,7 @@ fn every_phase_by_every_event() {
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
-              on stop-session; clean-up; tick, the phase is late
+              on stop-session; stop-session, with an image to check; stop-session, which cannot be; clean-up; tick, the phase is late
           Stopping/o                 AnswerStep t2 Superseded
               on a step of another operation
           Stopped                    LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
@@ -665,7 +782,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (reset)
           Stopping/o                 n joins o
@@ -685,7 +802,7 @@ fn every_phase_by_every_event() {
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
-              on stop-session; tick, the phase is late
+              on stop-session; stop-session, with an image to check; stop-session, which cannot be; tick, the phase is late
           Stopping/o failing         RemoveSession 2
               on clean-up
           Stopping/o                 AnswerStep t2 Superseded
@@ -701,7 +818,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (update)
           Stopping/o                 n joins o
@@ -723,7 +840,7 @@ fn every_phase_by_every_event() {
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
-              on stop-session; tick, the phase is late
+              on stop-session; stop-session, with an image to check; stop-session, which cannot be; tick, the phase is late
           Stopping/o failing         RemoveSession 2
               on clean-up
           Stopping/o                 AnswerStep t2 Superseded
@@ -739,7 +856,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping, failing (start, reset, update)
           Stopping/o then start failing
@@ -755,7 +872,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AgentCancelRun r
               on cancel of a run
           Stopping/o failing         AnswerStep t2 Why
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be
           Stopping/o failing         RemoveSession 2
               on clean-up; tick, the phase is late
           Stopping/o failing         AnswerStep t2 Superseded
@@ -773,7 +890,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t Why, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopped (no operation)
           Provisioning/start +1      StartExecution n
@@ -787,7 +904,7 @@ fn every_phase_by_every_event() {
           Provisioning/start +1      StartExecution start-for-n
               on run
           Stopped                    AnswerStep t2 Superseded
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; a step of another operation
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a step of another operation
           Stopped                    AnswerStep t2 done
               on clean-up; a clean-up of another operation
           Stopped                    RemoveSession 2
@@ -795,7 +912,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
 
         Failed (no operation)
           Provisioning/start +1      StartExecution n
@@ -809,7 +926,7 @@ fn every_phase_by_every_event() {
           Provisioning/start +1      StartExecution start-for-n
               on run
           Failed                     AnswerStep t2 Superseded
-              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; a step of another operation
+              on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a step of another operation
           Failed                     AnswerStep t2 done
               on clean-up; a clean-up of another operation
           Failed                     RemoveSession 2
@@ -817,7 +934,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
     "#]].assert_eq(&page.join("\n"));
 }
 
@@ -982,6 +1099,7 @@ fn the_edges_of_the_lifecycle_are_those_that_some_event_takes() {
         Installing -> Ready
         Installing -> Stopping
         Installing -> Failed
+        Ready -> Provisioning
         Ready -> Installing
         Ready -> Stopping
         Ready -> Failed
@@ -1055,6 +1173,7 @@ fn named(effect: &Effect) -> String {
         Effect::ReleaseCompute { .. } => "ReleaseCompute".into(),
         Effect::LaunchSession { generation, .. } => format!("LaunchSession {generation}"),
         Effect::RemoveSession { generation, .. } => format!("RemoveSession {generation}"),
+        Effect::CheckImage { generation, .. } => format!("CheckImage {generation}"),
         Effect::AgentInstall { .. } => "AgentInstall".into(),
         Effect::AgentCancelInstall { .. } => "AgentCancelInstall".into(),
         Effect::AgentRun { run, .. } => format!("AgentRun {run}"),

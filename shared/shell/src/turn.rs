@@ -450,6 +450,7 @@ fn name_of(event: &Event) -> &'static str {
         Event::ComputeGone { .. } => "compute-gone",
         Event::SessionUp { .. } => "session-up",
         Event::SessionGone { .. } => "session-gone",
+        Event::ImageChecked { .. } => "image-checked",
         Event::Installed { .. } => "installed",
         Event::InstallFailed { .. } => "install-failed",
         Event::Alive { .. } => "alive",

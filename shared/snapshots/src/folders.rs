@@ -88,6 +88,11 @@ impl Opened {
         .await
     }
 
+    /// Whether it is a folder of this machine.
+    pub fn is_here(&self) -> bool {
+        matches!(self, Self::Here(_))
+    }
+
     /// The base image of the flow, if its user names none.
     ///
     /// # Errors

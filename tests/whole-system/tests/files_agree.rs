@@ -98,6 +98,13 @@ fn a_step_waits_longer_than_its_phase_may_take_and_every_step_has_its_clean_up()
         "LaunchSession" => deadlines::LAUNCHING,
         "InstallPackages" => deadlines::INSTALLING,
         // A stop is over at the latest when the lease has certainly run out.
+        "ReplaceSession" => {
+            deadlines::CHECKING
+                + deadlines::LAUNCH_WINDOW_WITH_PULL
+                + deadlines::LEASE
+                + deadlines::LEASE_MARGIN
+                + deadlines::STOPPING
+        }
         "StopSession" | "CleanUp" => {
             deadlines::LAUNCH_WINDOW_WITH_PULL + deadlines::LEASE + deadlines::LEASE_MARGIN + deadlines::STOPPING
         }
@@ -366,7 +373,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("aws", &["lifecycle", "contract", "shell", "socket"]),
     ("accept-command", &["lifecycle", "contract", "shell", "aws"]),
     ("snapshots", &["lifecycle", "contract", "flow"]),
-    ("start-session", &["lifecycle", "contract", "shell", "aws", "snapshots"]),
+    (
+        "start-session",
+        &["lifecycle", "contract", "shell", "aws", "flow", "snapshots"],
+    ),
     ("install-packages", &["lifecycle", "contract", "shell", "aws"]),
     ("stop-session", &["lifecycle", "contract", "shell", "aws"]),
     ("idle-tick", &["lifecycle", "contract", "shell", "aws"]),

@@ -234,3 +234,44 @@ fn a_prompt_flow_runs_on_an_image_that_has_no_promptflow() {
         "{lines}"
     );
 }
+
+#[test]
+fn a_reset_onto_an_image_that_cannot_be_had_leaves_the_session_as_it_is() {
+    let registry = Registry::start();
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/goes-on");
+    fs::create_dir_all(&folder).unwrap();
+    let it = folder.to_str().unwrap();
+    machine.succeed(&["start", it]);
+    let missing = format!("{}/none:1", registry.address);
+    let refused = |arguments: &[&str], code: &str| {
+        let ended = machine.run(arguments);
+        let text = said(&ended);
+        assert!(!ended.status.success() && text.contains(code), "{arguments:?}: {text}");
+        assert!(text.contains("The session goes on as it was."), "{text}");
+        let shown: serde_json::Value = serde_json::from_str(&machine.succeed(&["show", it, "--json"])).unwrap();
+        assert_eq!((&shown["phase"], &shown["generation"]), (&json!("ready"), &json!(1)));
+    };
+    let runs = || {
+        let said = machine.succeed(&["run", it, "--", "python", "-c", "print(6 * 7)"]);
+        assert_eq!(said.trim(), "42");
+    };
+    refused(&["reset", it, "--image", &missing], "[Image.NotFound]");
+    runs();
+    refused(&["reset", it, "--image", "127.0.0.1:1/a:1"], "[Image.Unreachable]");
+    refused(&["reset", it, "--image", "python:2.7"], "[Install.NoSuchImage]");
+    // A new size makes the session anew, too.
+    let update = ["update", it, "--size", "Standard_D2_v3", "--image", &missing];
+    refused(&update, "[Image.NotFound]");
+    // Alone it counts from the next reset on.
+    machine.succeed(&["update", it, "--image", &missing]);
+    refused(&["reset", it], "[Image.NotFound]");
+    fs::write(folder.join("flow.dag.yaml"), "inputs: [").unwrap();
+    refused(&["reset", it, "--image", "python"], "[Flow.BadFlowFile]");
+    fs::remove_file(folder.join("flow.dag.yaml")).unwrap();
+    runs();
+    machine.succeed(&["reset", it, "--image", "python"]);
+    let shown: serde_json::Value = serde_json::from_str(&machine.succeed(&["show", it, "--json"])).unwrap();
+    assert_eq!((&shown["phase"], &shown["generation"]), (&json!("ready"), &json!(2)));
+    machine.succeed(&["stop", it]);
+}

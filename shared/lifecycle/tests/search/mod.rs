@@ -367,7 +367,9 @@ impl Search<'_> {
         for act in acts {
             let what = match &act {
                 Act::Deliver(i, way) => format!("{way:?}: {:?}", turn.world.bag[*i]),
-                Act::Repeat(i) | Act::Lose(i) | Act::InstallFails(i) => format!("{act:?}: {:?}", turn.world.bag[*i]),
+                Act::Repeat(i) | Act::Lose(i) | Act::InstallFails(i) | Act::NoImage(i) => {
+                    format!("{act:?}: {:?}", turn.world.bag[*i])
+                }
                 _ => format!("{act:?}"),
             };
             turn.act(&act);

@@ -5,7 +5,7 @@
 use super::world::{Core, Decided, Execution, Flow, NOW, Row, World, name_of};
 use lifecycle::{
     compute::ComputePhase,
-    session::{Effect, Event, Kind, Lease, Operation, Phase, Session},
+    session::{Effect, Event, Kind, Lease, Operation, Phase, Session, Step},
 };
 
 /// A property that does not hold, and what was seen.
@@ -34,12 +34,13 @@ pub(crate) const WARNED_ONCE: &str =
     "a deletion for idleness is warned of once, before it, and only while it is still to come";
 pub(crate) const CHANGED_IN_PLACE: &str =
     "a change in place leaves compute resource and base image of what runs as they are";
+pub(crate) const GOES_ON: &str = "a session is taken down for another one only after that was found to be possible";
 pub(crate) const WELL_FORMED: &str = "phase, operation, compute resource, runs and failure of a session go together";
 pub(crate) const FORWARD: &str = "generation, revision and activity only move forward";
 
 /// How many there are.
 #[allow(dead_code, reason = "one of the tests that share this counts them")]
-pub(crate) const COUNT: usize = 18;
+pub(crate) const COUNT: usize = 19;
 
 /// Checks one decision.
 pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {
@@ -57,6 +58,7 @@ pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Dec
     .or_else(|| no_idle_stop_in_use(before, after, event))
     .or_else(|| warned_once(before, after, event, effects))
     .or_else(|| changed_in_place(before, after, effects))
+    .or_else(|| goes_on(before, after, event))
     .or_else(|| twice_is_once(core, after, event))
     .or_else(|| {
         let ready = before.phase != Phase::Ready && after.phase == Phase::Ready;
@@ -99,6 +101,9 @@ fn is_older(s: &Session, event: &Event) -> bool {
             *generation != s.generation || !runs(operation) || s.current.as_ref().is_some_and(|o| o.attempt != *attempt)
         }
         Event::StepEntered { operation, .. } | Event::StepRefused { operation, .. } => !runs(operation),
+        Event::ImageChecked {
+            generation, operation, ..
+        } => *generation != s.generation || !runs(operation),
         Event::ComputeUp { compute } | Event::ComputeGone { compute, .. } => s.compute.as_ref() != Some(compute),
         Event::Wanted { .. } | Event::RunWanted { .. } | Event::CancelWanted { .. } | Event::Tick => false,
     }
@@ -172,6 +177,27 @@ fn changed_in_place(before: &Session, after: &Session, effects: &[Effect]) -> Op
     })
 }
 
+fn goes_on(before: &Session, after: &Session, event: &Event) -> Option<Broken> {
+    let is_anew = |s: &Session| {
+        let current = s.current.as_ref();
+        current.is_some_and(|o| matches!(o.kind, Kind::Reset | Kind::Update))
+    };
+    let is_taken_down = before.phase == Phase::Ready && after.phase == Phase::Stopping && is_anew(after);
+    let is_found = matches!(event, Event::ImageChecked { failure: None, .. })
+        || matches!(
+            event,
+            Event::StepEntered {
+                step: Step::StopSession,
+                cause: None,
+                image: None,
+                ..
+            }
+        );
+    broken(is_taken_down && !is_found, GOES_ON, || {
+        format!("{event:?} makes {} of {}", short(after), short(before))
+    })
+}
+
 fn twice_is_once(core: &Core, after: &Session, event: &Event) -> Option<Broken> {
     // A command that has ended or joined has its row, and is not decided on again.
     let known = |id: &String| [&after.current, &after.next].into_iter().flatten().any(|o| o.id == *id);
@@ -236,7 +262,11 @@ fn of_flow(core: &Core, world: &World, f: usize, flow: &Flow) -> Option<Broken> 
     })
     .or_else(|| {
         let formed = match s.phase {
-            Phase::Ready => s.current.is_none() && s.failure.is_none(),
+            // With an operation, as long as it is not known whether that can succeed.
+            Phase::Ready => {
+                let is_checked = |o: &Operation| matches!(o.kind, Kind::Reset | Kind::Update) && s.deadline.is_some();
+                s.current.as_ref().is_none_or(is_checked) && s.failure.is_none()
+            }
             Phase::Stopped => at_rest(s) && s.failure.is_none(),
             Phase::Failed => at_rest(s) && s.failure.is_some(),
             Phase::Stopping => s.current.is_some(),

@@ -227,6 +227,8 @@ pub(crate) enum Act {
     Repeat(usize),
     Lose(usize),
     InstallFails(usize),
+    /// The driver finds that the image of this check cannot be had.
+    NoImage(usize),
     Tick(usize, Way),
     SeeIdle(usize),
     SeeNear(usize),
@@ -358,6 +360,10 @@ impl World {
             acts.push(Act::Repeat(i));
             acts.push(Act::Lose(i));
             match &self.bag[i] {
+                Message::Driver {
+                    request: Effect::CheckImage { .. },
+                    ..
+                } => acts.push(Act::NoImage(i)),
                 Message::Driver { .. } => {}
                 Message::Agent {
                     command: Effect::AgentInstall { .. },
@@ -569,6 +575,11 @@ impl Turn<'_> {
                     },
                 );
             }
+            Act::NoImage(i) => {
+                if let Message::Driver { flow, request } = self.take(*i) {
+                    self.check(flow, request, Some(Failure::new("Image", "")));
+                }
+            }
             Act::Tick(f, way) => {
                 self.happen(*f, Event::Tick, *way);
             }
@@ -755,7 +766,8 @@ impl Turn<'_> {
                     operation,
                     step,
                     token,
-                    image: (step == Step::ClaimCompute).then(|| image(&self.world.flows[flow].session)),
+                    image: matches!(step, Step::ClaimCompute | Step::StopSession)
+                        .then(|| image(&self.world.flows[flow].session)),
                     compute: None,
                     cause,
                 },
@@ -1020,6 +1032,7 @@ impl Turn<'_> {
     ) {
         let times_out = NOW
             + match step {
+                Step::StopSession if kind != Kind::Stop => 540_000,
                 Step::StopSession | Step::CleanUp => 360_000,
                 Step::ClaimCompute => 660_000,
                 Step::LaunchSession => 360_000,
@@ -1173,6 +1186,7 @@ impl Turn<'_> {
                     });
                 }
             }
+            Effect::CheckImage { .. } => self.check(f, request, None),
             Effect::RemoveSession { generation, .. } => {
                 let flow = self.flow(f);
                 flow.removed = flow.removed.max(generation);
@@ -1188,6 +1202,23 @@ impl Turn<'_> {
             }
             _ => {}
         }
+    }
+
+    fn check(&mut self, f: usize, request: Effect, failure: Option<Failure>) {
+        let Effect::CheckImage {
+            generation, operation, ..
+        } = request
+        else {
+            return;
+        };
+        self.report(
+            f,
+            Event::ImageChecked {
+                generation,
+                operation,
+                failure,
+            },
+        );
     }
 
     fn launched(&mut self, f: usize) {
@@ -1347,6 +1378,7 @@ impl Act {
             Self::Repeat(_)
             | Self::Lose(_)
             | Self::InstallFails(_)
+            | Self::NoImage(_)
             | Self::SendAgain(..)
             | Self::ContainerDies(_)
             | Self::ComputeDies(_)

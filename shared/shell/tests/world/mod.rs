@@ -56,6 +56,7 @@ pub(crate) enum Message {
     },
     Up(String),
     SessionUp(String, u32),
+    ImageChecked(String, u32, String),
     Gone(String, u32),
     ComputeGone(String),
     Installed(String, u32, String, u32),
@@ -251,6 +252,12 @@ impl World {
                     state.queue.push_back(Message::SessionUp(flow, generation));
                 }
             }
+            Message::Driver(ComputeRequest::CheckImage {
+                flow,
+                generation,
+                operation,
+                ..
+            }) => push(Message::ImageChecked(flow, generation, operation)),
             Message::Driver(ComputeRequest::RemoveSession { flow, generation, .. }) => {
                 let mut state = self.state.lock().unwrap();
                 state.containers.remove(&(flow.clone(), generation));
@@ -275,6 +282,14 @@ impl World {
                 let event = Event::SessionUp {
                     generation,
                     key: "key".into(),
+                };
+                let _ = happen(self, &Happened::new(&flow, event, "driver")).await?;
+            }
+            Message::ImageChecked(flow, generation, operation) => {
+                let event = Event::ImageChecked {
+                    generation,
+                    operation,
+                    failure: None,
                 };
                 let _ = happen(self, &Happened::new(&flow, event, "driver")).await?;
             }
@@ -531,6 +546,16 @@ impl Ports for World {
                         until,
                     })
                 }
+                Effect::CheckImage {
+                    generation,
+                    operation,
+                    image,
+                } => Message::Driver(ComputeRequest::CheckImage {
+                    flow,
+                    generation,
+                    operation,
+                    image,
+                }),
                 Effect::RemoveSession { generation, compute } => Message::Driver(ComputeRequest::RemoveSession {
                     flow,
                     generation,
