@@ -351,16 +351,7 @@ impl Driver {
 
     /// Lets the warm processes go; they end within seconds. Sessions stay as they are.
     pub fn let_go(&self) {
-        for entry in fs::read_dir(self.config.state.join("warm"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            // One that is still loading has no socket yet, and looks for its lock.
-            if entry.path().extension().is_none_or(|extension| extension == "lock") {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        crate::let_go(&self.config.state);
     }
 
     /// Looked for once; whoever misses it looks again, and says what is wrong.

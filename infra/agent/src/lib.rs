@@ -48,5 +48,6 @@ pub use store::{FOLDER as STORE, folder as store_folder};
 pub use supervisor::supervise;
 pub use trust::check_path;
 pub use uv::kept_variables;
+pub use warm::let_go;
 
 use sandbox::files::{digest, random, write_atomically};

@@ -94,3 +94,13 @@ pub(crate) fn ensure(
     descriptors::keep_only(descriptors::detach(&mut command), &[lock.as_raw_fd()]);
     command.spawn().map(|_| ())
 }
+
+/// Lets the warm processes of a state folder go; they end within seconds. Sessions stay as they are.
+pub fn let_go(state: &Path) {
+    for entry in fs::read_dir(state.join("warm")).into_iter().flatten().flatten() {
+        // One that is still loading has no socket yet, and looks for its lock.
+        if entry.path().extension().is_none_or(|extension| extension == "lock") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

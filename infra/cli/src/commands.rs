@@ -780,6 +780,8 @@ fn up(service: &Service, port: Option<u16>) -> Done {
 fn down(service: &Service, stop_sessions: bool) -> Done {
     let local = service.local()?;
     let Some(client) = service.running()? else {
+        // One that was killed has left them.
+        agent::let_go(&local.state);
         note!("No service runs on this machine.");
         return Ok(0);
     };

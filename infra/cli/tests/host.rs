@@ -152,6 +152,21 @@ fn a_host_that_was_killed_is_started_again_and_down_ends_it() {
 }
 
 #[test]
+fn down_lets_go_what_waits_ready_also_if_its_host_was_killed() {
+    let machine = Machine::new();
+    machine.succeed(&["list"]);
+    kill(machine.pid(), nix::sys::signal::Signal::SIGKILL);
+    // A warm process ends when these are gone.
+    let warm = machine.state().join("warm");
+    fs::create_dir_all(&warm).unwrap();
+    let files = ["0", "0-open", "0.lock", "0.log", "0.unfit"];
+    files.map(|name| fs::write(warm.join(name), "").unwrap());
+    machine.succeed(&["down"]);
+    let left: Vec<_> = files.into_iter().filter(|name| warm.join(name).exists()).collect();
+    assert_eq!(left, ["0.log", "0.unfit"]);
+}
+
+#[test]
 fn a_host_of_another_build_is_replaced() {
     let machine = Machine::new();
     let other = machine.folder.path().join("pfsession-of-another-build");
