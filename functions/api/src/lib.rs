@@ -262,7 +262,8 @@ async fn output(aws: &Aws, caller: &Principal, of: &str, after: Option<u64>, wai
             ended,
         })
     };
-    let output = waited(aws, wait, read, |output: &Output| {
+    // An agent gathers lines for a tenth of a second: to look more often gives nobody a line sooner.
+    let output = waited_from(25, aws, wait, read, |output: &Output| {
         output.ended || !output.lines.is_empty()
     })
     .await?;
@@ -291,8 +292,22 @@ async fn waited<T, Fut>(
 where
     Fut: Future<Output = Result<T, Fault>>,
 {
+    waited_from(3, ports, wait, read, is_there).await
+}
+
+/// The same with `least` milliseconds between two looks.
+async fn waited_from<T, Fut>(
+    least: u64,
+    ports: &impl Ports,
+    wait: Millis,
+    read: impl Fn() -> Fut,
+    is_there: impl Fn(&T) -> bool,
+) -> Result<T, Fault>
+where
+    Fut: Future<Output = Result<T, Fault>>,
+{
     let begun = ports.now();
-    let mut pause = 3;
+    let mut pause = least;
     loop {
         let value = read().await?;
         let waited = ports.now().saturating_sub(begun);
@@ -300,7 +315,7 @@ where
             return Ok(value);
         }
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        pause = (waited / 20).clamp(3, 250);
+        pause = (waited / 20).clamp(least, 250);
     }
 }
 

@@ -17,7 +17,7 @@ const MOST_LINES: u64 = 5_000;
 /// The most characters of a line that are reported.
 const LONGEST: usize = 2_000;
 /// How many lines, or bytes of them, are enough to send at once.
-const ENOUGH: (usize, usize) = (50, 32 << 10);
+const ENOUGH: (usize, usize) = (1_000, 48 << 10);
 /// How many of the last lines are kept at hand.
 const TAIL: usize = 20;
 /// How long a line waits for others.

@@ -47,6 +47,11 @@ class Control:
         # What is no text (a lone surrogate) is no JSON for whoever reads it.
         self.socket.sendall(json.dumps(message, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n")
 
+    def send_lines(self, lines):
+        """Sends messages that are JSON already."""
+        if lines:
+            self.socket.sendall(b"\n".join(lines) + b"\n")
+
     def send_with(self, message, descriptor):
         """Sends a message with a descriptor beside it, if there is one."""
         if descriptor is None:

@@ -272,8 +272,8 @@ class Crew:
         self.lose(process)
 
     def grow(self, now):
-        """Lets more lines run at once while the processor waits for the ones that do."""
-        used = sum(processor_time(process.pid) for process in self.members if process.pid)
+        """Lets more lines run at once while the processor waits for the ones that do, and none of them for the processor."""
+        used = sum(processor_time(process.pid) + processor_wait(process.pid) for process in self.members if process.pid)
         before, self.busy = self.busy, (used, now)
         is_full = self.waiting and len(self.members) == self.size and all(process.line is not None for process in self.members)
         if not (self.may_grow and is_full and before and self.size < MOST_WORKERS):
@@ -358,6 +358,15 @@ def processor_time(pid):
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def processor_wait(pid):
+    """How long the first thread of a process has waited for a processor that others had, in seconds; 0 where the kernel does not tell."""
+    try:
+        with open(f"/proc/{pid}/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
 

@@ -48,12 +48,12 @@ def take(control, run, fd):
     kind, buffer = run.fds[fd], run.lines[fd]
     lines = buffer.take(data)
     if kind == "result":
+        # Where no code of a flow runs they were written, and they go on as they are, with the run's name.
+        of = b'{"of": %s, ' % json.dumps(run.name).encode()
         for line in lines:
-            message = {"of": run.name, **json.loads(line)}
-            if "done" in message:
-                run.done = message
-            elif len(message) > 1:
-                control.send(message)
+            if line.startswith(b'{"done"'):
+                run.done = {"of": run.name, **json.loads(line)}
+        control.send_lines([of + line[1:] for line in lines if not line.startswith((b'{"done"', b"{}"))])
     else:
         goes_on = bool(data) and buffer.length > MOST_PART
         if goes_on or (not data and buffer.length):

@@ -2,7 +2,9 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use contract::{
-    FlowRef, Millis, names,
+    FlowRef, Millis,
+    agent::OutputLine,
+    names,
     row::{OperationRow, OperationStatus, RunRow, RunStatus, SessionRow},
 };
 use lifecycle::{Failure, compute::Slot, session::Effect};
@@ -70,8 +72,14 @@ pub(crate) fn listed_run(row: &RunRow) -> Option<Item> {
     ))
 }
 
-pub(crate) fn output_key(of: &str, seq: u64) -> Item {
-    key(format!("OUT#{of}"), format!("{seq:012}"))
+/// A row of lines has the place of its last line; the first tells two rows apart that end with the same one.
+pub(crate) fn output_key(of: &str, lines: &[OutputLine]) -> Item {
+    let (first, last) = (
+        lines.iter().map(|line| line.seq).min(),
+        lines.iter().map(|line| line.seq).max(),
+    );
+    let place = format!("{:012}#{:012}", last.unwrap_or_default(), first.unwrap_or_default());
+    key(format!("OUT#{of}"), place)
 }
 
 pub(crate) fn compute_key(id: &str) -> Item {

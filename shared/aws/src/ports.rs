@@ -8,7 +8,7 @@ use crate::{
 use aws_sdk_dynamodb::{
     error::{ProvideErrorMetadata, SdkError},
     operation::transact_write_items::TransactWriteItemsError,
-    types::{AttributeValue, Delete, Put, TransactWriteItem, Update, WriteRequest},
+    types::{AttributeValue, Delete, Put, TransactWriteItem, Update},
 };
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 use contract::{
@@ -471,50 +471,36 @@ impl Ports for Aws {
 
     async fn keep_output(&self, of: &str, lines: &[OutputLine]) -> Result<(), Fault> {
         let until = self.now() / 1000 + KEPT;
-        for page in lines.chunks(25) {
-            let write = |line: &OutputLine| {
-                let mut item = items::output_key(of, line.seq);
-                item.insert("body".to_owned(), json(line));
-                item.insert("expires_at".to_owned(), number(until));
-                let put = aws_sdk_dynamodb::types::PutRequest::builder()
-                    .set_item(Some(item))
-                    .build();
-                put.map(|put| WriteRequest::builder().put_request(put).build())
-            };
-            // The same line twice in one call is an error of the whole call.
-            let mut distinct: Vec<&OutputLine> = page.iter().collect();
-            distinct.sort_by_key(|line| line.seq);
-            distinct.dedup_by_key(|line| line.seq);
-            let mut left = distinct
-                .into_iter()
-                .map(write)
-                .collect::<Result<Vec<_>, _>>()
+        for part in parts(lines) {
+            let mut item = items::output_key(of, part);
+            item.insert("body".to_owned(), json(&part));
+            item.insert("expires_at".to_owned(), number(until));
+            let put = self.dynamo.put_item().table_name(&self.table).set_item(Some(item));
+            put.send()
+                .await
                 .map_err(|e| Fault::outside("keeping output")(e.into()))?;
-            for _ in 0..5 {
-                let sent = self
-                    .dynamo
-                    .batch_write_item()
-                    .request_items(&self.table, left)
-                    .send()
-                    .await;
-                let sent = sent.map_err(|e| Fault::outside("keeping output")(e.into()))?;
-                left = sent
-                    .unprocessed_items
-                    .unwrap_or_default()
-                    .remove(&self.table)
-                    .unwrap_or_default();
-                if left.is_empty() {
-                    break;
-                }
-            }
-            if !left.is_empty() {
-                return Err(Fault::outside("keeping output")(
-                    "the table takes no more for now".into(),
-                ));
-            }
         }
         Ok(())
     }
+}
+
+/// The most bytes of lines in one row; DynamoDB takes 400 KB, and JSON may write a byte as six.
+const MOST_OF_A_ROW: usize = 48 << 10;
+
+/// Lines as they lie in rows: a row costs as much as its bytes, and one for each line would cost a kilobyte each.
+fn parts(lines: &[OutputLine]) -> Vec<&[OutputLine]> {
+    let (mut parts, mut first, mut bytes) = (Vec::new(), 0, 0);
+    for (at, line) in lines.iter().enumerate() {
+        if bytes + line.text.len() > MOST_OF_A_ROW && at > first {
+            parts.push(&lines[first..at]);
+            (first, bytes) = (at, 0);
+        }
+        bytes += line.text.len();
+    }
+    if first < lines.len() {
+        parts.push(&lines[first..]);
+    }
+    parts
 }
 
 impl Aws {

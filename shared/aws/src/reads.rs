@@ -6,7 +6,28 @@ use crate::{
 };
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use contract::{agent::OutputLine, command::Command, row::LogRow};
+use serde::Deserialize;
 use shell::{Fault, Ports};
+
+/// The most rows of output of one query.
+const ROWS: i32 = 16;
+/// How many lines are enough for one answer.
+const ENOUGH: usize = 500;
+
+/// The body of a row of output. Earlier versions wrote a row for each line.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Lines(Vec<OutputLine>),
+    Line(OutputLine),
+}
+
+fn said(row: &Item) -> Result<Vec<OutputLine>, Fault> {
+    Ok(match items::body(row)? {
+        Said::Lines(lines) => lines,
+        Said::Line(line) => vec![line],
+    })
+}
 
 impl Aws {
     /// Reads a flow's history after a revision, oldest first, at most a few hundred entries.
@@ -49,18 +70,32 @@ impl Aws {
         page.items.unwrap_or_default().iter().rev().map(items::body).collect()
     }
 
-    /// Reads the lines of output after a sequence number (all, without one), at most a few hundred.
+    /// Reads the lines of output after a sequence number (all, without one). These are all there are if they are fewer than 500.
     ///
     /// # Errors
     ///
     /// [`Fault::Outside`], worth a retry.
     pub async fn output(&self, of: &str, after: Option<u64>) -> Result<Vec<OutputLine>, Fault> {
-        let from = after.map_or_else(|| " ".to_owned(), |seq| format!("{seq:012}"));
-        self.after(format!("OUT#{of}"), from, "~".to_owned(), "reading output")
-            .await?
-            .iter()
-            .map(items::body)
-            .collect()
+        let mut from = after.map_or_else(|| " ".to_owned(), |seq| format!("{:012}", seq + 1));
+        let mut lines: Vec<OutputLine> = Vec::new();
+        loop {
+            let read = self.range(format!("OUT#{of}"), from, "~".to_owned(), ROWS, "reading output");
+            let (rows, goes_on) = read.await?;
+            for row in &rows {
+                lines.extend(said(row)?);
+            }
+            let last = rows.last().and_then(|row| row.get("sk")?.as_s().ok());
+            match last {
+                // What comes after it: nothing that a place ends with is less.
+                Some(last) if goes_on && lines.len() < ENOUGH => from = format!("{last} "),
+                _ => break,
+            }
+        }
+        // A row that was sent again may have begun or ended elsewhere.
+        lines.retain(|line| after.is_none_or(|after| line.seq > after));
+        lines.sort_by_key(|line| line.seq);
+        lines.dedup_by_key(|line| line.seq);
+        Ok(lines)
     }
 
     /// Reads the rows at these keys as they are now, at most a hundred, in no order. A key without a row has none.
@@ -88,23 +123,36 @@ impl Aws {
         to: String,
         what: &'static str,
     ) -> Result<Vec<Item>, Fault> {
+        let (mut items, _) = self.range(pk, from.clone(), to, 500, what).await?;
+        // `BETWEEN` takes its ends in.
+        items.retain(|item| item.get("sk").and_then(|sk| sk.as_s().ok()) != Some(&from));
+        Ok(items)
+    }
+
+    /// Reads rows between two places, which are taken in, and whether there may be more.
+    async fn range(
+        &self,
+        pk: String,
+        from: String,
+        to: String,
+        most: i32,
+        what: &'static str,
+    ) -> Result<(Vec<Item>, bool), Fault> {
         let page = self
             .dynamo
             .query()
             .table_name(&self.table)
             .key_condition_expression("pk = :p AND sk BETWEEN :f AND :t")
             .expression_attribute_values(":p", text(pk))
-            .expression_attribute_values(":f", text(from.clone()))
+            .expression_attribute_values(":f", text(from))
             .expression_attribute_values(":t", text(to))
             .consistent_read(true)
-            .limit(500)
+            .limit(most)
             .send()
             .await
             .map_err(|e| Fault::outside(what)(e.into()))?;
-        let mut items = page.items.unwrap_or_default();
-        // `BETWEEN` takes its ends in.
-        items.retain(|item| item.get("sk").and_then(|sk| sk.as_s().ok()) != Some(&from));
-        Ok(items)
+        let goes_on = page.last_evaluated_key.is_some();
+        Ok((page.items.unwrap_or_default(), goes_on))
     }
 
     /// Sends a command on behalf of the one who asked for it.
@@ -114,5 +162,28 @@ impl Aws {
     /// [`Fault::Outside`], worth a retry: the same id is the same wish.
     pub async fn command(&self, command: &Command) -> Result<(), Fault> {
         self.send_command(command).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_an_earlier_version_is_one_line_and_has_its_place_among_those_of_many() {
+        let line = r#"{"seq":7,"at":1,"kind":"stdout","text":"seven"}"#;
+        let row = |body: &str| Item::from([("body".to_owned(), text(body))]);
+        let [one]: [OutputLine; 1] = said(&row(line)).unwrap().try_into().unwrap();
+        assert_eq!(
+            said(&row(&format!("[{line},{line}]"))).unwrap(),
+            [one.clone(), one.clone()]
+        );
+        assert!(said(&row("{}")).is_err());
+        let places = [
+            items::output_key("of", std::slice::from_ref(&one)),
+            items::key("OUT#of".into(), format!("{:012}", 8)),
+        ];
+        let places = places.map(|key| key["sk"].as_s().unwrap().clone());
+        assert!(format!("{:012}", 7) < places[0] && places[0] < places[1] && places[1] < format!("{:012}", 9));
     }
 }

@@ -546,6 +546,19 @@ fn output_is_kept_once_and_read_in_order_and_so_is_history(worlds: &Worlds) {
         assert_eq!(aws.output("output", Some(37)).await.unwrap(), all[38..]);
         assert_eq!(aws.output("output", Some(39)).await.unwrap(), []);
         assert_eq!(aws.output("no-output", None).await.unwrap(), []);
+        // More rows than one query gives, and lines as long as they may be.
+        let long = |seq: u64| OutputLine {
+            text: "\u{1}".repeat(2_000),
+            ..line(seq)
+        };
+        for first in (0..400).step_by(10) {
+            let lines: Vec<_> = (first..first + 10).map(long).collect();
+            aws.keep_output("long", &lines).await.unwrap();
+        }
+        let all: Vec<_> = (0..400).map(long).collect();
+        aws.keep_output("long", &all[100..200]).await.unwrap();
+        assert_eq!(aws.output("long", None).await.unwrap(), all);
+        assert_eq!(aws.output("long", Some(104)).await.unwrap(), all[105..]);
         for revision in 1..=11 {
             let entry = Write::Log {
                 flow: "history".to_owned(),

@@ -405,6 +405,14 @@ fn lines_and_nodes_are_recorded_as_promptflow_does_and_a_run_is_resumed() {
     assert_eq!(of("total", Value::Null)["run_info"]["output"], "A <B>C</B>");
     assert_eq!(machine.succeed(&["runs", "metrics", "first"]).trim(), r#"{"count": 2}"#);
 
+    // What is recorded without asking promptflow is what promptflow would say.
+    let source = "import collections, dataclasses, datetime, enum\nfrom pfsession_runner import records\nfrom promptflow.connections import CustomConnection\nfrom promptflow.contracts.run_info import RunInfo, Status\nfrom promptflow.core import tool\nfrom promptflow.tracing._utils import serialize\nfrom promptflow.tracing.contracts.iterator_proxy import IteratorProxy\nclass Text(str): pass\nclass Level(enum.IntEnum):\n    LOW = 1\n@dataclasses.dataclass\nclass Point:\n    x: object\nNOW = datetime.datetime(2026, 1, 2)\nVALUES = [None, True, 1, 1.5, 'ü', b'b', Text('t'), Level.LOW, Status.Completed, NOW, (1, NOW), {1}, [NOW, [Level.LOW]], {'a': NOW, 2: [Point(NOW)]}, Point({'a': Level.LOW}), collections.OrderedDict(a=NOW), CustomConnection({'key': 'secret'}, {'a': 'b'}), IteratorProxy(iter([1])), object]\nINFO = RunInfo('n', 'f', 'r', Status.Failed, {'values': VALUES}, VALUES, None, {'a': NOW}, None, NOW, None)\n@tool\ndef one(text: str) -> str:\n    return repr([value for value in [*VALUES, VALUES, INFO] if repr(records.serialize(value)) != repr(serialize(value))])\n";
+    let folder = machine.state().join("serialized");
+    write_flow(&folder, source, None);
+    let same = machine.succeed(&["run", &folder.display().to_string(), "--inputs", "text=a"]);
+    assert_eq!(same.trim(), r#"{"said":"[]"}"#);
+    machine.succeed(&["stop", &folder.display().to_string()]);
+
     // Only what had failed runs again; the aggregation is over all.
     let resumed = machine.run(&["run", "--resume-from", "first", "--name", "second", "--env", "KIND=1"]);
     assert!(resumed.status.success(), "{resumed:?}");
