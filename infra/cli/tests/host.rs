@@ -160,7 +160,9 @@ fn down_lets_go_what_waits_ready_also_if_its_host_was_killed() {
     let warm = machine.state().join("warm");
     fs::create_dir_all(&warm).unwrap();
     let files = ["0", "0-open", "0.lock", "0.log", "0.unfit"];
-    files.map(|name| fs::write(warm.join(name), "").unwrap());
+    for name in files {
+        fs::write(warm.join(name), "").unwrap();
+    }
     machine.succeed(&["down"]);
     let left: Vec<_> = files.into_iter().filter(|name| warm.join(name).exists()).collect();
     assert_eq!(left, ["0.log", "0.unfit"]);
