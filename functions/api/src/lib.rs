@@ -11,6 +11,7 @@ mod sessions;
 mod snapshots;
 mod token;
 mod webhooks;
+mod workspace;
 
 use aws::Aws;
 use contract::{
@@ -18,6 +19,7 @@ use contract::{
     command::{Command, Wish},
     http::{Accepted, Events, Health, Installs, OperationView, Output, Problem, SessionView, Why},
     row::{NAME_KEPT, OperationStatus, RunRow, SessionRow},
+    workspace::WorkspaceSettings,
 };
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use lifecycle::{
@@ -195,6 +197,10 @@ async fn answer(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> R
         }
         ("GET", ["v1", "workspaces", workspace, "roles"]) => roles::list(aws, caller, workspace, request).await,
         ("PUT", ["v1", "workspaces", workspace, "roles"]) => roles::write(aws, caller, workspace, request).await,
+        ("GET", ["v1", "workspaces", workspace, "settings"]) => workspace::read(aws, caller, workspace).await,
+        ("PUT", ["v1", "workspaces", workspace, "settings"]) => {
+            workspace::write(aws, flows, caller, workspace, request).await
+        }
         ("GET", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::read(aws, caller, workspace).await,
         ("PUT", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::write(aws, caller, workspace, request).await,
         ("GET", ["v1", "sessions", key, "packages"]) => match aws.load_packages(key).await? {
@@ -221,7 +227,8 @@ async fn command(aws: &Aws, known: &Known, request: &Request) -> Result<Value, F
         .ok_or_else(|| Fault::Meaningless(Failure::new("Command.Malformed", "The body is not UTF-8 text.")))?;
     let mut command = Command::read(&body).map_err(Fault::Meaningless)?;
     if let Some(refused) = known.refuse(aws, &command).await? {
-        return Ok(problem(403, refused));
+        let status = if refused.error == "Access.Denied" { 403 } else { 400 };
+        return Ok(problem(status, refused));
     }
     command.principal = Some(known.principal.clone());
     let flow = command.flow.key();
@@ -347,11 +354,15 @@ async fn whole_view(ports: &impl Ports, row: &SessionRow) -> Result<SessionView,
         refused: refused
             .filter(|refused| refused.generation == row.session.generation)
             .map(|row| row.refused),
-        ..view(row, ports.now())
+        ..view(
+            row,
+            &shell::workspace::settings_of(ports, &row.flow.workspace).await?,
+            ports.now(),
+        )
     })
 }
 
-fn view(row: &SessionRow, now: Millis) -> SessionView {
+fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
     let session = &row.session;
     let operation = |o: &Operation| OperationView {
         id: o.id.clone(),
@@ -366,7 +377,7 @@ fn view(row: &SessionRow, now: Millis) -> SessionView {
         revision: session.revision,
         settings: session.settings.clone(),
         image: session.image.clone(),
-        stale_image: stale_image(session),
+        stale_image: stale_image(session, of),
         compute: session.compute.clone(),
         current: session.current.as_ref().map(operation),
         next: session.next.as_ref().map(operation),
@@ -382,7 +393,7 @@ fn view(row: &SessionRow, now: Millis) -> SessionView {
 
 /// The base image that a reset would take, if it is not the one that the session's container is made from. Where the flow folder can
 /// be read, as on one machine, what its flow file says by now counts.
-fn stale_image(session: &Session) -> Option<Image> {
+fn stale_image(session: &Session, of: &WorkspaceSettings) -> Option<Image> {
     let has = session.image.as_ref().filter(|_| session.phase.is_live())?;
     let settings = &session.settings;
     let wanted = match &settings.image {
@@ -393,7 +404,8 @@ fn stale_image(session: &Session) -> Option<Image> {
         // A list shows everybody's sessions: one folder that cannot be read must not end it.
         None => std::panic::catch_unwind(|| flow::base_image(Path::new(&settings.folder)))
             .ok()?
-            .ok()?,
+            .ok()
+            .map(|image| shell::workspace::base_image(image, of))?,
     };
     (wanted.name != has.name).then_some(wanted)
 }

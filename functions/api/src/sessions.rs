@@ -61,7 +61,8 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
         }
     }
     let now = aws.now();
-    let sessions = rows.iter().map(|row| view(row, now)).collect();
+    let of = shell::workspace::settings_of(aws, workspace).await?;
+    let sessions = rows.iter().map(|row| view(row, &of, now)).collect();
     Ok(ok(200, &Sessions { sessions, next }))
 }
 

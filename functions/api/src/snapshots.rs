@@ -25,6 +25,11 @@ impl Flows {
         }
     }
 
+    /// Whether the functions see folders where their users have them.
+    pub(crate) fn are_here(&self) -> bool {
+        self.store.is_none()
+    }
+
     /// Says where what the caller offers is to be, and how to send it if it is not there.
     pub(crate) async fn place(&self, caller: &Principal, request: &Request) -> Result<Value, Fault> {
         let Some((store, bucket)) = &self.store else {

@@ -3,7 +3,7 @@
 //! the session is made anew: it is taken down when the one to come is known to be possible.
 
 use aws::{Aws, Record};
-use contract::{names, step::StepMessage};
+use contract::{names, step::StepMessage, workspace::WorkspaceSettings};
 use lifecycle::{
     Failure,
     session::{Event, Image, Session, Settings, Step},
@@ -82,7 +82,11 @@ async fn look(
     };
     let to_come = wanted(&row.session, step);
     let settings = &to_come;
-    if let Some(failure) = no_size(&settings.size).or_else(|| no_identity(identities, settings.identity.as_deref())) {
+    let workspace = &row.session.workspace;
+    let of = shell::workspace::settings_of(ports, workspace).await?;
+    let named = settings.identity.as_deref();
+    let no_identity = named.and_then(|named| no_identity(identities, named, &of, workspace));
+    if let Some(failure) = no_size(&settings.size).or(no_identity) {
         return Ok(Err(failure));
     }
     let named = settings.image.clone().map(|name| Image {
@@ -97,7 +101,10 @@ async fn look(
     let image = match (folder.environment().await, named) {
         (Err(failure), _) => Err(failure),
         (Ok(_), Some(named)) => Ok(named),
-        (Ok(_), None) => folder.base_image().await,
+        (Ok(_), None) => folder
+            .base_image()
+            .await
+            .map(|image| shell::workspace::base_image(image, &of)),
     };
     let is_to_be_checked = |image: &Image| {
         let is_built_in = [flow::DEFAULT_IMAGE, flow::PLAIN_IMAGE].contains(&image.name.as_str());
@@ -122,10 +129,17 @@ fn no_size(size: &str) -> Option<Failure> {
         .then(|| lifecycle::size::no_such_size(size))
 }
 
-/// Why a session cannot be started with this identity: nobody has said that it may, or compute has no identities at all.
-fn no_identity(allowed: &[String], identity: Option<&str>) -> Option<Failure> {
-    let identity = identity?;
-    let message = if allowed.is_empty() {
+/// Why a session cannot be started with this identity: the workspace does not have it, or compute may not.
+fn no_identity(allowed: &[String], identity: &str, of: &WorkspaceSettings, workspace: &str) -> Option<Failure> {
+    // A workspace that says which identities it has says it of this machine too.
+    if of.identity.is_some()
+        && let Err(failure) = shell::workspace::identity(identity, of, workspace)
+    {
+        return Some(failure);
+    }
+    let message = if allowed.is_empty() && of.identity.is_some() {
+        return None;
+    } else if allowed.is_empty() {
         "A user-assigned identity needs a compute resource on AWS, and here there is none with identities. Leave the identity out.".to_owned()
     } else if allowed.iter().any(|role| role == identity) {
         return None;
@@ -145,7 +159,8 @@ mod tests {
     #[test]
     fn an_identity_is_taken_only_from_the_list_and_a_size_only_if_it_is_one() {
         let allowed = ["arn:aws:iam::1:role/a".to_owned(), "arn:aws:iam::1:role/b".to_owned()];
-        assert_eq!(no_identity(&allowed, None), None);
+        let nothing = WorkspaceSettings::default();
+        let no_identity = |allowed: &[String], identity: Option<&str>| no_identity(allowed, identity?, &nothing, "lab");
         assert_eq!(no_identity(&allowed, Some("arn:aws:iam::1:role/b")), None);
         assert_eq!(
             no_identity(&allowed, Some("arn:aws:iam::1:role/c"))

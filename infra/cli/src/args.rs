@@ -45,7 +45,8 @@ Each setting comes from the first of these that names it, and `pfsession show` s
   1. this command
   2. the run's own file, run.yml: resources.instance_type (the VM size), identity, network, allow_hosts
   3. the flow's own file, flow.dag.yaml or flow.flex.yaml: environment.image (the base image)
-  4. the default: all of this machine, yourself, the image `promptflow`, one hour, the internet
+  4. the workspace's settings: the VM size, the base image, the largest idle time
+  5. the default: all of this machine, yourself, the image `promptflow`, one hour, the internet
 A session that is there keeps what it has, whatever a run's file names: `pfsession update` changes it."
         )
     };
@@ -324,6 +325,9 @@ Examples:
   pfsession sizes --gpu
   pfsession sizes --json | jq -r '.sizes[] | select(.memory_gib >= 32) | .name'")]
     Sizes(Sizes),
+    /// Show and change the workspace's settings: defaults, quotas, identities
+    #[command(subcommand)]
+    Workspace(Workspace),
     /// Say who may do what in the workspace; this needs the role owner or role-administrator
     #[command(subcommand)]
     Role(Role),
@@ -1113,6 +1117,45 @@ pub(crate) struct Stop {
     /// Do not wait for the end; print the operation's id
     #[arg(long)]
     pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workspace {
+    /// Show the settings
+    #[command(after_help = "\
+Examples:
+  pfsession workspace show
+  pfsession workspace show --json | jq '.settings.quota'")]
+    Show,
+    /// Change the settings as a file says; this needs the role owner
+    #[command(after_help = "\
+What the file names replaces what there is; what is null in it is taken away; the rest stays. The settings count from the next command on, and a \
+session that is there keeps what it has. Of each setting that a command, run.yml and the flow's file leave out, the workspace's default counts.
+
+A file may have:
+  default_vm_size: Standard_D4s_v5
+  default_base_image: promptflow:3.12
+  largest_idle_seconds: 7200
+  default_data_store: { name: workspaceblobstore, type: azure_blob }    or azure_data_lake_gen2, s3
+  working_directory: /srv/workspaceworkingdirectory
+  quota:                                  of each user at once
+    sessions: 5
+    vcpus: { D: 16, NC: 0 }               by family of VM sizes: pfsession sizes
+    users:
+      bob: { sessions: 10 }
+  identity:
+    type: system_assigned, user_assigned
+    user_assigned_identities:
+      '<resource id or ARN>': { client_id: <another name of it> }
+  primary_user_assigned_identity: '<resource id or ARN>'     without it, the first
+
+Examples:
+  pfsession workspace update -f workspace.yml")]
+    Update {
+        /// The file of settings
+        #[arg(long, short, value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// Which VM sizes.

@@ -14,6 +14,7 @@ use crate::{
     trouble::{FAILED, INTERRUPTED, NONE, Trouble, USAGE},
     turns, watch, webhook,
     wish::{self, Flow, RunOrder},
+    workspace,
 };
 use contract::{
     Failure, FlowRef, Kind, Role,
@@ -149,6 +150,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Registry(typed) => image::registry(&service, &typed),
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
         Typed::Sizes(wanted) => sizes::execute(&wanted, json),
+        Typed::Workspace(typed) => workspace::execute(&*service.client()?, &typed, json),
         Typed::Role(typed) => roles::execute(&service, &typed),
         Typed::Completions { shell } => {
             args::completions(shell);

@@ -49,6 +49,7 @@ mod visualize;
 mod watch;
 mod webhook;
 mod wish;
+mod workspace;
 
 use clap::Parser;
 use std::{io::IsTerminal, panic, process::ExitCode};

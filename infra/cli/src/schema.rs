@@ -19,6 +19,7 @@ use contract::{
     people::Roles,
     row::{OperationRow, RunRow},
     webhook::Webhooks,
+    workspace::WorkspaceRow,
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 25] = [
+const SCHEMAS: [(&str, Make); 26] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -45,6 +46,7 @@ const SCHEMAS: [(&str, Make); 25] = [
     ("webhook list", of::<Webhooks>),
     ("role list", of::<Roles>),
     ("sizes", of::<SizeList>),
+    ("workspace show", of::<WorkspaceRow>),
     ("connection list", of::<ConnectionList>),
     ("connection show", of::<ConnectionView>),
     ("image pull", of::<ImageView>),

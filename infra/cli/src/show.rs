@@ -77,6 +77,7 @@ pub(crate) fn stale(session: &SessionView) -> Option<String> {
             Origin::FlowFile => "the flow's file",
             Origin::RunFile => "the run's file",
             Origin::Command => "a command",
+            Origin::Workspace => "the workspace",
             Origin::Default => "the default",
         },
         wanted.name,
@@ -89,6 +90,7 @@ fn from(origin: Origin) -> &'static str {
         Origin::Command => "named by a command",
         Origin::RunFile => "from run.yml",
         Origin::FlowFile => "from the flow's file",
+        Origin::Workspace => "from the workspace",
         Origin::Default => "the default",
     }
 }

@@ -282,9 +282,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
     let identity = match file.identity {
         flow::Identity::User => None,
         flow::Identity::Managed { client_id: Some(id) } => Some(id),
-        flow::Identity::Managed { client_id: None } => {
-            return cannot("a managed identity without client_id", "name its client_id");
-        }
+        flow::Identity::Managed { client_id: None } => Some(contract::workspace::PRIMARY.to_owned()),
     };
     let (flow, flow_file) = match file.flow {
         Some(flow::Place::Local(place)) => (flow_at(&place, user)?, file_of(&place)),

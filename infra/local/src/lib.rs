@@ -25,6 +25,7 @@ mod fuzzed;
 mod fuzzed_front;
 mod host;
 mod machine;
+mod memory;
 mod own;
 mod queues;
 mod schedule;

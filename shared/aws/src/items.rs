@@ -2,12 +2,17 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use contract::{
-    FlowRef, Millis,
+    Millis,
     agent::OutputLine,
     names,
     row::{OperationRow, OperationStatus, RunRow, RunStatus, SessionRow},
 };
-use lifecycle::{Failure, compute::Slot, session::Effect};
+use lifecycle::{
+    Failure,
+    compute::Slot,
+    quota::{Usage, Use},
+    session::Effect,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shell::Fault;
 use std::collections::{BTreeMap, HashMap};
@@ -94,8 +99,30 @@ pub(crate) fn slot_key(slot: &Slot) -> Item {
     )
 }
 
-pub(crate) fn quota_key(owner: &FlowRef) -> Item {
-    key(format!("QUOTA#{}#{}", owner.workspace, owner.owner), "QUOTA")
+pub(crate) fn quota_key(workspace: &str, user: &str) -> Item {
+    key(format!("QUOTA#{workspace}#{user}"), "QUOTA")
+}
+
+/// What a user has at once. A row of an earlier version, and what such a version adds to a newer one, is a set of flows' keys.
+pub(crate) fn usage_of(item: &Item) -> Result<Usage, Fault> {
+    let mut usage = match item.get("body") {
+        Some(_) => body(item)?,
+        None => Usage::default(),
+    };
+    if let Some(AttributeValue::Ss(flows)) = item.get("sessions") {
+        for flow in flows {
+            usage.sessions.entry(flow.clone()).or_insert_with(|| Use {
+                lineage: String::new(),
+                size: lifecycle::size::WHOLE_MACHINE.to_owned(),
+                compute: String::new(),
+            });
+        }
+    }
+    Ok(usage)
+}
+
+pub(crate) fn workspace_key(workspace: &str) -> Item {
+    key(format!("WORKSPACE#{workspace}"), "SETTINGS")
 }
 
 pub(crate) fn role_key(workspace: &str, user: &str) -> Item {

@@ -24,10 +24,12 @@ use contract::{
     row::{NAME_KEPT, OperationRow, RunRow, SessionRow},
     step::ExecutionInput,
     webhook::WebhooksRow,
+    workspace::WorkspaceRow,
 };
 use lifecycle::{
     Failure,
     compute::{Compute, Slot},
+    quota::Usage,
     session::{Effect, Packages},
 };
 use serde::Serialize;
@@ -121,6 +123,18 @@ impl Ports for Aws {
             .transpose()
     }
 
+    async fn load_workspace(&self, workspace: &str) -> Result<Option<WorkspaceRow>, Fault> {
+        self.get(items::workspace_key(workspace))
+            .await?
+            .map(|item| items::body(&item))
+            .transpose()
+    }
+
+    async fn load_usage(&self, workspace: &str, user: &str) -> Result<Usage, Fault> {
+        let item = self.get(items::quota_key(workspace, user)).await?;
+        item.map_or_else(|| Ok(Usage::default()), |item| items::usage_of(&item))
+    }
+
     async fn save(&self, save: Save) -> Result<(), Fault> {
         // The place of each run in its user's list is written with its row.
         let listed: Vec<TransactWriteItem> = save
@@ -136,10 +150,6 @@ impl Ports for Aws {
                 self.list_user(workspace, owner).await?;
             }
         }
-        let quota = save
-            .writes
-            .iter()
-            .position(|write| matches!(write, Write::EnterQuota { .. }));
         let lines = self.lines_of(&save.writes, self.now());
         let now = self.now();
         let writes = save.writes.into_iter().map(|write| self.transact(write, now));
@@ -157,7 +167,7 @@ impl Ports for Aws {
                 }
                 Ok(())
             }
-            Err(error) => Err(refused(error, quota)),
+            Err(error) => Err(refused(error)),
         }
     }
 
@@ -615,16 +625,19 @@ impl Aws {
                         .expression_attribute_values(":w", json(&was)),
                 })
             }
-            Write::EnterQuota { flow, owner, most } => changed(
-                self.update(items::quota_key(&owner))
-                    .update_expression("ADD sessions :f")
-                    .condition_expression(
-                        "attribute_not_exists(sessions) OR size(sessions) < :m OR contains(sessions, :k)",
-                    )
-                    .expression_attribute_values(":f", AttributeValue::Ss(vec![flow.clone()]))
-                    .expression_attribute_values(":k", text(flow))
-                    .expression_attribute_values(":m", number(most)),
-            ),
+            Write::Usage { workspace, user, usage } => {
+                let mut item = items::quota_key(&workspace, &user);
+                item.insert("body".to_owned(), json(&usage));
+                item.insert("revision".to_owned(), number(usage.revision));
+                let put = self.put(item);
+                made(match usage.revision.saturating_sub(1) {
+                    // A row of an earlier version has none.
+                    0 => put.condition_expression("attribute_not_exists(revision)"),
+                    read => put
+                        .condition_expression("revision = :r")
+                        .expression_attribute_values(":r", number(read)),
+                })
+            }
             Write::Packages { flow, row, read } => {
                 let mut item = items::packages_key(&flow);
                 item.insert("body".to_owned(), json(&row));
@@ -649,11 +662,6 @@ impl Aws {
                 let forget = forget.build().expect("a delete has a table and a key");
                 TransactWriteItem::builder().delete(forget).build()
             }
-            Write::LeaveQuota { flow, owner } => changed(
-                self.update(items::quota_key(&owner))
-                    .update_expression("DELETE sessions :f")
-                    .expression_attribute_values(":f", AttributeValue::Ss(vec![flow])),
-            ),
         }
     }
 
@@ -774,7 +782,7 @@ fn new_user(write: &Write) -> Option<(&str, &str)> {
     match write {
         Write::Session { row, read: 0, .. } => Some((&row.flow.workspace, &row.flow.owner)),
         // A session of an earlier version has its row, and its user may have no place in the list.
-        Write::EnterQuota { owner, .. } => Some((&owner.workspace, &owner.owner)),
+        Write::Usage { workspace, user, .. } => Some((workspace, user)),
         _ => None,
     }
 }
@@ -802,7 +810,6 @@ pub(crate) fn needed<'a>(value: &'a Option<String>, variable: &'static str) -> R
         .ok_or_else(|| Fault::outside("reading the environment")(format!("{variable} is not set").into()))
 }
 
-/// What a transaction that was not done means.
 /// Whether it was written; it was not if the condition did not hold.
 ///
 /// # Errors
@@ -819,23 +826,19 @@ where
     }
 }
 
-fn refused(error: SdkError<TransactWriteItemsError>, quota: Option<usize>) -> Fault {
+/// What a transaction that was not done means.
+fn refused(error: SdkError<TransactWriteItemsError>) -> Fault {
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
         return Fault::outside("saving")(error.into());
     };
-    let failed =
-        |place: usize, code: &str| canceled.cancellation_reasons().get(place).and_then(|r| r.code()) == Some(code);
-    let any = |code: &str| (0..canceled.cancellation_reasons().len()).any(|place| failed(place, code));
-    match quota {
-        // Only if nothing else stands against it: else the read was old, and the quota may be as well.
-        Some(place)
-            if failed(place, "ConditionalCheckFailed")
-                && (0..canceled.cancellation_reasons().len())
-                    .all(|p| p == place || !failed(p, "ConditionalCheckFailed")) =>
-        {
-            Fault::QuotaUsedUp
-        }
-        _ if any("ConditionalCheckFailed") || any("TransactionConflict") => Fault::Conflict,
-        _ => Fault::outside("saving")(error.into()),
+    let is_conflict = |code: Option<&str>| matches!(code, Some("ConditionalCheckFailed" | "TransactionConflict"));
+    if canceled
+        .cancellation_reasons()
+        .iter()
+        .any(|reason| is_conflict(reason.code()))
+    {
+        Fault::Conflict
+    } else {
+        Fault::outside("saving")(error.into())
     }
 }

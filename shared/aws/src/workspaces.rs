@@ -1,4 +1,4 @@
-//! What a workspace's owners write: rules of webhooks, and roles.
+//! What a workspace's owners write: settings, rules of webhooks, and roles.
 
 use crate::{
     Aws,
@@ -8,6 +8,7 @@ use crate::{
 use contract::{
     people::RoleRow,
     webhook::{DeliveryRow, WebhooksRow},
+    workspace::WorkspaceRow,
 };
 use shell::Fault;
 
@@ -32,6 +33,18 @@ impl Aws {
         let mut item = items::role_key(&row.workspace, &row.user);
         item.insert("body".to_owned(), json(row));
         self.put_next(item, row.revision, "saving roles").await
+    }
+
+    /// Writes the settings of a workspace, if they are still at the revision before.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Conflict`] when somebody else was faster; [`Fault::Outside`], worth a retry.
+    pub async fn save_workspace(&self, row: &WorkspaceRow) -> Result<(), Fault> {
+        let mut item = items::workspace_key(&row.workspace);
+        item.insert("body".to_owned(), json(row));
+        self.put_next(item, row.revision, "saving the settings of a workspace")
+            .await
     }
 
     /// Reads the roles of a workspace, by user: those that follow `after`, a page of them.

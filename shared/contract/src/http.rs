@@ -21,6 +21,8 @@
 //! | `GET /v1/workspaces/{workspace}/roles` | `after=next` of the page before | 200 [`Roles`](crate::people::Roles); 403 |
 //! | `GET /v1/workspaces/{workspace}/roles` | `user` | 200 [`RoleRow`](crate::people::RoleRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/roles` | [`RoleRow`](crate::people::RoleRow), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
+//! | `GET /v1/workspaces/{workspace}/settings` | | 200 [`WorkspaceRow`](crate::workspace::WorkspaceRow), of revision 0 where none is stored; 403 |
+//! | `PUT /v1/workspaces/{workspace}/settings` | [`WorkspaceRow`](crate::workspace::WorkspaceRow), with the revision that was read | 200 the same; 400, 403; 409 if somebody else was faster |
 //! | `GET /v1/workspaces/{workspace}/webhooks` | | 200 [`Webhooks`](crate::webhook::Webhooks) |
 //! | `PUT /v1/workspaces/{workspace}/webhooks` | [`Webhooks`](crate::webhook::Webhooks), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
 //!

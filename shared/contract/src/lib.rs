@@ -13,6 +13,7 @@
 //! * [`row`]: what the table holds.
 //! * [`http`]: what the HTTP front answers.
 //! * [`snapshot`]: flow folders and data where nobody sees the user's machine.
+//! * [`workspace`]: the settings of a workspace.
 //! * [`webhook`]: what signed requests from outside mean.
 //! * [`names`]: the names of queues and environment variables.
 
@@ -31,6 +32,7 @@ pub mod snapshot;
 pub mod step;
 pub mod tick;
 pub mod webhook;
+pub mod workspace;
 
 pub use bounds::is_name;
 

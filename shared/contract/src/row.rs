@@ -16,10 +16,12 @@
 //! | quota | `QUOTA#{workspace}#{owner}` | `QUOTA` |
 //! | a user of a workspace who has sessions, or had some | `USERS#{workspace}` | `{user}` |
 //! | roles of a user of a workspace | `WORKSPACE#{workspace}` | `ROLE#{user}` |
+//! | settings of a workspace | `WORKSPACE#{workspace}` | `SETTINGS` |
 //! | a workspace's webhooks | `WORKSPACE#{workspace}` | `WEBHOOKS` |
 //! | delivery taken | `DELIVERY#{workspace}#{sender}` | `{digest of what its signature covers}` |
 //!
-//! Roles are in [`people`](crate::people), the last two in [`webhook`](crate::webhook).
+//! Roles are in [`people`](crate::people), settings in [`workspace`](crate::workspace), what a quota counts in [`lifecycle::quota`], the last
+//! two in [`webhook`](crate::webhook).
 
 use crate::{Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish, packages::Setup};
 use lifecycle::session::{Effect, Event, Session};

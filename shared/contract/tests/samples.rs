@@ -15,6 +15,7 @@ use contract::{
     step::StepMessage,
     tick::Tick,
     webhook::{DeliveryRow, WebhooksRow},
+    workspace::WorkspaceRow,
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde::{Serialize, de::DeserializeOwned};
@@ -41,7 +42,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 22] = [
+const KINDS: [Kind; 23] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -64,6 +65,7 @@ const KINDS: [Kind; 22] = [
     kind::<InstallRow>("table/install"),
     kind::<NetworkRow>("table/network"),
     kind::<RoleRow>("table/role"),
+    kind::<WorkspaceRow>("table/workspace"),
 ];
 
 /// What a schema does not say: how many bits a number has, and what is in a text of any length.

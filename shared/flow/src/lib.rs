@@ -26,6 +26,7 @@ mod save;
 mod signature;
 pub mod snapshot;
 pub mod view;
+mod workspace_yaml;
 mod yaml;
 
 pub use connection::{
@@ -38,6 +39,7 @@ pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
 pub use save::{Saved, save};
 pub use signature::{Field, Signature, signature};
+pub use workspace_yaml::{line_of, workspace_yaml};
 
 /// Takes the credentials out of every URL in `text`: `https://user:word@host` becomes `https://***@host`, and a query `?***`.
 ///

@@ -61,6 +61,10 @@ pub enum Action {
     Use,
     /// Say what the workspace does when somebody outside says that something happened.
     SetRules,
+    /// See the workspace's settings.
+    ReadWorkspace,
+    /// Change the workspace's settings.
+    WriteWorkspace,
     /// See and change who has which role in the workspace.
     AssignRoles,
     /// Have a session work with a user-assigned identity.
@@ -77,6 +81,8 @@ impl Action {
             Self::Stop => "sessions/stop",
             Self::Use => "sessions/use",
             Self::SetRules => "webhooks/write",
+            Self::ReadWorkspace => "workspace/read",
+            Self::WriteWorkspace => "workspace/write",
             Self::AssignRoles => "roles/write",
             Self::AssignIdentity => "identities/assign",
             Self::Sweep => "sessions/sweep",
@@ -97,6 +103,7 @@ pub fn denied(principal: &Principal, action: Action, workspace: &str, owner: &st
     let lacks = format!("{name} lacks the permission {permission}{about} in the workspace {workspace}.");
     let who = match (action, owner) {
         (Action::Sweep, _) => "No role has it: this system alone does that.".to_owned(),
+        (Action::ReadWorkspace, _) => "Every role of the workspace has it.".to_owned(),
         (Action::AssignRoles, _) => "The roles owner and role-administrator have it.".to_owned(),
         (Action::AssignIdentity, _) => {
             "The role owner has it, and managed-identity-operator has it for one identity.".to_owned()
@@ -126,7 +133,8 @@ pub fn may(principal: &Principal, action: Action, workspace: &str, owner: &str) 
                 && match action {
                     Action::Sweep => false,
                     // Who may give roles to others may let others' events do what the rule's maker may do.
-                    Action::SetRules | Action::AssignIdentity => roles.contains(&Role::Owner),
+                    Action::ReadWorkspace => !roles.is_empty(),
+                    Action::SetRules | Action::AssignIdentity | Action::WriteWorkspace => roles.contains(&Role::Owner),
                     Action::AssignRoles => roles
                         .iter()
                         .any(|role| matches!(role, Role::Owner | Role::RoleAdministrator)),
@@ -158,6 +166,8 @@ mod tests {
             Action::Stop,
             Action::Use,
             Action::SetRules,
+            Action::ReadWorkspace,
+            Action::WriteWorkspace,
             Action::AssignRoles,
             Action::AssignIdentity,
             Action::Sweep,
@@ -170,27 +180,32 @@ mod tests {
         };
         assert_eq!(
             allowed(&user("alice", "ws", &[Role::DataScientist])),
-            [Action::Read, Action::Stop, Action::Use]
+            [Action::Read, Action::Stop, Action::Use, Action::ReadWorkspace]
         );
         assert_eq!(allowed(&user("alice", "ws", &[])), []);
         assert_eq!(
             allowed(&user("alice", "other", &[Role::DataScientist, Role::Owner])),
             []
         );
-        assert_eq!(allowed(&user("bob", "ws", &[Role::DataScientist])), []);
+        assert_eq!(
+            allowed(&user("bob", "ws", &[Role::DataScientist])),
+            [Action::ReadWorkspace]
+        );
         assert_eq!(
             allowed(&user("bob", "ws", &[Role::Owner])),
             [
                 Action::Read,
                 Action::Stop,
                 Action::SetRules,
+                Action::ReadWorkspace,
+                Action::WriteWorkspace,
                 Action::AssignRoles,
                 Action::AssignIdentity
             ]
         );
         assert_eq!(
             allowed(&user("bob", "ws", &[Role::RoleAdministrator])),
-            [Action::AssignRoles]
+            [Action::ReadWorkspace, Action::AssignRoles]
         );
         assert_eq!(allowed(&Principal::Sweep), [Action::Sweep]);
     }

@@ -10,6 +10,7 @@
 //! * [`compute`]: one compute resource of one user ([`compute::claim`], [`compute::leave`]).
 //! * [`access`]: who may do what ([`access::may`]).
 //! * [`size`]: what each VM size is.
+//! * [`quota`]: how much one user may have at once ([`quota::Usage::enter`]).
 //! * [`network`]: what a session may reach of the network.
 //! * [`deadlines`]: every number of milliseconds that a promise rests on.
 
@@ -17,6 +18,7 @@ pub mod access;
 pub mod compute;
 pub mod deadlines;
 pub mod network;
+pub mod quota;
 pub mod session;
 pub mod size;
 

@@ -95,6 +95,8 @@ pub enum Origin {
     RunFile,
     /// The flow's own file, such as `flow.dag.yaml`.
     FlowFile,
+    /// The workspace's settings.
+    Workspace,
     /// Nobody named it.
     #[default]
     Default,

@@ -4,6 +4,7 @@ use crate::{
     Fault, Known,
     ports::{Ports, Save, Write},
     turn::{Happened, happen, refused_operation, refused_run},
+    workspace,
 };
 use contract::{
     Principal, Role,
@@ -40,7 +41,7 @@ pub enum SpeaksFor {
 /// The settings that a command asks for, with the default for each that it leaves out, and where each comes from.
 ///
 /// The command itself counts first, then the run's own file, then the flow's (which names a base image alone, and is read by who
-/// claims a compute resource), then the default.
+/// claims a compute resource), then the workspace ([`workspace::fill`]), then the default.
 ///
 /// # Source
 ///
@@ -85,7 +86,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     let known = Known::look_up(ports, principal_of(ports, &command, sender).await?).await?;
     let principal = &known.principal;
     let lineage = command.flow.lineage.as_str();
-    let (settings, run) = match &command.wish {
+    let (mut settings, run) = match &command.wish {
         Wish::Start { settings } | Wish::Update { settings } => (defaults(settings, lineage), None),
         Wish::Run { settings, run } => (defaults(settings, lineage), Some(run)),
         Wish::Install { settings, .. } | Wish::Reset { settings, .. } => {
@@ -95,6 +96,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
             (defaults(&Wanted::default(), lineage), None)
         }
     };
+    let barred = in_workspace(ports, &command, &mut settings).await?;
     let event = event_of(&command, &settings);
     let mut happened = Happened {
         run,
@@ -118,7 +120,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     if let Some(failure) = known.refuse(ports, &command).await? {
         return refuse(ports, &command, &happened, failure).await;
     }
-    if let Some(failure) = no_such_size(&settings.size) {
+    if let Some(failure) = barred.or_else(|| no_such_size(&settings.size)) {
         return refuse(ports, &command, &happened, failure).await;
     }
     let read = run.map(|run| [run.run.as_deref(), run.resume_from.as_deref()]);
@@ -134,6 +136,32 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         Ok(Ok(_)) => Ok(()),
         Ok(Err(refusal)) => refuse(ports, &command, &happened, refusal.into()).await,
     }
+}
+
+/// Puts the workspace's defaults, and the id of the identity, into what a command wants. Why it may not be had in this workspace, if so.
+async fn in_workspace(
+    ports: &impl Ports,
+    command: &Command,
+    settings: &mut Settings,
+) -> Result<Option<Failure>, Fault> {
+    let makes = matches!(command.wish, Wish::Start { .. } | Wish::Run { .. });
+    let names = settings.identity.is_some() || settings.origins.idle != Origin::Default;
+    if !makes && !names {
+        return Ok(None);
+    }
+    let workspace = &command.flow.workspace;
+    let of = workspace::settings_of(ports, workspace).await?;
+    // What is there keeps what it has, unless somebody names another thing.
+    if makes {
+        workspace::fill(settings, &of);
+    }
+    if let Some(named) = &settings.identity {
+        match workspace::identity(named, &of, workspace) {
+            Ok(id) => settings.identity = Some(id),
+            Err(failure) => return Ok(Some(failure)),
+        }
+    }
+    Ok(workspace::refuse(settings, &of, workspace))
 }
 
 /// Whether a run has the name of another one. Its row is the other's: who asks for it with the digest of this command learns that.

@@ -13,6 +13,7 @@ mod ports;
 mod sweep;
 mod turn;
 mod why;
+pub mod workspace;
 
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
 pub use packages::record_packages;
@@ -30,9 +31,6 @@ pub enum Fault {
     /// Somebody else changed a row between the read and the save. Worth a retry at once, from the read on.
     #[error("somebody else changed the row")]
     Conflict,
-    /// The user has as many sessions as they may have. Final.
-    #[error("the quota is used up")]
-    QuotaUsedUp,
     /// The outside did not do its part. Worth a retry.
     #[error("{what} did not succeed")]
     Outside {
@@ -60,7 +58,6 @@ impl Fault {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Conflict => "Shell.Conflict",
-            Self::QuotaUsedUp => "Session.QuotaExceeded",
             Self::Outside { .. } => "Shell.Outside",
             Self::Meaningless(_) => "Shell.Meaningless",
         }

@@ -3,7 +3,7 @@
 //! The table is read for each command and each request, and no answer of it is kept: a role that is revoked is gone at once, also for
 //! tokens that were given before.
 
-use crate::{Fault, Ports, command::action_of};
+use crate::{Fault, Ports, command::action_of, workspace};
 use contract::{
     FlowRef, Principal,
     command::{Command, Wish},
@@ -72,7 +72,15 @@ impl Known {
                 None => None,
             },
         };
-        let refused = identity.filter(|identity| !self.identities.contains(identity));
+        let Some(named) = identity else { return Ok(None) };
+        // The role is of an identity, whichever of its names was typed.
+        let of = workspace::settings_of(ports, workspace).await?;
+        let id = match workspace::identity(&named, &of, workspace) {
+            Ok(id) => id,
+            Err(failure) => return Ok(Some(failure)),
+        };
+        let has = |role: &String| workspace::identity(role, &of, workspace).is_ok_and(|role| role == id);
+        let refused = Some(id.clone()).filter(|_| !self.identities.iter().any(has));
         Ok(refused.map(|identity| denied(principal, Action::AssignIdentity, workspace, &identity)))
     }
 }

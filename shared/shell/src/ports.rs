@@ -2,15 +2,17 @@
 
 use crate::Fault;
 use contract::{
-    FlowRef, Millis,
+    Millis,
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
     row::{LogRow, OperationRow, RunRow, SessionRow},
     webhook::WebhooksRow,
+    workspace::WorkspaceRow,
 };
 use lifecycle::{
     compute::{Compute, Slot},
+    quota::Usage,
     session::{Effect, Session},
 };
 use std::future::Future;
@@ -19,14 +21,13 @@ use std::future::Future;
 ///
 /// # Errors
 ///
-/// Each call gives [`Fault::Outside`] when the outside fails, which is worth a retry; `save` gives [`Fault::Conflict`] and
-/// [`Fault::QuotaUsedUp`] besides.
+/// Each call gives [`Fault::Outside`] when the outside fails, which is worth a retry; `save` gives [`Fault::Conflict`] besides.
 pub trait Ports: Send + Sync {
     /// The control plane's clock, in milliseconds since the Unix epoch.
     fn now(&self) -> Millis;
     /// An id that nobody has used.
     fn new_id(&self) -> String;
-    /// The most sessions that one user has at once.
+    /// The most sessions that one user has at once, if the workspace does not say.
     fn sessions_per_user(&self) -> usize;
 
     /// Reads a flow's session as it is now (not as it was a moment ago).
@@ -46,6 +47,12 @@ pub trait Ports: Send + Sync {
 
     /// Reads the roles that a workspace has given a user.
     fn load_roles(&self, workspace: &str, user: &str) -> impl Future<Output = Result<Option<RoleRow>, Fault>> + Send;
+
+    /// Reads the settings of a workspace.
+    fn load_workspace(&self, workspace: &str) -> impl Future<Output = Result<Option<WorkspaceRow>, Fault>> + Send;
+
+    /// Reads what a user has at once, as it is now.
+    fn load_usage(&self, workspace: &str, user: &str) -> impl Future<Output = Result<Usage, Fault>> + Send;
 
     /// Writes all of it or nothing.
     fn save(&self, save: Save) -> impl Future<Output = Result<(), Fault>> + Send;
@@ -138,15 +145,11 @@ pub enum Write {
         compute: String,
         was: Option<String>,
     },
-    /// One more session of this user, if they may have more.
-    EnterQuota {
-        flow: String,
-        owner: FlowRef,
-        most: usize,
-    },
-    LeaveQuota {
-        flow: String,
-        owner: FlowRef,
+    /// What a user has at once, if the stored revision is the one before.
+    Usage {
+        workspace: String,
+        user: String,
+        usage: Usage,
     },
     /// What is installed, if the stored number is still `read` (`None`: if there is no such row).
     Packages {

@@ -3,6 +3,7 @@
 use crate::{
     Fault,
     ports::{Ports, Save, Write, due_of},
+    workspace,
 };
 use contract::{
     FlowRef, Millis,
@@ -13,6 +14,7 @@ use contract::{
 use lifecycle::{
     Failure,
     compute::{self, Compute, ComputePhase, Seen},
+    quota::Use,
     session::{
         Claimed, Effect, Event, Kind, Operation, Origin, Outcome, Phase, Refusal, Session, Settings, Step, decide,
     },
@@ -86,7 +88,7 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
     };
     let mut event = happened.event.clone();
     keep_folder(&mut event, &row.session.settings);
-    let mut claim = claim_of(ports, &row.session, &mut event, now).await?;
+    let mut claim = claim_of(ports, &row, &mut event, now).await?;
     let (session, effects) = match decide(&row.session, &event, now) {
         Ok(decided) => decided,
         Err(refusal) => {
@@ -114,10 +116,10 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
     for effect in effects {
         match effect {
             Effect::LeaveCompute { compute } => {
-                writes.push(Write::LeaveQuota {
-                    flow: happened.flow.to_owned(),
-                    owner: row.flow.clone(),
-                });
+                let (workspace, user) = (row.flow.workspace.clone(), row.flow.owner.clone());
+                if let Some(usage) = ports.load_usage(&workspace, &user).await?.leave(happened.flow) {
+                    writes.push(Write::Usage { workspace, user, usage });
+                }
                 if let Some(held) = ports.load_compute(&compute).await? {
                     let left = compute::leave(&held, happened.flow, now);
                     if left != held {
@@ -195,8 +197,6 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
     });
 
     match ports.save(Save { writes }).await {
-        // The step cannot be done, and says so by its name.
-        Err(Fault::QuotaUsedUp) => Box::pin(refuse_quota(ports, happened)).await,
         Err(fault) => Err(fault),
         Ok(()) => {
             tell(&row.session, &next.session, happened);
@@ -219,31 +219,16 @@ fn keep_folder(event: &mut Event, kept: &Settings) {
     }
 }
 
-/// Enters the step that the quota bars, with that as the reason why it cannot be done.
-async fn refuse_quota(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Option<Session>, Refusal>, Fault> {
-    let mut refused = happened.clone();
-    let Event::StepEntered { cause, .. } = &mut refused.event else {
-        return Err(Fault::QuotaUsedUp);
-    };
-    *cause = Some(Failure::new(
-        "Session.QuotaExceeded",
-        format!(
-            "You have {} sessions, as many as one user may have. Stop one that you do not need, then start this one again.",
-            ports.sessions_per_user()
-        ),
-    ));
-    Box::pin(happen(ports, &refused)).await
-}
-
-/// For a step that claims a compute resource: claims it, and says so in the event.
-async fn claim_of(ports: &impl Ports, session: &Session, event: &mut Event, now: Millis) -> Result<Vec<Write>, Fault> {
+/// For a step that claims a compute resource: claims it, and says so in the event; or says that the quota bars it.
+async fn claim_of(ports: &impl Ports, row: &SessionRow, event: &mut Event, now: Millis) -> Result<Vec<Write>, Fault> {
+    let session = &row.session;
     let Event::StepEntered {
         operation,
         step: Step::ClaimCompute,
         token,
         compute,
         // One that cannot be done claims nothing.
-        cause: None,
+        cause: cause @ None,
         image: _,
     } = event
     else {
@@ -274,16 +259,26 @@ async fn claim_of(ports: &impl Ports, session: &Session, event: &mut Event, now:
     let slot = session.slot();
     let in_slot = ports.load_slot(&slot).await?;
     let claimed = compute::claim(in_slot.as_ref(), &slot, &session.flow, &ports.new_id(), now);
-    let owner = FlowRef {
-        workspace: session.workspace.clone(),
-        owner: session.owner.clone(),
-        lineage: String::new(),
+    let (workspace, user) = (session.workspace.clone(), session.owner.clone());
+    let quota = workspace::quota(
+        &workspace::settings_of(ports, &workspace).await?,
+        &user,
+        ports.sessions_per_user(),
+    );
+    let wanted = Use {
+        lineage: row.flow.lineage.clone(),
+        size: slot.size.clone(),
+        compute: claimed.id.clone(),
     };
-    let mut writes = vec![Write::EnterQuota {
-        flow: session.flow.clone(),
-        owner,
-        most: ports.sessions_per_user(),
-    }];
+    let usage = ports.load_usage(&workspace, &user).await?;
+    let usage = match usage.enter(&session.flow, &wanted, &quota, &workspace) {
+        Ok(usage) => usage,
+        Err(failure) => {
+            *cause = Some(failure);
+            return Ok(Vec::new());
+        }
+    };
+    let mut writes = vec![Write::Usage { workspace, user, usage }];
     let joined = in_slot.as_ref().filter(|c| c.id == claimed.id);
     *compute = Some(Claimed {
         id: claimed.id.clone(),

@@ -68,7 +68,7 @@ fn assert_lived(world: &World, case: &str) {
         "{case}: {:?}",
         state.computes
     );
-    assert!(state.quota.values().all(|held| held.is_empty()), "{case}");
+    assert!(state.usage.values().all(|usage| usage.sessions.is_empty()), "{case}");
     assert!(
         state.sessions[&key].0.outbox.is_empty(),
         "{case}: nothing is left unsent"
@@ -121,7 +121,8 @@ async fn a_start_over_the_quota_fails_with_its_name_and_leaves_nothing() {
     let state = world.state.lock().unwrap();
     assert_eq!(
         state.operations["start-d"].failure.as_ref().unwrap().to_string(),
-        "Session.QuotaExceeded: You have 3 sessions, as many as one user may have. Stop one that you do not need, then start this one again."
+        "Session.QuotaExceeded: The quota of sessions in the workspace local is 3 for you, and a (local), b (local), c (local) \
+         have them. Stop one that you do not need, then start this one again."
     );
     assert_eq!(state.computes.values().map(|c| c.sessions.len()).sum::<usize>(), 3);
 }

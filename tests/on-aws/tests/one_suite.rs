@@ -17,6 +17,7 @@ use contract::{
 };
 use lifecycle::{
     compute::{Compute, ComputePhase},
+    quota::{Quota, Usage, Use},
     session::{Effect, Event, Kind, Session},
 };
 use on_aws::{
@@ -40,8 +41,8 @@ const TESTS: &[Test<Worlds>] = &[
         of_many_saves_at_once_exactly_one_is_done,
     ),
     (
-        "a_quota_that_is_used_up_says_so_unless_something_else_stands_against_it",
-        a_quota_that_is_used_up_says_so_unless_something_else_stands_against_it,
+        "what_a_user_has_is_written_only_over_what_was_read",
+        what_a_user_has_is_written_only_over_what_was_read,
     ),
     (
         "a_claim_is_good_only_on_what_was_read",
@@ -274,38 +275,35 @@ fn of_many_saves_at_once_exactly_one_is_done(worlds: &Worlds) {
     });
 }
 
-fn a_quota_that_is_used_up_says_so_unless_something_else_stands_against_it(worlds: &Worlds) {
+fn what_a_user_has_is_written_only_over_what_was_read(worlds: &Worlds) {
     worlds.each(&[], async |world| {
         let aws = &world.aws;
-        let owner = FlowRef {
-            owner: "quota".to_owned(),
-            ..flow_ref("any")
+        let user = "quota".to_owned();
+        let enter = |usage: &Usage, flow: &str| {
+            let wanted = Use {
+                lineage: flow.to_owned(),
+                size: "local".to_owned(),
+                compute: "c1".to_owned(),
+            };
+            usage.enter(flow, &wanted, &Quota::default(), "w").unwrap()
         };
-        let enter = |flow: &str| Write::EnterQuota {
-            flow: flow.to_owned(),
-            owner: owner.clone(),
-            most: 2,
+        let write = |usage: &Usage| Write::Usage {
+            workspace: "w".to_owned(),
+            user: user.clone(),
+            usage: usage.clone(),
         };
-        let leave = |flow: &str| Write::LeaveQuota {
-            flow: flow.to_owned(),
-            owner: owner.clone(),
-        };
-        for flow in ["q1", "q2", "q1"] {
-            save(aws, vec![enter(flow)]).await.unwrap();
-        }
-        let beside = |read| vec![enter("q3"), write(row("q3", read + 1), read, None)];
-        assert!(matches!(save(aws, beside(0)).await, Err(Fault::QuotaUsedUp)));
-        assert!(aws.load_session("q3").await.unwrap().is_none());
-        // What was read is old, so the quota may be as well.
-        assert!(matches!(save(aws, beside(7)).await, Err(Fault::Conflict)));
-        save(aws, vec![leave("q1")]).await.unwrap();
-        save(aws, vec![leave("q1")]).await.unwrap();
-        save(aws, beside(0)).await.unwrap();
-        for flow in ["q2", "q3"] {
-            save(aws, vec![leave(flow)]).await.unwrap();
-        }
-        // An empty set is no set.
-        save(aws, vec![enter("q4")]).await.unwrap();
+        let none = aws.load_usage("w", &user).await.unwrap();
+        assert_eq!(none, Usage::default());
+        let one = enter(&none, "q1");
+        save(aws, vec![write(&one)]).await.unwrap();
+        assert!(matches!(
+            save(aws, vec![write(&enter(&none, "q2"))]).await,
+            Err(Fault::Conflict)
+        ));
+        assert_eq!(aws.load_usage("w", &user).await.unwrap(), one);
+        let left = one.leave("q1").unwrap();
+        save(aws, vec![write(&left)]).await.unwrap();
+        assert_eq!(aws.load_usage("w", &user).await.unwrap(), left);
     });
 }
 

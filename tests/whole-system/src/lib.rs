@@ -688,7 +688,7 @@ impl Machine {
                     .get("outbox")
                     .and_then(|v| v.as_m().ok())
                     .is_some_and(|outbox| !outbox.is_empty());
-                let held = pk.starts_with("QUOTA#") && row.contains_key("sessions");
+                let held = pk.starts_with("QUOTA#") && !body.contains("\"sessions\":{}");
                 let there = pk.starts_with("COMPUTE#") && !body.contains("\"phase\":\"gone\"");
                 let open =
                     pk.starts_with("OP#") && !row.contains_key("end") && body.contains("\"status\":\"in-progress\"");

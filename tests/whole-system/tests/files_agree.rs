@@ -516,7 +516,7 @@ fn the_readmes_diagram_has_the_edges_of_the_core_and_no_others() {
 
 #[test]
 fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
-    const LAYERS: [&str; 16] = [
+    const LAYERS: [&str; 17] = [
         "Access",
         "Command",
         "Compute",
@@ -533,6 +533,7 @@ fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
         "Snapshot",
         "Step",
         "Webhook",
+        "Workspace",
     ];
     let files = Command::new("git")
         .args(["ls-files", "-co", "--exclude-standard", "*.rs", "*.py"])

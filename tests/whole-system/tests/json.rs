@@ -8,7 +8,7 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
     let machine = Machine::new();
     let folder = flow("one-node").display().to_string();
     let data = root().join("tests/flows/one-node/data.jsonl").display().to_string();
-    let calls: [(&str, &[&str]); 18] = [
+    let calls: [(&str, &[&str]); 19] = [
         ("start", &["start", &folder]),
         ("run", &["run", &folder, "--data", &data]),
         ("run", &["run", &folder, "--no-wait"]),
@@ -21,6 +21,7 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
         ("webhook list", &["webhook", "list"]),
         ("role list", &["role", "list"]),
         ("sizes", &["sizes"]),
+        ("workspace show", &["workspace", "show"]),
         ("bench", &["bench", "--rounds", "1", "--at-once", "2"]),
         ("env", &["env"]),
         ("stop", &["stop", &folder, "--no-wait"]),

@@ -15,6 +15,7 @@ use contract::{
 };
 use lifecycle::{
     compute::{Compute, Seen, Slot},
+    quota::Usage,
     session::{Effect, Event, Packages, Step},
 };
 use shell::{Due, DueRow, Fault, Happened, Ports, Save, Sender, Write, accept, happen, observe_compute, sweep};
@@ -73,7 +74,8 @@ pub(crate) struct State {
     pub(crate) runs: BTreeMap<String, RunRow>,
     pub(crate) computes: BTreeMap<String, Compute>,
     pub(crate) slots: BTreeMap<Slot, String>,
-    pub(crate) quota: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) usage: BTreeMap<(String, String), Usage>,
+    pub(crate) workspace: Option<contract::workspace::WorkspaceRow>,
     pub(crate) log: BTreeMap<(String, u64), LogRow>,
     pub(crate) queue: VecDeque<Message>,
     executions: BTreeMap<String, (String, Kind)>,
@@ -401,9 +403,17 @@ impl Ports for World {
         self.call(|s| Ok(s.webhooks.clone()))
     }
 
+    async fn load_workspace(&self, _: &str) -> Result<Option<contract::workspace::WorkspaceRow>, Fault> {
+        self.call(|s| Ok(s.workspace.clone()))
+    }
+
+    async fn load_usage(&self, workspace: &str, user: &str) -> Result<Usage, Fault> {
+        let key = (workspace.to_owned(), user.to_owned());
+        self.call(|s| Ok(s.usage.get(&key).cloned().unwrap_or_default()))
+    }
+
     async fn save(&self, save: Save) -> Result<(), Fault> {
         self.call(|s| {
-            let most = |owner: &contract::FlowRef| format!("{}#{}", owner.workspace, owner.owner);
             for write in &save.writes {
                 let holds = match write {
                     Write::Session { row, read, .. } => {
@@ -413,16 +423,9 @@ impl Ports for World {
                     Write::NewRun(row) => !s.runs.contains_key(&row.id),
                     Write::Compute { compute, read } => s.computes.get(&compute.id).map(|c| c.revision) == *read,
                     Write::Slot { slot, was, .. } => s.slots.get(slot) == was.as_ref(),
-                    Write::EnterQuota {
-                        flow,
-                        owner,
-                        most: limit,
-                    } => {
-                        let held = s.quota.get(&most(owner));
-                        if held.is_some_and(|held| held.len() >= *limit && !held.contains(flow)) {
-                            return Err(Fault::QuotaUsedUp);
-                        }
-                        true
+                    Write::Usage { workspace, user, usage } => {
+                        let stored = s.usage.get(&(workspace.clone(), user.clone()));
+                        stored.map_or(0, |stored| stored.revision) + 1 == usage.revision
                     }
                     Write::Packages { flow, read, .. } => s.packages.get(flow).map(|row| row.number) == *read,
                     _ => true,
@@ -475,8 +478,8 @@ impl Ports for World {
                     Write::Slot { slot, compute, .. } => {
                         s.slots.insert(slot, compute);
                     }
-                    Write::EnterQuota { flow, owner, .. } => {
-                        s.quota.entry(most(&owner)).or_default().insert(flow);
+                    Write::Usage { workspace, user, usage } => {
+                        s.usage.insert((workspace, user), usage);
                     }
                     Write::Packages { flow, row, .. } => {
                         s.packages.insert(flow, *row);
@@ -486,9 +489,6 @@ impl Ports for World {
                     }
                     Write::ForgetInstall { flow, number } => {
                         s.installs.remove(&(flow, number));
-                    }
-                    Write::LeaveQuota { flow, owner } => {
-                        s.quota.entry(most(&owner)).or_default().remove(&flow);
                     }
                 }
             }

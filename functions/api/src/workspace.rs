@@ -1,0 +1,112 @@
+//! The settings of a workspace, read and written whole.
+
+use crate::{ok, problem, request::Request, snapshots::Flows};
+use aws::Aws;
+use contract::{Principal, workspace::WorkspaceRow};
+use lifecycle::{
+    Failure,
+    access::{Action, denied, may},
+};
+use serde_json::Value;
+use shell::{Fault, Ports};
+use std::path::Path;
+
+pub(crate) async fn read(aws: &Aws, caller: &Principal, workspace: &str) -> Result<Value, Fault> {
+    let action = Action::ReadWorkspace;
+    if !may(caller, action, workspace, "") {
+        return Ok(problem(403, denied(caller, action, workspace, "")));
+    }
+    let stored = aws.load_workspace(workspace).await?;
+    Ok(ok(200, &stored.unwrap_or_else(|| nothing(workspace))))
+}
+
+pub(crate) async fn write(
+    aws: &Aws,
+    flows: &Flows,
+    caller: &Principal,
+    workspace: &str,
+    request: &Request,
+) -> Result<Value, Fault> {
+    let action = Action::WriteWorkspace;
+    if !may(caller, action, workspace, "") {
+        return Ok(problem(403, denied(caller, action, workspace, "")));
+    }
+    let wanted = match read_row(workspace, &request.body().unwrap_or_default()) {
+        Ok(wanted) => wanted,
+        Err(failure) => return Ok(problem(400, failure)),
+    };
+    let is_folder = |path: &str| {
+        flows
+            .are_here()
+            .then(|| Path::new(path).is_absolute() && Path::new(path).is_dir())
+    };
+    if let Err(failure) = shell::workspace::check(&wanted.settings, is_folder) {
+        return Ok(problem(400, failure));
+    }
+    let stored = aws.load_workspace(workspace).await?;
+    if stored.map_or(0, |row| row.revision) != wanted.revision {
+        return Ok(problem(409, changed(workspace)));
+    }
+    let row = WorkspaceRow {
+        revision: wanted.revision + 1,
+        by: caller.name().to_owned(),
+        at: aws.now(),
+        ..wanted
+    };
+    match aws.save_workspace(&row).await {
+        Ok(()) => Ok(ok(200, &row)),
+        Err(Fault::Conflict) => Ok(problem(409, changed(workspace))),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn nothing(workspace: &str) -> WorkspaceRow {
+    WorkspaceRow {
+        workspace: workspace.to_owned(),
+        ..WorkspaceRow::default()
+    }
+}
+
+fn read_row(workspace: &str, body: &str) -> Result<WorkspaceRow, Failure> {
+    let malformed = |why: String| Failure::new("Workspace.Malformed", why);
+    let row: WorkspaceRow = serde_json::from_str(body)
+        .map_err(|cause| malformed(format!("These are no settings of a workspace: {cause}.")))?;
+    if row.workspace != workspace {
+        return Err(malformed(format!(
+            "These are settings of the workspace {}, and the address names {workspace}.",
+            row.workspace
+        )));
+    }
+    Ok(row)
+}
+
+fn changed(workspace: &str) -> Failure {
+    Failure::new(
+        "Workspace.Changed",
+        format!("The settings of {workspace} were changed meanwhile. Read them again, and change those."),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_are_not_written_say_why() {
+        let texts = [
+            changed("lab"),
+            read_row("lab", "{").unwrap_err(),
+            read_row("lab", r#"{ "workspace": "x", "revision": 0, "settings": {} }"#).unwrap_err(),
+            read_row(
+                "lab",
+                r#"{ "workspace": "lab", "revision": 0, "settings": { "size": "local" } }"#,
+            )
+            .unwrap_err(),
+        ];
+        expect_test::expect![[r#"
+            Workspace.Changed: The settings of lab were changed meanwhile. Read them again, and change those.
+            Workspace.Malformed: These are no settings of a workspace: EOF while parsing an object at line 1 column 1.
+            Workspace.Malformed: These are settings of the workspace x, and the address names lab.
+            Workspace.Malformed: These are no settings of a workspace: unknown field `size`, expected one of `default_vm_size`, `default_base_image`, `largest_idle_seconds`, `default_data_store`, `working_directory`, `quota`, `identity`, `primary_user_assigned_identity` at line 1 column 57."#]].assert_eq(&texts.map(|failure| failure.to_string()).join("\n"));
+    }
+}

@@ -1,0 +1,216 @@
+//! The settings of a workspace: what its sessions have where nobody names another thing, and what they may have at most.
+//!
+//! The names are those of the file that `pfsession workspace update` reads.
+
+use crate::{Millis, bounds};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::{borrow::Cow, collections::BTreeMap};
+
+/// What stands for the identity that the workspace names as primary, or for its first.
+///
+/// # Source
+///
+/// "use workspace first UAI" (seed, *Use a compute session to submit a flow run in CLI/SDK*).
+pub const PRIMARY: &str = "primary";
+
+/// The settings of a workspace, as they are stored.
+///
+/// * `revision`: raised by each change; 0 of one that is not stored.
+/// * `by`, `at`: who changed it last, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceRow {
+    #[serde(deserialize_with = "bounds::name")]
+    #[schemars(length(max = 100), regex(pattern = bounds::NAME))]
+    pub workspace: String,
+    pub revision: u64,
+    #[serde(deserialize_with = "bounds::object")]
+    pub settings: WorkspaceSettings,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    #[serde(default)]
+    pub at: Millis,
+}
+
+/// What a workspace says. What it leaves out has the built-in default, or no bound.
+///
+/// * `largest_idle_seconds`: the longest idle time that a session may have.
+/// * `working_directory`: the folder of flow drafts.
+/// * `primary_user_assigned_identity`: which identity a run has that names none; without it, the first.
+///
+/// # Source
+///
+/// "The default data store (usually `workspaceblobstore`) in your workspace is of the blob type. The working directory
+/// (`workspaceworkingdirectory`) exists in the workspace." (seed, *Start a compute session in studio*).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceSettings {
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+    pub default_vm_size: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+    pub default_base_image: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::idle_seconds"
+    )]
+    #[schemars(range(min = 60, max = 86400))]
+    pub largest_idle_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_data_store: Option<DataStore>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::folder"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::LINE))]
+    pub working_directory: Option<String>,
+    #[serde(default, skip_serializing_if = "QuotaSettings::is_none")]
+    pub quota: QuotaSettings,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentitySettings>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+    pub primary_user_assigned_identity: Option<String>,
+}
+
+/// A data store.
+///
+/// * `type`: `azure_blob`, `azure_data_lake_gen2` and `s3` are object stores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataStore {
+    pub name: String,
+    pub r#type: String,
+}
+
+/// How much each user may have at once; `users` says it for some in place of that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaSettings {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+    /// Processors, by the family of VM sizes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vcpus: BTreeMap<String, u32>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub users: BTreeMap<String, UserQuota>,
+}
+
+impl QuotaSettings {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How much one user may have at once. What it leaves out is everybody's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserQuota {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vcpus: BTreeMap<String, u32>,
+}
+
+/// The identities of a workspace.
+///
+/// * `type`: `system_assigned`, `user_assigned`, or both, with a comma.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentitySettings {
+    pub r#type: String,
+    #[serde(default, skip_serializing_if = "UserAssigned::is_empty")]
+    pub user_assigned_identities: UserAssigned,
+}
+
+/// User-assigned identities, by their id and in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserAssigned(pub Vec<(String, IdentityDetails)>);
+
+/// What else is known of an identity.
+///
+/// * `client_id`: another name of it, which run files have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityDetails {
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+    pub client_id: Option<String>,
+}
+
+impl UserAssigned {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for UserAssigned {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|(id, details)| (id, details)))
+    }
+}
+
+impl<'de> Deserialize<'de> for UserAssigned {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // A map of `serde_json` keeps its order.
+        let map = serde_json::Map::deserialize(from)?;
+        if map.len() > bounds::MOST_IDENTITIES {
+            return Err(D::Error::custom(format!(
+                "a workspace has at most {} identities",
+                bounds::MOST_IDENTITIES
+            )));
+        }
+        let each = |(id, details): (String, serde_json::Value)| {
+            let is_good = (1..=1000).contains(&id.len()) && !id.chars().any(|c| c.is_control() || c == '#');
+            if !is_good {
+                return Err(D::Error::custom(
+                    "the id of an identity is one line of 1 to 1000 characters, without #",
+                ));
+            }
+            // YAML writes an empty mapping as nothing, too.
+            let details = match details {
+                serde_json::Value::Null => IdentityDetails::default(),
+                details => serde_json::from_value(details).map_err(D::Error::custom)?,
+            };
+            Ok((id, details))
+        };
+        map.into_iter().map(each).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl JsonSchema for UserAssigned {
+    fn schema_name() -> Cow<'static, str> {
+        "UserAssigned".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let details = generator.subschema_for::<Option<IdentityDetails>>();
+        json_schema!({
+            "description": "User-assigned identities, by their id and in the order of the file.",
+            "type": "object",
+            "maxProperties": bounds::MOST_IDENTITIES,
+            "propertyNames": { "maxLength": 1000, "pattern": bounds::NAME },
+            "additionalProperties": details,
+        })
+    }
+}

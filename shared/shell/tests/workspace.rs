@@ -1,0 +1,173 @@
+//! What the settings of a workspace mean for starts: defaults, bounds, identities and quotas.
+
+#[expect(dead_code, reason = "this file needs a part of the world")]
+mod world;
+
+use contract::{FlowRef, Origin, Phase, people::RoleRow, workspace::WorkspaceRow};
+use serde_json::{Value, json};
+use world::World;
+
+fn world(settings: Value) -> World {
+    let world = World::new(None);
+    let row = WorkspaceRow {
+        workspace: "local".to_owned(),
+        revision: 1,
+        settings: serde_json::from_value(settings).unwrap(),
+        ..WorkspaceRow::default()
+    };
+    let mut state = world.state.lock().unwrap();
+    state.workspace = Some(row);
+    state.most_sessions = 20;
+    drop(state);
+    world
+}
+
+fn flow(lineage: &str) -> FlowRef {
+    FlowRef {
+        workspace: "local".to_owned(),
+        owner: "alice".to_owned(),
+        lineage: lineage.to_owned(),
+    }
+}
+
+/// Gives a command, and returns why its operation failed.
+async fn give(world: &World, lineage: &str, id: &str, wish: Value) -> Option<String> {
+    let mut command = json!({ "id": id, "flow": flow(lineage) });
+    command
+        .as_object_mut()
+        .unwrap()
+        .extend(wish.as_object().unwrap().clone());
+    world.send(&command);
+    world.settle().await;
+    let state = world.state.lock().unwrap();
+    let row = state.operations.get(id).expect("a command has a row");
+    row.failure.as_ref().map(ToString::to_string)
+}
+
+fn start(size: Option<&str>) -> Value {
+    let settings = size.map_or_else(|| json!({}), |size| json!({ "size": size }));
+    json!({ "command": "start", "settings": settings })
+}
+
+#[tokio::test]
+async fn a_start_over_the_quota_of_processors_is_refused_and_one_in_its_place_is_not() {
+    let world = world(json!({ "quota": { "vcpus": { "D": 8 } } }));
+    let d4 = "Standard_D4s_v5";
+    assert_eq!(give(&world, "/a", "a", start(Some(d4))).await, None);
+    // On the same compute resource, and of another family.
+    assert_eq!(give(&world, "/b", "b", start(Some(d4))).await, None);
+    assert_eq!(give(&world, "/c", "c", start(Some("m6i.xlarge"))).await, None);
+    assert_eq!(give(&world, "/d", "d", start(Some("Standard_D2s_v5"))).await, None);
+    let over = give(&world, "/e", "e", start(Some("Standard_D4as_v5"))).await.unwrap();
+    let (what, holders) = over.split_once(" are in use: ").unwrap();
+    assert_eq!(
+        what,
+        "Session.QuotaExceeded: The quota of vCPUs of family D in the workspace local is 8 for you. Standard_D4as_v5 needs 4 more, and 6"
+    );
+    for held in ["/a (Standard_D4s_v5)", "/b (Standard_D4s_v5)", "/d (Standard_D2s_v5)"] {
+        assert!(holders.contains(held), "{holders}");
+    }
+    assert!(
+        holders.ends_with(" have them. Stop one of these, then start this one again."),
+        "{holders}"
+    );
+    assert_eq!(world.phase(&flow("/e").key()), Phase::Failed);
+    // One session of two on a compute resource frees nothing.
+    for lineage in ["/a", "/b"] {
+        assert_eq!(
+            give(
+                &world,
+                lineage,
+                &format!("stop-{}", &lineage[1..]),
+                json!({ "command": "stop" })
+            )
+            .await,
+            None
+        );
+    }
+    assert_eq!(give(&world, "/e", "e2", start(Some("Standard_D4as_v5"))).await, None);
+    let state = world.state.lock().unwrap();
+    let usage = &state.usage[&("local".to_owned(), "alice".to_owned())];
+    assert_eq!(usage.vcpus("D").0, 6);
+}
+
+#[tokio::test]
+async fn a_user_has_a_quota_of_their_own_and_only_live_sessions_count() {
+    let world = world(json!({ "quota": { "sessions": 9, "users": { "alice": { "sessions": 1 } } } }));
+    assert_eq!(give(&world, "/a", "a", start(None)).await, None);
+    let over = give(&world, "/b", "b", start(None)).await.unwrap();
+    assert!(
+        over.contains("The quota of sessions in the workspace local is 1 for you, and /a (local) has one."),
+        "{over}"
+    );
+    assert_eq!(give(&world, "/a", "stop", json!({ "command": "stop" })).await, None);
+    for n in 0..5 {
+        let lineage = format!("/flow-{n}");
+        assert_eq!(give(&world, &lineage, &format!("s{n}"), start(None)).await, None);
+        assert_eq!(
+            give(&world, &lineage, &format!("e{n}"), json!({ "command": "stop" })).await,
+            None
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_start_has_the_workspaces_defaults_and_an_update_of_something_else_keeps_what_there_is() {
+    let world = world(json!({ "default_vm_size": "Standard_D2s_v5", "largest_idle_seconds": 600 }));
+    assert_eq!(give(&world, "/a", "a", start(None)).await, None);
+    let settings = |lineage: &str| {
+        let state = world.state.lock().unwrap();
+        let settings = &state.sessions[&flow(lineage).key()].0.session.settings;
+        (settings.size.clone(), settings.origins.size, settings.idle)
+    };
+    assert_eq!(
+        settings("/a"),
+        ("Standard_D2s_v5".to_owned(), Origin::Workspace, 600_000)
+    );
+    assert_eq!(give(&world, "/b", "b", start(Some("local"))).await, None);
+    let update = |seconds: u64| json!({ "command": "update", "settings": { "idle_seconds": seconds } });
+    assert_eq!(give(&world, "/b", "b2", update(300)).await, None);
+    assert_eq!(settings("/b"), ("local".to_owned(), Origin::Command, 300_000));
+    let long = give(&world, "/b", "b3", update(3600)).await.unwrap();
+    assert_eq!(
+        long,
+        "Session.IdleTooLong: The idle time is 3600 s, and the workspace local allows 600 s at most. Name a shorter one."
+    );
+}
+
+#[tokio::test]
+async fn an_identity_is_kept_by_its_id_and_an_unknown_one_lists_those_there_are() {
+    let ids = json!({ "/ids/first": { "client_id": "c-1" }, "/ids/second": {} });
+    let world = world(json!({ "identity": { "type": "user_assigned", "user_assigned_identities": ids } }));
+    let row = RoleRow {
+        workspace: "local".to_owned(),
+        user: "alice".to_owned(),
+        // By any of its names.
+        identities: ["c-1".to_owned()].into(),
+        ..RoleRow::default()
+    };
+    let key = ("local".to_owned(), "alice".to_owned());
+    world.state.lock().unwrap().roles.insert(key, row);
+    let start = |identity: &str| json!({ "command": "start", "settings": { "identity": identity } });
+    for (place, name) in ["c-1", "first", "primary", "/ids/first"].into_iter().enumerate() {
+        let lineage = format!("/flow-{place}");
+        assert_eq!(
+            give(&world, &lineage, &format!("s{place}"), start(name)).await,
+            None,
+            "{name}"
+        );
+        let state = world.state.lock().unwrap();
+        let session = &state.sessions[&flow(&lineage).key()].0.session;
+        assert_eq!(session.settings.identity.as_deref(), Some("/ids/first"), "{name}");
+    }
+    let denied = give(&world, "/x", "x", start("second")).await.unwrap();
+    assert!(
+        denied.contains("identities/assign for the identity /ids/second"),
+        "{denied}"
+    );
+    let unknown = give(&world, "/y", "y", start("c-9")).await.unwrap();
+    assert_eq!(
+        unknown,
+        "Session.NoIdentity: The workspace local has no identity c-9. It has /ids/first, /ids/second."
+    );
+}
