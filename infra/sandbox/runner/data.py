@@ -41,9 +41,11 @@ def read_file(path):
         rows = read_json(text, name)
     else:
         rows = read_lines(text, name)
+    if "data:image" not in text:
+        return rows
     # What a file names by a relative path lies beside it.
     folder = os.path.dirname(path)
-    return [resolve_images(row, folder) if "data:image" in text else row for row in rows]
+    return [resolve_images(row, folder) for row in rows]
 
 
 def decode(path, name):
