@@ -2,6 +2,7 @@
 //!
 //! The routes are in [`contract::http`].
 
+mod computes;
 #[cfg(test)]
 mod fuzzed;
 mod request;
@@ -195,6 +196,9 @@ async fn answer(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> R
             let events = aws.history(key, request.number("after").unwrap_or(0)).await?;
             readable(aws, caller, key, "session", key, || ok(200, &Events { events })).await
         }
+        ("GET", ["v1", "computes"]) => computes::list(aws, caller, request).await,
+        ("GET", ["v1", "computes", id]) => computes::read(aws, caller, id, wait).await,
+        ("DELETE", ["v1", "computes", id]) => computes::delete(aws, caller, id).await,
         ("GET", ["v1", "workspaces", workspace, "roles"]) => roles::list(aws, caller, workspace, request).await,
         ("PUT", ["v1", "workspaces", workspace, "roles"]) => roles::write(aws, caller, workspace, request).await,
         ("GET", ["v1", "workspaces", workspace, "settings"]) => workspace::read(aws, caller, workspace).await,
@@ -362,12 +366,15 @@ async fn whole_view(ports: &impl Ports, row: &SessionRow) -> Result<SessionView,
     })
 }
 
+fn operation_view(operation: &Operation) -> OperationView {
+    OperationView {
+        id: operation.id.clone(),
+        kind: operation.kind,
+    }
+}
+
 fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
     let session = &row.session;
-    let operation = |o: &Operation| OperationView {
-        id: o.id.clone(),
-        kind: o.kind,
-    };
     SessionView {
         key: session.flow.clone(),
         flow: row.flow.clone(),
@@ -379,8 +386,8 @@ fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
         image: session.image.clone(),
         stale_image: stale_image(session, of),
         compute: session.compute.clone(),
-        current: session.current.as_ref().map(operation),
-        next: session.next.as_ref().map(operation),
+        current: session.current.as_ref().map(operation_view),
+        next: session.next.as_ref().map(operation_view),
         runs: session.runs.keys().cloned().collect(),
         last_activity: session.last_activity,
         idle_due: session.idle_due(),

@@ -2,7 +2,7 @@
 
 use crate::{absent, ok, problem, request::Request, view};
 use aws::Aws;
-use contract::{Principal, http::Sessions};
+use contract::{Principal, http::Sessions, row::SessionRow};
 use lifecycle::{
     Failure,
     access::{Action, denied, may},
@@ -18,16 +18,37 @@ const MOST_USERS: usize = 200;
 
 /// A page of sessions.
 pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
+    Ok(match page(aws, caller, request).await? {
+        Ok((rows, next)) => {
+            let now = aws.now();
+            let workspace = match caller {
+                Principal::User { workspace, .. } => workspace,
+                Principal::Sweep => "",
+            };
+            let of = shell::workspace::settings_of(aws, workspace).await?;
+            let sessions = rows.iter().map(|row| view(row, &of, now)).collect();
+            ok(200, &Sessions { sessions, next })
+        }
+        Err(refused) => refused,
+    })
+}
+
+/// The rows of a page, and where the next one begins; or what the caller is told.
+pub(crate) async fn page(
+    aws: &Aws,
+    caller: &Principal,
+    request: &Request,
+) -> Result<Result<(Vec<SessionRow>, Option<String>), Value>, Fault> {
     let Principal::User { name, workspace, .. } = caller else {
-        return Ok(absent("list", "of sessions"));
+        return Ok(Err(absent("list", "of sessions")));
     };
     let is_of_all = match request.text("users") {
         None => false,
         Some("all") => true,
-        Some(_) => return Ok(problem(400, bad_users())),
+        Some(_) => return Ok(Err(problem(400, bad_users()))),
     };
     if is_of_all && !may(caller, Action::Read, workspace, "") {
-        return Ok(problem(403, denied(caller, Action::Read, workspace, "")));
+        return Ok(Err(problem(403, denied(caller, Action::Read, workspace, ""))));
     }
     let most = request.number("limit").unwrap_or(MOST).clamp(1, MOST) as usize;
     let prefix = request.text("key").unwrap_or_default();
@@ -60,10 +81,7 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
             users.extend(aws.users_after(workspace, &user).await?);
         }
     }
-    let now = aws.now();
-    let of = shell::workspace::settings_of(aws, workspace).await?;
-    let sessions = rows.iter().map(|row| view(row, &of, now)).collect();
-    Ok(ok(200, &Sessions { sessions, next }))
+    Ok(Ok((rows, next)))
 }
 
 fn bad_users() -> Failure {

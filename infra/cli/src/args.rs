@@ -162,8 +162,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   pfsession stop ./my-flow
-  pfsession stop 3f9a2c     by the start of its key, as `pfsession list` shows it")]
-    Stop(Stop),
+  pfsession stop 3f9a2c           by the start of its key, as `pfsession list` shows it
+  pfsession stop ./my-flow --yes  also with active runs, without a question; a script is never asked")]
+    Stop(StopSession),
     /// Bring a session's packages to what the flow's requirements say now, or add packages to them first
     #[command(after_help = "\
 An install is done whole or not at all: one that fails or is stopped leaves the session as it was. Packages that are named here are saved in the \
@@ -328,6 +329,9 @@ Examples:
     /// Show and change the workspace's settings: defaults, quotas, identities
     #[command(subcommand)]
     Workspace(Workspace),
+    /// See the compute resources that your sessions are on, and delete one with all that is on it
+    #[command(subcommand)]
+    Compute(Compute),
     /// Say who may do what in the workspace; this needs the role owner or role-administrator
     #[command(subcommand)]
     Role(Role),
@@ -1081,6 +1085,8 @@ pub(crate) struct Reset {
     #[arg(long)]
     pub(crate) no_wait: bool,
     #[command(flatten)]
+    pub(crate) yes: Yes,
+    #[command(flatten)]
     pub(crate) wants: Wants,
 }
 
@@ -1092,6 +1098,8 @@ pub(crate) struct Update {
     /// Do not wait for the end; print the operation's id
     #[arg(long)]
     pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) yes: Yes,
     #[command(flatten)]
     pub(crate) wants: Wants,
 }
@@ -1167,6 +1175,69 @@ pub(crate) struct Sizes {
     /// Those that have a GPU
     #[arg(long)]
     pub(crate) gpu: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StopSession {
+    #[command(flatten)]
+    pub(crate) stop: Stop,
+    #[command(flatten)]
+    pub(crate) yes: Yes,
+}
+
+/// Whether work under way may end.
+#[derive(Args, Debug)]
+pub(crate) struct Yes {
+    /// Do not ask whether active runs may end
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Compute {
+    /// List the compute resources that have sessions
+    #[command(after_help = "\
+Examples:
+  pfsession compute list
+  pfsession compute list --all-users
+  pfsession compute list --json | jq -r '.computes[] | .id, .sessions[].flow.lineage'")]
+    List {
+        /// Those of everybody in the workspace; this needs the role owner
+        #[arg(long)]
+        all_users: bool,
+    },
+    /// Show a compute resource: its VM size and identity, its active flows and runs
+    #[command(after_help = "\
+Examples:
+  pfsession compute show 5b1f03a2
+  pfsession compute show 5b1f03a2 --json | jq -r '.sessions[].runs[]'")]
+    Show {
+        /// The start of its id, as `pfsession compute list` shows it
+        compute: String,
+    },
+    /// Delete a compute resource: stop all sessions on it, and end their runs as canceled
+    #[command(
+        visible_alias = "release",
+        after_help = "\
+It shows what ends, and asks. Where there is no terminal to ask at, it does nothing without --yes. Once the deletion is decided it is carried out, \
+also if this command or the service ends meanwhile; a session that is started again gets another compute resource.
+
+Examples:
+  pfsession compute delete 5b1f03a2
+  pfsession compute release 5b1f03a2 --yes"
+    )]
+    Delete(DeleteCompute),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeleteCompute {
+    /// The start of its id, as `pfsession compute list` shows it
+    pub(crate) compute: String,
+    /// Do not wait for the end
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) yes: Yes,
 }
 
 /// The settings of a session.

@@ -4,7 +4,7 @@ use crate::{
     args::{self, Cli, Command as Typed},
     bench,
     client::Client,
-    connection, image, packages, parts,
+    compute, confirm, connection, image, packages, parts,
     request::{Address, LONGEST_WAIT, address_of},
     roles, runfiles, runs, schema, serve,
     service::{self, Local},
@@ -83,6 +83,15 @@ pub(crate) fn execute(cli: Cli) -> Done {
             })?;
             let client = service.client()?;
             let flow = wish::find_flow(&client, &update.what)?.ok_or_else(|| wish::nothing_of(&update.what))?;
+            if settings.size.is_some() || settings.identity.is_some() {
+                confirm_end(
+                    &client,
+                    &flow,
+                    "Another VM size or identity",
+                    Some(&settings),
+                    &update.yes,
+                )?;
+            }
             operate(
                 &client,
                 &flow,
@@ -110,6 +119,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
             let flow = wish::flow_at(&reset.flow, &client.user)?;
             let settings = snapshot::changed(&client, &flow, reset.wants.change())?;
             let resolve = reset.resolve;
+            confirm_end(&client, &flow, "A reset", None, &reset.yes)?;
             operate(
                 &client,
                 &flow,
@@ -119,9 +129,10 @@ pub(crate) fn execute(cli: Cli) -> Done {
                 json,
             )
         }
-        Typed::Stop(stop) => {
+        Typed::Stop(args::StopSession { stop, yes }) => {
             let client = service.client()?;
             let flow = wish::find_flow(&client, &stop.what)?.ok_or_else(|| wish::nothing_of(&stop.what))?;
+            confirm_end(&client, &flow, "A stop", None, &yes)?;
             operate(&client, &flow, Kind::Stop, Wish::Stop, stop.no_wait, json)
         }
         Typed::List { all, all_users } => list(&service, all, all_users),
@@ -151,6 +162,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
         Typed::Sizes(wanted) => sizes::execute(&wanted, json),
         Typed::Workspace(typed) => workspace::execute(&*service.client()?, &typed, json),
+        Typed::Compute(typed) => compute::execute(&service, &typed),
         Typed::Role(typed) => roles::execute(&service, &typed),
         Typed::Completions { shell } => {
             args::completions(shell);
@@ -293,6 +305,32 @@ pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish,
         }
     }
     Ok(exit)
+}
+
+/// Names the active runs that end with a session, and asks whether they may. A script is not asked, as it may be older than the question.
+///
+/// * `change`: settings that make the session anew only where they differ from what it has.
+fn confirm_end(
+    client: &Client,
+    flow: &Flow,
+    what: &str,
+    change: Option<&Wanted>,
+    yes: &args::Yes,
+) -> Result<(), Box<Trouble>> {
+    let Some(session) = client.find::<SessionView>(&format!("/v1/sessions/{}", flow.key()))? else {
+        return Ok(());
+    };
+    let has = &session.settings;
+    let is_other = |change: &Wanted| {
+        change.size.as_ref().is_some_and(|size| *size != has.size)
+            || change.identity.is_some() && change.identity != has.identity
+    };
+    if session.runs.is_empty() || !change.is_none_or(is_other) {
+        return Ok(());
+    }
+    let runs = session.runs.join(", ");
+    let question = format!("{what} ends these active runs of {}: {runs}.", flow.typed);
+    confirm::ask(&question, yes.yes, confirm::Unasked::GoOn)
 }
 
 /// Says that a size is smaller than flows should have.

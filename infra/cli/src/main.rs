@@ -23,6 +23,8 @@ mod args;
 mod bench;
 mod client;
 mod commands;
+mod compute;
+mod confirm;
 mod connection;
 mod diff;
 mod image;

@@ -14,7 +14,7 @@ use crate::{
 use contract::{
     Failure,
     agent::OutputLine,
-    http::{Accepted, Events, Installs, Runs, Sessions},
+    http::{Accepted, ComputeView, Computes, Events, Installs, Runs, Sessions},
     packages::{Change, PackagesRow},
     people::Roles,
     row::{OperationRow, RunRow},
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 26] = [
+const SCHEMAS: [(&str, Make); 29] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -44,6 +44,9 @@ const SCHEMAS: [(&str, Make); 26] = [
     ("runs details", of::<Line>),
     ("runs diff", of::<Vec<Difference>>),
     ("webhook list", of::<Webhooks>),
+    ("compute list", of::<Computes>),
+    ("compute show", of::<ComputeView>),
+    ("compute delete", of::<ComputeView>),
     ("role list", of::<Roles>),
     ("sizes", of::<SizeList>),
     ("workspace show", of::<WorkspaceRow>),

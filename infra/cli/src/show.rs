@@ -197,7 +197,12 @@ fn wish(wish: &Wish) -> &'static str {
         Wish::Stop => "stop",
         Wish::Run { .. } => "run",
         // No rule has these.
-        Wish::Cancel { .. } | Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => "nothing",
+        Wish::Cancel { .. }
+        | Wish::DeleteCompute { .. }
+        | Wish::StopOnCompute { .. }
+        | Wish::StopIfIdle { .. }
+        | Wish::WarnIfIdle { .. }
+        | Wish::Check => "nothing",
     }
 }
 
@@ -762,6 +767,9 @@ fn what_happened(event: &Event) -> String {
         Event::StepRefused { failure, .. } => format!("step refused: {failure}"),
         Event::ComputeUp { compute } => format!("compute {compute} is up"),
         Event::ComputeGone { compute, why } => format!("compute {compute} is gone: {why}"),
+        Event::ComputeDrained { compute, why, .. } => {
+            format!("compute {compute} is to be deleted, so stop wanted: {why}")
+        }
         Event::SessionUp { .. } => "container is up".into(),
         Event::SessionGone { failure, .. } => format!("container is gone{}", because(failure)),
         Event::ImageChecked { failure: None, .. } => "base image can be had".into(),

@@ -89,6 +89,15 @@ pub enum Wish {
         #[schemars(regex(pattern = bounds::ID))]
         run: String,
     },
+    /// No compute resource `compute`, and so no session on it: `flow` names its workspace and owner. It takes no session from then on, each one on
+    /// it is stopped, and their runs and operations end as canceled with that reason. Its operation succeeds once that is decided.
+    DeleteCompute {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        compute: String,
+    },
+    /// From the sweep alone: a stop, if the session is on this compute resource, which is to be deleted, and why.
+    StopOnCompute { compute: String, why: Failure },
     /// From the sweep alone: a stop, if the session is still as the sweep saw it.
     StopIfIdle { generation: u32, activity: Millis },
     /// From the sweep alone: a warning of the deletion at `due`, if it is still to come then.

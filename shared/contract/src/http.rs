@@ -18,6 +18,9 @@
 //! | `GET /v1/sessions/{flow key}/packages` | | 200 [`PackagesRow`](crate::packages::PackagesRow); 404 if nothing was ever installed |
 //! | `GET /v1/sessions/{flow key}/installs` | | 200 [`Installs`] |
 //! | `GET /v1/sessions/{flow key}/events` | `after=revision` | 200 [`Events`] |
+//! | `GET /v1/computes` | `users=all`, `after=next` of the page before | 200 [`Computes`]: those that have sessions; 403 |
+//! | `GET /v1/computes/{id}` | `wait=milliseconds` (at most 20000) waits until no session is on it | 200 [`ComputeView`] |
+//! | `DELETE /v1/computes/{id}` | | 202 [`ComputeView`]: what ends with it; 403 |
 //! | `GET /v1/workspaces/{workspace}/roles` | `after=next` of the page before | 200 [`Roles`](crate::people::Roles); 403 |
 //! | `GET /v1/workspaces/{workspace}/roles` | `user` | 200 [`RoleRow`](crate::people::RoleRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/roles` | [`RoleRow`](crate::people::RoleRow), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
@@ -35,7 +38,7 @@ use crate::{
     packages::InstallRow,
     row::{LogRow, RunStatus},
 };
-use lifecycle::{Failure, session::Event};
+use lifecycle::{Failure, compute::ComputePhase, session::Event};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -227,6 +230,50 @@ pub struct SessionView {
     pub refused: Option<Refused>,
     /// By the control plane's clock, when this was read.
     pub now: Millis,
+}
+
+/// A page of compute resources. One that has sessions on two pages is on both, each time whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Computes {
+    pub computes: Vec<ComputeView>,
+    /// What the next page is asked for with; none after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A compute resource, with the flows and runs that are active on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ComputeView {
+    pub id: String,
+    pub workspace: String,
+    /// Its one user.
+    pub owner: String,
+    pub phase: ComputePhase,
+    /// When it was requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Millis>,
+    /// The VM size.
+    pub size: String,
+    /// The user-assigned identity; none is the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    pub sessions: Vec<SessionOnCompute>,
+    /// By the control plane's clock, when this was read.
+    pub now: Millis,
+}
+
+/// A session on a compute resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionOnCompute {
+    /// The flow's key.
+    pub key: String,
+    pub flow: FlowRef,
+    pub phase: Phase,
+    /// When it entered this phase.
+    pub since: Millis,
+    pub current: Option<OperationView>,
+    /// The runs waiting or in progress.
+    pub runs: Vec<String>,
 }
 
 /// An operation, inside a session's view.

@@ -17,6 +17,7 @@ use contract::{
     webhook::{DeliveryRow, WebhooksRow},
     workspace::WorkspaceRow,
 };
+use lifecycle::compute::Compute;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -42,7 +43,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 23] = [
+const KINDS: [Kind; 24] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -66,6 +67,7 @@ const KINDS: [Kind; 23] = [
     kind::<NetworkRow>("table/network"),
     kind::<RoleRow>("table/role"),
     kind::<WorkspaceRow>("table/workspace"),
+    kind::<Compute>("table/compute"),
 ];
 
 /// What a schema does not say: how many bits a number has, and what is in a text of any length.
@@ -269,7 +271,7 @@ fn what_is_no_command_and_no_step_says_why() {
     expect_test::expect![[r#"
         Command.Malformed: This is no command: expected value at line 1 column 1.
         Command.Malformed: This is no command: an id is 1 to 80 characters of A-Z a-z 0-9 - _ at line 1 column 13.
-        Command.Malformed: This is no command: unknown variant `dance`, expected one of `start`, `install`, `reset`, `update`, `stop`, `run`, `cancel`, `stop-if-idle`, `warn-if-idle`, `check` at line 1 column 94.
+        Command.Malformed: This is no command: unknown variant `dance`, expected one of `start`, `install`, `reset`, `update`, `stop`, `run`, `cancel`, `delete-compute`, `stop-on-compute`, `stop-if-idle`, `warn-if-idle`, `check` at line 1 column 94.
         Command.Malformed: A run's id has at most 70 characters.
         Step.Malformed: This is no step: missing field `step` at line 1 column 2."#]].assert_eq(&texts.join("\n"));
 }

@@ -1,6 +1,6 @@
 //! One compute resource: it has one user for all its life, and a set of sessions on it.
 
-use crate::{Millis, deadlines};
+use crate::{Failure, Millis, deadlines};
 use std::collections::BTreeSet;
 
 /// What tells one compute resource of a user from another.
@@ -26,6 +26,8 @@ pub enum ComputePhase {
     Requested,
     /// Its driver has seen it.
     Up,
+    /// Its deletion is decided. It takes no session any more, and those on it are being stopped.
+    Draining,
     /// Nothing is on it, and its driver was asked to delete it. It takes no session any more.
     Releasing,
     /// Its driver has seen it gone. Final.
@@ -44,6 +46,12 @@ pub struct Compute {
     pub revision: u64,
     /// When it is to be looked after; none once it is gone and each session on it has been told.
     pub due: Option<Millis>,
+    /// When it was requested; none of a row that an earlier version wrote.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub since: Option<Millis>,
+    /// Why its sessions are being stopped: each of them and their runs are told.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub drained: Option<Failure>,
 }
 
 /// Puts the session of `flow` on a compute resource of `slot`.
@@ -64,8 +72,25 @@ pub fn claim(in_slot: Option<&Compute>, slot: &Slot, flow: &str, new_id: &str, n
             sessions: BTreeSet::from([flow.to_owned()]),
             revision: 0,
             due: Some(now + deadlines::COMPUTE_RETRY),
+            since: Some(now),
+            drained: None,
         },
     }
+}
+
+/// Decides the deletion of `compute`, whatever is on it. From now on it takes no session, and each one on it is to be stopped with `why`;
+/// the last one to leave releases it. `None` if it is on its way out already.
+///
+/// # Source
+///
+/// "Deleting the instance impacts the flows and runs on it" (seed, *Manage serverless instance*).
+pub fn drain(compute: &Compute, why: Failure, now: Millis) -> Option<Compute> {
+    matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up).then(|| Compute {
+        phase: ComputePhase::Draining,
+        due: Some(now + deadlines::COMPUTE_RETRY),
+        drained: Some(why),
+        ..compute.clone()
+    })
 }
 
 /// Takes the session of `flow` off `compute`. When it was the last one, the compute resource is Releasing in the same step, so
@@ -78,7 +103,7 @@ pub fn leave(compute: &Compute, flow: &str, now: Millis) -> Compute {
     let mut next = compute.clone();
     next.sessions.remove(flow);
     match next.phase {
-        ComputePhase::Requested | ComputePhase::Up if next.sessions.is_empty() => {
+        ComputePhase::Requested | ComputePhase::Up | ComputePhase::Draining if next.sessions.is_empty() => {
             next.phase = ComputePhase::Releasing;
             next.due = Some(now + deadlines::COMPUTE_RETRY);
         }
@@ -103,7 +128,7 @@ pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
     let mut next = compute.clone();
     match (compute.phase, seen) {
         (ComputePhase::Requested, Seen::Up) => next.phase = ComputePhase::Up,
-        (ComputePhase::Requested | ComputePhase::Up | ComputePhase::Releasing, Seen::Gone) => {
+        (ComputePhase::Requested | ComputePhase::Up | ComputePhase::Draining | ComputePhase::Releasing, Seen::Gone) => {
             next.phase = ComputePhase::Gone;
         }
         _ => return None,
@@ -113,22 +138,25 @@ pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
     Some(next)
 }
 
-/// What is still to be asked of the driver of a compute resource whose due time has come.
+/// What is still to be done about a compute resource whose due time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Chase {
-    /// Ask for it again.
+    /// Ask its driver for it again.
     Create,
-    /// Ask for its deletion again. Of one that is gone the driver says so again, and the sessions that have not been told are told.
+    /// Have the sessions on it stopped, with the reason that [`Compute::drained`] says.
+    StopSessions,
+    /// Ask its driver for its deletion again. Of one that is gone the driver says so again, and the sessions that have not been told are told.
     Delete,
 }
 
-/// Looks after `compute` at `now`: says what to ask its driver again, and sets its next due time.
+/// Looks after `compute` at `now`: says what is still to be done, and sets its next due time.
 pub fn chase(compute: &Compute, now: Millis) -> Option<(Compute, Chase)> {
     if compute.due.is_none_or(|due| now < due) {
         return None;
     }
     let ask = match compute.phase {
         ComputePhase::Requested => Chase::Create,
+        ComputePhase::Draining => Chase::StopSessions,
         ComputePhase::Releasing | ComputePhase::Gone => Chase::Delete,
         ComputePhase::Up => return None,
     };
@@ -169,6 +197,25 @@ mod tests {
         let none = leave(&one, "b", 5);
         assert_eq!(none.phase, ComputePhase::Releasing);
         assert_eq!(claim(Some(&none), &slot(), "a", "c2", 6).id, "c2");
+    }
+
+    #[test]
+    fn a_draining_one_takes_no_session_and_is_released_by_the_last_that_leaves() {
+        let both = claim(Some(&claim(None, &slot(), "a", "c1", 0)), &slot(), "b", "-", 0);
+        let why = Failure::new("Why", "");
+        let draining = drain(&observe(&both, Seen::Up).unwrap(), why.clone(), 5).unwrap();
+        assert_eq!(drain(&draining, Failure::new("Other", ""), 6), None);
+        assert_eq!(claim(Some(&draining), &slot(), "c", "c2", 6).id, "c2");
+        let (chased, ask) = chase(&draining, 5 + deadlines::COMPUTE_RETRY).unwrap();
+        assert_eq!((ask, chased.drained), (Chase::StopSessions, Some(why)));
+        assert_eq!(observe(&draining, Seen::Up), None);
+        let one = leave(&draining, "a", 7);
+        assert_eq!((one.phase, one.due), (ComputePhase::Draining, draining.due));
+        let none = leave(&one, "b", 8);
+        assert_eq!(none.phase, ComputePhase::Releasing);
+        assert_eq!(drain(&none, Failure::new("Other", ""), 9), None);
+        // One that its driver loses meanwhile takes its sessions with it.
+        assert_eq!(observe(&draining, Seen::Gone).unwrap().phase, ComputePhase::Gone);
     }
 
     #[test]

@@ -252,6 +252,9 @@ pub struct Operation {
     pub other_tokens: Vec<String>,
     /// How often a step was entered, each token counted once: what an agent says about an earlier one counts no more.
     pub attempt: u32,
+    /// Of a stop that no user of the flow asked for: why, as the runs and operations that it ends are told.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub why: Option<Failure>,
 }
 
 impl Operation {
@@ -270,6 +273,7 @@ impl Operation {
             token: None,
             other_tokens: Vec::new(),
             attempt: 0,
+            why: None,
         }
     }
 }
@@ -375,6 +379,12 @@ pub enum Event {
     ComputeUp { compute: String },
     /// The driver saw the compute resource gone, and all on it.
     ComputeGone { compute: String, why: String },
+    /// The compute resource is to be deleted with all on it, and `why`. The shell stops each session in its set by this.
+    ComputeDrained {
+        operation: String,
+        compute: String,
+        why: Failure,
+    },
     /// The driver saw the container up. `key` is the public half of what its agent signs with.
     SessionUp { generation: u32, key: String },
     /// The driver saw that there is no container of this generation, nor can there be one any more.
@@ -742,6 +752,11 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
                 )));
             }
         }
+        Event::ComputeDrained {
+            operation,
+            compute,
+            why,
+        } => turn.compute_drained(operation, compute, why)?,
         Event::SessionUp { generation, key } => turn.session_up(*generation, key),
         Event::SessionGone { generation, failure } => {
             if *generation == turn.s.generation && turn.s.phase.is_live() && turn.s.phase != Phase::Provisioning {
@@ -838,13 +853,13 @@ impl Turn {
         }
         match meeting(running.1, wanted.kind) {
             Meeting::Supersede => {
-                self.supersede();
+                self.supersede(wanted);
                 self.begin(wanted.clone())
             }
             // What is under way only counts as what is wanted while it still can become that.
             Meeting::Join if wanted.kind == Kind::Stop || self.becomes(wanted) => {
                 if wanted.kind == Kind::Stop {
-                    self.cancel_what_waits();
+                    self.cancel_what_waits(wanted);
                 }
                 self.effects.push(Effect::OperationJoined {
                     operation: wanted.id.clone(),
@@ -1287,6 +1302,18 @@ impl Turn {
         }
     }
 
+    /// Stops a session that would stay on a compute resource which is to go. One that is leaving it already does what was wanted of it.
+    fn compute_drained(&mut self, operation: &str, compute: &str, why: &Failure) -> Result<(), Refusal> {
+        let is_leaving = self.s.phase == Phase::Stopping && !self.is_anew_where_it_is();
+        if self.s.compute.as_deref() != Some(compute) || is_leaving {
+            return Ok(());
+        }
+        self.wanted(&Operation {
+            why: Some(why.clone()),
+            ..Operation::new(operation, Kind::Stop, None)
+        })
+    }
+
     fn session_up(&mut self, generation: u32, key: &str) {
         if generation != self.s.generation {
             // One that was held for gone: see that it is.
@@ -1467,7 +1494,7 @@ impl Turn {
         self.s.alive_until = None;
         self.s.deadline = None;
         if wanted {
-            self.end_sent_runs(Outcome::Canceled, stopped());
+            self.end_sent_runs(Outcome::Canceled, self.why_stopped());
         } else {
             let failure = self.s.failure.take().or(why).unwrap_or_else(|| {
                 Failure::new(
@@ -1496,7 +1523,7 @@ impl Turn {
             .as_ref()
             .is_none_or(|o| !matches!(o.kind, Kind::Start | Kind::Reset))
         {
-            let failure = cleaned_up.clone().unwrap_or_else(stopped);
+            let failure = cleaned_up.clone().unwrap_or_else(|| self.why_stopped());
             self.end_waiting_runs(if wanted { Outcome::Canceled } else { Outcome::Failed }, failure);
         }
         self.end(
@@ -1527,23 +1554,29 @@ impl Turn {
     }
 
     /// Ends what is under way and what waits, because of a stop. The state machine's clean-up is the stop's to do.
-    fn supersede(&mut self) {
+    fn supersede(&mut self, stop: &Operation) {
         self.answer(Some(superseded()));
         if let Some(current) = self.s.current.take() {
             // One that had failed before the stop came has failed, and says why.
             match self.s.failure.take() {
                 Some(failure) => self.ended(current.id, Outcome::Failed, Some(failure), None),
-                None => self.ended(current.id, Outcome::Canceled, Some(superseded()), None),
+                None => self.ended(current.id, Outcome::Canceled, Some(why_superseded(stop)), None),
             }
         }
-        self.cancel_what_waits();
+        self.cancel_what_waits(stop);
     }
 
-    fn cancel_what_waits(&mut self) {
+    fn cancel_what_waits(&mut self, stop: &Operation) {
         if let Some(next) = self.s.next.take() {
-            self.ended(next.id, Outcome::Canceled, Some(superseded()), None);
+            self.ended(next.id, Outcome::Canceled, Some(why_superseded(stop)), None);
         }
-        self.end_waiting_runs(Outcome::Canceled, stopped());
+        self.end_waiting_runs(Outcome::Canceled, stop.why.clone().unwrap_or_else(stopped));
+    }
+
+    /// What the runs are told that end because the session is wanted no more.
+    fn why_stopped(&self) -> Failure {
+        let why = self.s.current.as_ref().and_then(|o| o.why.clone());
+        why.unwrap_or_else(stopped)
     }
 
     fn ended(&mut self, operation: String, outcome: Outcome, failure: Option<Failure>, warning: Option<String>) {
@@ -1665,6 +1698,11 @@ impl Turn {
 /// What the token of a step says that belongs to an operation which a stop has ended.
 fn superseded() -> Failure {
     Failure::new("Session.Superseded", "A stop ended this operation.")
+}
+
+/// What an operation is told that a stop ended.
+fn why_superseded(stop: &Operation) -> Failure {
+    stop.why.clone().unwrap_or_else(superseded)
 }
 
 /// Why a run ended that its user wanted no more.

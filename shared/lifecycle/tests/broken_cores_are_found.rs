@@ -32,6 +32,7 @@ fn one_flow() -> Bounds {
         faults: 1,
         activities: 0,
         asks: 0,
+        drains: 0,
     }
 }
 
@@ -44,6 +45,7 @@ fn two_flows(owners: [&'static str; 2]) -> Bounds {
         faults: 1,
         activities: 0,
         asks: 0,
+        drains: 0,
     }
 }
 
@@ -89,6 +91,102 @@ fn a_reset_that_does_not_wait_for_the_old_container() {
         }
     }
     found(decides(broken), &one_flow(), ONE_SESSION);
+}
+
+fn deleted(bounds: Bounds) -> Bounds {
+    Bounds { drains: 1, ..bounds }
+}
+
+#[test]
+fn a_compute_that_is_claimed_while_it_is_deleted() {
+    fn broken(in_slot: Option<&Compute>, slot: &Slot, flow: &str, new_id: &str, now: Millis) -> Compute {
+        match in_slot {
+            Some(compute) if compute.phase == ComputePhase::Draining => {
+                let mut next = compute.clone();
+                next.sessions.insert(flow.to_owned());
+                next
+            }
+            _ => compute::claim(in_slot, slot, flow, new_id, now),
+        }
+    }
+    found(
+        Core {
+            claim: broken,
+            ..Core::REAL
+        },
+        &deleted(two_flows(["u", "u"])),
+        DRAINING_TAKES_NONE,
+    );
+}
+
+#[test]
+fn a_deleted_compute_whose_sessions_are_told_only_once() {
+    fn broken(compute: &Compute, now: Millis) -> Option<(Compute, compute::Chase)> {
+        compute::chase(compute, now).map(|(next, ask)| match ask {
+            compute::Chase::StopSessions => (next, compute::Chase::Create),
+            ask => (next, ask),
+        })
+    }
+    found(
+        Core {
+            chase: broken,
+            ..Core::REAL
+        },
+        &deleted(one_flow()),
+        DRAIN_ENDS,
+    );
+}
+
+#[test]
+fn a_deleted_compute_that_waits_for_the_runs_on_it() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        match event {
+            Event::ComputeDrained { .. } if !session.runs.is_empty() => Ok((session.clone(), Vec::new())),
+            _ => decide(session, event, now),
+        }
+    }
+    found(decides(broken), &deleted(one_flow()), DRAIN_ENDS);
+}
+
+#[test]
+fn a_deletion_of_another_compute_that_counts() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        match (event, &session.compute) {
+            (Event::ComputeDrained { operation, why, .. }, Some(compute)) => {
+                let (operation, compute, why) = (operation.clone(), compute.clone(), why.clone());
+                let here = Event::ComputeDrained {
+                    operation,
+                    compute,
+                    why,
+                };
+                decide(session, &here, now)
+            }
+            _ => decide(session, event, now),
+        }
+    }
+    found(decides(broken), &deleted(one_flow()), NOTHING_OLDER);
+}
+
+#[test]
+fn a_deleted_compute_that_its_last_session_does_not_release() {
+    fn broken(compute: &Compute, flow: &str, now: Millis) -> Compute {
+        let left = compute::leave(compute, flow, now);
+        match compute.phase {
+            ComputePhase::Draining => Compute {
+                phase: ComputePhase::Draining,
+                ..left
+            },
+            _ => left,
+        }
+    }
+    found(
+        Core {
+            leave: broken,
+            ..Core::REAL
+        },
+        &deleted(one_flow()),
+        DRAIN_ENDS,
+    );
 }
 
 #[test]

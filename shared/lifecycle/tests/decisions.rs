@@ -951,3 +951,55 @@ fn a_session_that_ends_while_the_image_of_its_reset_is_checked_is_made_anew() {
     let late = life.on(checked(Some(Failure::new("Image.NotFound", ""))));
     assert_eq!(late.session.phase, Phase::Provisioning);
 }
+
+#[test]
+fn a_deleted_compute_resource_stops_its_session_and_each_run_is_told_why() {
+    let why = Failure::new("Session.ComputeDeleted", "bob deleted it.");
+    let drained = |compute: &str| Event::ComputeDrained {
+        operation: "d".into(),
+        compute: compute.into(),
+        why: why.clone(),
+    };
+    let told = |life: &Life| -> Vec<(String, Outcome, Option<Failure>)> {
+        let ends = life.effects.iter().filter_map(|effect| match effect {
+            Effect::RunEnded { run, outcome, failure } => Some((run.clone(), *outcome, failure.clone())),
+            Effect::OperationEnded {
+                operation,
+                outcome,
+                failure,
+                ..
+            } => Some((operation.clone(), *outcome, failure.clone())),
+            _ => None,
+        });
+        ends.collect()
+    };
+    let canceled = |what: &str| (what.to_owned(), Outcome::Canceled, Some(why.clone()));
+    let stopped = ("d".to_owned(), Outcome::Succeeded, None);
+
+    // One that is Ready with a run; that of another compute resource changes nothing.
+    let life = Life::ready().on(run("r")).on(drained("another"));
+    assert_eq!((life.session.phase, life.effects.len()), (Phase::Ready, 0));
+    let life = life.on(drained("c1"));
+    assert_eq!(life.session.phase, Phase::Stopping);
+    let life = life.on(drained("c1"));
+    assert_eq!(life.effects, [], "twice is once");
+    let life = life.on(gone(1));
+    assert_eq!(told(&life), [canceled("r"), stopped]);
+    assert_eq!((life.session.phase, &life.session.failure), (Phase::Stopped, &None));
+
+    // A start that is under way, and the run that waits for it.
+    let life = Life::new()
+        .on(run("r"))
+        .on(entered("start-for-r", Step::ClaimCompute, "t"));
+    let life = life.on(drained("c1"));
+    assert_eq!(told(&life), [canceled("start-for-r"), canceled("r")]);
+
+    // One that is made anew where it is would stay; one that leaves, with a start that waits, is left to do so.
+    let life = Life::ready().on(wanted("again", Kind::Reset)).on(drained("c1"));
+    assert_eq!(life.session.current.as_ref().map(|o| o.kind), Some(Kind::Stop));
+    let life = Life::ready()
+        .on(wanted("s", Kind::Stop))
+        .on(made_of("next", Kind::Start, "local"));
+    let life = life.on(drained("c1"));
+    assert_eq!((life.effects.len(), life.session.next.is_some()), (0, true));
+}

@@ -44,6 +44,7 @@ fn one_flow_over_two_generations() {
         faults: either(1, 2),
         activities: 0,
         asks: 0,
+        drains: 0,
     };
     let found = search(&Core::REAL, &bounds, either(300_000, 3_000_000));
     found.expect_whole("one flow, two generations", either(true, false));
@@ -74,6 +75,7 @@ fn one_flow_that_is_used_and_asks_for_leases_at_any_moment() {
         faults: either(1, 2),
         activities: 1,
         asks: 1,
+        drains: 0,
     };
     let found = search(&Core::REAL, &bounds, either(60_000, 3_000_000));
     found.expect_whole("one flow, in use", either(true, false));
@@ -91,6 +93,7 @@ fn one_flow_whose_settings_change() {
         faults: 1,
         activities: either(0, 1),
         asks: 0,
+        drains: 0,
     };
     let found = search(&Core::REAL, &bounds, either(200_000, 3_000_000));
     found.expect_whole("one flow, whose settings change", either(true, false));
@@ -105,6 +108,7 @@ fn two_flows_of_one_user_on_one_compute_resource() {
         faults: 1,
         activities: 0,
         asks: 0,
+        drains: 0,
     };
     let found = search(&Core::REAL, &bounds, either(100_000, 3_000_000));
     found.expect_whole("two flows of one user", either(true, false));
@@ -119,7 +123,40 @@ fn two_users_with_a_compute_resource_each() {
         faults: 2,
         activities: 0,
         asks: 0,
+        drains: 0,
     };
     let found = search(&Core::REAL, &bounds, either(80_000, 3_000_000));
     found.expect_whole("two users", false);
+}
+
+#[test]
+fn a_compute_resource_is_deleted_under_its_sessions() {
+    let flow = Bounds {
+        owners: vec!["u"],
+        menu: either(vec![RESET, Wish::Run], vec![START, STOP, RESET, UPDATE, Wish::Run]),
+        commands: 2,
+        faults: either(0, 1),
+        activities: 0,
+        asks: 0,
+        drains: either(1, 2),
+    };
+    let found = search(&Core::REAL, &flow, either(60_000, 3_000_000));
+    found.expect_whole("a compute resource that is deleted", either(true, false));
+    let at_fault = Bounds {
+        menu: vec![Wish::Run],
+        commands: 1,
+        faults: either(1, 2),
+        ..flow
+    };
+    let found = search(&Core::REAL, &at_fault, either(60_000, 3_000_000));
+    found.expect_whole("a compute resource that is deleted, with faults", either(true, false));
+    let two = Bounds {
+        owners: vec!["u", "u"],
+        menu: either(vec![START], vec![START, STOP, RESET]),
+        commands: 1,
+        faults: 1,
+        ..at_fault
+    };
+    let found = search(&Core::REAL, &two, either(60_000, 3_000_000));
+    found.expect_whole("a compute resource of two flows that is deleted", false);
 }

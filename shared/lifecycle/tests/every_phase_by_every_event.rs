@@ -161,6 +161,11 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         failure: failure(),
     };
     let compute = || "c".to_owned();
+    let drained = |compute: &str| Event::ComputeDrained {
+        operation: "n".into(),
+        compute: compute.into(),
+        why: failure(),
+    };
     let alive = |generation| Event::Alive {
         generation,
         nonce: 1,
@@ -266,6 +271,8 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
             },
             0,
         ),
+        ("compute to be deleted", drained("c"), 0),
+        ("another compute to be deleted", drained("other"), 0),
         ("session up", up(2), 0),
         ("session up, an older one", up(1), 0),
         ("session gone", gone(2), 0),
@@ -344,7 +351,7 @@ fn every_phase_by_every_event() {
           Provisioning/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Provisioning/o
               on run; activity
           Provisioning/o             run r Canceled
@@ -372,7 +379,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Provisioning (reset)
           Provisioning/o             n joins o
@@ -384,7 +391,7 @@ fn every_phase_by_every_event() {
           Provisioning/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Provisioning/o
               on run; activity
           Provisioning/o             run r Canceled
@@ -412,7 +419,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (start, update)
           Launching/o                n joins o
@@ -426,7 +433,7 @@ fn every_phase_by_every_event() {
           Launching/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Launching/o
               on run; activity
           Launching/o                run r Canceled
@@ -452,7 +459,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (reset)
           Launching/o                n joins o
@@ -464,7 +471,7 @@ fn every_phase_by_every_event() {
           Launching/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Launching/o
               on run; activity
           Launching/o                run r Canceled
@@ -490,7 +497,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (start, update)
           Installing/o               n joins o
@@ -504,7 +511,7 @@ fn every_phase_by_every_event() {
           Installing/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Installing/o
               on run; activity
           Installing/o               run r Canceled
@@ -534,7 +541,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (reset)
           Installing/o               n joins o
@@ -546,7 +553,7 @@ fn every_phase_by_every_event() {
           Installing/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Installing/o
               on run; activity
           Installing/o               run r Canceled
@@ -576,7 +583,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (install)
           Installing/o then start
@@ -590,7 +597,7 @@ fn every_phase_by_every_event() {
           Installing/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Installing/o
               on run; activity
           Installing/o               AgentCancelRun r
@@ -622,7 +629,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t AgentSilent, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (no operation)
           Ready                      n Succeeded
@@ -634,7 +641,7 @@ fn every_phase_by_every_event() {
           Ready/reset                StartExecution n
               on reset
           Stopping/stop              StartExecution n
-              on stop; idle seen, and so it is
+              on stop; idle seen, and so it is; compute to be deleted
           Ready                      AgentRun n
               on run
           Ready                      AgentCancelRun r
@@ -658,7 +665,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
+              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
 
         Ready (reset)
           Ready/o                    n joins o
@@ -670,7 +677,7 @@ fn every_phase_by_every_event() {
           Ready/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Ready/o
               on run; activity
           Ready/o                    AgentCancelRun r
@@ -704,7 +711,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (update)
           Ready/o                    n joins o
@@ -718,7 +725,7 @@ fn every_phase_by_every_event() {
           Ready/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Ready/o
               on run; activity
           Ready/o                    AgentCancelRun r
@@ -752,7 +759,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (stop)
           Stopping/o then start
@@ -782,7 +789,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (reset)
           Stopping/o                 n joins o
@@ -794,7 +801,7 @@ fn every_phase_by_every_event() {
           Stopping/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Stopping/o
               on run; activity
           Stopping/o                 AgentCancelRun r
@@ -818,7 +825,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (update)
           Stopping/o                 n joins o
@@ -832,7 +839,7 @@ fn every_phase_by_every_event() {
           Stopping/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop
+              on stop; compute to be deleted
           Stopping/o
               on run; activity
           Stopping/o                 AgentCancelRun r
@@ -856,7 +863,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping, failing (start, reset, update)
           Stopping/o then start failing
@@ -890,7 +897,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t Why, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopped (no operation)
           Provisioning/start +1      StartExecution n
@@ -912,7 +919,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
 
         Failed (no operation)
           Provisioning/start +1      StartExecution n
@@ -934,7 +941,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
     "#]].assert_eq(&page.join("\n"));
 }
 

@@ -1,7 +1,7 @@
 //! A command, from its words to its decision.
 
 use crate::{
-    Fault, Known,
+    Fault, Known, compute,
     ports::{Ports, Save, Write},
     turn::{Happened, happen, refused_operation, refused_run},
     workspace,
@@ -92,10 +92,17 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         Wish::Install { settings, .. } | Wish::Reset { settings, .. } => {
             (defaults(&settings.clone().unwrap_or_default(), lineage), None)
         }
-        Wish::Stop | Wish::Cancel { .. } | Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => {
-            (defaults(&Wanted::default(), lineage), None)
-        }
+        Wish::Stop
+        | Wish::Cancel { .. }
+        | Wish::DeleteCompute { .. }
+        | Wish::StopOnCompute { .. }
+        | Wish::StopIfIdle { .. }
+        | Wish::WarnIfIdle { .. }
+        | Wish::Check => (defaults(&Wanted::default(), lineage), None),
     };
+    if let Wish::DeleteCompute { compute } = &command.wish {
+        return compute::delete(ports, &command, &known, compute).await;
+    }
     let barred = in_workspace(ports, &command, &mut settings).await?;
     let event = event_of(&command, &settings);
     let mut happened = Happened {
@@ -237,8 +244,8 @@ pub fn action_of(wish: &Wish) -> Action {
         Wish::Start { .. } | Wish::Install { .. } | Wish::Update { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
             Action::Use
         }
-        Wish::Stop | Wish::Cancel { .. } => Action::Stop,
-        Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => Action::Sweep,
+        Wish::Stop | Wish::Cancel { .. } | Wish::DeleteCompute { .. } => Action::Stop,
+        Wish::StopOnCompute { .. } | Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => Action::Sweep,
     }
 }
 
@@ -279,7 +286,13 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
             generation: *generation,
             due: *due,
         },
-        Wish::Check => Event::Tick,
+        Wish::StopOnCompute { compute, why } => Event::ComputeDrained {
+            operation: command.id.clone(),
+            compute: compute.clone(),
+            why: why.clone(),
+        },
+        // It is decided on the compute resource's own row.
+        Wish::Check | Wish::DeleteCompute { .. } => Event::Tick,
     }
 }
 

@@ -7,6 +7,7 @@
 //! What is absent here: an SDK. What the shell needs of the outside is [`Ports`]; `shared/aws` has the adapters.
 
 mod command;
+mod compute;
 mod packages;
 mod people;
 mod ports;

@@ -2,6 +2,7 @@
 
 use crate::{
     Fault,
+    compute::send_stops,
     ports::{DueRow, Ports, Save, Write, due_of},
 };
 use contract::{
@@ -127,15 +128,21 @@ async fn look_after_compute(ports: &impl Ports, id: &str, now: Millis) -> Result
         revision: held.revision + 1,
         ..next
     };
-    let request = match ask {
-        Chase::Create => ComputeRequest::CreateCompute {
-            compute: id.to_owned(),
-            room: Room::of(&held.slot.size),
-            slot: held.slot.clone(),
-        },
-        Chase::Delete => ComputeRequest::ReleaseCompute { compute: id.to_owned() },
-    };
-    ports.ask_driver(&request).await?;
+    match ask {
+        Chase::Create => {
+            let request = ComputeRequest::CreateCompute {
+                compute: id.to_owned(),
+                room: Room::of(&held.slot.size),
+                slot: held.slot.clone(),
+            };
+            ports.ask_driver(&request).await?;
+        }
+        Chase::StopSessions => send_stops(ports, &held).await?,
+        Chase::Delete => {
+            let request = ComputeRequest::ReleaseCompute { compute: id.to_owned() };
+            ports.ask_driver(&request).await?;
+        }
+    }
     match ports
         .save(Save {
             writes: vec![Write::Compute {

@@ -303,7 +303,7 @@ async fn claim_of(ports: &impl Ports, row: &SessionRow, event: &mut Event, now: 
     Ok(writes)
 }
 
-fn changed(next: Compute, read: &Compute) -> Write {
+pub(crate) fn changed(next: Compute, read: &Compute) -> Write {
     Write::Compute {
         compute: Compute {
             revision: read.revision + 1,
@@ -443,6 +443,7 @@ fn name_of(event: &Event) -> &'static str {
         Event::StepRefused { .. } => "step-refused",
         Event::ComputeUp { .. } => "compute-up",
         Event::ComputeGone { .. } => "compute-gone",
+        Event::ComputeDrained { .. } => "compute-drained",
         Event::SessionUp { .. } => "session-up",
         Event::SessionGone { .. } => "session-gone",
         Event::ImageChecked { .. } => "image-checked",

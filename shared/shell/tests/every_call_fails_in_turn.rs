@@ -552,3 +552,77 @@ async fn a_cancel_of_a_run_that_waits_ends_it_and_of_one_that_is_not_there_does_
     assert_eq!(state.runs["run-1"].status, RunStatus::Canceled);
     assert_eq!(state.runs["run-1"].failure.as_ref().unwrap().error, "Run.Canceled");
 }
+
+/// Two sessions on one compute resource, which is then deleted: the command comes twice.
+async fn deletion(world: &World) {
+    for name in ["a", "b"] {
+        let mut start = command(&format!("start-{name}"), json!({ "command": "start", "settings": {} }));
+        start["flow"]["lineage"] = json!(name);
+        world.send(&start);
+        world.settle().await;
+    }
+    let compute = world.state.lock().unwrap().computes.keys().next().unwrap().clone();
+    for _ in 0..2 {
+        world.send(&command(
+            "delete-1",
+            json!({ "command": "delete-compute", "compute": compute }),
+        ));
+    }
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn a_deleted_compute_resource_stops_its_sessions_whichever_call_fails() {
+    let lived = |world: &World, case: &str| {
+        for name in ["a", "b"] {
+            assert_eq!(world.phase(&flow(name).key()), Phase::Stopped, "{case}: {name}");
+        }
+        assert_eq!(world.outcome("delete-1"), OperationStatus::Succeeded, "{case}");
+        let state = world.state.lock().unwrap();
+        let phases: Vec<_> = state.computes.values().map(|c| (c.phase, c.sessions.len())).collect();
+        assert_eq!(phases, [(ComputePhase::Gone, 0)], "{case}");
+        let drained = |entry: &&contract::row::LogRow| matches!(entry.event, Event::ComputeDrained { .. });
+        let stops = state
+            .log
+            .values()
+            .filter(drained)
+            .filter(|entry| entry.from != entry.to);
+        assert_eq!(stops.count(), 2, "{case}: each session is stopped once");
+        assert!(state.usage.values().all(|usage| usage.sessions.is_empty()), "{case}");
+    };
+    let whole = World::new(None);
+    deletion(&whole).await;
+    lived(&whole, "no failure");
+    for loss in [Loss::Request, Loss::Reply] {
+        for at in 1..=whole.calls() {
+            let world = World::new(Some((at, loss)));
+            deletion(&world).await;
+            lived(&world, &format!("{loss:?} of call {at}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compute_resource_that_is_none_of_the_users_is_not_deleted() {
+    let world = World::new(None);
+    world.send(&command("start-1", json!({ "command": "start", "settings": {} })));
+    world.settle().await;
+    let compute = world.state.lock().unwrap().computes.keys().next().unwrap().clone();
+    world
+        .state
+        .lock()
+        .unwrap()
+        .computes
+        .get_mut(&compute)
+        .unwrap()
+        .slot
+        .owner = "bob".into();
+    for (id, compute) in [("other", compute.as_str()), ("none", "none")] {
+        world.send(&command(id, json!({ "command": "delete-compute", "compute": compute })));
+        world.settle().await;
+        let state = world.state.lock().unwrap();
+        let failure = state.operations[id].failure.clone().unwrap();
+        assert_eq!(failure.error, "Compute.None", "{failure}");
+    }
+    assert_eq!(world.phase(&flow("/flows/joke").key()), Phase::Ready);
+}

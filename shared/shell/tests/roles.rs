@@ -26,7 +26,7 @@ fn roles(of: &str) -> (Vec<Role>, Vec<String>) {
 }
 
 /// Who may do what: with their own session, with somebody else's in the workspace, with one of another workspace.
-const MATRIX: [(&str, &str); 21] = [
+const MATRIX: [(&str, &str); 28] = [
     ("use none", "---"),
     ("use scientist", "x--"),
     ("use operator", "x--"),
@@ -48,6 +48,13 @@ const MATRIX: [(&str, &str); 21] = [
     ("stop administrator", "---"),
     ("stop owner", "xx-"),
     ("stop both", "xx-"),
+    ("compute none", "---"),
+    ("compute scientist", "x--"),
+    ("compute operator", "x--"),
+    ("compute only-operator", "---"),
+    ("compute administrator", "---"),
+    ("compute owner", "xx-"),
+    ("compute both", "xx-"),
 ];
 
 fn wishes(action: &str) -> Vec<Value> {
@@ -57,6 +64,7 @@ fn wishes(action: &str) -> Vec<Value> {
     };
     match action {
         "stop" => vec![json!({ "command": "stop" })],
+        "compute" => vec![json!({ "command": "delete-compute", "compute": "c-1" })],
         _ => vec![
             json!({ "command": "start", "settings": settings }),
             json!({ "command": "install", "settings": settings }),
@@ -153,7 +161,7 @@ async fn each_role_may_do_what_the_matrix_says_whichever_way_a_command_came() {
             }
         }
     }
-    assert_eq!(asked, 3 * 4 * 7 * 11, "every case was asked");
+    assert_eq!(asked, 3 * 4 * 7 * 12, "every case was asked");
 }
 
 #[tokio::test]

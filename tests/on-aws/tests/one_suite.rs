@@ -323,6 +323,8 @@ fn a_claim_is_good_only_on_what_was_read(worlds: &Worlds) {
             sessions: sessions.iter().map(|s| (*s).to_owned()).collect(),
             revision,
             due: Some(9),
+            since: None,
+            drained: None,
         };
         let claim = |id: &str, was: Option<&str>| {
             vec![

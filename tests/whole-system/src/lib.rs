@@ -487,6 +487,19 @@ impl Api {
         read(request.send_json(what))
     }
 
+    /// Removes what is at this path.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, (u16, String)> {
+        let request = self
+            .agent
+            .delete(format!("{}{path}", self.endpoint))
+            .header("authorization", format!("Bearer {}", self.token));
+        read(request.call())
+    }
+
     /// Offers something of a flow to a service that does not see this machine.
     ///
     /// # Errors
@@ -564,6 +577,34 @@ fn read<T: DeserializeOwned>(
         return Err((status, said.unwrap_or(body)));
     }
     serde_json::from_str(&body).map_err(|e| (status, format!("{e}: {body}")))
+}
+
+/// The front, as this user with these roles.
+pub fn somebody(machine: &Machine, name: &str, workspace: &str, roles: &[&str]) -> Api {
+    let issuer = machine.state().join("issuer.key");
+    let mut arguments = vec!["token", "--issuer", issuer.to_str().unwrap()];
+    arguments.extend(["--user", name, "--workspace", workspace]);
+    arguments.extend(roles.iter().flat_map(|role| ["--role", role]));
+    let token = machine.succeed(&arguments);
+    Api::new(&machine.api().endpoint, token.trim(), name)
+}
+
+/// The command line, as the user of `api`.
+pub fn typed(machine: &Machine, api: &Api, arguments: &[&str]) -> Output {
+    let mut command = machine.command(arguments);
+    command
+        .args(["--endpoint", &api.endpoint])
+        .env("PFSESSION_TOKEN", &api.token);
+    command.output().unwrap()
+}
+
+/// What a command printed, to both of its outputs.
+pub fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Writes a flow of one node whose tool is `source` (a function `tool(text)`), in a folder of its own.

@@ -5,37 +5,10 @@ use contract::{
     row::{OperationRow, OperationStatus},
 };
 use serde_json::{Value, json};
-use std::{path::Path, process::Output, time::Duration};
-use whole_system::{Api, Machine, write_flow};
+use std::{path::Path, time::Duration};
+use whole_system::{Api, Machine, said, somebody, typed, write_flow};
 
 const LONG: Duration = Duration::from_secs(120);
-
-/// The front, as this user with these roles.
-fn somebody(machine: &Machine, name: &str, workspace: &str, roles: &[&str]) -> Api {
-    let issuer = machine.state().join("issuer.key");
-    let mut arguments = vec!["token", "--issuer", issuer.to_str().unwrap()];
-    arguments.extend(["--user", name, "--workspace", workspace]);
-    arguments.extend(roles.iter().flat_map(|role| ["--role", role]));
-    let token = machine.succeed(&arguments);
-    Api::new(&machine.api().endpoint, token.trim(), name)
-}
-
-/// The command line, as the user of `api`.
-fn typed(machine: &Machine, api: &Api, arguments: &[&str]) -> Output {
-    let mut command = machine.command(arguments);
-    command
-        .args(["--endpoint", &api.endpoint])
-        .env("PFSESSION_TOKEN", &api.token);
-    command.output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
 
 fn stop_of(owner: &str, folder: &Path) -> Value {
     json!({ "id": format!("stop-{owner}"), "command": "stop",
@@ -202,7 +175,7 @@ fn a_role_counts_from_the_next_command_on_also_for_tokens_already_given() {
 }
 
 /// What is asked over HTTP, and by which roles it is answered: own, somebody else's, another workspace's.
-const OVER_HTTP: [(&str, [(&str, &str); 5]); 6] = [
+const OVER_HTTP: [(&str, [(&str, &str); 5]); 7] = [
     (
         "use",
         [
@@ -215,6 +188,16 @@ const OVER_HTTP: [(&str, [(&str, &str); 5]); 6] = [
     ),
     (
         "stop",
+        [
+            ("none", "---"),
+            ("data-scientist", "x--"),
+            ("owner", "xx-"),
+            ("role-administrator", "---"),
+            ("both", "xx-"),
+        ],
+    ),
+    (
+        "compute",
         [
             ("none", "---"),
             ("data-scientist", "x--"),
@@ -281,6 +264,7 @@ fn commands(action: &str) -> Vec<Value> {
     };
     match action {
         "roles" | "webhooks" | "settings" => Vec::new(),
+        "compute" => vec![json!({ "command": "delete-compute", "compute": "c" })],
         "stop" => vec![json!({ "command": "stop" }), json!({ "command": "cancel", "run": "r" })],
         _ => vec![
             json!({ "command": "start", "settings": settings }),
@@ -335,5 +319,5 @@ fn each_role_is_answered_over_http_as_the_matrix_says_with_403_at_once() {
             assert_eq!(found, expected, "{action} by {of}");
         }
     }
-    assert_eq!(sent, 5 * (5 * 3 + 2 * 3) + 5 * 5 * 3 + 3 * 5 * 4);
+    assert_eq!(sent, 5 * (5 * 3 + 2 * 3 + 3) + 5 * 5 * 3 + 3 * 5 * 4);
 }

@@ -7,7 +7,7 @@
 pub(crate) mod properties;
 pub(crate) mod world;
 
-use properties::{Broken, STOP_ENDS, short};
+use properties::{Broken, DRAIN_ENDS, STOP_ENDS, short};
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hash, Hasher},
@@ -16,9 +16,14 @@ use std::{
 use world::{Act, Bounds, Computes, Core, Flow, Left, Message, NOW, Turn, World};
 
 use lifecycle::{
-    Millis, deadlines,
+    Millis,
+    compute::ComputePhase,
+    deadlines,
     session::{Event, Kind, Operation, Phase},
 };
+
+/// The most time from the deletion of a compute resource until no session is on it: its sessions are told once more, and stop.
+const DRAIN_BOUND: Millis = deadlines::COMPUTE_RETRY + deadlines::STOP_BOUND_ON_ONE_MACHINE;
 
 /// How a search ended.
 #[derive(Debug, Default)]
@@ -51,6 +56,7 @@ pub(crate) fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
         seen: HashMap::default(),
         states: Vec::new(),
         ends: HashMap::default(),
+        drained: HashMap::default(),
     };
     let mut found = Found {
         is_complete: true,
@@ -68,6 +74,9 @@ pub(crate) fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
         while let Some(index) = levels[level].pop_front() {
             reached.push(index);
             let world = search.world(index, 0);
+            if let Err(broken) = search.drain_ends(&world) {
+                return search.done(found, Some((broken, index, None)));
+            }
             match search.end_of(&world) {
                 Ok((stop, end)) => {
                     found.longest_stop = found.longest_stop.max(stop);
@@ -118,6 +127,8 @@ struct Search<'a> {
     states: Vec<State>,
     /// What is known of states in which nothing goes wrong any more: how long until each session is down, and until nothing is left.
     ends: Numbered<Box<[u32]>, (Millis, Millis)>,
+    /// Likewise, how long until no compute resource is draining.
+    drained: Numbered<Box<[u32]>, Millis>,
 }
 
 struct State {
@@ -186,7 +197,13 @@ impl Parts {
         let mut key: Vec<u32> = world.flows.iter().map(|flow| self.flows.number(flow)).collect();
         key.push(self.computes.number(&world.computes));
         key.push(self.bags.number(&world.bag));
-        key.push(u32::from(world.left.activities) << 8 | u32::from(world.left.asks));
+        let Left {
+            activities,
+            asks,
+            drains,
+            ..
+        } = world.left;
+        key.push(u32::from(drains) << 16 | u32::from(activities) << 8 | u32::from(asks));
         key.into()
     }
 }
@@ -256,6 +273,7 @@ impl Search<'_> {
                 faults,
                 activities: (rest[2] >> 8) as u8,
                 asks: rest[2] as u8,
+                drains: (rest[2] >> 16) as u8,
             },
         }
     }
@@ -268,6 +286,7 @@ impl Search<'_> {
             faults: 0,
             activities: 0,
             asks: 0,
+            drains: 0,
         };
         let mut turn = Turn {
             core: self.core,
@@ -340,6 +359,61 @@ impl Search<'_> {
         Ok((stop, end))
     }
 
+    /// Lets a world go on in which nothing goes wrong and nobody wants anything any more, until no compute resource is draining.
+    fn drain_ends(&mut self, world: &World) -> Result<(), Broken> {
+        let mut world = world.clone();
+        world.left = Left {
+            faults: 0,
+            activities: 0,
+            asks: 0,
+            drains: 0,
+        };
+        for flow in &mut world.flows {
+            Rc::make_mut(flow).commands = 0;
+        }
+        let mut turn = Turn {
+            core: self.core,
+            world,
+            broken: None,
+        };
+        let mut path: Vec<(Box<[u32]>, Millis)> = Vec::new();
+        let mut took = 0;
+        while turn.world.is_draining() {
+            let key = self.parts.key(&turn.world);
+            if let Some(known) = self.drained.get(&key) {
+                took = *known;
+                break;
+            }
+            let act = match turn.world.bag.is_empty() {
+                false => Act::Deliver(0, world::Way::Through),
+                true => turn.world.must(self.core),
+            };
+            let is_wait = matches!(act, Act::Wait);
+            let time = if is_wait { turn.world.until_next(self.core) } else { 0 };
+            let so_far: Millis = path.iter().map(|(_, time)| time).sum();
+            if path.len() > 500 || so_far > DRAIN_BOUND || (is_wait && time == 0) {
+                let states: Vec<String> = turn.world.flows.iter().map(|flow| short(&flow.session)).collect();
+                return Err(Broken {
+                    property: DRAIN_ENDS,
+                    what: format!("not after {so_far} ms and {} acts: {states:?}", path.len()),
+                });
+            }
+            path.push((key, time));
+            turn.act(&act);
+        }
+        for (key, time) in path.into_iter().rev() {
+            took += time;
+            self.drained.insert(key, took);
+        }
+        if took > DRAIN_BOUND {
+            return Err(Broken {
+                property: DRAIN_ENDS,
+                what: format!("it took {took} ms"),
+            });
+        }
+        Ok(())
+    }
+
     fn done(&self, mut found: Found, broken: Option<Seen>) -> Found {
         found.states = self.states.len();
         found.broken = broken.map(|(broken, index, act)| {
@@ -381,6 +455,11 @@ impl Search<'_> {
 }
 
 impl World {
+    fn is_draining(&self) -> bool {
+        let mut rows = self.computes.rows.values();
+        rows.any(|row| row.phase == ComputePhase::Draining)
+    }
+
     /// How long until anything is due.
     fn until_next(&self, core: &Core) -> Millis {
         self.next_moment(core, true).map_or(0, |moment| moment - NOW)

@@ -22,6 +22,9 @@ pub(crate) const ONE_CONTAINER: &str = "4a a generation has at most one containe
 pub(crate) const NOTHING_OLDER: &str = "4b nothing older changes what is newer";
 pub(crate) const COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS: &str =
     "5 a compute resource lasts as long as a session needs it, and no longer";
+pub(crate) const DRAINING_TAKES_NONE: &str = "5a a compute resource that is to be deleted takes no session";
+pub(crate) const DRAIN_ENDS: &str =
+    "5b a compute resource that is to be deleted is deleted within its bound, without anybody's stop";
 pub(crate) const NO_IDLE_STOP_IN_USE: &str = "6 no idle stop under a live lease or after newer activity";
 pub(crate) const ALWAYS_DUE: &str = "7a what is not final is due, and looking after it moves the due time";
 pub(crate) const STOP_IS_TAKEN: &str = "7b a stop is accepted in every phase";
@@ -40,7 +43,7 @@ pub(crate) const FORWARD: &str = "generation, revision and activity only move fo
 
 /// How many there are.
 #[allow(dead_code, reason = "one of the tests that share this counts them")]
-pub(crate) const COUNT: usize = 19;
+pub(crate) const COUNT: usize = 21;
 
 /// Checks one decision.
 pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {
@@ -104,7 +107,9 @@ fn is_older(s: &Session, event: &Event) -> bool {
         Event::ImageChecked {
             generation, operation, ..
         } => *generation != s.generation || !runs(operation),
-        Event::ComputeUp { compute } | Event::ComputeGone { compute, .. } => s.compute.as_ref() != Some(compute),
+        Event::ComputeUp { compute } | Event::ComputeGone { compute, .. } | Event::ComputeDrained { compute, .. } => {
+            s.compute.as_ref() != Some(compute)
+        }
         Event::Wanted { .. } | Event::RunWanted { .. } | Event::CancelWanted { .. } | Event::Tick => false,
     }
 }
@@ -123,6 +128,7 @@ fn no_idle_stop_in_use(before: &Session, after: &Session, event: &Event) -> Opti
         .any(|lease| *lease == Lease::Waiting || matches!(lease, Lease::Until(until) if *until > NOW));
     let allowed = match event {
         Event::Wanted { .. } => true,
+        Event::ComputeDrained { compute, .. } => before.compute.as_ref() == Some(compute),
         Event::IdleSeen { activity, .. } => {
             !live_lease && *activity == before.last_activity && NOW >= before.last_activity + before.settings.idle
         }
@@ -398,9 +404,12 @@ fn of_computes(world: &World) -> Option<Broken> {
                 });
             }
         }
-        let in_use = matches!(row.phase, ComputePhase::Requested | ComputePhase::Up);
+        let in_use = matches!(
+            row.phase,
+            ComputePhase::Requested | ComputePhase::Up | ComputePhase::Draining
+        );
         let kept = match row.phase {
-            ComputePhase::Requested | ComputePhase::Up => !row.sessions.is_empty(),
+            ComputePhase::Requested | ComputePhase::Up | ComputePhase::Draining => !row.sessions.is_empty(),
             ComputePhase::Releasing => row.sessions.is_empty(),
             ComputePhase::Gone => true,
         };
@@ -414,7 +423,7 @@ fn of_computes(world: &World) -> Option<Broken> {
             return broken(true, COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS, || format!("{row:?}"));
         }
         let due = match row.phase {
-            ComputePhase::Requested | ComputePhase::Releasing => row.due.is_some(),
+            ComputePhase::Requested | ComputePhase::Draining | ComputePhase::Releasing => row.due.is_some(),
             ComputePhase::Up => true,
             ComputePhase::Gone => row.due.is_some() != row.sessions.is_empty(),
         };

@@ -44,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) claim: fn(Option<&Compute>, &Slot, &str, &str, Millis) -> Compute,
     pub(crate) leave: fn(&Compute, &str, Millis) -> Compute,
     pub(crate) observe: fn(&Compute, Seen) -> Option<Compute>,
+    pub(crate) drain: fn(&Compute, Failure, Millis) -> Option<Compute>,
     pub(crate) chase: fn(&Compute, Millis) -> Option<(Compute, Chase)>,
     /// Whether what was decided is saved with the session before it is sent.
     pub(crate) saves_outbox: bool,
@@ -59,6 +60,7 @@ impl Core {
         claim: lifecycle::compute::claim,
         leave: lifecycle::compute::leave,
         observe: lifecycle::compute::observe,
+        drain: lifecycle::compute::drain,
         chase: lifecycle::compute::chase,
         saves_outbox: true,
     };
@@ -79,6 +81,8 @@ pub(crate) struct Bounds {
     pub(crate) activities: u8,
     /// How often an agent asks for a lease at a moment of its own choice.
     pub(crate) asks: u8,
+    /// How many compute resources are deleted by their user.
+    pub(crate) drains: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +108,7 @@ pub(crate) struct Left {
     pub(crate) faults: u8,
     pub(crate) activities: u8,
     pub(crate) asks: u8,
+    pub(crate) drains: u8,
 }
 
 /// All that is about one flow: its rows, its executions, its containers.
@@ -233,6 +238,8 @@ pub(crate) enum Act {
     SeeIdle(usize),
     SeeNear(usize),
     Chase(String),
+    /// The user deletes a compute resource.
+    Drain(String),
     TimeOut(usize, String),
     /// A send of the state machine whose reply was lost is made again.
     SendAgain(usize, String),
@@ -310,6 +317,7 @@ impl World {
                 faults: bounds.faults,
                 activities: bounds.activities,
                 asks: bounds.asks,
+                drains: bounds.drains,
             },
         }
     }
@@ -337,6 +345,11 @@ impl World {
                     acts.push(Act::Ask(f));
                 }
             }
+        }
+        if self.left.drains > 0 {
+            let in_use = |row: &&Compute| (core.drain)(row, why_drained(), NOW).is_some();
+            let rows = self.computes.rows.values().filter(in_use);
+            acts.extend(rows.map(|row| Act::Drain(row.id.clone())));
         }
         let quiet = self.is_quiet(core);
         if quiet {
@@ -601,6 +614,13 @@ impl Turn<'_> {
                 self.put(Message::Command { flow: *f, event });
             }
             Act::Chase(id) => self.chase(id),
+            Act::Drain(id) => {
+                self.world.left.drains -= 1;
+                if let Some(next) = (self.core.drain)(&self.world.computes.rows[id], why_drained(), NOW) {
+                    self.stop_all_on(&next);
+                    Rc::make_mut(&mut self.world.computes).rows.insert(id.clone(), next);
+                }
+            }
             Act::TimeOut(f, operation) => self.time_out(*f, operation),
             Act::SendAgain(f, operation) => {
                 if let Some(Execution::Waiting {
@@ -951,11 +971,18 @@ impl Turn<'_> {
         let in_slot = computes.slots.get(&slot).and_then(|id| computes.rows.get(id));
         let new_id = format!("c{}", computes.rows.len());
         let claimed = (self.core.claim)(in_slot, &slot, &session.flow, &new_id, NOW);
+        let is_draining = claimed.phase == ComputePhase::Draining;
+        // How long it has been there changes nothing.
+        let claimed = Compute { since: None, ..claimed };
         *compute = Some(Claimed {
             id: claimed.id.clone(),
             up: claimed.phase == ComputePhase::Up,
             new: claimed.id == new_id,
         });
+        if is_draining {
+            let what = format!("{} takes a session", claimed.id);
+            self.breaks(properties::DRAINING_TAKES_NONE, what);
+        }
         Some(claimed)
     }
 
@@ -1011,10 +1038,29 @@ impl Turn<'_> {
                 compute: id.to_owned(),
                 slot: next.slot.clone(),
             },
+            Chase::StopSessions => {
+                self.stop_all_on(&next);
+                Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
+                return;
+            }
             Chase::Delete => Effect::ReleaseCompute { compute: id.to_owned() },
         };
         Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
         self.put(Message::Driver { flow: 0, request });
+    }
+
+    /// Sends a command to each session on a compute resource that is to go.
+    fn stop_all_on(&mut self, row: &Compute) {
+        for f in 0..self.world.flows.len() {
+            if row.sessions.contains(&name_of(f)) {
+                let event = Event::ComputeDrained {
+                    operation: format!("drain-{}-{f}", row.id),
+                    compute: row.id.clone(),
+                    why: why_drained(),
+                };
+                self.put(Message::Command { flow: f, event });
+            }
+        }
     }
 
     // The state machine: `infra/lifecycle.asl.json`, by its order of steps.
@@ -1337,6 +1383,10 @@ impl Turn<'_> {
     }
 }
 
+fn why_drained() -> Failure {
+    Failure::new("Drained", "")
+}
+
 fn up(generation: u32) -> Event {
     Event::SessionUp {
         generation,
@@ -1387,6 +1437,7 @@ impl Act {
             | Self::SeeIdle(_)
             | Self::SeeNear(_)
             | Self::Chase(_)
+            | Self::Drain(_)
             | Self::TimeOut(..)
             | Self::RunEnds(..)
             | Self::Activity(_)

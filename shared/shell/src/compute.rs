@@ -1,0 +1,163 @@
+//! The deletion of a compute resource with all that is on it.
+//!
+//! The decision is one save: the compute resource's row says that it takes no session any more, and why. Then its sessions are stopped, one
+//! by one. A crash in between leaves a row that is due, and the sweep has the rest of them stopped.
+
+use crate::{
+    Fault, Known,
+    ports::{Ports, Save, Write},
+    turn::{Happened, changed, happen, refused_operation},
+};
+use contract::{
+    Kind, Principal,
+    command::{Command, Wish},
+    row::OperationStatus,
+};
+use lifecycle::{
+    Failure,
+    compute::{self, Compute, ComputePhase},
+    session::Event,
+};
+
+/// How often a save is tried again after somebody else's.
+const TRIES: usize = 30;
+
+/// Decides the deletion of a compute resource, and stops the sessions on it.
+///
+/// # Errors
+///
+/// As [`happen`]; what was decided stands, and the sweep carries it out.
+pub(crate) async fn delete(ports: &impl Ports, command: &Command, known: &Known, id: &str) -> Result<(), Fault> {
+    let flow = command.flow.key();
+    let by = known.principal.name();
+    let happened = Happened::new(&flow, Event::Tick, by);
+    for _ in 0..TRIES {
+        let held = ports.load_compute(id).await?;
+        let is_decided = ports.load_operation(&command.id).await?.is_some();
+        if is_decided {
+            return match held {
+                Some(held) => stop_sessions(ports, &held, by).await,
+                None => Ok(()),
+            };
+        }
+        let now = ports.now();
+        let held = held.filter(|held| is_of(held, command));
+        let (failure, next) = match (known.refuse(ports, command).await?, &held) {
+            (Some(denied), _) => (Some(denied), None),
+            (None, Some(held)) if held.phase != ComputePhase::Gone => (
+                None,
+                compute::drain(held, deleted(id, by), now).map(|next| (next, held)),
+            ),
+            (None, _) => (Some(no_such_compute(id, &command.flow.owner)), None),
+        };
+        if let Some(failure) = &failure {
+            tracing::warn!(
+                command = command.id,
+                fault = failure.error,
+                cause = failure.message,
+                "refused"
+            );
+        }
+        let mut row = refused_operation(&command.id, Kind::Stop, &happened, deleted(id, by), now);
+        if failure.is_none() {
+            row.status = OperationStatus::Succeeded;
+        }
+        row.failure = failure;
+        let writes = [Write::NewOperation(row)].into_iter();
+        let writes = writes
+            .chain(next.clone().map(|(next, held)| changed(next, held)))
+            .collect();
+        match ports.save(Save { writes }).await {
+            Err(Fault::Conflict) => {}
+            Err(fault) => return Err(fault),
+            Ok(()) => {
+                return match next {
+                    Some((next, _)) => stop_sessions(ports, &next, by).await,
+                    None => Ok(()),
+                };
+            }
+        }
+    }
+    Err(Fault::Conflict)
+}
+
+/// Stops each session on a compute resource that is to go, if it is.
+async fn stop_sessions(ports: &impl Ports, held: &Compute, by: &str) -> Result<(), Fault> {
+    let Some(why) = held.drained.clone().filter(|_| held.phase == ComputePhase::Draining) else {
+        return Ok(());
+    };
+    for flow in &held.sessions {
+        let event = Event::ComputeDrained {
+            operation: format!("stop-{}", ports.new_id()),
+            compute: held.id.clone(),
+            why: why.clone(),
+        };
+        // A stop is refused by no session.
+        let _ = happen(ports, &Happened::new(flow, event, by)).await?;
+    }
+    Ok(())
+}
+
+/// Has each session on a compute resource that is to go stopped by a command, so that the order of its flow's commands holds.
+pub(crate) async fn send_stops(ports: &impl Ports, held: &Compute) -> Result<(), Fault> {
+    let Some(why) = &held.drained else { return Ok(()) };
+    for flow in &held.sessions {
+        let Some(row) = ports.load_session(flow).await? else {
+            continue;
+        };
+        let command = Command {
+            id: format!("sweep-{flow}-{}-{}", row.session.revision, ports.now()),
+            flow: row.flow,
+            principal: Some(Principal::Sweep),
+            wish: Wish::StopOnCompute {
+                compute: held.id.clone(),
+                why: why.clone(),
+            },
+        };
+        ports.send_command(&command).await?;
+    }
+    Ok(())
+}
+
+fn is_of(held: &Compute, command: &Command) -> bool {
+    (&held.slot.workspace, &held.slot.owner) == (&command.flow.workspace, &command.flow.owner)
+}
+
+fn deleted(id: &str, by: &str) -> Failure {
+    Failure::new(
+        "Session.ComputeDeleted",
+        format!(
+            "{by} deleted the compute resource {id} with all that was on it. Start the session again: it gets another one."
+        ),
+    )
+}
+
+fn no_such_compute(id: &str, owner: &str) -> Failure {
+    Failure::new(
+        "Compute.None",
+        format!(
+            "{owner} has no compute resource {id}. One is deleted with the last session on it; list those that there are."
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_deletion_says_of_itself() {
+        let texts = [
+            deleted("c1", "ann").to_string(),
+            no_such_compute("c1", "bob").to_string(),
+        ];
+        assert_eq!(
+            texts,
+            [
+                "Session.ComputeDeleted: ann deleted the compute resource c1 with all that was on it. Start the session again: it gets \
+                 another one.",
+                "Compute.None: bob has no compute resource c1. One is deleted with the last session on it; list those that there are."
+            ]
+        );
+    }
+}
