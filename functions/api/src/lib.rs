@@ -18,7 +18,7 @@ use aws::Aws;
 use contract::{
     FlowRef, Principal,
     command::{Command, Wish},
-    http::{Accepted, Events, Health, Installs, OperationView, Output, Problem, SessionView, Why},
+    http::{Accepted, Checks, Events, Health, Installs, OperationView, Output, Problem, SessionView, Why},
     row::{NAME_KEPT, OperationStatus, RunRow, SessionRow},
     workspace::WorkspaceSettings,
 };
@@ -115,6 +115,7 @@ async fn answer(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> R
     let wait = request.number("wait").unwrap_or(0).min(LONGEST_WAIT);
     match (request.method(), request.path().as_slice()) {
         ("POST", ["v1", "commands"]) => command(aws, known, request).await,
+        ("POST", ["v1", "checks"]) => checks(aws, flows, known, request).await,
         ("POST", ["v1", "snapshots"]) => flows.place(caller, request).await,
         ("GET", ["v1", "operations", id]) => {
             let found = waited(
@@ -258,6 +259,24 @@ async fn command(aws: &Aws, known: &Known, request: &Request) -> Result<Value, F
             again,
         },
     ))
+}
+
+/// What a start needs, without starting anything.
+async fn checks(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> Result<Value, Fault> {
+    let command = Command::read(&request.body().unwrap_or_default()).map_err(Fault::Meaningless)?;
+    let is_folder = |path: &str| flows.are_here().then(|| Path::new(path).is_dir());
+    let is_own = may(
+        &known.principal,
+        Action::Use,
+        &command.flow.workspace,
+        &command.flow.owner,
+    );
+    let mut checks = shell::check(aws, known, &command, is_folder).await?;
+    if !is_own {
+        // Who may not start it learns that, and nothing of what is there.
+        checks.truncate(1);
+    }
+    Ok(ok(200, &Checks { checks }))
 }
 
 async fn output(aws: &Aws, caller: &Principal, of: &str, after: Option<u64>, wait: Millis) -> Result<Value, Fault> {

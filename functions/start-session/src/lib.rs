@@ -10,7 +10,7 @@ use lifecycle::{
 };
 use shell::{Fault, Happened, Ports, happen};
 use snapshots::{Folders, Store};
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// How long a snapshot may take to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -86,7 +86,9 @@ async fn look(
     let of = shell::workspace::settings_of(ports, workspace).await?;
     let named = settings.identity.as_deref();
     let no_identity = named.and_then(|named| no_identity(identities, named, &of, workspace));
-    if let Some(failure) = no_size(&settings.size).or(no_identity) {
+    let is_folder = |path: &str| folders.are_here().then(|| Path::new(path).is_dir());
+    let no_directory = shell::workspace::no_working_directory(&of, is_folder);
+    if let Some(failure) = no_size(&settings.size).or(no_identity).or(no_directory) {
         return Ok(Err(failure));
     }
     let named = settings.image.clone().map(|name| Image {

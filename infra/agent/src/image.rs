@@ -89,6 +89,18 @@ pub(crate) fn of_kind(default: &str) -> &'static Base {
     }
 }
 
+/// The image of a registry or an archive that a name means; `None` of a base image that is built in.
+///
+/// # Errors
+///
+/// As [`find`] gives them: `Image.BadName`, `Install.NoSuchImage`, `Install.PythonMissing`.
+pub fn image_of(name: &str) -> Result<Option<images::Name>, Failure> {
+    Ok(match find(name, None)? {
+        Found::BuiltIn(..) => None,
+        Found::Image(name) => Some(name),
+    })
+}
+
 /// Finds the base image of a name.
 ///
 /// * `default`: the Python of an image that names none, if it is known already.

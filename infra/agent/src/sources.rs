@@ -276,6 +276,16 @@ impl Sources {
     }
 }
 
+/// The address of the package index that installs on this machine ask first, without a credential; `None` if they ask none.
+///
+/// # Errors
+///
+/// `Install.BadOption`, which names the variable that is wrong.
+pub fn index_address() -> Result<Option<String>, Failure> {
+    let sources = Sources::of_owner(&crate::uv::kept_variables())?;
+    Ok(sources.feeds().first().map(|feed| feed.url.to_string()))
+}
+
 fn default_index() -> Url {
     Url::parse(DEFAULT_INDEX).expect("a constant that a test parses")
 }

@@ -326,6 +326,20 @@ Examples:
   pfsession sizes --gpu
   pfsession sizes --json | jq -r '.sizes[] | select(.memory_gib >= 32) | .name'")]
     Sizes(Sizes),
+    /// Check all that a flow's session needs to start, without starting it; the exit code is 1 if something is lacking
+    #[command(after_help = "\
+Each prerequisite is held, lacking, or not checkable here: role, vm-size, idle-time, identity (there, and yours to assign), data-store, \
+working-directory, quota, requirements, base-image (built in, or its registry knows it), network (the package index answers).
+
+A start checks all but the network before it makes anything, and ends with the same error. The registry is asked when the base image is pulled.
+
+Examples:
+  pfsession check ./my-flow
+  pfsession check ./my-flow --size Standard_NC4as_T4_v3 --json | jq '.checks[] | select(.result == \"lacking\")'")]
+    Check(Check),
+    /// List the workspace's user-assigned identities, and the permissions that one needs
+    #[command(subcommand)]
+    Identity(Identity),
     /// Show and change the workspace's settings: defaults, quotas, identities
     #[command(subcommand)]
     Workspace(Workspace),
@@ -1163,6 +1177,36 @@ Examples:
         /// The file of settings
         #[arg(long, short, value_name = "FILE")]
         file: PathBuf,
+    },
+}
+
+/// The start that is checked.
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// The flow's folder
+    #[arg(value_name = "FLOW", default_value = ".")]
+    pub(crate) flow: PathBuf,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Identity {
+    /// List the user-assigned identities of the workspace
+    #[command(after_help = "\
+Example:
+  pfsession identity list")]
+    List,
+    /// List the permissions that an identity needs, each held, lacking or not checkable here
+    #[command(after_help = "\
+Whether you may assign the identity is this service's to say; the other permissions are those of the specification, and the cloud's.
+
+Examples:
+  pfsession identity check
+  pfsession identity check flows-reader")]
+    Check {
+        /// The identity: its id, the last part of it, or its client id; without it, the primary one
+        name: Option<String>,
     },
 }
 

@@ -122,6 +122,12 @@ impl Client {
         self.call("/v1/commands", Sent::Post(&body))
     }
 
+    /// Asks at `path` what a command would do.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, command: &Command) -> Result<T, Box<Trouble>> {
+        let body = serde_json::to_string(command).expect("a command is always JSON");
+        self.call(path, Sent::Post(&body))
+    }
+
     /// Whether the service is on this machine, and so sees what this command sees.
     pub(crate) fn is_here(&self) -> bool {
         self.local.is_some()

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{self, Cli, Command as Typed},
-    bench,
+    bench, check,
     client::Client,
     compute, confirm, connection, image, packages, parts,
     request::{Address, LONGEST_WAIT, address_of},
@@ -161,6 +161,17 @@ pub(crate) fn execute(cli: Cli) -> Done {
         Typed::Registry(typed) => image::registry(&service, &typed),
         Typed::Webhook(typed) => webhook::execute(&service, &typed),
         Typed::Sizes(wanted) => sizes::execute(&wanted, json),
+        Typed::Check(wanted) => {
+            let client = service.client()?;
+            let state = client.is_here().then(|| service.local()).transpose()?;
+            check::check(
+                &client,
+                &wanted,
+                state.as_ref().map(|local| local.state.as_path()),
+                json,
+            )
+        }
+        Typed::Identity(typed) => check::identity(&*service.client()?, &typed, json),
         Typed::Workspace(typed) => workspace::execute(&*service.client()?, &typed, json),
         Typed::Compute(typed) => compute::execute(&service, &typed),
         Typed::Role(typed) => roles::execute(&service, &typed),

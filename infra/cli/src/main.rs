@@ -21,6 +21,7 @@
 
 mod args;
 mod bench;
+mod check;
 mod client;
 mod commands;
 mod compute;

@@ -2,6 +2,7 @@
 
 use crate::{
     bench::Report,
+    check::Identities,
     connection::{ConnectionList, ConnectionView},
     diff::Difference,
     image::{ImageList, ImageView, Registries},
@@ -14,7 +15,7 @@ use crate::{
 use contract::{
     Failure,
     agent::OutputLine,
-    http::{Accepted, ComputeView, Computes, Events, Installs, Runs, Sessions},
+    http::{Accepted, Checks, ComputeView, Computes, Events, Installs, Runs, Sessions},
     packages::{Change, PackagesRow},
     people::Roles,
     row::{OperationRow, RunRow},
@@ -28,7 +29,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 29] = [
+const SCHEMAS: [(&str, Make); 32] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -50,6 +51,9 @@ const SCHEMAS: [(&str, Make); 29] = [
     ("role list", of::<Roles>),
     ("sizes", of::<SizeList>),
     ("workspace show", of::<WorkspaceRow>),
+    ("check", of::<Checks>),
+    ("identity list", of::<Identities>),
+    ("identity check", of::<Checks>),
     ("connection list", of::<ConnectionList>),
     ("connection show", of::<ConnectionView>),
     ("image pull", of::<ImageView>),

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `GET /v1/health` | | 200 [`Health`] |
 //! | `POST /v1/commands` | a [`Command`](crate::command::Command) without principal | 202 [`Accepted`]; 400, 401, 403 [`Problem`] |
+//! | `POST /v1/checks` | a start's [`Command`](crate::command::Command) without principal, which is not carried out | 200 [`Checks`]; 400, 401 |
 //! | `POST /v1/snapshots` | an [`Offer`](crate::snapshot::Offer) | 200 [`Place`](crate::snapshot::Place); 404 where the functions see the folders themselves |
 //! | `GET /v1/operations/{id}` | `wait=milliseconds` (at most 20000) waits for its end | 200 [`OperationRow`](crate::row::OperationRow); 404 until it is accepted |
 //! | `GET /v1/runs` | `flow`, `status`, `tag`, `name`, `archived=1`, `limit`, `after=next` of the page before | 200 [`Runs`], the caller's own, newest first |
@@ -100,6 +101,37 @@ pub struct Accepted {
     /// Whether it is a run that is there already: the same command came before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+}
+
+/// The prerequisites of a start, all of them at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Checks {
+    pub checks: Vec<Check>,
+}
+
+/// One prerequisite.
+///
+/// * `check`: its stable name: `role`, `vm-size`, `idle-time`, `identity`, `data-store`, `working-directory`, `quota`; the command line adds
+///   `requirements`, `base-image` and `network`.
+/// * `what`: what was found; of one that is lacking, what is wrong and what to do.
+/// * `error`: the code of the error that a start would end with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Check {
+    pub check: String,
+    pub result: CheckResult,
+    pub what: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Whether a prerequisite is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckResult {
+    Held,
+    Lacking,
+    /// Who was asked cannot know it.
+    NotCheckable,
 }
 
 /// A page of runs, newest first.

@@ -52,7 +52,7 @@ impl Usage {
         if let Some(most) = quota.sessions.filter(|most| held >= *most) {
             let all = next.sessions.values().collect();
             return Err(used_up(&format!(
-                "The quota of sessions in the workspace {workspace} is {most} for you, and {}. Stop one that you do not need",
+                "The quota of sessions in the workspace {workspace} is {most} for you, in use by {}. Stop one that you do not need",
                 holders(all)
             )));
         }
@@ -119,7 +119,8 @@ fn used_up(what: &str) -> Failure {
 const NAMED: usize = 5;
 
 /// Which sessions hold a quota.
-fn holders(uses: Vec<&Use>) -> String {
+fn holders(mut uses: Vec<&Use>) -> String {
+    uses.sort_by_key(|held| &held.lineage);
     let count = uses.len();
     let named: Vec<String> = uses
         .iter()
@@ -135,10 +136,9 @@ fn holders(uses: Vec<&Use>) -> String {
     } else {
         String::new()
     };
-    let has = if count == 1 { "has one" } else { "have them" };
     match count {
-        0 => "no session has one".to_owned(),
-        _ => format!("{}{more} {has}", named.join(", ")),
+        0 => "no session".to_owned(),
+        _ => format!("{}{more}", named.join(", ")),
     }
 }
 
@@ -175,8 +175,8 @@ mod tests {
         let full = usage.enter("c", &place("c", "local", "c1"), &two, "lab").unwrap_err();
         assert_eq!(
             full.to_string(),
-            "Session.QuotaExceeded: The quota of sessions in the workspace lab is 2 for you, and a (local), b (local) have them. Stop one \
-             that you do not need, then start this one again."
+            "Session.QuotaExceeded: The quota of sessions in the workspace lab is 2 for you, in use by a (local), b (local). Stop one that you \
+             do not need, then start this one again."
         );
         let left = usage.leave("a").unwrap();
         left.enter("c", &place("c", "local", "c1"), &two, "lab").unwrap();
@@ -185,7 +185,7 @@ mod tests {
         assert!(
             none.unwrap_err()
                 .message
-                .contains("is 0 for you, and no session has one.")
+                .contains("is 0 for you, in use by no session.")
         );
     }
 
@@ -216,7 +216,7 @@ mod tests {
             texts,
             [
                 "Session.QuotaExceeded: The quota of vCPUs of family D in the workspace lab is 8 for you. Standard_D4s_v5 needs 4 more, and 6 \
-                 are in use: a (Standard_D4s_v5), b (Standard_D4s_v5), d (d2s_v3) have them. Stop one of these, then start this one again.",
+                 are in use: a (Standard_D4s_v5), b (Standard_D4s_v5), d (d2s_v3). Stop one of these, then start this one again.",
                 "Session.QuotaExceeded: The quota of vCPUs of family NC in the workspace lab is 0 for you. Standard_NC4as_T4_v3 needs 4 more, \
                  and none is in use. Name a smaller VM size, or one of another family, then start this one again.",
                 "Session.QuotaExceeded: The quota of vCPUs of family D in the workspace lab is 8 for you. Standard_D16s_v5 needs 16 more, and \

@@ -86,20 +86,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     let known = Known::look_up(ports, principal_of(ports, &command, sender).await?).await?;
     let principal = &known.principal;
     let lineage = command.flow.lineage.as_str();
-    let (mut settings, run) = match &command.wish {
-        Wish::Start { settings } | Wish::Update { settings } => (defaults(settings, lineage), None),
-        Wish::Run { settings, run } => (defaults(settings, lineage), Some(run)),
-        Wish::Install { settings, .. } | Wish::Reset { settings, .. } => {
-            (defaults(&settings.clone().unwrap_or_default(), lineage), None)
-        }
-        Wish::Stop
-        | Wish::Cancel { .. }
-        | Wish::DeleteCompute { .. }
-        | Wish::StopOnCompute { .. }
-        | Wish::StopIfIdle { .. }
-        | Wish::WarnIfIdle { .. }
-        | Wish::Check => (defaults(&Wanted::default(), lineage), None),
-    };
+    let (mut settings, run) = settings_of_wish(&command.wish, lineage);
     if let Wish::DeleteCompute { compute } = &command.wish {
         return compute::delete(ports, &command, &known, compute).await;
     }
@@ -142,6 +129,24 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         Err(fault) => Err(fault),
         Ok(Ok(_)) => Ok(()),
         Ok(Err(refusal)) => refuse(ports, &command, &happened, refusal.into()).await,
+    }
+}
+
+/// The settings that a wish asks for, and what a run of it runs over.
+pub(crate) fn settings_of_wish<'a>(wish: &'a Wish, lineage: &str) -> (Settings, Option<&'a RunWish>) {
+    match wish {
+        Wish::Start { settings } | Wish::Update { settings } => (defaults(settings, lineage), None),
+        Wish::Run { settings, run } => (defaults(settings, lineage), Some(run)),
+        Wish::Install { settings, .. } | Wish::Reset { settings, .. } => {
+            (defaults(&settings.clone().unwrap_or_default(), lineage), None)
+        }
+        Wish::Stop
+        | Wish::Cancel { .. }
+        | Wish::DeleteCompute { .. }
+        | Wish::StopOnCompute { .. }
+        | Wish::StopIfIdle { .. }
+        | Wish::WarnIfIdle { .. }
+        | Wish::Check => (defaults(&Wanted::default(), lineage), None),
     }
 }
 
@@ -209,7 +214,7 @@ async fn not_to_be_read(ports: &impl Ports, earlier: &str, by: &str) -> Result<O
     })
 }
 
-fn no_such_size(name: &str) -> Option<Failure> {
+pub(crate) fn no_such_size(name: &str) -> Option<Failure> {
     size::size(name).is_none().then(|| size::no_such_size(name))
 }
 

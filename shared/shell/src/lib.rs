@@ -6,6 +6,7 @@
 //!
 //! What is absent here: an SDK. What the shell needs of the outside is [`Ports`]; `shared/aws` has the adapters.
 
+mod check;
 mod command;
 mod compute;
 mod packages;
@@ -16,6 +17,7 @@ mod turn;
 mod why;
 pub mod workspace;
 
+pub use check::check;
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
 pub use packages::record_packages;
 pub use people::Known;

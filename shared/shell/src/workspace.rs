@@ -153,10 +153,8 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
             ),
         );
     }
-    if let Some(folder) = &of.working_directory
-        && is_folder(folder) == Some(false)
-    {
-        return failed("Workspace.NoWorkingDirectory", no_folder(folder));
+    if let Some(failure) = no_working_directory(of, is_folder) {
+        return Err(failure);
     }
     if let Some(identity) = &of.identity {
         check_identity(identity)?;
@@ -184,7 +182,15 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
     Ok(())
 }
 
-pub(crate) fn no_folder(folder: &str) -> String {
+/// Why a session cannot start: the working directory of its workspace is gone.
+///
+/// * `is_folder`: as [`check`] takes it.
+pub fn no_working_directory(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -> Option<Failure> {
+    let folder = of.working_directory.as_ref()?;
+    (is_folder(folder) == Some(false)).then(|| Failure::new("Workspace.NoWorkingDirectory", no_folder(folder)))
+}
+
+fn no_folder(folder: &str) -> String {
     format!("The working directory {folder} does not exist. Make the folder, or name another one.")
 }
 

@@ -121,8 +121,8 @@ async fn a_start_over_the_quota_fails_with_its_name_and_leaves_nothing() {
     let state = world.state.lock().unwrap();
     assert_eq!(
         state.operations["start-d"].failure.as_ref().unwrap().to_string(),
-        "Session.QuotaExceeded: The quota of sessions in the workspace local is 3 for you, and a (local), b (local), c (local) \
-         have them. Stop one that you do not need, then start this one again."
+        "Session.QuotaExceeded: The quota of sessions in the workspace local is 3 for you, in use by a (local), b (local), c (local). \
+         Stop one that you do not need, then start this one again."
     );
     assert_eq!(state.computes.values().map(|c| c.sessions.len()).sum::<usize>(), 3);
 }

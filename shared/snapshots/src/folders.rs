@@ -152,6 +152,11 @@ impl Folders {
         }
     }
 
+    /// Whether folders of this machine are read.
+    pub fn are_here(&self) -> bool {
+        self.here
+    }
+
     /// Only snapshots.
     ///
     /// * `bucket`: the only one whose snapshots are opened.

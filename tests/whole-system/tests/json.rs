@@ -8,7 +8,7 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
     let machine = Machine::new();
     let folder = flow("one-node").display().to_string();
     let data = root().join("tests/flows/one-node/data.jsonl").display().to_string();
-    let calls: [(&str, &[&str]); 19] = [
+    let calls: [(&str, &[&str]); 20] = [
         ("start", &["start", &folder]),
         ("run", &["run", &folder, "--data", &data]),
         ("run", &["run", &folder, "--no-wait"]),
@@ -22,6 +22,7 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
         ("role list", &["role", "list"]),
         ("sizes", &["sizes"]),
         ("workspace show", &["workspace", "show"]),
+        ("identity list", &["identity", "list"]),
         ("bench", &["bench", "--rounds", "1", "--at-once", "2"]),
         ("env", &["env"]),
         ("stop", &["stop", &folder, "--no-wait"]),

@@ -68,7 +68,7 @@ fn an_owner_sets_a_workspace_and_starts_have_its_defaults_quotas_and_identities(
         "{}",
         said(&over)
     );
-    assert!(said(&over).contains("one (Standard_D2s_v5) has"), "{}", said(&over));
+    assert!(said(&over).contains("one (Standard_D2s_v5)"), "{}", said(&over));
     machine.succeed(&["start", at[1]]);
     let third = said(&machine.run(&["start", at[2], "--size", "local"]));
     assert!(
@@ -83,6 +83,56 @@ fn an_owner_sets_a_workspace_and_starts_have_its_defaults_quotas_and_identities(
     assert!(
         identity.contains("has no identity c-9. It has /subscriptions/"),
         "{identity}"
+    );
+
+    // All that a start needs, at once; nothing is started.
+    let four = machine.state().join("four");
+    write_flow(
+        &four,
+        "@tool\ndef one(text: str): return text\n",
+        Some("promptflow==1.0\n"),
+    );
+    let four = four.to_str().unwrap();
+    let checked = machine.run(&[
+        "check",
+        four,
+        "--json",
+        "--size",
+        "Standard_D8s_v5",
+        "--idle",
+        "2h",
+        "--identity",
+        "c-9",
+    ]);
+    assert_eq!(checked.status.code(), Some(1));
+    let checks: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let found: Vec<String> = checks["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["check"] != "network")
+        .map(|check| format!("{} {} {}", check["check"], check["result"], check["error"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "role held null",
+            "vm-size held null",
+            "idle-time lacking Session.IdleTooLong",
+            "identity lacking Session.NoIdentity",
+            "data-store held null",
+            "working-directory held null",
+            "quota lacking Session.QuotaExceeded",
+            "requirements lacking Flow.PinnedPromptflow",
+            "base-image held null",
+        ]
+    );
+    assert!(own.sessions().iter().all(|session| session.flow.lineage != four));
+    let manifest = machine.run(&["identity", "check", "<uai_name>"]);
+    let manifest = said(&manifest);
+    assert!(
+        manifest.contains("Storage Blob Data Contributor") && manifest.contains("Managed Identity Operator"),
+        "{manifest}"
     );
 
     // Bad settings change nothing, and say which line is wrong.

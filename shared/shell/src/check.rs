@@ -1,0 +1,165 @@
+//! The prerequisites of a start, all of them at once, without starting anything.
+
+use crate::{
+    Fault, Known, Ports,
+    command::{action_of, no_such_size, settings_of_wish},
+    workspace,
+};
+use contract::{
+    command::Command,
+    http::{Check, CheckResult},
+    workspace::WorkspaceSettings,
+};
+use lifecycle::{
+    Failure,
+    access::{denied, may},
+    compute::ComputePhase,
+    quota::Use,
+    session::{Session, Settings},
+    size,
+};
+
+/// Looks at what a start needs of the workspace: the role, the VM size, the idle time, the identity, the data store, the working
+/// directory and the quota.
+///
+/// * `is_folder`: whether there is a folder at this path; `None` where nobody here can know.
+///
+/// # Errors
+///
+/// As [`Ports`].
+///
+/// # Source
+///
+/// "Before using Azure Machine Learning studio to start a compute session, ensure that" (seed, *Start a compute session in studio*).
+pub async fn check(
+    ports: &impl Ports,
+    known: &Known,
+    command: &Command,
+    is_folder: impl Fn(&str) -> Option<bool> + Send,
+) -> Result<Vec<Check>, Fault> {
+    let (workspace, user) = (&command.flow.workspace, &command.flow.owner);
+    let of = workspace::settings_of(ports, workspace).await?;
+    let mut settings = settings_of_wish(&command.wish, &command.flow.lineage).0;
+    workspace::fill(&mut settings, &of);
+    let (principal, action) = (&known.principal, action_of(&command.wish));
+    let role = (!may(principal, action, workspace, user)).then(|| denied(principal, action, workspace, user));
+    let has_role = role.is_none();
+    let mut checks = vec![
+        of_failure(
+            "role",
+            role,
+            format!("{} may have sessions in the workspace {workspace}", principal.name()),
+        ),
+        of_failure("vm-size", no_such_size(&settings.size), about_size(&settings)),
+        of_failure(
+            "idle-time",
+            workspace::refuse(&settings, &of, workspace),
+            format!("{} s", settings.idle / 1000),
+        ),
+    ];
+    checks.push(match &settings.identity {
+        None => held("identity", format!("the session acts as {user}")),
+        Some(_) if !has_role => not_checkable("identity", "the role comes first".to_owned()),
+        Some(named) => {
+            let refused = match workspace::identity(named, &of, workspace) {
+                Err(failure) => Some(failure),
+                Ok(_) => known.refuse(ports, command).await?,
+            };
+            of_failure("identity", refused, format!("{user} may assign {named}"))
+        }
+    });
+    checks.push(data_store(&of));
+    checks.push(match &of.working_directory {
+        None => held("working-directory", "none is named, and none is needed".to_owned()),
+        Some(folder) => match is_folder(folder) {
+            Some(true) => held("working-directory", folder.clone()),
+            Some(false) => of_failure(
+                "working-directory",
+                workspace::no_working_directory(&of, &is_folder),
+                folder.clone(),
+            ),
+            None => not_checkable(
+                "working-directory",
+                format!("{folder} is on a machine that the service does not see"),
+            ),
+        },
+    });
+    checks.push(quota(ports, command, &settings, &of).await?);
+    Ok(checks)
+}
+
+fn about_size(settings: &Settings) -> String {
+    let below = size::size(&settings.size).is_some_and(|size| size.below_series_d);
+    let below = if below { "; advised against: below series D" } else { "" };
+    format!("{}{below}", settings.size)
+}
+
+fn data_store(of: &WorkspaceSettings) -> Check {
+    match &of.default_data_store {
+        None => held("data-store", "none is named: the service keeps data itself".to_owned()),
+        Some(store) => held(
+            "data-store",
+            format!("{} is an object store ({})", store.name, store.r#type),
+        ),
+    }
+}
+
+async fn quota(
+    ports: &impl Ports,
+    command: &Command,
+    settings: &Settings,
+    of: &WorkspaceSettings,
+) -> Result<Check, Fault> {
+    let (workspace, user) = (&command.flow.workspace, &command.flow.owner);
+    let session = Session::never(command.flow.key(), workspace, user, settings.clone());
+    let in_slot = ports.load_slot(&session.slot()).await?;
+    let takes = in_slot.filter(|compute| matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up));
+    let wanted = Use {
+        lineage: command.flow.lineage.clone(),
+        size: settings.size.clone(),
+        compute: takes.map(|compute| compute.id).unwrap_or_default(),
+    };
+    let usage = ports.load_usage(workspace, user).await?;
+    let quota = workspace::quota(of, user, ports.sessions_per_user());
+    let refused = usage.enter(&session.flow, &wanted, &quota, workspace).err();
+    let most = quota
+        .sessions
+        .map_or_else(|| "any number".to_owned(), |most| most.to_string());
+    Ok(of_failure(
+        "quota",
+        refused,
+        format!("{} of {most} sessions are in use", usage.sessions.len()),
+    ))
+}
+
+fn of_failure(check: &str, failure: Option<Failure>, what: String) -> Check {
+    match failure {
+        Some(failure) => lacking(check, failure),
+        None => held(check, what),
+    }
+}
+
+fn held(check: &str, what: String) -> Check {
+    Check {
+        check: check.to_owned(),
+        result: CheckResult::Held,
+        what,
+        error: None,
+    }
+}
+
+fn not_checkable(check: &str, what: String) -> Check {
+    Check {
+        result: CheckResult::NotCheckable,
+        ..held(check, what)
+    }
+}
+
+fn lacking(check: &str, failure: Failure) -> Check {
+    Check {
+        check: check.to_owned(),
+        result: CheckResult::Lacking,
+        what: failure.message,
+        error: Some(failure.error),
+    }
+}
