@@ -173,7 +173,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         }
         Typed::Identity(typed) => check::identity(&*service.client()?, &typed, json),
         Typed::Workspace(typed) => workspace::execute(&*service.client()?, &typed, json),
-        Typed::Compute(typed) => compute::execute(&service, &typed),
+        Typed::Compute(typed) => compute::execute(&*service.client()?, &typed, json),
         Typed::Role(typed) => roles::execute(&service, &typed),
         Typed::Completions { shell } => {
             args::completions(shell);

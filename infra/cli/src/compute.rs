@@ -3,35 +3,32 @@
 use crate::{
     args,
     client::Client,
-    commands::{self, Done, Service},
     confirm,
     request::LONGEST_WAIT,
-    show,
+    table,
     terminal::note,
-    text::{folder, home, out, out_json, phase, short},
+    text::{ago, folder, home, out, out_json, phase, short},
     trouble::{FAILED, NONE, Trouble, USAGE},
     watch, wish,
 };
 use contract::{
     FlowRef,
-    command::Wish,
+    command::{Command, Wish},
     http::{ComputeView, Computes, encoded},
     row::{OperationRow, OperationStatus},
 };
 use lifecycle::compute::ComputePhase;
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// How much of an id is shown.
 const ID: usize = 8;
 
 /// Does what was typed. Gives back the exit code.
-pub(crate) fn execute(service: &Service, typed: &args::Compute) -> Done {
-    let client = service.client()?;
-    let json = service.global.json;
+pub(crate) fn execute(client: &Client, typed: &args::Compute, json: bool) -> Result<u8, Box<Trouble>> {
     match typed {
-        args::Compute::List { all_users } => list(&client, *all_users, json),
+        args::Compute::List { all_users } => list(client, *all_users, json),
         args::Compute::Show { compute } => {
-            let compute = find(&client, compute)?;
+            let compute = find(client, compute)?;
             if json {
                 out_json(&compute);
             } else {
@@ -39,7 +36,7 @@ pub(crate) fn execute(service: &Service, typed: &args::Compute) -> Done {
             }
             Ok(0)
         }
-        args::Compute::Delete(wanted) => delete(&client, wanted, json),
+        args::Compute::Delete(wanted) => delete(client, wanted, json),
     }
 }
 
@@ -58,20 +55,20 @@ fn all(client: &Client, of_all: bool) -> Result<Vec<ComputeView>, Box<Trouble>> 
     Ok(computes.into_values().collect())
 }
 
-fn list(client: &Client, of_all: bool, json: bool) -> Done {
+fn list(client: &Client, of_all: bool, json: bool) -> Result<u8, Box<Trouble>> {
     let computes = all(client, of_all)?;
     if json {
         out_json(&Computes { computes, next: None });
     } else if computes.is_empty() {
         note!("There is no compute resource: no session is on one. A start gets one: pfsession start FLOW");
     } else {
-        out(&table(&computes));
+        out(&listed(&computes));
     }
     Ok(0)
 }
 
-fn table(computes: &[ComputeView]) -> String {
-    let mut table = show::table(&[
+fn listed(computes: &[ComputeView]) -> String {
+    let mut rows = table::table(&[
         "COMPUTE",
         "OWNER",
         "PHASE",
@@ -82,7 +79,7 @@ fn table(computes: &[ComputeView]) -> String {
         "ACTIVE RUNS",
     ]);
     for compute in computes {
-        table.add_row([
+        rows.add_row([
             short(&compute.id, ID).to_owned(),
             compute.owner.clone(),
             phase_of(compute.phase).to_owned(),
@@ -93,7 +90,7 @@ fn table(computes: &[ComputeView]) -> String {
             runs(compute).to_string(),
         ]);
     }
-    show::rendered(table)
+    table::rendered(rows)
 }
 
 fn details(compute: &ComputeView, home: Option<&str>) -> String {
@@ -111,21 +108,21 @@ fn details(compute: &ComputeView, home: Option<&str>) -> String {
 
 /// The active flows and runs of a compute resource.
 fn active(compute: &ComputeView, home: Option<&str>) -> String {
-    let mut table = show::table(&["KEY", "FLOW", "PHASE", "SINCE", "ACTIVE RUNS"]);
+    let mut rows = table::table(&["KEY", "FLOW", "PHASE", "SINCE", "ACTIVE RUNS"]);
     for session in &compute.sessions {
         let runs = match session.runs.as_slice() {
             [] => "none".to_owned(),
             runs => runs.join(", "),
         };
-        table.add_row([
+        rows.add_row([
             short(&session.key, ID).to_owned(),
             folder(&session.flow.lineage, home),
             phase(session.phase).to_owned(),
-            show::ago(compute.now, session.since),
+            ago(compute.now, session.since),
             runs,
         ]);
     }
-    show::rendered(table)
+    table::rendered(rows)
 }
 
 fn phase_of(phase: ComputePhase) -> &'static str {
@@ -139,7 +136,7 @@ fn phase_of(phase: ComputePhase) -> &'static str {
 }
 
 fn since(compute: &ComputeView) -> String {
-    let at = compute.since.map(|since| show::ago(compute.now, since));
+    let at = compute.since.map(|since| ago(compute.now, since));
     at.unwrap_or_else(|| "not known".into())
 }
 
@@ -189,19 +186,20 @@ fn counted(count: usize, what: &str) -> String {
     }
 }
 
-fn delete(client: &Arc<Client>, wanted: &args::DeleteCompute, json: bool) -> Done {
+fn delete(client: &Client, wanted: &args::DeleteCompute, json: bool) -> Result<u8, Box<Trouble>> {
     let compute = find(client, &wanted.compute)?;
     let id = short(&compute.id, ID);
     let ends = (
         counted(compute.sessions.len(), "session"),
         counted(runs(&compute), "active run"),
     );
+    // Where JSON is printed, that says the same at the end.
+    if !json {
+        out(&active(&compute, home().as_deref()));
+    }
     let question = format!(
-        "{}\nDeleting the compute resource {id} of {} ends {} and {}.",
-        active(&compute, home().as_deref()),
-        compute.owner,
-        ends.0,
-        ends.1
+        "Deleting the compute resource {id} of {} ends {} and {}.",
+        compute.owner, ends.0, ends.1
     );
     confirm::ask(&question, wanted.yes.yes, confirm::Unasked::Refuse)?;
     let flow = FlowRef {
@@ -210,10 +208,14 @@ fn delete(client: &Arc<Client>, wanted: &args::DeleteCompute, json: bool) -> Don
         lineage: format!("compute/{}", compute.id),
     };
     let command = format!("delete-{}", wish::random::<6>());
-    let delete = Wish::DeleteCompute {
-        compute: compute.id.clone(),
-    };
-    client.send(&commands::command(&command, &flow, delete))?;
+    client.send(&Command {
+        id: command.clone(),
+        flow,
+        principal: None,
+        wish: Wish::DeleteCompute {
+            compute: compute.id.clone(),
+        },
+    })?;
     let decided: OperationRow = watch::until_end(client, &command)?;
     if let Some(failure) = decided.failure.filter(|_| decided.status != OperationStatus::Succeeded) {
         return Err(Trouble::of(FAILED, failure).what(format!("the compute resource {id} was not deleted")));
@@ -283,7 +285,7 @@ mod tests {
             COMPUTE   OWNER  PHASE  SINCE          VM SIZE          IDENTITY        SESSIONS  ACTIVE RUNS
             6f1c2d3e  bob    up     1 min 4 s ago  Standard_D2s_v3  the user's own  2         2
             6f1c2d3e  bob    up     not known      Standard_D2s_v3  id-1            0         0"#]]
-        .assert_eq(&table(&[compute(), unknown]));
+        .assert_eq(&listed(&[compute(), unknown]));
         assert_eq!(
             [counted(0, "run"), counted(1, "run"), counted(2, "run")],
             ["no run", "1 run", "2 runs"]

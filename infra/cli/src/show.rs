@@ -4,7 +4,7 @@ pub(crate) use crate::table::{rendered, table};
 use crate::{
     runfiles::{Line, Record},
     runs::members,
-    text::{clock, folder, phase, short, took},
+    text::{ago, clock, folder, phase, rounded, short, took},
 };
 use comfy_table::{Attribute, Cell, Color};
 use contract::{
@@ -39,17 +39,8 @@ pub(crate) fn kind(kind: Kind) -> &'static str {
     }
 }
 
-pub(crate) fn ago(now: Millis, then: Millis) -> String {
-    format!("{} ago", took(rounded(now.saturating_sub(then))))
-}
-
 fn ahead(now: Millis, then: Millis) -> String {
     format!("in {}", took(rounded(then.saturating_sub(now))))
-}
-
-/// To the second, from a second on: more than that says nothing in a table.
-fn rounded(millis: Millis) -> Millis {
-    if millis < 60_000 { millis } else { millis / 1000 * 1000 }
 }
 
 /// When something is, for a person who may act on it.

@@ -128,6 +128,16 @@ fn with_rest(whole: u64, unit: &str, rest: u64, smaller: &str) -> String {
     }
 }
 
+/// How long ago something was.
+pub(crate) fn ago(now: Millis, then: Millis) -> String {
+    format!("{} ago", took(rounded(now.saturating_sub(then))))
+}
+
+/// To the second, from a second on: more than that says nothing in a table.
+pub(crate) fn rounded(millis: Millis) -> Millis {
+    if millis < 60_000 { millis } else { millis / 1000 * 1000 }
+}
+
 /// A time as a clock in UTC has it.
 pub(crate) fn clock(at: Millis) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at)).to_string()
