@@ -789,6 +789,8 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
         said.contains("The image 127.0.0.1:1/mine:1 cannot be had") && said.contains("[Image.Unreachable]"),
         "{said}"
     );
+    assert!(said.contains("The session goes on as it was."), "{said}");
+    machine.succeed(&["stop", at]);
     nothing_is_left(&machine);
 }
 
