@@ -145,6 +145,11 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
                 Ok(())
             };
         }
+        AgentReport::Image { digest, latest } => Event::ImageSeen {
+            generation,
+            digest: digest.clone(),
+            latest: latest.clone(),
+        },
         AgentReport::Packages { .. } => return Ok(()),
         AgentReport::Refused { refused } => {
             let row = NetworkRow {

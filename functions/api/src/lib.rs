@@ -403,6 +403,8 @@ fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
         revision: session.revision,
         settings: session.settings.clone(),
         image: session.image.clone(),
+        image_digest: session.resolved.as_ref().map(|resolved| resolved.digest.clone()),
+        stale_digest: session.resolved.as_ref().and_then(|resolved| resolved.latest.clone()),
         stale_image: stale_image(session, of),
         compute: session.compute.clone(),
         current: session.current.as_ref().map(operation_view),

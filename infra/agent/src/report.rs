@@ -112,6 +112,7 @@ pub(crate) fn strip(report: &mut AgentReport) {
         AgentReport::Alive { .. }
         | AgentReport::RunStarted { .. }
         | AgentReport::Activity
+        | AgentReport::Image { .. }
         | AgentReport::Refused { .. } => {}
         AgentReport::Installed {
             installation,

@@ -25,6 +25,8 @@ use tokio::{io::AsyncReadExt, net::UnixStream};
 /// An image that a store's sessions have.
 pub(crate) struct Root {
     pub(crate) name: String,
+    /// What the name was resolved to.
+    pub(crate) digest: String,
     config: Config,
     tree: PathBuf,
     pub(crate) facts: Facts,
@@ -129,6 +131,15 @@ pub(crate) fn check(state: &Path, image: &str, python: Option<Python>) -> Result
     images.latest(&name, &Accounts::of(state)).map(|_| ())
 }
 
+/// Looks what the name of an image stands for now; `None` if it always means the same.
+///
+/// # Errors
+///
+/// `Image.*`: why that is not known now.
+pub(crate) fn look(state: &Path, name: &str) -> Result<Option<String>, Failure> {
+    images::Store::look(&name.parse()?, &Accounts::of(state))
+}
+
 fn unusable(store: &Path, error: &io::Error) -> Failure {
     let store = store.display();
     Failure::new(
@@ -154,6 +165,7 @@ impl Root {
         let (uid, user) = user(&image.tree, &image.record.config.user);
         Ok(Self {
             name: name.to_string(),
+            digest: image.record.digest,
             config: image.record.config,
             tree: image.tree,
             facts,

@@ -172,6 +172,8 @@ struct Agent {
     is_refused: Cell<bool>,
     reports: UnboundedSender<AgentReport>,
     store: RefCell<Option<Rc<Store>>>,
+    /// When a newer image was last looked for.
+    looked: Cell<Option<u64>>,
     /// One change of the runner at a time.
     changing: tokio::sync::Mutex<()>,
     runner: RefCell<Option<Rc<Runner>>>,
@@ -235,6 +237,7 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, container: Opt
         is_refused: Cell::new(false),
         reports,
         store: RefCell::default(),
+        looked: Cell::new(None),
         changing: tokio::sync::Mutex::default(),
         runner: RefCell::default(),
         install: RefCell::default(),
@@ -292,6 +295,8 @@ const GIVES_WAY: Duration = Duration::from_secs(2);
 /// How often it is seen to that a canceled run ends, and after how long all in its sandbox ends with it, in milliseconds.
 const LOOK: Duration = Duration::from_millis(50);
 const LONGEST_END: u64 = 5_000;
+/// How long after a look for a newer image the next one may be, in milliseconds.
+const BETWEEN_LOOKS: u64 = 600_000;
 /// How long a snapshot may take to come.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How many snapshots and files of data are kept for the next run.
@@ -806,8 +811,43 @@ impl Agent {
         }
         let store = Rc::new(store);
         // Somebody else may have been faster, and one image counts for the whole generation.
-        let mut known = self.store.borrow_mut();
-        Ok(Rc::clone(known.get_or_insert(store)))
+        if let Some(known) = self.store.borrow().as_ref() {
+            return Ok(Rc::clone(known));
+        }
+        if let Some(root) = &store.root {
+            self.say(AgentReport::Image {
+                digest: root.digest.clone(),
+                latest: None,
+            });
+        }
+        *self.store.borrow_mut() = Some(Rc::clone(&store));
+        Ok(store)
+    }
+
+    /// Looks beside a run whether the base image's name stands for another image by now, at most once in [`BETWEEN_LOOKS`].
+    fn look_for_newer_image(self: &Rc<Self>) {
+        let store = self.store.borrow().clone();
+        let is_due = self.looked.get().is_none_or(|at| boot_time() >= at + BETWEEN_LOOKS);
+        let Some(root) = store.as_ref().and_then(|store| store.root.as_ref()).filter(|_| is_due) else {
+            return;
+        };
+        self.looked.set(Some(boot_time()));
+        let (name, digest, state) = (root.name.clone(), root.digest.clone(), self.spec.state.clone());
+        let agent = Rc::clone(self);
+        spawn_local(async move {
+            let looked = tokio::task::spawn_blocking(move || rooted::look(&state, &name)).await;
+            match looked {
+                Ok(Ok(Some(latest))) if latest != digest => agent.say(AgentReport::Image {
+                    digest,
+                    latest: Some(latest),
+                }),
+                Ok(Err(failure)) => tracing::debug!(
+                    cause = failure.message,
+                    "it is not known whether the image is the newest"
+                ),
+                _ => {}
+            }
+        });
     }
 
     /// Brings the session to what its requirements say now, or to a lock. Says how the program that did it ended, if one was needed.
@@ -1013,6 +1053,7 @@ impl Agent {
     }
 
     async fn run(self: Rc<Self>, run: String, settings: Settings, wish: RunWish) {
+        self.look_for_newer_image();
         self.say(AgentReport::RunStarted { run: run.clone() });
         let work = Rc::clone(&self).run_to_its_end(run.clone(), settings, wish);
         let done = contained("Run.Failed", "The run was ended", work).await;

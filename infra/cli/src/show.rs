@@ -18,6 +18,8 @@ use lifecycle::{network::Network, session::Event, size};
 
 /// How much of a key is shown.
 const KEY: usize = 8;
+/// The same of a digest of an image, with the name of its kind.
+const DIGEST: usize = 19;
 
 fn phase_cell(at: Phase) -> Cell {
     let cell = Cell::new(phase(at));
@@ -60,7 +62,17 @@ pub(crate) fn deleted_soon(session: &SessionView, home: Option<&str>) -> Option<
 
 /// That a session's base image is not the one that is wanted.
 pub(crate) fn stale(session: &SessionView) -> Option<String> {
-    let (has, wanted) = (session.image.as_ref()?, session.stale_image.as_ref()?);
+    let has = session.image.as_ref()?;
+    let Some(wanted) = &session.stale_image else {
+        let (before, now) = (session.image_digest.as_ref()?, session.stale_digest.as_ref()?);
+        return Some(format!(
+            "The session's base image {} is {}, and stands for {} by now. To use that one: pfsession reset {}",
+            has.name,
+            short(before, DIGEST),
+            short(now, DIGEST),
+            short(&session.key, KEY)
+        ));
+    };
     Some(format!(
         "The session's base image is {}, and {} names {} by now. To use that one: pfsession reset {}",
         has.name,
@@ -249,6 +261,13 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     ];
     rows.push(("network", Cell::new(network(&session.settings))));
     rows.extend(refused(session));
+    if let Some(digest) = &session.image_digest {
+        rows.push(("image digest", Cell::new(digest)));
+    }
+    if let (None, Some(digest)) = (&session.stale_image, &session.stale_digest) {
+        let text = format!("{digest} by now, from the next reset on");
+        rows.push(("stale image", Cell::new(text).fg(Color::Yellow)));
+    }
     if let Some(stale) = &session.stale_image {
         let text = format!("{} ({}), from the next reset on", stale.name, from(stale.origin));
         rows.push(("stale image", Cell::new(text).fg(Color::Yellow)));
@@ -770,6 +789,10 @@ fn what_happened(event: &Event) -> String {
             warning: Some(warning), ..
         } => format!("packages installed, with a warning: {warning}"),
         Event::InstallFailed { failure, .. } => format!("packages not installed: {failure}"),
+        Event::ImageSeen {
+            latest: Some(latest), ..
+        } => format!("base image is {latest} by now"),
+        Event::ImageSeen { digest, .. } => format!("base image is {digest}"),
         Event::Alive { runs, .. } => format!("agent is alive, {} runs", runs.len()),
         Event::RunDone {
             run, outcome, failure, ..

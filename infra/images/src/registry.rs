@@ -9,6 +9,7 @@ use crate::{
     digest::{self, digest_of},
     failure,
     manifest::{ACCEPT, MOST_DOCUMENT},
+    name::is_digest,
 };
 use contract::Failure;
 use serde::Deserialize;
@@ -20,7 +21,7 @@ use std::{
 use ureq::{
     Agent, Body,
     config::{AutoHeaderValue, RedirectAuthHeaders},
-    http::{Response, StatusCode, header},
+    http::{Method, Response, StatusCode, header},
     tls::{RootCerts, TlsConfig},
 };
 use url::Url;
@@ -93,6 +94,24 @@ impl Registry {
         }
     }
 
+    /// The digest of what the reference names. No document is sent for it where the registry names the digest, as the specification wants.
+    ///
+    /// # Source
+    ///
+    /// OCI Distribution Specification 1.1, *Checking if content exists in the registry*: `Docker-Content-Digest` of `HEAD`.
+    pub(crate) fn digest(&self) -> Result<String, Failure> {
+        let tag = self.reference.tag.as_deref().unwrap_or("latest");
+        let answer = self.ask_by(&Method::HEAD, &format!("{}/manifests/{tag}", self.base), None)?;
+        let said = answer.headers().get("docker-content-digest");
+        match said
+            .and_then(|value| value.to_str().ok())
+            .filter(|text| is_digest(text))
+        {
+            Some(digest) => Ok(digest.to_owned()),
+            None => self.manifest(None).map(|(digest, _)| digest),
+        }
+    }
+
     /// A small blob, which is what its digest says.
     pub(crate) fn small_blob(&self, digest: &str) -> Result<Vec<u8>, Failure> {
         let bytes = self.document(&format!("{}/blobs/{digest}", self.base))?;
@@ -134,6 +153,10 @@ impl Registry {
     }
 
     fn ask(&self, url: &str, from: Option<u64>) -> Result<Response<Body>, Failure> {
+        self.ask_by(&Method::GET, url, from)
+    }
+
+    fn ask_by(&self, method: &Method, url: &str, from: Option<u64>) -> Result<Response<Body>, Failure> {
         let mut has_answered_a_challenge = false;
         let mut tries = 0;
         loop {
@@ -142,9 +165,11 @@ impl Registry {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
-            let mut request = self
-                .agent
-                .get(url)
+            let request = match *method {
+                Method::HEAD => self.agent.head(url),
+                _ => self.agent.get(url),
+            };
+            let mut request = request
                 .header(header::ACCEPT, ACCEPT)
                 .header(header::ACCEPT_ENCODING, "identity");
             if let Some(authorization) = &authorization {

@@ -157,6 +157,20 @@ impl Store {
         }
     }
 
+    /// Looks what a name stands for now, and keeps nothing of it. `None` for a name that always means the same.
+    ///
+    /// # Errors
+    ///
+    /// `Image.*`: why that is not known now.
+    pub fn look(name: &Name, accounts: &Accounts) -> Result<Option<String>, Failure> {
+        match name {
+            Name::Registry(reference) if reference.digest.is_none() => {
+                Registry::new(reference, accounts)?.digest().map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn ask(&self, name: &Name, accounts: &Accounts) -> Result<(Source, String), Failure> {
         let (source, digest) = match name {
             Name::Registry(reference) => {

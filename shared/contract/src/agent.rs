@@ -109,6 +109,12 @@ pub enum AgentReport {
         run: String,
         installation: Box<Installation>,
     },
+    /// What the base image's name was resolved to, and what it stands for now if that is another one.
+    Image {
+        digest: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        latest: Option<String>,
+    },
     RunStarted {
         run: String,
     },

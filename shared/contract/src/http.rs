@@ -242,6 +242,12 @@ pub struct SessionView {
     /// The base image that its container is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
+    /// The digest of that image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    /// The digest that its name was seen to stand for since, if that is another one: a reset takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_digest: Option<String>,
     /// The base image that a reset would take, if it is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_image: Option<Image>,

@@ -140,6 +140,17 @@ pub struct Image {
     pub origin: Origin,
 }
 
+/// Which image the name of a base image was resolved to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Resolved {
+    /// What the container is made from, for all its life.
+    pub digest: String,
+    /// What the name was seen to stand for since, if that is another one.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub latest: Option<String>,
+}
+
 /// What a session is made of, as its user asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
@@ -306,6 +317,9 @@ pub struct Session {
     /// What this generation's container is made from, from its claim on; `settings` may want another one by now.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub image: Option<Image>,
+    /// Which image that name was resolved to when this generation began, as its agent saw it.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub resolved: Option<Resolved>,
     /// The one compute resource that it is on.
     pub compute: Option<String>,
     /// The public half of the key that its agent signs with.
@@ -414,6 +428,13 @@ pub enum Event {
         generation: u32,
         nonce: u64,
         runs: Vec<String>,
+    },
+    /// The agent saw what its base image's name was resolved to, and what it stands for now if that is another one.
+    ImageSeen {
+        generation: u32,
+        digest: String,
+        #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+        latest: Option<String>,
     },
     /// The agent saw a run end.
     RunDone {
@@ -627,6 +648,7 @@ impl Session {
             phase: Phase::Stopped,
             settings,
             image: None,
+            resolved: None,
             compute: None,
             agent_key: None,
             current: None,
@@ -657,14 +679,17 @@ impl Session {
         Some(due.saturating_sub(deadlines::IDLE_WARNING.min(self.settings.idle / 4)))
     }
 
-    /// Whether its settings want another base image than its container is made from. It stays so until a reset.
+    /// Whether its settings want another base image than its container is made from, or the name stands for another one by now. It stays so
+    /// until a reset.
     ///
     /// # Source
     ///
     /// "To use the new base image, you need to reset the compute session" (seed, *Change the base image for compute session*).
     pub fn has_stale_image(&self) -> bool {
         let (wanted, has) = (self.settings.image.as_ref(), self.image.as_ref());
-        self.phase.is_live() && wanted.zip(has).is_some_and(|(wanted, has)| *wanted != has.name)
+        let is_other = wanted.zip(has).is_some_and(|(wanted, has)| *wanted != has.name);
+        let has_moved = self.resolved.as_ref().is_some_and(|resolved| resolved.latest.is_some());
+        self.phase.is_live() && (is_other || has_moved)
     }
 
     /// When somebody has to look at the session next; `None` only if nothing can be due. What is unsent is the shell's to add.
@@ -812,6 +837,22 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
                     outcome: *outcome,
                     failure: failure.clone(),
                 });
+            }
+        }
+        Event::ImageSeen {
+            generation,
+            digest,
+            latest,
+        } => {
+            if *generation == turn.s.generation && turn.s.phase.is_live() {
+                let resolved = turn.s.resolved.get_or_insert_with(|| Resolved {
+                    digest: digest.clone(),
+                    latest: None,
+                });
+                // One look may be reported after a later one; a name that has moved needs a reset in any case.
+                if let Some(latest) = latest.as_ref().filter(|latest| **latest != resolved.digest) {
+                    resolved.latest = Some(latest.clone());
+                }
             }
         }
         Event::Activity { generation } => {
@@ -1057,6 +1098,7 @@ impl Turn {
     /// A generation begins: nothing of the one before is left.
     fn new_generation(&mut self) {
         self.s.generation += 1;
+        self.s.resolved = None;
         self.s.failure = None;
         self.s.agent_key = None;
         self.s.alive_until = None;

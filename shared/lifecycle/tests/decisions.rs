@@ -1003,3 +1003,30 @@ fn a_deleted_compute_resource_stops_its_session_and_each_run_is_told_why() {
     let life = life.on(drained("c1"));
     assert_eq!((life.effects.len(), life.session.next.is_some()), (0, true));
 }
+
+#[test]
+fn a_name_that_stands_for_another_image_by_now_makes_the_session_stale_until_a_reset() {
+    let seen = |generation, latest: Option<&str>| Event::ImageSeen {
+        generation,
+        digest: "first".into(),
+        latest: latest.map(Into::into),
+    };
+    let life = Life::ready().on(seen(1, None));
+    assert!(!life.session.has_stale_image());
+    let resolved = |life: &Life| life.session.resolved.clone();
+    assert_eq!(
+        resolved(&life).map(|resolved| resolved.digest).as_deref(),
+        Some("first")
+    );
+    // What it was is no news, and an older generation's is none of this one's.
+    let life = life.on(seen(1, Some("first"))).on(seen(0, Some("other")));
+    assert!(!life.session.has_stale_image());
+    let life = life.on(seen(1, Some("second"))).on(seen(1, None));
+    assert!(life.session.has_stale_image());
+    assert_eq!(life.session.phase, Phase::Ready);
+    let life = life
+        .on(wanted("r", Kind::Reset))
+        .on(entered("r", Step::StopSession, "stop"))
+        .on(gone(1));
+    assert_eq!((resolved(&life), life.session.has_stale_image()), (None, false));
+}

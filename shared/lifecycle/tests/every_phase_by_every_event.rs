@@ -160,6 +160,11 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         attempt: 3,
         failure: failure(),
     };
+    let seen = |generation, latest| Event::ImageSeen {
+        generation,
+        digest: "d".into(),
+        latest,
+    };
     let compute = || "c".to_owned();
     let drained = |compute: &str| Event::ComputeDrained {
         operation: "n".into(),
@@ -280,6 +285,9 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         ("installed", installed(3), 0),
         ("installed, an earlier attempt", installed(2), 0),
         ("install failed", failed, 0),
+        ("image seen", seen(2, None), 0),
+        ("image seen, and another by now", seen(2, Some("other".into())), 0),
+        ("image seen, by an older one", seen(1, None), 0),
         ("alive", alive(2), 0),
         ("alive, an older one", alive(1), 0),
         ("run done", done(2), 0),
@@ -353,7 +361,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop; compute to be deleted
           Provisioning/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Provisioning/o             run r Canceled
               on cancel of a run
           Launching/o                AnswerStep t done, AnswerStep t2 done
@@ -379,7 +387,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Provisioning (reset)
           Provisioning/o             n joins o
@@ -393,7 +401,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop; compute to be deleted
           Provisioning/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Provisioning/o             run r Canceled
               on cancel of a run
           Launching/o                AnswerStep t done, AnswerStep t2 done
@@ -419,7 +427,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (start, update)
           Launching/o                n joins o
@@ -435,7 +443,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop; compute to be deleted
           Launching/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Launching/o                run r Canceled
               on cancel of a run
           Launching/o                AnswerStep t2 done
@@ -459,7 +467,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (reset)
           Launching/o                n joins o
@@ -473,7 +481,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop; compute to be deleted
           Launching/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Launching/o                run r Canceled
               on cancel of a run
           Launching/o                AnswerStep t2 done
@@ -497,7 +505,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (start, update)
           Installing/o               n joins o
@@ -513,7 +521,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop; compute to be deleted
           Installing/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Installing/o               run r Canceled
               on cancel of a run
           Installing/o               AnswerStep t2 done
@@ -541,7 +549,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (reset)
           Installing/o               n joins o
@@ -555,7 +563,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
               on stop; compute to be deleted
           Installing/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Installing/o               run r Canceled
               on cancel of a run
           Installing/o               AnswerStep t2 done
@@ -583,7 +591,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (install)
           Installing/o then start
@@ -599,7 +607,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
               on stop; compute to be deleted
           Installing/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Installing/o               AgentCancelRun r
               on cancel of a run
           Installing/o               AnswerStep t2 done
@@ -629,7 +637,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t AgentSilent, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (no operation)
           Ready                      n Succeeded
@@ -656,16 +664,16 @@ fn every_phase_by_every_event() {
               on compute gone; session gone
           Ready                      RemoveSession 1
               on session up, an older one
+          Ready
+              on image seen; image seen, and another by now; activity
           Ready                      AgentLease
               on alive
           Ready                      run r Succeeded
               on run done
-          Ready
-              on activity
           Failed                     RemoveSession 2, LeaveCompute, run r Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
+              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
 
         Ready (reset)
           Ready/o                    n joins o
@@ -679,7 +687,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
               on stop; compute to be deleted
           Ready/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Ready/o                    AgentCancelRun r
               on cancel of a run
           Ready/o                    AnswerStep t2 done
@@ -711,7 +719,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (update)
           Ready/o                    n joins o
@@ -727,7 +735,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
               on stop; compute to be deleted
           Ready/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Ready/o                    AgentCancelRun r
               on cancel of a run
           Ready/o                    AnswerStep t2 done
@@ -759,7 +767,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (stop)
           Stopping/o then start
@@ -782,14 +790,14 @@ fn every_phase_by_every_event() {
               on compute gone; session gone
           Stopping/o                 RemoveSession 1
               on session up, an older one
+          Stopping/o
+              on image seen; image seen, and another by now; activity
           Stopping/o                 run r Succeeded
               on run done
-          Stopping/o
-              on activity
           Stopped                    RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (reset)
           Stopping/o                 n joins o
@@ -803,7 +811,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
               on stop; compute to be deleted
           Stopping/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Stopping/o                 AgentCancelRun r
               on cancel of a run
           Stopping/o                 AnswerStep t2 done
@@ -825,7 +833,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (update)
           Stopping/o                 n joins o
@@ -841,7 +849,7 @@ fn every_phase_by_every_event() {
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
               on stop; compute to be deleted
           Stopping/o
-              on run; activity
+              on run; image seen; image seen, and another by now; activity
           Stopping/o                 AgentCancelRun r
               on cancel of a run
           Stopping/o                 AnswerStep t2 done
@@ -863,7 +871,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping, failing (start, reset, update)
           Stopping/o then start failing
@@ -890,14 +898,14 @@ fn every_phase_by_every_event() {
               on compute gone; session gone
           Stopping/o failing         RemoveSession 1
               on session up, an older one
+          Stopping/o failing
+              on image seen; image seen, and another by now; activity
           Stopping/o failing         run r Succeeded
               on run done
-          Stopping/o failing
-              on activity
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t Why, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopped (no operation)
           Provisioning/start +1      StartExecution n
@@ -919,7 +927,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
 
         Failed (no operation)
           Provisioning/start +1      StartExecution n
@@ -941,7 +949,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
     "#]].assert_eq(&page.join("\n"));
 }
 

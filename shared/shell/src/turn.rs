@@ -450,6 +450,7 @@ fn name_of(event: &Event) -> &'static str {
         Event::Installed { .. } => "installed",
         Event::InstallFailed { .. } => "install-failed",
         Event::Alive { .. } => "alive",
+        Event::ImageSeen { .. } => "image-seen",
         Event::RunDone { .. } => "run-done",
         Event::Activity { .. } => "activity",
         Event::Tick => "tick",

@@ -4,15 +4,19 @@
 mod common;
 
 use common::{Image, Layer, Registry};
-use contract::packages::{PackageOrigin, PackagesRow};
+use contract::{
+    http::SessionView,
+    packages::{PackageOrigin, PackagesRow},
+};
 use serde_json::json;
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
-use whole_system::Machine;
+use whole_system::{Machine, wait_for};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -176,11 +180,39 @@ fn a_session_runs_on_an_image_with_its_python_its_packages_and_its_variables() {
     let shown = machine.succeed(&["show", it]);
     assert!(shown.contains("owners of the image's files"), "{shown}");
 
+    let session = || -> SessionView { serde_json::from_str(&machine.succeed(&["show", it, "--json"])).unwrap() };
+    assert_eq!(session().image_digest, Some(first.digest()));
+    assert!(shown.contains(&first.digest()), "{shown}");
+
     // The tag is resolved anew when a session is made anew, and not before.
     let second = image(&root, &minor, "second");
     registry.push("own/python", "1", &second);
-    is(look(&[]), "first");
     machine.succeed(&["reset", it]);
+    is(look(&[]), "second");
+    assert_eq!(
+        (session().image_digest, session().stale_digest),
+        (Some(second.digest()), None)
+    );
+    // The first run of a session looks whether there is a newer one.
+    registry.push("own/python", "1", &first);
+    machine.succeed(&["reset", it]);
+    registry.push("own/python", "1", &second);
+    is(look(&[]), "first");
+    let stale = wait_for("a look at the tag", Duration::from_secs(30), || session().stale_digest);
+    assert_eq!(stale, second.digest());
+    assert_eq!(session().image_digest, Some(first.digest()));
+    let shown = machine.succeed(&["show", it]);
+    assert!(
+        shown.contains(&format!("{stale} by now, from the next reset on")),
+        "{shown}"
+    );
+    let events = machine.succeed(&["events", it]);
+    assert!(events.contains("by now"), "{events}");
+    machine.succeed(&["reset", it]);
+    assert_eq!(
+        (session().image_digest, session().stale_digest),
+        (Some(second.digest()), None)
+    );
     is(look(&[]), "second");
     assert_eq!(registry.count(layer), 1, "a layer that both have is here already");
     machine.succeed(&["stop", it]);

@@ -212,6 +212,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>, own: &str) {
         if reader.read_line(&mut first).unwrap_or(0) == 0 {
             return;
         }
+        let is_head = first.starts_with("HEAD ");
         let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
         let (mut authorization, mut range) = (String::new(), None);
         loop {
@@ -236,6 +237,11 @@ fn serve(stream: TcpStream, state: &Mutex<State>, own: &str) {
         let (status, headers, body, cut) = answer(&mut state, &path, &authorization, range, own);
         drop(state);
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+        let head = match is_head && path.contains("/manifests/") && status.starts_with("200") {
+            true => head.replacen("\r\n", &format!("\r\nDocker-Content-Digest: {}\r\n", digest(&body)), 1),
+            false => head,
+        };
+        let body = if is_head { Vec::new() } else { body };
         let end = cut.unwrap_or(body.len()).min(body.len());
         if out
             .write_all(head.as_bytes())

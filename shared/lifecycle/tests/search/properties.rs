@@ -87,6 +87,7 @@ fn is_older(s: &Session, event: &Event) -> bool {
         | Event::Alive { generation, .. }
         | Event::RunDone { generation, .. }
         | Event::Activity { generation }
+        | Event::ImageSeen { generation, .. }
         | Event::IdleSeen { generation, .. }
         | Event::IdleNear { generation, .. } => *generation != s.generation,
         Event::Installed {
