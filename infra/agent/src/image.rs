@@ -71,6 +71,11 @@ fn parsed(image: &str) -> Option<(&'static Base, Option<&str>)> {
     Some((base, version))
 }
 
+/// Whether a name means a base image that is built in.
+pub fn is_built_in(image: &str) -> bool {
+    parsed(image).is_some()
+}
+
 /// What the name of a base image means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {

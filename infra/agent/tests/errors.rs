@@ -480,7 +480,7 @@ fn a_run_that_fails_says_why_and_what_to_do() {
         a folder that cannot be written
           Run.Failed: The run's folder cannot be written: File exists (os error 17). Put that right, and run again.
         an import that there is not
-          Run.ImportFailed: the flow's code could not be imported: No module named 'nowhere_to_be_found'; add the package of 'nowhere_to_be_found' to requirements.txt, and run again. The run's output is in LOG.
+          Run.ImportFailed: the flow's code could not be imported: No module named 'nowhere_to_be_found'; add its package to the requirements, install them, and run again. The run's output is in LOG.
         code that raises
           Run.CodeRaised: ZeroDivisionError: division by zero. The run's output is in LOG.
         no such function

@@ -2379,7 +2379,8 @@ fn failures_of_runs_have_names_and_say_what_to_do() {
     let (failure, said, _) = run("import nowhere_to_be_found\ndef main() -> str:\n    return ''\n", "");
     assert_eq!(failure.error, "Run.ImportFailed");
     assert!(
-        failure.message.contains("nowhere_to_be_found") && failure.message.contains("requirements.txt"),
+        failure.message.contains("nowhere_to_be_found")
+            && failure.message.contains("add its package to the requirements"),
         "{failure}"
     );
     assert!(said.contains("code.py\", line 1"), "{said}");

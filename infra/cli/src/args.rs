@@ -762,6 +762,19 @@ Examples:
   pfsession image list
   pfsession image list --json | jq -r '.images[].digest'")]
     List,
+    /// Print a Dockerfile that builds an image with the environment of a flow's session
+    #[command(after_help = "\
+It has every package with its version and its hashes, over the session's base image by its digest.
+For what is deployed, build such an image: a session is for trying things out.
+
+Examples:
+  pfsession image dockerfile ./my-flow > Dockerfile
+  pfsession image dockerfile ./my-flow | docker build -t ghcr.io/ann/flow:2 -")]
+    Dockerfile {
+        /// The flow's folder
+        #[arg(value_name = "FLOW")]
+        flow: std::path::PathBuf,
+    },
     /// Remove an image; one that nobody has used for 30 days goes by itself
     #[command(after_help = "\
 Examples:
@@ -1045,6 +1058,14 @@ pub(crate) enum AnyRole {
     ManagedIdentityOperator,
 }
 
+fn extra(text: &str) -> Result<String, String> {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_of_name) {
+        true => Ok(text.to_owned()),
+        false => Err("an extra has letters, digits, dashes, underscores and dots".to_owned()),
+    }
+}
+
 fn user_name(text: &str) -> Result<String, String> {
     if contract::is_name(text) {
         Ok(text.to_owned())
@@ -1074,11 +1095,14 @@ pub(crate) struct Install {
     /// Save this in the flow's requirements first, in place of a line that names the same package: humanize, 'flask<4'
     #[arg(value_name = "PACKAGE")]
     pub(crate) packages: Vec<String>,
+    /// An extra of the folder's own project, whose packages are installed from here on: it is saved in the requirements as -e .[NAME]
+    #[arg(long = "extra", value_name = "NAME", value_parser = extra, conflicts_with = "packages")]
+    pub(crate) extras: Vec<String>,
     /// Only save: install nothing
-    #[arg(long, requires = "packages")]
+    #[arg(long)]
     pub(crate) save_only: bool,
     /// Go back to the packages before the last install
-    #[arg(long, conflicts_with_all = ["packages", "save_only"])]
+    #[arg(long, conflicts_with_all = ["packages", "extras", "save_only"])]
     pub(crate) rollback: bool,
     /// Do not wait for the end; print the operation's id
     #[arg(long)]
@@ -1350,6 +1374,7 @@ impl Asked {
             init: self.init.clone(),
             name: None,
             no_wait: false,
+            install: false,
             wants: self.wants.clone(),
             command: Vec::new(),
         }
@@ -1432,6 +1457,9 @@ pub(crate) struct Run {
     /// Do not wait for the end; print the run's id
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// First install what the requirements say, if they have changed since the last install
+    #[arg(long)]
+    pub(crate) install: bool,
     #[command(flatten)]
     pub(crate) wants: Wants,
     /// Run this program in the folder in place of a flow: its output and exit code are passed on

@@ -483,6 +483,11 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         snapshot::seen(&client, &flow, &mut wanted, Some(&mut wish))?;
     }
     wish.secret_variables = run.env_secret.iter().cloned().collect();
+    if run.install && packages::drift(&client, &flow).is_some() {
+        let settings = snapshot::changed(&client, &flow, None)?;
+        let install = Wish::Install { settings, lock: None };
+        operate(&client, &flow, Kind::Install, install, false, false)?;
+    }
     let lines = match (wish.command.is_empty(), service.global.json) {
         (true, _) => watch::Lines::Log,
         // What is for programs is JSON alone.
@@ -510,6 +515,11 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
     // From here on they are the run's.
     if let Some(secrets) = secrets {
         secrets.stay();
+    }
+    if !run.install
+        && let Some(drift) = packages::drift(&client, &flow)
+    {
+        warn(&drift.said(&flow));
     }
     if run.no_wait {
         if service.global.json {
@@ -563,9 +573,16 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
             _ => FAILED,
         };
         let is_missing = failure.error == "Connection.None";
+        let package = missing_package(&failure).map(str::to_owned);
         let mut trouble = Trouble::of(exit, failure).what(format!("the run of {} did not succeed", flow.typed));
         if is_missing {
             trouble = trouble.next("make it: pfsession connection create -f connection.yml");
+        }
+        if let Some(package) = package {
+            trouble = trouble.next(format!(
+                "if {package} has it: pfsession install {} {package}, and run again",
+                flow.typed
+            ));
         }
         return Err(trouble.output(format!("pfsession logs {output}")));
     }
@@ -600,6 +617,17 @@ fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
     Err(Trouble::of(FAILED, failure)
         .what(format!("{} of {lines} of {} failed", result.failed_lines, flow.typed))
         .output(format!("pfsession logs {}", row.id)))
+}
+
+/// The package of the module that a flow's code did not find.
+fn missing_package(failure: &Failure) -> Option<&str> {
+    let (_, rest) = failure.message.split_once("No module named '")?;
+    let module = rest
+        .split('\'')
+        .next()
+        .filter(|_| failure.error == "Run.ImportFailed")?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    Some(::flow::package_of(module)).filter(|package| package.bytes().all(is_name))
 }
 
 /// The outputs, one JSON object a line: as the answer has them, or else from the run's folder.

@@ -3,7 +3,7 @@
 use crate::{
     args,
     commands::{Done, Service},
-    show,
+    dockerfile, show,
     terminal::{fit, note},
     text::{out, out_json, took},
     trouble::{FAILED, NONE, Trouble, USAGE},
@@ -72,6 +72,9 @@ fn trouble(failure: Failure) -> Box<Trouble> {
 }
 
 pub(crate) fn execute(service: &Service<'_>, typed: &args::Image) -> Done {
+    if let args::Image::Dockerfile { flow } = typed {
+        return dockerfile::print(service, flow);
+    }
     let state = service.local()?.state;
     let store = Store::open(&agent::store_folder(&state)).map_err(|error| {
         trouble(Failure::new(
@@ -102,6 +105,7 @@ pub(crate) fn execute(service: &Service<'_>, typed: &args::Image) -> Done {
                 (false, false) => out(&table(&images)),
             }
         }
+        args::Image::Dockerfile { .. } => {}
         args::Image::Remove { image } => {
             let removed = store.remove(image).map_err(trouble)?;
             match json {

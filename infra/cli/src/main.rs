@@ -28,6 +28,7 @@ mod compute;
 mod confirm;
 mod connection;
 mod diff;
+mod dockerfile;
 mod image;
 mod packages;
 mod parts;

@@ -12,7 +12,7 @@ use crate::{
 };
 use comfy_table::Cell;
 use contract::{
-    Failure, Kind,
+    Failure, Kind, Phase,
     command::Wish,
     http::{Installs, SessionView},
     packages::{Change, InstallRow, Package, PackageOrigin, PackagesRow},
@@ -32,10 +32,18 @@ const LOCK: usize = 8;
 
 pub(crate) fn install(service: &Service, install: &args::Install) -> Done {
     let json = service.global.json;
-    let saved = match install.packages.is_empty() {
-        true => None,
-        false => Some(save(&install.flow, &install.packages)?),
+    let saved = match (install.packages.is_empty(), install.extras.is_empty()) {
+        (true, true) => None,
+        (false, _) => Some(save(&install.flow, |folder, root| {
+            flow::save(folder, root, &install.packages)
+        })?),
+        (true, false) => Some(save(&install.flow, |folder, root| {
+            flow::save_extras(folder, root, &install.extras)
+        })?),
     };
+    if install.save_only && saved.is_none() {
+        return Err(nothing_to_save());
+    }
     if install.save_only {
         let file = saved.as_ref().map(|saved| saved.file.clone()).unwrap_or_default();
         if json {
@@ -87,6 +95,11 @@ fn install_in(service: &Service, install: &args::Install, json: bool) -> Done {
     Ok(done)
 }
 
+fn nothing_to_save() -> Box<Trouble> {
+    Trouble::new(USAGE, "Command.NothingToSave", "No package and no extra is named")
+        .next("name one: pfsession install FLOW PACKAGE --save-only")
+}
+
 /// The lock that the flow's session had before the one that it has.
 fn lock_before(installs: &[InstallRow], flow: &Flow) -> Result<String, Box<Trouble>> {
     let now = installs.last().map(|entry| &entry.packages.lock);
@@ -105,10 +118,13 @@ fn lock_before(installs: &[InstallRow], flow: &Flow) -> Result<String, Box<Troub
 }
 
 /// Writes packages into the flow's requirements file.
-fn save(flow: &Path, packages: &[String]) -> Result<flow::Saved, Box<Trouble>> {
+fn save(
+    flow: &Path,
+    change: impl FnOnce(&Path, &Path) -> Result<flow::Saved, Failure>,
+) -> Result<flow::Saved, Box<Trouble>> {
     let usage = |failure| Trouble::of(USAGE, failure);
     let folder = flow::canonical(wish::folder_of(flow)).map_err(usage)?;
-    let saved = flow::save(&folder, &flow::include_root(&folder), packages).map_err(usage)?;
+    let saved = change(&folder, &flow::include_root(&folder)).map_err(usage)?;
     write(&saved.file, saved.after.as_bytes()).map_err(|error| {
         let message = format!("{} cannot be written: {error}. Put that right.", saved.file.display());
         Trouble::of(USAGE, Failure::new("Flow.Unwritable", message))
@@ -220,12 +236,12 @@ pub(crate) fn show(client: &Client, wanted: &args::Packages, json: bool) -> Done
     Ok(0)
 }
 
-fn none(flow: &Flow) -> Box<Trouble> {
+pub(crate) fn none(flow: &Flow) -> Box<Trouble> {
     let message = format!("Nothing was ever installed for {}", flow.typed);
     Trouble::new(NONE, "Session.NoPackages", message).next(format!("start its session: pfsession start {}", flow.typed))
 }
 
-fn recorded(client: &Client, flow: &Flow) -> Result<Option<PackagesRow>, Box<Trouble>> {
+pub(crate) fn recorded(client: &Client, flow: &Flow) -> Result<Option<PackagesRow>, Box<Trouble>> {
     client.find(&format!("/v1/sessions/{}/packages", flow.key()))
 }
 
@@ -328,6 +344,23 @@ pub(crate) struct Drift {
 }
 
 impl Drift {
+    /// What differs, in one sentence, and what to do.
+    pub(crate) fn said(&self, flow: &Flow) -> String {
+        let list = |what: &str, lines: &[String]| match lines {
+            [] => None,
+            [all @ ..] if all.len() <= 3 => Some(format!("{what}: {}", all.join(", "))),
+            all => Some(format!("{what}: {} and {} more", all[..2].join(", "), all.len() - 2)),
+        };
+        let saved = list("saved, not installed", &self.saved);
+        let installed = list("installed, not saved", &self.installed);
+        let what: Vec<String> = saved.into_iter().chain(installed).collect();
+        format!(
+            "The requirements have changed since the install ({}), and this run has what is installed. Install first: pfsession run {} --install",
+            what.join("; "),
+            flow.typed
+        )
+    }
+
     fn between(saved: &[String], installed: &[String]) -> Self {
         let count = |lines: &[String]| {
             lines.iter().fold(BTreeMap::<String, usize>::new(), |mut counts, line| {
@@ -348,6 +381,25 @@ impl Drift {
             installed: more(installed, saved),
         }
     }
+}
+
+/// How the requirements in a flow folder and what its session has differ. `None` if they do not, if there is no session that runs are taken
+/// by, or if that cannot be said now.
+pub(crate) fn drift(client: &Client, flow: &Flow) -> Option<Drift> {
+    let session: SessionView = client.find(&format!("/v1/sessions/{}", flow.key())).ok()??;
+    if session.phase != Phase::Ready || session.current.is_some() {
+        return None;
+    }
+    let row = recorded(client, flow).ok()??;
+    let drift = Drift::between(&saved(Path::new(&flow.reference.lineage))?, &row.requirements);
+    (row.generation == session.generation && drift != Drift::default()).then_some(drift)
+}
+
+/// The lines of the requirements in a flow folder. `None` if it cannot be read.
+fn saved(folder: &Path) -> Option<Vec<String>> {
+    let environment = flow::environment(folder, &flow::include_root(folder)).ok()?;
+    let lines = environment.requirements.map(|requirements| requirements.lines);
+    Some(lines.unwrap_or_default().iter().map(flow::Line::said).collect())
 }
 
 /// A session with what is installed in it.
@@ -377,18 +429,9 @@ pub(crate) fn show_session(
         Some(_) => Path::new(&session.flow.lineage),
         None => Path::new(&session.settings.folder),
     };
-    let saved = flow::environment(folder, &flow::include_root(folder))
-        .ok()
-        .map(|environment| {
-            let lines = environment
-                .requirements
-                .map(|requirements| requirements.lines)
-                .unwrap_or_default();
-            lines.iter().map(flow::Line::said).collect::<Vec<_>>()
-        });
     let drift = row
         .as_ref()
-        .zip(saved)
+        .zip(saved(folder))
         .map(|(row, saved)| Drift::between(&saved, &row.requirements));
     if json {
         out_json(&Whole {
@@ -551,6 +594,10 @@ mod tests {
             error: Nothing was ever installed for ./cow [Session.NoPackages]
               next: start its session: pfsession start ./cow"#]]
         .assert_eq(&none(&flow).to_string());
+        expect![[r#"
+            error: No package and no extra is named [Command.NothingToSave]
+              next: name one: pfsession install FLOW PACKAGE --save-only"#]]
+        .assert_eq(&nothing_to_save().to_string());
         let only = [install(1, "aaaa1111aaaa1111", &[("a", "1")], &[])];
         expect![[r#"
             error: The session of ./cow has had no other packages than those it has [Install.NothingBefore]
@@ -559,9 +606,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let partial = format!("requirements.{}.partial", std::process::id());
         fs::create_dir(folder.path().join(partial)).unwrap();
-        let said = save(folder.path(), &["cowsay".into()]).unwrap_err().to_string();
+        let cow = |folder: &Path, root: &Path| flow::save(folder, root, &["cowsay".into()]);
+        let said = save(folder.path(), cow).unwrap_err().to_string();
         expect!["error: FOLDER/requirements.txt cannot be written: Is a directory (os error 21). Put that right. [Flow.Unwritable]"]
             .assert_eq(&said.replace(&folder.path().canonicalize().unwrap().display().to_string(), "FOLDER"));
+    }
+
+    #[test]
+    fn a_drift_says_what_differs_and_what_to_do() {
+        let flow = Flow {
+            reference: contract::FlowRef {
+                workspace: "local".into(),
+                owner: "ann".into(),
+                lineage: "/flows/cow".into(),
+            },
+            typed: "./cow".into(),
+        };
+        let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let drift = Drift::between(&lines("a b c d e"), &lines("e f"));
+        expect!["The requirements have changed since the install (saved, not installed: a, b and 2 more; installed, not saved: f), and this run has what is installed. Install first: pfsession run ./cow --install"].assert_eq(&drift.said(&flow));
     }
 
     #[test]

@@ -150,8 +150,8 @@ def why_not_loaded(error, folder):
             print(own_traceback(cause, folder), file=sys.stderr)
         if isinstance(cause, ImportError):
             module = getattr(cause, "name", None)
-            hint = f"add the package of {module!r} to requirements.txt" if module else "see the traceback"
-            return Wrong("Run.ImportFailed", f"the flow's code could not be imported: {first_line(cause)}; {hint}, and run again")
+            hint = "add its package to the requirements, install them, and run again" if module else "see the traceback, and correct the code"
+            return Wrong("Run.ImportFailed", f"the flow's code could not be imported: {first_line(cause)}; {hint}")
         if frames or isinstance(cause, SyntaxError):
             return Wrong("Run.CodeRaised", f"{type(cause).__name__}: {first_line(cause)}")
     print("".join(traceback.format_exception_only(chain[0])).strip(), file=sys.stderr)

@@ -11,6 +11,7 @@ from .control import Control, Lines
 from .coordinator import see_through
 from .kernel import close_descriptors, null
 from .main import BOOT, packages
+from .own import own_source
 from .strays import adopt
 from .worker import work
 from .wrong import Wrong
@@ -259,6 +260,9 @@ def spawn_command(message, given):
     if given is not None:
         os.set_inheritable(given, True)
     # What it prints is to be seen as it comes, not when a buffer is full.
-    variables = {"PYTHONUNBUFFERED": "1", **os.environ, **(wish.get("environment_variables") or {})}
+    variables = {"PYTHONUNBUFFERED": "1", **os.environ}
+    if own := own_source(message["folder"]):
+        variables["PYTHONPATH"] = os.pathsep.join([*own, *filter(None, [variables.get("PYTHONPATH")])])
+    variables |= wish.get("environment_variables") or {}
     pid, ends = spawn(program, variables, b"", pipes(), [signal.SIGCHLD, signal.SIGPIPE])
     return Run(message["run"], pid, *ends, is_command=True)

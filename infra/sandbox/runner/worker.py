@@ -14,6 +14,7 @@ import sys
 from . import connections
 from .control import Control
 from .kernel import PR_SET_DUMPABLE, prctl, threads
+from .own import own_source
 from .runtime import find_locks, renew_locks, run_a_dummy_flow
 from .wrong import Wrong
 
@@ -79,7 +80,7 @@ class Worker:
             stream.reconfigure(line_buffering=True)
         folder = message["folder"]
         os.chdir(folder)
-        sys.path.insert(0, folder)
+        sys.path[:0] = [folder, *own_source(folder)]
         self.message = message
         if message.get("given"):
             given = self.control.descriptors.popleft()

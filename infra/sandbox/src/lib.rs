@@ -212,6 +212,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "mapping.py",
         "records.py",
         "network.py",
+        "own.py",
         "runs.py",
         "runtime.py",
         "serve.py",

@@ -41,7 +41,7 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
         None => Declared::default(),
     };
     let includes = folder.includes()?;
-    let requirements = match &declared.requirements {
+    let mut requirements = match &declared.requirements {
         Some((written, place)) => {
             let target = clean(Path::new(written));
             if target.is_absolute() || target.starts_with("..") {
@@ -73,10 +73,33 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
             }
         }
     };
+    if let Some(requirements) = &mut requirements {
+        with_own_project(&folder, requirements)?;
+    }
     Ok(Environment {
         image: declared.image,
         requirements,
     })
+}
+
+/// Has the dependencies of the flow folder's own project stand where a line names it, as in `-e .[dev]`. Its modules are found in the folder.
+fn with_own_project(folder: &Folder, requirements: &mut Requirements) -> Result<(), Failure> {
+    let is_own = |line: &requirements::Line| matches!(line.option(), Some((requirements::OWN, _)));
+    if !requirements.lines.iter().any(is_own) {
+        return Ok(());
+    }
+    // Beside other packages the file says itself which versions there are.
+    let is_alone = requirements.lines.iter().all(|line| line.option().is_some());
+    for line in std::mem::take(&mut requirements.lines) {
+        match line.option() {
+            Some((requirements::OWN, extras)) => requirements.lines.extend(crate::project::own(folder, &line, extras)?),
+            _ => requirements.lines.push(line),
+        }
+    }
+    if is_alone {
+        requirements.lines.extend(crate::project::locked(folder)?);
+    }
+    Ok(())
 }
 
 /// Where the requirements are or would be: as the flow folder has it, and where the flow file says so.

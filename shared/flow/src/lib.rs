@@ -18,7 +18,9 @@
 mod connection;
 mod environment;
 mod folder;
+mod names;
 mod project;
+mod remedy;
 mod requirement;
 mod requirements;
 mod run_yaml;
@@ -35,9 +37,10 @@ pub use connection::{
 pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
 pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_flow_name, kind};
 pub use lifecycle::Failure;
+pub use names::package_of;
 pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
-pub use save::{Saved, save};
+pub use save::{Saved, save, save_extras};
 pub use signature::{Field, Signature, signature};
 pub use workspace_yaml::{line_of, workspace_yaml};
 

@@ -3,7 +3,7 @@
 use crate::{
     Failure,
     folder::{Folder, Include, clean, read_text},
-    redact, requirement,
+    names, redact, remedy, requirement,
 };
 use pep508_rs::{VersionOrUrl, pep440_rs::Operator};
 use std::{
@@ -173,7 +173,10 @@ impl Reader<'_> {
         match line.option() {
             Some(("-r" | "--requirement", path)) => return self.follow(&line, target, path, line.constraint),
             Some(("-c" | "--constraint", path)) => return self.follow(&line, target, path, true),
-            _ => check(&line)?,
+            _ => match self.own_extras(&line, target) {
+                Some(_) => {}
+                None => check(&line)?,
+            },
         }
         if self.lines.len() >= MOST_LINES {
             let shown = &line.file;
@@ -182,9 +185,27 @@ impl Reader<'_> {
         }
         self.lines.push(Line {
             constraint: line.constraint && line.option().is_none(),
+            text: match self.own_extras(&line, target) {
+                Some(extras) => format!("{OWN} {extras}"),
+                None => line.text,
+            },
             ..line
         });
         Ok(())
+    }
+
+    /// The extras of a line that names the flow folder itself as a package, with commas between them.
+    fn own_extras(&self, line: &Line, target: &Path) -> Option<String> {
+        let place = match line.option() {
+            Some(("-e" | "--editable", place)) => place,
+            Some(_) => return None,
+            None => line.text.as_str(),
+        };
+        let (path, extras) = place.split_once('[').unwrap_or((place, ""));
+        let is_path = path.starts_with('.') && !path.contains([' ', ';', '@', ':']);
+        let extras = extras.strip_suffix(']').or(Some("").filter(|_| extras.is_empty()))?;
+        let folder = clean(&target.parent().unwrap_or(Path::new("")).join(path));
+        (is_path && folder.as_os_str().is_empty()).then(|| extras.replace(' ', ""))
     }
 
     fn follow(&mut self, line: &Line, target: &Path, path: &str, constraint: bool) -> Result<(), Failure> {
@@ -343,6 +364,9 @@ const OPTIONS: [(&str, Takes); 13] = [
     ("--use-feature", Takes::Words),
 ];
 
+/// Stands, with its extras behind it, in the place of a line that names the flow folder itself as a package.
+pub(crate) const OWN: &str = "--own-project";
+
 /// What comes with promptflow and promptflow-tools, and breaks them when it is held at another version.
 const HELD_BY_THE_IMAGE: [&str; 5] = [
     "promptflow",
@@ -361,17 +385,15 @@ pub(crate) fn check(line: &Line) -> Result<(), Failure> {
     if let Some(variable) = variable(text) {
         return fail(
             "Flow.VariableInRequirement",
-            format!(
-                "{variable} would be read from the environment variables of whoever installs. Write the value itself, or {{private}} for the credential of an index."
-            ),
+            remedy::of_variable(variable, line.option().map(|(name, _)| name), text),
         );
     }
     let local = || {
         fail(
             "Flow.LocalPackage",
             format!(
-                "{shown}: local wheels, local folders and editable installs are not supported. Build the package in your image and set \
-                 environment.image in the flow file, or publish it to an index."
+                "{shown}: local wheels, local folders and editable installs are not supported. {}",
+                remedy::of_local(text)
             ),
         )
     };
@@ -417,6 +439,12 @@ pub(crate) fn check(line: &Line) -> Result<(), Failure> {
     if url.is_some_and(|url| !is_remote(url)) || url.is_none() && is_local(written) {
         return local();
     }
+    if let Some(remedy) = url.and_then(remedy::of_ssh) {
+        return fail(
+            "Flow.BadRequirement",
+            format!("{shown} needs a key for SSH, and a session has none. {remedy}"),
+        );
+    }
     if let (None, Some(url)) = (name, url) {
         return match named_by(url) {
             Some(name) if HELD_BY_THE_IMAGE.contains(&name.as_str()) => pinned(&place, &name),
@@ -439,6 +467,13 @@ pub(crate) fn check(line: &Line) -> Result<(), Failure> {
                 }
             };
             let name = parsed.name.to_string();
+            if let Some(other) = names::renamed(&name) {
+                let rest = written.get(name.len()..).unwrap_or_default();
+                return fail(
+                    "Flow.BadRequirement",
+                    format!("{name} is only the name of the module: its package is {other}. Write {other}{rest}."),
+                );
+            }
             if is_pin && HELD_BY_THE_IMAGE.contains(&name.as_str()) {
                 pinned(&place, &name)
             } else {

@@ -40,8 +40,72 @@ pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<S
             ),
         ));
     }
-    let file = source.clone().unwrap_or_else(|| folder.path.join(&target));
-    let (before, text) = match &source {
+    if source.is_none()
+        && folder.flow_file.is_none()
+        && let Some(project) = crate::project::requirements(&folder)?
+    {
+        return Err(Failure::new(
+            "Flow.ProjectRequirements",
+            format!(
+                "The packages are in {}, and a requirements.txt beside it would take its place. Add them there, and install without naming them.",
+                folder.show(&project.file)
+            ),
+        ));
+    }
+    saved(&folder, source.as_deref(), &target, |text, shown| {
+        with_packages(text, packages, shown)
+    })
+}
+
+/// What a flow's requirements file is to be with these extras of the folder's own project. Writes nothing. They are added to those that it
+/// names already.
+///
+/// # Errors
+///
+/// As [`save`]; `Flow.BadProject` if the project does not have them.
+pub fn save_extras(folder: &Path, include_root: &Path, extras: &[String]) -> Result<Saved, Failure> {
+    let folder = Folder::open(folder, include_root)?;
+    let (target, place) = requirements_target(&folder)?;
+    let source = folder.find(&folder.includes()?, &target, &place)?;
+    let line = |extras: &[String]| Line {
+        file: "the command".into(),
+        number: 1,
+        text: format!("-e .[{}]", extras.join(",")),
+        constraint: false,
+    };
+    crate::project::own(&folder, &line(extras), &extras.join(","))?;
+    saved(&folder, source.as_deref(), &target, |text, _| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let is_own = |line: &&mut String| line.starts_with("-e .[") || matches!(line.trim_end(), "-e ." | "-e ./");
+        match lines.iter_mut().find(is_own) {
+            Some(own) => {
+                let known = own
+                    .split_once('[')
+                    .map_or("", |(_, rest)| rest.split(']').next().unwrap_or_default());
+                let mut all: Vec<String> = known.split(',').map(|each| each.trim().to_owned()).collect();
+                all.extend(
+                    extras
+                        .iter()
+                        .filter(|extra| !known.split(',').any(|each| each.trim() == **extra))
+                        .cloned(),
+                );
+                all.retain(|extra| !extra.is_empty());
+                *own = line(&all).text;
+            }
+            None => lines.push(line(extras).text),
+        }
+        Ok(lines.iter().map(|line| format!("{line}\n")).collect())
+    })
+}
+
+fn saved(
+    folder: &Folder,
+    source: Option<&Path>,
+    target: &Path,
+    change: impl FnOnce(&str, &str) -> Result<String, Failure>,
+) -> Result<Saved, Failure> {
+    let file = source.map_or_else(|| folder.path.join(target), Path::to_owned);
+    let (before, text) = match source {
         Some(source) => {
             let failed = |error| unreadable(&folder.show(source), &error);
             (
@@ -51,7 +115,7 @@ pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<S
         }
         None => (None, String::new()),
     };
-    let after = with_packages(&text, packages, &folder.show(&file))?;
+    let after = change(&text, &folder.show(&file))?;
     Ok(Saved { file, before, after })
 }
 

@@ -157,3 +157,99 @@ fn the_credential_of_a_feed_is_read_from_standard_input_and_kept_for_its_owner_a
         Some(2)
     );
 }
+
+#[test]
+fn a_run_says_that_the_requirements_have_changed_and_installs_them_first_if_it_is_told_to() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/drifts");
+    fs::create_dir_all(&folder).unwrap();
+    let it = folder.to_str().unwrap();
+    machine.succeed(&["start", it]);
+    let look = ["--", "python", "-c", "import cowsay; print(cowsay.__version__)"];
+    let run = |more: &[&str]| machine.run(&[&["run", it][..], more, &look].concat());
+    fs::write(folder.join("requirements.txt"), "cowsay==6.1\n").unwrap();
+    let text = said(&run(&[]));
+    let expected = "The requirements have changed since the install (saved, not installed: cowsay==6.1)";
+    assert!(
+        text.contains(expected) && text.contains("No module named 'cowsay'"),
+        "{text}"
+    );
+    assert!(text.contains(&format!("pfsession run {it} --install")), "{text}");
+    // What it says to do is done.
+    let done = run(&["--install"]);
+    assert!(
+        done.status.success() && String::from_utf8_lossy(&done.stdout).contains("6.1"),
+        "{}",
+        said(&done)
+    );
+    let again = run(&[]);
+    assert!(
+        again.status.success() && !said(&again).contains("have changed"),
+        "{}",
+        said(&again)
+    );
+    machine.succeed(&["stop", it]);
+}
+
+#[test]
+fn what_a_missing_import_says_to_do_is_done_and_the_run_succeeds() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/imports");
+    let source = "import yaml_of_nobody_else as y\n@tool\ndef one(text: str) -> str:\n    return y.__version__\n";
+    whole_system::write_flow(&folder, &source.replace("yaml_of_nobody_else", "cowsay"), None);
+    let it = folder.to_str().unwrap();
+    let failed = machine.run(&["run", it]);
+    let text = said(&failed);
+    assert!(
+        !failed.status.success() && text.contains("[Run.ImportFailed]"),
+        "{text}"
+    );
+    let next = text
+        .lines()
+        .find_map(|line| line.split_once("if cowsay has it: pfsession "))
+        .unwrap_or_else(|| panic!("{text}"))
+        .1;
+    let command: Vec<&str> = next
+        .strip_suffix(", and run again")
+        .unwrap_or(next)
+        .split(' ')
+        .collect();
+    assert_eq!(command, ["install", it, "cowsay"]);
+    machine.succeed(&command);
+    machine.succeed(&["run", it]);
+    machine.succeed(&["stop", it]);
+}
+
+#[test]
+fn a_project_has_its_own_modules_in_src_and_the_packages_of_an_extra_that_is_named() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/project");
+    fs::create_dir_all(folder.join("src/mine")).unwrap();
+    fs::write(folder.join("src/mine/__init__.py"), "WORD = 'of src'\n").unwrap();
+    let project = "[project]\nname = \"mine\"\nversion = \"1\"\ndependencies = []\n[project.optional-dependencies]\ncow = [\"cowsay==6.1\"]\n";
+    fs::write(folder.join("pyproject.toml"), project).unwrap();
+    let it = folder.to_str().unwrap();
+    machine.succeed(&["start", it]);
+    let own = machine.succeed(&["run", it, "--", "python", "-c", "import mine; print(mine.WORD)"]);
+    assert_eq!(own.trim(), "of src");
+    machine.succeed(&["install", it, "--extra", "cow"]);
+    let both = "import cowsay, mine; print(cowsay.__version__, mine.WORD)";
+    assert_eq!(
+        machine.succeed(&["run", it, "--", "python", "-c", both]).trim(),
+        "6.1 of src"
+    );
+
+    // The Dockerfile of that has what the session has.
+    let text = machine.succeed(&["image", "dockerfile", it]);
+    assert!(text.contains("\nFROM docker.io/library/python:3."), "{text}");
+    assert!(text.contains("\ncowsay==6.1 \\\n    --hash=sha256:"), "{text}");
+    let row: PackagesRow = serde_json::from_str(&machine.succeed(&["packages", it, "--json"])).unwrap();
+    for package in &row.packages {
+        assert!(
+            text.contains(&format!("\n{}=={} \\\n", package.name, package.version)),
+            "{}: {text}",
+            package.name
+        );
+    }
+    machine.succeed(&["stop", it]);
+}

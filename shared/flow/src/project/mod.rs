@@ -176,6 +176,43 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
     }
 }
 
+/// The dependencies of the folder's own project, for a line that names it as a package.
+///
+/// * `extras`: which of its extras it names, with commas between them.
+///
+/// # Errors
+///
+/// `Flow.BadProject`, `Flow.LocalPackage`; of a line, what a requirements file's would be.
+pub(crate) fn own(folder: &Folder, line: &Line, extras: &str) -> Result<Vec<Line>, Failure> {
+    let place = format!("{}:{}", line.file, line.number);
+    let Some(source) = Source::find(folder, "pyproject.toml")? else {
+        let remedy = "Take the line out: the flow's own modules are found in its folder.";
+        return Err(bad(format!("{place}: the folder has no pyproject.toml. {remedy}")));
+    };
+    let extras: Vec<&str> = extras
+        .split(',')
+        .map(str::trim)
+        .filter(|extra| !extra.is_empty())
+        .collect();
+    let lines = pyproject::own(&source, &place, &extras)?;
+    for line in &lines {
+        requirements::check(line)?;
+    }
+    Ok(lines)
+}
+
+/// The versions that the lock beside `pyproject.toml` holds.
+///
+/// # Errors
+///
+/// `Flow.BadProject`.
+pub(crate) fn locked(folder: &Folder) -> Result<Vec<Line>, Failure> {
+    locks::constraints(folder, &LOCKS)
+}
+
+/// The locks that may be beside `pyproject.toml`.
+const LOCKS: [&str; 3] = ["uv.lock", "pylock.toml", "poetry.lock"];
+
 /// Where a package is that a table names by its repository or its URL, as it stands behind the `@` of a requirement.
 ///
 /// * `part`: the value of one of the table's keys.

@@ -23,6 +23,10 @@ struct Project {
     dependencies: Vec<Spanned<String>>,
     #[serde(default)]
     dynamic: Vec<String>,
+    /// The project's name, by which its extras may name each other.
+    name: Option<String>,
+    #[serde(default, rename = "optional-dependencies")]
+    extras: BTreeMap<String, Vec<Spanned<String>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -65,6 +69,61 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
             None => Ok(None),
         };
     };
+    let mut lines = wanted(source, project, &file.tool.uv, &[])?;
+    lines.extend(super::locked(folder)?);
+    Ok(Some(lines))
+}
+
+/// What a project asks for, with some of its extras.
+///
+/// * `place`: where they are named.
+pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<Line>, Failure> {
+    let file: File = source.toml()?;
+    let Some(project) = file.project else {
+        let remedy = "Take the line out, and list the packages in the requirements file.";
+        return Err(bad(format!("{place}: {} has no [project]. {remedy}", source.name)));
+    };
+    let normalized = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-");
+    let (mut named, mut open) = (
+        Vec::new(),
+        extras.iter().map(|extra| normalized(extra)).collect::<Vec<_>>(),
+    );
+    while let Some(extra) = open.pop() {
+        let found = project.extras.iter().find(|(name, _)| normalized(name) == extra);
+        let Some((name, dependencies)) = found else {
+            let there: Vec<&str> = project.extras.keys().map(String::as_str).collect();
+            let there = match there.is_empty() {
+                true => "It has none".to_owned(),
+                false => format!("It has {}", there.join(", ")),
+            };
+            return Err(bad(format!(
+                "{place}: the project has no extra {extra}. {there}. Correct the line, or take the extra out."
+            )));
+        };
+        if named.contains(name) {
+            continue;
+        }
+        named.push(name.clone());
+        // `own-name[a,b]` in an extra means other extras.
+        for dependency in dependencies {
+            let text = dependency.get_ref();
+            if requirements::name_of(text) == project.name.as_deref().and_then(requirements::name_of)
+                && let Some((_, rest)) = text.split_once('[')
+            {
+                open.extend(
+                    rest.split(']')
+                        .next()
+                        .unwrap_or_default()
+                        .split(',')
+                        .map(|each| normalized(each.trim())),
+                );
+            }
+        }
+    }
+    wanted(source, project, &file.tool.uv, &named)
+}
+
+fn wanted(source: &Source, mut project: Project, uv: &Uv, extras: &[String]) -> Result<Vec<Line>, Failure> {
     if project.dynamic.iter().any(|key| key == "dependencies") {
         return Err(bad(format!(
             "{}: its dependencies are dynamic, so that only its build system knows them. List them under `dependencies`, or in a \
@@ -73,18 +132,24 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
         )));
     }
     let mut lines = Vec::new();
-    for index in file.tool.uv.index.iter().filter(|index| !index.explicit) {
+    for index in uv.index.iter().filter(|index| !index.explicit) {
         let option = if index.default { "-i" } else { "--extra-index-url" };
         lines.push(source.line("url", format!("{option} {}", index.url)));
     }
-    let sources = file.tool.uv.sources.iter();
+    let sources = uv.sources.iter();
     let places: Places<'_> = sources
         .filter_map(|(key, value)| Some((requirements::name_of(key)?, (key.as_str(), value))))
         .collect();
-    for dependency in project.dependencies {
+    let own = project.name.as_deref().and_then(requirements::name_of);
+    let of_extras = extras.iter().filter_map(|extra| project.extras.remove(extra)).flatten();
+    let all: Vec<Spanned<String>> = std::mem::take(&mut project.dependencies)
+        .into_iter()
+        .chain(of_extras)
+        .collect();
+    for dependency in all {
         let number = source.line_at(dependency.span().start);
         let text = dependency.into_inner().trim().to_owned();
-        if text.is_empty() {
+        if text.is_empty() || own.is_some() && requirements::name_of(&text) == own {
             continue;
         }
         // What is an option in a requirements file is nothing here.
@@ -102,8 +167,7 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
             constraint: false,
         });
     }
-    lines.extend(locks::constraints(folder, &["uv.lock", "pylock.toml", "poetry.lock"])?);
-    Ok(Some(lines))
+    Ok(lines)
 }
 
 /// What `[tool.uv.sources]` says, by the name of a package as an index has it; with the name as it is written.

@@ -506,14 +506,14 @@ fn what_lies_on_the_machine_is_refused_with_the_remedy() {
             Flow.LocalPackage wheels/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage ~/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage ../mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-            Flow.LocalPackage .: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.BadProject the folder has no pyproject.toml. Take the line out: the flow's own modules are found in its folder.
             Flow.LocalPackage /srv/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage mine @ file:///srv/mine.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage mine @ ./mine.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage file:///srv/mine.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage git+file:///srv/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-            Flow.LocalPackage -e .: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-            Flow.LocalPackage -e git+https://host/mine.git#egg=mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.BadProject the folder has no pyproject.toml. Take the line out: the flow's own modules are found in its folder.
+            Flow.LocalPackage -e git+https://host/mine.git#egg=mine: local wheels, local folders and editable installs are not supported. Write `git+https://host/mine.git#egg=mine` without -e.
             Flow.LocalPackage --editable ./mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage --find-links ./wheels: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage --index-url file:///srv/index: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
@@ -581,12 +581,12 @@ fn a_credential_is_in_no_text() {
         &lines,
         expect![[r#"
             Flow.BadRequirement a requirements file has no option --extra-index. Correct it, or take the line out.
-            Flow.VariableInRequirement ${SECRET} would be read from the environment variables of whoever installs. Write the value itself, or {private} for the credential of an index.
+            Flow.VariableInRequirement ${SECRET} would be read from the environment variables of whoever installs. Write the value itself.
             Flow.BadRequirement numpy = https://***@host/simple is not a requirement: no such comparison operator "=", must be one of ~= == != <= >= < > ===. Write it as name, or name==version.
             Flow.BadRequirement numpy @ https://***@host:x/a is not a requirement: invalid port number. Write it as name, or name==version.
             Flow.PathLeadsOut https://***@host/r.txt?*** leads out of the flow folder. Add the file to additional_includes, and name it as it is then called in the flow folder.
-            Flow.LocalPackage -e git+https://***@host/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-            Flow.LocalPackage -e git+ssh://***@host/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
+            Flow.LocalPackage -e git+https://***@host/mine: local wheels, local folders and editable installs are not supported. Publish the package to an index, and name it by its name.
+            Flow.LocalPackage -e git+ssh://***@host/mine: local wheels, local folders and editable installs are not supported. Write git+https://host/mine if anybody may read it, else publish it to an index.
             Flow.LocalPackage --index-url file://***@host/simple: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
         "#]],
     );

@@ -5,6 +5,7 @@ mod connections;
 mod faults;
 mod folders;
 mod fuzzed;
+mod remedies;
 mod run_files;
 mod samples;
 mod snapshots;

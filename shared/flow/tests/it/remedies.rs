@@ -1,0 +1,261 @@
+//! What an error says to do is done, and there is no error any more.
+
+use crate::tree::Tree;
+use expect_test::{Expect, expect};
+use std::fmt::Write;
+
+/// A folder with a fault, the part of the error that says what to do, and the files that are as it says.
+struct Case {
+    files: &'static [(&'static str, &'static str)],
+    says: &'static str,
+    then: &'static [(&'static str, &'static str)],
+}
+
+const DAG: (&str, &str) = ("flow.dag.yaml", "inputs: {}\noutputs: {}\nnodes: []\n");
+const PROJECT: (&str, &str) = (
+    "pyproject.toml",
+    "[project]\nname = \"mine\"\ndependencies = [\"numpy\"]\n[project.optional-dependencies]\ndev = [\"pytest\"]\n",
+);
+
+#[test]
+fn each_remedy_of_a_fault_in_a_flow_folder_leads_to_none() {
+    let cases = [
+        Case {
+            files: &[DAG, ("requirements.txt", "numpy @ file:///croot/numpy_1/work\n")],
+            says: "Write numpy, or numpy==VERSION",
+            then: &[DAG, ("requirements.txt", "numpy==2.1.0\n")],
+        },
+        Case {
+            files: &[
+                DAG,
+                ("requirements.txt", "mine @ git+ssh://git@github.com/ann/mine.git@v1\n"),
+            ],
+            says: "Write git+https://github.com/ann/mine.git@v1 ",
+            then: &[
+                DAG,
+                ("requirements.txt", "mine @ git+https://github.com/ann/mine.git@v1\n"),
+            ],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "git+ssh://git@host:ann/mine.git\n")],
+            says: "Write git+https://host/ann/mine.git ",
+            then: &[DAG, ("requirements.txt", "git+https://host/ann/mine.git\n")],
+        },
+        Case {
+            files: &[
+                DAG,
+                (
+                    "requirements.txt",
+                    "--extra-index-url https://ann:${TOKEN}@feed.example/simple\nmine\n",
+                ),
+            ],
+            says: "Write `--extra-index-url https://{private}@feed.example/simple`",
+            then: &[
+                DAG,
+                (
+                    "requirements.txt",
+                    "--extra-index-url https://{private}@feed.example/simple\nmine\n",
+                ),
+            ],
+        },
+        Case {
+            files: &[
+                DAG,
+                (
+                    "requirements.txt",
+                    "mine @ git+https://${TOKEN}@github.com/ann/mine.git\n",
+                ),
+            ],
+            says: "add a line `--extra-index-url https://{private}@HOST/simple`",
+            then: &[
+                DAG,
+                (
+                    "requirements.txt",
+                    "mine\n--extra-index-url https://{private}@host/simple\n",
+                ),
+            ],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "numpy==${VERSION}\n")],
+            says: "Write the value itself.",
+            then: &[DAG, ("requirements.txt", "numpy==2.1.0\n")],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "sklearn>=1.3\n")],
+            says: "Write scikit-learn>=1.3.",
+            then: &[DAG, ("requirements.txt", "scikit-learn>=1.3\n")],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "-e .[dev]\n")],
+            says: "Take the line out: the flow's own modules are found in its folder.",
+            then: &[DAG, ("requirements.txt", "")],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "-e git+https://host/mine.git#egg=mine\n")],
+            says: "Write `git+https://host/mine.git#egg=mine` without -e.",
+            then: &[DAG, ("requirements.txt", "git+https://host/mine.git#egg=mine\n")],
+        },
+        Case {
+            files: &[PROJECT, ("requirements.txt", "-e .[test]\n")],
+            says: "It has dev. Correct the line, or take the extra out.",
+            then: &[PROJECT, ("requirements.txt", "-e .[dev]\n")],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "./mine-1.0-py3-none-any.whl\n")],
+            says: "Build the package in your image and set environment.image in the flow file",
+            then: &[
+                (DAG.0, "environment:\n  image: ex.org/mine:1\nnodes: []\n"),
+                ("requirements.txt", ""),
+            ],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "promptflow==1.10.0\n")],
+            says: "Take the pin, or the line, out.",
+            then: &[DAG, ("requirements.txt", "promptflow\n")],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "numpy=1\n")],
+            says: "Write it as name, or name==version.",
+            then: &[DAG, ("requirements.txt", "numpy==1\n")],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "-i https://a/simple https://b/simple\n")],
+            says: "Write each into a line of its own.",
+            then: &[
+                DAG,
+                (
+                    "requirements.txt",
+                    "-i https://a/simple\n--extra-index-url https://b/simple\n",
+                ),
+            ],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "--pre numpy\n")],
+            says: "write it into a line of its own.",
+            then: &[DAG, ("requirements.txt", "--pre\nnumpy\n")],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "-r more.txt\n")],
+            says: "Create it, or take the line out.",
+            then: &[DAG, ("requirements.txt", "-r more.txt\n"), ("more.txt", "numpy\n")],
+        },
+        Case {
+            files: &[
+                DAG,
+                ("requirements.txt", "-c ../limits.txt\n"),
+                ("../limits.txt", "numpy<2\n"),
+            ],
+            says: "Add the file to additional_includes, and name it as it is then called in the flow folder.",
+            then: &[
+                (DAG.0, "additional_includes:\n- ../limits.txt\nnodes: []\n"),
+                ("requirements.txt", "-c limits.txt\n"),
+                ("../limits.txt", "numpy<2\n"),
+            ],
+        },
+        Case {
+            files: &[
+                ("code.py", ""),
+                ("environment.yml", "dependencies:\n- python=3.11\n- numpy=2.1\n"),
+            ],
+            says: "Move it below `pip:`, by the name that PyPI has for it.",
+            then: &[(
+                "environment.yml",
+                "dependencies:\n- python=3.11\n- pip:\n  - numpy==2.1\n",
+            )],
+        },
+        Case {
+            files: &[("setup.py", "")],
+            says: "Write a requirements.txt that lists them.",
+            then: &[("setup.py", ""), ("requirements.txt", "numpy\n")],
+        },
+        Case {
+            files: &[("code.py", ""), ("requirements/base.txt", "numpy\n")],
+            says: "Write a requirements.txt with the line `-r requirements/base.txt`.",
+            then: &[
+                ("requirements/base.txt", "numpy\n"),
+                ("requirements.txt", "-r requirements/base.txt\n"),
+            ],
+        },
+        Case {
+            files: &[(
+                "pyproject.toml",
+                "[project]\nname = \"mine\"\ndynamic = [\"dependencies\"]\n",
+            )],
+            says: "List them under `dependencies`, or in a requirements.txt.",
+            then: &[(
+                "pyproject.toml",
+                "[project]\nname = \"mine\"\ndependencies = [\"numpy\"]\n",
+            )],
+        },
+    ];
+    for case in cases {
+        let failure = Tree::new(case.files).failure();
+        assert!(
+            failure.message.contains(case.says),
+            "{failure}\n  should say: {}",
+            case.says
+        );
+        let done = Tree::new(case.then);
+        let folder = done.folder();
+        if let Err(failure) = flow::environment(&folder, &flow::include_root(&folder)) {
+            panic!("{} leads to {failure}", case.says);
+        }
+    }
+}
+
+fn lines(files: &[(&str, &str)], expected: Expect) {
+    let tree = Tree::new(files);
+    let folder = tree.folder();
+    let environment = flow::environment(&folder, &flow::include_root(&folder)).unwrap();
+    let mut text = String::new();
+    for line in environment.requirements.unwrap().lines {
+        writeln!(text, "{line:?}").unwrap();
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn a_line_that_names_the_folders_own_project_stands_for_its_dependencies_and_extras() {
+    let project = "[project]\nname = \"mine\"\ndependencies = [\"numpy>=2\"]\n[project.optional-dependencies]\n\
+        dev = [\"pytest\", \"mine[Web_UI]\"]\nweb-ui = [\"flask\"]\nother = [\"never\"]\n";
+    lines(
+        &[("pyproject.toml", project), ("requirements.txt", "-e .[dev]\ncowsay\n")],
+        expect![[r#"
+            pyproject.toml:3: numpy>=2
+            pyproject.toml:5: pytest
+            pyproject.toml:6: flask
+            requirements.txt:2: cowsay
+        "#]],
+    );
+    let lock = "version = 1\n[[package]]\nname = \"numpy\"\nversion = \"2.1.0\"\nsource = { registry = \"https://pypi.org/simple\" }\n";
+    lines(
+        &[
+            ("pyproject.toml", project),
+            ("uv.lock", lock),
+            ("requirements.txt", "--editable=./\n"),
+        ],
+        expect![[r#"
+            pyproject.toml:3: numpy>=2
+            uv.lock:1: -c numpy==2.1.0
+        "#]],
+    );
+}
+
+#[test]
+fn an_extra_is_saved_beside_those_that_are_there_and_packages_not_beside_a_project_file() {
+    let tree = Tree::new(&[PROJECT]);
+    let (folder, root) = (tree.folder(), flow::include_root(&tree.folder()));
+    let saved = flow::save_extras(&folder, &root, &["dev".into()]).unwrap();
+    assert_eq!((saved.before, saved.after.as_str()), (None, "-e .[dev]\n"));
+    std::fs::write(&saved.file, "numpy\n-e .[web]\n").unwrap();
+    let saved = flow::save_extras(&folder, &root, &["dev".into()]).unwrap();
+    assert_eq!(saved.after, "numpy\n-e .[web,dev]\n");
+    assert_eq!(
+        flow::save_extras(&folder, &root, &["none".into()]).unwrap_err().error,
+        "Flow.BadProject"
+    );
+
+    let tree = Tree::new(&[PROJECT]);
+    let failure = flow::save(&tree.folder(), &flow::include_root(&tree.folder()), &["cowsay".into()]).unwrap_err();
+    expect!["Flow.ProjectRequirements: The packages are in pyproject.toml, and a requirements.txt beside it would take its place. Add them there, and install without naming them."].assert_eq(&failure.to_string());
+}
