@@ -65,8 +65,8 @@ pub async fn handle(aws: Arc<Aws>, folders: Arc<Folders>, record: Record) -> Res
     Ok(())
 }
 
-/// The base image that the session is to be made from (for [`Step::StopSession`] only if a driver is to check it), or what stands in the way of a start: the flow folder is read once before anything
-/// is made for it.
+/// The base image that the session is to be made from, or what stands in the way of a start: the flow folder is read once before anything
+/// is made for it. For [`Step::StopSession`] the image is given only if a driver is to check it.
 ///
 /// # Source
 ///
