@@ -240,7 +240,8 @@ impl Driver {
                 image,
             } => {
                 let (state, python) = (self.config.state.clone(), self.python());
-                let check = tokio::task::spawn_blocking(move || rooted::check(&state, &image, python));
+                let store = store::folder(&state);
+                let check = tokio::task::spawn_blocking(move || rooted::check(&state, &store, &image, python));
                 let checked = DriverReport::ImageChecked {
                     flow,
                     generation,

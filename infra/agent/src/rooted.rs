@@ -117,17 +117,16 @@ pub(crate) fn is_here(store: &Path, name: &Name) -> bool {
 
 /// Checks that a base image can be had: that there is one of this name, and that it may be pulled. Nothing is pulled.
 ///
-/// * `python`: the Python of this machine.
+/// * `store`: where environments and images are; `python`: the Python of this machine.
 ///
 /// # Errors
 ///
 /// `Image.*`, `Install.NoSuchImage`, `Install.PythonMissing`, each of which says what to do.
-pub(crate) fn check(state: &Path, image: &str, python: Option<Python>) -> Result<(), Failure> {
+pub(crate) fn check(state: &Path, store: &Path, image: &str, python: Option<Python>) -> Result<(), Failure> {
     let image::Found::Image(name) = image::find(image, python)? else {
         return Ok(());
     };
-    let store = crate::store::folder(state);
-    let images = images::Store::open(&store).map_err(|error| unusable(&store, &error))?;
+    let images = images::Store::open(store).map_err(|error| unusable(store, &error))?;
     images.latest(&name, &Accounts::of(state)).map(|_| ())
 }
 

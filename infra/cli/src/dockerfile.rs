@@ -1,12 +1,8 @@
 //! The environment of a flow's session as a Dockerfile.
 
 use crate::{
-    client::Client,
-    commands::{Done, Service},
-    packages,
-    text::{out, out_json, short},
+    text::short,
     trouble::{FAILED, NONE, Trouble},
-    wish,
 };
 use agent::locked::Locked;
 use contract::{
@@ -26,7 +22,7 @@ pub(crate) struct DockerfileView {
     base: String,
     /// The lock that it installs.
     lock: String,
-    dockerfile: String,
+    pub(crate) dockerfile: String,
 }
 
 /// What a Dockerfile is made of.
@@ -53,27 +49,28 @@ struct Base {
 /// Where the files of the build are in the image.
 const PLACE: &str = "/opt/pfsession";
 
-pub(crate) fn print(service: &Service<'_>, typed: &Path) -> Done {
-    let state = service.local()?.state;
-    let client = service.client()?;
-    let flow = wish::flow_at(typed, &client.user)?;
-    let row = packages::recorded(&client, &flow)?.ok_or_else(|| packages::none(&flow))?;
-    let session = session_of(&client, &flow.key())?;
-    let named = session.as_ref().and_then(|session| session.image.as_ref());
+/// A flow's session, as far as a Dockerfile is about it.
+pub(crate) struct Of<'a> {
+    /// The flow as it was typed.
+    pub(crate) typed: &'a str,
+    /// What was installed last.
+    pub(crate) row: &'a PackagesRow,
+    pub(crate) session: Option<&'a SessionView>,
+}
+
+/// Makes the Dockerfile of a session.
+///
+/// # Errors
+///
+/// `Install.NoSuchLock`, until it is installed anew; `Image.NoRegistry`, as long as its image is a file; `Image.*`.
+pub(crate) fn make(state: &Path, Of { typed, row, session }: &Of<'_>) -> Result<DockerfileView, Box<Trouble>> {
+    let named = session.and_then(|session| session.image.as_ref());
     let is_built_in = named.is_none_or(|image| agent::is_built_in(&image.name));
-    let locked = agent::locked::read(&state, &row.lock, !is_built_in).ok_or_else(|| {
-        let message = format!(
-            "The lock {} of {} is not on this machine any more",
-            short(&row.lock, 8),
-            flow.typed
-        );
-        Trouble::new(NONE, "Install.NoSuchLock", message)
-            .next(format!("make it anew: pfsession install {}", flow.typed))
-    })?;
+    let locked = agent::locked::read(state, &row.lock, !is_built_in).ok_or_else(|| no_lock(&row.lock, typed))?;
     let base = match (named, is_built_in) {
         (Some(image), false) => {
-            let digest = session.as_ref().and_then(|session| session.image_digest.clone());
-            base_of(&image.name, digest, &state)?
+            let digest = session.and_then(|session| session.image_digest.clone());
+            base_of(&image.name, digest, state)?
         }
         _ => Base {
             name: format!("docker.io/library/python:{}-slim", locked.python),
@@ -81,32 +78,28 @@ pub(crate) fn print(service: &Service<'_>, typed: &Path) -> Done {
             user: None,
         },
     };
-    let text = dockerfile(&Contents {
-        flow: flow.typed.rsplit('/').next().unwrap_or_default(),
+    let by_hand = row
+        .packages
+        .iter()
+        .filter(|package| package.origin == PackageOrigin::ByHand);
+    let dockerfile = dockerfile(&Contents {
+        flow: typed.rsplit('/').next().unwrap_or_default(),
         lock: &row.lock,
         base: &base,
         locked: &locked,
-        options: options(&row),
-        by_hand: row
-            .packages
-            .iter()
-            .filter(|package| package.origin == PackageOrigin::ByHand)
-            .collect(),
+        options: options(row),
+        by_hand: by_hand.collect(),
     });
-    if service.global.json {
-        out_json(&DockerfileView {
-            base: base.name,
-            lock: row.lock,
-            dockerfile: text,
-        });
-    } else {
-        out(text.trim_end());
-    }
-    Ok(0)
+    Ok(DockerfileView {
+        base: base.name,
+        lock: row.lock.clone(),
+        dockerfile,
+    })
 }
 
-fn session_of(client: &Client, key: &str) -> Result<Option<SessionView>, Box<Trouble>> {
-    client.find(&format!("/v1/sessions/{key}"))
+fn no_lock(lock: &str, typed: &str) -> Box<Trouble> {
+    let message = format!("The lock {} of {typed} is not on this machine any more", short(lock, 8));
+    Trouble::new(NONE, "Install.NoSuchLock", message).next(format!("make it anew: pfsession install {typed}"))
 }
 
 /// An image by its digest, where that is known.

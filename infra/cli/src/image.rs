@@ -3,10 +3,12 @@
 use crate::{
     args,
     commands::{Done, Service},
-    dockerfile, show,
+    dockerfile::{self, Of},
+    packages, show,
     terminal::{fit, note},
     text::{out, out_json, took},
     trouble::{FAILED, NONE, Trouble, USAGE},
+    wish,
 };
 use comfy_table::Cell;
 use contract::Failure;
@@ -17,6 +19,7 @@ use serde::Serialize;
 use std::{
     collections::HashMap,
     io::{self, IsTerminal},
+    path::Path,
     sync::Mutex,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -73,7 +76,7 @@ fn trouble(failure: Failure) -> Box<Trouble> {
 
 pub(crate) fn execute(service: &Service<'_>, typed: &args::Image) -> Done {
     if let args::Image::Dockerfile { flow } = typed {
-        return dockerfile::print(service, flow);
+        return print_dockerfile(service, flow);
     }
     let state = service.local()?.state;
     let store = Store::open(&agent::store_folder(&state)).map_err(|error| {
@@ -113,6 +116,25 @@ pub(crate) fn execute(service: &Service<'_>, typed: &args::Image) -> Done {
                 false => removed.digests.iter().for_each(|digest| note!("Removed {digest}.")),
             }
         }
+    }
+    Ok(0)
+}
+
+fn print_dockerfile(service: &Service<'_>, typed: &Path) -> Done {
+    let state = service.local()?.state;
+    let client = service.client()?;
+    let flow = wish::flow_at(typed, &client.user)?;
+    let row = packages::recorded(&client, &flow)?.ok_or_else(|| packages::none(&flow))?;
+    let session = client.find(&format!("/v1/sessions/{}", flow.key()))?;
+    let of = Of {
+        typed: &flow.typed,
+        row: &row,
+        session: session.as_ref(),
+    };
+    let view = dockerfile::make(&state, &of)?;
+    match service.global.json {
+        true => out_json(&view),
+        false => out(view.dockerfile.trim_end()),
     }
     Ok(0)
 }
