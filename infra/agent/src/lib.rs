@@ -45,8 +45,8 @@ mod uv;
 mod warm;
 
 pub use container::supervise_container;
-pub use sources::index_address;
 pub use image::{image_of, is_built_in};
+pub use sources::index_address;
 pub use store::{FOLDER as STORE, folder as store_folder};
 pub use supervisor::supervise;
 pub use trust::check_path;
