@@ -348,7 +348,7 @@ impl Drift {
     pub(crate) fn said(&self, flow: &Flow) -> String {
         let list = |what: &str, lines: &[String]| match lines {
             [] => None,
-            [all @ ..] if all.len() <= 3 => Some(format!("{what}: {}", all.join(", "))),
+            all if all.len() <= 3 => Some(format!("{what}: {}", all.join(", "))),
             all => Some(format!("{what}: {} and {} more", all[..2].join(", "), all.len() - 2)),
         };
         let saved = list("saved, not installed", &self.saved);
