@@ -21,7 +21,7 @@ pub(crate) struct SizeList {
 ///
 /// * `family`: what a quota of processors is about.
 /// * `disk_gib`: its local disk; 0 if it has none of its own.
-/// * `dollars_an_hour`: the list price of Linux on demand in East US or us-east-1; none where it is not known.
+/// * `dollars_an_hour`: about the list price, as of 2025, of Linux on demand in East US or us-east-1; none where it is not known.
 /// * `advised_against`: whether it is below series D, or burstable.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct SizeView {
@@ -70,7 +70,7 @@ pub(crate) fn execute(wanted: &args::Sizes, json: bool) -> Result<u8, Box<Troubl
     } else {
         out(&one_by_one(&sizes));
     }
-    note!("Prices are list prices in US dollars, of Linux on demand in East US and us-east-1, as of 2025.");
+    note!("Prices are about what the vendors' lists said in 2025, in US dollars, of Linux on demand in East US and us-east-1: look there before you count on one.");
     Ok(0)
 }
 

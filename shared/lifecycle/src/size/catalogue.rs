@@ -3,8 +3,9 @@
 //! # Source
 //!
 //! The vendors' tables: [Azure VM sizes](https://learn.microsoft.com/azure/virtual-machines/sizes/overview),
-//! [EC2 instance types](https://docs.aws.amazon.com/ec2/latest/instancetypes/). Prices are list prices of Linux on demand, in East US and
-//! in us-east-1, as of 2025. They compare sizes; a bill differs by region, discount and date.
+//! [EC2 instance types](https://docs.aws.amazon.com/ec2/latest/instancetypes/). Prices are about the list prices of Linux on
+//! demand, in East US and in us-east-1, in 2025. They were written down without the vendors' lists at hand, and a few were compared with a
+//! public table. They compare sizes, and are nothing to count a bill with.
 
 /// A series of sizes. Each number is that of one processor, unless it says otherwise.
 pub(super) struct Series {
