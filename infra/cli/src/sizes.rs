@@ -70,7 +70,9 @@ pub(crate) fn execute(wanted: &args::Sizes, json: bool) -> Result<u8, Box<Troubl
     } else {
         out(&one_by_one(&sizes));
     }
-    note!("Prices are about what the vendors' lists said in 2025, in US dollars, of Linux on demand in East US and us-east-1: look there before you count on one.");
+    note!(
+        "Prices are about what the vendors' lists said in 2025, in US dollars, of Linux on demand in East US and us-east-1: look there before you count on one."
+    );
     Ok(0)
 }
 
