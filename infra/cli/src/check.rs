@@ -75,8 +75,8 @@ fn of_folder(folder: &Path, named: Option<&str>, of: &WorkspaceSettings, state: 
     let reach = flow::include_root(folder);
     let environment = flow::environment(folder, &reach);
     let requirements = match &environment {
-        Err(failure) => lacking("requirements", failure.clone()),
-        Ok(environment) => held(
+        Err(failure) => Check::lacking("requirements", failure.clone()),
+        Ok(environment) => Check::held(
             "requirements",
             match &environment.requirements {
                 None => "the flow has none".to_owned(),
@@ -91,19 +91,19 @@ fn of_folder(folder: &Path, named: Option<&str>, of: &WorkspaceSettings, state: 
 
 fn image(name: Option<&str>, state: Option<&Path>) -> Check {
     let Some(name) = name else {
-        return held("base-image", "the built-in one".to_owned());
+        return Check::held("base-image", "the built-in one".to_owned());
     };
     let Some(state) = state else {
-        return not_checkable("base-image", format!("{name} is pulled where the session will be"));
+        return Check::not_checkable("base-image", format!("{name} is pulled where the session will be"));
     };
     let asked = match agent::image_of(name) {
         Err(failure) => Err(failure),
-        Ok(None) => return held("base-image", format!("{name} is built in")),
+        Ok(None) => return Check::held("base-image", format!("{name} is built in")),
         Ok(Some(reference)) => digest(&reference, state),
     };
     match asked {
-        Ok(digest) => held("base-image", format!("{name} is {digest}")),
-        Err(failure) => lacking("base-image", failure),
+        Ok(digest) => Check::held("base-image", format!("{name} is {digest}")),
+        Err(failure) => Check::lacking("base-image", failure),
     }
 }
 
@@ -117,14 +117,14 @@ fn digest(name: &Name, state: &Path) -> Result<String, Failure> {
 /// Whether the package index answers.
 fn index(state: Option<&Path>) -> Check {
     if state.is_none() {
-        return not_checkable(
+        return Check::not_checkable(
             "network",
             "the package index is asked where the session will be".to_owned(),
         );
     }
     let address = match agent::index_address() {
-        Err(failure) => return lacking("network", failure),
-        Ok(None) => return held("network", "no package index is asked".to_owned()),
+        Err(failure) => return Check::lacking("network", failure),
+        Ok(None) => return Check::held("network", "no package index is asked".to_owned()),
         Ok(Some(address)) => address,
     };
     reached(&address)
@@ -138,12 +138,12 @@ fn reached(address: &str) -> Check {
         .build();
     // What it answers says that it is there.
     match ureq::Agent::from(config).get(address).call() {
-        Ok(_) => held("network", format!("the package index {address} answers")),
+        Ok(_) => Check::held("network", format!("the package index {address} answers")),
         Err(cause) => {
             let message = format!(
                 "The package index {address} does not answer: {cause}. See to the network, or name another index: UV_DEFAULT_INDEX."
             );
-            lacking("network", Failure::new("Install.IndexUnreachable", message))
+            Check::lacking("network", Failure::new("Install.IndexUnreachable", message))
         }
     }
 }
@@ -164,31 +164,6 @@ fn shown(checks: &[Check]) -> String {
         rows.add_row([check.check.clone(), result.to_owned(), format!("{}{code}", check.what)]);
     }
     rendered(rows)
-}
-
-fn held(check: &str, what: String) -> Check {
-    Check {
-        check: check.to_owned(),
-        result: CheckResult::Held,
-        what,
-        error: None,
-    }
-}
-
-fn not_checkable(check: &str, what: String) -> Check {
-    Check {
-        result: CheckResult::NotCheckable,
-        ..held(check, what)
-    }
-}
-
-fn lacking(check: &str, failure: Failure) -> Check {
-    Check {
-        check: check.to_owned(),
-        result: CheckResult::Lacking,
-        what: failure.message,
-        error: Some(failure.error),
-    }
 }
 
 /// The identities of the workspace.
@@ -273,21 +248,12 @@ pub(crate) fn identity(client: &Client, typed: &args::Identity, json: bool) -> R
 }
 
 fn identities(of: &WorkspaceSettings) -> Vec<IdentityView> {
-    let all = of
-        .identity
-        .as_ref()
-        .map(|identity| &identity.user_assigned_identities.0);
-    let all: Vec<_> = all.into_iter().flatten().collect();
-    let primary = of
-        .primary_user_assigned_identity
-        .as_ref()
-        .or(all.first().map(|(id, _)| id));
-    let view = |(id, details): &&(String, contract::workspace::IdentityDetails)| IdentityView {
+    let view = |(id, details): &(String, contract::workspace::IdentityDetails)| IdentityView {
         id: id.clone(),
         client_id: details.client_id.clone(),
-        primary: primary == Some(id),
+        primary: of.primary_identity() == Some(id),
     };
-    all.iter().map(view).collect()
+    of.user_assigned().iter().map(view).collect()
 }
 
 /// Each permission with what is known of it: that to assign the identity is this service's own.
@@ -298,7 +264,7 @@ fn manifest(assign: Option<Check>) -> Vec<Check> {
         } else {
             format!(" ({about})")
         };
-        not_checkable(resource, format!("{permission}{about}"))
+        Check::not_checkable(resource, format!("{permission}{about}"))
     };
     let mut checks: Vec<Check> = MANIFEST.iter().map(line).collect();
     if let (Some(last), Some(assign)) = (checks.last_mut(), assign) {
@@ -315,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_permissions_of_an_identity_are_those_of_the_specification() {
-        let denied = lacking("identity", Failure::new("Access.Denied", "bob lacks it."));
+        let denied = Check::lacking("identity", Failure::new("Access.Denied", "bob lacks it."));
         expect_test::expect![[r#"
             PREREQUISITE          RESULT
             workspace             not checkable here  Contributor

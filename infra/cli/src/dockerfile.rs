@@ -208,7 +208,7 @@ fn dockerfile(contents: &Contents<'_>) -> String {
             continue;
         }
         let secret = match is_private {
-            true => "--mount=type=secret,id=netrc,target=/root/.netrc ",
+            true => "--mount=type=secret,id=netrc NETRC=/run/secrets/netrc ",
             false => "",
         };
         text += &format!(
@@ -318,14 +318,14 @@ mod tests {
             d @ https://h/d-1.whl \
                 --hash=sha256:dd
             EOF
-            RUN --mount=type=secret,id=netrc,target=/root/.netrc PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps --require-hashes -r /opt/pfsession/requirements.txt
+            RUN --mount=type=secret,id=netrc NETRC=/run/secrets/netrc PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps --require-hashes -r /opt/pfsession/requirements.txt
             COPY <<'EOF' /opt/pfsession/without-hashes.txt
             -i https://feed.example/simple
             --extra-index-url https://open.example/simple
             --only-binary a
             b @ git+https://h/b.git@c0ffee
             EOF
-            RUN --mount=type=secret,id=netrc,target=/root/.netrc PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps -r /opt/pfsession/without-hashes.txt
+            RUN --mount=type=secret,id=netrc NETRC=/run/secrets/netrc PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps -r /opt/pfsession/without-hashes.txt
             USER app
         "#]],
         );

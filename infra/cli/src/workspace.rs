@@ -105,7 +105,7 @@ fn shown(row: &WorkspaceRow) -> String {
         working_directory,
         quota,
         identity,
-        primary_user_assigned_identity,
+        primary_user_assigned_identity: _,
     } = &row.settings;
     let or = |text: Option<String>, without: &str| text.unwrap_or_else(|| without.to_owned());
     let mut rows = table(&[]);
@@ -133,14 +133,12 @@ fn shown(row: &WorkspaceRow) -> String {
     }
     if let Some(identity) = identity {
         line("identity", identity.r#type.clone());
-        let ids = &identity.user_assigned_identities.0;
-        let first = ids.first().map(|(id, _)| id);
-        for (id, details) in ids {
+        for (id, details) in row.settings.user_assigned() {
             let client = details
                 .client_id
                 .as_ref()
                 .map_or_else(String::new, |client| format!(" (client id {client})"));
-            let is_primary = primary_user_assigned_identity.as_ref().or(first) == Some(id);
+            let is_primary = row.settings.primary_identity() == Some(id);
             let primary = if is_primary { "; primary" } else { "" };
             line("", format!("{id}{client}{primary}"));
         }

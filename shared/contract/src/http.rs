@@ -124,6 +124,36 @@ pub struct Check {
     pub error: Option<String>,
 }
 
+impl Check {
+    /// One that is met; `what` was found.
+    pub fn held(check: &str, what: String) -> Self {
+        Self {
+            check: check.to_owned(),
+            result: CheckResult::Held,
+            what,
+            error: None,
+        }
+    }
+
+    /// One of which who was asked cannot know; `what` says why.
+    pub fn not_checkable(check: &str, what: String) -> Self {
+        Self {
+            result: CheckResult::NotCheckable,
+            ..Self::held(check, what)
+        }
+    }
+
+    /// One that is not met, with the failure that a start would end with.
+    pub fn lacking(check: &str, failure: Failure) -> Self {
+        Self {
+            check: check.to_owned(),
+            result: CheckResult::Lacking,
+            what: failure.message,
+            error: Some(failure.error),
+        }
+    }
+}
+
 /// Whether a prerequisite is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -89,6 +89,21 @@ pub struct WorkspaceSettings {
     pub primary_user_assigned_identity: Option<String>,
 }
 
+impl WorkspaceSettings {
+    /// The user-assigned identities by id, in the order in which they were named.
+    pub fn user_assigned(&self) -> &[(String, IdentityDetails)] {
+        self.identity
+            .as_ref()
+            .map_or(&[], |identity| &identity.user_assigned_identities.0)
+    }
+
+    /// The id of the primary one: that which is named, or else the first.
+    pub fn primary_identity(&self) -> Option<&str> {
+        let first = self.user_assigned().first().map(|(id, _)| id.as_str());
+        self.primary_user_assigned_identity.as_deref().or(first)
+    }
+}
+
 /// A data store.
 ///
 /// * `type`: `azure_blob`, `azure_data_lake_gen2` and `s3` are object stores.

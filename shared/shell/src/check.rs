@@ -5,11 +5,7 @@ use crate::{
     command::{action_of, no_such_size, settings_of_wish},
     workspace,
 };
-use contract::{
-    command::Command,
-    http::{Check, CheckResult},
-    workspace::WorkspaceSettings,
-};
+use contract::{command::Command, http::Check, workspace::WorkspaceSettings};
 use lifecycle::{
     Failure,
     access::{denied, may},
@@ -58,8 +54,8 @@ pub async fn check(
         ),
     ];
     checks.push(match &settings.identity {
-        None => held("identity", format!("the session acts as {user}")),
-        Some(_) if !has_role => not_checkable("identity", "the role comes first".to_owned()),
+        None => Check::held("identity", format!("the session acts as {user}")),
+        Some(_) if !has_role => Check::not_checkable("identity", "the role comes first".to_owned()),
         Some(named) => {
             let refused = match workspace::identity(named, &of, workspace) {
                 Err(failure) => Some(failure),
@@ -70,15 +66,15 @@ pub async fn check(
     });
     checks.push(data_store(&of));
     checks.push(match &of.working_directory {
-        None => held("working-directory", "none is named, and none is needed".to_owned()),
+        None => Check::held("working-directory", "none is named, and none is needed".to_owned()),
         Some(folder) => match is_folder(folder) {
-            Some(true) => held("working-directory", folder.clone()),
+            Some(true) => Check::held("working-directory", folder.clone()),
             Some(false) => of_failure(
                 "working-directory",
                 workspace::no_working_directory(&of, &is_folder),
                 folder.clone(),
             ),
-            None => not_checkable(
+            None => Check::not_checkable(
                 "working-directory",
                 format!("{folder} is on a machine that the service does not see"),
             ),
@@ -96,8 +92,8 @@ fn about_size(settings: &Settings) -> String {
 
 fn data_store(of: &WorkspaceSettings) -> Check {
     match &of.default_data_store {
-        None => held("data-store", "none is named: the service keeps data itself".to_owned()),
-        Some(store) => held(
+        None => Check::held("data-store", "none is named: the service keeps data itself".to_owned()),
+        Some(store) => Check::held(
             "data-store",
             format!("{} is an object store ({})", store.name, store.r#type),
         ),
@@ -134,32 +130,7 @@ async fn quota(
 
 fn of_failure(check: &str, failure: Option<Failure>, what: String) -> Check {
     match failure {
-        Some(failure) => lacking(check, failure),
-        None => held(check, what),
-    }
-}
-
-fn held(check: &str, what: String) -> Check {
-    Check {
-        check: check.to_owned(),
-        result: CheckResult::Held,
-        what,
-        error: None,
-    }
-}
-
-fn not_checkable(check: &str, what: String) -> Check {
-    Check {
-        result: CheckResult::NotCheckable,
-        ..held(check, what)
-    }
-}
-
-fn lacking(check: &str, failure: Failure) -> Check {
-    Check {
-        check: check.to_owned(),
-        result: CheckResult::Lacking,
-        what: failure.message,
-        error: Some(failure.error),
+        Some(failure) => Check::lacking(check, failure),
+        None => Check::held(check, what),
     }
 }

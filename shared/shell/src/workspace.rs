@@ -74,14 +74,8 @@ pub fn refuse(settings: &Settings, of: &WorkspaceSettings, workspace: &str) -> O
 ///
 /// `Session.NoIdentity`, final: it lists those that there are. A workspace that says nothing of identities has any.
 pub fn identity(named: &str, of: &WorkspaceSettings, workspace: &str) -> Result<String, Failure> {
-    let all = of
-        .identity
-        .as_ref()
-        .map(|identity| &identity.user_assigned_identities.0);
-    let ids: Vec<&str> = all.into_iter().flatten().map(|(id, _)| id.as_str()).collect();
     if named == PRIMARY {
-        let first = of.primary_user_assigned_identity.as_deref().or(ids.first().copied());
-        return first.map(str::to_owned).ok_or_else(|| {
+        return of.primary_identity().map(str::to_owned).ok_or_else(|| {
             no_identity(format!(
                 "Primary user assigned identity not found: the workspace {workspace} has no user-assigned identity. Name the client_id of \
                  an identity, or have an owner add one to the workspace."
@@ -95,7 +89,8 @@ pub fn identity(named: &str, of: &WorkspaceSettings, workspace: &str) -> Result<
         let last = id.rsplit('/').next().unwrap_or_default();
         id.eq_ignore_ascii_case(named) || details.client_id.as_deref() == Some(named) || last == named
     };
-    let found = all.into_iter().flatten().find(is_meant);
+    let ids: Vec<&str> = of.user_assigned().iter().map(|(id, _)| id.as_str()).collect();
+    let found = of.user_assigned().iter().find(is_meant);
     found.map(|(id, _)| id.clone()).ok_or_else(|| {
         let there = match ids.is_empty() {
             true => "It has no user-assigned identity".to_owned(),
@@ -160,11 +155,7 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
         check_identity(identity)?;
     }
     if let Some(primary) = &of.primary_user_assigned_identity {
-        let known = of
-            .identity
-            .as_ref()
-            .map(|identity| &identity.user_assigned_identities.0);
-        let ids: Vec<&str> = known.into_iter().flatten().map(|(id, _)| id.as_str()).collect();
+        let ids: Vec<&str> = of.user_assigned().iter().map(|(id, _)| id.as_str()).collect();
         if !ids.contains(&primary.as_str()) {
             let there = if ids.is_empty() {
                 "none".to_owned()
