@@ -774,7 +774,6 @@ fn what_happened(event: &Event) -> String {
         Event::RunWanted { run, .. } => format!("run wanted ({run})"),
         Event::CancelWanted { run } => format!("cancel wanted ({run})"),
         Event::StepEntered { step, cause, .. } => format!("step {} began{}", step_name(*step), because(cause)),
-        Event::StepRefused { failure, .. } => format!("step refused: {failure}"),
         Event::ComputeUp { compute } => format!("compute {compute} is up"),
         Event::ComputeGone { compute, why } => format!("compute {compute} is gone: {why}"),
         Event::ComputeDrained { compute, why, .. } => {

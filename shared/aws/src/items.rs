@@ -11,7 +11,7 @@ use lifecycle::{
     Failure,
     compute::Slot,
     quota::{Usage, Use},
-    session::Effect,
+    session::Message,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shell::Fault;
@@ -183,7 +183,7 @@ pub(crate) fn session_item(row: &SessionRow, due_at: Option<Millis>) -> Item {
 pub(crate) fn session_of(item: &Item) -> Result<SessionRow, Fault> {
     let mut row: SessionRow = body(item)?;
     if let Some(AttributeValue::M(outbox)) = item.get("outbox") {
-        let entry = |(key, value): (&String, &AttributeValue)| Ok((key.clone(), parsed::<Effect>(value)?));
+        let entry = |(key, value): (&String, &AttributeValue)| Ok((key.clone(), parsed::<Message>(value)?));
         row.outbox = outbox.iter().map(entry).collect::<Result<BTreeMap<_, _>, Fault>>()?;
     }
     Ok(row)

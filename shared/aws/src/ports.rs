@@ -30,7 +30,7 @@ use lifecycle::{
     Failure,
     compute::{Compute, Slot},
     quota::Usage,
-    session::{Effect, Packages},
+    session::{Message, Packages},
 };
 use serde::Serialize;
 use shell::{Due, DueRow, Fault, Ports, Save, Write};
@@ -226,20 +226,20 @@ impl Ports for Aws {
         }
     }
 
-    async fn send(&self, row: &SessionRow, message: &Effect) -> Result<(), Fault> {
+    async fn send(&self, row: &SessionRow, message: &Message) -> Result<(), Fault> {
         let flow = row.session.flow.clone();
         match message.clone() {
-            Effect::StartExecution { operation, kind } => {
+            Message::StartExecution { operation, kind } => {
                 self.start_execution(&ExecutionInput { flow, operation, kind }).await
             }
-            Effect::AnswerStep { token, failure } => self.answer_step(&token, failure).await,
-            Effect::CreateCompute { compute, slot } => {
+            Message::AnswerStep { token, failure } => self.answer_step(&token, failure).await,
+            Message::CreateCompute { compute, slot } => {
                 let room = Room::of(&slot.size);
                 self.ask_driver(&ComputeRequest::CreateCompute { compute, slot, room })
                     .await
             }
-            Effect::ReleaseCompute { compute } => self.ask_driver(&ComputeRequest::ReleaseCompute { compute }).await,
-            Effect::LaunchSession {
+            Message::ReleaseCompute { compute } => self.ask_driver(&ComputeRequest::ReleaseCompute { compute }).await,
+            Message::LaunchSession {
                 generation,
                 compute,
                 settings,
@@ -258,7 +258,7 @@ impl Ports for Aws {
                 };
                 self.ask_driver(&request).await
             }
-            Effect::CheckImage {
+            Message::CheckImage {
                 generation,
                 operation,
                 image,
@@ -271,7 +271,7 @@ impl Ports for Aws {
                 })
                 .await
             }
-            Effect::RemoveSession { generation, compute } => {
+            Message::RemoveSession { generation, compute } => {
                 self.ask_driver(&ComputeRequest::RemoveSession {
                     flow,
                     generation,
@@ -279,7 +279,7 @@ impl Ports for Aws {
                 })
                 .await
             }
-            Effect::AgentInstall {
+            Message::AgentInstall {
                 generation,
                 operation,
                 attempt,
@@ -305,11 +305,11 @@ impl Ports for Aws {
                 )
                 .await
             }
-            Effect::AgentCancelInstall { generation, operation } => {
+            Message::AgentCancelInstall { generation, operation } => {
                 self.tell_agent(&flow, generation, &AgentCommand::CancelInstall { operation })
                     .await
             }
-            Effect::AgentNetwork {
+            Message::AgentNetwork {
                 generation,
                 revision,
                 network,
@@ -326,10 +326,10 @@ impl Ports for Aws {
                 )
                 .await
             }
-            Effect::AgentLease { generation, nonce } => {
+            Message::AgentLease { generation, nonce } => {
                 self.tell_agent(&flow, generation, &AgentCommand::Lease { nonce }).await
             }
-            Effect::AgentRun { generation, run } => match self.load_run(&run).await? {
+            Message::AgentRun { generation, run } => match self.load_run(&run).await? {
                 Some(wanted) if !wanted.status.is_final() => {
                     let mut settings = row.session.settings.clone();
                     if let Some(folder) = wanted.folder {
@@ -348,11 +348,11 @@ impl Ports for Aws {
                 }
                 _ => Ok(()),
             },
-            Effect::AgentCancelRun { generation, run } => {
+            Message::AgentCancelRun { generation, run } => {
                 self.tell_agent(&flow, generation, &AgentCommand::CancelRun { run })
                     .await
             }
-            Effect::WarnIdle { generation, due } => {
+            Message::WarnIdle { generation, due } => {
                 // Where nobody takes notices, the history has it.
                 let Some(queue) = &self.notices else { return Ok(()) };
                 let extend = Command {
@@ -377,11 +377,6 @@ impl Ports for Aws {
                     .map(|_| ())
                     .map_err(|e| Fault::outside("sending a notice")(e.into()))
             }
-            // Rows are written, not sent.
-            Effect::OperationEnded { .. }
-            | Effect::OperationJoined { .. }
-            | Effect::RunEnded { .. }
-            | Effect::LeaveCompute { .. } => Ok(()),
         }
     }
 

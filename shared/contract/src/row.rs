@@ -24,7 +24,7 @@
 //! two in [`webhook`](crate::webhook).
 
 use crate::{Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish, packages::Setup};
-use lifecycle::session::{Effect, Event, Session};
+use lifecycle::session::{Event, Message, Session};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub struct SessionRow {
     pub session: Session,
     /// What was decided and is not known to be sent, by revision and place.
     #[serde(skip)]
-    pub outbox: BTreeMap<String, Effect>,
+    pub outbox: BTreeMap<String, Message>,
 }
 
 /// One entry of a flow's history. Replaying all of them gives the session as it is.

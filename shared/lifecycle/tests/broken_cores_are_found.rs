@@ -8,7 +8,7 @@ use lifecycle::{
     Millis,
     compute::{self, Compute, ComputePhase, Slot},
     deadlines,
-    session::{Effect, Event, Kind, Lease, Operation, Outcome, Phase, Refusal, Session, Step, decide},
+    session::{Effect, Event, Kind, Lease, Message, Operation, Outcome, Phase, Refusal, Row, Session, Step, decide},
 };
 use search::{
     properties::{self, *},
@@ -208,7 +208,7 @@ fn a_session_that_leaves_its_compute_and_stays_in_its_set() {
 fn a_leave_that_is_not_said() {
     fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
         keeping(decide(session, event, now), |e| {
-            !matches!(e, Effect::LeaveCompute { .. })
+            !matches!(e, Effect::Row(Row::LeaveCompute { .. }))
         })
     }
     found(decides(broken), &one_flow(), ONE_COMPUTE);
@@ -237,7 +237,7 @@ fn a_launch_that_is_sent_again_to_another_compute() {
     fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
         let (session, mut effects) = decide(session, event, now)?;
         for effect in &mut effects {
-            if let Effect::LaunchSession { compute, .. } = effect
+            if let Effect::Message(Message::LaunchSession { compute, .. }) = effect
                 && session.current.as_ref().is_some_and(|o| o.attempt > 2)
             {
                 *compute = "another".into();
@@ -344,7 +344,7 @@ fn a_compute_that_is_left_before_the_container_is_gone() {
         if after.phase == Phase::Stopping
             && let Some(compute) = after.compute.take()
         {
-            effects.push(Effect::LeaveCompute { compute });
+            effects.push(Effect::Row(Row::LeaveCompute { compute }));
         }
         Ok((after, effects))
     }
@@ -463,7 +463,7 @@ fn an_install_that_swaps_the_base_image() {
     fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
         let (after, mut effects) = decide(session, event, now)?;
         for effect in &mut effects {
-            if let Effect::AgentInstall { settings, .. } = effect {
+            if let Effect::Message(Message::AgentInstall { settings, .. }) = effect {
                 settings.image = after.settings.image.clone().or(settings.image.take());
             }
         }
@@ -578,10 +578,10 @@ fn an_operation_that_a_stop_takes_the_place_of_and_nobody_ends() {
         let canceled = |e: &Effect| {
             matches!(
                 e,
-                Effect::OperationEnded {
+                Effect::Row(Row::OperationEnded {
                     outcome: Outcome::Canceled,
                     ..
-                }
+                })
             )
         };
         keeping(decide(session, event, now), |e| !canceled(e))
@@ -616,7 +616,9 @@ fn an_outbox_that_is_not_saved() {
 #[test]
 fn a_token_that_is_never_answered() {
     fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
-        keeping(decide(session, event, now), |e| !matches!(e, Effect::AnswerStep { .. }))
+        keeping(decide(session, event, now), |e| {
+            !matches!(e, Effect::Message(Message::AnswerStep { .. }))
+        })
     }
     found(decides(broken), &one_flow(), TOKENS_ARE_ANSWERED);
 }

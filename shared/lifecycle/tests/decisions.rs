@@ -6,8 +6,8 @@ use lifecycle::{
     deadlines,
     network::Network,
     session::{
-        Claimed, Effect, Event, Image, Kind, Lease, Operation, Origin, Origins, Outcome, Packages, Phase, Session,
-        Settings, Step, decide,
+        Claimed, Effect, Event, Image, Kind, Lease, Message, Operation, Origin, Origins, Outcome, Packages, Phase, Row,
+        Session, Settings, Step, decide,
     },
 };
 
@@ -137,7 +137,7 @@ impl Life {
     /// What the last event says to the tokens of steps; `None` is a success.
     fn answers(&self) -> Vec<(&str, Option<&str>)> {
         fn answer(effect: &Effect) -> Option<(&str, Option<&str>)> {
-            let Effect::AnswerStep { token, failure } = effect else {
+            let Effect::Message(Message::AnswerStep { token, failure }) = effect else {
                 return None;
             };
             Some((token, named(failure)))
@@ -149,17 +149,17 @@ impl Life {
     fn ends(&self) -> Vec<(&str, Outcome, Option<&str>)> {
         fn end(effect: &Effect) -> Option<(&str, Outcome, Option<&str>)> {
             match effect {
-                Effect::OperationEnded {
+                Effect::Row(Row::OperationEnded {
                     operation: id,
                     outcome,
                     failure,
                     ..
-                }
-                | Effect::RunEnded {
+                })
+                | Effect::Row(Row::RunEnded {
                     run: id,
                     outcome,
                     failure,
-                } => Some((id, *outcome, named(failure))),
+                }) => Some((id, *outcome, named(failure))),
                 _ => None,
             }
         }
@@ -167,7 +167,9 @@ impl Life {
     }
 
     fn removes(&self) -> bool {
-        self.effects.iter().any(|e| matches!(e, Effect::RemoveSession { .. }))
+        self.effects
+            .iter()
+            .any(|e| matches!(e, Effect::Message(Message::RemoveSession { .. })))
     }
 
     /// The session without the count of its saves.
@@ -184,10 +186,10 @@ fn named(failure: &Option<Failure>) -> Option<&str> {
 }
 
 fn joined(operation: &str, to: &str) -> Effect {
-    Effect::OperationJoined {
+    Effect::Row(Row::OperationJoined {
         operation: operation.into(),
         to: to.into(),
-    }
+    })
 }
 
 #[test]
@@ -214,11 +216,16 @@ fn a_step_sent_twice_with_two_tokens_is_answered_on_both_in_whichever_order_they
 #[test]
 fn a_step_of_a_failed_operation_that_comes_late_leaves_the_token_of_its_clean_up_alone() {
     let failure = Failure::new("Session.Refused", "No.");
-    let failed = Life::launching().on(Event::StepRefused {
+    let failed = Life::launching().on(Event::StepEntered {
         operation: "s".into(),
-        failure,
+        step: Step::LaunchSession,
+        token: "again".into(),
+        compute: None,
+        cause: Some(failure),
+        image: None,
     });
-    assert_eq!(failed.answers(), [("launch", Some("Session.Refused"))]);
+    let refused = Some("Session.Refused");
+    assert_eq!(failed.answers(), [("launch", refused), ("again", refused)]);
     let late = failed
         .on(entered("s", Step::CleanUp, "clean"))
         .on(entered("s", Step::LaunchSession, "launch"));
@@ -269,7 +276,7 @@ fn a_launch_may_wait_for_an_image_where_an_instance_is_had_and_not_on_a_machine_
             .on(compute_up())
             .on(entered("s", Step::LaunchSession, "launch"));
         let until = launched.effects.iter().find_map(|effect| match effect {
-            Effect::LaunchSession { until, .. } => Some(until - launched.now),
+            Effect::Message(Message::LaunchSession { until, .. }) => Some(until - launched.now),
             _ => None,
         });
         // A stop that the driver says nothing to is over when what came up at the end of the window has ended itself.
@@ -341,10 +348,10 @@ fn a_start_sent_during_a_stop_waits_its_turn_and_begins_when_the_stop_has_ended(
         .on(gone(1));
     assert_eq!(life.ends(), [("p", Outcome::Succeeded, None)]);
     assert_eq!((life.session.phase, life.session.generation), (Phase::Provisioning, 2));
-    assert!(life.effects.contains(&Effect::StartExecution {
+    assert!(life.effects.contains(&Effect::Message(Message::StartExecution {
         operation: "s2".into(),
         kind: Kind::Start
-    }));
+    })));
 }
 
 #[test]
@@ -384,10 +391,10 @@ fn an_older_generation_that_comes_up_is_removed_and_changes_nothing() {
     let life = life.on(up(1));
     assert_eq!(
         life.effects,
-        [Effect::RemoveSession {
+        [Effect::Message(Message::RemoveSession {
             generation: 1,
             compute: None
-        }]
+        })]
     );
     assert_eq!(life.unsaved(), before);
     assert_eq!(life.on(gone(1)).unsaved(), before);
@@ -590,7 +597,7 @@ fn network(network: Network, hosts: &[&str]) -> Settings {
 }
 
 fn told(life: &Life) -> Vec<&Effect> {
-    let is_network = |effect: &&Effect| matches!(effect, Effect::AgentNetwork { .. });
+    let is_network = |effect: &&Effect| matches!(effect, Effect::Message(Message::AgentNetwork { .. }));
     life.effects.iter().filter(is_network).collect()
 }
 
@@ -599,19 +606,19 @@ fn a_new_network_reaches_the_agent_at_once_in_order() {
     let life = Life::ready().on(update("u", network(Network::None, &["a.org:443"])));
     let first = match told(&life)[..] {
         [
-            Effect::AgentNetwork {
+            Effect::Message(Message::AgentNetwork {
                 generation: 1,
                 revision,
                 network: Network::None,
                 allow_hosts,
-            },
+            }),
         ] if *allow_hosts == ["a.org:443"] => *revision,
         _ => panic!("{:?}", life.effects),
     };
     let same = life.on(update("v", network(Network::None, &["a.org:443"])));
     assert_eq!(told(&same), [] as [&Effect; 0], "it has that already");
     let hosts = same.on(update("w", network(Network::None, &[])));
-    assert!(matches!(told(&hosts)[..], [Effect::AgentNetwork { revision, .. }] if *revision > first));
+    assert!(matches!(told(&hosts)[..], [Effect::Message(Message::AgentNetwork { revision, .. })] if *revision > first));
     let idle = hosts.on(update("x", idle_of(7)));
     assert_eq!(told(&idle), [] as [&Effect; 0]);
 }
@@ -621,8 +628,7 @@ fn a_network_changed_before_there_is_an_agent_comes_with_its_install() {
     let life = Life::launching().on(update("u", network(Network::None, &[])));
     assert_eq!(told(&life), [] as [&Effect; 0]);
     let life = life.on(up(1)).on(entered("s", Step::InstallPackages, "install"));
-    let has_it =
-        |effect: &Effect| matches!(effect, Effect::AgentInstall { settings, .. } if settings.network == Network::None);
+    let has_it = |effect: &Effect| matches!(effect, Effect::Message(Message::AgentInstall { settings, .. }) if settings.network == Network::None);
     assert!(life.effects.iter().any(has_it), "{:?}", life.effects);
 }
 
@@ -671,7 +677,11 @@ fn a_new_size_makes_the_session_anew_and_only_then_counts() {
 
 #[test]
 fn a_reset_stays_on_its_compute_resource_unless_that_is_gone_or_is_to_be_another() {
-    let leaves = |life: &Life| life.effects.iter().any(|e| matches!(e, Effect::LeaveCompute { .. }));
+    let leaves = |life: &Life| {
+        life.effects
+            .iter()
+            .any(|e| matches!(e, Effect::Row(Row::LeaveCompute { .. })))
+    };
     let going_down = |kind, size: &str| {
         Life::ready()
             .on(made_of("r", kind, size))
@@ -740,7 +750,10 @@ fn claimed(operation: &str, token: &str, image: &str) -> Event {
 fn a_new_base_image_counts_from_the_next_reset_on() {
     let claims = |operation: &str, image: &str| claimed(operation, &format!("claim {image}"), image);
     let image_in = |life: &Life| match life.effects.last() {
-        Some(Effect::AgentInstall { settings, .. } | Effect::LaunchSession { settings, .. }) => settings.image.clone(),
+        Some(
+            Effect::Message(Message::AgentInstall { settings, .. })
+            | Effect::Message(Message::LaunchSession { settings, .. }),
+        ) => settings.image.clone(),
         other => panic!("{other:?}"),
     };
     let life = Life::new().on(wanted("s", Kind::Start)).on(claims("s", "old"));
@@ -786,7 +799,10 @@ fn a_deletion_is_warned_of_once_and_again_when_it_was_put_off() {
     let life = life.later(44_000).on(early.clone());
     assert!(life.effects.is_empty(), "nothing is said before");
     let life = life.later(1_000).on(early.clone());
-    assert_eq!(life.effects, [Effect::WarnIdle { generation: 1, due }]);
+    assert_eq!(
+        life.effects,
+        [Effect::Message(Message::WarnIdle { generation: 1, due })]
+    );
     assert_eq!((life.session.warned, life.session.due()), (Some(due), Some(due)));
     let life = life.on(early.clone());
     assert!(life.effects.is_empty(), "nothing is said twice");
@@ -816,7 +832,7 @@ fn a_warning_that_comes_after_the_deletion_was_due_says_nothing() {
 #[test]
 fn a_start_says_what_is_otherwise_than_it_wants() {
     let life = Life::ready().on(made_of("again", Kind::Start, "large"));
-    let Some(Effect::OperationEnded { warning, outcome, .. }) = life.effects.first() else {
+    let Some(Effect::Row(Row::OperationEnded { warning, outcome, .. })) = life.effects.first() else {
         panic!("{:?}", life.effects)
     };
     assert_eq!(*outcome, Outcome::Succeeded);
@@ -861,7 +877,7 @@ fn a_reset_has_what_was_recorded_and_on_another_base_image_what_the_requirements
             .on(up(2));
         let life = life.on(entered("r", Step::InstallPackages, "install"));
         match life.effects.last() {
-            Some(Effect::AgentInstall { packages, .. }) => packages.clone(),
+            Some(Effect::Message(Message::AgentInstall { packages, .. })) => packages.clone(),
             other => panic!("{other:?}"),
         }
     };
@@ -906,7 +922,7 @@ fn checked(failure: Option<Failure>) -> Event {
 fn a_session_goes_on_if_the_image_of_its_reset_cannot_be_had() {
     let life = checking();
     let image = life.effects.iter().find_map(|effect| match effect {
-        Effect::CheckImage { image, .. } => Some(image.as_str()),
+        Effect::Message(Message::CheckImage { image, .. }) => Some(image.as_str()),
         _ => None,
     });
     assert_eq!((image, life.session.phase), (Some("ex.org/a:1"), Phase::Ready));
@@ -918,9 +934,9 @@ fn a_session_goes_on_if_the_image_of_its_reset_cannot_be_had() {
     assert_eq!(life.session.runs["run"], Lease::Waiting);
     let failed = life.on(checked(Some(Failure::new("Image.NotFound", "None is there."))));
     let said = failed.effects.iter().find_map(|effect| match effect {
-        Effect::OperationEnded {
+        Effect::Row(Row::OperationEnded {
             failure: Some(failure), ..
-        } => Some(failure.to_string()),
+        }) => Some(failure.to_string()),
         _ => None,
     });
     assert_eq!(
@@ -962,13 +978,13 @@ fn a_deleted_compute_resource_stops_its_session_and_each_run_is_told_why() {
     };
     let told = |life: &Life| -> Vec<(String, Outcome, Option<Failure>)> {
         let ends = life.effects.iter().filter_map(|effect| match effect {
-            Effect::RunEnded { run, outcome, failure } => Some((run.clone(), *outcome, failure.clone())),
-            Effect::OperationEnded {
+            Effect::Row(Row::RunEnded { run, outcome, failure }) => Some((run.clone(), *outcome, failure.clone())),
+            Effect::Row(Row::OperationEnded {
                 operation,
                 outcome,
                 failure,
                 ..
-            } => Some((operation.clone(), *outcome, failure.clone())),
+            }) => Some((operation.clone(), *outcome, failure.clone())),
             _ => None,
         });
         ends.collect()

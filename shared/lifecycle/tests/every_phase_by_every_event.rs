@@ -10,8 +10,8 @@ use expect_test::expect;
 use lifecycle::{
     Failure, Millis, deadlines,
     session::{
-        Claimed, EDGES, Effect, Event, Image, Kind, Lease, Meeting, Operation, Origin, Origins, Outcome, Phase,
-        Session, Settings, Step, decide, meeting,
+        Claimed, EDGES, Effect, Event, Image, Kind, Lease, Meeting, Message, Operation, Origin, Origins, Outcome,
+        Phase, Row, Session, Settings, Step, decide, meeting,
     },
 };
 use std::{collections::BTreeSet, fmt::Write};
@@ -259,14 +259,6 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
             entered("other", Step::CleanUp, false),
             0,
         ),
-        (
-            "step refused",
-            Event::StepRefused {
-                operation: "o".into(),
-                failure: failure(),
-            },
-            0,
-        ),
         ("compute up", Event::ComputeUp { compute: compute() }, 0),
         (
             "compute gone",
@@ -376,8 +368,6 @@ fn every_phase_by_every_event() {
               on clean-up
           Provisioning/o             AnswerStep t2 Superseded
               on a step of another operation
-          Stopping/o failing         AnswerStep t Why, RemoveSession 2
-              on step refused
           Launching/o                AnswerStep t done
               on compute up
           Failed                     LeaveCompute, AnswerStep t ComputeLost, run r Failed, o Failed
@@ -416,8 +406,6 @@ fn every_phase_by_every_event() {
               on clean-up
           Provisioning/o             AnswerStep t2 Superseded
               on a step of another operation
-          Stopping/o failing         AnswerStep t Why, RemoveSession 2
-              on step refused
           Launching/o                AnswerStep t done
               on compute up
           Failed                     LeaveCompute, AnswerStep t ComputeLost, run r Failed, o Failed
@@ -454,8 +442,6 @@ fn every_phase_by_every_event() {
               on clean-up
           Launching/o                AnswerStep t2 Superseded
               on a step of another operation
-          Stopping/o failing         AnswerStep t Why, RemoveSession 2
-              on step refused
           Failed                     LeaveCompute, AnswerStep t ComputeLost, run r Failed, o Failed
               on compute gone
           Installing/o               AnswerStep t done
@@ -492,8 +478,6 @@ fn every_phase_by_every_event() {
               on clean-up
           Launching/o                AnswerStep t2 Superseded
               on a step of another operation
-          Stopping/o failing         AnswerStep t Why, RemoveSession 2
-              on step refused
           Failed                     LeaveCompute, AnswerStep t ComputeLost, run r Failed, o Failed
               on compute gone
           Installing/o               AnswerStep t done
@@ -532,8 +516,6 @@ fn every_phase_by_every_event() {
               on clean-up
           Installing/o               AnswerStep t2 Superseded
               on a step of another operation
-          Stopping/o failing         AnswerStep t Why, RemoveSession 2
-              on step refused; install failed
           Failed                     LeaveCompute, AnswerStep t ComputeLost, run r Failed, o Failed
               on compute gone
           Installing/o               RemoveSession 1
@@ -542,6 +524,8 @@ fn every_phase_by_every_event() {
               on session gone
           Ready                      AnswerStep t done, o Succeeded, AgentRun r
               on installed
+          Stopping/o failing         AnswerStep t Why, RemoveSession 2
+              on install failed
           Installing/o               AgentLease
               on alive
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
@@ -574,8 +558,6 @@ fn every_phase_by_every_event() {
               on clean-up
           Installing/o               AnswerStep t2 Superseded
               on a step of another operation
-          Stopping/o failing         AnswerStep t Why, RemoveSession 2
-              on step refused; install failed
           Failed                     LeaveCompute, AnswerStep t ComputeLost, run r Failed, o Failed
               on compute gone
           Installing/o               RemoveSession 1
@@ -584,6 +566,8 @@ fn every_phase_by_every_event() {
               on session gone
           Ready                      AnswerStep t done, o Succeeded, AgentRun r
               on installed
+          Stopping/o failing         AnswerStep t Why, RemoveSession 2
+              on install failed
           Installing/o               AgentLease
               on alive
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
@@ -618,8 +602,6 @@ fn every_phase_by_every_event() {
               on clean-up
           Installing/o               AnswerStep t2 Superseded
               on a step of another operation
-          Ready                      AnswerStep t Why, AgentCancelInstall, o Failed
-              on step refused; install failed
           Failed                     LeaveCompute, run r Failed, AnswerStep t ComputeLost, o Failed
               on compute gone
           Installing/o               RemoveSession 1
@@ -628,6 +610,8 @@ fn every_phase_by_every_event() {
               on session gone
           Ready                      AnswerStep t done, o Succeeded
               on installed
+          Ready                      AnswerStep t Why, AgentCancelInstall, o Failed
+              on install failed
           Installing/o               AgentLease
               on alive
           Installing/o               run r Succeeded
@@ -673,7 +657,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
+              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
 
         Ready (reset)
           Ready/o                    n joins o
@@ -699,7 +683,7 @@ fn every_phase_by_every_event() {
           Ready                      AnswerStep t Why, AnswerStep t2 Why, o Failed
               on stop-session, which cannot be
           Ready                      AnswerStep t Why, o Failed
-              on image checked, it cannot be had; step refused
+              on image checked, it cannot be had
           Ready                      AnswerStep t StepFailed, o Failed, AnswerStep t2 done
               on clean-up
           Ready/o                    AnswerStep t2 Superseded
@@ -747,7 +731,7 @@ fn every_phase_by_every_event() {
           Ready                      AnswerStep t Why, AnswerStep t2 Why, o Failed
               on stop-session, which cannot be
           Ready                      AnswerStep t Why, o Failed
-              on image checked, it cannot be had; step refused
+              on image checked, it cannot be had
           Ready                      AnswerStep t StepFailed, o Failed, AnswerStep t2 done
               on clean-up
           Ready/o                    AnswerStep t2 Superseded
@@ -797,7 +781,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (reset)
           Stopping/o                 n joins o
@@ -833,7 +817,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (update)
           Stopping/o                 n joins o
@@ -871,7 +855,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping, failing (start, reset, update)
           Stopping/o then start failing
@@ -905,7 +889,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t Why, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopped (no operation)
           Provisioning/start +1      StartExecution n
@@ -927,7 +911,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
 
         Failed (no operation)
           Provisioning/start +1      StartExecution n
@@ -949,7 +933,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; step refused; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
     "#]].assert_eq(&page.join("\n"));
 }
 
@@ -1000,10 +984,10 @@ fn every_event_that_was_acted_on_changes_nothing_more_when_it_comes_again() {
             let is_harmless = |e: &Effect| {
                 matches!(
                     e,
-                    Effect::AnswerStep { .. }
-                        | Effect::RemoveSession { .. }
-                        | Effect::AgentLease { .. }
-                        | Effect::AgentCancelRun { .. }
+                    Effect::Message(Message::AnswerStep { .. })
+                        | Effect::Message(Message::RemoveSession { .. })
+                        | Effect::Message(Message::AgentLease { .. })
+                        | Effect::Message(Message::AgentCancelRun { .. })
                 )
             };
             assert!(effects.iter().all(is_harmless), "{at}: {effects:?}");
@@ -1055,7 +1039,11 @@ fn every_running_operation_by_every_new_command() {
                 let failing = before.failure.is_some();
                 let did = match &decided {
                     Err(_) => Meeting::Refuse,
-                    Ok((_, effects)) if effects.iter().any(|e| matches!(e, Effect::OperationJoined { .. })) => {
+                    Ok((_, effects))
+                        if effects
+                            .iter()
+                            .any(|e| matches!(e, Effect::Row(Row::OperationJoined { .. }))) =>
+                    {
                         Meeting::Join
                     }
                     Ok((after, _)) if after.next.as_ref().is_some_and(|o| o.id == "n") => Meeting::Wait,
@@ -1178,23 +1166,23 @@ fn named(effect: &Effect) -> String {
             .map_or("done".to_owned(), |f| f.error.replace("Session.", ""))
     };
     match effect {
-        Effect::OperationEnded { operation, outcome, .. } => format!("{operation} {outcome:?}"),
-        Effect::OperationJoined { operation, to } => format!("{operation} joins {to}"),
-        Effect::RunEnded { run, outcome, .. } => format!("run {run} {outcome:?}"),
-        Effect::LeaveCompute { .. } => "LeaveCompute".into(),
-        Effect::StartExecution { operation, .. } => format!("StartExecution {operation}"),
-        Effect::AnswerStep { token, failure } => format!("AnswerStep {token} {}", why(failure)),
-        Effect::CreateCompute { .. } => "CreateCompute".into(),
-        Effect::ReleaseCompute { .. } => "ReleaseCompute".into(),
-        Effect::LaunchSession { generation, .. } => format!("LaunchSession {generation}"),
-        Effect::RemoveSession { generation, .. } => format!("RemoveSession {generation}"),
-        Effect::CheckImage { generation, .. } => format!("CheckImage {generation}"),
-        Effect::AgentInstall { .. } => "AgentInstall".into(),
-        Effect::AgentCancelInstall { .. } => "AgentCancelInstall".into(),
-        Effect::AgentRun { run, .. } => format!("AgentRun {run}"),
-        Effect::AgentCancelRun { run, .. } => format!("AgentCancelRun {run}"),
-        Effect::AgentNetwork { .. } => "AgentNetwork".into(),
-        Effect::AgentLease { .. } => "AgentLease".into(),
-        Effect::WarnIdle { .. } => "WarnIdle".into(),
+        Effect::Row(Row::OperationEnded { operation, outcome, .. }) => format!("{operation} {outcome:?}"),
+        Effect::Row(Row::OperationJoined { operation, to }) => format!("{operation} joins {to}"),
+        Effect::Row(Row::RunEnded { run, outcome, .. }) => format!("run {run} {outcome:?}"),
+        Effect::Row(Row::LeaveCompute { .. }) => "LeaveCompute".into(),
+        Effect::Message(Message::StartExecution { operation, .. }) => format!("StartExecution {operation}"),
+        Effect::Message(Message::AnswerStep { token, failure }) => format!("AnswerStep {token} {}", why(failure)),
+        Effect::Message(Message::CreateCompute { .. }) => "CreateCompute".into(),
+        Effect::Message(Message::ReleaseCompute { .. }) => "ReleaseCompute".into(),
+        Effect::Message(Message::LaunchSession { generation, .. }) => format!("LaunchSession {generation}"),
+        Effect::Message(Message::RemoveSession { generation, .. }) => format!("RemoveSession {generation}"),
+        Effect::Message(Message::CheckImage { generation, .. }) => format!("CheckImage {generation}"),
+        Effect::Message(Message::AgentInstall { .. }) => "AgentInstall".into(),
+        Effect::Message(Message::AgentCancelInstall { .. }) => "AgentCancelInstall".into(),
+        Effect::Message(Message::AgentRun { run, .. }) => format!("AgentRun {run}"),
+        Effect::Message(Message::AgentCancelRun { run, .. }) => format!("AgentCancelRun {run}"),
+        Effect::Message(Message::AgentNetwork { .. }) => "AgentNetwork".into(),
+        Effect::Message(Message::AgentLease { .. }) => "AgentLease".into(),
+        Effect::Message(Message::WarnIdle { .. }) => "WarnIdle".into(),
     }
 }

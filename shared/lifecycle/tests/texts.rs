@@ -4,7 +4,7 @@ use expect_test::expect;
 use lifecycle::{
     Failure, Millis,
     deadlines::{INSTALLING, LAUNCH_WINDOW, LAUNCHING, LEASE, LEASE_MARGIN, PROVISIONING, RUN_LEASE},
-    session::{Claimed, Effect, Event, Kind, MOST_RUNS, Operation, Session, Settings, Step, decide},
+    session::{Claimed, Effect, Event, Kind, MOST_RUNS, Message, Operation, Row, Session, Settings, Step, decide},
 };
 
 const NOW: Millis = 1_000_000;
@@ -132,11 +132,13 @@ fn what_has_failed_says_why_and_what_to_do() {
     let failed = |events: Vec<Event>, later: &[(Millis, Event)]| {
         let (session, effects) = after(events, later);
         let ended = effects.iter().find_map(|effect| match effect {
-            Effect::OperationEnded { failure, .. } | Effect::RunEnded { failure, .. } => failure.clone(),
+            Effect::Row(Row::OperationEnded { failure, .. }) | Effect::Row(Row::RunEnded { failure, .. }) => {
+                failure.clone()
+            }
             _ => None,
         });
         let answered = effects.iter().find_map(|effect| match effect {
-            Effect::AnswerStep { failure, .. } => failure.clone(),
+            Effect::Message(Message::AnswerStep { failure, .. }) => failure.clone(),
             _ => None,
         });
         let failure = session.failure.or(ended).or(answered);

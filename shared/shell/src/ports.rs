@@ -13,7 +13,7 @@ use contract::{
 use lifecycle::{
     compute::{Compute, Slot},
     quota::Usage,
-    session::{Effect, Session},
+    session::{Message, Session},
 };
 use std::future::Future;
 
@@ -67,7 +67,7 @@ pub trait Ports: Send + Sync {
 
     /// Sends one message. One that is too late for its receiver (an answered token, a queue that is gone, an execution that exists)
     /// counts as sent.
-    fn send(&self, row: &SessionRow, message: &Effect) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn send(&self, row: &SessionRow, message: &Message) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Sends a command of this system's own.
     fn send_command(&self, command: &contract::command::Command) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Asks the driver for something that belongs to no session.

@@ -16,7 +16,8 @@ use lifecycle::{
     compute::{self, Compute, ComputePhase, Seen},
     quota::Use,
     session::{
-        Claimed, Effect, Event, Kind, Operation, Origin, Outcome, Phase, Refusal, Session, Settings, Step, decide,
+        Claimed, Effect, Event, Kind, Message, Operation, Origin, Outcome, Phase, Refusal, Row, Session, Settings,
+        Step, decide,
     },
 };
 use std::collections::BTreeMap;
@@ -101,41 +102,23 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
         return Ok(Ok(Some(row.session)));
     }
 
-    let mut next = SessionRow {
-        flow: row.flow.clone(),
-        session,
-        outbox: row.outbox.clone(),
-    };
     let mut writes = std::mem::take(&mut claim);
-    let mut place = 0;
-    let mut put_out = |outbox: &mut BTreeMap<String, Effect>, message: Effect| {
-        outbox.insert(format!("r{:012}m{place:03}", next.session.revision), message);
-        place += 1;
-    };
+    let mut messages = Vec::new();
     let mut ends: BTreeMap<String, OperationRow> = BTreeMap::new();
     for effect in effects {
         match effect {
-            Effect::LeaveCompute { compute } => {
-                let (workspace, user) = (row.flow.workspace.clone(), row.flow.owner.clone());
-                if let Some(usage) = ports.load_usage(&workspace, &user).await?.leave(happened.flow) {
-                    writes.push(Write::Usage { workspace, user, usage });
-                }
-                if let Some(held) = ports.load_compute(&compute).await? {
-                    let left = compute::leave(&held, happened.flow, now);
-                    if left != held {
-                        if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
-                            put_out(&mut next.outbox, Effect::ReleaseCompute { compute });
-                        }
-                        writes.push(changed(left, &held));
-                    }
-                }
+            Effect::Message(message) => messages.push(message),
+            Effect::Row(Row::LeaveCompute { compute }) => {
+                let (left, release) = leave(ports, &row.flow, happened.flow, compute, now).await?;
+                writes.extend(left);
+                messages.extend(release);
             }
-            Effect::OperationEnded {
+            Effect::Row(Row::OperationEnded {
                 operation,
                 outcome,
                 failure,
                 warning,
-            } => {
+            }) => {
                 let end = OperationRow {
                     status: outcome.into(),
                     ended: Some(now),
@@ -145,7 +128,7 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
                 };
                 ends.insert(operation, end);
             }
-            Effect::OperationJoined { operation, to } => {
+            Effect::Row(Row::OperationJoined { operation, to }) => {
                 let end = OperationRow {
                     status: OperationStatus::Joined,
                     joined: Some(to),
@@ -153,19 +136,24 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
                 };
                 ends.insert(operation, end);
             }
-            Effect::RunEnded { run, outcome, failure } => {
-                let result = happened.result.cloned();
-                writes.push(Write::EndRun(RunRow {
-                    status: outcome.into(),
-                    ended: Some(now),
-                    failure,
-                    result,
-                    ..blank_run(&run, happened, now)
-                }));
-            }
-            message => put_out(&mut next.outbox, message),
+            Effect::Row(Row::RunEnded { run, outcome, failure }) => writes.push(Write::EndRun(RunRow {
+                status: outcome.into(),
+                ended: Some(now),
+                failure,
+                result: happened.result.cloned(),
+                ..blank_run(&run, happened, now)
+            })),
         }
     }
+    let mut next = SessionRow {
+        flow: row.flow.clone(),
+        session,
+        outbox: row.outbox.clone(),
+    };
+    let revision = next.session.revision;
+    let placed = messages.into_iter().enumerate();
+    next.outbox
+        .extend(placed.map(|(place, message)| (format!("r{revision:012}m{place:03}"), message)));
     for operation in newly_known(&row.session, &next.session, &event) {
         let end = ends.remove(&operation.id);
         let new = OperationRow {
@@ -204,6 +192,32 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
             Ok(Ok(Some(next.session)))
         }
     }
+}
+
+/// Takes the flow out of its user's quota and off its compute resource, and releases that if it was the last one there.
+async fn leave(
+    ports: &impl Ports,
+    of: &FlowRef,
+    flow: &str,
+    compute: String,
+    now: Millis,
+) -> Result<(Vec<Write>, Option<Message>), Fault> {
+    let mut writes = Vec::new();
+    let (workspace, user) = (of.workspace.clone(), of.owner.clone());
+    if let Some(usage) = ports.load_usage(&workspace, &user).await?.leave(flow) {
+        writes.push(Write::Usage { workspace, user, usage });
+    }
+    let mut release = None;
+    if let Some(held) = ports.load_compute(&compute).await? {
+        let left = compute::leave(&held, flow, now);
+        if left != held {
+            if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
+                release = Some(Message::ReleaseCompute { compute });
+            }
+            writes.push(changed(left, &held));
+        }
+    }
+    Ok((writes, release))
 }
 
 /// A wish that says nothing of the folder means the one that the session has.
@@ -440,7 +454,6 @@ fn name_of(event: &Event) -> &'static str {
         Event::RunWanted { .. } => "run-wanted",
         Event::CancelWanted { .. } => "cancel-wanted",
         Event::StepEntered { .. } => "step-entered",
-        Event::StepRefused { .. } => "step-refused",
         Event::ComputeUp { .. } => "compute-up",
         Event::ComputeGone { .. } => "compute-gone",
         Event::ComputeDrained { .. } => "compute-drained",

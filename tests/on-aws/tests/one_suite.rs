@@ -18,7 +18,7 @@ use contract::{
 use lifecycle::{
     compute::{Compute, ComputePhase},
     quota::{Quota, Usage, Use},
-    session::{Effect, Event, Kind, Session},
+    session::{Event, Kind, Message, Session},
 };
 use on_aws::{
     Test,
@@ -366,7 +366,7 @@ fn a_claim_is_good_only_on_what_was_read(worlds: &Worlds) {
 fn what_was_sent_leaves_the_outbox_and_nothing_else_does(worlds: &Worlds) {
     worlds.each(&[], async |world| {
         let (aws, flow) = (&world.aws, "outbox");
-        let message = |n: u64| Effect::AgentLease {
+        let message = |n: u64| Message::AgentLease {
             generation: 1,
             nonce: n,
         };
@@ -870,7 +870,7 @@ fn a_batch_is_taken_entry_by_entry_and_refused_as_a_whole_if_it_is_none(worlds: 
 fn what_an_agent_that_is_gone_is_told_counts_as_sent(worlds: &Worlds) {
     worlds.each(&[], async |world| {
         let row = row("told", 1);
-        let lease = Effect::AgentLease {
+        let lease = Message::AgentLease {
             generation: 3,
             nonce: 8,
         };
@@ -890,7 +890,7 @@ fn what_an_agent_that_is_gone_is_told_counts_as_sent(worlds: &Worlds) {
 }
 
 async fn begin(world: &World, operation: &str, kind: Kind) {
-    let begin = Effect::StartExecution {
+    let begin = Message::StartExecution {
         operation: operation.to_owned(),
         kind,
     };
@@ -910,7 +910,7 @@ async fn expect_step(world: &World, operation: &str, step: &str) -> String {
 }
 
 async fn answer(world: &World, token: &str, failure: Option<Failure>) {
-    let answer = Effect::AnswerStep {
+    let answer = Message::AnswerStep {
         token: token.to_owned(),
         failure,
     };

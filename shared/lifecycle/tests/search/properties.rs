@@ -5,7 +5,7 @@
 use super::world::{Core, Decided, Execution, Flow, NOW, Row, World, name_of};
 use lifecycle::{
     compute::ComputePhase,
-    session::{Effect, Event, Kind, Lease, Operation, Phase, Session, Step},
+    session::{self, Effect, Event, Kind, Lease, Operation, Phase, Session, Step},
 };
 
 /// A property that does not hold, and what was seen.
@@ -104,7 +104,7 @@ fn is_older(s: &Session, event: &Event) -> bool {
         } => {
             *generation != s.generation || !runs(operation) || s.current.as_ref().is_some_and(|o| o.attempt != *attempt)
         }
-        Event::StepEntered { operation, .. } | Event::StepRefused { operation, .. } => !runs(operation),
+        Event::StepEntered { operation, .. } => !runs(operation),
         Event::ImageChecked {
             generation, operation, ..
         } => *generation != s.generation || !runs(operation),
@@ -144,13 +144,13 @@ fn no_idle_stop_in_use(before: &Session, after: &Session, event: &Event) -> Opti
 fn warned_once(before: &Session, after: &Session, event: &Event, effects: &[Effect]) -> Option<Broken> {
     let said: Vec<&Effect> = effects
         .iter()
-        .filter(|e| matches!(e, Effect::WarnIdle { .. }))
+        .filter(|e| matches!(e, Effect::Message(session::Message::WarnIdle { .. })))
         .collect();
     let deletion = before.last_activity + before.settings.idle;
     let in_use = before.phase != Phase::Ready || before.current.is_some() || !before.runs.is_empty();
     let right = match (said.as_slice(), event) {
         ([], _) => true,
-        ([Effect::WarnIdle { generation, due }], Event::IdleNear { due: seen, .. }) => {
+        ([Effect::Message(session::Message::WarnIdle { generation, due })], Event::IdleNear { due: seen, .. }) => {
             let still_to_come =
                 *generation == before.generation && *due == deletion && *seen == deletion && NOW < deletion;
             still_to_come && !in_use && before.warned != Some(deletion) && after.warned == Some(deletion)
@@ -168,9 +168,8 @@ fn changed_in_place(before: &Session, after: &Session, effects: &[Effect]) -> Op
     let moved = stays && compute(before) != compute(after);
     let image = after.image.as_ref().map(|image| &image.name);
     let swapped = effects.iter().find(|e| match e {
-        Effect::LaunchSession { settings, .. } | Effect::AgentInstall { settings, .. } => {
-            settings.image.as_ref() != image
-        }
+        Effect::Message(session::Message::LaunchSession { settings, .. })
+        | Effect::Message(session::Message::AgentInstall { settings, .. }) => settings.image.as_ref() != image,
         _ => false,
     });
     broken(moved || swapped.is_some(), CHANGED_IN_PLACE, || {
@@ -217,10 +216,10 @@ fn twice_is_once(core: &Core, after: &Session, event: &Event) -> Option<Broken> 
     let harmless = |e: &Effect| {
         matches!(
             e,
-            Effect::AnswerStep { .. }
-                | Effect::RemoveSession { .. }
-                | Effect::AgentLease { .. }
-                | Effect::AgentCancelRun { .. }
+            Effect::Message(session::Message::AnswerStep { .. })
+                | Effect::Message(session::Message::RemoveSession { .. })
+                | Effect::Message(session::Message::AgentLease { .. })
+                | Effect::Message(session::Message::AgentCancelRun { .. })
         )
     };
     broken(
@@ -353,7 +352,7 @@ fn nothing_is_lost(flow: &Flow) -> Option<Broken> {
         }
     }
     let started = |o: &Operation| {
-        let will_be = |e: &Effect| matches!(e, Effect::StartExecution { operation, .. } if *operation == o.id);
+        let will_be = |e: &Effect| matches!(e, Effect::Message(session::Message::StartExecution { operation, .. }) if *operation == o.id);
         flow.executions.contains_key(&o.id) || flow.outbox.iter().any(will_be)
     };
     let unstarted = s.current.as_ref().filter(|o| !started(o));
@@ -382,7 +381,7 @@ fn tokens_are_answered(world: &World, f: usize, flow: &Flow) -> Option<Broken> {
         let answered = flow
             .outbox
             .iter()
-            .any(|e| matches!(e, Effect::AnswerStep { token: t, .. } if t == token));
+            .any(|e| matches!(e, Effect::Message(session::Message::AnswerStep { token: t, .. }) if t == token));
         if !(comes || parked || answered) {
             return broken(true, TOKENS_ARE_ANSWERED, || {
                 format!("nobody will answer {token} while {}", short(&flow.session))

@@ -12,7 +12,7 @@ use lifecycle::{
     compute::{Chase, Compute, ComputePhase, Seen, Slot},
     deadlines::{LAUNCH_WINDOW_WITH_PULL, LEASE, LEASE_MARGIN},
     session::{
-        Claimed, Effect, Event, Image, Kind, Lease, Operation, Origin, Origins, Outcome, Phase, Refusal, Session,
+        self, Claimed, Effect, Event, Image, Kind, Lease, Operation, Origin, Origins, Outcome, Phase, Refusal, Session,
         Settings, Step,
     },
 };
@@ -374,12 +374,12 @@ impl World {
             acts.push(Act::Lose(i));
             match &self.bag[i] {
                 Message::Driver {
-                    request: Effect::CheckImage { .. },
+                    request: Effect::Message(session::Message::CheckImage { .. }),
                     ..
                 } => acts.push(Act::NoImage(i)),
                 Message::Driver { .. } => {}
                 Message::Agent {
-                    command: Effect::AgentInstall { .. },
+                    command: Effect::Message(session::Message::AgentInstall { .. }),
                     ..
                 } => acts.push(Act::InstallFails(i)),
                 Message::Agent { .. } => {}
@@ -523,7 +523,10 @@ impl World {
 }
 
 fn is_call(effect: &Effect) -> bool {
-    matches!(effect, Effect::StartExecution { .. } | Effect::AnswerStep { .. })
+    matches!(
+        effect,
+        Effect::Message(session::Message::StartExecution { .. }) | Effect::Message(session::Message::AnswerStep { .. })
+    )
 }
 
 impl Flow {
@@ -572,7 +575,7 @@ impl Turn<'_> {
                 let Message::Agent {
                     flow,
                     generation,
-                    command: Effect::AgentInstall { operation, attempt, .. },
+                    command: Effect::Message(session::Message::AgentInstall { operation, attempt, .. }),
                 } = self.take(*i)
                 else {
                     return;
@@ -861,21 +864,23 @@ impl Turn<'_> {
         flow.session = after;
         for effect in effects {
             match effect {
-                Effect::OperationEnded { operation, outcome, .. } => {
+                Effect::Row(session::Row::OperationEnded { operation, outcome, .. }) => {
                     drop(flow.operations.insert(operation, Row::Ended(outcome)))
                 }
-                Effect::OperationJoined { operation, to } => drop(flow.operations.insert(operation, Row::Joined(to))),
-                Effect::RunEnded { run, outcome, .. } => drop(flow.runs.insert(run, Some(outcome))),
-                Effect::LeaveCompute { compute } => {
+                Effect::Row(session::Row::OperationJoined { operation, to }) => {
+                    drop(flow.operations.insert(operation, Row::Joined(to)))
+                }
+                Effect::Row(session::Row::RunEnded { run, outcome, .. }) => drop(flow.runs.insert(run, Some(outcome))),
+                Effect::Row(session::Row::LeaveCompute { compute }) => {
                     let computes = Rc::make_mut(computes);
                     let Some(held) = computes.rows.get(&compute) else {
                         continue;
                     };
                     let left = (core.leave)(held, &name, NOW);
                     if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
-                        flow.outbox.push(Effect::ReleaseCompute {
+                        flow.outbox.push(Effect::Message(session::Message::ReleaseCompute {
                             compute: compute.clone(),
-                        });
+                        }));
                     }
                     computes.rows.insert(compute, left);
                 }
@@ -891,12 +896,12 @@ impl Turn<'_> {
             match way {
                 Way::Crash(sent) if place >= sent => break,
                 Way::CallLost(lost) if place == lost => match message {
-                    Effect::AnswerStep { token, .. } => {
+                    Effect::Message(session::Message::AnswerStep { token, .. }) => {
                         let operation = token.split('/').next().unwrap_or_default().to_owned();
                         self.cut_off(f, &operation, token);
                     }
                     // Nobody makes that call again: it is as if the execution had ended at once.
-                    Effect::StartExecution { operation, .. } => {
+                    Effect::Message(session::Message::StartExecution { operation, .. }) => {
                         self.flow(f)
                             .executions
                             .entry(operation.clone())
@@ -916,7 +921,7 @@ impl Turn<'_> {
 
     fn send_one(&mut self, f: usize, message: Effect) {
         match message {
-            Effect::StartExecution { operation, kind } => {
+            Effect::Message(session::Message::StartExecution { operation, kind }) => {
                 if !self.world.flows[f].executions.contains_key(&operation) {
                     let first = match kind {
                         Kind::Start => Step::ClaimCompute,
@@ -926,19 +931,19 @@ impl Turn<'_> {
                     self.enter(f, &operation, kind, first, 0, 0, None);
                 }
             }
-            Effect::AnswerStep { token, failure } => self.answer(f, &token, failure),
-            Effect::AgentInstall { generation, .. }
-            | Effect::AgentCancelInstall { generation, .. }
-            | Effect::AgentRun { generation, .. }
-            | Effect::AgentCancelRun { generation, .. }
-            | Effect::AgentNetwork { generation, .. }
-            | Effect::AgentLease { generation, .. } => self.put(Message::Agent {
+            Effect::Message(session::Message::AnswerStep { token, failure }) => self.answer(f, &token, failure),
+            Effect::Message(session::Message::AgentInstall { generation, .. })
+            | Effect::Message(session::Message::AgentCancelInstall { generation, .. })
+            | Effect::Message(session::Message::AgentRun { generation, .. })
+            | Effect::Message(session::Message::AgentCancelRun { generation, .. })
+            | Effect::Message(session::Message::AgentNetwork { generation, .. })
+            | Effect::Message(session::Message::AgentLease { generation, .. }) => self.put(Message::Agent {
                 flow: f,
                 generation,
                 command: message,
             }),
             // Somebody reads it.
-            Effect::WarnIdle { .. } => {}
+            Effect::Message(session::Message::WarnIdle { .. }) => {}
             request => self.put(Message::Driver { flow: f, request }),
         }
     }
@@ -994,7 +999,7 @@ impl Turn<'_> {
         if up && row.phase == ComputePhase::Gone {
             self.put(Message::Driver {
                 flow: 0,
-                request: Effect::ReleaseCompute { compute: id.to_owned() },
+                request: Effect::Message(session::Message::ReleaseCompute { compute: id.to_owned() }),
             });
             return true;
         }
@@ -1034,16 +1039,16 @@ impl Turn<'_> {
             return;
         };
         let request = match ask {
-            Chase::Create => Effect::CreateCompute {
+            Chase::Create => Effect::Message(session::Message::CreateCompute {
                 compute: id.to_owned(),
                 slot: next.slot.clone(),
-            },
+            }),
             Chase::StopSessions => {
                 self.stop_all_on(&next);
                 Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
                 return;
             }
-            Chase::Delete => Effect::ReleaseCompute { compute: id.to_owned() },
+            Chase::Delete => Effect::Message(session::Message::ReleaseCompute { compute: id.to_owned() }),
         };
         Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
         self.put(Message::Driver { flow: 0, request });
@@ -1171,7 +1176,7 @@ impl Turn<'_> {
 
     fn drive(&mut self, f: usize, request: Effect) {
         match request {
-            Effect::CreateCompute { compute, .. } => {
+            Effect::Message(session::Message::CreateCompute { compute, .. }) => {
                 let computes = Rc::make_mut(&mut self.world.computes);
                 let up = !computes.deleted.contains(&compute);
                 if up {
@@ -1179,7 +1184,7 @@ impl Turn<'_> {
                 }
                 self.put(Message::Compute { compute, up });
             }
-            Effect::ReleaseCompute { compute } => {
+            Effect::Message(session::Message::ReleaseCompute { compute }) => {
                 if self
                     .world
                     .flows
@@ -1194,12 +1199,12 @@ impl Turn<'_> {
                 self.compute_ends(&compute);
                 self.put(Message::Compute { compute, up: false });
             }
-            Effect::LaunchSession {
+            Effect::Message(session::Message::LaunchSession {
                 generation,
                 compute,
                 until,
                 ..
-            } => {
+            }) => {
                 let there = self.world.computes.exist.contains(&compute);
                 let flow = self.flow(f);
                 if NOW > until + SKEW {
@@ -1232,8 +1237,8 @@ impl Turn<'_> {
                     });
                 }
             }
-            Effect::CheckImage { .. } => self.check(f, request, None),
-            Effect::RemoveSession { generation, .. } => {
+            Effect::Message(session::Message::CheckImage { .. }) => self.check(f, request, None),
+            Effect::Message(session::Message::RemoveSession { generation, .. }) => {
                 let flow = self.flow(f);
                 flow.removed = flow.removed.max(generation);
                 flow.containers.retain(|c| c.generation > generation);
@@ -1251,9 +1256,9 @@ impl Turn<'_> {
     }
 
     fn check(&mut self, f: usize, request: Effect, failure: Option<Failure>) {
-        let Effect::CheckImage {
+        let Effect::Message(session::Message::CheckImage {
             generation, operation, ..
-        } = request
+        }) = request
         else {
             return;
         };
@@ -1323,7 +1328,7 @@ impl Turn<'_> {
             return;
         };
         match command {
-            Effect::AgentInstall { operation, attempt, .. } => {
+            Effect::Message(session::Message::AgentInstall { operation, attempt, .. }) => {
                 flow.installed.insert(generation);
                 self.report(
                     f,
@@ -1335,10 +1340,10 @@ impl Turn<'_> {
                     },
                 );
             }
-            Effect::AgentRun { run, .. } if container.told.insert(run.clone()) => {
+            Effect::Message(session::Message::AgentRun { run, .. }) if container.told.insert(run.clone()) => {
                 container.runs.insert(run);
             }
-            Effect::AgentLease { nonce, .. } if nonce == container.nonce => {
+            Effect::Message(session::Message::AgentLease { nonce, .. }) if nonce == container.nonce => {
                 container.ends = container.ends.max(container.asked + LEASE + SKEW);
             }
             _ => {}
@@ -1489,7 +1494,7 @@ impl World {
         moments.extend(self.computes.rows.values().filter_map(|row| row.due));
         moments.extend(self.bag.iter().filter_map(|message| match message {
             Message::Driver {
-                request: Effect::LaunchSession { until, .. },
+                request: Effect::Message(session::Message::LaunchSession { until, .. }),
                 ..
             } => Some(until + SKEW),
             _ => None,
@@ -1538,7 +1543,7 @@ impl World {
 }
 
 fn shift_effect(effect: &mut Effect, by: Millis) {
-    if let Effect::LaunchSession { until, .. } = effect {
+    if let Effect::Message(session::Message::LaunchSession { until, .. }) = effect {
         *until = (*until - by).max(NOW - LAUNCH_WINDOW_WITH_PULL);
     }
 }

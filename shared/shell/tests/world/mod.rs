@@ -16,7 +16,7 @@ use contract::{
 use lifecycle::{
     compute::{Compute, Seen, Slot},
     quota::Usage,
-    session::{Effect, Event, Packages, Step},
+    session::{self, Event, Packages, Step},
 };
 use shell::{Due, DueRow, Fault, Happened, Ports, Save, Sender, Write, accept, happen, observe_compute, sweep};
 use std::{
@@ -512,23 +512,25 @@ impl Ports for World {
         })
     }
 
-    async fn send(&self, row: &SessionRow, message: &Effect) -> Result<(), Fault> {
+    async fn send(&self, row: &SessionRow, message: &session::Message) -> Result<(), Fault> {
         let flow = row.session.flow.clone();
         let settings = row.session.settings.clone();
         self.call(|s| {
             let message = match message.clone() {
-                Effect::StartExecution { operation, kind } => Message::Execution { flow, operation, kind },
-                Effect::AnswerStep { token, failure } => Message::Answer {
+                session::Message::StartExecution { operation, kind } => Message::Execution { flow, operation, kind },
+                session::Message::AnswerStep { token, failure } => Message::Answer {
                     token,
                     failed: failure.is_some(),
                 },
-                Effect::CreateCompute { compute, slot } => Message::Driver(ComputeRequest::CreateCompute {
+                session::Message::CreateCompute { compute, slot } => Message::Driver(ComputeRequest::CreateCompute {
                     compute,
                     slot,
                     room: None,
                 }),
-                Effect::ReleaseCompute { compute } => Message::Driver(ComputeRequest::ReleaseCompute { compute }),
-                Effect::LaunchSession {
+                session::Message::ReleaseCompute { compute } => {
+                    Message::Driver(ComputeRequest::ReleaseCompute { compute })
+                }
+                session::Message::LaunchSession {
                     generation,
                     compute,
                     settings,
@@ -546,7 +548,7 @@ impl Ports for World {
                         until,
                     })
                 }
-                Effect::CheckImage {
+                session::Message::CheckImage {
                     generation,
                     operation,
                     image,
@@ -556,12 +558,14 @@ impl Ports for World {
                     operation,
                     image,
                 }),
-                Effect::RemoveSession { generation, compute } => Message::Driver(ComputeRequest::RemoveSession {
-                    flow,
-                    generation,
-                    compute,
-                }),
-                Effect::AgentInstall {
+                session::Message::RemoveSession { generation, compute } => {
+                    Message::Driver(ComputeRequest::RemoveSession {
+                        flow,
+                        generation,
+                        compute,
+                    })
+                }
+                session::Message::AgentInstall {
                     generation,
                     operation,
                     attempt,
@@ -582,7 +586,7 @@ impl Ports for World {
                         },
                     },
                 },
-                Effect::AgentRun { generation, run } => {
+                session::Message::AgentRun { generation, run } => {
                     let row = &s.runs[&run];
                     let (wish, folder) = (row.wish.clone(), row.folder.clone());
                     let settings = contract::Settings {
@@ -595,17 +599,17 @@ impl Ports for World {
                         command: AgentCommand::Run { run, settings, wish },
                     }
                 }
-                Effect::AgentCancelRun { generation, run } => Message::Agent {
+                session::Message::AgentCancelRun { generation, run } => Message::Agent {
                     flow,
                     generation,
                     command: AgentCommand::CancelRun { run },
                 },
-                Effect::AgentCancelInstall { generation, operation } => Message::Agent {
+                session::Message::AgentCancelInstall { generation, operation } => Message::Agent {
                     flow,
                     generation,
                     command: AgentCommand::CancelInstall { operation },
                 },
-                Effect::AgentNetwork {
+                session::Message::AgentNetwork {
                     generation,
                     revision,
                     network,
@@ -619,16 +623,15 @@ impl Ports for World {
                         allow_hosts,
                     },
                 },
-                Effect::AgentLease { generation, nonce } => Message::Agent {
+                session::Message::AgentLease { generation, nonce } => Message::Agent {
                     flow,
                     generation,
                     command: AgentCommand::Lease { nonce },
                 },
-                Effect::WarnIdle { due, .. } => {
+                session::Message::WarnIdle { due, .. } => {
                     s.warned.push(due);
                     return Ok(());
                 }
-                row => panic!("{row:?} is a row, and rows are not sent"),
             };
             s.queue.push_back(message);
             Ok(())

@@ -1,0 +1,80 @@
+//! Time passes.
+
+use super::{
+    super::{Kind, Lease, Message, Operation, Outcome, Phase, Row},
+    Turn,
+};
+use crate::{Failure, Millis, deadlines};
+
+impl Turn {
+    pub(super) fn idle_seen(&mut self, operation: &str, generation: u32, activity: Millis) {
+        let as_seen = generation == self.s.generation && activity == self.s.last_activity;
+        if as_seen && self.s.idle_due().is_some_and(|due| self.now >= due) {
+            // A Ready session with no operation can always be stopped.
+            let _ = self.begin(Operation::new(operation, Kind::Stop, None));
+        }
+    }
+
+    /// Warns of a deletion that is still to come as the sweep saw it. One that was put off meanwhile is for a later warning.
+    pub(super) fn idle_near(&mut self, generation: u32, due: Millis) {
+        let as_seen = generation == self.s.generation && self.s.idle_due() == Some(due);
+        if as_seen && self.now < due && self.s.warning_due().is_some_and(|from| self.now >= from) {
+            self.s.warned = Some(due);
+            self.send(Message::WarnIdle { generation, due });
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let late = self.s.deadline.is_some_and(|deadline| self.now >= deadline);
+        let ended = self.s.alive_until.is_none_or(|until| self.now >= until);
+        match self.s.phase {
+            // Nothing was ever launched, or it has certainly ended itself, and nothing launches it any more.
+            Phase::Stopping if late && ended => {
+                self.forget();
+                self.gone(None);
+            }
+            Phase::Stopping if late => {
+                self.s.deadline = Some(self.now + deadlines::STOPPING);
+                self.remove();
+            }
+            Phase::Installing | Phase::Ready if ended => {
+                self.forget();
+                self.gone(Some(Failure::new(
+                    "Session.AgentSilent",
+                    "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
+                )));
+            }
+            Phase::Provisioning | Phase::Launching | Phase::Installing | Phase::Ready if late => {
+                let what = match self.s.phase {
+                    Phase::Provisioning => "No compute resource came up",
+                    Phase::Launching => "The container did not start",
+                    Phase::Ready => "The base image was not checked",
+                    _ => "The install did not end",
+                };
+                self.fail(Failure::new("Session.TimedOut", format!("{what} in time. Try again.")));
+            }
+            _ => {}
+        }
+        let now = self.now;
+        let lost: Vec<String> = self
+            .s
+            .runs
+            .iter()
+            .filter(|(_, lease)| matches!(lease, Lease::Until(until) if now >= *until))
+            .map(|(run, _)| run.clone())
+            .collect();
+        for run in lost {
+            self.s.runs.remove(&run);
+            self.active();
+            let failure = Failure::new(
+                "Run.Lost",
+                "The session's agent no longer knows this run. Submit it again.",
+            );
+            self.write(Row::RunEnded {
+                run,
+                outcome: Outcome::Failed,
+                failure: Some(failure),
+            });
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A command wants an operation.
+
+use super::{
+    super::{Kind, Meeting, Message, Operation, Origin, Outcome, Phase, Refusal, Row, Settings, meeting},
+    Turn, stopped, superseded, why_superseded,
+};
+use crate::deadlines;
+
+impl Turn {
+    pub(super) fn wanted(&mut self, wanted: &Operation) -> Result<(), Refusal> {
+        let known = |slot: &Option<Operation>| slot.as_ref().is_some_and(|o| o.id == wanted.id);
+        if known(&self.s.current) || known(&self.s.next) {
+            return Ok(());
+        }
+        let Some(running) = self.s.current.as_ref().map(|o| (o.id.clone(), o.kind)) else {
+            return self.begin(wanted.clone());
+        };
+        if self.changed_in_place(wanted) {
+            return Ok(());
+        }
+        match meeting(running.1, wanted.kind) {
+            Meeting::Supersede => {
+                self.supersede(wanted);
+                self.begin(wanted.clone())
+            }
+            // What is under way only counts as what is wanted while it still can become that.
+            Meeting::Join if wanted.kind == Kind::Stop || self.becomes(wanted) => {
+                if wanted.kind == Kind::Stop {
+                    self.cancel_what_waits(wanted);
+                }
+                self.write(Row::OperationJoined {
+                    operation: wanted.id.clone(),
+                    to: running.0,
+                });
+                Ok(())
+            }
+            Meeting::Join | Meeting::Wait => match &mut self.s.next {
+                None => {
+                    self.s.next = Some(wanted.clone());
+                    Ok(())
+                }
+                Some(next) if next.kind == wanted.kind => {
+                    // Both end with the newest wish in effect, as they would one after the other.
+                    next.wants = match (&wanted.wants, next.wants.take()) {
+                        (Some(newer), Some(older)) if wanted.kind != Kind::Start => Some(newer.over(&older)),
+                        (newer, older) => newer.clone().or(older),
+                    };
+                    next.packages = wanted.packages.clone();
+                    let to = next.id.clone();
+                    self.write(Row::OperationJoined {
+                        operation: wanted.id.clone(),
+                        to,
+                    });
+                    Ok(())
+                }
+                Some(next) => Err(Refusal::Busy {
+                    running: running.1,
+                    waiting: next.kind,
+                }),
+            },
+            Meeting::Refuse => Err(Refusal::NoSession(wanted.kind)),
+        }
+    }
+
+    /// Whether what is under way ends with what `wanted` wants. A start wants a session, whatever it is made of; a reset, one made of that.
+    pub(super) fn becomes(&self, wanted: &Operation) -> bool {
+        let to_be = self.to_be();
+        let is_that = |made_of: Settings| {
+            let wants = wanted.wants.as_ref();
+            wants.is_none_or(|wants| wants.over(&made_of).is_same(&made_of))
+        };
+        let same_packages = self.s.current.as_ref().is_some_and(|o| o.packages == wanted.packages);
+        to_be.is_some_and(|made_of| wanted.kind == Kind::Start || same_packages && is_that(made_of))
+    }
+
+    /// What the session is made of once what is under way has ended; `None` if there will be none.
+    pub(super) fn to_be(&self) -> Option<Settings> {
+        if !self.s.phase.is_live() || self.s.failure.is_some() {
+            return None;
+        }
+        match &self.s.current {
+            Some(Operation { kind: Kind::Stop, .. }) => None,
+            Some(Operation {
+                kind: Kind::Reset | Kind::Update,
+                wants: Some(wants),
+                ..
+            }) => Some(wants.over(&self.s.settings)),
+            _ => Some(self.s.settings.clone()),
+        }
+    }
+
+    /// Does an update that leaves the session on its compute resource: at once, whatever is under way, and without an execution. It counts
+    /// as use. Says whether it did.
+    pub(super) fn changed_in_place(&mut self, update: &Operation) -> bool {
+        let Some(to_be) = self.to_be().filter(|_| update.kind == Kind::Update) else {
+            return false;
+        };
+        if let Some(change) = &update.wants {
+            if !change.over(&to_be).is_on_same_compute(&to_be) {
+                return false;
+            }
+            // A size that is named is the one that the session has, or gets by what is under way.
+            let Settings { size, identity, .. } = self.s.settings.clone();
+            let named = change.over(&self.s.settings);
+            let had = std::mem::replace(
+                &mut self.s.settings,
+                Settings {
+                    size,
+                    identity,
+                    ..named
+                },
+            );
+            self.network_changed(&had);
+            // What is under way or waits has been wanted before.
+            for wants in [&mut self.s.current, &mut self.s.next]
+                .into_iter()
+                .flatten()
+                .filter_map(|o| o.wants.as_mut())
+            {
+                *wants = change.over(wants);
+            }
+        }
+        self.active();
+        self.ended(update.id.clone(), Outcome::Succeeded, None, None);
+        true
+    }
+
+    /// Tells the agent what may be reached from now on. One that is not there yet gets it with its first install.
+    pub(super) fn network_changed(&mut self, had: &Settings) {
+        let Settings {
+            network, allow_hosts, ..
+        } = &self.s.settings;
+        if self.s.agent_key.is_some() && (*network, allow_hosts) != (had.network, &had.allow_hosts) {
+            self.send(Message::AgentNetwork {
+                generation: self.s.generation,
+                revision: self.s.revision,
+                network: *network,
+                allow_hosts: allow_hosts.clone(),
+            });
+        }
+    }
+
+    /// Says that a session which is there is not as a start wants it, if so.
+    pub(super) fn otherwise(&self, wants: Option<&Settings>) -> Option<String> {
+        let (has, wants) = (&self.s.settings, wants?.over(&self.s.settings));
+        let differ = [
+            (has.size != wants.size, "VM size"),
+            (has.identity != wants.identity, "identity"),
+            (has.image != wants.image, "base image"),
+            (has.idle != wants.idle, "idle time"),
+            (has.network != wants.network, "network"),
+            (has.allow_hosts != wants.allow_hosts, "list of allowed hosts"),
+        ];
+        let differ: Vec<&str> = differ
+            .iter()
+            .filter(|(differs, _)| *differs)
+            .map(|(_, what)| *what)
+            .collect();
+        (!differ.is_empty()).then(|| {
+            let what = differ.join(", ");
+            format!("The session was there already, with another {what} than you named. Change it: pfsession update")
+        })
+    }
+
+    /// Begins an operation that nothing stands in the way of.
+    pub(super) fn begin(&mut self, mut operation: Operation) -> Result<(), Refusal> {
+        let live = self.s.phase.is_live();
+        if self.changed_in_place(&operation) {
+            return Ok(());
+        }
+        match operation.kind {
+            Kind::Install | Kind::Update if !live => return Err(Refusal::NoSession(operation.kind)),
+            Kind::Start if live => {
+                // It is Ready: that is what was wanted.
+                self.active();
+                let warning = self.otherwise(operation.wants.as_ref());
+                self.ended(operation.id, Outcome::Succeeded, None, warning);
+                return Ok(());
+            }
+            Kind::Start | Kind::Reset if !live => {
+                match operation.wants.clone() {
+                    Some(wants) if operation.kind == Kind::Start => self.s.settings = wants,
+                    Some(wants) => self.s.settings = wants.over(&self.s.settings),
+                    None => {}
+                }
+                self.new_generation();
+            }
+            Kind::Stop if !live => {
+                self.s.phase = Phase::Stopped;
+                self.s.failure = None;
+                self.ended(operation.id, Outcome::Succeeded, None, None);
+                return Ok(());
+            }
+            Kind::Stop => {
+                self.s.failure = None;
+                self.stopping();
+            }
+            Kind::Install => {
+                // It changes what is installed, not on what: that is an update's.
+                if let Some(wants) = &mut operation.wants {
+                    let (folder, origin) = (wants.folder.clone(), wants.origins.folder);
+                    *wants = self.s.settings.clone();
+                    if origin != Origin::Default {
+                        (wants.folder, wants.origins.folder) = (folder, origin);
+                    }
+                }
+                self.active();
+                self.enter(Phase::Installing, deadlines::INSTALLING);
+            }
+            // The state machine's first step takes the session down, once the one to come is known to be possible.
+            Kind::Start | Kind::Reset | Kind::Update => {
+                self.active();
+                self.enter(Phase::Ready, deadlines::CHECKING);
+            }
+        }
+        self.send(Message::StartExecution {
+            operation: operation.id.clone(),
+            kind: operation.kind,
+        });
+        self.s.current = Some(operation);
+        Ok(())
+    }
+
+    /// A generation begins: nothing of the one before is left.
+    pub(super) fn new_generation(&mut self) {
+        self.s.generation += 1;
+        self.s.resolved = None;
+        self.s.failure = None;
+        self.s.agent_key = None;
+        self.s.alive_until = None;
+        self.active();
+        self.enter(Phase::Provisioning, deadlines::PROVISIONING);
+    }
+
+    /// Ends what is under way and what waits, because of a stop. The state machine's clean-up is the stop's to do.
+    pub(super) fn supersede(&mut self, stop: &Operation) {
+        self.answer(Some(superseded()));
+        if let Some(current) = self.s.current.take() {
+            // One that had failed before the stop came has failed, and says why.
+            match self.s.failure.take() {
+                Some(failure) => self.ended(current.id, Outcome::Failed, Some(failure), None),
+                None => self.ended(current.id, Outcome::Canceled, Some(why_superseded(stop)), None),
+            }
+        }
+        self.cancel_what_waits(stop);
+    }
+
+    pub(super) fn cancel_what_waits(&mut self, stop: &Operation) {
+        if let Some(next) = self.s.next.take() {
+            self.ended(next.id, Outcome::Canceled, Some(why_superseded(stop)), None);
+        }
+        self.end_waiting_runs(Outcome::Canceled, stop.why.clone().unwrap_or_else(stopped));
+    }
+}

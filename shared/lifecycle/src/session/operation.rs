@@ -1,0 +1,128 @@
+//! What can be wanted of a session, and what a new command means while another is under way.
+
+use super::Settings;
+use crate::Failure;
+
+/// What can be wanted of a session that takes time. Each one is an execution of the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Kind {
+    Start,
+    Install,
+    /// A change of settings. One of the VM size or the identity makes the session anew; any other is done in place.
+    Update,
+    Reset,
+    Stop,
+}
+
+impl Kind {
+    pub const ALL: [Self; 5] = [Self::Start, Self::Install, Self::Update, Self::Reset, Self::Stop];
+}
+
+/// A step of the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Step {
+    ClaimCompute,
+    LaunchSession,
+    InstallPackages,
+    StopSession,
+    /// Ends what a failed operation left.
+    CleanUp,
+}
+
+/// What an operation brings a session's packages to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
+pub enum Packages {
+    /// What the flow's requirements say when they are looked at.
+    #[default]
+    Required,
+    /// What was recorded last, if anything was on this base image.
+    Recorded,
+    /// What the flow's requirements say when every index is asked anew.
+    Anew,
+    /// The environment of this lock.
+    Locked(String),
+}
+
+impl Packages {
+    /// Whether it goes without saying.
+    #[cfg(feature = "wire")]
+    pub(super) fn is_required(&self) -> bool {
+        *self == Self::Required
+    }
+}
+
+/// An operation: wanted, waiting or under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct Operation {
+    /// The id of the command that asked for it.
+    pub id: String,
+    pub kind: Kind,
+    /// What the session is to be made of: for a start all of it, for any other what it names (see [`Settings::over`]). `None` keeps what it has.
+    pub wants: Option<Settings>,
+    /// What it brings the packages to.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Packages::is_required"))]
+    pub packages: Packages,
+    /// The state machine's token of the step it waits in.
+    pub token: Option<String>,
+    /// More tokens of that step. A send whose reply was lost is made again with another token, both messages come, in any order, and
+    /// nobody but the state machine knows which of the two it waits for. So each is answered.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Vec::is_empty"))]
+    pub other_tokens: Vec<String>,
+    /// How often a step was entered, each token counted once: what an agent says about an earlier one counts no more.
+    pub attempt: u32,
+    /// Of a stop that no user of the flow asked for: why, as the runs and operations that it ends are told.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub why: Option<Failure>,
+}
+
+impl Operation {
+    /// Whether it waits in a step for an answer to this token.
+    pub(super) fn waits_in(&self, token: &str) -> bool {
+        self.token.as_deref() == Some(token) || self.other_tokens.iter().any(|other| other == token)
+    }
+
+    /// An operation that nobody has begun.
+    pub fn new(id: impl Into<String>, kind: Kind, wants: Option<Settings>) -> Self {
+        Self {
+            id: id.into(),
+            kind,
+            wants,
+            packages: Packages::Required,
+            token: None,
+            other_tokens: Vec::new(),
+            attempt: 0,
+            why: None,
+        }
+    }
+}
+
+/// What a new command of a kind means while an operation of another runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Meeting {
+    /// It wants what is under way already, and ends with it.
+    Join,
+    /// It waits its turn.
+    Wait,
+    /// It ends what is under way.
+    Supersede,
+    /// It makes no sense then.
+    Refuse,
+}
+
+/// The one table of running operation × new command.
+pub fn meeting(running: Kind, wanted: Kind) -> Meeting {
+    use Kind::*;
+    match (running, wanted) {
+        (Stop, Stop) | (Start | Reset | Update, Start) | (Reset, Reset) => Meeting::Join,
+        (_, Stop) => Meeting::Supersede,
+        (Stop, Install | Update) => Meeting::Refuse,
+        (Stop, Start | Reset) | (Install, _) | (_, Install | Update) | (_, Reset) => Meeting::Wait,
+    }
+}
