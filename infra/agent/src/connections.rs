@@ -372,7 +372,7 @@ mod tests {
 
     fn broker() -> Broker {
         Broker {
-            providers: Arc::new(Providers::start(crate::uv::network()).unwrap()),
+            providers: Arc::new(Providers::start(environments::uv::network()).unwrap()),
             at: Some("http://192.0.0.1".into()),
         }
     }

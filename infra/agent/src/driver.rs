@@ -13,7 +13,7 @@
 use crate::{
     connections::Holder,
     disk::{self, Room},
-    report, rooted, runner, store,
+    report, runner,
     supervisor::{self, AgentSpec, Told},
     tidy, trust,
 };
@@ -26,11 +26,13 @@ use contract::{
     names,
 };
 use ed25519_dalek::SigningKey;
+use environments::{rooted, store};
 use sandbox::{
     descriptors,
     groups::{self, Place},
     process::{Held, Identity},
     python::Python,
+    removal,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -333,7 +335,7 @@ impl Driver {
             self.remove(&flow, generation, Some(why.clone())).await?;
         }
         for entry in fs::read_dir(self.config.state.join("computes"))?.flatten() {
-            store::remove(&entry.path())?;
+            removal::remove(&entry.path())?;
             if let Ok(compute) = entry.file_name().into_string() {
                 let why = why.message.clone();
                 self.config
@@ -366,7 +368,7 @@ impl Driver {
 
     fn warm_up(&self) {
         let Some(python) = self.python() else { return };
-        let store = match store::Store::open(&self.config.state, &crate::image::PROMPTFLOW, python) {
+        let store = match store::Store::open(&self.config.state, &environments::image::PROMPTFLOW, python) {
             Ok(store) => store,
             Err(error) => return tracing::warn!(%error, "the environments cannot be opened"),
         };
@@ -401,7 +403,7 @@ impl Driver {
                 self.remove(&flow, generation, None).await?;
             }
         }
-        store::remove(&folder)?;
+        removal::remove(&folder)?;
         let gone = DriverReport::ComputeGone {
             compute,
             why: "it was released".into(),
@@ -590,7 +592,7 @@ impl Driver {
         command
             .arg("agent")
             .env_clear()
-            .envs(crate::uv::kept_variables())
+            .envs(environments::uv::kept_variables())
             .envs(own_variables())
             .current_dir("/")
             .stdin(Stdio::piped())

@@ -4,16 +4,15 @@
 //! * [`elsewhere`]: the same driver for a control plane that is not on this machine: its requests from SQS, its reports to SQS.
 //! * [`supervise`]: the agent of one session, a process of its own outside the sandbox. `pfsession agent` calls it.
 //! * [`supervise_container`]: the same where the session has a container of its own. `pfsession agent --container` calls it.
-//! * [`private`]: the credentials of private package feeds.
 //! * [`connections`]: the connections of users and workspaces, and what a run gets of them.
 //!
 //! ```text
 //! host ── driver ──▶ agent (supervisor, one a session) ── socket ──▶ runner (process 1 of the sandbox) ──▶ a fork for each run
 //!                      │ queue, signed reports                          ▲ a fork of the warm process, or a fresh interpreter
-//!                      └─ store ──▶ uv, in a sandbox of its own
+//!                      └─ environments ──▶ uv, in a sandbox of its own
 //! ```
 //!
-//! What is absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`), and every decision about a session's life.
+//! What is absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`) and of its environment (crate `environments`), and every decision about a session's life.
 
 pub mod connections;
 mod contained;
@@ -22,35 +21,22 @@ mod data;
 pub mod disk;
 pub mod driver;
 pub mod elsewhere;
-mod image;
-pub mod locked;
 mod output;
-mod packages;
-pub mod private;
 mod prune;
-mod reach;
 mod records;
 mod report;
 pub mod requests;
-mod rooted;
 mod run;
 mod runner;
-mod sources;
 mod sqs;
-mod store;
 mod supervisor;
 mod tidy;
 mod trust;
-mod uv;
 mod warm;
 
 pub use container::supervise_container;
-pub use image::{image_of, is_built_in};
-pub use sources::index_address;
-pub use store::{FOLDER as STORE, folder as store_folder};
 pub use supervisor::supervise;
 pub use trust::check_path;
-pub use uv::kept_variables;
 pub use warm::let_go;
 
 use sandbox::files::{digest, random, write_atomically};

@@ -1,9 +1,10 @@
 //! What is kept of what is over, and for how long: runs, logs, environments.
 //!
 //! Nothing that is in use is removed: a run that a session still works on, the log of an agent whose session is there, an environment
-//! that a session holds (see [`crate::store::Store::hold_use`]).
+//! that a session holds.
 
-use crate::{connections::SECRET_VARIABLES, store};
+use crate::connections::SECRET_VARIABLES;
+use environments::{prune, store};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -19,20 +20,17 @@ pub(crate) struct Retention {
     pub(crate) age: Duration,
     /// Of all runs and logs together; the oldest go first.
     pub(crate) bytes: u64,
-    /// Of environments since their last use.
-    pub(crate) unused: Duration,
-    /// How many environments that nobody uses are kept.
-    pub(crate) environments: usize,
-    /// Of all downloads together, in bytes; the longest unused go first.
-    pub(crate) downloads: u64,
+    pub(crate) environments: prune::Retention,
 }
 
 pub(crate) const RETENTION: Retention = Retention {
     age: DAY.saturating_mul(14),
     bytes: 4 << 30,
-    unused: DAY.saturating_mul(30),
-    environments: 40,
-    downloads: 10 << 30,
+    environments: prune::Retention {
+        unused: DAY.saturating_mul(30),
+        environments: 40,
+        downloads: 10 << 30,
+    },
 };
 
 /// Removes what is older or more than is kept. What cannot be removed stays for the next time.
@@ -72,18 +70,12 @@ pub(crate) fn prune(state: &Path, keep: &Retention) {
         remove(&path);
         bytes -= of_it;
     }
-    let store = store::folder(state);
-    store::prune(&store, keep);
-    match images::Store::open(&store) {
-        Ok(images) => images.prune(keep.unused),
-        Err(error) => tracing::warn!(%error, "images that nobody uses stay"),
-    }
-    broker::prune(&store::downloads(&store), keep.unused, keep.downloads);
+    prune::prune(&store::folder(state), &keep.environments);
 }
 
 fn remove(path: &Path) {
     let removed = match path.is_dir() {
-        true => store::remove(path),
+        true => sandbox::removal::remove(path),
         false => fs::remove_file(path),
     };
     if let Err(error) = removed {
@@ -194,54 +186,5 @@ mod tests {
         assert_eq!(left(&state.join("runs")), ["big", "busy", "new"]);
         assert_eq!(left(&state.join("secret-variables")), ["waits"]);
         assert_eq!(left(&state.join("logs")), ["agent-f-2.log", "install-2.txt"]);
-    }
-
-    #[test]
-    fn an_environment_that_nobody_has_used_for_long_goes_with_all_that_is_on_it_and_its_lock_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let environments = folder.path().join("environments");
-        let make = |key: &str, below: Option<&str>, days: u32| {
-            fs::create_dir_all(environments.join(key).join("lib")).unwrap();
-            fs::write(environments.join(format!("{key}.txt")), "a==1\n").unwrap();
-            let base = below.unwrap_or(key);
-            let about = serde_json::json!({ "key": key, "below": below, "base": base, "pure": true, "pth": [] });
-            fs::write(environments.join(format!("{key}.json")), about.to_string()).unwrap();
-            file(&environments.join(format!("{key}.used")), 0, days);
-        };
-        make("base", None, 1);
-        make("young", Some("base"), 1);
-        make("old", Some("base"), 40);
-        make("held", Some("base"), 40);
-        make("old-base", None, 50);
-        make("on-old-base", Some("old-base"), 50);
-        let held = store::hold(&environments, "held").unwrap();
-        prune(folder.path(), &RETENTION);
-        let there = |key: &str| {
-            (
-                environments.join(key).is_dir(),
-                environments.join(format!("{key}.json")).exists(),
-            )
-        };
-        for key in ["base", "young", "held"] {
-            assert_eq!(there(key), (true, true), "{key}");
-        }
-        for key in ["old", "old-base", "on-old-base"] {
-            assert_eq!(there(key), (false, false), "{key}");
-            assert!(environments.join(format!("{key}.txt")).exists(), "{key}");
-            assert!(environments.join(format!("{key}.gone.json")).exists(), "{key}");
-        }
-        drop(held);
-        prune(
-            folder.path(),
-            &Retention {
-                environments: 1,
-                ..RETENTION
-            },
-        );
-        // To hold one is to use it.
-        assert_eq!(
-            (there("held").0, there("young").0, there("base").0),
-            (true, false, true)
-        );
     }
 }

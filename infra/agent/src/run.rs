@@ -25,14 +25,17 @@ use crate::{
     output::Output,
     records::{self, Records},
     runner::{Folders, Runner, What},
-    store, tidy,
 };
 use contract::{
     Failure, Outcome,
     agent::{LineKind, MOST_INLINE_OUTPUTS, RunResult},
     command::RunWish,
 };
-use sandbox::beneath::{Entry, FileType, Folder, Limits};
+use environments::scratch::remove_aside;
+use sandbox::{
+    beneath::{Entry, FileType, Folder, Limits},
+    removal::remove,
+};
 use serde_json::{Map, Value, json};
 use snapshots::{Opened, OpenedFile};
 use std::{
@@ -192,7 +195,7 @@ async fn stage(
         let given = Given::to_run(&state, &work.holder, &id, &view, &wanted, &work.broker)?;
         let mut sources = Map::new();
         let io = |error: io::Error| io_failure(&error);
-        store::remove(&staging).map_err(io)?;
+        remove(&staging).map_err(io)?;
         let root = staging.join("flow");
         flow::view::copy_into(&view, &root).map_err(io)?;
         if let Some(name) = wanted.file.as_ref().filter(|name| !root.join(name).is_file()) {
@@ -550,7 +553,7 @@ fn keep_files(folders: &Folders, run: &str, before: &Stamps) -> Kept {
     let mut kept = Kept::default();
     let (staging, name) = (folders.session.join("staging"), format!("{run}.ended"));
     let to = folder(&folders.state, run).join("files");
-    let taken = store::remove(&staging.join(&name)).and_then(|()| {
+    let taken = remove(&staging.join(&name)).and_then(|()| {
         // Out of the sandbox's sight first. Whatever stands there is moved: what is a link is not opened.
         fs::rename(folders.work().join(run), staging.join(&name))?;
         let root = Folder::open(&staging)?.folder(&Path::new(&name).join("flow"))?;
@@ -566,7 +569,7 @@ fn keep_files(folders: &Folders, run: &str, before: &Stamps) -> Kept {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => kept.end_with(&error),
     }
-    tidy::remove_aside(staging.join(name));
+    remove_aside(staging.join(name));
     kept
 }
 

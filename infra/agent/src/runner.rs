@@ -1,10 +1,12 @@
 //! A session's runner, seen from outside its sandbox.
 
-use crate::{
+use crate::warm;
+use environments::{
     packages::Written,
     reach::{self, Reach},
+    scratch,
     store::{Environment, Store},
-    tidy, uv, warm,
+    uv,
 };
 use lifecycle::size::Limits;
 use network::{Counts, GATEWAY, Service};
@@ -575,7 +577,7 @@ impl Runner {
             tracing::error!(pid = self.process.identity.pid, "a sandbox does not end");
         }
         remove_groups(&self.groups).await;
-        tidy::remove_aside(self.layer.clone());
+        scratch::remove_aside(self.layer.clone());
     }
 
     /// Ends it at once, without waiting.

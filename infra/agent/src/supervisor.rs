@@ -5,15 +5,10 @@ use crate::{
     contained::contained,
     disk::{self, Verdict},
     driver::AgentCredentials,
-    image,
     output::Output,
-    packages, reach,
-    reach::Reach,
-    report, rooted, run,
+    report, run,
     runner::{Folders, Runner},
-    sqs,
-    store::{Environment, Say, Store, folder as store_folder},
-    tidy, uv, warm,
+    sqs, tidy, warm,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_sqs::Client;
@@ -26,6 +21,13 @@ use contract::{
     packages::{ByHand, Installation, Isolation, LeftOut, Listed, Setup, Tier},
 };
 use ed25519_dalek::SigningKey;
+use environments::{
+    image, packages,
+    reach::{self, Reach},
+    rooted,
+    store::{Environment, Say, Store, folder as store_folder},
+    uv,
+};
 use lifecycle::deadlines::LEASE;
 use network::Counts;
 use sandbox::{groups::Place, python::Python};

@@ -3,12 +3,9 @@
 //!
 //! The driver starts this process when a session has ended, and again, with longer and longer pauses, as long as something could not be removed.
 
-use crate::{
-    driver::GONE,
-    prune,
-    store::{self, remove},
-};
-use sandbox::{process::Identity, removal};
+use crate::{driver::GONE, prune};
+use environments::{scratch, store};
+use sandbox::removal;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
@@ -42,7 +39,7 @@ pub(crate) fn tidy(task: &Task) -> io::Result<()> {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
     empty(&task.state.join(GONE));
     // The end of an agent may have come before that of its builds' folders.
-    remove_scratch(&store::folder(&task.state).join("environments"));
+    scratch::remove_orphans(&store::folder(&task.state));
     if task.prune {
         prune::prune(&task.state, &prune::RETENTION);
     }
@@ -66,27 +63,4 @@ fn empty(folder: &Path) {
             return;
         }
     }
-}
-
-/// Removes the scratch folders of builders that are gone.
-fn remove_scratch(environments: &Path) {
-    for entry in fs::read_dir(environments).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let builder = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("scratch-")?.split('-').next()?.parse().ok());
-        if builder.is_some_and(|pid| Identity::of(pid).is_none()) {
-            let _ = remove(&entry.path());
-        }
-    }
-}
-
-/// Removes a folder while nobody waits, and not on a thread that has something else to do. What the end of this process leaves of it goes with
-/// the folder that it is in.
-pub(crate) fn remove_aside(folder: PathBuf) {
-    std::thread::spawn(move || {
-        if let Err(error) = remove(&folder) {
-            tracing::warn!(%error, folder = %folder.display(), "a folder that is over could not be removed");
-        }
-    });
 }

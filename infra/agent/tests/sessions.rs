@@ -1726,7 +1726,7 @@ fn a_build_script_finds_no_credential_wherever_it_looks() {
     let secret = unique("t0ken");
     let reversed: String = secret.chars().rev().collect();
     index.add_source("seeker", "1.0", &[], &LOOK_FOR.replace("TERCES", &reversed));
-    let mut feeds = agent::private::Feeds::default();
+    let mut feeds = environments::private::Feeds::default();
     feeds.set(&index.host(), Some(&secret));
     feeds.write(&machine.state).unwrap();
     index.lock(&format!("pfsession:{secret}"));
@@ -1770,7 +1770,7 @@ fn the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else() {
             && failure.message.contains("pfsession private 127.0.0.1:"),
         "{failure}"
     );
-    let mut feeds = agent::private::Feeds::default();
+    let mut feeds = environments::private::Feeds::default();
     feeds.set(&index.host(), Some("wrong"));
     feeds.write(&machine.state).unwrap();
     let failure = machine.install(&key, 1, &unique("wrong"), &it).unwrap();

@@ -87,7 +87,7 @@ pub(crate) fn bench(wanted: &args::Bench, local: &Local, json: bool) -> Done {
         .map_err(cannot)?;
     let own = Local {
         state: wanted.within.clone().unwrap_or_else(|| place.path().join("state")),
-        store: Some(agent::store_folder(&local.state)),
+        store: Some(environments::store_folder(&local.state)),
     };
     let host = own.find_or_start()?;
     let report = Client::new(address_of(&host), Some(own.clone()), None).and_then(|client| {

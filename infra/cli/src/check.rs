@@ -96,7 +96,7 @@ fn image(name: Option<&str>, state: Option<&Path>) -> Check {
     let Some(state) = state else {
         return Check::not_checkable("base-image", format!("{name} is pulled where the session will be"));
     };
-    let asked = match agent::image_of(name) {
+    let asked = match environments::image_of(name) {
         Err(failure) => Err(failure),
         Ok(None) => return Check::held("base-image", format!("{name} is built in")),
         Ok(Some(reference)) => digest(&reference, state),
@@ -109,7 +109,7 @@ fn image(name: Option<&str>, state: Option<&Path>) -> Check {
 
 /// Asks what an image's name stands for, with the account that there is.
 fn digest(name: &Name, state: &Path) -> Result<String, Failure> {
-    let store = Store::open(&agent::store_folder(state))
+    let store = Store::open(&environments::store_folder(state))
         .map_err(|error| Failure::new("Image.Failed", format!("{} cannot be used: {error}", state.display())))?;
     store.latest(name, &Accounts::of(state))
 }
@@ -122,7 +122,7 @@ fn index(state: Option<&Path>) -> Check {
             "the package index is asked where the session will be".to_owned(),
         );
     }
-    let address = match agent::index_address() {
+    let address = match environments::index_address() {
         Err(failure) => return Check::lacking("network", failure),
         Ok(None) => return Check::held("network", "no package index is asked".to_owned()),
         Ok(Some(address)) => address,

@@ -4,12 +4,12 @@ use crate::{
     text::short,
     trouble::{FAILED, NONE, Trouble},
 };
-use agent::locked::Locked;
 use contract::{
     Failure,
     http::SessionView,
     packages::{Package, PackageOrigin, PackagesRow},
 };
+use environments::locked::Locked;
 use images::{Name, Store};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -65,8 +65,8 @@ pub(crate) struct Of<'a> {
 /// `Install.NoSuchLock`, until it is installed anew; `Image.NoRegistry`, as long as its image is a file; `Image.*`.
 pub(crate) fn make(state: &Path, Of { typed, row, session }: &Of<'_>) -> Result<DockerfileView, Box<Trouble>> {
     let named = session.and_then(|session| session.image.as_ref());
-    let is_built_in = named.is_none_or(|image| agent::is_built_in(&image.name));
-    let locked = agent::locked::read(state, &row.lock, !is_built_in).ok_or_else(|| no_lock(&row.lock, typed))?;
+    let is_built_in = named.is_none_or(|image| environments::is_built_in(&image.name));
+    let locked = environments::locked::read(state, &row.lock, !is_built_in).ok_or_else(|| no_lock(&row.lock, typed))?;
     let base = match (named, is_built_in) {
         (Some(image), false) => {
             let digest = session.and_then(|session| session.image_digest.clone());
@@ -110,7 +110,7 @@ fn base_of(name: &str, digest: Option<String>, state: &Path) -> Result<Base, Box
         return Err(Trouble::new(FAILED, "Image.NoRegistry", message)
             .next("push it to a registry, and name it there: pfsession reset FLOW --image REGISTRY/NAME:TAG"));
     }
-    let store = Store::open(&agent::store_folder(state)).map_err(|error| {
+    let store = Store::open(&environments::store_folder(state)).map_err(|error| {
         let message = format!("{} cannot be used: {error}. Put that right.", state.display());
         Trouble::of(FAILED, Failure::new("Image.Failed", message))
     })?;

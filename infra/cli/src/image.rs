@@ -79,7 +79,7 @@ pub(crate) fn execute(service: &Service<'_>, typed: &args::Image) -> Done {
         return print_dockerfile(service, flow);
     }
     let state = service.local()?.state;
-    let store = Store::open(&agent::store_folder(&state)).map_err(|error| {
+    let store = Store::open(&environments::store_folder(&state)).map_err(|error| {
         trouble(Failure::new(
             "Image.Failed",
             format!("{} cannot be used: {error}", state.display()),

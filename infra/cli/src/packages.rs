@@ -161,7 +161,7 @@ fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Keeps the credential of a private feed, which it reads from standard input, or forgets it; without a host, lists those that have one.
 pub(crate) fn private(service: &Service, host: Option<&str>, remove: bool) -> Done {
     let state = service.local()?.state;
-    let mut feeds = agent::private::Feeds::read(&state).map_err(|failure| Trouble::of(USAGE, failure))?;
+    let mut feeds = environments::private::Feeds::read(&state).map_err(|failure| Trouble::of(USAGE, failure))?;
     let Some(host) = host else {
         if service.global.json {
             out_json(&feeds.hosts().collect::<Vec<_>>());

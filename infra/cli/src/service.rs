@@ -192,7 +192,7 @@ impl Local {
         // It outlives this command's terminal and folder, and is nobody's client.
         command
             .env_clear()
-            .envs(agent::kept_variables())
+            .envs(environments::kept_variables())
             .envs(kept_variables())
             .current_dir("/");
         command.arg("host").arg("--state").arg(&self.state);
@@ -203,7 +203,7 @@ impl Local {
             command.arg("--port").arg(port.to_string());
         }
         if let Some(store) = &self.store {
-            command.env(agent::STORE, store);
+            command.env(environments::STORE, store);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         descriptors::keep_only(descriptors::detach(&mut command), &[]).spawn()

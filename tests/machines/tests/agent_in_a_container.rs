@@ -160,7 +160,7 @@ fn launch(world: &World, until: u64, state: &Path) -> Agent {
         .arg("--container")
         .env_clear()
         .envs(kept)
-        .envs(agent::kept_variables())
+        .envs(environments::kept_variables())
         .env(names::AGENT, serde_json::to_string(&told).expect("JSON"))
         .env("AWS_ENDPOINT_URL", world.url())
         .env("AWS_ACCESS_KEY_ID", "task")

@@ -388,11 +388,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("images", &["contract", "sandbox"]),
     ("network", &["lifecycle"]),
     (
-        "agent",
+        "environments",
         &[
             "network",
             "broker",
             "images",
+            "sandbox",
+            "lifecycle",
+            "contract",
+            "flow",
+        ],
+    ),
+    (
+        "agent",
+        &[
+            "environments",
+            "network",
+            "broker",
             "sandbox",
             "lifecycle",
             "contract",

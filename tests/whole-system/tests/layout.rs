@@ -10,17 +10,7 @@ use std::{
 const KNOWN: &[(&str, &[&str])] = &[
     (
         "infra/agent",
-        &[
-            "driver",
-            "prune",
-            "run",
-            "runner",
-            "sqs",
-            "store",
-            "supervisor",
-            "tidy",
-            "warm",
-        ],
+        &["driver", "runner", "sqs", "supervisor", "tidy", "warm"],
     ),
     (
         "infra/cli",

@@ -20,11 +20,10 @@ use crate::{
     image::Base,
     packages::{self, AskedBy, Written},
     private::{self, Feeds},
-    prune::Retention,
     reach::{self, Reach},
     rooted::{Place, Root},
+    scratch::Scratch,
     sources::{self, Sources},
-    tidy::remove_aside,
     uv, write_atomically,
 };
 use broker::Broker;
@@ -35,6 +34,7 @@ use sandbox::{
     beneath::{Entry, FileType, Folder, Limits},
     control::Words,
     python::Python,
+    removal::remove,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -43,11 +43,7 @@ use std::{
     fs, io,
     os::{
         fd::AsRawFd,
-        unix::{
-            fs::{DirBuilderExt, PermissionsExt},
-            net::UnixStream as StdStream,
-            process::ExitStatusExt,
-        },
+        unix::{fs::PermissionsExt, net::UnixStream as StdStream, process::ExitStatusExt},
     },
     path::{Path, PathBuf},
     process::Stdio,
@@ -66,27 +62,28 @@ const REQUEST_AGE: u64 = 24 * 3600;
 const BASE_AGE: u64 = 30 * 24 * 3600;
 
 /// Takes each line of output, redacted.
-pub(crate) type Say<'a> = &'a dyn Fn(LineKind, String);
+pub type Say<'a> = &'a dyn Fn(LineKind, String);
 
 /// An environment that is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Environment {
-    pub(crate) key: String,
+pub struct Environment {
+    /// The hash that its files are named by.
+    pub key: String,
     /// The environment that this one is layered on, if it is.
-    pub(crate) below: Option<String>,
+    pub below: Option<String>,
     /// The base image.
-    pub(crate) base: String,
+    pub base: String,
     /// Whether it has all of the base's packages at the base's versions, so that a process with the base loaded can use it.
-    pub(crate) pure: bool,
+    pub pure: bool,
     /// The `.pth` files that the base has not.
-    pub(crate) pth: Vec<String>,
+    pub pth: Vec<String>,
 }
 
 /// `{key}.json`: an environment that is complete.
 #[derive(Serialize, Deserialize)]
-struct Made {
+pub(crate) struct Made {
     #[serde(flatten)]
-    environment: Environment,
+    pub(crate) environment: Environment,
     /// Until it is on the disk: the boot of the machine in which it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unsynced: Option<String>,
@@ -99,30 +96,33 @@ struct Resolved {
 }
 
 /// The environments of one state folder, on one base image.
-pub(crate) struct Store {
-    pub(crate) base: &'static Base,
+pub struct Store {
+    /// The packages of the base image.
+    pub base: &'static Base,
     /// Where the environments are; several state folders may share it.
     state: PathBuf,
     /// The state folder that the credentials of private feeds are in.
     feeds: PathBuf,
     /// What environments are built on.
-    pub(crate) python: Python,
+    pub python: Python,
     /// The Python of this machine, which makes sandboxes.
-    pub(crate) machine: Python,
+    pub machine: Python,
     /// The image that all is built in, if it is not this machine.
-    pub(crate) root: Option<Root>,
-    pub(crate) runner: PathBuf,
+    pub root: Option<Root>,
+    /// The folder of the runner's Python package.
+    pub runner: PathBuf,
     /// Who builds are on this machine, where this process is root.
     builder: Option<u32>,
     /// Whether a sandbox can be made; learnt on the way.
-    pub(crate) namespaces: Cell<bool>,
+    pub namespaces: Cell<bool>,
     /// Whether a sandbox can have a network of its own; likewise.
-    pub(crate) networks: Cell<bool>,
-    /// What the network of a build reaches, and where what is refused of that is counted.
-    pub(crate) reach: RefCell<Reach>,
-    pub(crate) counts: Counts,
+    pub networks: Cell<bool>,
+    /// What the network of a build reaches.
+    pub reach: RefCell<Reach>,
+    /// Counts of what the network of builds refused.
+    pub counts: Counts,
     /// How the last program ended that was needed to build something.
-    pub(crate) ended: Cell<Option<i32>>,
+    pub ended: Cell<Option<i32>>,
 }
 
 /// The failures that may come from what uv remembers of an index.
@@ -146,7 +146,7 @@ impl Store {
     /// # Errors
     ///
     /// When the state folder cannot be written.
-    pub(crate) fn open(state: &Path, base: &'static Base, python: Python) -> io::Result<Self> {
+    pub fn open(state: &Path, base: &'static Base, python: Python) -> io::Result<Self> {
         for folder in ["tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
         }
@@ -180,7 +180,7 @@ impl Store {
     /// # Errors
     ///
     /// As [`Root::have`].
-    pub(crate) async fn root_in(&mut self, name: &images::Name, say: &dyn Fn(String)) -> Result<(), Failure> {
+    pub async fn root_in(&mut self, name: &images::Name, say: &dyn Fn(String)) -> Result<(), Failure> {
         let place = Place {
             state: &self.feeds,
             store: &self.state,
@@ -218,18 +218,18 @@ impl Store {
     }
 
     /// Where the packages of an environment are seen: a layered one where its base is, so that all paths in both stay right.
-    pub(crate) fn seen_at(&self, environment: &Environment) -> PathBuf {
+    pub fn seen_at(&self, environment: &Environment) -> PathBuf {
         self.path(environment.below.as_ref().unwrap_or(&environment.key))
     }
 
     /// The folders of an environment, uppermost first.
-    pub(crate) fn lower(&self, environment: &Environment) -> Vec<PathBuf> {
+    pub fn lower(&self, environment: &Environment) -> Vec<PathBuf> {
         let folders = std::iter::once(&environment.key).chain(&environment.below);
         folders.map(|key| self.path(key)).collect()
     }
 
     /// An environment that is complete.
-    pub(crate) fn complete(&self, key: &str) -> Option<Environment> {
+    pub fn complete(&self, key: &str) -> Option<Environment> {
         let made: Made = serde_json::from_slice(&fs::read(self.path(&format!("{key}.json"))).ok()?).ok()?;
         // What was not yet on the disk when the machine went down may be there in part.
         made.unsynced
@@ -242,7 +242,7 @@ impl Store {
     /// # Errors
     ///
     /// When the store cannot be written.
-    pub(crate) fn hold_use(&self, environment: &Environment) -> io::Result<Option<Vec<fs::File>>> {
+    pub fn hold_use(&self, environment: &Environment) -> io::Result<Option<Vec<fs::File>>> {
         let keys = environment.below.iter().chain([&environment.key]);
         let held = keys
             .map(|key| hold(&self.path(""), key))
@@ -286,12 +286,12 @@ impl Store {
     }
 
     /// The base image, if it is there.
-    pub(crate) fn find_base(&self) -> Option<Environment> {
+    pub fn find_base(&self) -> Option<Environment> {
         self.resolved(&self.base_request(), BASE_AGE)
     }
 
     /// The environment of these requirements, if it is there and was resolved lately.
-    pub(crate) fn find(&self, lines: &[flow::Line]) -> Option<Environment> {
+    pub fn find(&self, lines: &[flow::Line]) -> Option<Environment> {
         let base = self.find_base()?;
         if is_empty(lines) {
             Some(base)
@@ -310,13 +310,7 @@ impl Store {
     /// # Errors
     ///
     /// `Install.*`, each of which says what to do.
-    pub(crate) async fn get(
-        &self,
-        lines: &[flow::Line],
-        anew: bool,
-        say: Say<'_>,
-        log: &str,
-    ) -> Result<Environment, Failure> {
+    pub async fn get(&self, lines: &[flow::Line], anew: bool, say: Say<'_>, log: &str) -> Result<Environment, Failure> {
         check_urls(lines)?;
         if let Some(environment) = self.find(lines).filter(|_| !anew) {
             return Ok(environment);
@@ -341,7 +335,7 @@ impl Store {
     /// # Errors
     ///
     /// `Install.NoSuchLock`; else as [`Self::get`].
-    pub(crate) async fn locked(
+    pub async fn locked(
         &self,
         lock: &str,
         lines: &[flow::Line],
@@ -377,7 +371,7 @@ impl Store {
     }
 
     /// Whether the environment of a lock was built on the image that there is now: a tag may stand for another one by now.
-    pub(crate) fn is_on_this_root(&self, lock: &str) -> bool {
+    pub fn is_on_this_root(&self, lock: &str) -> bool {
         let pruned = || serde_json::from_slice(&fs::read(self.path(&format!("{lock}.gone.json"))).ok()?).ok();
         let base = self.find_base().map(|base| base.key);
         let is_it = |environment: Environment| Some(environment.base) == base;
@@ -385,7 +379,7 @@ impl Store {
     }
 
     /// What an environment has, and why.
-    pub(crate) fn listed(&self, environment: &Environment, lines: &[flow::Line]) -> Listed {
+    pub fn listed(&self, environment: &Environment, lines: &[flow::Line]) -> Listed {
         let mut asked_by = self.askers(&environment.base);
         for (name, askers) in self.askers(&environment.key) {
             let known = asked_by.entry(name).or_default();
@@ -403,12 +397,12 @@ impl Store {
     }
 
     /// Where the packages of one folder of environments are.
-    pub(crate) fn site(&self, key: &str) -> PathBuf {
+    pub fn site(&self, key: &str) -> PathBuf {
         self.path(key).join(self.python.site_packages())
     }
 
     /// Where in a session's own layer the packages are that its code has written.
-    pub(crate) fn written(&self, layer: &Path) -> Written {
+    pub fn written(&self, layer: &Path) -> Written {
         Written {
             layer: layer.to_owned(),
             site: Path::new("upper").join(self.python.site_packages()),
@@ -1505,93 +1499,6 @@ pub(crate) fn hold(environments: &Path, key: &str) -> io::Result<fs::File> {
     Ok(file)
 }
 
-/// Removes environments that nobody has used for long, and the longest unused of those that are too many. Their locks stay, from which they
-/// can be built again.
-///
-/// * `store`: the folder that `environments` is in.
-pub(crate) fn prune(store: &Path, keep: &Retention) {
-    let folder = store.join("environments");
-    let mut there: Vec<(SystemTime, Environment)> = Vec::new();
-    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
-            continue;
-        };
-        let Ok(Ok(made)) = fs::read(entry.path()).map(|text| serde_json::from_slice::<Made>(&text)) else {
-            continue;
-        };
-        if key != made.environment.key {
-            continue;
-        }
-        let used = [format!("{key}.used"), format!("{key}.json")];
-        let used = used
-            .iter()
-            .find_map(|name| fs::metadata(folder.join(name)).ok()?.modified().ok());
-        there.push((used.unwrap_or(UNIX_EPOCH), made.environment));
-    }
-    // The longest unused first; what is on a base before the base, which was used whenever that was.
-    there.sort_by_key(|(used, environment)| (*used, environment.below.is_none()));
-    let mut many = there
-        .iter()
-        .filter(|(_, environment)| environment.below.is_some())
-        .count();
-    let mut stay: BTreeSet<&str> = BTreeSet::new();
-    let (bases, layers): (Vec<_>, Vec<_>) = there.iter().partition(|(_, environment)| environment.below.is_none());
-    for (used, environment) in layers.into_iter().chain(bases) {
-        let age = SystemTime::now().duration_since(*used).unwrap_or_default();
-        let too_many = environment.below.is_some() && many > keep.environments;
-        let is_needed = stay.contains(environment.key.as_str());
-        if (age > keep.unused || too_many) && !is_needed && take_away(&folder, environment).unwrap_or(false) {
-            many -= usize::from(environment.below.is_some());
-        } else {
-            stay.extend(environment.below.as_deref());
-        }
-    }
-}
-
-/// Removes an environment if nobody holds it. Whether it did.
-fn take_away(folder: &Path, environment: &Environment) -> io::Result<bool> {
-    let key = &environment.key;
-    let used = fs::File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join(format!("{key}.used")))?;
-    if used.try_lock().is_err() {
-        return Ok(false);
-    }
-    // From here on it is not complete; whoever waits for the lock sees that.
-    fs::rename(
-        folder.join(format!("{key}.json")),
-        folder.join(format!("{key}.gone.json")),
-    )?;
-    remove(&folder.join(key))?;
-    tracing::info!(
-        environment = key,
-        "an environment that nobody has used for long is gone"
-    );
-    Ok(true)
-}
-
-/// A folder for the time being.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> io::Result<Self> {
-        let folder = parent.join(format!("scratch-{}-{}", std::process::id(), crate::random()));
-        fs::create_dir_all(parent)?;
-        // A build script may leave a file in it that runs as its owner: nobody else gets there.
-        fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        remove_aside(std::mem::take(&mut self.0));
-    }
-}
-
 /// Takes the right to write, and to run as somebody else, away from every file; folders keep theirs, as a session's own layer inherits their
 /// rights.
 ///
@@ -1612,8 +1519,6 @@ async fn make_read_only(folder: &Path, below: Option<&Path>) -> io::Result<bool>
     });
     walk.await.map_err(io::Error::other)?
 }
-
-pub(crate) use sandbox::removal::remove;
 
 #[cfg(test)]
 mod tests {

@@ -20,18 +20,19 @@ const OF_BUILDS: &str = "the network of builds";
 
 /// What a session may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reach {
+pub struct Reach {
     network: Network,
     hosts: Vec<Host>,
 }
 
 impl Reach {
-    pub(crate) fn of(settings: &Settings) -> Self {
+    /// The reach that settings give.
+    pub fn of(settings: &Settings) -> Self {
         Self::new(settings.network, &settings.allow_hosts)
     }
 
     /// One that is no host opens nothing: the control plane has refused it long before.
-    pub(crate) fn new(network: Network, hosts: &[String]) -> Self {
+    pub fn new(network: Network, hosts: &[String]) -> Self {
         Self {
             network,
             hosts: hosts.iter().filter_map(|host| host.parse().ok()).collect(),
@@ -39,7 +40,7 @@ impl Reach {
     }
 
     /// Whether it is this machine's own network that is wanted.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.network == Network::Open
     }
 
@@ -49,12 +50,12 @@ impl Reach {
     }
 
     /// Whether sockets of the internet are needed where there is no network of its own.
-    pub(crate) fn needs_sockets(&self) -> bool {
+    pub fn needs_sockets(&self) -> bool {
         self.network != Network::None
     }
 
     /// The rules of its own network. The proxy that this machine reaches the internet by is a part of the internet.
-    pub(crate) fn rules(&self) -> Rules {
+    pub fn rules(&self) -> Rules {
         let mut hosts = self.hosts.clone();
         if self.network == Network::Internet {
             hosts.extend(
@@ -81,7 +82,7 @@ impl Reach {
     }
 
     /// What is not held of it where a session has this machine's network.
-    pub(crate) fn not_held(&self, has_filter: bool) -> Option<&'static str> {
+    pub fn not_held(&self, has_filter: bool) -> Option<&'static str> {
         match self.network {
             Network::Open => None,
             Network::Internet => Some(SHARED),
@@ -95,7 +96,7 @@ impl Reach {
 /// Starts the network of a sandbox, with the sockets that its runner has handed over.
 ///
 /// * `doors`: by the gateway's port, the place of this machine that it leads to.
-pub(crate) fn serve(
+pub fn serve(
     descriptors: Vec<OwnedFd>,
     rules: Rules,
     counts: &Counts,
@@ -122,7 +123,7 @@ fn proxy(name: &str, value: &str) -> Option<Host> {
 }
 
 /// What was refused, as it is reported.
-pub(crate) fn refused(counts: &Counts) -> Refused {
+pub fn refused(counts: &Counts) -> Refused {
     let counts = counts.read();
     Refused {
         total: counts.total(),

@@ -103,7 +103,7 @@ pub(crate) fn variables(home: &Path) -> BTreeMap<String, String> {
 }
 
 /// Adds hosts to those that a block of variables has asked without a proxy.
-pub(crate) fn bypass_proxy(block: &mut BTreeMap<String, String>, hosts: &[&str]) {
+pub fn bypass_proxy(block: &mut BTreeMap<String, String>, hosts: &[&str]) {
     for name in ["NO_PROXY", "no_proxy"] {
         let known = block.entry(name.to_owned()).or_default();
         for host in hosts {
@@ -116,7 +116,7 @@ pub(crate) fn bypass_proxy(block: &mut BTreeMap<String, String>, hosts: &[&str])
 }
 
 /// How the machine's owner reaches the network, by the variables that uv and pip know.
-pub(crate) fn network() -> Network {
+pub fn network() -> Network {
     let kept = kept_variables();
     let value = |name: &str| kept.get(name).filter(|value| !value.is_empty()).cloned();
     let is_set = |name: &str| {
@@ -160,7 +160,7 @@ pub(crate) fn network() -> Network {
 }
 
 /// Certificates that the owner's variables name, which a sandbox has to show.
-pub(crate) fn certificates(block: &BTreeMap<String, String>) -> Vec<PathBuf> {
+pub fn certificates(block: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let named = [
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",

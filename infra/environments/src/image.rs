@@ -12,7 +12,7 @@ use sandbox::python::Python;
 
 /// The packages of a base image.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Base {
+pub struct Base {
     pub(crate) name: &'static str,
     pub(crate) packages: &'static [&'static str],
     /// The same over an image: what it has may leave no room but for versions that are too old to run here.
@@ -22,12 +22,12 @@ pub(crate) struct Base {
     /// The modules that its processes load.
     pub(crate) imports: &'static [&'static str],
     /// Whether its processes have the flow runtime.
-    pub(crate) runs_flows: bool,
+    pub runs_flows: bool,
 }
 
 /// `promptflow-tools` needs all of `promptflow`, and older flows import from it (`from promptflow import tool`); the executor alone would be
 /// `promptflow-core`.
-pub(crate) const PROMPTFLOW: Base = Base {
+pub const PROMPTFLOW: Base = Base {
     name: flow::DEFAULT_IMAGE,
     packages: &["promptflow", "promptflow-tools"],
     over_image: &["promptflow>=1.15", "promptflow-tools>=1.4"],
@@ -78,15 +78,17 @@ pub fn is_built_in(image: &str) -> bool {
 
 /// What the name of a base image means.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub enum Found {
+    /// Packages that are built in, on a Python of this machine.
     BuiltIn(&'static Base, Python),
+    /// An image of a registry or an archive.
     Image(images::Name),
 }
 
 /// The packages of the base image that a folder of this kind has when nobody names one.
 ///
 /// * `default`: as [`flow::default_image`] says.
-pub(crate) fn of_kind(default: &str) -> &'static Base {
+pub fn of_kind(default: &str) -> &'static Base {
     if default == PROMPTFLOW.name {
         &PROMPTFLOW
     } else {
@@ -113,7 +115,7 @@ pub fn image_of(name: &str) -> Result<Option<images::Name>, Failure> {
 /// # Errors
 ///
 /// `Image.BadName`, `Install.NoSuchImage`, `Install.PythonMissing`. Final until somebody names another image or installs that Python.
-pub(crate) fn find(image: &str, default: Option<Python>) -> Result<Found, Failure> {
+pub fn find(image: &str, default: Option<Python>) -> Result<Found, Failure> {
     let there = || Python::all().iter().map(Python::minor).collect::<Vec<_>>().join(" or ");
     let Some((base, version)) = parsed(image) else {
         return image.parse().map(Found::Image);

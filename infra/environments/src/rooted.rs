@@ -23,10 +23,11 @@ use std::{
 use tokio::{io::AsyncReadExt, net::UnixStream};
 
 /// An image that a store's sessions have.
-pub(crate) struct Root {
-    pub(crate) name: String,
+pub struct Root {
+    /// The name that the settings have for it.
+    pub name: String,
     /// What the name was resolved to.
-    pub(crate) digest: String,
+    pub digest: String,
     config: Config,
     tree: PathBuf,
     pub(crate) facts: Facts,
@@ -87,7 +88,7 @@ sys.stdout.write(json.dumps(words()))
 ";
 
 /// What a session on an image does not have of it.
-pub(crate) const NOT_HELD: &str = "owners of the image's files, which are all the session's";
+pub const NOT_HELD: &str = "owners of the image's files, which are all the session's";
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long an image's Python may take to say what it has.
@@ -110,7 +111,7 @@ pub(crate) struct Place<'a> {
 }
 
 /// Whether a session on this image need not wait for a download.
-pub(crate) fn is_here(store: &Path, name: &Name) -> bool {
+pub fn is_here(store: &Path, name: &Name) -> bool {
     let images = images::Store::open(store).ok();
     images.is_some_and(|images| images.known(name).is_some_and(|digest| images.find(&digest).is_some()))
 }
@@ -122,7 +123,7 @@ pub(crate) fn is_here(store: &Path, name: &Name) -> bool {
 /// # Errors
 ///
 /// `Image.*`, `Install.NoSuchImage`, `Install.PythonMissing`, each of which says what to do.
-pub(crate) fn check(state: &Path, store: &Path, image: &str, python: Option<Python>) -> Result<(), Failure> {
+pub fn check(state: &Path, store: &Path, image: &str, python: Option<Python>) -> Result<(), Failure> {
     let image::Found::Image(name) = image::find(image, python)? else {
         return Ok(());
     };
@@ -135,7 +136,7 @@ pub(crate) fn check(state: &Path, store: &Path, image: &str, python: Option<Pyth
 /// # Errors
 ///
 /// `Image.*`: why that is not known now.
-pub(crate) fn look(state: &Path, name: &str) -> Result<Option<String>, Failure> {
+pub fn look(state: &Path, name: &str) -> Result<Option<String>, Failure> {
     images::Store::look(&name.parse()?, &Accounts::of(state))
 }
 
@@ -183,12 +184,12 @@ impl Root {
     /// Its part of a sandbox.
     ///
     /// * `layer`: a folder for what the sandbox writes over it; made here.
-    pub(crate) fn under(&self, layer: &Path) -> io::Result<sandbox::Image> {
+    pub fn under(&self, layer: &Path) -> io::Result<sandbox::Image> {
         under(&self.tree, layer, self.uid, &self.user, &self.config.workdir)
     }
 
     /// Puts the image's variables below those of a block, and its PATH behind the first folder of the block's.
-    pub(crate) fn add_variables(&self, block: &mut BTreeMap<String, String>) {
+    pub fn add_variables(&self, block: &mut BTreeMap<String, String>) {
         // What places a session's files, and Python's own, is not the image's to say.
         const OURS: [&str; 6] = ["HOME", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV"];
         let first = block

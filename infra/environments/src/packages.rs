@@ -236,7 +236,7 @@ pub(crate) fn listed(lock: &str, base: &str, asked_by: &AskedBy, lines: &[flow::
 
 /// Where a session's own code writes packages.
 #[derive(Clone, Debug)]
-pub(crate) struct Written {
+pub struct Written {
     /// The layer that the session writes; its code decides what all names in it stand for.
     pub(crate) layer: PathBuf,
     /// The packages' folder, relative to the layer.
@@ -244,7 +244,8 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    pub(crate) fn path(&self) -> PathBuf {
+    /// The folder outside the sandbox.
+    pub fn path(&self) -> PathBuf {
         self.layer.join(&self.site)
     }
 }
@@ -253,7 +254,7 @@ impl Written {
 const MOST_NAMES: usize = 100_000;
 
 /// Lists what a session's own code has installed and taken away: nothing where it has put a link in the place of a folder.
-pub(crate) fn by_hand(written: &Written) -> Vec<ByHand> {
+pub fn by_hand(written: &Written) -> Vec<ByHand> {
     let found = read_by_hand(written).unwrap_or_else(|error| {
         if error.kind() != io::ErrorKind::NotFound {
             tracing::warn!(%error, "what the session has installed by hand cannot be read");
