@@ -173,23 +173,7 @@ impl Access {
             let one = all.next().and_then(|value| value.to_str().ok());
             one.filter(|_| all.next().is_none())
         };
-        let parts = text("authorization")
-            .and_then(|text| text.strip_prefix("AWS4-HMAC-SHA256 "))
-            .ok_or_else(missing)?;
-        let (mut credential, mut signed, mut signature) = (None, None, None);
-        for part in parts.split(',').map(str::trim) {
-            match part.split_once('=') {
-                Some(("Credential", value)) => credential = Some(value),
-                Some(("SignedHeaders", value)) => signed = Some(value),
-                Some(("Signature", value)) => signature = Some(value),
-                _ => {}
-            }
-        }
-        let (credential, signed, signature) = credential
-            .zip(signed)
-            .zip(signature)
-            .map(|((a, b), c)| (a, b, c))
-            .ok_or_else(missing)?;
+        let (credential, signed, signature) = text("authorization").and_then(parts_of).ok_or_else(missing)?;
         let (key_id, scope) = credential.split_once('/').ok_or_else(wrong)?;
         let (secret, caller) = self
             .keys
@@ -213,12 +197,7 @@ impl Access {
         }
         let date = text("x-amz-date").ok_or_else(missing)?;
         let time = parse_time(date).ok_or_else(wrong)?;
-        let now = SystemTime::now();
-        let skew = now
-            .duration_since(time)
-            .or_else(|_| time.duration_since(now))
-            .unwrap_or(Duration::MAX);
-        if skew.as_secs() > SKEW {
+        if skew(time).as_secs() > SKEW {
             return Err(AwsError::denied(
                 "InvalidSignatureException",
                 "Signature expired: sign again, by a clock that is right.",
@@ -352,6 +331,29 @@ fn sorted(query: &str) -> String {
         .collect();
     pairs.sort();
     pairs.join("&")
+}
+
+/// The credential, the names of signed headers and the signature of an `Authorization` header.
+fn parts_of(authorization: &str) -> Option<(&str, &str, &str)> {
+    let parts = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?;
+    let (mut credential, mut signed, mut signature) = (None, None, None);
+    for part in parts.split(',').map(str::trim) {
+        match part.split_once('=') {
+            Some(("Credential", value)) => credential = Some(value),
+            Some(("SignedHeaders", value)) => signed = Some(value),
+            Some(("Signature", value)) => signature = Some(value),
+            _ => {}
+        }
+    }
+    Some((credential?, signed?, signature?))
+}
+
+/// How far a time is from now, before or after.
+fn skew(time: SystemTime) -> Duration {
+    let now = SystemTime::now();
+    now.duration_since(time)
+        .or_else(|_| time.duration_since(now))
+        .unwrap_or(Duration::MAX)
 }
 
 /// Reads `20261124T095246Z`.

@@ -67,34 +67,32 @@ pub(crate) fn problem(status: StatusCode, error: &str, message: &str) -> Respons
     )
 }
 
+/// The values by name; several of one name with commas between them.
+fn joined(pairs: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in pairs {
+        all.entry(name)
+            .and_modify(|others| {
+                others.push(',');
+                others.push_str(&value);
+            })
+            .or_insert(value);
+    }
+    all
+}
+
 /// # Source
 ///
 /// "Lambda function URLs: request payload format" in the Lambda developer guide (payload format 2.0).
 pub(crate) fn event(parts: &Parts, body: &Bytes, domain: &str) -> Value {
-    let mut headers: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in &parts.headers {
-        let Ok(value) = value.to_str() else { continue };
-        headers
-            .entry(name.as_str().to_owned())
-            .and_modify(|all| {
-                all.push(',');
-                all.push_str(value);
-            })
-            .or_insert_with(|| value.to_owned());
-    }
+    let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
+    let headers = joined(parts.headers.iter().filter_map(text));
     let query = parts.uri.query().unwrap_or("");
-    let mut parameters: BTreeMap<String, String> = BTreeMap::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let parameters = joined(pairs.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = decoded(value);
-        parameters
-            .entry(decoded(name))
-            .and_modify(|all| {
-                all.push(',');
-                all.push_str(&value);
-            })
-            .or_insert(value);
-    }
+        (decoded(name), decoded(value))
+    }));
     let now = crate::store::now();
     let mut event = json!({
         "version": "2.0",

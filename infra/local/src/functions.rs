@@ -260,36 +260,14 @@ impl Pool {
             .stdout(log.try_clone()?)
             .stderr(log);
         sandbox::descriptors::keep_only(&mut command, &[]);
-        #[cfg(target_os = "linux")]
-        {
-            // SAFETY: two system calls that are safe between fork and exec; nothing is allocated.
-            let parent = unsafe { libc::getpid() };
-            unsafe {
-                command.pre_exec(move || {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    // The host may have ended before that.
-                    if libc::getppid() == parent {
-                        Ok(())
-                    } else {
-                        Err(io::Error::from_raw_os_error(libc::ESRCH))
-                    }
-                });
-            }
-        }
+        end_with_the_host(&mut command);
         let mut child = command.spawn()?;
         let pid = i32::try_from(child.id()).unwrap_or(-1);
         *lock(&process.pid) = Some(pid);
         if lock(&self.state).closed {
             process.kill();
         }
-        // Waits, and leaves the process id taken until nobody can send a signal to it any more.
-        // SAFETY: `info` is written by the system call alone, and is not read.
-        unsafe {
-            let mut info: libc::siginfo_t = std::mem::zeroed();
-            while libc::waitid(libc::P_PID, child.id(), &raw mut info, libc::WEXITED | libc::WNOWAIT) == -1
-                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-            {}
-        }
+        wait_unreaped(child.id());
         *lock(&process.pid) = None;
         child.wait().map(|status| status.to_string())
     }
@@ -718,5 +696,33 @@ pub(crate) fn program_of(name: &str, folder: Option<&Path>, executable: &Path) -
     match folder.map(|folder| folder.join(name)).filter(|binary| binary.is_file()) {
         Some(binary) => (binary, Vec::new()),
         None => (executable.to_owned(), vec!["function".to_owned(), name.to_owned()]),
+    }
+}
+
+/// Has the kernel end the program with this process.
+fn end_with_the_host(command: &mut Command) {
+    // SAFETY: two system calls that are safe between fork and exec; nothing is allocated.
+    let parent = unsafe { libc::getpid() };
+    unsafe {
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // The host may have ended before that.
+            if libc::getppid() == parent {
+                Ok(())
+            } else {
+                Err(io::Error::from_raw_os_error(libc::ESRCH))
+            }
+        });
+    }
+}
+
+/// Waits for the end of a child, and leaves its process id taken until nobody can send a signal to it any more.
+fn wait_unreaped(child: u32) {
+    // SAFETY: `info` is written by the system call alone, and is not read.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        while libc::waitid(libc::P_PID, child, &raw mut info, libc::WEXITED | libc::WNOWAIT) == -1
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     access::Caller,
-    asl::{Definition, ResultPath, State, Task},
+    asl::{Definition, State, Task},
     faults::Faults,
     queues::{New, Queue, Queues},
     sqs::{ACCOUNT, REGION},
@@ -62,6 +62,23 @@ struct Execution {
 }
 
 impl Execution {
+    /// One that has entered no state yet.
+    fn begun(id: i64, name: &str, input: String, data: Value, now: i64) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            input,
+            started: now,
+            state: String::new(),
+            data,
+            tries: Vec::new(),
+            token: None,
+            timeout_at: None,
+            heartbeat_at: None,
+            wake_at: None,
+        }
+    }
+
     fn due(&self) -> Option<i64> {
         [self.timeout_at, self.heartbeat_at, self.wake_at]
             .into_iter()
@@ -154,16 +171,7 @@ impl Machine {
             ));
         }
         let name = input.name.unwrap_or_else(random_hex::<16>);
-        let good = (1..=80).contains(&name.len())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if !good {
-            return Err(AwsError::new(
-                "InvalidName",
-                "An execution's name is 1 to 80 letters, digits, - and _.",
-            ));
-        }
+        check_name(&name)?;
         let text = input.input.unwrap_or_else(|| "{}".to_owned());
         check_length("input", Some(&text), MOST_DATA)?;
         check_length("traceHeader", input.trace_header.as_deref(), 256)?;
@@ -187,19 +195,7 @@ impl Machine {
                         "INSERT INTO execution (name, input, status, started, trace) VALUES (?1, ?2, 'RUNNING', ?3, ?4)",
                     )?
                     .execute(params![name, text, now, input.trace_header])?;
-                    let execution = Execution {
-                        id: db.last_insert_rowid(),
-                        name: name.clone(),
-                        input: text,
-                        started: now,
-                        state: String::new(),
-                        data,
-                        tries: Vec::new(),
-                        token: None,
-                        timeout_at: None,
-                        heartbeat_at: None,
-                        wake_at: None,
-                    };
+                    let execution = Execution::begun(db.last_insert_rowid(), &name, text, data, now);
                     record(
                         db,
                         execution.id,
@@ -391,11 +387,9 @@ impl Machine {
                 }
                 State::Choice { choices, default } => {
                     let context = self.context(&execution);
-                    let chosen = choices
-                        .iter()
-                        .find(|(test, _)| test.holds(&execution.data, &context))
-                        .map(|(_, next)| next);
-                    match chosen.or(default.as_ref()) {
+                    let mut choices = choices.iter();
+                    let chosen = choices.find(|(test, _)| test.holds(&execution.data, &context));
+                    match chosen.map(|(_, next)| next).or(default.as_ref()) {
                         Some(next) => next.clone(),
                         None => {
                             let error = ("States.NoChoiceMatched", "No choice holds, and there is no default.");
@@ -408,12 +402,9 @@ impl Machine {
                     result_path,
                     next,
                 } => {
-                    if let Some(result) = result {
-                        execution.data = result_path.place(execution.data, result.clone());
-                    } else if *result_path != ResultPath::At(Vec::new()) {
-                        let input = execution.data.clone();
-                        execution.data = result_path.place(execution.data, input);
-                    }
+                    // Without a result of its own it passes its input on.
+                    let result = result.clone().unwrap_or_else(|| execution.data.clone());
+                    execution.data = result_path.place(execution.data, result);
                     match next {
                         Some(next) => next.clone(),
                         None => return Ok(finish(db, &execution, "SUCCEEDED", Some(&execution.data), None)?),
@@ -771,6 +762,17 @@ struct List {
 
 /// The most characters of an input or an output.
 const MOST_DATA: usize = 262_144;
+
+fn check_name(name: &str) -> Result<(), AwsError> {
+    let is_known = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if (1..=80).contains(&name.len()) && name.bytes().all(is_known) {
+        return Ok(());
+    }
+    Err(AwsError::new(
+        "InvalidName",
+        "An execution's name is 1 to 80 letters, digits, - and _.",
+    ))
+}
 
 /// # Source
 ///

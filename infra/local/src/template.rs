@@ -33,7 +33,7 @@ pub(crate) struct Function {
     pub(crate) has_url: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     pub(crate) name: String,
     pub(crate) every: Duration,
@@ -73,23 +73,65 @@ impl Template {
     pub(crate) fn read(text: &str, prefix: &str, parameters: &BTreeMap<String, String>) -> Read<Self> {
         let root: Mapping =
             serde_yaml_ng::from_str(text).map_err(|cause| Unsupported(format!("it is no YAML: {cause}")))?;
-        for name in root.keys().filter_map(Value::as_str) {
-            let known = [
-                "AWSTemplateFormatVersion",
-                "Transform",
-                "Description",
-                "Parameters",
-                "Globals",
-                "Conditions",
-                "Resources",
-                "Outputs",
-                "Metadata",
-            ];
-            if !known.contains(&name) {
-                return no(format!("it has the section {name}"));
+        let mut sections = root.keys().filter_map(Value::as_str);
+        if let Some(name) = sections.find(|name| !SECTIONS.contains(name)) {
+            return no(format!("it has the section {name}"));
+        }
+        let scope = Scope::of(&root, prefix, parameters)?;
+        let globals = root
+            .get("Globals")
+            .and_then(|globals| globals.get("Function"))
+            .and_then(Value::as_mapping);
+        let globals = globals.cloned().unwrap_or_default();
+        let mut template = Self {
+            functions: Vec::new(),
+            queues: Vec::new(),
+            tables: Vec::new(),
+            machine: None,
+            schedules: Vec::new(),
+        };
+        for (name, (kind, properties)) in &scope.resources {
+            match kind.as_str() {
+                "AWS::SQS::Queue" => template.queues.push(scope.queue(name, properties)?),
+                "AWS::DynamoDB::Table" => template.tables.push(scope.table(name, properties)?),
+                "AWS::Serverless::Function" => template.functions.push(scope.function(name, properties, &globals)?),
+                "AWS::Serverless::StateMachine" => template.machine = Some(scope.machine(name, properties)?),
+                "AWS::Scheduler::Schedule" => template.schedules.push(scope.schedule(name, properties)?),
+                // Who may do what, and who is told: not on one machine.
+                "AWS::IAM::Role"
+                | "AWS::IAM::Policy"
+                | "AWS::IAM::ManagedPolicy"
+                | "AWS::CloudWatch::Alarm"
+                | "AWS::CloudWatch::Dashboard"
+                | "AWS::Logs::LogGroup"
+                | "AWS::SNS::Topic"
+                | "AWS::SNS::Subscription"
+                | "AWS::SQS::QueuePolicy" => {}
+                // Flow folders are read where they are.
+                "AWS::S3::Bucket" | "AWS::S3::BucketPolicy" => {}
+                _ => return no(format!("{name} is of the type {kind}")),
             }
         }
-        let mut scope = Scope {
+        Ok(template)
+    }
+}
+
+const SECTIONS: [&str; 9] = [
+    "AWSTemplateFormatVersion",
+    "Transform",
+    "Description",
+    "Parameters",
+    "Globals",
+    "Conditions",
+    "Resources",
+    "Outputs",
+    "Metadata",
+];
+
+impl<'a> Scope<'a> {
+    /// Reads what the resources of a template refer to, and the resources themselves.
+    fn of(root: &Mapping, prefix: &'a str, parameters: &BTreeMap<String, String>) -> Read<Self> {
+        let mut scope = Self {
             prefix,
             parameters: BTreeMap::new(),
             conditions: BTreeMap::new(),
@@ -126,41 +168,7 @@ impl Template {
                 .unwrap_or_default();
             scope.resources.insert(name.to_owned(), (kind.to_owned(), properties));
         }
-        let globals = root
-            .get("Globals")
-            .and_then(|globals| globals.get("Function"))
-            .and_then(Value::as_mapping);
-        let globals = globals.cloned().unwrap_or_default();
-        let mut template = Self {
-            functions: Vec::new(),
-            queues: Vec::new(),
-            tables: Vec::new(),
-            machine: None,
-            schedules: Vec::new(),
-        };
-        for (name, (kind, properties)) in &scope.resources {
-            match kind.as_str() {
-                "AWS::SQS::Queue" => template.queues.push(scope.queue(name, properties)?),
-                "AWS::DynamoDB::Table" => template.tables.push(scope.table(name, properties)?),
-                "AWS::Serverless::Function" => template.functions.push(scope.function(name, properties, &globals)?),
-                "AWS::Serverless::StateMachine" => template.machine = Some(scope.machine(name, properties)?),
-                "AWS::Scheduler::Schedule" => template.schedules.push(scope.schedule(name, properties)?),
-                // Who may do what, and who is told: not on one machine.
-                "AWS::IAM::Role"
-                | "AWS::IAM::Policy"
-                | "AWS::IAM::ManagedPolicy"
-                | "AWS::CloudWatch::Alarm"
-                | "AWS::CloudWatch::Dashboard"
-                | "AWS::Logs::LogGroup"
-                | "AWS::SNS::Topic"
-                | "AWS::SNS::Subscription"
-                | "AWS::SQS::QueuePolicy" => {}
-                // Flow folders are read where they are.
-                "AWS::S3::Bucket" | "AWS::S3::BucketPolicy" => {}
-                _ => return no(format!("{name} is of the type {kind}")),
-            }
-        }
-        Ok(template)
+        Ok(scope)
     }
 }
 
@@ -494,6 +502,18 @@ impl Scope<'_> {
                 environment.insert(name.to_owned(), self.text(logical, value)?);
             }
         }
+        Ok(Function {
+            name: self.name(logical, properties, "FunctionName")?,
+            timeout: Duration::from_secs(number("Timeout", 3)?),
+            memory: number("MemorySize", 128)?,
+            environment,
+            source: self.source(logical, properties)?,
+            has_url: properties.contains_key("FunctionUrlConfig"),
+        })
+    }
+
+    /// The queue that feeds a function, and the most messages that it takes at once.
+    fn source(&self, logical: &str, properties: &Mapping) -> Read<Option<(String, usize)>> {
         let mut source = None;
         for (event, wanted) in entries(properties.get("Events")) {
             let (Some("SQS"), Some(wanted)) = (wanted.get("Type").and_then(Value::as_str), wanted.get("Properties"))
@@ -538,14 +558,7 @@ impl Scope<'_> {
                 return no(format!("{logical} has two queues"));
             }
         }
-        Ok(Function {
-            name: self.name(logical, properties, "FunctionName")?,
-            timeout: Duration::from_secs(number("Timeout", 3)?),
-            memory: number("MemorySize", 128)?,
-            environment,
-            source,
-            has_url: properties.contains_key("FunctionUrlConfig"),
-        })
+        Ok(source)
     }
 
     fn schedule(&self, logical: &str, properties: &Mapping) -> Read<Schedule> {
