@@ -496,6 +496,38 @@ impl<'a> Masked<'a> {
     }
 }
 
+/// The methods that are forwarded.
+const METHODS: [Method; 6] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+];
+
+/// How long a request's body is, which its head has to say.
+fn length_of(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
+    if headers.contains_key(header::UPGRADE) {
+        return Err(refused(501, "The broker forwards no WebSocket."));
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(refused(411, "The broker takes a body whose length the request says."));
+    }
+    let length = match headers.get_all(header::CONTENT_LENGTH).iter().collect::<Vec<_>>()[..] {
+        [] => None,
+        [length] => {
+            let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
+            Some(length.ok_or_else(|| refused(400, "The length of the body is no number."))?)
+        }
+        _ => return Err(refused(400, "The request says the length of its body more than once.")),
+    };
+    if length.is_some_and(|length| length > MOST_BODY) {
+        return Err(refused(413, "The request's body has more than 512 MiB."));
+    }
+    Ok(length)
+}
+
 /// Reads the head of a request; `None` if there is none.
 fn read_head(stream: &mut TcpStream) -> Result<Option<Head>, Refused> {
     let mut read = Vec::new();
@@ -523,33 +555,9 @@ fn read_head(stream: &mut TcpStream) -> Result<Option<Head>, Refused> {
             }
         }
         let method = request.method.and_then(|method| method.parse::<Method>().ok());
-        let known = [
-            Method::GET,
-            Method::HEAD,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-        ];
-        let method = method.filter(|method| known.contains(method));
+        let method = method.filter(|method| METHODS.contains(method));
         let method = method.ok_or_else(|| refused(405, "The broker forwards no request of this method."))?;
-        if headers.contains_key(header::UPGRADE) {
-            return Err(refused(501, "The broker forwards no WebSocket."));
-        }
-        if headers.contains_key(header::TRANSFER_ENCODING) {
-            return Err(refused(411, "The broker takes a body whose length the request says."));
-        }
-        let length = match headers.get_all(header::CONTENT_LENGTH).iter().collect::<Vec<_>>()[..] {
-            [] => None,
-            [length] => {
-                let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
-                Some(length.ok_or_else(|| refused(400, "The length of the body is no number."))?)
-            }
-            _ => return Err(refused(400, "The request says the length of its body more than once.")),
-        };
-        if length.is_some_and(|length| length > MOST_BODY) {
-            return Err(refused(413, "The request's body has more than 512 MiB."));
-        }
+        let length = length_of(&headers)?;
         if headers.contains_key(header::EXPECT) {
             let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }

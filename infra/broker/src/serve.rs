@@ -368,18 +368,7 @@ impl Server {
             return links_of(&url, head, body).map(Some);
         }
         let known = known.filter(|(head, _)| head.can_be_validated() && !self.config.is_refreshing);
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static(page::ACCEPT));
-        if let Some((head, _)) = &known {
-            for (name, value) in [
-                (header::IF_NONE_MATCH, &head.etag),
-                (header::IF_MODIFIED_SINCE, &head.last_modified),
-            ] {
-                if let Some(value) = value.as_ref().and_then(|value| HeaderValue::from_str(value).ok()) {
-                    headers.insert(name, value);
-                }
-            }
-        }
+        let headers = headers_for(known.as_ref().map(|(head, _)| head));
         let Found { url: at, mut answer } = self.upstream.ask(feed, &url, false, &headers)?;
         let (head, body) = match (answer.status().as_u16(), known) {
             (304, Some((head, body))) => (
@@ -498,10 +487,7 @@ impl Server {
         }
         let mut asked = HeaderMap::new();
         asked.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let range = headers.get(header::RANGE);
-        if let Some(range) = range {
-            asked.insert(header::RANGE, range.clone());
-        }
+        asked.extend(headers.get(header::RANGE).map(|range| (header::RANGE, range.clone())));
         let Found { answer, .. } = match self.upstream.ask(feed, &link.url, client.is_head, &asked) {
             Ok(found) => found,
             Err(fault) => return self.fail(client, fault),
@@ -540,7 +526,12 @@ impl Server {
         if let (Ok(()), Some(new), Some(hash)) = (&passed, new, shared) {
             self.downloads.keep(new, hash)?;
         }
-        passed.map_err(|passed| match passed {
+        passed.map_err(|passed| self.broke_off(link, passed))
+    }
+
+    /// Takes in why a file was not served to its end.
+    fn broke_off(&self, link: &Link, passed: Passed) -> io::Error {
+        match passed {
             Passed::Reader(error) => error,
             Passed::Source(error) => {
                 *lock(&self.fault) = Some(Fault::unreachable(&link.url, &error.to_string()));
@@ -551,7 +542,7 @@ impl Server {
                 *lock(&self.fault) = Some(Fault::HashMismatch { file });
                 io::ErrorKind::InvalidData.into()
             }
-        })
+        }
     }
 
     /// Serves a file that was downloaded before.
@@ -593,6 +584,19 @@ enum Passed {
     Source(io::Error),
     /// It is not what it should be.
     Hash,
+}
+
+/// Asks for a page, or whether the one that is known is still as it was.
+fn headers_for(known: Option<&Head>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static(page::ACCEPT));
+    let (etag, modified) = known.map_or((None, None), |head| (head.etag.as_ref(), head.last_modified.as_ref()));
+    for (name, value) in [(header::IF_NONE_MATCH, etag), (header::IF_MODIFIED_SINCE, modified)] {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    headers
 }
 
 /// Passes a file on while it comes, and keeps it. Its last part is held back until its hash is known: nobody gets the whole of a wrong file.

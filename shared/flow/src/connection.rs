@@ -366,16 +366,15 @@ fn document(shown: &str, value: &Value) -> Result<Document, Failure> {
             "{name:?} is no name. It should have 1 to {LONGEST_NAME} characters, and no /, {{ or }}."
         )));
     }
+    let types = || names(TYPES.iter().map(|known| known.name()));
     let Some(kind) = rest.text("type")? else {
-        return Err(bad(format!(
-            "type is missing. Add one of {}.",
-            names(TYPES.iter().map(|t| t.name()))
-        )));
+        return Err(bad(format!("type is missing. Add one of {}.", types())));
     };
-    let kind = TYPES.into_iter().find(|known| known.name() == kind).ok_or_else(|| {
+    let known = TYPES.into_iter().find(|known| known.name() == kind);
+    let kind = known.ok_or_else(|| {
         bad(format!(
             "{kind} is no type of a connection. It should be one of {}.",
-            names(TYPES.iter().map(|t| t.name()))
+            types()
         ))
     })?;
     let module = rest.text("module")?;
@@ -395,24 +394,27 @@ fn document(shown: &str, value: &Value) -> Result<Document, Failure> {
     };
     read.name = name;
     read.brokered = brokered;
-    let known = kind
-        .configs()
-        .iter()
-        .map(|(key, _)| *key)
-        .chain(["api_key", "name", "type", "module"]);
+    read.warnings.extend(left_out(&rest, kind));
+    Ok(read)
+}
+
+/// Names the keys that a connection of this type does not have.
+fn left_out(rest: &Written<'_>, kind: ConnectionType) -> Vec<String> {
+    let configs = kind.configs().iter().map(|(key, _)| *key);
     let known: Vec<&str> = match kind {
         Custom => ["configs", "secrets"].into_iter().chain(STRONG_KEYS).collect(),
-        _ => known.collect(),
+        _ => configs.chain(["api_key", "name", "type", "module"]).collect(),
     };
-    for key in rest.map.keys() {
+    let say = |key: &String| {
         let near = nearest(key, known.iter().copied()).map(|near| format!(" Is {near} meant?"));
-        read.warnings.push(format!(
-            "{shown}: a connection of type {} has no key {key}, and it is left out.{}",
+        format!(
+            "{}: a connection of type {} has no key {key}, and it is left out.{}",
+            rest.shown,
             kind.name(),
             near.unwrap_or_default()
-        ));
-    }
-    Ok(read)
+        )
+    };
+    rest.map.keys().map(say).collect()
 }
 
 /// A connection of a built-in type.

@@ -376,117 +376,134 @@ const HELD_BY_THE_IMAGE: [&str; 5] = [
     "promptflow-tracing",
 ];
 
+/// Whether a session can install this line.
+///
+/// # Errors
+///
+/// Final: says where the line is, what is wrong with it, and what to write.
 pub(crate) fn check(line: &Line) -> Result<(), Failure> {
     let text = line.text.as_str();
-    let place = place(line);
-    // A line may be as long as the file; its beginning is enough to find it by.
-    let shown: String = redact(text).chars().take(200).collect();
-    let fail = |error: &str, what: String| Err(Failure::new(error, format!("{place}: {}", redact(&what))));
     if let Some(variable) = variable(text) {
-        return fail(
+        return Err(wrong(
+            line,
             "Flow.VariableInRequirement",
-            remedy::of_variable(variable, line.option().map(|(name, _)| name), text),
-        );
+            &remedy::of_variable(variable, line.option().map(|(name, _)| name), text),
+        ));
     }
-    let local = || {
-        fail(
-            "Flow.LocalPackage",
-            format!(
-                "{shown}: local wheels, local folders and editable installs are not supported. {}",
-                remedy::of_local(text)
-            ),
-        )
-    };
-    if let Some((name, value)) = line.option() {
-        if matches!(name, "-e" | "--editable") {
-            return local();
+    match line.option() {
+        Some((name, value)) => check_option(line, name, value),
+        None => check_package(line),
+    }
+}
+
+fn wrong(line: &Line, error: &str, what: &str) -> Failure {
+    Failure::new(error, format!("{}: {}", place(line), redact(what)))
+}
+
+fn bad(line: &Line, what: &str) -> Failure {
+    wrong(line, "Flow.BadRequirement", what)
+}
+
+/// What is on the user's own machine alone.
+fn local(line: &Line) -> Failure {
+    let text = line.text.as_str();
+    wrong(
+        line,
+        "Flow.LocalPackage",
+        &format!(
+            "{}: local wheels, local folders and editable installs are not supported. {}",
+            shown(line),
+            remedy::of_local(text)
+        ),
+    )
+}
+
+/// A line may be as long as the file; its beginning is enough to find it by.
+fn shown(line: &Line) -> String {
+    redact(&line.text).chars().take(200).collect()
+}
+
+fn check_option(line: &Line, name: &str, value: &str) -> Result<(), Failure> {
+    if matches!(name, "-e" | "--editable") {
+        return Err(local(line));
+    }
+    let what = match OPTIONS.iter().find(|(known, _)| *known == name) {
+        Some((_, Takes::Nothing)) if value.is_empty() => return Ok(()),
+        Some((_, Takes::Nothing)) => format!(
+            "{name} takes no value, and {value} stands behind it. Take it out, or write it into a line of its own."
+        ),
+        Some((_, Takes::Words)) if !value.is_empty() => return Ok(()),
+        Some((_, Takes::Words)) => format!("{name} needs a value. Write it behind, or take the line out."),
+        Some((_, Takes::Place)) if value.is_empty() => {
+            format!("{name} needs a URL. Write it behind, or take the line out.")
         }
-        return match OPTIONS.iter().find(|(known, _)| *known == name) {
-            Some((_, Takes::Nothing)) if value.is_empty() => Ok(()),
-            Some((_, Takes::Nothing)) => fail(
-                "Flow.BadRequirement",
-                format!(
-                    "{name} takes no value, and {value} stands behind it. Take it out, or write it into a line of its own."
-                ),
-            ),
-            Some((_, Takes::Words)) if !value.is_empty() => Ok(()),
-            Some((_, Takes::Words)) => fail(
-                "Flow.BadRequirement",
-                format!("{name} needs a value. Write it behind, or take the line out."),
-            ),
-            Some((_, Takes::Place)) if value.is_empty() => fail(
-                "Flow.BadRequirement",
-                format!("{name} needs a URL. Write it behind, or take the line out."),
-            ),
-            Some((_, Takes::Place)) if value.contains(' ') => fail(
-                "Flow.BadRequirement",
-                format!("{name} takes one URL, and there is more: {value}. Write each into a line of its own."),
-            ),
-            Some((_, Takes::Place)) if is_remote(value) => Ok(()),
-            Some((_, Takes::Place)) => local(),
-            None => fail(
-                "Flow.BadRequirement",
-                format!("a requirements file has no option {name}. Correct it, or take the line out."),
-            ),
-        };
-    }
-    let written = without_hashes(text);
+        Some((_, Takes::Place)) if value.contains(' ') => {
+            format!("{name} takes one URL, and there is more: {value}. Write each into a line of its own.")
+        }
+        Some((_, Takes::Place)) if is_remote(value) => return Ok(()),
+        Some((_, Takes::Place)) => return Err(local(line)),
+        None => format!("a requirements file has no option {name}. Correct it, or take the line out."),
+    };
+    Err(bad(line, &what))
+}
+
+fn check_package(line: &Line) -> Result<(), Failure> {
+    let written = without_hashes(&line.text);
     let (name, url) = match written.split_once('@') {
         Some((name, url)) if !name.contains([':', '/', ';']) => (Some(name.trim()), Some(url.trim())),
         _ if is_remote(written) => (None, Some(written)),
         _ => (None, None),
     };
     if url.is_some_and(|url| !is_remote(url)) || url.is_none() && is_local(written) {
-        return local();
+        return Err(local(line));
     }
     if let Some(remedy) = url.and_then(remedy::of_ssh) {
-        return fail(
-            "Flow.BadRequirement",
-            format!("{shown} needs a key for SSH, and a session has none. {remedy}"),
-        );
+        let shown = shown(line);
+        return Err(bad(
+            line,
+            &format!("{shown} needs a key for SSH, and a session has none. {remedy}"),
+        ));
     }
     if let (None, Some(url)) = (name, url) {
         return match named_by(url) {
-            Some(name) if HELD_BY_THE_IMAGE.contains(&name.as_str()) => pinned(&place, &name),
+            Some(name) if HELD_BY_THE_IMAGE.contains(&name.as_str()) => pinned(&place(line), &name),
             _ => Ok(()),
         };
     }
-    match requirement::parse(written) {
-        Ok(parsed) => {
-            let pins = |operator: &Operator| {
-                matches!(
-                    operator,
-                    Operator::Equal | Operator::EqualStar | Operator::ExactEqual | Operator::TildeEqual
-                )
-            };
-            let is_pin = match &parsed.version_or_url {
-                None => false,
-                Some(VersionOrUrl::Url(_)) => true,
-                Some(VersionOrUrl::VersionSpecifier(versions)) => {
-                    versions.iter().any(|version| pins(version.operator()))
-                }
-            };
-            let name = parsed.name.to_string();
-            if let Some(other) = names::renamed(&name) {
-                let rest = written.get(name.len()..).unwrap_or_default();
-                return fail(
-                    "Flow.BadRequirement",
-                    format!("{name} is only the name of the module: its package is {other}. Write {other}{rest}."),
-                );
-            }
-            if is_pin && HELD_BY_THE_IMAGE.contains(&name.as_str()) {
-                pinned(&place, &name)
-            } else {
-                Ok(())
-            }
-        }
-        Err(error) => {
-            let said = error.lines().next().unwrap_or_default().trim_end_matches('.');
-            fail(
-                "Flow.BadRequirement",
-                format!("{shown} is not a requirement: {said}. Write it as name, or name==version."),
-            )
-        }
+    let parsed = requirement::parse(written).map_err(|error| {
+        let said = error.lines().next().unwrap_or_default().trim_end_matches('.');
+        let shown = shown(line);
+        bad(
+            line,
+            &format!("{shown} is not a requirement: {said}. Write it as name, or name==version."),
+        )
+    })?;
+    let name = parsed.name.to_string();
+    if let Some(other) = names::renamed(&name) {
+        let rest = written.get(name.len()..).unwrap_or_default();
+        return Err(bad(
+            line,
+            &format!("{name} is only the name of the module: its package is {other}. Write {other}{rest}."),
+        ));
+    }
+    if is_pin(parsed.version_or_url.as_ref()) && HELD_BY_THE_IMAGE.contains(&name.as_str()) {
+        return pinned(&place(line), &name);
+    }
+    Ok(())
+}
+
+/// Whether it names a version, or one that is like it.
+fn is_pin(wanted: Option<&VersionOrUrl>) -> bool {
+    let pins = |operator: &Operator| {
+        matches!(
+            operator,
+            Operator::Equal | Operator::EqualStar | Operator::ExactEqual | Operator::TildeEqual
+        )
+    };
+    match wanted {
+        None => false,
+        Some(VersionOrUrl::Url(_)) => true,
+        Some(VersionOrUrl::VersionSpecifier(versions)) => versions.iter().any(|version| pins(version.operator())),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     view::{MOST_BYTES, MOST_FILES, View, as_it_is, write_zip},
 };
 use std::{
+    fmt::Display,
     fs,
     io::{self, Read, Seek, Write},
     os::unix::fs::PermissionsExt,
@@ -75,42 +76,18 @@ fn mode(is_program: bool) -> u32 {
 /// `Snapshot.Unreadable`, if it is none that [`pack`] could have made; `Snapshot.TooLarge`, if it holds more than a view may; `Snapshot.NoRoom`, if
 /// it cannot be written here.
 pub fn lay_out<R: Read + Seek>(snapshot: R, to: &Path) -> Result<(), Failure> {
-    let unreadable = |why: String| {
-        Failure::new(
-            "Snapshot.Unreadable",
-            format!(
-                "The snapshot of the flow folder cannot be read: {why}. Send the flow again with this version of pfsession."
-            ),
-        )
-    };
-    let too_large = |what: String| {
-        Failure::new(
-            "Snapshot.TooLarge",
-            format!(
-                "The snapshot of the flow folder holds {what}. Move out what the flow does not need, such as data and caches."
-            ),
-        )
-    };
-    let no_room = |error: io::Error| {
-        Failure::new(
-            "Snapshot.NoRoom",
-            format!(
-                "The snapshot of the flow folder cannot be laid out: {error}. Free some room on the disk, and try again."
-            ),
-        )
-    };
-    let mut zip = zip::ZipArchive::new(snapshot).map_err(|error| unreadable(error.to_string()))?;
+    let mut zip = zip::ZipArchive::new(snapshot).map_err(|error| unreadable(&error))?;
     if zip.len() > MOST_FILES {
-        return Err(too_large(format!("more than {MOST_FILES} files and folders")));
+        return Err(too_large(&format!("more than {MOST_FILES} files and folders")));
     }
     let mut left = MOST_BYTES;
     for at in 0..zip.len() {
-        let mut entry = zip.by_index(at).map_err(|error| unreadable(error.to_string()))?;
+        let mut entry = zip.by_index(at).map_err(|error| unreadable(&error))?;
         let name = Path::new(entry.name()).to_owned();
         let is_below = name.components().all(|part| matches!(part, Component::Normal(_)))
             && (1..=MOST_DEPTH).contains(&name.components().count());
         if !is_below || entry.is_symlink() || entry.compression() != zip::CompressionMethod::Stored {
-            return Err(unreadable(format!("{:?} is no file of a flow folder", entry.name())));
+            return Err(unreadable(&format!("{:?} is no file of a flow folder", entry.name())));
         }
         let target = to.join(&name);
         if entry.is_dir() {
@@ -122,21 +99,53 @@ pub fn lay_out<R: Read + Seek>(snapshot: R, to: &Path) -> Result<(), Failure> {
         }
         let is_program = entry.unix_mode().is_some_and(|mode| mode & 0o100 != 0);
         let mut file = fs::File::create_new(&target).map_err(no_room)?;
-        let mut bounded = (&mut entry).take(left + 1);
-        let mut buffer = [0; 1 << 16];
-        loop {
-            let read = match bounded.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) => return Err(unreadable(error.to_string())),
-            };
-            left = left
-                .checked_sub(read as u64)
-                .ok_or_else(|| too_large(format!("more than {} MiB", MOST_BYTES >> 20)))?;
-            file.write_all(&buffer[..read]).map_err(no_room)?;
-        }
+        write_out(&mut entry, &mut file, &mut left)?;
         file.set_permissions(fs::Permissions::from_mode(mode(is_program)))
             .map_err(no_room)?;
     }
     Ok(())
+}
+
+/// Copies a file of the snapshot; `left` is how many bytes all that are still to come may have.
+fn write_out(entry: &mut impl Read, file: &mut fs::File, left: &mut u64) -> Result<(), Failure> {
+    let mut bounded = entry.take(*left + 1);
+    let mut buffer = [0; 1 << 16];
+    loop {
+        let read = match bounded.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) => return Err(unreadable(&error)),
+        };
+        *left = left
+            .checked_sub(read as u64)
+            .ok_or_else(|| too_large(&format!("more than {} MiB", MOST_BYTES >> 20)))?;
+        file.write_all(&buffer[..read]).map_err(no_room)?;
+    }
+}
+
+fn unreadable(why: &dyn Display) -> Failure {
+    Failure::new(
+        "Snapshot.Unreadable",
+        format!(
+            "The snapshot of the flow folder cannot be read: {why}. Send the flow again with this version of pfsession."
+        ),
+    )
+}
+
+fn too_large(what: &str) -> Failure {
+    Failure::new(
+        "Snapshot.TooLarge",
+        format!(
+            "The snapshot of the flow folder holds {what}. Move out what the flow does not need, such as data and caches."
+        ),
+    )
+}
+
+fn no_room(error: io::Error) -> Failure {
+    Failure::new(
+        "Snapshot.NoRoom",
+        format!(
+            "The snapshot of the flow folder cannot be laid out: {error}. Free some room on the disk, and try again."
+        ),
+    )
 }

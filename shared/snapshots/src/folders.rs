@@ -231,6 +231,25 @@ fn no_snapshot(what: &str) -> Fault {
     ))
 }
 
+impl Laid {
+    /// Lays the snapshot's file out in a folder that is there and empty.
+    fn into_folder(self, folder: PathBuf) -> Result<Self, Failure> {
+        let view = Self {
+            address: self.address.clone(),
+            is_folder: true,
+            path: folder,
+        };
+        let file = fs::File::open(&self.path).map_err(|error| {
+            Failure::new(
+                "Snapshot.NoRoom",
+                format!("{} is gone: {error}. Try again.", self.path.display()),
+            )
+        })?;
+        flow::snapshot::lay_out(io::BufReader::new(file), &view.path)?;
+        Ok(view)
+    }
+}
+
 impl InStore {
     fn new(store: Store, bucket: Option<&str>, place: &Path, most: usize) -> Self {
         Self {
@@ -288,23 +307,9 @@ impl InStore {
         if is_folder {
             let folder = laid.path.with_extension("view");
             fs::create_dir(&folder).map_err(no_room)?;
-            let view = Laid {
-                address: laid.address.clone(),
-                is_folder: true,
-                path: folder,
-            };
-            laid = tokio::task::spawn_blocking(move || {
-                let file = fs::File::open(&laid.path).map_err(|error| {
-                    Failure::new(
-                        "Snapshot.NoRoom",
-                        format!("{} is gone: {error}. Try again.", laid.path.display()),
-                    )
-                })?;
-                flow::snapshot::lay_out(io::BufReader::new(file), &view.path)?;
-                Ok::<_, Failure>(view)
-            })
-            .await
-            .unwrap_or_else(|error| Err(Failure::new("Snapshot.Unreadable", error.to_string())))?;
+            laid = tokio::task::spawn_blocking(move || laid.into_folder(folder))
+                .await
+                .unwrap_or_else(|error| Err(Failure::new("Snapshot.Unreadable", error.to_string())))?;
         }
         let laid = Arc::new(laid);
         kept.push_back(Arc::clone(&laid));
