@@ -100,10 +100,44 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
         );
         return Ok(());
     }
-    let generation = body.generation;
     // Whoever sees the end of an install sees what it came to.
     recorded(ports, session, &body.report).await?;
-    let event = match &body.report {
+    report(ports, session, &body).await
+}
+
+/// Takes in what an agent whose proof holds has reported.
+async fn report(ports: &impl Ports, session: &Session, body: &SignedBody) -> Result<(), Fault> {
+    if let Some(event) = event_of(&body.report, body.generation) {
+        let result = match &body.report {
+            AgentReport::RunDone { result, .. } => Some(result),
+            _ => None,
+        };
+        let happened = Happened {
+            result,
+            ..Happened::new(&body.flow, event, "agent")
+        };
+        // A report is refused by nobody.
+        let _ = happen(ports, &happened).await?;
+        return Ok(());
+    }
+    match &body.report {
+        AgentReport::RunStarted { run } if session.runs.contains_key(run) => ports.run_started(run, ports.now()).await,
+        AgentReport::Refused { refused } => {
+            let row = NetworkRow {
+                generation: body.generation,
+                at: ports.now(),
+                refused: refused.clone(),
+            };
+            ports.keep_refused(&body.flow, &row).await
+        }
+        AgentReport::Output { of, lines } => output(ports, &body.flow, of, lines).await,
+        _ => Ok(()),
+    }
+}
+
+/// What a report means for the session's life, if anything.
+fn event_of(report: &AgentReport, generation: u32) -> Option<Event> {
+    Some(match report {
         AgentReport::Alive { nonce, runs } => Event::Alive {
             generation,
             nonce: *nonce,
@@ -138,43 +172,16 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
             outcome: *outcome,
             failure: result.failure.clone(),
         },
-        AgentReport::RunStarted { run } => {
-            return if session.runs.contains_key(run) {
-                ports.run_started(run, ports.now()).await
-            } else {
-                Ok(())
-            };
-        }
         AgentReport::Image { digest, latest } => Event::ImageSeen {
             generation,
             digest: digest.clone(),
             latest: latest.clone(),
         },
-        AgentReport::Packages { .. } => return Ok(()),
-        AgentReport::Refused { refused } => {
-            let row = NetworkRow {
-                generation,
-                at: ports.now(),
-                refused: refused.clone(),
-            };
-            return ports.keep_refused(&body.flow, &row).await;
-        }
-        AgentReport::Output { of, lines } => return output(ports, &body.flow, of, lines).await,
-    };
-    let result = match &body.report {
-        AgentReport::RunDone { result, .. } => Some(result),
-        _ => None,
-    };
-    // A report is refused by nobody.
-    let _ = happen(
-        ports,
-        &Happened {
-            result,
-            ..Happened::new(&body.flow, event, "agent")
-        },
-    )
-    .await?;
-    Ok(())
+        AgentReport::RunStarted { .. }
+        | AgentReport::Packages { .. }
+        | AgentReport::Refused { .. }
+        | AgentReport::Output { .. } => return None,
+    })
 }
 
 /// Keeps what an agent says of what is installed, and of how that ended.

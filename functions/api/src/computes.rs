@@ -1,6 +1,10 @@
 //! Compute resources with the flows and runs that are active on them: listed, read and deleted.
 
-use crate::{absent, may_read, ok, operation_view, problem, request::Request, sessions, waited};
+use crate::{
+    answers::{absent, may_read, ok, problem, waited},
+    request::Request,
+    sessions::{self, operation_view},
+};
 use aws::Aws;
 use contract::{
     FlowRef, Millis, Principal,

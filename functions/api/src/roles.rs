@@ -1,6 +1,9 @@
 //! Who has which role in a workspace: listed, read and written, a user at a time.
 
-use crate::{ok, problem, request::Request};
+use crate::{
+    answers::{ok, problem},
+    request::Request,
+};
 use aws::Aws;
 use contract::{
     Principal, Role,

@@ -1,6 +1,9 @@
 //! Runs as things: the list of a user's runs, what is changed of one, and the files of its folder where this function sees them.
 
-use crate::{absent, may_read, ok, problem, request::Request, waited};
+use crate::{
+    answers::{absent, may_read, ok, problem, readable, waited},
+    request::Request,
+};
 use aws::Aws;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
@@ -160,6 +163,35 @@ pub(crate) fn read_change(body: &str) -> Result<RunChange, String> {
         ));
     }
     Ok(change)
+}
+
+/// A run, after its end or after `wait`.
+pub(crate) async fn read(
+    aws: &Aws,
+    caller: &Principal,
+    id: &str,
+    request: &Request,
+    wait: Millis,
+) -> Result<Value, Fault> {
+    // Whoever sent a command asks for its run, and not for another of that name.
+    let is_other = |row: &RunRow| {
+        request
+            .text("wish")
+            .is_some_and(|wish| row.digest.as_deref().is_some_and(|own| own != wish) || row.deleted.is_some())
+    };
+    let found = waited(
+        aws,
+        wait,
+        || aws.load_run(id),
+        |row| row.as_ref().is_some_and(|row| row.status.is_final() || is_other(row)),
+    );
+    let Some(row) = found.await?.filter(|row| row.deleted.is_none() || is_other(row)) else {
+        return Ok(absent("run", id));
+    };
+    if is_other(&row) {
+        return Ok(problem(409, row.name_taken()));
+    }
+    readable(aws, caller, &row.flow, "run", id, || ok(200, &row)).await
 }
 
 /// Gives it another name for people, or has lists leave it out.

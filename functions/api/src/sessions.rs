@@ -1,15 +1,24 @@
-//! Lists of sessions: the caller's own, or those of the whole workspace.
+//! Sessions: lists of the caller's own or of the whole workspace, one, and what is known of it.
 
-use crate::{absent, ok, problem, request::Request, view};
+use crate::{
+    answers::{absent, may_read, ok, problem, readable},
+    request::Request,
+};
 use aws::Aws;
-use contract::{Principal, http::Sessions, row::SessionRow};
+use contract::{
+    Principal,
+    http::{Events, Installs, OperationView, SessionView, Sessions, Why},
+    row::SessionRow,
+    workspace::WorkspaceSettings,
+};
 use lifecycle::{
-    Failure,
+    Failure, Millis,
     access::{Action, denied, may},
+    session::{Image, Operation, Session},
 };
 use serde_json::Value;
 use shell::{Fault, Ports};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, path::Path};
 
 /// The most sessions of a page: an answer of a function has at most 6 MB.
 const MOST: u64 = 1000;
@@ -89,6 +98,112 @@ fn bad_users() -> Failure {
         "Http.BadUsers",
         "The parameter users is all, or is left out for the caller's own sessions.",
     )
+}
+
+/// One session. Whoever may not read it does not learn that it exists.
+pub(crate) async fn read(aws: &Aws, caller: &Principal, key: &str) -> Result<Value, Fault> {
+    match aws.load_session(key).await? {
+        Some(row) if may_read(caller, &row.flow) => Ok(ok(200, &whole_view(aws, &row).await?)),
+        _ => Ok(absent("session", key)),
+    }
+}
+
+/// One session, and what was decided about it last.
+pub(crate) async fn why(aws: &Aws, caller: &Principal, key: &str) -> Result<Value, Fault> {
+    let Some(row) = aws.load_session(key).await?.filter(|row| may_read(caller, &row.flow)) else {
+        return Ok(absent("session", key));
+    };
+    let history = aws.latest_history(key).await?;
+    let why = Why {
+        session: whole_view(aws, &row).await?,
+        reasons: shell::why(&row.session, &history, aws.now()),
+    };
+    Ok(ok(200, &why))
+}
+
+pub(crate) async fn events(aws: &Aws, caller: &Principal, key: &str, request: &Request) -> Result<Value, Fault> {
+    let events = aws.history(key, request.number("after").unwrap_or(0)).await?;
+    readable(aws, caller, key, "session", key, || ok(200, &Events { events })).await
+}
+
+pub(crate) async fn packages(aws: &Aws, caller: &Principal, key: &str) -> Result<Value, Fault> {
+    match aws.load_packages(key).await? {
+        Some(row) => readable(aws, caller, key, "session", key, || ok(200, &row)).await,
+        None => Ok(absent("record of packages of", key)),
+    }
+}
+
+pub(crate) async fn installs(aws: &Aws, caller: &Principal, key: &str) -> Result<Value, Fault> {
+    let installs = aws.installs(key).await?;
+    readable(aws, caller, key, "session", key, || ok(200, &Installs { installs })).await
+}
+
+/// A session with what lies beside its row.
+async fn whole_view(ports: &impl Ports, row: &SessionRow) -> Result<SessionView, Fault> {
+    let refused = ports.load_refused(&row.session.flow).await?;
+    Ok(SessionView {
+        refused: refused
+            .filter(|refused| refused.generation == row.session.generation)
+            .map(|row| row.refused),
+        ..view(
+            row,
+            &shell::workspace::settings_of(ports, &row.flow.workspace).await?,
+            ports.now(),
+        )
+    })
+}
+
+pub(crate) fn operation_view(operation: &Operation) -> OperationView {
+    OperationView {
+        id: operation.id.clone(),
+        kind: operation.kind,
+    }
+}
+
+fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
+    let session = &row.session;
+    SessionView {
+        key: session.flow.clone(),
+        flow: row.flow.clone(),
+        phase: session.phase,
+        since: session.since,
+        generation: session.generation,
+        revision: session.revision,
+        settings: session.settings.clone(),
+        image: session.image.clone(),
+        image_digest: session.resolved.as_ref().map(|resolved| resolved.digest.clone()),
+        stale_digest: session.resolved.as_ref().and_then(|resolved| resolved.latest.clone()),
+        stale_image: stale_image(session, of),
+        compute: session.compute.clone(),
+        current: session.current.as_ref().map(operation_view),
+        next: session.next.as_ref().map(operation_view),
+        runs: session.runs.keys().cloned().collect(),
+        last_activity: session.last_activity,
+        idle_due: session.idle_due(),
+        warned: session.warned.is_some(),
+        failure: session.failure.clone(),
+        refused: None,
+        now,
+    }
+}
+
+/// The base image that a reset would take, if it is not the one that the session's container is made from. Where the flow folder can
+/// be read, as on one machine, what its flow file says by now counts.
+fn stale_image(session: &Session, of: &WorkspaceSettings) -> Option<Image> {
+    let has = session.image.as_ref().filter(|_| session.phase.is_live())?;
+    let settings = &session.settings;
+    let wanted = match &settings.image {
+        Some(name) => Image {
+            name: name.clone(),
+            origin: settings.origins.image,
+        },
+        // A list shows everybody's sessions: one folder that cannot be read must not end it.
+        None => std::panic::catch_unwind(|| flow::base_image(Path::new(&settings.folder)))
+            .ok()?
+            .ok()
+            .map(|image| shell::workspace::base_image(image, of))?,
+    };
+    (wanted.name != has.name).then_some(wanted)
 }
 
 #[cfg(test)]

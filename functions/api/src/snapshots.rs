@@ -1,6 +1,9 @@
 //! Where a user's flow folders and data go. The URL that is answered is good for one object of the caller's own, and is in no log.
 
-use crate::{ok, problem, request::Request};
+use crate::{
+    answers::{ok, problem},
+    request::Request,
+};
 use ::snapshots::Store;
 use contract::{
     Failure, Principal, names,

@@ -1,6 +1,9 @@
 //! What a workspace does when somebody outside says that something happened: its rules, read and written whole.
 
-use crate::{ok, problem, request::Request};
+use crate::{
+    answers::{ok, problem},
+    request::Request,
+};
 use aws::Aws;
 use contract::{
     Principal,

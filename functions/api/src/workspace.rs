@@ -1,6 +1,10 @@
 //! The settings of a workspace, read and written whole.
 
-use crate::{ok, problem, request::Request, snapshots::Flows};
+use crate::{
+    answers::{ok, problem},
+    request::Request,
+    snapshots::Flows,
+};
 use aws::Aws;
 use contract::{Principal, workspace::WorkspaceRow};
 use lifecycle::{
