@@ -8,7 +8,7 @@ use crate::{
 use aws_sdk_dynamodb::{
     error::{ProvideErrorMetadata, SdkError},
     operation::transact_write_items::TransactWriteItemsError,
-    types::{AttributeValue, Delete, Put, TransactWriteItem, Update},
+    types::{AttributeValue, Delete, Put, TransactWriteItem, Update, builders::PutBuilder},
 };
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 use contract::{
@@ -226,6 +226,7 @@ impl Ports for Aws {
         }
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm for each message, which says who takes it")]
     async fn send(&self, row: &SessionRow, message: &Message) -> Result<(), Fault> {
         let flow = row.session.flow.clone();
         match message.clone() {
@@ -246,7 +247,7 @@ impl Ports for Aws {
                 until,
             } => {
                 let FlowRef { owner, workspace, .. } = row.flow.clone();
-                let request = ComputeRequest::LaunchSession {
+                self.ask_driver(&ComputeRequest::LaunchSession {
                     flow,
                     owner,
                     workspace,
@@ -255,8 +256,8 @@ impl Ports for Aws {
                     room: Room::of(&settings.size),
                     settings,
                     until,
-                };
-                self.ask_driver(&request).await
+                })
+                .await
             }
             Message::CheckImage {
                 generation,
@@ -286,24 +287,14 @@ impl Ports for Aws {
                 settings,
                 packages,
             } => {
-                let resolve = packages == Packages::Anew;
-                let lock = match packages {
-                    Packages::Required | Packages::Anew => None,
-                    Packages::Recorded => self.load_packages(&flow).await?.map(|row| row.lock),
-                    Packages::Locked(lock) => Some(lock),
+                let command = AgentCommand::Install {
+                    operation,
+                    attempt,
+                    settings,
+                    resolve: packages == Packages::Anew,
+                    lock: self.lock_of(&flow, packages).await?,
                 };
-                self.tell_agent(
-                    &flow,
-                    generation,
-                    &AgentCommand::Install {
-                        operation,
-                        attempt,
-                        settings,
-                        lock,
-                        resolve,
-                    },
-                )
-                .await
+                self.tell_agent(&flow, generation, &command).await
             }
             Message::AgentCancelInstall { generation, operation } => {
                 self.tell_agent(&flow, generation, &AgentCommand::CancelInstall { operation })
@@ -315,68 +306,22 @@ impl Ports for Aws {
                 network,
                 allow_hosts,
             } => {
-                self.tell_agent(
-                    &flow,
-                    generation,
-                    &AgentCommand::Network {
-                        revision,
-                        network,
-                        allow_hosts,
-                    },
-                )
-                .await
+                let command = AgentCommand::Network {
+                    revision,
+                    network,
+                    allow_hosts,
+                };
+                self.tell_agent(&flow, generation, &command).await
             }
             Message::AgentLease { generation, nonce } => {
                 self.tell_agent(&flow, generation, &AgentCommand::Lease { nonce }).await
             }
-            Message::AgentRun { generation, run } => match self.load_run(&run).await? {
-                Some(wanted) if !wanted.status.is_final() => {
-                    let mut settings = row.session.settings.clone();
-                    if let Some(folder) = wanted.folder {
-                        settings.folder = folder;
-                    }
-                    self.tell_agent(
-                        &flow,
-                        generation,
-                        &AgentCommand::Run {
-                            run,
-                            settings,
-                            wish: wanted.wish,
-                        },
-                    )
-                    .await
-                }
-                _ => Ok(()),
-            },
+            Message::AgentRun { generation, run } => self.send_run(row, generation, run).await,
             Message::AgentCancelRun { generation, run } => {
                 self.tell_agent(&flow, generation, &AgentCommand::CancelRun { run })
                     .await
             }
-            Message::WarnIdle { generation, due } => {
-                // Where nobody takes notices, the history has it.
-                let Some(queue) = &self.notices else { return Ok(()) };
-                let extend = Command {
-                    id: format!("extend-{flow}-{due}"),
-                    flow: row.flow.clone(),
-                    principal: None,
-                    wish: Wish::Update {
-                        settings: Wanted::default(),
-                    },
-                };
-                let notice = Notice::DeletedSoon {
-                    flow: row.flow.clone(),
-                    key: flow,
-                    generation,
-                    due,
-                    idle: row.session.settings.idle,
-                    extend,
-                };
-                let sent = self.sqs.send_message().queue_url(queue).message_body(body_of(&notice));
-                sent.send()
-                    .await
-                    .map(|_| ())
-                    .map_err(|e| Fault::outside("sending a notice")(e.into()))
-            }
+            Message::WarnIdle { generation, due } => self.warn_idle(row, generation, due).await,
         }
     }
 
@@ -548,72 +493,33 @@ impl Aws {
     fn transact(&self, write: Write, now: Millis) -> TransactWriteItem {
         match write {
             Write::Session { row, read, due } => {
-                let mut put = self.put(items::session_item(&row, due));
-                if read == 0 {
-                    put = put.condition_expression("attribute_not_exists(pk)");
-                } else {
-                    put = put
-                        .condition_expression("revision = :r")
-                        .expression_attribute_values(":r", number(read));
-                }
-                made(put)
+                let item = items::session_item(&row, due);
+                made(at_revision(self.put(item), (read != 0).then_some(read)))
             }
-            Write::Log { flow, entry } => {
-                let mut item = items::log_key(&flow, entry.revision);
-                item.insert("body".to_owned(), json(&entry));
-                made(self.put(item))
-            }
-            Write::NewOperation(row) => {
-                let mut item = items::operation_key(&row.id);
-                item.insert("body".to_owned(), json(&row));
-                made(self.put(item).condition_expression("attribute_not_exists(pk)"))
-            }
+            Write::Log { flow, entry } => made(self.put(with_body(items::log_key(&flow, entry.revision), &entry))),
+            Write::NewOperation(row) => made(at_revision(
+                self.put(with_body(items::operation_key(&row.id), &row)),
+                None,
+            )),
             Write::NewRun(row) => {
-                let mut item = items::run_key(&row.id);
-                item.insert("body".to_owned(), json(&row));
                 let put = self
-                    .put(item)
+                    .put(with_body(items::run_key(&row.id), &row))
                     .condition_expression("attribute_not_exists(pk) OR deleted < :t")
                     .expression_attribute_values(":t", number(now.saturating_sub(NAME_KEPT)));
                 made(put)
             }
-            Write::EndOperation(row) => {
-                let end = json(&items::OperationEnd::of(&row));
-                changed(
-                    self.update(items::operation_key(&row.id))
-                        .update_expression("SET #e = :e")
-                        .expression_attribute_names("#e", "end")
-                        .expression_attribute_values(":e", end),
-                )
-            }
-            Write::EndRun(row) => {
-                let end = json(&items::RunEnd::of(&row));
-                changed(
-                    self.update(items::run_key(&row.id))
-                        .update_expression("SET #e = :e")
-                        .expression_attribute_names("#e", "end")
-                        .expression_attribute_values(":e", end),
-                )
-            }
+            Write::EndOperation(row) => self.end(items::operation_key(&row.id), json(&items::OperationEnd::of(&row))),
+            Write::EndRun(row) => self.end(items::run_key(&row.id), json(&items::RunEnd::of(&row))),
             Write::Compute { compute, read } => {
-                let mut item = items::compute_key(&compute.id);
-                item.insert("body".to_owned(), json(&compute));
+                let mut item = with_body(items::compute_key(&compute.id), &compute);
                 item.insert("revision".to_owned(), number(compute.revision));
                 items::due(&mut item, &compute.id, compute.due);
-                let put = self.put(item);
-                made(match read {
-                    None => put.condition_expression("attribute_not_exists(pk)"),
-                    Some(read) => put
-                        .condition_expression("revision = :r")
-                        .expression_attribute_values(":r", number(read)),
-                })
+                made(at_revision(self.put(item), read))
             }
             Write::Slot { slot, compute, was } => {
-                let mut item = items::slot_key(&slot);
-                item.insert("body".to_owned(), json(&compute));
-                let put = self.put(item);
+                let put = self.put(with_body(items::slot_key(&slot), &compute));
                 made(match was {
-                    None => put.condition_expression("attribute_not_exists(pk)"),
+                    None => at_revision(put, None),
                     Some(was) => put
                         .condition_expression("#b = :w")
                         .expression_attribute_names("#b", "body")
@@ -621,34 +527,22 @@ impl Aws {
                 })
             }
             Write::Usage { workspace, user, usage } => {
-                let mut item = items::quota_key(&workspace, &user);
-                item.insert("body".to_owned(), json(&usage));
+                let mut item = with_body(items::quota_key(&workspace, &user), &usage);
                 item.insert("revision".to_owned(), number(usage.revision));
                 let put = self.put(item);
                 made(match usage.revision.saturating_sub(1) {
                     // A row of an earlier version has none.
                     0 => put.condition_expression("attribute_not_exists(revision)"),
-                    read => put
-                        .condition_expression("revision = :r")
-                        .expression_attribute_values(":r", number(read)),
+                    read => at_revision(put, Some(read)),
                 })
             }
             Write::Packages { flow, row, read } => {
-                let mut item = items::packages_key(&flow);
-                item.insert("body".to_owned(), json(&row));
+                let mut item = with_body(items::packages_key(&flow), &row);
                 item.insert("revision".to_owned(), number(row.number));
-                let put = self.put(item);
-                made(match read {
-                    None => put.condition_expression("attribute_not_exists(pk)"),
-                    Some(read) => put
-                        .condition_expression("revision = :r")
-                        .expression_attribute_values(":r", number(read)),
-                })
+                made(at_revision(self.put(item), read))
             }
             Write::NewInstall { flow, entry } => {
-                let mut item = items::install_key(&flow, entry.packages.number);
-                item.insert("body".to_owned(), json(&entry));
-                made(self.put(item))
+                made(self.put(with_body(items::install_key(&flow, entry.packages.number), &entry)))
             }
             Write::ForgetInstall { flow, number } => {
                 let forget = Delete::builder()
@@ -660,12 +554,76 @@ impl Aws {
         }
     }
 
-    fn put(&self, item: Item) -> aws_sdk_dynamodb::types::builders::PutBuilder {
+    /// Writes how an operation or a run ended into its row.
+    fn end(&self, key: Item, end: AttributeValue) -> TransactWriteItem {
+        changed(
+            self.update(key)
+                .update_expression("SET #e = :e")
+                .expression_attribute_names("#e", "end")
+                .expression_attribute_values(":e", end),
+        )
+    }
+
+    fn put(&self, item: Item) -> PutBuilder {
         Put::builder().table_name(&self.table).set_item(Some(item))
     }
 
     fn update(&self, key: Item) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
         Update::builder().table_name(&self.table).set_key(Some(key))
+    }
+
+    /// The lock that an install is to bring the environment to; `None` has it resolve the requirements.
+    async fn lock_of(&self, flow: &str, packages: Packages) -> Result<Option<String>, Fault> {
+        Ok(match packages {
+            Packages::Required | Packages::Anew => None,
+            Packages::Recorded => self.load_packages(flow).await?.map(|row| row.lock),
+            Packages::Locked(lock) => Some(lock),
+        })
+    }
+
+    /// Tells the agent of a run, unless that has ended meanwhile.
+    async fn send_run(&self, row: &SessionRow, generation: u32, run: String) -> Result<(), Fault> {
+        let Some(wanted) = self.load_run(&run).await?.filter(|wanted| !wanted.status.is_final()) else {
+            return Ok(());
+        };
+        let mut settings = row.session.settings.clone();
+        if let Some(folder) = wanted.folder {
+            settings.folder = folder;
+        }
+        let wish = wanted.wish;
+        self.tell_agent(
+            &row.session.flow,
+            generation,
+            &AgentCommand::Run { run, settings, wish },
+        )
+        .await
+    }
+
+    /// Says that a session is to be deleted, with the command that puts it off. Where nobody takes notices, the history has it.
+    async fn warn_idle(&self, row: &SessionRow, generation: u32, due: Millis) -> Result<(), Fault> {
+        let Some(queue) = &self.notices else { return Ok(()) };
+        let key = row.session.flow.clone();
+        let extend = Command {
+            id: format!("extend-{key}-{due}"),
+            flow: row.flow.clone(),
+            principal: None,
+            wish: Wish::Update {
+                settings: Wanted::default(),
+            },
+        };
+        let notice = Notice::DeletedSoon {
+            flow: row.flow.clone(),
+            key,
+            generation,
+            due,
+            idle: row.session.settings.idle,
+            extend,
+        };
+        let sent = self.sqs.send_message().queue_url(queue).message_body(body_of(&notice));
+        sent.send()
+            .await
+            .map(|_| ())
+            .map_err(|e| Fault::outside("sending a notice")(e.into()))
     }
 
     async fn start_execution(&self, input: &ExecutionInput) -> Result<(), Fault> {
@@ -760,7 +718,23 @@ impl Aws {
     }
 }
 
-fn made(put: aws_sdk_dynamodb::types::builders::PutBuilder) -> TransactWriteItem {
+/// A row's key with its content.
+fn with_body(mut key: Item, body: &impl Serialize) -> Item {
+    key.insert("body".to_owned(), json(body));
+    key
+}
+
+/// Writes the row only if it has the revision that was read; `None`: only if there is none.
+fn at_revision(put: PutBuilder, read: Option<u64>) -> PutBuilder {
+    match read {
+        None => put.condition_expression("attribute_not_exists(pk)"),
+        Some(read) => put
+            .condition_expression("revision = :r")
+            .expression_attribute_values(":r", number(read)),
+    }
+}
+
+fn made(put: PutBuilder) -> TransactWriteItem {
     TransactWriteItem::builder()
         .put(put.build().expect("a put has a table and an item"))
         .build()

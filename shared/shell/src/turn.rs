@@ -13,7 +13,7 @@ use contract::{
 };
 use lifecycle::{
     Failure,
-    compute::{self, Compute, ComputePhase, Seen},
+    compute::{self, Compute, ComputePhase, Seen, Slot},
     quota::Use,
     session::{
         Claimed, Effect, Event, Kind, Message, Operation, Origin, Outcome, Phase, Refusal, Row, Session, Settings,
@@ -89,61 +89,25 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
     };
     let mut event = happened.event.clone();
     keep_folder(&mut event, &row.session.settings);
-    let mut claim = claim_of(ports, &row, &mut event, now).await?;
-    let (session, effects) = match decide(&row.session, &event, now) {
+    let claim = claim_of(ports, &row, &mut event, now).await?;
+    let (session, decided) = match decide(&row.session, &event, now) {
         Ok(decided) => decided,
         Err(refusal) => {
             flush(ports, &row, now).await?;
             return Ok(Err(refusal));
         }
     };
-    if session == row.session && effects.is_empty() {
+    if session == row.session && decided.is_empty() {
         flush(ports, &row, now).await?;
         return Ok(Ok(Some(row.session)));
     }
 
-    let mut writes = std::mem::take(&mut claim);
-    let mut messages = Vec::new();
-    let mut ends: BTreeMap<String, OperationRow> = BTreeMap::new();
-    for effect in effects {
-        match effect {
-            Effect::Message(message) => messages.push(message),
-            Effect::Row(Row::LeaveCompute { compute }) => {
-                let (left, release) = leave(ports, &row.flow, happened.flow, compute, now).await?;
-                writes.extend(left);
-                messages.extend(release);
-            }
-            Effect::Row(Row::OperationEnded {
-                operation,
-                outcome,
-                failure,
-                warning,
-            }) => {
-                let end = OperationRow {
-                    status: outcome.into(),
-                    ended: Some(now),
-                    failure,
-                    warning,
-                    ..blank(&operation, happened, now)
-                };
-                ends.insert(operation, end);
-            }
-            Effect::Row(Row::OperationJoined { operation, to }) => {
-                let end = OperationRow {
-                    status: OperationStatus::Joined,
-                    joined: Some(to),
-                    ..blank(&operation, happened, now)
-                };
-                ends.insert(operation, end);
-            }
-            Effect::Row(Row::RunEnded { run, outcome, failure }) => writes.push(Write::EndRun(RunRow {
-                status: outcome.into(),
-                ended: Some(now),
-                failure,
-                result: happened.result.cloned(),
-                ..blank_run(&run, happened, now)
-            })),
-        }
+    let mut effects = Effects {
+        writes: claim,
+        ..Effects::default()
+    };
+    for effect in decided {
+        effects.take(ports, &row.flow, happened, effect, now).await?;
     }
     let mut next = SessionRow {
         flow: row.flow.clone(),
@@ -151,9 +115,28 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
         outbox: row.outbox.clone(),
     };
     let revision = next.session.revision;
-    let placed = messages.into_iter().enumerate();
+    let placed = std::mem::take(&mut effects.messages).into_iter().enumerate();
     next.outbox
         .extend(placed.map(|(place, message)| (format!("r{revision:012}m{place:03}"), message)));
+    let writes = writes_of(&row, &next, event, effects, happened, now);
+    ports.save(Save { writes }).await?;
+    tell(&row.session, &next.session, happened);
+    flush(ports, &next, now).await?;
+    Ok(Ok(Some(next.session)))
+}
+
+/// The transaction that saves a decision: its rows, its log entry, and the session.
+fn writes_of(
+    row: &SessionRow,
+    next: &SessionRow,
+    event: Event,
+    effects: Effects,
+    happened: &Happened<'_>,
+    now: Millis,
+) -> Vec<Write> {
+    let Effects {
+        mut writes, mut ends, ..
+    } = effects;
     for operation in newly_known(&row.session, &next.session, &event) {
         let end = ends.remove(&operation.id);
         let new = OperationRow {
@@ -183,14 +166,65 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
         read: row.session.revision,
         due,
     });
+    writes
+}
 
-    match ports.save(Save { writes }).await {
-        Err(fault) => Err(fault),
-        Ok(()) => {
-            tell(&row.session, &next.session, happened);
-            flush(ports, &next, now).await?;
-            Ok(Ok(Some(next.session)))
+/// What a decision comes to: writes of its transaction, messages to send after it, and ends of operations.
+#[derive(Default)]
+struct Effects {
+    writes: Vec<Write>,
+    messages: Vec<Message>,
+    ends: BTreeMap<String, OperationRow>,
+}
+
+impl Effects {
+    async fn take(
+        &mut self,
+        ports: &impl Ports,
+        of: &FlowRef,
+        happened: &Happened<'_>,
+        effect: Effect,
+        now: Millis,
+    ) -> Result<(), Fault> {
+        match effect {
+            Effect::Message(message) => self.messages.push(message),
+            Effect::Row(Row::LeaveCompute { compute }) => {
+                let (left, release) = leave(ports, of, happened.flow, compute, now).await?;
+                self.writes.extend(left);
+                self.messages.extend(release);
+            }
+            Effect::Row(Row::OperationEnded {
+                operation,
+                outcome,
+                failure,
+                warning,
+            }) => {
+                let end = OperationRow {
+                    status: outcome.into(),
+                    ended: Some(now),
+                    failure,
+                    warning,
+                    ..blank(&operation, happened, now)
+                };
+                self.ends.insert(operation, end);
+            }
+            Effect::Row(Row::OperationJoined { operation, to }) => {
+                let end = OperationRow {
+                    status: OperationStatus::Joined,
+                    joined: Some(to),
+                    ..blank(&operation, happened, now)
+                };
+                self.ends.insert(operation, end);
+            }
+            Effect::Row(Row::RunEnded { run, outcome, failure }) => self.writes.push(Write::EndRun(RunRow {
+                status: outcome.into(),
+                ended: Some(now),
+                failure,
+                result: happened.result.cloned(),
+                ..blank_run(&run, happened, now)
+            })),
         }
+        Ok(())
     }
 }
 
@@ -255,14 +289,7 @@ async fn claim_of(ports: &impl Ports, row: &SessionRow, event: &mut Event, now: 
     if !current || session.phase != Phase::Provisioning {
         return Ok(Vec::new());
     }
-    let held = match &session.compute {
-        Some(id) => ports
-            .load_compute(id)
-            .await?
-            .filter(|c| c.sessions.contains(&session.flow)),
-        None => None,
-    };
-    if let Some(held) = held {
+    if let Some(held) = held_by(ports, session).await? {
         *compute = Some(Claimed {
             up: held.phase == ComputePhase::Up,
             new: held.phase == ComputePhase::Requested,
@@ -273,48 +300,64 @@ async fn claim_of(ports: &impl Ports, row: &SessionRow, event: &mut Event, now: 
     let slot = session.slot();
     let in_slot = ports.load_slot(&slot).await?;
     let claimed = compute::claim(in_slot.as_ref(), &slot, &session.flow, &ports.new_id(), now);
-    let (workspace, user) = (session.workspace.clone(), session.owner.clone());
-    let quota = workspace::quota(
-        &workspace::settings_of(ports, &workspace).await?,
-        &user,
-        ports.sessions_per_user(),
-    );
-    let wanted = Use {
-        lineage: row.flow.lineage.clone(),
-        size: slot.size.clone(),
-        compute: claimed.id.clone(),
-    };
-    let usage = ports.load_usage(&workspace, &user).await?;
-    let usage = match usage.enter(&session.flow, &wanted, &quota, &workspace) {
+    let usage = match enter(ports, row, &slot, &claimed.id).await? {
         Ok(usage) => usage,
         Err(failure) => {
             *cause = Some(failure);
             return Ok(Vec::new());
         }
     };
-    let mut writes = vec![Write::Usage { workspace, user, usage }];
     let joined = in_slot.as_ref().filter(|c| c.id == claimed.id);
     *compute = Some(Claimed {
         id: claimed.id.clone(),
         up: claimed.phase == ComputePhase::Up,
         new: joined.is_none(),
     });
+    let mut writes = vec![usage];
     match joined {
         Some(held) => writes.push(changed(claimed, held)),
-        None => {
-            let was = in_slot.map(|c| c.id);
-            writes.push(Write::Slot {
-                slot,
-                compute: claimed.id.clone(),
-                was,
-            });
-            writes.push(Write::Compute {
-                compute: claimed,
-                read: None,
-            });
-        }
+        None => writes.extend(new_compute(slot, claimed, in_slot.map(|c| c.id))),
     }
     Ok(writes)
+}
+
+/// The compute resource that a session is on already.
+async fn held_by(ports: &impl Ports, session: &Session) -> Result<Option<Compute>, Fault> {
+    let Some(id) = &session.compute else { return Ok(None) };
+    let held = ports.load_compute(id).await?;
+    Ok(held.filter(|c| c.sessions.contains(&session.flow)))
+}
+
+/// Takes a session into its user's quota, or says what bars it.
+async fn enter(
+    ports: &impl Ports,
+    row: &SessionRow,
+    slot: &Slot,
+    compute: &str,
+) -> Result<Result<Write, Failure>, Fault> {
+    let (workspace, user) = (row.session.workspace.clone(), row.session.owner.clone());
+    let settings = workspace::settings_of(ports, &workspace).await?;
+    let quota = workspace::quota(&settings, &user, ports.sessions_per_user());
+    let wanted = Use {
+        lineage: row.flow.lineage.clone(),
+        size: slot.size.clone(),
+        compute: compute.to_owned(),
+    };
+    let usage = ports.load_usage(&workspace, &user).await?;
+    let entered = usage.enter(&row.session.flow, &wanted, &quota, &workspace);
+    Ok(entered.map(|usage| Write::Usage { workspace, user, usage }))
+}
+
+/// The rows of a new compute resource in its slot, in place of the one that the slot had.
+fn new_compute(slot: Slot, compute: Compute, was: Option<String>) -> [Write; 2] {
+    [
+        Write::Slot {
+            slot,
+            compute: compute.id.clone(),
+            was,
+        },
+        Write::Compute { compute, read: None },
+    ]
 }
 
 pub(crate) fn changed(next: Compute, read: &Compute) -> Write {
