@@ -79,7 +79,7 @@ fn of(held: &Compute) -> FlowRef {
 }
 
 /// * `known`: sessions that were read already.
-async fn view(aws: &Aws, held: &Compute, known: &BTreeMap<&str, &SessionRow>) -> Result<ComputeView, Fault> {
+pub(crate) async fn view(aws: &Aws, held: &Compute, known: &BTreeMap<&str, &SessionRow>) -> Result<ComputeView, Fault> {
     let mut on_it = Vec::new();
     for flow in &held.sessions {
         let row = match known.get(flow.as_str()) {
@@ -103,6 +103,7 @@ async fn view(aws: &Aws, held: &Compute, known: &BTreeMap<&str, &SessionRow>) ->
         since: held.since,
         size: held.slot.size.clone(),
         identity: held.slot.identity.clone(),
+        instance: held.slot.instance.clone(),
         sessions: on_it,
         now: aws.now(),
     })

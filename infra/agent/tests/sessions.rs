@@ -2844,6 +2844,7 @@ fn a_command_that_comes_twice_is_done_once() {
             owner: "me".into(),
             size: "local".into(),
             identity: None,
+            instance: None,
         },
         room: None,
     });

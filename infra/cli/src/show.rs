@@ -201,6 +201,10 @@ fn wish(wish: &Wish) -> &'static str {
         Wish::Run { .. } => "run",
         // No rule has these.
         Wish::Cancel { .. }
+        | Wish::CreateInstance { .. }
+        | Wish::StartInstance { .. }
+        | Wish::StopInstance { .. }
+        | Wish::DeleteInstance { .. }
         | Wish::DeleteCompute { .. }
         | Wish::StopOnCompute { .. }
         | Wish::StopIfIdle { .. }
@@ -274,6 +278,10 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     }
     if session.settings.folder != session.flow.lineage {
         rows.insert(1, ("folder", Cell::new(folder(&session.settings.folder, home))));
+    }
+    if let Some(name) = &session.settings.compute {
+        let text = format!("{name} ({})", from(session.settings.origins.compute));
+        rows.push(("instance", Cell::new(text)));
     }
     if let Some(compute) = &session.compute {
         rows.push(("compute", Cell::new(compute)));

@@ -179,6 +179,7 @@ impl args::Wants {
             idle_seconds: self.idle,
             network: self.network.map(Into::into),
             allow_hosts: self.allow_hosts(),
+            compute: None,
             from_run_file: Vec::new(),
         }
     }

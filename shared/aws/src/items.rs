@@ -91,7 +91,19 @@ pub(crate) fn compute_key(id: &str) -> Item {
     key(format!("COMPUTE#{id}"), "COMPUTE")
 }
 
+pub(crate) fn instances_of(workspace: &str, owner: &str) -> String {
+    format!("INSTANCES#{workspace}#{owner}")
+}
+
+pub(crate) fn instance_key(workspace: &str, owner: &str, name: &str) -> Item {
+    key(instances_of(workspace, owner), name)
+}
+
 pub(crate) fn slot_key(slot: &Slot) -> Item {
+    // No VM size is empty.
+    if let Some(name) = &slot.instance {
+        return key(format!("SLOT#{}#{}##{name}", slot.workspace, slot.owner), "SLOT");
+    }
     let identity = slot.identity.as_deref().unwrap_or_default();
     key(
         format!("SLOT#{}#{}#{}#{identity}", slot.workspace, slot.owner, slot.size),

@@ -16,6 +16,7 @@ use contract::{
     agent::{AgentCommand, OutputLine},
     command::{Command, Wanted, Wish},
     driver::{ComputeRequest, Room},
+    instance::InstanceRow,
     names,
     network::NetworkRow,
     notice::Notice,
@@ -107,6 +108,13 @@ impl Ports for Aws {
             Some(item) => self.load_compute(&items::body::<String>(&item)?).await,
             None => Ok(None),
         }
+    }
+
+    async fn load_instance(&self, workspace: &str, owner: &str, name: &str) -> Result<Option<InstanceRow>, Fault> {
+        self.get(items::instance_key(workspace, owner, name))
+            .await?
+            .map(|item| items::body(&item))
+            .transpose()
     }
 
     async fn load_webhooks(&self, workspace: &str) -> Result<Option<WebhooksRow>, Fault> {
@@ -536,6 +544,27 @@ impl Aws {
                     read => at_revision(put, Some(read)),
                 })
             }
+            Write::Instance(row) => {
+                let mut item = items::instance_key(&row.workspace, &row.owner, &row.name);
+                item.insert("body".to_owned(), json(&row));
+                item.insert("revision".to_owned(), number(row.revision));
+                let put = self.put(item);
+                made(match row.revision.saturating_sub(1) {
+                    0 => put.condition_expression("attribute_not_exists(pk)"),
+                    read => put
+                        .condition_expression("revision = :r")
+                        .expression_attribute_values(":r", number(read)),
+                })
+            }
+            Write::ForgetInstance(row) => {
+                let forget = Delete::builder()
+                    .table_name(&self.table)
+                    .set_key(Some(items::instance_key(&row.workspace, &row.owner, &row.name)))
+                    .condition_expression("revision = :r")
+                    .expression_attribute_values(":r", number(row.revision));
+                let forget = forget.build().expect("a delete has a table and a key");
+                TransactWriteItem::builder().delete(forget).build()
+            }
             Write::Packages { flow, row, read } => {
                 let mut item = with_body(items::packages_key(&flow), &row);
                 item.insert("revision".to_owned(), number(row.number));
@@ -752,6 +781,7 @@ fn new_user(write: &Write) -> Option<(&str, &str)> {
         Write::Session { row, read: 0, .. } => Some((&row.flow.workspace, &row.flow.owner)),
         // A session of an earlier version has its row, and its user may have no place in the list.
         Write::Usage { workspace, user, .. } => Some((workspace, user)),
+        Write::Instance(row) => Some((&row.workspace, &row.owner)),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     Aws,
     items::{self, Item, text},
 };
-use contract::{names, row::SessionRow};
+use contract::{instance::InstanceRow, names, row::SessionRow};
 use shell::Fault;
 
 /// The most items of one call that reads some by their keys.
@@ -84,6 +84,18 @@ impl Aws {
             .await?;
         let name = |item: &Item| item.get("sk").and_then(|sk| sk.as_s().ok()).cloned();
         Ok(items.iter().filter_map(name).collect())
+    }
+
+    /// Reads the compute instances of a user, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Outside`], worth a retry.
+    pub async fn instances_of(&self, workspace: &str, owner: &str) -> Result<Vec<InstanceRow>, Fault> {
+        let partition = items::instances_of(workspace, owner);
+        let (from, to) = (" ".to_owned(), char::MAX.to_string());
+        let items = self.after(partition, from, to, "listing compute instances").await?;
+        items.iter().map(items::body).collect()
     }
 
     /// Writes a user into the list of those of a workspace. Before their first session is written, so that no crash

@@ -96,10 +96,63 @@ pub enum Wish {
         #[schemars(regex(pattern = bounds::ID))]
         compute: String,
     },
+    /// A compute instance of this name, started. Of these four commands, `flow` names the workspace and the owner alone, and the operation
+    /// ends once it is decided.
+    CreateInstance {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        instance: String,
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::setting"
+        )]
+        #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+        size: Option<String>,
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::setting"
+        )]
+        #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+        identity: Option<String>,
+        /// After how many seconds without use it is shut down, with all sessions on it: from 60 to 86400. Left out: never.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::idle_seconds"
+        )]
+        #[schemars(range(min = 60, max = 86400))]
+        idle_shutdown_seconds: Option<u64>,
+    },
+    StartInstance {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        instance: String,
+    },
+    /// All sessions on it are stopped first, and each run is told.
+    StopInstance {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        instance: String,
+    },
+    /// Likewise, and there is no instance of that name any more.
+    DeleteInstance {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        instance: String,
+    },
     /// From the sweep alone: a stop, if the session is on this compute resource, which is to be deleted, and why.
     StopOnCompute { compute: String, why: Failure },
     /// From the sweep alone: a stop, if the session is still as the sweep saw it.
-    StopIfIdle { generation: u32, activity: Millis },
+    ///
+    /// * `why`: of a session whose compute instance was unused for too long.
+    StopIfIdle {
+        generation: u32,
+        activity: Millis,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<Failure>,
+    },
     /// From the sweep alone: a warning of the deletion at `due`, if it is still to come then.
     WarnIfIdle { generation: u32, due: Millis },
     /// From the sweep alone: look at what is due.
@@ -159,6 +212,14 @@ pub struct Wanted {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::hosts")]
     #[schemars(length(max = bounds::MOST_HOSTS), extend("items" = { "type": "string", "maxLength": bounds::LONGEST_HOST, "pattern": bounds::HOST }))]
     pub allow_hosts: Option<Vec<String>>,
+    /// The compute instance that it is on, whose VM size and identity it has; `serverless` is none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::some_id"
+    )]
+    #[schemars(regex(pattern = bounds::ID))]
+    pub compute: Option<String>,
     /// Which of these the run's own file names, and not the command itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from_run_file: Vec<Setting>,
@@ -172,6 +233,32 @@ pub enum Setting {
     Identity,
     Network,
     AllowHosts,
+    Compute,
+}
+
+/// The compute type that is no instance: no instance has this name.
+pub const SERVERLESS: &str = "serverless";
+
+impl Wish {
+    /// The settings that it names.
+    pub fn settings(&self) -> Option<&Wanted> {
+        match self {
+            Self::Start { settings } | Self::Update { settings } | Self::Run { settings, .. } => Some(settings),
+            Self::Install { settings, .. } | Self::Reset { settings, .. } => settings.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The compute instance that it is about.
+    pub fn instance(&self) -> Option<&str> {
+        match self {
+            Self::CreateInstance { instance, .. }
+            | Self::StartInstance { instance }
+            | Self::StopInstance { instance }
+            | Self::DeleteInstance { instance } => Some(instance),
+            _ => None,
+        }
+    }
 }
 
 /// What a run runs over.

@@ -22,6 +22,8 @@
 //! | `GET /v1/computes` | `users=all`, `after=next` of the page before | 200 [`Computes`]: those that have sessions; 403 |
 //! | `GET /v1/computes/{id}` | `wait=milliseconds` (at most 20000) waits until no session is on it | 200 [`ComputeView`] |
 //! | `DELETE /v1/computes/{id}` | | 202 [`ComputeView`]: what ends with it; 403 |
+//! | `GET /v1/instances` | `user`, for an owner | 200 [`Instances`](crate::instance::Instances): the caller's own, or that user's; 403 |
+//! | `GET /v1/instances/{name}` | `user` likewise | 200 [`InstanceView`](crate::instance::InstanceView) |
 //! | `GET /v1/workspaces/{workspace}/roles` | `after=next` of the page before | 200 [`Roles`](crate::people::Roles); 403 |
 //! | `GET /v1/workspaces/{workspace}/roles` | `user` | 200 [`RoleRow`](crate::people::RoleRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/roles` | [`RoleRow`](crate::people::RoleRow), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
@@ -325,6 +327,9 @@ pub struct ComputeView {
     /// The user-assigned identity; none is the user's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// The compute instance that it is; none is serverless compute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     pub sessions: Vec<SessionOnCompute>,
     /// By the control plane's clock, when this was read.
     pub now: Millis,

@@ -22,6 +22,7 @@ mod bounds;
 pub mod command;
 pub mod driver;
 pub mod http;
+pub mod instance;
 pub mod names;
 pub mod network;
 pub mod notice;

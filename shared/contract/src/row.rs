@@ -13,6 +13,8 @@
 //! | output line | `OUT#{operation or run}` | `{seq, 12 digits}` |
 //! | compute resource | `COMPUTE#{id}` | `COMPUTE` |
 //! | slot | `SLOT#{workspace}#{owner}#{size}#{identity}` | `SLOT` |
+//! | compute instance | `INSTANCES#{workspace}#{owner}` | `{name}` |
+//! | slot of a compute instance | `SLOT#{workspace}#{owner}##{name}` | `SLOT` |
 //! | quota | `QUOTA#{workspace}#{owner}` | `QUOTA` |
 //! | a user of a workspace who has sessions, or had some | `USERS#{workspace}` | `{user}` |
 //! | roles of a user of a workspace | `WORKSPACE#{workspace}` | `ROLE#{user}` |

@@ -7,6 +7,7 @@ use contract::{
     command::Command,
     driver::ComputeRequest,
     http::Request,
+    instance::InstanceRow,
     network::NetworkRow,
     notice::Notice,
     packages::{InstallRow, PackagesRow},
@@ -43,7 +44,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 24] = [
+const KINDS: [Kind; 25] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -68,6 +69,7 @@ const KINDS: [Kind; 24] = [
     kind::<RoleRow>("table/role"),
     kind::<WorkspaceRow>("table/workspace"),
     kind::<Compute>("table/compute"),
+    kind::<InstanceRow>("table/instance"),
 ];
 
 /// What a schema does not say: how many bits a number has, and what is in a text of any length.
@@ -271,7 +273,7 @@ fn what_is_no_command_and_no_step_says_why() {
     expect_test::expect![[r#"
         Command.Malformed: This is no command: expected value at line 1 column 1.
         Command.Malformed: This is no command: an id is 1 to 80 characters of A-Z a-z 0-9 - _ at line 1 column 13.
-        Command.Malformed: This is no command: unknown variant `dance`, expected one of `start`, `install`, `reset`, `update`, `stop`, `run`, `cancel`, `delete-compute`, `stop-on-compute`, `stop-if-idle`, `warn-if-idle`, `check` at line 1 column 94.
+        Command.Malformed: This is no command: unknown variant `dance`, expected one of `start`, `install`, `reset`, `update`, `stop`, `run`, `cancel`, `delete-compute`, `create-instance`, `start-instance`, `stop-instance`, `delete-instance`, `stop-on-compute`, `stop-if-idle`, `warn-if-idle`, `check` at line 1 column 94.
         Command.Malformed: A run's id has at most 70 characters.
         Step.Malformed: This is no step: missing field `step` at line 1 column 2."#]].assert_eq(&texts.join("\n"));
 }

@@ -15,6 +15,9 @@ pub struct Slot {
     pub owner: String,
     pub size: String,
     pub identity: Option<String>,
+    /// The name of the compute instance that it is; none is serverless compute.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub instance: Option<String>,
 }
 
 /// Where a compute resource is in its life.
@@ -34,7 +37,7 @@ pub enum ComputePhase {
     Gone,
 }
 
-/// A serverless compute resource.
+/// A compute resource: serverless compute, or one life of a compute instance, from a start to its stop.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Compute {
@@ -52,6 +55,30 @@ pub struct Compute {
     /// Why its sessions are being stopped: each of them and their runs are told.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub drained: Option<Failure>,
+    /// When it is shut down for idleness; none: never, as serverless compute, which is deleted with its last session.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub shutdown: Option<IdleShutdown>,
+}
+
+/// The idle shutdown of a compute instance.
+///
+/// # Source
+///
+/// "If idle shutdown is enabled on the compute instance, it takes effect at the compute level" (*Start with advanced settings*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+pub struct IdleShutdown {
+    /// How long it may be unused, in milliseconds.
+    pub after: Millis,
+    /// Its last use that this row knows: its start, a session that joined it, or the last activity of one that left it.
+    pub used: Millis,
+}
+
+impl IdleShutdown {
+    /// When it is shut down if nothing uses it before.
+    pub fn due(self) -> Millis {
+        self.used.saturating_add(self.after)
+    }
 }
 
 /// Puts the session of `flow` on a compute resource of `slot`.
@@ -74,35 +101,119 @@ pub fn claim(in_slot: Option<&Compute>, slot: &Slot, flow: &str, new_id: &str, n
             due: Some(now + deadlines::COMPUTE_RETRY),
             since: Some(now),
             drained: None,
+            shutdown: None,
         },
     }
 }
 
+/// Starts a compute instance: a compute resource that lives until its user stops it or it is idle for too long, with sessions or without.
+/// `None` while the one that it has is there, or is on its way out.
+///
+/// * `after`: how long it may be unused, in milliseconds; none is without end.
+///
+/// # Source
+///
+/// "continue using the existing compute instance to manually manage the lifecycle" (*Switch a compute instance runtime to a compute session*).
+pub fn start(
+    in_slot: Option<&Compute>,
+    slot: &Slot,
+    after: Option<Millis>,
+    new_id: &str,
+    now: Millis,
+) -> Option<Compute> {
+    in_slot
+        .is_none_or(|compute| compute.phase == ComputePhase::Gone)
+        .then(|| Compute {
+            sessions: BTreeSet::new(),
+            shutdown: after.map(|after| IdleShutdown { after, used: now }),
+            ..claim(None, slot, "", new_id, now)
+        })
+}
+
+/// Puts the session of `flow` on a compute instance. `None` if that does not run: a session never starts one.
+///
+/// # Source
+///
+/// "it runs on an existing compute instance" (*Start with advanced settings*).
+pub fn join(in_slot: Option<&Compute>, flow: &str, now: Millis) -> Option<Compute> {
+    let compute = in_slot.filter(|compute| matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up))?;
+    let mut next = compute.clone();
+    next.sessions.insert(flow.to_owned());
+    next.use_at(now);
+    Some(next)
+}
+
+/// Looks at a running compute instance whose idle shutdown is due.
+///
+/// If it was used meanwhile, the shutdown is put off. If a session on it is busy, it is looked at again soon. If it is idle, the sessions on
+/// it are to be stopped (see [`Compute::is_idle`]), and once there is none it is Releasing.
+///
+/// * `used`: the latest activity of the sessions on it.
+/// * `busy`: whether one of them has a run or an operation.
+pub fn look(compute: &Compute, used: Option<Millis>, busy: bool, why: Failure, now: Millis) -> Compute {
+    let mut next = compute.clone();
+    next.use_at(used.unwrap_or_default());
+    if next.phase != ComputePhase::Up || !next.is_idle(now) {
+        return next;
+    }
+    next.due = Some(now + deadlines::COMPUTE_RETRY);
+    if !busy && next.sessions.is_empty() {
+        next.phase = ComputePhase::Releasing;
+        next.drained = Some(why);
+    }
+    next
+}
+
+impl Compute {
+    /// Whether it is an instance that was unused for so long that it is shut down.
+    pub fn is_idle(&self, now: Millis) -> bool {
+        self.shutdown.is_some_and(|shutdown| now >= shutdown.due())
+    }
+
+    /// Takes in a use of an instance, which puts off its idle shutdown.
+    fn use_at(&mut self, at: Millis) {
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.used = shutdown.used.max(at);
+            if self.phase == ComputePhase::Up {
+                self.due = Some(shutdown.due());
+            }
+        }
+    }
+}
+
 /// Decides the deletion of `compute`, whatever is on it. From now on it takes no session, and each one on it is to be stopped with `why`;
-/// the last one to leave releases it. `None` if it is on its way out already.
+/// the last one to leave releases it; with none on it, it is Releasing at once. `None` if it is on its way out already.
 ///
 /// # Source
 ///
 /// "Deleting the instance impacts the flows and runs on it" (seed, *Manage serverless instance*).
 pub fn drain(compute: &Compute, why: Failure, now: Millis) -> Option<Compute> {
     matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up).then(|| Compute {
-        phase: ComputePhase::Draining,
+        phase: if compute.sessions.is_empty() {
+            ComputePhase::Releasing
+        } else {
+            ComputePhase::Draining
+        },
         due: Some(now + deadlines::COMPUTE_RETRY),
         drained: Some(why),
         ..compute.clone()
     })
 }
 
-/// Takes the session of `flow` off `compute`. When it was the last one, the compute resource is Releasing in the same step, so
-/// that nobody can claim it between the two.
+/// Takes the session of `flow` off `compute`. When it was the last one, serverless compute is Releasing in the same step, so
+/// that nobody can claim it between the two; a compute instance stays.
+///
+/// * `used`: the last activity of the session.
 ///
 /// # Source
 ///
 /// "If there's no active compute session on the underlying compute, the serverless compute resource will also be deleted" (seed, *Update*).
-pub fn leave(compute: &Compute, flow: &str, now: Millis) -> Compute {
+pub fn leave(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Compute {
     let mut next = compute.clone();
     next.sessions.remove(flow);
+    next.use_at(used);
     match next.phase {
+        ComputePhase::Requested | ComputePhase::Up if next.slot.instance.is_some() => {}
         ComputePhase::Requested | ComputePhase::Up | ComputePhase::Draining if next.sessions.is_empty() => {
             next.phase = ComputePhase::Releasing;
             next.due = Some(now + deadlines::COMPUTE_RETRY);
@@ -134,7 +245,10 @@ pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
         _ => return None,
     }
     // One that is up and in use is looked after through its sessions; one that is gone needs nobody once they all know.
-    next.due = (next.phase == ComputePhase::Gone && !next.sessions.is_empty()).then_some(0);
+    next.due = match next.phase {
+        ComputePhase::Gone => (!next.sessions.is_empty()).then_some(0),
+        _ => next.shutdown.map(IdleShutdown::due),
+    };
     Some(next)
 }
 
@@ -143,6 +257,8 @@ pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
 pub enum Chase {
     /// Ask its driver for it again.
     Create,
+    /// [`look`] whether it is idle.
+    Look,
     /// Have the sessions on it stopped, with the reason that [`Compute::drained`] says.
     StopSessions,
     /// Ask its driver for its deletion again. Of one that is gone the driver says so again, and the sessions that have not been told are told.
@@ -158,6 +274,7 @@ pub fn chase(compute: &Compute, now: Millis) -> Option<(Compute, Chase)> {
         ComputePhase::Requested => Chase::Create,
         ComputePhase::Draining => Chase::StopSessions,
         ComputePhase::Releasing | ComputePhase::Gone => Chase::Delete,
+        ComputePhase::Up if compute.shutdown.is_some() => Chase::Look,
         ComputePhase::Up => return None,
     };
     Some((
@@ -179,7 +296,67 @@ mod tests {
             owner: "alice".into(),
             size: "local".into(),
             identity: None,
+            instance: None,
         }
+    }
+
+    fn instance() -> Slot {
+        Slot {
+            instance: Some("mine".into()),
+            ..slot()
+        }
+    }
+
+    #[test]
+    fn an_instance_outlives_its_sessions_and_is_started_by_its_user_alone() {
+        let slot = instance();
+        assert_eq!(join(None, "a", 0), None);
+        let started = start(None, &slot, None, "c1", 0).unwrap();
+        assert_eq!((started.phase, started.sessions.len()), (ComputePhase::Requested, 0));
+        assert_eq!(start(Some(&started), &slot, None, "c2", 1), None);
+        let up = observe(&started, Seen::Up).unwrap();
+        assert_eq!(up.due, None);
+        let used = join(Some(&up), "a", 3).unwrap();
+        assert_eq!(leave(&used, "a", 4, 5), up);
+        let why = || Failure::new("Why", "");
+        assert_eq!(drain(&used, why(), 6).unwrap().phase, ComputePhase::Draining);
+        let releasing = drain(&up, why(), 6).unwrap();
+        assert_eq!(releasing.phase, ComputePhase::Releasing);
+        let none = (
+            join(Some(&releasing), "a", 7),
+            start(Some(&releasing), &slot, None, "c2", 7),
+        );
+        assert_eq!(none, (None, None));
+        let gone = observe(&releasing, Seen::Gone).unwrap();
+        assert_eq!(start(Some(&gone), &slot, None, "c2", 8).unwrap().id, "c2");
+    }
+
+    #[test]
+    fn an_instance_is_shut_down_once_nothing_has_used_it_for_its_time() {
+        let why = || Failure::new("Why", "");
+        let started = start(None, &instance(), Some(100), "c1", 0).unwrap();
+        let up = observe(&started, Seen::Up).unwrap();
+        assert_eq!(up.due, Some(100));
+        let used = join(Some(&up), "a", 50).unwrap();
+        assert_eq!((used.due, chase(&used, 149)), (Some(150), None));
+        assert_eq!(chase(&used, 150).unwrap().1, Chase::Look);
+        // Its session was used since: put off.
+        let put_off = look(&used, Some(120), false, why(), 150);
+        assert_eq!((put_off.due, put_off.is_idle(150)), (Some(220), false));
+        // Idle: the session goes first, and while it is busy that is not now.
+        for busy in [false, true] {
+            let idle = look(&put_off, Some(120), busy, why(), 220);
+            assert_eq!((idle.phase, idle.is_idle(220)), (ComputePhase::Up, true));
+            assert_eq!(idle.due, Some(220 + deadlines::COMPUTE_RETRY));
+        }
+        // What left it was a use, until its last activity.
+        let left = leave(&put_off, "a", 130, 225);
+        assert_eq!((left.phase, left.due), (ComputePhase::Up, Some(230)));
+        let releasing = look(&left, None, false, why(), 230);
+        assert_eq!(
+            (releasing.phase, releasing.drained),
+            (ComputePhase::Releasing, Some(why()))
+        );
     }
 
     #[test]
@@ -192,9 +369,9 @@ mod tests {
     #[test]
     fn the_last_session_to_leave_releases_and_a_releasing_one_is_never_claimed() {
         let both = claim(Some(&claim(None, &slot(), "a", "c1", 0)), &slot(), "b", "-", 0);
-        let one = leave(&both, "a", 5);
+        let one = leave(&both, "a", 0, 5);
         assert_eq!(one.phase, ComputePhase::Requested);
-        let none = leave(&one, "b", 5);
+        let none = leave(&one, "b", 0, 5);
         assert_eq!(none.phase, ComputePhase::Releasing);
         assert_eq!(claim(Some(&none), &slot(), "a", "c2", 6).id, "c2");
     }
@@ -209,9 +386,9 @@ mod tests {
         let (chased, ask) = chase(&draining, 5 + deadlines::COMPUTE_RETRY).unwrap();
         assert_eq!((ask, chased.drained), (Chase::StopSessions, Some(why)));
         assert_eq!(observe(&draining, Seen::Up), None);
-        let one = leave(&draining, "a", 7);
+        let one = leave(&draining, "a", 0, 7);
         assert_eq!((one.phase, one.due), (ComputePhase::Draining, draining.due));
-        let none = leave(&one, "b", 8);
+        let none = leave(&one, "b", 0, 8);
         assert_eq!(none.phase, ComputePhase::Releasing);
         assert_eq!(drain(&none, Failure::new("Other", ""), 9), None);
         // One that its driver loses meanwhile takes its sessions with it.
@@ -224,7 +401,7 @@ mod tests {
         assert_eq!(chase(&c, deadlines::COMPUTE_RETRY).unwrap().1, Chase::Create);
         let up = observe(&c, Seen::Up).unwrap();
         assert_eq!(up.due, None);
-        let releasing = leave(&up, "a", 10);
+        let releasing = leave(&up, "a", 0, 10);
         assert_eq!(
             chase(&releasing, 10 + deadlines::COMPUTE_RETRY).unwrap().1,
             Chase::Delete

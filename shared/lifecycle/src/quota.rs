@@ -23,13 +23,16 @@ pub struct Usage {
     /// Raised by each change; 0 of one that is not stored.
     pub revision: u64,
     pub sessions: BTreeMap<String, Use>,
+    /// Compute instances that run, by the id of their compute resource: they use processors without a session, too.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "BTreeMap::is_empty"))]
+    pub instances: BTreeMap<String, Use>,
 }
 
-/// What one session uses.
+/// What one session or one compute instance uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Use {
-    /// The flow, as its user names it.
+    /// The flow, as its user names it; of an instance, what an error says of it.
     pub lineage: String,
     /// The VM size of its compute resource.
     pub size: String,
@@ -56,6 +59,37 @@ impl Usage {
                 holders(all)
             )));
         }
+        next.has_room(wanted, quota, workspace)?;
+        next.sessions.insert(flow.to_owned(), wanted.clone());
+        next.revision = self.revision + 1;
+        Ok(next)
+    }
+
+    /// Takes in a compute instance that starts.
+    ///
+    /// * `workspace`: as [`enter`](Self::enter) takes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    pub fn hold(&self, wanted: &Use, quota: &Quota, workspace: &str) -> Result<Self, Failure> {
+        let mut next = self.clone();
+        next.has_room(wanted, quota, workspace)?;
+        next.instances.insert(wanted.compute.clone(), wanted.clone());
+        next.revision = self.revision + 1;
+        Ok(next)
+    }
+
+    /// Takes the compute instance out that `compute` is; `None` if it is not in it.
+    pub fn release(&self, compute: &str) -> Option<Self> {
+        let mut next = self.clone();
+        next.instances.remove(compute)?;
+        next.revision = self.revision + 1;
+        Some(next)
+    }
+
+    /// Whether there are processors for what is wanted.
+    fn has_room(&self, wanted: &Use, quota: &Quota, workspace: &str) -> Result<(), Failure> {
         let size = size::size(&wanted.size);
         let family = size.as_ref().map_or(size::WHOLE_MACHINE, |size| size.family);
         let needs = size
@@ -63,7 +97,7 @@ impl Usage {
             .and_then(|size| size.limits)
             .map_or(0, |limits| limits.cpus);
         if let Some(most) = quota.vcpus.get(family) {
-            let (in_use, of_family) = next.vcpus(family);
+            let (in_use, of_family) = self.vcpus(family);
             let is_there = of_family.iter().any(|held| held.compute == wanted.compute);
             if !is_there && in_use.saturating_add(needs) > *most {
                 let holders = match of_family.is_empty() {
@@ -82,9 +116,7 @@ impl Usage {
                 )));
             }
         }
-        next.sessions.insert(flow.to_owned(), wanted.clone());
-        next.revision = self.revision + 1;
-        Ok(next)
+        Ok(())
     }
 
     /// Takes the session of `flow` out; `None` if it is not in it.
@@ -95,10 +127,10 @@ impl Usage {
         Some(next)
     }
 
-    /// Returns the processors of this family that are in use, and the sessions that use them.
+    /// Returns the processors of this family that are in use, and the sessions and instances that use them.
     pub fn vcpus(&self, family: &str) -> (u32, Vec<&Use>) {
         let (mut count, mut computes, mut uses) = (0u32, BTreeSet::new(), Vec::new());
-        for held in self.sessions.values() {
+        for held in self.sessions.values().chain(self.instances.values()) {
             let Some(size) = size::size(&held.size).filter(|size| size.family == family) else {
                 continue;
             };
@@ -187,6 +219,26 @@ mod tests {
                 .message
                 .contains("is 0 for you, in use by no session.")
         );
+    }
+
+    #[test]
+    fn a_compute_instance_holds_its_processors_from_its_start_to_its_stop() {
+        let four = quota(None, &[("D", 4)]);
+        let d4 = "Standard_D4s_v5";
+        let dev = place("the compute instance dev", d4, "c1");
+        let usage = Usage::default().hold(&dev, &four, "lab").unwrap();
+        assert_eq!((usage.vcpus("D").0, usage.revision), (4, 1));
+        // A session on it needs no more, and one elsewhere is told what holds them.
+        let joined = usage.enter("a", &place("a", d4, "c1"), &four, "lab").unwrap();
+        let elsewhere = usage.enter("b", &place("b", d4, "c2"), &four, "lab");
+        assert_eq!(
+            elsewhere.unwrap_err().to_string(),
+            "Session.QuotaExceeded: The quota of vCPUs of family D in the workspace lab is 4 for you. Standard_D4s_v5 needs 4 more, and 4 are \
+             in use: the compute instance dev (Standard_D4s_v5). Stop one of these, then start this one again."
+        );
+        assert_eq!(joined.leave("a").unwrap().vcpus("D").0, 4);
+        let free = usage.release("c1").unwrap();
+        assert_eq!((free.vcpus("D").0, free.release("c1")), (0, None));
     }
 
     #[test]

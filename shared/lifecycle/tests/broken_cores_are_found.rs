@@ -5,7 +5,7 @@
 mod search;
 
 use lifecycle::{
-    Millis,
+    Failure, Millis,
     compute::{self, Compute, ComputePhase, Slot},
     deadlines,
     session::{Effect, Event, Kind, Lease, Message, Operation, Outcome, Phase, Refusal, Row, Session, Step, decide},
@@ -13,7 +13,7 @@ use lifecycle::{
 use search::{
     properties::{self, *},
     search,
-    world::{Bounds, Core, Decided, Wish},
+    world::{Bounds, Core, Decided, ON_INSTANCE, Wish},
 };
 
 const OPERATIONS: [Wish; 5] = [
@@ -33,6 +33,7 @@ fn one_flow() -> Bounds {
         activities: 0,
         asks: 0,
         drains: 0,
+        starts: 0,
     }
 }
 
@@ -46,6 +47,7 @@ fn two_flows(owners: [&'static str; 2]) -> Bounds {
         activities: 0,
         asks: 0,
         drains: 0,
+        starts: 0,
     }
 }
 
@@ -169,8 +171,8 @@ fn a_deletion_of_another_compute_that_counts() {
 
 #[test]
 fn a_deleted_compute_that_its_last_session_does_not_release() {
-    fn broken(compute: &Compute, flow: &str, now: Millis) -> Compute {
-        let left = compute::leave(compute, flow, now);
+    fn broken(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Compute {
+        let left = compute::leave(compute, flow, used, now);
         match compute.phase {
             ComputePhase::Draining => Compute {
                 phase: ComputePhase::Draining,
@@ -189,9 +191,136 @@ fn a_deleted_compute_that_its_last_session_does_not_release() {
     );
 }
 
+fn on_an_instance(bounds: Bounds) -> Bounds {
+    Bounds {
+        owners: vec![ON_INSTANCE],
+        starts: 1,
+        drains: 1,
+        ..bounds
+    }
+}
+
+#[test]
+fn an_instance_that_goes_with_its_last_session() {
+    fn broken(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Compute {
+        let mut serverless = compute.clone();
+        serverless.slot.instance = None;
+        let left = compute::leave(&serverless, flow, used, now);
+        Compute {
+            slot: compute.slot.clone(),
+            ..left
+        }
+    }
+    found(
+        Core {
+            leave: broken,
+            ..Core::REAL
+        },
+        &on_an_instance(one_flow()),
+        COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS,
+    );
+}
+
+#[test]
+fn a_session_that_joins_an_instance_which_stops() {
+    fn broken(in_slot: Option<&Compute>, flow: &str, _: Millis) -> Option<Compute> {
+        let compute = in_slot.filter(|compute| compute.phase != ComputePhase::Gone)?;
+        let mut next = compute.clone();
+        next.sessions.insert(flow.to_owned());
+        Some(next)
+    }
+    found(
+        Core {
+            join: broken,
+            ..Core::REAL
+        },
+        &on_an_instance(one_flow()),
+        DRAINING_TAKES_NONE,
+    );
+}
+
+#[test]
+fn an_instance_that_is_started_twice() {
+    fn broken(_: Option<&Compute>, slot: &Slot, after: Option<Millis>, new_id: &str, now: Millis) -> Option<Compute> {
+        compute::start(None, slot, after, new_id, now)
+    }
+    let twice = Bounds {
+        starts: 2,
+        ..on_an_instance(one_flow())
+    };
+    found(
+        Core {
+            start: broken,
+            ..Core::REAL
+        },
+        &twice,
+        ONE_INSTANCE,
+    );
+}
+
+#[test]
+fn an_idle_shutdown_that_looks_at_no_session() {
+    fn broken(compute: &Compute, _: Option<Millis>, _: bool, why: Failure, now: Millis) -> Compute {
+        compute::look(compute, None, false, why, now)
+    }
+    let in_use = Bounds {
+        activities: 1,
+        ..on_an_instance(one_flow())
+    };
+    found(
+        Core {
+            look: broken,
+            ..Core::REAL
+        },
+        &in_use,
+        NO_IDLE_STOP_IN_USE,
+    );
+}
+
+#[test]
+fn an_idle_shutdown_under_a_session() {
+    fn broken(compute: &Compute, used: Option<Millis>, busy: bool, why: Failure, now: Millis) -> Compute {
+        let alone = Compute {
+            sessions: Default::default(),
+            ..compute.clone()
+        };
+        Compute {
+            sessions: compute.sessions.clone(),
+            ..compute::look(&alone, used, busy, why, now)
+        }
+    }
+    found(
+        Core {
+            look: broken,
+            ..Core::REAL
+        },
+        &on_an_instance(one_flow()),
+        COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS,
+    );
+}
+
+#[test]
+fn a_switch_that_changes_the_compute_resource_under_what_runs() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        let (mut after, effects) = decide(session, event, now)?;
+        if let Event::Wanted { operation } = event
+            && let Some(wants) = operation.wants.as_ref().filter(|_| operation.kind == Kind::Update)
+        {
+            after.settings.compute = wants.over(&after.settings).compute;
+        }
+        Ok((after, effects))
+    }
+    let menu = vec![Wish::Operation(Kind::Start), Wish::Operation(Kind::Update)];
+    let bounds = Bounds {
+        menu,
+        ..on_an_instance(one_flow())
+    };
+    found(decides(broken), &bounds, CHANGED_IN_PLACE);
+}
+
 #[test]
 fn a_session_that_leaves_its_compute_and_stays_in_its_set() {
-    fn broken(compute: &Compute, _: &str, _: Millis) -> Compute {
+    fn broken(compute: &Compute, _: &str, _: Millis, _: Millis) -> Compute {
         compute.clone()
     }
     found(
@@ -299,8 +428,8 @@ fn an_install_whose_attempt_is_not_looked_at() {
 
 #[test]
 fn a_compute_that_nobody_releases() {
-    fn broken(compute: &Compute, flow: &str, now: Millis) -> Compute {
-        let left = compute::leave(compute, flow, now);
+    fn broken(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Compute {
+        let left = compute::leave(compute, flow, used, now);
         Compute {
             phase: compute.phase,
             due: compute.due,
@@ -319,8 +448,8 @@ fn a_compute_that_nobody_releases() {
 
 #[test]
 fn a_compute_that_is_released_while_another_session_is_on_it() {
-    fn broken(compute: &Compute, flow: &str, now: Millis) -> Compute {
-        let left = compute::leave(compute, flow, now);
+    fn broken(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Compute {
+        let left = compute::leave(compute, flow, used, now);
         Compute {
             phase: ComputePhase::Releasing,
             due: Some(now + 1),
@@ -495,10 +624,10 @@ fn a_phase_without_a_deadline() {
 
 #[test]
 fn a_compute_that_nobody_looks_after_while_it_is_released() {
-    fn broken(compute: &Compute, flow: &str, now: Millis) -> Compute {
+    fn broken(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Compute {
         Compute {
             due: None,
-            ..compute::leave(compute, flow, now)
+            ..compute::leave(compute, flow, used, now)
         }
     }
     found(

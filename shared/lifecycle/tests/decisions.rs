@@ -20,6 +20,7 @@ fn sized(size: &str) -> Settings {
         idle: 60_000,
         network: Default::default(),
         allow_hosts: Vec::new(),
+        compute: None,
         origins: Origins {
             size: Origin::Command,
             ..Origins::default()
@@ -409,7 +410,7 @@ fn a_compute_that_is_gone_remembers_the_sessions_that_have_not_been_told() {
     let (later, ask) = compute::chase(&gone, 5).expect("somebody must tell them");
     assert_eq!((ask, later.due), (Chase::Delete, Some(5 + deadlines::COMPUTE_RETRY)));
     assert_ne!(compute::claim(Some(&gone), &slot, "c", "c2", 6).id, "c1");
-    let told = compute::leave(&compute::leave(&later, "a", 6), "b", 7);
+    let told = compute::leave(&compute::leave(&later, "a", 0, 6), "b", 0, 7);
     assert_eq!((told.phase, told.due), (ComputePhase::Gone, None));
 }
 
@@ -531,6 +532,7 @@ fn idle_seen(session: &Session) -> Event {
         operation: "idle".into(),
         generation: session.generation,
         activity: session.last_activity,
+        why: None,
     }
 }
 
@@ -547,6 +549,7 @@ fn settings_count_in_the_order_in_which_they_were_named() {
         idle: 1,
         network: Default::default(),
         allow_hosts: Vec::new(),
+        compute: None,
         image: Some("from the file".into()),
         origins: Origins {
             idle: Origin::RunFile,

@@ -14,7 +14,7 @@ mod search;
 use lifecycle::session::{EDGES, Kind, Phase};
 use search::{
     search,
-    world::{Bounds, Core, Wish},
+    world::{Bounds, Core, ON_INSTANCE, Wish},
 };
 
 const START: Wish = Wish::Operation(Kind::Start);
@@ -45,6 +45,7 @@ fn one_flow_over_two_generations() {
         activities: 0,
         asks: 0,
         drains: 0,
+        starts: 0,
     };
     let found = search(&Core::REAL, &bounds, either(300_000, 3_000_000));
     found.expect_whole("one flow, two generations", either(true, false));
@@ -76,6 +77,7 @@ fn one_flow_that_is_used_and_asks_for_leases_at_any_moment() {
         activities: 1,
         asks: 1,
         drains: 0,
+        starts: 0,
     };
     let found = search(&Core::REAL, &bounds, either(60_000, 3_000_000));
     found.expect_whole("one flow, in use", either(true, false));
@@ -94,6 +96,7 @@ fn one_flow_whose_settings_change() {
         activities: either(0, 1),
         asks: 0,
         drains: 0,
+        starts: 0,
     };
     let found = search(&Core::REAL, &bounds, either(200_000, 3_000_000));
     found.expect_whole("one flow, whose settings change", either(true, false));
@@ -109,6 +112,7 @@ fn two_flows_of_one_user_on_one_compute_resource() {
         activities: 0,
         asks: 0,
         drains: 0,
+        starts: 0,
     };
     let found = search(&Core::REAL, &bounds, either(100_000, 3_000_000));
     found.expect_whole("two flows of one user", either(true, false));
@@ -124,6 +128,7 @@ fn two_users_with_a_compute_resource_each() {
         activities: 0,
         asks: 0,
         drains: 0,
+        starts: 0,
     };
     let found = search(&Core::REAL, &bounds, either(80_000, 3_000_000));
     found.expect_whole("two users", false);
@@ -139,6 +144,7 @@ fn a_compute_resource_is_deleted_under_its_sessions() {
         activities: 0,
         asks: 0,
         drains: either(1, 2),
+        starts: 0,
     };
     let found = search(&Core::REAL, &flow, either(60_000, 3_000_000));
     found.expect_whole("a compute resource that is deleted", either(true, false));
@@ -159,4 +165,37 @@ fn a_compute_resource_is_deleted_under_its_sessions() {
     };
     let found = search(&Core::REAL, &two, either(60_000, 3_000_000));
     found.expect_whole("a compute resource of two flows that is deleted", false);
+}
+
+#[test]
+fn a_compute_instance_is_started_and_stopped_under_its_sessions() {
+    let flow = Bounds {
+        owners: vec![ON_INSTANCE],
+        menu: either(vec![START, UPDATE], vec![START, STOP, RESET, UPDATE, Wish::Run]),
+        commands: 2,
+        faults: either(0, 1),
+        activities: 0,
+        asks: 0,
+        drains: 1,
+        starts: either(1, 2),
+    };
+    let found = search(&Core::REAL, &flow, either(60_000, 3_000_000));
+    found.expect_whole("a compute instance", either(true, false));
+    let at_fault = Bounds {
+        menu: vec![Wish::Run],
+        commands: 1,
+        faults: either(1, 2),
+        ..flow.clone()
+    };
+    let found = search(&Core::REAL, &at_fault, either(15_000, 3_000_000));
+    found.expect_whole("a compute instance, with faults", false);
+    let two = Bounds {
+        owners: vec![ON_INSTANCE, ON_INSTANCE],
+        menu: either(vec![START], vec![START, STOP, RESET]),
+        commands: 1,
+        faults: 1,
+        ..flow
+    };
+    let found = search(&Core::REAL, &two, either(15_000, 3_000_000));
+    found.expect_whole("a compute instance with two flows", false);
 }

@@ -27,6 +27,7 @@ fn settings() -> Settings {
         idle: 60_000,
         network: Default::default(),
         allow_hosts: Vec::new(),
+        compute: None,
         origins: Origins::default(),
     }
 }
@@ -209,8 +210,19 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
                 operation: "n".into(),
                 generation: 2,
                 activity: NOW - 1_000,
+                why: None,
             },
             60_000,
+        ),
+        (
+            "idle seen, of its instance, before its own time",
+            Event::IdleSeen {
+                operation: "n".into(),
+                generation: 2,
+                activity: NOW - 1_000,
+                why: Some(Failure::new("Instance.Idle", "")),
+            },
+            0,
         ),
         (
             "idle near, and so it is",
@@ -234,6 +246,7 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
                 operation: "n".into(),
                 generation: 2,
                 activity: NOW - 2_000,
+                why: None,
             },
             60_000,
         ),
@@ -377,7 +390,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Provisioning (reset)
           Provisioning/o             n joins o
@@ -415,7 +428,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (start, update)
           Launching/o                n joins o
@@ -453,7 +466,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (reset)
           Launching/o                n joins o
@@ -489,7 +502,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (start, update)
           Installing/o               n joins o
@@ -533,7 +546,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (reset)
           Installing/o               n joins o
@@ -575,7 +588,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (install)
           Installing/o then start
@@ -621,7 +634,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t AgentSilent, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (no operation)
           Ready                      n Succeeded
@@ -633,7 +646,7 @@ fn every_phase_by_every_event() {
           Ready/reset                StartExecution n
               on reset
           Stopping/stop              StartExecution n
-              on stop; idle seen, and so it is; compute to be deleted
+              on stop; idle seen, and so it is; idle seen, of its instance, before its own time; compute to be deleted
           Ready                      AgentRun n
               on run
           Ready                      AgentCancelRun r
@@ -703,7 +716,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (update)
           Ready/o                    n joins o
@@ -751,7 +764,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (stop)
           Stopping/o then start
@@ -781,7 +794,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (reset)
           Stopping/o                 n joins o
@@ -817,7 +830,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (update)
           Stopping/o                 n joins o
@@ -855,7 +868,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping, failing (start, reset, update)
           Stopping/o then start failing
@@ -889,7 +902,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t Why, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopped (no operation)
           Provisioning/start +1      StartExecution n
@@ -911,7 +924,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
 
         Failed (no operation)
           Provisioning/start +1      StartExecution n
@@ -933,7 +946,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
     "#]].assert_eq(&page.join("\n"));
 }
 

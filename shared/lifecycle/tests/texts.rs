@@ -19,6 +19,7 @@ fn settings() -> Settings {
         idle: 3_600_000,
         network: Default::default(),
         allow_hosts: Vec::new(),
+        compute: None,
     }
 }
 

@@ -3,13 +3,14 @@
 use crate::{
     Fault, Known, Ports,
     command::{action_of, no_such_size, settings_of_wish},
+    placement::{not_running, place},
     workspace,
 };
-use contract::{command::Command, http::Check, workspace::WorkspaceSettings};
+use contract::{FlowRef, command::Command, http::Check, workspace::WorkspaceSettings};
 use lifecycle::{
     Failure,
     access::{denied, may},
-    compute::ComputePhase,
+    compute::{self, ComputePhase},
     quota::Use,
     session::{Session, Settings},
     size,
@@ -36,6 +37,7 @@ pub async fn check(
     let (workspace, user) = (&command.flow.workspace, &command.flow.owner);
     let of = workspace::settings_of(ports, workspace).await?;
     let mut settings = settings_of_wish(&command.wish, &command.flow.lineage).0;
+    let misplaced = place(ports, command, known, &mut settings).await?;
     workspace::fill(&mut settings, &of);
     let (principal, action) = (&known.principal, action_of(&command.wish));
     let role = (!may(principal, action, workspace, user)).then(|| denied(principal, action, workspace, user));
@@ -64,6 +66,13 @@ pub async fn check(
             of_failure("identity", refused, format!("{user} may assign {named}"))
         }
     });
+    if let Some(name) = &command.wish.settings().and_then(|wanted| wanted.compute.clone()) {
+        let failure = match misplaced {
+            None if settings.compute.is_some() => not_there(ports, command, &settings, name).await?,
+            misplaced => misplaced,
+        };
+        checks.push(of_failure("compute", failure, name.clone()));
+    }
     checks.push(data_store(&of));
     checks.push(match &of.working_directory {
         None => Check::held("working-directory", "none is named, and none is needed".to_owned()),
@@ -82,6 +91,20 @@ pub async fn check(
     });
     checks.push(quota(ports, command, &settings, &of).await?);
     Ok(checks)
+}
+
+/// Why a session cannot be on the compute instance `name` now.
+async fn not_there(
+    ports: &impl Ports,
+    command: &Command,
+    settings: &Settings,
+    name: &str,
+) -> Result<Option<Failure>, Fault> {
+    let FlowRef { workspace, owner, .. } = &command.flow;
+    let session = Session::never(command.flow.key(), workspace, owner, settings.clone());
+    let held = ports.load_slot(&session.slot()).await?;
+    let takes = compute::join(held.as_ref(), &session.flow, 0);
+    Ok(takes.is_none().then(|| not_running(name)))
 }
 
 fn about_size(settings: &Settings) -> String {

@@ -1,14 +1,15 @@
 //! A command, from its words to its decision.
 
 use crate::{
-    Fault, Known, compute,
+    Fault, Known, compute, instances,
+    placement::place,
     ports::{Ports, Save, Write},
     turn::{Happened, happen, refused_operation, refused_run},
     workspace,
 };
 use contract::{
     Principal, Role,
-    command::{Command, RunWish, Setting, Wanted, Wish},
+    command::{Command, RunWish, SERVERLESS, Setting, Wanted, Wish},
     row::NAME_KEPT,
     webhook,
 };
@@ -62,6 +63,7 @@ pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
             idle: named(wanted.idle_seconds.is_some()),
             network: of(wanted.network.is_some(), Setting::Network),
             allow_hosts: of(wanted.allow_hosts.is_some(), Setting::AllowHosts),
+            compute: of(wanted.compute.is_some(), Setting::Compute),
         },
         folder: wanted.folder.clone().unwrap_or_else(|| lineage.to_owned()),
         size: wanted.size.clone().unwrap_or_else(|| size::WHOLE_MACHINE.to_owned()),
@@ -72,6 +74,7 @@ pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
             .map_or(deadlines::IDLE_DEFAULT, |seconds| seconds.saturating_mul(1000)),
         network: wanted.network.unwrap_or_default(),
         allow_hosts: wanted.allow_hosts.clone().unwrap_or_default(),
+        compute: wanted.compute.clone().filter(|name| name != SERVERLESS),
     }
 }
 
@@ -90,7 +93,14 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     if let Wish::DeleteCompute { compute } = &command.wish {
         return compute::delete(ports, &command, &known, compute).await;
     }
-    let barred = in_workspace(ports, &command, &mut settings).await?;
+    if let Some(name) = command.wish.instance() {
+        return instances::change(ports, &command, &known, name).await;
+    }
+    let misplaced = place(ports, &command, &known, &mut settings).await?;
+    let barred = match misplaced {
+        Some(failure) => Some(failure),
+        None => in_workspace(ports, &command, &mut settings).await?,
+    };
     let event = event_of(&command, &settings);
     let mut happened = Happened {
         run,
@@ -143,6 +153,10 @@ pub(crate) fn settings_of_wish<'a>(wish: &'a Wish, lineage: &str) -> (Settings, 
         Wish::Stop
         | Wish::Cancel { .. }
         | Wish::DeleteCompute { .. }
+        | Wish::CreateInstance { .. }
+        | Wish::StartInstance { .. }
+        | Wish::StopInstance { .. }
+        | Wish::DeleteInstance { .. }
         | Wish::StopOnCompute { .. }
         | Wish::StopIfIdle { .. }
         | Wish::WarnIfIdle { .. }
@@ -249,7 +263,12 @@ pub fn action_of(wish: &Wish) -> Action {
         Wish::Start { .. } | Wish::Install { .. } | Wish::Update { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
             Action::Use
         }
-        Wish::Stop | Wish::Cancel { .. } | Wish::DeleteCompute { .. } => Action::Stop,
+        Wish::CreateInstance { .. } | Wish::StartInstance { .. } => Action::Use,
+        Wish::Stop
+        | Wish::Cancel { .. }
+        | Wish::DeleteCompute { .. }
+        | Wish::StopInstance { .. }
+        | Wish::DeleteInstance { .. } => Action::Stop,
         Wish::StopOnCompute { .. } | Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => Action::Sweep,
     }
 }
@@ -282,7 +301,12 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
             run: command.id.clone(),
             wants: settings.clone(),
         },
-        Wish::StopIfIdle { generation, activity } => Event::IdleSeen {
+        Wish::StopIfIdle {
+            generation,
+            activity,
+            why,
+        } => Event::IdleSeen {
+            why: why.clone(),
             operation: command.id.clone(),
             generation: *generation,
             activity: *activity,
@@ -296,8 +320,13 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
             compute: compute.clone(),
             why: why.clone(),
         },
-        // It is decided on the compute resource's own row.
-        Wish::Check | Wish::DeleteCompute { .. } => Event::Tick,
+        // They are decided on the row of a compute resource or an instance.
+        Wish::Check
+        | Wish::DeleteCompute { .. }
+        | Wish::CreateInstance { .. }
+        | Wish::StartInstance { .. }
+        | Wish::StopInstance { .. }
+        | Wish::DeleteInstance { .. } => Event::Tick,
     }
 }
 

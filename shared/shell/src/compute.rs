@@ -11,10 +11,11 @@ use crate::{
 use contract::{
     Kind, Principal,
     command::{Command, Wish},
+    driver::ComputeRequest,
     row::OperationStatus,
 };
 use lifecycle::{
-    Failure,
+    Failure, Millis,
     compute::{self, Compute, ComputePhase},
     session::Event,
 };
@@ -82,7 +83,7 @@ pub(crate) async fn delete(ports: &impl Ports, command: &Command, known: &Known,
 }
 
 /// Stops each session on a compute resource that is to go, if it is.
-async fn stop_sessions(ports: &impl Ports, held: &Compute, by: &str) -> Result<(), Fault> {
+pub(crate) async fn stop_sessions(ports: &impl Ports, held: &Compute, by: &str) -> Result<(), Fault> {
     let Some(why) = held.drained.clone().filter(|_| held.phase == ComputePhase::Draining) else {
         return Ok(());
     };
@@ -117,6 +118,59 @@ pub(crate) async fn send_stops(ports: &impl Ports, held: &Compute) -> Result<(),
         ports.send_command(&command).await?;
     }
     Ok(())
+}
+
+/// Looks whether a running compute instance is idle. If so, has the sessions on it stopped, and once there is none, the instance.
+pub(crate) async fn look(ports: &impl Ports, held: &Compute, now: Millis) -> Result<(), Fault> {
+    let mut rows = Vec::new();
+    for flow in &held.sessions {
+        rows.extend(ports.load_session(flow).await?);
+    }
+    let used = rows.iter().map(|row| row.session.last_activity).max();
+    let busy = rows.iter().any(|row| row.session.is_busy());
+    let next = compute::look(held, used, busy, idle(held), now);
+    let release = next.phase == ComputePhase::Releasing;
+    let stop = !release && !busy && next.is_idle(now);
+    match ports
+        .save(Save {
+            writes: vec![changed(next, held)],
+        })
+        .await
+    {
+        // Somebody has just used it; it is due again later.
+        Err(Fault::Conflict) => return Ok(()),
+        done => done?,
+    }
+    if release {
+        let compute = held.id.clone();
+        return ports.ask_driver(&ComputeRequest::ReleaseCompute { compute }).await;
+    }
+    for row in rows.into_iter().filter(|_| stop) {
+        let session = row.session;
+        let wish = Wish::StopIfIdle {
+            generation: session.generation,
+            activity: session.last_activity,
+            why: Some(idle(held)),
+        };
+        let command = Command {
+            id: format!("sweep-{}-{}-{now}", session.flow, session.revision),
+            flow: row.flow,
+            principal: Some(Principal::Sweep),
+            wish,
+        };
+        ports.send_command(&command).await?;
+    }
+    Ok(())
+}
+
+fn idle(held: &Compute) -> Failure {
+    let name = held.slot.instance.as_deref().unwrap_or(&held.id);
+    let seconds = held.shutdown.map_or(0, |shutdown| shutdown.after / 1000);
+    let message = format!(
+        "The compute instance {name} was not used for {seconds} s and is shut down, with all sessions on it. Start the instance, then the \
+         session again."
+    );
+    Failure::new("Instance.IdleShutdown", message)
 }
 
 fn is_of(held: &Compute, command: &Command) -> bool {

@@ -9,8 +9,10 @@
 mod check;
 mod command;
 mod compute;
+mod instances;
 mod packages;
 mod people;
+mod placement;
 mod ports;
 mod sweep;
 mod turn;
@@ -21,6 +23,7 @@ pub use check::check;
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
 pub use packages::record_packages;
 pub use people::Known;
+pub use placement::slot_of;
 pub use ports::{Due, DueRow, Ports, Save, Write};
 pub use sweep::{Swept, sweep};
 pub use turn::{Happened, happen, observe_compute};

@@ -65,17 +65,44 @@ impl Known {
             return Ok(None);
         }
         // An identity is assigned anew with each use: that of the session counts like one that is named.
-        let identity = match named_identity(&command.wish) {
+        let settings = command.wish.settings();
+        let named = match &command.wish {
+            Wish::CreateInstance { identity, .. } => identity.clone(),
+            _ => settings.and_then(|settings| settings.identity.clone()),
+        };
+        let identity = match named {
             Some(named) => Some(named),
+            // Another compute resource has another identity.
+            None if settings.is_some_and(|settings| settings.compute.is_some()) => None,
             None => match ports.load_session(&command.flow.key()).await? {
                 Some(row) => row.session.settings.identity,
                 None => None,
             },
         };
-        let Some(named) = identity else { return Ok(None) };
+        match identity {
+            Some(named) => self.refuse_identity(ports, &named, workspace).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Why they may not have sessions work with the identity that `named` is a name of, if they may not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ports`].
+    pub(crate) async fn refuse_identity(
+        &self,
+        ports: &impl Ports,
+        named: &str,
+        workspace: &str,
+    ) -> Result<Option<Failure>, Fault> {
+        let principal = &self.principal;
+        if may(principal, Action::AssignIdentity, workspace, "") {
+            return Ok(None);
+        }
         // The role is of an identity, whichever of its names was typed.
         let of = workspace::settings_of(ports, workspace).await?;
-        let id = match workspace::identity(&named, &of, workspace) {
+        let id = match workspace::identity(named, &of, workspace) {
             Ok(id) => id,
             Err(failure) => return Ok(Some(failure)),
         };
@@ -83,13 +110,4 @@ impl Known {
         let refused = Some(id.clone()).filter(|_| !self.identities.iter().any(has));
         Ok(refused.map(|identity| denied(principal, Action::AssignIdentity, workspace, &identity)))
     }
-}
-
-fn named_identity(wish: &Wish) -> Option<String> {
-    let settings = match wish {
-        Wish::Start { settings } | Wish::Update { settings } | Wish::Run { settings, .. } => Some(settings),
-        Wish::Install { settings, .. } | Wish::Reset { settings, .. } => settings.as_ref(),
-        _ => None,
-    };
-    settings?.identity.clone()
 }

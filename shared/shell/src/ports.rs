@@ -3,6 +3,7 @@
 use crate::Fault;
 use contract::{
     Millis,
+    instance::InstanceRow,
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
@@ -41,6 +42,14 @@ pub trait Ports: Send + Sync {
     fn load_compute(&self, id: &str) -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
     /// Reads the compute resource that a slot has now.
     fn load_slot(&self, slot: &Slot) -> impl Future<Output = Result<Option<Compute>, Fault>> + Send;
+
+    /// Reads a compute instance of a user.
+    fn load_instance(
+        &self,
+        workspace: &str,
+        owner: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<InstanceRow>, Fault>> + Send;
 
     /// Reads what a workspace does when somebody outside says that something happened.
     fn load_webhooks(&self, workspace: &str) -> impl Future<Output = Result<Option<WebhooksRow>, Fault>> + Send;
@@ -151,6 +160,10 @@ pub enum Write {
         user: String,
         usage: Usage,
     },
+    /// A compute instance, if the stored revision is the one before.
+    Instance(InstanceRow),
+    /// The deletion of a compute instance, if the stored revision is still this row's.
+    ForgetInstance(InstanceRow),
     /// What is installed, if the stored number is still `read` (`None`: if there is no such row).
     Packages {
         flow: String,

@@ -2,7 +2,7 @@
 
 use crate::{
     Fault,
-    compute::send_stops,
+    compute::{look, send_stops},
     ports::{DueRow, Ports, Save, Write, due_of},
 };
 use contract::{
@@ -85,6 +85,7 @@ async fn look_after_session(ports: &impl Ports, flow: &str, now: Millis) -> Resu
         Wish::StopIfIdle {
             generation: session.generation,
             activity: session.last_activity,
+            why: None,
         }
     } else if session.warning_due().is_some_and(|from| now >= from)
         && let Some(due) = session.idle_due()
@@ -137,6 +138,7 @@ async fn look_after_compute(ports: &impl Ports, id: &str, now: Millis) -> Result
             };
             ports.ask_driver(&request).await?;
         }
+        Chase::Look => return look(ports, &held, now).await,
         Chase::StopSessions => send_stops(ports, &held).await?,
         Chase::Delete => {
             let request = ComputeRequest::ReleaseCompute { compute: id.to_owned() };

@@ -2,6 +2,7 @@
 
 use crate::{
     Fault,
+    placement::{free, not_running},
     ports::{Ports, Save, Write, due_of},
     workspace,
 };
@@ -107,7 +108,7 @@ async fn once(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Opti
         ..Effects::default()
     };
     for effect in decided {
-        effects.take(ports, &row.flow, happened, effect, now).await?;
+        effects.take(ports, &row, happened, effect, now).await?;
     }
     let mut next = SessionRow {
         flow: row.flow.clone(),
@@ -181,7 +182,7 @@ impl Effects {
     async fn take(
         &mut self,
         ports: &impl Ports,
-        of: &FlowRef,
+        row: &SessionRow,
         happened: &Happened<'_>,
         effect: Effect,
         now: Millis,
@@ -189,7 +190,7 @@ impl Effects {
         match effect {
             Effect::Message(message) => self.messages.push(message),
             Effect::Row(Row::LeaveCompute { compute }) => {
-                let (left, release) = leave(ports, of, happened.flow, compute, now).await?;
+                let (left, release) = leave(ports, row, compute, now).await?;
                 self.writes.extend(left);
                 self.messages.extend(release);
             }
@@ -231,19 +232,19 @@ impl Effects {
 /// Takes the flow out of its user's quota and off its compute resource, and releases that if it was the last one there.
 async fn leave(
     ports: &impl Ports,
-    of: &FlowRef,
-    flow: &str,
+    row: &SessionRow,
     compute: String,
     now: Millis,
 ) -> Result<(Vec<Write>, Option<Message>), Fault> {
     let mut writes = Vec::new();
-    let (workspace, user) = (of.workspace.clone(), of.owner.clone());
+    let (flow, used) = (&row.session.flow, row.session.last_activity);
+    let (workspace, user) = (row.flow.workspace.clone(), row.flow.owner.clone());
     if let Some(usage) = ports.load_usage(&workspace, &user).await?.leave(flow) {
         writes.push(Write::Usage { workspace, user, usage });
     }
     let mut release = None;
     if let Some(held) = ports.load_compute(&compute).await? {
-        let left = compute::leave(&held, flow, now);
+        let left = compute::leave(&held, flow, used, now);
         if left != held {
             if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
                 release = Some(Message::ReleaseCompute { compute });
@@ -299,7 +300,18 @@ async fn claim_of(ports: &impl Ports, row: &SessionRow, event: &mut Event, now: 
     }
     let slot = session.slot();
     let in_slot = ports.load_slot(&slot).await?;
-    let claimed = compute::claim(in_slot.as_ref(), &slot, &session.flow, &ports.new_id(), now);
+    let claimed = match &slot.instance {
+        None => {
+            let new_id = ports.new_id();
+            Some(compute::claim(in_slot.as_ref(), &slot, &session.flow, &new_id, now))
+        }
+        // Another instance of its name may have been created meanwhile.
+        Some(_) => compute::join(in_slot.as_ref().filter(|held| held.slot == slot), &session.flow, now),
+    };
+    let Some(claimed) = claimed else {
+        *cause = slot.instance.as_deref().map(not_running);
+        return Ok(Vec::new());
+    };
     let usage = match enter(ports, row, &slot, &claimed.id).await? {
         Ok(usage) => usage,
         Err(failure) => {
@@ -527,16 +539,17 @@ pub async fn observe_compute(ports: &impl Ports, id: &str, seen: Seen, why: &str
     match &held {
         Some(compute) if compute.phase != ComputePhase::Gone => {
             if let Some(next) = compute::observe(compute, seen) {
+                let mut writes = Vec::new();
+                if next.phase == ComputePhase::Gone {
+                    writes.extend(free(ports, compute).await?);
+                }
                 // Who is on it is kept until each of them has been told.
                 let next = Compute {
                     sessions: on_it.clone(),
                     ..next
                 };
-                ports
-                    .save(Save {
-                        writes: vec![changed(next, compute)],
-                    })
-                    .await?;
+                writes.push(changed(next, compute));
+                ports.save(Save { writes }).await?;
             }
         }
         _ if seen == Seen::Up => {

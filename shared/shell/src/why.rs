@@ -131,6 +131,7 @@ mod tests {
             idle: 60_000,
             network: Default::default(),
             allow_hosts: Vec::new(),
+            compute: None,
             origins: Default::default(),
         }
     }
@@ -289,6 +290,7 @@ mod tests {
     fn a_session_that_is_gone_says_who_ended_it_and_on_what() {
         let ready = Life::ready();
         let idle = Event::IdleSeen {
+            why: None,
             operation: "i".into(),
             generation: 1,
             activity: ready.session.last_activity,

@@ -26,7 +26,7 @@ fn roles(of: &str) -> (Vec<Role>, Vec<String>) {
 }
 
 /// Who may do what: with their own session, with somebody else's in the workspace, with one of another workspace.
-const MATRIX: [(&str, &str); 28] = [
+const MATRIX: [(&str, &str); 35] = [
     ("use none", "---"),
     ("use scientist", "x--"),
     ("use operator", "x--"),
@@ -48,6 +48,13 @@ const MATRIX: [(&str, &str); 28] = [
     ("stop administrator", "---"),
     ("stop owner", "xx-"),
     ("stop both", "xx-"),
+    ("instance none", "---"),
+    ("instance scientist", "x--"),
+    ("instance operator", "x--"),
+    ("instance only-operator", "---"),
+    ("instance administrator", "---"),
+    ("instance owner", "---"),
+    ("instance both", "x--"),
     ("compute none", "---"),
     ("compute scientist", "x--"),
     ("compute operator", "x--"),
@@ -64,7 +71,15 @@ fn wishes(action: &str) -> Vec<Value> {
     };
     match action {
         "stop" => vec![json!({ "command": "stop" })],
-        "compute" => vec![json!({ "command": "delete-compute", "compute": "c-1" })],
+        "compute" => vec![
+            json!({ "command": "delete-compute", "compute": "c-1" }),
+            json!({ "command": "stop-instance", "instance": "dev" }),
+            json!({ "command": "delete-instance", "instance": "dev" }),
+        ],
+        "instance" => vec![
+            json!({ "command": "create-instance", "instance": "dev" }),
+            json!({ "command": "start-instance", "instance": "dev" }),
+        ],
         _ => vec![
             json!({ "command": "start", "settings": settings }),
             json!({ "command": "install", "settings": settings }),
@@ -161,7 +176,7 @@ async fn each_role_may_do_what_the_matrix_says_whichever_way_a_command_came() {
             }
         }
     }
-    assert_eq!(asked, 3 * 4 * 7 * 12, "every case was asked");
+    assert_eq!(asked, 3 * 4 * 7 * 16, "every case was asked");
 }
 
 #[tokio::test]

@@ -109,6 +109,7 @@ fn settings(world: &World) -> Settings {
         idle: 3_600_000,
         network: Default::default(),
         allow_hosts: Vec::new(),
+        compute: None,
     }
 }
 
@@ -119,6 +120,7 @@ fn up(world: &World) {
         owner: "alice".into(),
         size: "Standard_DS3_v2".into(),
         identity: None,
+        instance: None,
     };
     let room = Room::of(&slot.size);
     let request = ComputeRequest::CreateCompute {

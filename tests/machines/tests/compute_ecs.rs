@@ -30,6 +30,7 @@ fn create(compute: &str) -> ComputeRequest {
             owner: "alice".into(),
             size: "Standard_DS3_v2".into(),
             identity: None,
+            instance: None,
         },
         room: Room::of("Standard_DS3_v2"),
     }
@@ -57,6 +58,7 @@ fn launch(world: &World, generation: u32, image: Option<&str>) -> ComputeRequest
             idle: 3_600_000,
             network: Default::default(),
             allow_hosts: Vec::new(),
+            compute: None,
         },
         room: Room::of("Standard_DS3_v2"),
         until: 1_795_512_660_000,

@@ -12,11 +12,12 @@ use contract::{
     Failure, FlowRef, Millis, Phase, Settings, Slot,
     agent::{LineKind, OutputLine, RunResult},
     command::{Command, RunWish, Wish},
+    instance::InstanceRow,
     names,
     row::{LogRow, OperationRow, OperationStatus, RunRow, RunStatus, SessionRow},
 };
 use lifecycle::{
-    compute::{Compute, ComputePhase},
+    compute::{self, Compute, ComputePhase},
     quota::{Quota, Usage, Use},
     session::{Event, Kind, Message, Session},
 };
@@ -43,6 +44,10 @@ const TESTS: &[Test<Worlds>] = &[
     (
         "what_a_user_has_is_written_only_over_what_was_read",
         what_a_user_has_is_written_only_over_what_was_read,
+    ),
+    (
+        "a_compute_instance_is_changed_only_over_what_was_read_and_has_one_slot_by_its_name",
+        a_compute_instance_is_changed_only_over_what_was_read_and_has_one_slot_by_its_name,
     ),
     (
         "a_claim_is_good_only_on_what_was_read",
@@ -147,6 +152,7 @@ fn settings() -> Settings {
         idle: 3_600_000,
         network: Default::default(),
         allow_hosts: Vec::new(),
+        compute: None,
         origins: Default::default(),
     }
 }
@@ -307,6 +313,57 @@ fn what_a_user_has_is_written_only_over_what_was_read(worlds: &Worlds) {
     });
 }
 
+fn a_compute_instance_is_changed_only_over_what_was_read_and_has_one_slot_by_its_name(worlds: &Worlds) {
+    worlds.each(&[], async |world| {
+        let aws = &world.aws;
+        let instance = |name: &str, revision, size: &str| InstanceRow {
+            workspace: "w".to_owned(),
+            owner: "instances".to_owned(),
+            name: name.to_owned(),
+            size: size.to_owned(),
+            idle_shutdown_seconds: Some(3600),
+            revision,
+            ..InstanceRow::default()
+        };
+        let put = |row: &InstanceRow| vec![Write::Instance(row.clone())];
+        let (dev, lab) = (instance("dev", 1, "local"), instance("lab", 1, "local"));
+        save(aws, put(&lab)).await.unwrap();
+        save(aws, put(&dev)).await.unwrap();
+        // Created twice.
+        assert!(matches!(save(aws, put(&dev)).await, Err(Fault::Conflict)));
+        let started = instance("dev", 2, "local");
+        save(aws, put(&started)).await.unwrap();
+        let all = aws.instances_of("w", "instances").await.unwrap();
+        assert_eq!(all, [started.clone(), lab]);
+        assert_eq!(aws.instances_of("w", "instance").await.unwrap(), []);
+        // Deleted by somebody who has not seen the start.
+        let forget = |row: &InstanceRow| vec![Write::ForgetInstance(row.clone())];
+        assert!(matches!(save(aws, forget(&dev)).await, Err(Fault::Conflict)));
+        save(aws, forget(&started)).await.unwrap();
+        assert_eq!(aws.load_instance("w", "instances", "dev").await.unwrap(), None);
+        assert!(matches!(
+            save(aws, put(&instance("dev", 3, "local"))).await,
+            Err(Fault::Conflict)
+        ));
+        // One of its name with another size finds what is left of it.
+        let claim = vec![
+            Write::Slot {
+                slot: shell::slot_of(&dev),
+                compute: "i1".to_owned(),
+                was: None,
+            },
+            Write::Compute {
+                compute: compute::start(None, &shell::slot_of(&dev), Some(60), "i1", 1).unwrap(),
+                read: None,
+            },
+        ];
+        save(aws, claim).await.unwrap();
+        let other = shell::slot_of(&instance("dev", 1, "Standard_D2s_v5"));
+        let found = aws.load_slot(&other).await.unwrap().unwrap();
+        assert_eq!((found.id.as_str(), found.slot), ("i1", shell::slot_of(&dev)));
+    });
+}
+
 fn a_claim_is_good_only_on_what_was_read(worlds: &Worlds) {
     worlds.each(&[], async |world| {
         let aws = &world.aws;
@@ -315,6 +372,7 @@ fn a_claim_is_good_only_on_what_was_read(worlds: &Worlds) {
             owner: "claims".to_owned(),
             size: "local".to_owned(),
             identity: None,
+            instance: None,
         };
         let compute = |id: &str, revision, sessions: &[&str]| Compute {
             id: id.to_owned(),
@@ -325,6 +383,7 @@ fn a_claim_is_good_only_on_what_was_read(worlds: &Worlds) {
             due: Some(9),
             since: None,
             drained: None,
+            shutdown: None,
         };
         let claim = |id: &str, was: Option<&str>| {
             vec![

@@ -278,6 +278,7 @@ impl Machine {
             owner: "me".into(),
             size: "local".into(),
             identity: None,
+            instance: None,
         };
         self.ask(ComputeRequest::CreateCompute {
             compute: compute.into(),
@@ -494,6 +495,7 @@ pub(crate) fn settings(folder: &Path) -> Settings {
         idle: 3_600_000,
         network: Default::default(),
         allow_hosts: Vec::new(),
+        compute: None,
         origins: Default::default(),
     }
 }

@@ -11,10 +11,14 @@ pub enum Event {
     /// A command wants an operation.
     Wanted { operation: Operation },
     /// A sweep saw the session idle, at this generation and this last activity.
+    ///
+    /// * `why`: of a session whose compute instance was unused for too long; its own idle time may still run.
     IdleSeen {
         operation: String,
         generation: u32,
         activity: Millis,
+        #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+        why: Option<Failure>,
     },
     /// A sweep saw that the session is to be deleted for idleness soon, at `due`.
     IdleNear { generation: u32, due: Millis },

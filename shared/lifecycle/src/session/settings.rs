@@ -41,6 +41,8 @@ pub struct Origins {
     pub network: Origin,
     #[cfg_attr(feature = "wire", serde(skip_serializing_if = "Origin::is_default"))]
     pub allow_hosts: Origin,
+    #[cfg_attr(feature = "wire", serde(skip_serializing_if = "Origin::is_default"))]
+    pub compute: Origin,
 }
 
 #[cfg(feature = "wire")]
@@ -78,6 +80,9 @@ pub struct Settings {
     /// The hosts that it may reach whatever the network is: see [`crate::network::Host`].
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub allow_hosts: Vec<String>,
+    /// The compute instance that the session is on, whose size and identity it has; none is serverless compute.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub compute: Option<String>,
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Origins::is_default"))]
     pub origins: Origins,
 }
@@ -94,7 +99,7 @@ impl Settings {
                 }
             )*};
         }
-        named!(folder, size, identity, image, idle, network, allow_hosts);
+        named!(folder, size, identity, image, idle, network, allow_hosts, compute);
         all
     }
 
@@ -109,6 +114,6 @@ impl Settings {
 
     /// Whether both need the same compute resource.
     pub(super) fn is_on_same_compute(&self, other: &Self) -> bool {
-        self.size == other.size && self.identity == other.identity
+        (&self.size, &self.identity, &self.compute) == (&other.size, &other.identity, &other.compute)
     }
 }

@@ -180,8 +180,13 @@ impl Session {
     ///
     /// "…deletes the compute session automatically if it isn't in use for a while" (seed, *Start with advanced settings*).
     pub fn idle_due(&self) -> Option<Millis> {
-        let quiet = self.phase == Phase::Ready && self.current.is_none() && self.runs.is_empty();
+        let quiet = self.phase == Phase::Ready && !self.is_busy();
         quiet.then(|| self.last_activity.saturating_add(self.settings.idle))
+    }
+
+    /// Whether it has a run or an operation.
+    pub fn is_busy(&self) -> bool {
+        self.current.is_some() || !self.runs.is_empty()
     }
 
     /// When its user is to be warned of that; `None` once they were. What moves the deletion arms it again.
@@ -223,6 +228,7 @@ impl Session {
             owner: self.owner.clone(),
             size: self.settings.size.clone(),
             identity: self.settings.identity.clone(),
+            instance: self.settings.compute.clone(),
         }
     }
 }

@@ -201,9 +201,10 @@ impl Parts {
             activities,
             asks,
             drains,
+            starts,
             ..
         } = world.left;
-        key.push(u32::from(drains) << 16 | u32::from(activities) << 8 | u32::from(asks));
+        key.push(u32::from(starts) << 24 | u32::from(drains) << 16 | u32::from(activities) << 8 | u32::from(asks));
         key.into()
     }
 }
@@ -274,6 +275,7 @@ impl Search<'_> {
                 activities: (rest[2] >> 8) as u8,
                 asks: rest[2] as u8,
                 drains: (rest[2] >> 16) as u8,
+                starts: (rest[2] >> 24) as u8,
             },
         }
     }
@@ -287,6 +289,7 @@ impl Search<'_> {
             activities: 0,
             asks: 0,
             drains: 0,
+            starts: 0,
         };
         let mut turn = Turn {
             core: self.core,
@@ -367,6 +370,7 @@ impl Search<'_> {
             activities: 0,
             asks: 0,
             drains: 0,
+            starts: 0,
         };
         for flow in &mut world.flows {
             Rc::make_mut(flow).commands = 0;

@@ -2,10 +2,10 @@
 //!
 //! The numbers are those of the list in the design. What the core does not carry (11 and 12: credentials and roles) is tested elsewhere.
 
-use super::world::{Core, Decided, Execution, Flow, NOW, Row, World, name_of};
+use super::world::{Core, Decided, Execution, Flow, IDLE, NOW, Row, World, name_of};
 use lifecycle::{
     compute::ComputePhase,
-    session::{self, Effect, Event, Kind, Lease, Operation, Phase, Session, Step},
+    session::{self, Effect, Event, Kind, Lease, Operation, Phase, Session, Settings, Step},
 };
 
 /// A property that does not hold, and what was seen.
@@ -25,6 +25,7 @@ pub(crate) const COMPUTE_LASTS_AS_LONG_AS_ITS_SESSIONS: &str =
 pub(crate) const DRAINING_TAKES_NONE: &str = "5a a compute resource that is to be deleted takes no session";
 pub(crate) const DRAIN_ENDS: &str =
     "5b a compute resource that is to be deleted is deleted within its bound, without anybody's stop";
+pub(crate) const ONE_INSTANCE: &str = "5c a compute instance is there at most once";
 pub(crate) const NO_IDLE_STOP_IN_USE: &str = "6 no idle stop under a live lease or after newer activity";
 pub(crate) const ALWAYS_DUE: &str = "7a what is not final is due, and looking after it moves the due time";
 pub(crate) const STOP_IS_TAKEN: &str = "7b a stop is accepted in every phase";
@@ -43,7 +44,7 @@ pub(crate) const FORWARD: &str = "generation, revision and activity only move fo
 
 /// How many there are.
 #[allow(dead_code, reason = "one of the tests that share this counts them")]
-pub(crate) const COUNT: usize = 21;
+pub(crate) const COUNT: usize = 22;
 
 /// Checks one decision.
 pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {
@@ -130,8 +131,10 @@ fn no_idle_stop_in_use(before: &Session, after: &Session, event: &Event) -> Opti
     let allowed = match event {
         Event::Wanted { .. } => true,
         Event::ComputeDrained { compute, .. } => before.compute.as_ref() == Some(compute),
-        Event::IdleSeen { activity, .. } => {
-            !live_lease && *activity == before.last_activity && NOW >= before.last_activity + before.settings.idle
+        Event::IdleSeen { activity, why, .. } => {
+            // The compute instance has an idle time of its own.
+            let idle = why.as_ref().map_or(before.settings.idle, |_| IDLE);
+            !live_lease && *activity == before.last_activity && NOW >= before.last_activity + idle
         }
         // A stop that waited is begun; there is none.
         _ => false,
@@ -163,7 +166,15 @@ fn warned_once(before: &Session, after: &Session, event: &Event, effects: &[Effe
 }
 
 fn changed_in_place(before: &Session, after: &Session, effects: &[Effect]) -> Option<Broken> {
-    let compute = |s: &Session| (s.settings.size.clone(), s.settings.identity.clone());
+    let compute = |s: &Session| {
+        let Settings {
+            size,
+            identity,
+            compute,
+            ..
+        } = &s.settings;
+        (size.clone(), identity.clone(), compute.clone())
+    };
     let stays = before.generation == after.generation && after.compute.is_some();
     let moved = stays && compute(before) != compute(after);
     let image = after.image.as_ref().map(|image| &image.name);
@@ -317,6 +328,7 @@ fn always_due(core: &Core, s: &Session) -> Option<Broken> {
             operation: "probe".into(),
             generation: s.generation,
             activity: s.last_activity,
+            why: None,
         },
         (false, true) => Event::IdleNear {
             generation: s.generation,
@@ -392,7 +404,12 @@ fn tokens_are_answered(world: &World, f: usize, flow: &Flow) -> Option<Broken> {
 }
 
 fn of_computes(world: &World) -> Option<Broken> {
-    for row in world.computes.rows.values() {
+    let rows = || world.computes.rows.values();
+    let instances = rows().filter(|row| row.slot.instance.is_some() && row.phase != ComputePhase::Gone);
+    if instances.count() > 1 {
+        return broken(true, ONE_INSTANCE, || format!("{:?}", world.computes.rows));
+    }
+    for row in rows() {
         for (f, flow) in world.flows.iter().enumerate() {
             let is_on = row.sessions.contains(&name_of(f)) || flow.containers.iter().any(|c| c.compute == row.id);
             if is_on && flow.session.owner != row.slot.owner {
@@ -408,9 +425,12 @@ fn of_computes(world: &World) -> Option<Broken> {
             row.phase,
             ComputePhase::Requested | ComputePhase::Up | ComputePhase::Draining
         );
+        let is_instance = row.slot.instance.is_some();
         let kept = match row.phase {
+            ComputePhase::Requested | ComputePhase::Up if is_instance => true,
             ComputePhase::Requested | ComputePhase::Up | ComputePhase::Draining => !row.sessions.is_empty(),
-            ComputePhase::Releasing => row.sessions.is_empty(),
+            // An instance goes when its user says so, and not with a session.
+            ComputePhase::Releasing => row.sessions.is_empty() && (!is_instance || row.drained.is_some()),
             ComputePhase::Gone => true,
         };
         let under = !in_use

@@ -33,6 +33,8 @@ pub(crate) const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
 /// What the core decides.
 pub(crate) type Decided = Result<(Session, Vec<Effect>), Refusal>;
 
+pub(crate) type StartInstance = fn(Option<&Compute>, &Slot, Option<Millis>, &str, Millis) -> Option<Compute>;
+
 /// The functions under search: the core's own, or ones that are broken on purpose.
 #[derive(Clone, Copy)]
 pub(crate) struct Core {
@@ -42,7 +44,10 @@ pub(crate) struct Core {
     pub(crate) warning_due: fn(&Session) -> Option<Millis>,
     pub(crate) slot: fn(&Session) -> Slot,
     pub(crate) claim: fn(Option<&Compute>, &Slot, &str, &str, Millis) -> Compute,
-    pub(crate) leave: fn(&Compute, &str, Millis) -> Compute,
+    pub(crate) start: StartInstance,
+    pub(crate) join: fn(Option<&Compute>, &str, Millis) -> Option<Compute>,
+    pub(crate) look: fn(&Compute, Option<Millis>, bool, Failure, Millis) -> Compute,
+    pub(crate) leave: fn(&Compute, &str, Millis, Millis) -> Compute,
     pub(crate) observe: fn(&Compute, Seen) -> Option<Compute>,
     pub(crate) drain: fn(&Compute, Failure, Millis) -> Option<Compute>,
     pub(crate) chase: fn(&Compute, Millis) -> Option<(Compute, Chase)>,
@@ -58,6 +63,9 @@ impl Core {
         warning_due: Session::warning_due,
         slot: Session::slot,
         claim: lifecycle::compute::claim,
+        start: lifecycle::compute::start,
+        join: lifecycle::compute::join,
+        look: lifecycle::compute::look,
         leave: lifecycle::compute::leave,
         observe: lifecycle::compute::observe,
         drain: lifecycle::compute::drain,
@@ -81,8 +89,10 @@ pub(crate) struct Bounds {
     pub(crate) activities: u8,
     /// How often an agent asks for a lease at a moment of its own choice.
     pub(crate) asks: u8,
-    /// How many compute resources are deleted by their user.
+    /// How many compute resources are deleted by their user; of an instance, it is stopped.
     pub(crate) drains: u8,
+    /// How often the user of [`ON_INSTANCE`] starts their instance.
+    pub(crate) starts: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +119,7 @@ pub(crate) struct Left {
     pub(crate) activities: u8,
     pub(crate) asks: u8,
     pub(crate) drains: u8,
+    pub(crate) starts: u8,
 }
 
 /// All that is about one flow: its rows, its executions, its containers.
@@ -238,8 +249,9 @@ pub(crate) enum Act {
     SeeIdle(usize),
     SeeNear(usize),
     Chase(String),
-    /// The user deletes a compute resource.
+    /// The user deletes a compute resource, or stops their instance.
     Drain(String),
+    StartInstance,
     TimeOut(usize, String),
     /// A send of the state machine whose reply was lost is made again.
     SendAgain(usize, String),
@@ -263,6 +275,24 @@ pub(crate) struct Turn<'a> {
     pub(crate) broken: Option<Broken>,
 }
 
+/// The owner whose sessions are on a compute instance, which is shut down after [`IDLE`] without use.
+pub(crate) const ON_INSTANCE: &str = "i";
+
+fn settings_of(owner: &str) -> Settings {
+    let compute = (owner == ON_INSTANCE).then(|| "mine".to_owned());
+    Settings { compute, ..settings() }
+}
+
+fn instance() -> Slot {
+    Slot {
+        workspace: "w".into(),
+        owner: ON_INSTANCE.into(),
+        size: settings().size,
+        identity: None,
+        instance: Some("mine".into()),
+    }
+}
+
 pub(crate) fn settings() -> Settings {
     Settings {
         folder: "/".into(),
@@ -272,6 +302,7 @@ pub(crate) fn settings() -> Settings {
         idle: IDLE,
         network: Default::default(),
         allow_hosts: Vec::new(),
+        compute: None,
         origins: Origins::default(),
     }
 }
@@ -292,7 +323,7 @@ pub(crate) fn name_of(flow: usize) -> String {
 impl World {
     pub(crate) fn new(bounds: &Bounds) -> Self {
         let flow = |(i, owner): (usize, &&str)| {
-            let mut session = Session::never(name_of(i), "w", *owner, settings());
+            let mut session = Session::never(name_of(i), "w", *owner, settings_of(owner));
             session.last_activity = NOW - IDLE;
             session.since = NOW;
             Rc::new(Flow {
@@ -318,6 +349,7 @@ impl World {
                 activities: bounds.activities,
                 asks: bounds.asks,
                 drains: bounds.drains,
+                starts: bounds.starts,
             },
         }
     }
@@ -345,6 +377,9 @@ impl World {
                     acts.push(Act::Ask(f));
                 }
             }
+        }
+        if self.left.starts > 0 && self.started(core).is_some() {
+            acts.push(Act::StartInstance);
         }
         if self.left.drains > 0 {
             let in_use = |row: &&Compute| (core.drain)(row, why_drained(), NOW).is_some();
@@ -415,6 +450,15 @@ impl World {
         }
         acts.extend(self.computes.exist.iter().map(|id| Act::ComputeDies(id.clone())));
         acts
+    }
+
+    /// The instance, started: its row if it can be.
+    fn started(&self, core: &Core) -> Option<Compute> {
+        let slot = instance();
+        let computes = &self.computes;
+        let in_slot = computes.slots.get(&slot).and_then(|id| computes.rows.get(id));
+        let row = (core.start)(in_slot, &slot, Some(IDLE), &format!("c{}", computes.rows.len()), NOW)?;
+        Some(Compute { since: None, ..row })
     }
 
     /// Every way in which a handler may not get through: after its save it has a number of messages to send.
@@ -504,12 +548,16 @@ impl World {
     /// Whether nothing is left of any session: no container, no compute resource, no execution, nothing that somebody waits for.
     pub(crate) fn is_over(&self) -> bool {
         self.bag.is_empty()
-            && self.computes.exist.is_empty()
+            && self
+                .computes
+                .exist
+                .iter()
+                .all(|id| self.computes.rows.get(id).is_some_and(is_idle_instance))
             && self
                 .computes
                 .rows
                 .values()
-                .all(|row| row.phase == ComputePhase::Gone && row.due.is_none())
+                .all(|row| row.phase == ComputePhase::Gone && row.due.is_none() || is_idle_instance(row))
             && self.flows.iter().all(|flow| {
                 flow.session.phase == Phase::Stopped
                     && flow.containers.is_empty()
@@ -520,6 +568,10 @@ impl World {
                     && flow.runs.values().all(Option::is_some)
             })
     }
+}
+
+fn is_idle_instance(row: &Compute) -> bool {
+    row.slot.instance.is_some() && row.phase == ComputePhase::Up && row.sessions.is_empty()
 }
 
 fn is_call(effect: &Effect) -> bool {
@@ -605,6 +657,7 @@ impl Turn<'_> {
                     operation: format!("idle{}", session.generation),
                     generation: session.generation,
                     activity: session.last_activity,
+                    why: None,
                 };
                 self.put(Message::Command { flow: *f, event });
             }
@@ -621,7 +674,24 @@ impl Turn<'_> {
                 self.world.left.drains -= 1;
                 if let Some(next) = (self.core.drain)(&self.world.computes.rows[id], why_drained(), NOW) {
                     self.stop_all_on(&next);
+                    if next.phase == ComputePhase::Releasing {
+                        let request = Effect::Message(session::Message::ReleaseCompute { compute: id.clone() });
+                        self.put(Message::Driver { flow: 0, request });
+                    }
                     Rc::make_mut(&mut self.world.computes).rows.insert(id.clone(), next);
+                }
+            }
+            Act::StartInstance => {
+                self.world.left.starts -= 1;
+                if let Some(row) = self.world.started(self.core) {
+                    let request = Effect::Message(session::Message::CreateCompute {
+                        compute: row.id.clone(),
+                        slot: row.slot.clone(),
+                    });
+                    self.put(Message::Driver { flow: 0, request });
+                    let computes = Rc::make_mut(&mut self.world.computes);
+                    computes.slots.insert(row.slot.clone(), row.id.clone());
+                    computes.rows.insert(row.id.clone(), row);
                 }
             }
             Act::TimeOut(f, operation) => self.time_out(*f, operation),
@@ -714,6 +784,7 @@ impl Turn<'_> {
     fn command(&mut self, f: usize, wish: Wish, way: Way) {
         let flow = self.flow(f);
         flow.commands -= 1;
+        let settings = || settings_of(&flow.session.owner);
         let id = format!("{}{}", word(wish), flow.commands);
         let event = match wish {
             Wish::Run => Event::RunWanted {
@@ -739,8 +810,10 @@ impl Turn<'_> {
                 // A session that is made anew is made larger, so that it needs another compute resource.
                 let larger = || Settings {
                     size: "e".into(),
+                    compute: None,
                     origins: Origins {
                         size: Origin::Command,
+                        compute: Origin::Command,
                         ..Origins::default()
                     },
                     ..settings()
@@ -876,7 +949,7 @@ impl Turn<'_> {
                     let Some(held) = computes.rows.get(&compute) else {
                         continue;
                     };
-                    let left = (core.leave)(held, &name, NOW);
+                    let left = (core.leave)(held, &name, flow.session.last_activity, NOW);
                     if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
                         flow.outbox.push(Effect::Message(session::Message::ReleaseCompute {
                             compute: compute.clone(),
@@ -954,6 +1027,7 @@ impl Turn<'_> {
             operation,
             step: Step::ClaimCompute,
             compute,
+            cause,
             ..
         } = event
         else {
@@ -975,8 +1049,17 @@ impl Turn<'_> {
         let slot = (self.core.slot)(session);
         let in_slot = computes.slots.get(&slot).and_then(|id| computes.rows.get(id));
         let new_id = format!("c{}", computes.rows.len());
-        let claimed = (self.core.claim)(in_slot, &slot, &session.flow, &new_id, NOW);
-        let is_draining = claimed.phase == ComputePhase::Draining;
+        let claimed = match slot.instance {
+            None => (self.core.claim)(in_slot, &slot, &session.flow, &new_id, NOW),
+            Some(_) => match (self.core.join)(in_slot, &session.flow, NOW) {
+                Some(claimed) => claimed,
+                None => {
+                    *cause = Some(Failure::new("Instance.NotRunning", ""));
+                    return None;
+                }
+            },
+        };
+        let is_draining = matches!(claimed.phase, ComputePhase::Draining | ComputePhase::Releasing);
         // How long it has been there changes nothing.
         let claimed = Compute { since: None, ..claimed };
         *compute = Some(Claimed {
@@ -1039,6 +1122,7 @@ impl Turn<'_> {
             return;
         };
         let request = match ask {
+            Chase::Look => return self.look(id),
             Chase::Create => Effect::Message(session::Message::CreateCompute {
                 compute: id.to_owned(),
                 slot: next.slot.clone(),
@@ -1052,6 +1136,33 @@ impl Turn<'_> {
         };
         Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
         self.put(Message::Driver { flow: 0, request });
+    }
+
+    /// Looks whether an instance is idle.
+    fn look(&mut self, id: &str) {
+        let row = self.world.computes.rows[id].clone();
+        let on_it = |f: &usize| row.sessions.contains(&name_of(*f));
+        let flows: Vec<usize> = (0..self.world.flows.len()).filter(on_it).collect();
+        let session = |f: usize| &self.world.flows[f].session;
+        let used = flows.iter().map(|f| session(*f).last_activity).max();
+        let busy = flows.iter().any(|f| session(*f).is_busy());
+        let next = (self.core.look)(&row, used, busy, why_drained(), NOW);
+        if next.phase == ComputePhase::Releasing {
+            let request = Effect::Message(session::Message::ReleaseCompute { compute: id.to_owned() });
+            self.put(Message::Driver { flow: 0, request });
+        } else if !busy && next.is_idle(NOW) {
+            for f in flows {
+                let session = &self.world.flows[f].session;
+                let event = Event::IdleSeen {
+                    operation: format!("idle{}", session.generation),
+                    generation: session.generation,
+                    activity: session.last_activity,
+                    why: Some(why_drained()),
+                };
+                self.put(Message::Command { flow: f, event });
+            }
+        }
+        Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
     }
 
     /// Sends a command to each session on a compute resource that is to go.
@@ -1443,6 +1554,7 @@ impl Act {
             | Self::SeeNear(_)
             | Self::Chase(_)
             | Self::Drain(_)
+            | Self::StartInstance
             | Self::TimeOut(..)
             | Self::RunEnds(..)
             | Self::Activity(_)
@@ -1524,6 +1636,9 @@ impl World {
         }
         for row in Rc::make_mut(&mut self.computes).rows.values_mut() {
             row.due.iter_mut().for_each(gone);
+            if let Some(shutdown) = &mut row.shutdown {
+                shutdown.used = (shutdown.used - by).max(NOW - IDLE);
+            }
         }
         for message in Rc::make_mut(&mut self.bag) {
             match message {

@@ -8,6 +8,7 @@ use contract::{
     agent::{AgentCommand, OutputLine},
     command::Command,
     driver::ComputeRequest,
+    instance::InstanceRow,
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
@@ -90,6 +91,8 @@ pub(crate) struct State {
     ids: u64,
     calls: usize,
     pub(crate) most_sessions: usize,
+    /// By workspace, owner and name.
+    pub(crate) instances: BTreeMap<(String, String, String), InstanceRow>,
     pub(crate) webhooks: Option<contract::webhook::WebhooksRow>,
     /// By workspace and user.
     pub(crate) roles: BTreeMap<(String, String), RoleRow>,
@@ -98,6 +101,10 @@ pub(crate) struct State {
 pub(crate) struct World {
     pub(crate) state: Mutex<State>,
     pub(crate) fail_at: Option<(usize, Loss)>,
+}
+
+fn key_of(row: &InstanceRow) -> (String, String, String) {
+    (row.workspace.clone(), row.owner.clone(), row.name.clone())
 }
 
 impl World {
@@ -399,6 +406,11 @@ impl Ports for World {
         self.call(|s| Ok(s.roles.get(&key).cloned()))
     }
 
+    async fn load_instance(&self, workspace: &str, owner: &str, name: &str) -> Result<Option<InstanceRow>, Fault> {
+        let key = (workspace.to_owned(), owner.to_owned(), name.to_owned());
+        self.call(|s| Ok(s.instances.get(&key).cloned()))
+    }
+
     async fn load_webhooks(&self, _: &str) -> Result<Option<contract::webhook::WebhooksRow>, Fault> {
         self.call(|s| Ok(s.webhooks.clone()))
     }
@@ -420,6 +432,12 @@ impl Ports for World {
                         s.sessions.get(&row.session.flow).map_or(0, |(r, _)| r.session.revision) == *read
                     }
                     Write::NewOperation(row) => !s.operations.contains_key(&row.id),
+                    Write::Instance(row) => {
+                        s.instances.get(&key_of(row)).map_or(0, |row| row.revision) == row.revision - 1
+                    }
+                    Write::ForgetInstance(row) => {
+                        s.instances.get(&key_of(row)).map(|row| row.revision) == Some(row.revision)
+                    }
                     Write::NewRun(row) => !s.runs.contains_key(&row.id),
                     Write::Compute { compute, read } => s.computes.get(&compute.id).map(|c| c.revision) == *read,
                     Write::Slot { slot, was, .. } => s.slots.get(slot) == was.as_ref(),
@@ -472,6 +490,8 @@ impl Ports for World {
                             ..end
                         };
                     }
+                    Write::Instance(row) => drop(s.instances.insert(key_of(&row), row)),
+                    Write::ForgetInstance(row) => drop(s.instances.remove(&key_of(&row))),
                     Write::Compute { compute, .. } => {
                         s.computes.insert(compute.id.clone(), compute);
                     }

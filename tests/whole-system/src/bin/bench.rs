@@ -143,6 +143,7 @@ fn load(machine: &Machine, count: usize, due: usize, at: Millis) -> Vec<String> 
                 idle: 60_000,
                 network: Default::default(),
                 allow_hosts: Vec::new(),
+                compute: None,
                 origins: Origins::default(),
             };
             let key = flow.key();

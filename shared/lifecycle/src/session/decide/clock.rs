@@ -7,11 +7,14 @@ use super::{
 use crate::{Failure, Millis, deadlines};
 
 impl Turn {
-    pub(super) fn idle_seen(&mut self, operation: &str, generation: u32, activity: Millis) {
+    pub(super) fn idle_seen(&mut self, operation: &str, generation: u32, activity: Millis, why: Option<&Failure>) {
         let as_seen = generation == self.s.generation && activity == self.s.last_activity;
-        if as_seen && self.s.idle_due().is_some_and(|due| self.now >= due) {
+        if as_seen && self.s.idle_due().is_some_and(|due| why.is_some() || self.now >= due) {
             // A Ready session with no operation can always be stopped.
-            let _ = self.begin(Operation::new(operation, Kind::Stop, None));
+            let _ = self.begin(Operation {
+                why: why.cloned(),
+                ..Operation::new(operation, Kind::Stop, None)
+            });
         }
     }
 

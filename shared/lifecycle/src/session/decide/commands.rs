@@ -100,13 +100,19 @@ impl Turn {
                 return false;
             }
             // A size that is named is the one that the session has, or gets by what is under way.
-            let Settings { size, identity, .. } = self.s.settings.clone();
+            let Settings {
+                size,
+                identity,
+                compute,
+                ..
+            } = self.s.settings.clone();
             let named = change.over(&self.s.settings);
             let had = std::mem::replace(
                 &mut self.s.settings,
                 Settings {
                     size,
                     identity,
+                    compute,
                     ..named
                 },
             );
@@ -144,6 +150,7 @@ impl Turn {
     pub(super) fn otherwise(&self, wants: Option<&Settings>) -> Option<String> {
         let (has, wants) = (&self.s.settings, wants?.over(&self.s.settings));
         let differ = [
+            (has.compute != wants.compute, "compute resource"),
             (has.size != wants.size, "VM size"),
             (has.identity != wants.identity, "identity"),
             (has.image != wants.image, "base image"),

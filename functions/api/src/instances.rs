@@ -1,0 +1,67 @@
+//! Compute instances: the caller's own, or for an owner those of a user.
+
+use crate::{
+    answers::{absent, may_read, ok, problem},
+    computes,
+    request::Request,
+};
+use aws::Aws;
+use contract::{
+    FlowRef, Principal,
+    instance::{InstanceRow, InstanceView, Instances},
+};
+use lifecycle::{
+    access::{Action, denied},
+    compute::ComputePhase,
+};
+use serde_json::Value;
+use shell::{Fault, Ports};
+use std::collections::BTreeMap;
+
+pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
+    let Some(owner) = whose(caller, request) else {
+        return Ok(absent("list", "of compute instances"));
+    };
+    if !may_read(caller, &owner) {
+        return Ok(problem(
+            403,
+            denied(caller, Action::Read, &owner.workspace, &owner.owner),
+        ));
+    }
+    let mut instances = Vec::new();
+    for row in aws.instances_of(&owner.workspace, &owner.owner).await? {
+        instances.push(view(aws, row).await?);
+    }
+    Ok(ok(200, &Instances { instances }))
+}
+
+pub(crate) async fn read(aws: &Aws, caller: &Principal, name: &str, request: &Request) -> Result<Value, Fault> {
+    let Some(owner) = whose(caller, request).filter(|owner| may_read(caller, owner)) else {
+        return Ok(absent("compute instance", name));
+    };
+    match aws.load_instance(&owner.workspace, &owner.owner, name).await? {
+        Some(row) => Ok(ok(200, &view(aws, row).await?)),
+        None => Ok(absent("compute instance", name)),
+    }
+}
+
+/// Whose instances are meant: those of the parameter `user`, or else the caller's.
+fn whose(caller: &Principal, request: &Request) -> Option<FlowRef> {
+    let Principal::User { name, workspace, .. } = caller else {
+        return None;
+    };
+    Some(FlowRef {
+        workspace: workspace.clone(),
+        owner: request.text("user").unwrap_or(name).to_owned(),
+        lineage: String::new(),
+    })
+}
+
+async fn view(aws: &Aws, row: InstanceRow) -> Result<InstanceView, Fault> {
+    let held = aws.load_slot(&shell::slot_of(&row)).await?;
+    let compute = match held.filter(|held| held.phase != ComputePhase::Gone) {
+        Some(held) => Some(computes::view(aws, &held, &BTreeMap::new()).await?),
+        None => None,
+    };
+    Ok(InstanceView { instance: row, compute })
+}

@@ -1,0 +1,294 @@
+//! Compute instances: created, started, stopped and deleted by their user.
+//!
+//! An instance is a row of its own, and while it runs a compute resource whose slot names it. A session joins that, and does not start it.
+
+use crate::{
+    Fault, Known,
+    compute::stop_sessions,
+    placement::{none, slot_of},
+    ports::{Ports, Save, Write},
+    turn::{Happened, changed, refused_operation},
+    workspace,
+};
+use contract::{
+    FlowRef, Kind,
+    command::{Command, SERVERLESS, Wish},
+    driver::{ComputeRequest, Room},
+    instance::InstanceRow,
+    row::OperationStatus,
+};
+use lifecycle::{
+    Failure,
+    compute::{self, Compute, ComputePhase},
+    quota::Use,
+    session::Event,
+    size,
+};
+
+/// How often a save is tried again after somebody else's.
+const TRIES: usize = 30;
+
+/// What is to be saved, and the compute resource whose driver or sessions are to be told.
+#[derive(Default)]
+struct Next {
+    writes: Vec<Write>,
+    compute: Option<Compute>,
+}
+
+/// Does what a command wants of an instance.
+///
+/// # Errors
+///
+/// As [`crate::happen`]; what was decided stands, and the sweep carries it out.
+pub(crate) async fn change(ports: &impl Ports, command: &Command, known: &Known, name: &str) -> Result<(), Fault> {
+    for _ in 0..TRIES {
+        match once(ports, command, known, name).await {
+            Err(Fault::Conflict) => {}
+            done => return done,
+        }
+    }
+    Err(Fault::Conflict)
+}
+
+async fn once(ports: &impl Ports, command: &Command, known: &Known, name: &str) -> Result<(), Fault> {
+    let by = known.principal.name();
+    let FlowRef { workspace, owner, .. } = &command.flow;
+    let stored = ports.load_instance(workspace, owner, name).await?;
+    if ports.load_operation(&command.id).await?.is_some() {
+        let held = match &stored {
+            Some(row) => ports.load_slot(&slot_of(row)).await?,
+            None => None,
+        };
+        return match held {
+            Some(held) => carry_out(ports, &held, by).await,
+            None => Ok(()),
+        };
+    }
+    let decided = match (known.refuse(ports, command).await?, stored) {
+        (Some(denied), _) => Err(denied),
+        (None, stored) => decide(ports, command, known, name, stored).await?,
+    };
+    let (kind, flow) = (kind(&command.wish), command.flow.key());
+    let happened = Happened::new(&flow, Event::Tick, by);
+    let mut row = refused_operation(&command.id, kind, &happened, none(name, owner), ports.now());
+    row.failure = decided.as_ref().err().cloned();
+    match &row.failure {
+        None => row.status = OperationStatus::Succeeded,
+        Some(failure) => {
+            tracing::warn!(
+                command = command.id,
+                fault = failure.error,
+                cause = failure.message,
+                "refused"
+            );
+        }
+    }
+    let mut next = decided.unwrap_or_default();
+    next.writes.push(Write::NewOperation(row));
+    ports.save(Save { writes: next.writes }).await?;
+    match next.compute {
+        Some(compute) => carry_out(ports, &compute, by).await,
+        None => Ok(()),
+    }
+}
+
+async fn decide(
+    ports: &impl Ports,
+    command: &Command,
+    known: &Known,
+    name: &str,
+    stored: Option<InstanceRow>,
+) -> Result<Result<Next, Failure>, Fault> {
+    let owner = &command.flow.owner;
+    match (&command.wish, stored) {
+        (Wish::CreateInstance { .. }, Some(_)) => Ok(Err(exists(name))),
+        (Wish::CreateInstance { .. }, None) => match created(ports, command, known).await? {
+            Ok(row) => start(ports, row).await,
+            Err(failure) => Ok(Err(failure)),
+        },
+        (_, None) => Ok(Err(none(name, owner))),
+        (Wish::StartInstance { .. }, Some(row)) => {
+            let refused = match &row.identity {
+                Some(identity) => known.refuse_identity(ports, identity, &row.workspace).await?,
+                None => None,
+            };
+            match refused {
+                Some(denied) => Ok(Err(denied)),
+                None => start(ports, row).await,
+            }
+        }
+        (wish, Some(row)) => {
+            let mut next = Next::default();
+            if let Some(held) = ports.load_slot(&slot_of(&row)).await?
+                && let Some(drained) = compute::drain(&held, ended(name, known.principal.name(), wish), ports.now())
+            {
+                next.writes.push(changed(drained.clone(), &held));
+                next.compute = Some(drained);
+            }
+            if matches!(wish, Wish::DeleteInstance { .. }) {
+                next.writes.push(Write::ForgetInstance(row));
+            }
+            Ok(Ok(next))
+        }
+    }
+}
+
+/// The instance that a command wants to be created.
+async fn created(ports: &impl Ports, command: &Command, known: &Known) -> Result<Result<InstanceRow, Failure>, Fault> {
+    let Wish::CreateInstance {
+        instance,
+        size,
+        identity,
+        idle_shutdown_seconds,
+    } = &command.wish
+    else {
+        return Err(Fault::Conflict);
+    };
+    let workspace = &command.flow.workspace;
+    if instance == SERVERLESS {
+        return Ok(Err(reserved()));
+    }
+    let of = workspace::settings_of(ports, workspace).await?;
+    let size = size.clone().or_else(|| of.default_vm_size.clone());
+    let size = size.unwrap_or_else(|| size::WHOLE_MACHINE.to_owned());
+    if size::size(&size).is_none() {
+        return Ok(Err(size::no_such_size(&size)));
+    }
+    let identity = match identity {
+        None => None,
+        Some(named) => match workspace::identity(named, &of, workspace) {
+            Ok(id) => Some(id),
+            Err(failure) => return Ok(Err(failure)),
+        },
+    };
+    Ok(Ok(InstanceRow {
+        workspace: workspace.clone(),
+        owner: command.flow.owner.clone(),
+        name: instance.clone(),
+        size,
+        identity,
+        idle_shutdown_seconds: *idle_shutdown_seconds,
+        revision: 0,
+        by: known.principal.name().to_owned(),
+        at: ports.now(),
+    }))
+}
+
+/// A life of an instance begins, if its user's quota has room for it. One that runs goes on.
+async fn start(ports: &impl Ports, row: InstanceRow) -> Result<Result<Next, Failure>, Fault> {
+    let slot = slot_of(&row);
+    let held = ports.load_slot(&slot).await?;
+    let runs = |held: &Compute| matches!(held.phase, ComputePhase::Requested | ComputePhase::Up);
+    if row.revision > 0 && held.as_ref().is_some_and(runs) {
+        return Ok(Ok(Next::default()));
+    }
+    let after = row.idle_shutdown_seconds.map(|seconds| seconds.saturating_mul(1000));
+    let Some(compute) = compute::start(held.as_ref(), &slot, after, &ports.new_id(), ports.now()) else {
+        return Ok(Err(stopping(&row.name)));
+    };
+    let (workspace, user) = (row.workspace.clone(), row.owner.clone());
+    let of = workspace::settings_of(ports, &workspace).await?;
+    let quota = workspace::quota(&of, &user, ports.sessions_per_user());
+    let wanted = Use {
+        lineage: format!("the compute instance {}", row.name),
+        size: row.size.clone(),
+        compute: compute.id.clone(),
+    };
+    let usage = ports.load_usage(&workspace, &user).await?;
+    let usage = match usage.hold(&wanted, &quota, &workspace) {
+        Ok(usage) => usage,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let writes = vec![
+        // It is still there, and nobody deletes it meanwhile.
+        Write::Instance(InstanceRow {
+            revision: row.revision + 1,
+            ..row
+        }),
+        Write::Usage { workspace, user, usage },
+        Write::Slot {
+            slot,
+            compute: compute.id.clone(),
+            was: held.map(|held| held.id),
+        },
+        Write::Compute {
+            compute: compute.clone(),
+            read: None,
+        },
+    ];
+    let compute = Some(compute);
+    Ok(Ok(Next { writes, compute }))
+}
+
+async fn carry_out(ports: &impl Ports, held: &Compute, by: &str) -> Result<(), Fault> {
+    let compute = held.id.clone();
+    match held.phase {
+        ComputePhase::Requested => {
+            let (slot, room) = (held.slot.clone(), Room::of(&held.slot.size));
+            ports
+                .ask_driver(&ComputeRequest::CreateCompute { compute, slot, room })
+                .await
+        }
+        ComputePhase::Releasing => ports.ask_driver(&ComputeRequest::ReleaseCompute { compute }).await,
+        _ => stop_sessions(ports, held, by).await,
+    }
+}
+
+fn kind(wish: &Wish) -> Kind {
+    match wish {
+        Wish::CreateInstance { .. } | Wish::StartInstance { .. } => Kind::Start,
+        _ => Kind::Stop,
+    }
+}
+
+fn exists(name: &str) -> Failure {
+    let message = format!("There is a compute instance {name} already. Take another name, or delete it first.");
+    Failure::new("Instance.Exists", message)
+}
+
+fn reserved() -> Failure {
+    let message = format!("{SERVERLESS} is the name of the compute that is no instance. Take another name.");
+    Failure::new("Instance.Exists", message)
+}
+
+fn stopping(name: &str) -> Failure {
+    let message = format!("The compute instance {name} is still stopping. Try again in a moment.");
+    Failure::new("Instance.Stopping", message)
+}
+
+/// Why the sessions on an instance end with it.
+fn ended(name: &str, by: &str, wish: &Wish) -> Failure {
+    let (code, what, next) = match wish {
+        Wish::DeleteInstance { .. } => ("Instance.Deleted", "deleted", "Start the session on other compute."),
+        _ => (
+            "Instance.Stopped",
+            "stopped",
+            "Start the instance, then the session again.",
+        ),
+    };
+    let message = format!("{by} {what} the compute instance {name}, which ends all sessions on it. {next}");
+    Failure::new(code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_instance_refuses_says_what_to_do() {
+        let instance = || "dev".to_owned();
+        let texts = [
+            exists("dev"),
+            reserved(),
+            stopping("dev"),
+            ended("dev", "ann", &Wish::StopInstance { instance: instance() }),
+            ended("dev", "ann", &Wish::DeleteInstance { instance: instance() }),
+        ];
+        expect_test::expect![[r#"
+            Instance.Exists: There is a compute instance dev already. Take another name, or delete it first.
+            Instance.Exists: serverless is the name of the compute that is no instance. Take another name.
+            Instance.Stopping: The compute instance dev is still stopping. Try again in a moment.
+            Instance.Stopped: ann stopped the compute instance dev, which ends all sessions on it. Start the instance, then the session again.
+            Instance.Deleted: ann deleted the compute instance dev, which ends all sessions on it. Start the session on other compute."#]].assert_eq(&texts.map(|failure| failure.to_string()).join("\n"));
+    }
+}

@@ -1,0 +1,129 @@
+//! A compute instance that a session is put on: its slot, its settings, and why it cannot be had.
+
+use crate::{
+    Fault, Known,
+    ports::{Ports, Write},
+    workspace,
+};
+use contract::{
+    FlowRef,
+    command::{Command, SERVERLESS, Wish},
+    instance::InstanceRow,
+};
+use lifecycle::{
+    Failure,
+    compute::{Compute, Slot},
+    session::{Origin, Settings},
+};
+
+/// The slot that an instance is in while it runs.
+pub fn slot_of(row: &InstanceRow) -> Slot {
+    Slot {
+        workspace: row.workspace.clone(),
+        owner: row.owner.clone(),
+        size: row.size.clone(),
+        identity: row.identity.clone(),
+        instance: Some(row.name.clone()),
+    }
+}
+
+/// Gives settings that name a compute instance its VM size and identity. Says why they cannot be had, if so.
+///
+/// # Errors
+///
+/// As [`Ports`].
+///
+/// # Source
+///
+/// "If you choose compute instance as compute type, you can only set idle shutdown time" (*Start with advanced settings*).
+pub(crate) async fn place(
+    ports: &impl Ports,
+    command: &Command,
+    known: &Known,
+    settings: &mut Settings,
+) -> Result<Option<Failure>, Fault> {
+    let Some(wanted) = command.wish.settings() else {
+        return Ok(None);
+    };
+    let is_fixed = wanted.size.is_some() || wanted.identity.is_some();
+    let FlowRef { workspace, owner, .. } = &command.flow;
+    let Some(name) = &wanted.compute else {
+        // A start or a run that names no instance is for a session that there is, or for serverless compute.
+        if !is_fixed || matches!(command.wish, Wish::Start { .. } | Wish::Run { .. }) {
+            return Ok(None);
+        }
+        let has = ports.load_session(&command.flow.key()).await?;
+        let on = has.and_then(|row| row.session.settings.compute);
+        return Ok(on.map(|name| fixed(&name)));
+    };
+    // Size and identity go with the compute resource, so they count for as much.
+    let compute = settings.origins.compute;
+    let from = |origin: &mut Origin| *origin = (*origin).min(compute);
+    from(&mut settings.origins.size);
+    from(&mut settings.origins.identity);
+    if name == SERVERLESS {
+        if wanted.size.is_none()
+            && let Some(size) = workspace::settings_of(ports, workspace).await?.default_vm_size
+        {
+            settings.size = size;
+        }
+        return Ok(None);
+    }
+    if is_fixed {
+        return Ok(Some(fixed(name)));
+    }
+    let Some(row) = ports.load_instance(workspace, owner, name).await? else {
+        return Ok(Some(none(name, owner)));
+    };
+    (settings.size, settings.identity) = (row.size, row.identity);
+    match &settings.identity {
+        Some(identity) => known.refuse_identity(ports, identity, workspace).await,
+        None => Ok(None),
+    }
+}
+
+/// Takes a compute instance that is gone out of its user's quota.
+pub(crate) async fn free(ports: &impl Ports, compute: &Compute) -> Result<Option<Write>, Fault> {
+    if compute.slot.instance.is_none() {
+        return Ok(None);
+    }
+    let (workspace, user) = (compute.slot.workspace.clone(), compute.slot.owner.clone());
+    let usage = ports.load_usage(&workspace, &user).await?.release(&compute.id);
+    Ok(usage.map(|usage| Write::Usage { workspace, user, usage }))
+}
+
+/// Why a session cannot be on an instance now.
+pub(crate) fn not_running(name: &str) -> Failure {
+    let message = format!(
+        "The compute instance {name} does not run, and a session does not start one. Start the instance, then the session again."
+    );
+    Failure::new("Instance.NotRunning", message)
+}
+
+fn fixed(name: &str) -> Failure {
+    let message = format!(
+        "The compute instance {name} has its own VM size and identity, so a session on it takes none. Leave them out, or switch the \
+         session to serverless compute."
+    );
+    Failure::new("Instance.FixedSettings", message)
+}
+
+/// There is no such instance.
+pub(crate) fn none(name: &str, owner: &str) -> Failure {
+    let message = format!("{owner} has no compute instance {name}. List those that there are, or create it.");
+    Failure::new("Instance.None", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_cannot_be_on_an_instance_is_told_why() {
+        let texts = [not_running("dev"), fixed("dev"), none("dev", "ann")];
+        expect_test::expect![[r#"
+            Instance.NotRunning: The compute instance dev does not run, and a session does not start one. Start the instance, then the session again.
+            Instance.FixedSettings: The compute instance dev has its own VM size and identity, so a session on it takes none. Leave them out, or switch the session to serverless compute.
+            Instance.None: ann has no compute instance dev. List those that there are, or create it."#]].assert_eq(&texts.map(|failure| failure.to_string()).join("\n"));
+    }
+}
