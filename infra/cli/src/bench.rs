@@ -222,102 +222,87 @@ impl Bench<'_> {
             "{} rounds of start, run, install, packages, reset and stop",
             self.rounds
         ));
+        let ours = self.rounds_of(&flow, &packages)?;
+        let new = self.new_environments(&flow)?;
+        let mut requests = Vec::new();
+        for _ in 0..self.rounds {
+            requests.push(timed(|| self.client.find::<SessionView>("/v1/sessions/0").map(|_| ()))?);
+        }
+        say("the floors and the plain ways");
+        let plain = self.plain(!new.is_empty())?;
+        let request = times("a request for a session that is not there".into(), &requests);
+        if new.is_empty() {
+            say("no first start of a new environment: those are here from before");
+        }
+        Ok((figures(ours, new, request, plain), isolation))
+    }
+
+    /// Times of each act of a session's life, by rounds: start, first run, second run, install in place of a package, install, packages, reset,
+    /// stop.
+    fn rounds_of(&self, flow: &Flow, packages: &str) -> Result<[Vec<f64>; 8], Box<Trouble>> {
         let mut ours: [Vec<f64>; 8] = Default::default();
         for _ in 0..self.rounds {
             let [start, first, second, replaced, install, listed, reset, stop] = &mut ours;
             self.require("bench", "")?;
-            start.push(timed(|| self.operate(&flow, "start", starting()))?);
-            first.push(timed(|| self.run(&flow))?);
-            second.push(timed(|| self.run(&flow))?);
+            start.push(timed(|| self.operate(flow, "start", starting()))?);
+            first.push(timed(|| self.run(flow))?);
+            second.push(timed(|| self.run(flow))?);
             self.require("bench", ONE_REPLACED)?;
-            replaced.push(timed(|| self.operate(&flow, "install", installing()))?);
+            replaced.push(timed(|| self.operate(flow, "install", installing()))?);
             self.require("bench", TWO_PACKAGES)?;
-            install.push(timed(|| self.operate(&flow, "install", installing()))?);
-            listed.push(timed(|| self.client.get::<PackagesRow>(&packages).map(|_| ()))?);
-            reset.push(timed(|| self.operate(&flow, "reset", resetting()))?);
-            stop.push(timed(|| self.operate(&flow, "stop", Wish::Stop))?);
+            install.push(timed(|| self.operate(flow, "install", installing()))?);
+            listed.push(timed(|| self.client.get::<PackagesRow>(packages).map(|_| ()))?);
+            reset.push(timed(|| self.operate(flow, "reset", resetting()))?);
+            stop.push(timed(|| self.operate(flow, "stop", Wish::Stop))?);
         }
+        Ok(ours)
+    }
+
+    /// Times of starts whose environment is not there yet; none if all are there from before.
+    fn new_environments(&self, flow: &Flow) -> Result<Vec<f64>, Box<Trouble>> {
         let mut new = Vec::new();
-        let mut requests = Vec::new();
         for packages in NEW_PACKAGES {
             self.require("bench", packages)?;
             let before = self.environments();
-            let took = timed(|| self.operate(&flow, "start", starting()))?;
+            let took = timed(|| self.operate(flow, "start", starting()))?;
             // Once they have been made they are there.
             if self.environments() > before {
                 new.push(took);
             }
-            self.operate(&flow, "stop", Wish::Stop)?;
+            self.operate(flow, "stop", Wish::Stop)?;
         }
-        for _ in 0..self.rounds {
-            requests.push(timed(|| self.client.find::<SessionView>("/v1/sessions/0").map(|_| ()))?);
-        }
+        Ok(new)
+    }
 
-        say("the floors and the plain ways");
+    /// The floors, and the plain ways to the same.
+    ///
+    /// * `is_new`: whether a whole environment is to be installed in the plain ways too.
+    fn plain(&self, is_new: bool) -> Result<Plain, Box<Trouble>> {
         let spaces = "unshare --user --map-root-user --mount --pid --ipc --uts --fork true";
-        let spaces = measured("namespaces and exec", self.rounds, &words(spaces));
-        let exec = measured("exec", self.rounds, &words("true"));
-        let python = self.base_python();
-        let (mut bare, mut pf_test) = (None, None);
-        if let Some(python) = &python {
-            let of = |arguments: &str| [vec![shown(python)], words(arguments)].concat();
-            bare = measured("a bare interpreter", self.rounds, &of("-I -S -c pass"));
-            let flow = self.place.join("bench").display().to_string();
-            // The service that it leaves running is then not the user's own, and can be ended.
-            let home = vec!["env".to_owned(), format!("HOME={}", self.place.display())];
-            let pf = |arguments: &str| [home.clone(), of("-m promptflow._cli.pf"), words(arguments)].concat();
-            let command = [pf("flow test --flow"), vec![flow]].concat();
-            self.require("bench", "")?;
-            pf_test = measured("`pf flow test`", 3, &command);
-            is_done(&pf("service stop"));
+        let mut plain = Plain {
+            spaces: measured("namespaces and exec", self.rounds, &words(spaces)),
+            exec: measured("exec", self.rounds, &words("true")),
+            ..Plain::default()
+        };
+        let Some(python) = self.base_python() else {
+            return Ok(plain);
+        };
+        let of = |arguments: &str| [vec![shown(&python)], words(arguments)].concat();
+        plain.python = measured("a bare interpreter", self.rounds, &of("-I -S -c pass"));
+        let flow = self.place.join("bench").display().to_string();
+        // The service that it leaves running is then not the user's own, and can be ended.
+        let home = vec!["env".to_owned(), format!("HOME={}", self.place.display())];
+        let pf = |arguments: &str| [home.clone(), of("-m promptflow._cli.pf"), words(arguments)].concat();
+        let command = [pf("flow test --flow"), vec![flow]].concat();
+        self.require("bench", "")?;
+        plain.pf_test = measured("`pf flow test`", 3, &command);
+        is_done(&pf("service stop"));
+        plain.two = self.installers(&python, TWO_PACKAGES, 5);
+        // This takes minutes, and whoever wants one round wants to see that it works.
+        if is_new && self.rounds > 1 {
+            plain.all = self.installers(&python, &format!("promptflow promptflow-tools {}", NEW_PACKAGES[2]), 1);
         }
-        let (mut two, mut all) = ((None, None), (None, None));
-        if let Some(python) = &python {
-            two = self.installers(python, TWO_PACKAGES, 5);
-            // This takes minutes, and whoever wants one round wants to see that it works.
-            if !new.is_empty() && self.rounds > 1 {
-                all = self.installers(python, &format!("promptflow promptflow-tools {}", NEW_PACKAGES[2]), 1);
-            }
-        }
-        let request = times("a request for a session that is not there".into(), &requests);
-        let [start, first, second, replaced, install, listed, reset, stop] = ours;
-        let mut rows = vec![
-            (
-                "start a session whose environment is in the store, to Ready",
-                start,
-                spaces.clone(),
-                None,
-            ),
-            (
-                "the first run of a one-node flow in a Ready session, to its output",
-                first,
-                bare.clone(),
-                pf_test.clone(),
-            ),
-            ("the second run", second, bare, pf_test),
-            (
-                "install two packages that the store has, one in place of the base image's own",
-                replaced,
-                None,
-                None,
-            ),
-            ("install two packages that the store has", install, two.0, two.1),
-            ("view the installed packages", listed, Some(request), None),
-            ("reset, with these two packages, to Ready again", reset, spaces, None),
-            ("stop, to observed Stopped", stop, exec, None),
-        ];
-        if new.is_empty() {
-            say("no first start of a new environment: those are here from before");
-        } else {
-            let what = "the first start of an environment that is new: two packages beside promptflow";
-            rows.push((what, new, all.0, all.1));
-        }
-        let figures = rows.into_iter().map(|(what, ours, floor, plain)| Figure {
-            ours: times(what.into(), &ours),
-            floor,
-            plain,
-        });
-        Ok((figures.collect(), isolation))
+        Ok(plain)
     }
 
     /// So many sessions at once: started, run in, stopped, each as if it were alone.
@@ -463,6 +448,64 @@ fn not_written(path: &Path, why: &std::io::Error) -> Box<Trouble> {
         format!("{} cannot be written: {why}", path.display()),
     )
     .next("see that the state folder's disk has room, or name another folder with --state")
+}
+
+/// What the same costs without pfsession, where it could be measured.
+///
+/// * `two`, `all`: two packages, and a whole environment, by uv and by pip.
+#[derive(Default)]
+struct Plain {
+    spaces: Option<Times>,
+    exec: Option<Times>,
+    python: Option<Times>,
+    pf_test: Option<Times>,
+    two: (Option<Times>, Option<Times>),
+    all: (Option<Times>, Option<Times>),
+}
+
+fn figures(ours: [Vec<f64>; 8], new: Vec<f64>, request: Times, plain: Plain) -> Vec<Figure> {
+    let [start, first, second, replaced, install, listed, reset, stop] = ours;
+    let figure = |what: &str, ours: &[f64], floor: Option<Times>, plain: Option<Times>| Figure {
+        ours: times(what.into(), ours),
+        floor,
+        plain,
+    };
+    let (python, spaces) = (plain.python, plain.spaces);
+    let mut all = vec![
+        figure(
+            "start a session whose environment is in the store, to Ready",
+            &start,
+            spaces.clone(),
+            None,
+        ),
+        figure(
+            "the first run of a one-node flow in a Ready session, to its output",
+            &first,
+            python.clone(),
+            plain.pf_test.clone(),
+        ),
+        figure("the second run", &second, python, plain.pf_test),
+        figure(
+            "install two packages that the store has, one in place of the base image's own",
+            &replaced,
+            None,
+            None,
+        ),
+        figure(
+            "install two packages that the store has",
+            &install,
+            plain.two.0,
+            plain.two.1,
+        ),
+        figure("view the installed packages", &listed, Some(request), None),
+        figure("reset, with these two packages, to Ready again", &reset, spaces, None),
+        figure("stop, to observed Stopped", &stop, plain.exec, None),
+    ];
+    if !new.is_empty() {
+        let what = "the first start of an environment that is new: two packages beside promptflow";
+        all.push(figure(what, &new, plain.all.0, plain.all.1));
+    }
+    all
 }
 
 fn say(what: &str) {

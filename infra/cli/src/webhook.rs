@@ -73,38 +73,7 @@ fn added(client: &Client, secrets: &Secrets, add: &args::AddWebhook, json: bool)
     if let Wish::Run { run, .. } = &mut rule.wish {
         snapshot::seen_data(client, &flow, run)?;
     }
-    let Webhooks { address, .. } = change(client, |rules| {
-        match rules.iter().find(|there| there.name == rule.name) {
-            // It was written, and the answer was lost.
-            Some(there)
-                if *there
-                    == Rule {
-                        by: there.by.clone(),
-                        ..rule.clone()
-                    } => {}
-            Some(_) => {
-                let message = format!("There is a webhook {} already", rule.name);
-                return Err(Trouble::new(USAGE, "Webhook.Exists", message).next(format!(
-                    "choose another --name, or: pfsession webhook remove {}",
-                    rule.name
-                )));
-            }
-            None if rules
-                .iter()
-                .any(|there| there.sender == rule.sender && there.kind != rule.kind) =>
-            {
-                let message = format!(
-                    "The sender {} signs in another way, as another webhook says",
-                    rule.sender
-                );
-                return Err(
-                    Trouble::new(USAGE, "Webhook.OtherKind", message).next("name the sender otherwise: --from NAME")
-                );
-            }
-            None => rules.push(rule.clone()),
-        }
-        Ok(())
-    })?;
+    let Webhooks { address, .. } = change(client, |rules| push(rules, &rule))?;
     let address = format!("{}{}", address.unwrap_or_default(), rule.sender);
     let given = add
         .secret_file
@@ -139,6 +108,40 @@ fn added(client: &Client, secrets: &Secrets, add: &args::AddWebhook, json: bool)
     }
     secrets.say_what_is_missing();
     Ok(0)
+}
+
+/// Adds a rule to those that there are.
+fn push(rules: &mut Vec<Rule>, rule: &Rule) -> Result<(), Box<Trouble>> {
+    match rules.iter().find(|there| there.name == rule.name) {
+        // It was written, and the answer was lost.
+        Some(there)
+            if *there
+                == Rule {
+                    by: there.by.clone(),
+                    ..rule.clone()
+                } => {}
+        Some(_) => {
+            let message = format!("There is a webhook {} already", rule.name);
+            return Err(Trouble::new(USAGE, "Webhook.Exists", message).next(format!(
+                "choose another --name, or: pfsession webhook remove {}",
+                rule.name
+            )));
+        }
+        None if rules
+            .iter()
+            .any(|there| there.sender == rule.sender && there.kind != rule.kind) =>
+        {
+            let message = format!(
+                "The sender {} signs in another way, as another webhook says",
+                rule.sender
+            );
+            return Err(
+                Trouble::new(USAGE, "Webhook.OtherKind", message).next("name the sender otherwise: --from NAME")
+            );
+        }
+        None => rules.push(rule.clone()),
+    }
+    Ok(())
 }
 
 fn how_to_set(kind: SenderKind) -> &'static str {
@@ -225,28 +228,6 @@ fn rule_of(add: &args::AddWebhook, flow: &Flow) -> Result<Rule, Box<Trouble>> {
                 .next("say who sends it: --kind github or --kind standard-webhooks"));
         }
     };
-    let wish = match add.then {
-        Then::Install => Wish::Install {
-            settings: None,
-            lock: None,
-        },
-        Then::Start => Wish::Start {
-            settings: add.wants.wanted(),
-        },
-        Then::Reset => Wish::Reset {
-            settings: None,
-            resolve: false,
-        },
-        Then::Stop => Wish::Stop,
-        Then::Run => Wish::Run {
-            settings: add.wants.wanted(),
-            run: RunWish {
-                data: add.data.as_deref().map(wish::data_file).transpose()?,
-                inputs: add.inputs.iter().cloned().collect(),
-                ..RunWish::default()
-            },
-        },
-    };
     let event = add.on.name().to_owned();
     let word = |kind: SenderKind| match kind {
         SenderKind::Github => "github",
@@ -275,7 +256,32 @@ fn rule_of(add: &args::AddWebhook, flow: &Flow) -> Result<Rule, Box<Trouble>> {
         },
         flow: flow.reference.clone(),
         by: None,
-        wish,
+        wish: wish_of(add)?,
+    })
+}
+
+fn wish_of(add: &args::AddWebhook) -> Result<Wish, Box<Trouble>> {
+    Ok(match add.then {
+        Then::Install => Wish::Install {
+            settings: None,
+            lock: None,
+        },
+        Then::Start => Wish::Start {
+            settings: add.wants.wanted(),
+        },
+        Then::Reset => Wish::Reset {
+            settings: None,
+            resolve: false,
+        },
+        Then::Stop => Wish::Stop,
+        Then::Run => Wish::Run {
+            settings: add.wants.wanted(),
+            run: RunWish {
+                data: add.data.as_deref().map(wish::data_file).transpose()?,
+                inputs: add.inputs.iter().cloned().collect(),
+                ..RunWish::default()
+            },
+        },
     })
 }
 
