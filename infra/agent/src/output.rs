@@ -1,6 +1,6 @@
 //! The output of one operation or run, on its way to who reads it: redacted, numbered, in batches, and whole in a file.
 
-use contract::agent::{AgentReport, LineKind, OutputLine};
+use contract::agent::{AgentReport, Chunk, LineKind, OutputLine};
 use std::{
     cell::RefCell,
     collections::VecDeque,
@@ -35,6 +35,10 @@ pub(crate) struct Output {
 struct Inner {
     file: fs::File,
     next: u64,
+    /// How many of them are lines, and not pieces of an output.
+    lines: u64,
+    /// Pieces of an output that come to be one line.
+    chunk: Option<Chunk>,
     /// What is the beginning of a line that goes on, by its kind.
     begun: Vec<LineKind>,
     pending: Vec<OutputLine>,
@@ -55,6 +59,8 @@ impl Output {
         let inner = RefCell::new(Inner {
             file: fs::File::create(&path)?,
             next: 0,
+            lines: 0,
+            chunk: None,
             begun: Vec::new(),
             pending: Vec::new(),
             bytes: 0,
@@ -98,25 +104,53 @@ impl Output {
             inner.tail.pop_front();
         }
         inner.tail.push_back(cut(&text, &self.path));
-        if inner.next > MOST_LINES {
+        if inner.lines > MOST_LINES {
             return;
         }
-        let text = match inner.next {
+        let text = match inner.lines {
             MOST_LINES => format!("there is more; all of it is in {}", self.path.display()),
             _ => cut(&text, &self.path),
         };
-        let at = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
-        let seq = inner.next;
-        inner.next += 1;
-        inner.bytes += text.len();
-        inner.pending.push(OutputLine { seq, at, kind, text });
-        let (count, bytes) = (inner.pending.len(), inner.bytes);
+        let waits = inner.waits();
+        inner.settle();
+        inner.lines += 1;
+        inner.push(kind, text);
         drop(inner);
+        self.send_soon(waits);
+    }
+
+    /// Takes a piece of a run's output, whose number is bounded where it comes from. The file has none of it: the run's outputs have all.
+    pub(crate) fn say_chunk(self: &Rc<Self>, chunk: Chunk) {
+        let mut inner = self.inner.borrow_mut();
+        let waits = inner.waits();
+        match (&mut inner.chunk, chunk) {
+            (Some(Chunk::GoesOn { name, texts }), Chunk::GoesOn { name: of, texts: more }) if *name == of => {
+                texts.extend(more);
+            }
+            (_, chunk) => {
+                inner.settle();
+                inner.chunk = Some(chunk);
+            }
+        }
+        if let Some(Chunk::GoesOn { texts, .. }) = &inner.chunk {
+            // Together they are bounded as one piece is, which is long enough.
+            if texts.iter().map(|text| text.len() + 8).sum::<usize>() >= LONGEST {
+                inner.settle();
+            }
+        }
+        drop(inner);
+        self.send_soon(waits);
+    }
+
+    /// Sends what waits if it is enough, or else a little later; that was arranged already if some `waited` before.
+    fn send_soon(self: &Rc<Self>, waited: bool) {
+        let (count, bytes) = {
+            let inner = self.inner.borrow();
+            (inner.pending.len(), inner.bytes)
+        };
         if count >= ENOUGH.0 || bytes >= ENOUGH.1 {
             self.flush();
-        } else if count == 1 {
+        } else if !waited {
             let output = Rc::clone(self);
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(PATIENCE).await;
@@ -130,14 +164,16 @@ impl Output {
         self.inner.borrow().tail.iter().cloned().collect()
     }
 
-    /// How many lines were or will be reported.
+    /// How many lines were or will be reported, if no more come.
     pub(crate) fn count(&self) -> u64 {
-        self.inner.borrow().next
+        let inner = self.inner.borrow();
+        inner.next + u64::from(inner.chunk.is_some())
     }
 
     /// Sends what waits.
     pub(crate) fn flush(&self) {
         let mut inner = self.inner.borrow_mut();
+        inner.settle();
         inner.bytes = 0;
         let lines = std::mem::take(&mut inner.pending);
         if !lines.is_empty() {
@@ -147,6 +183,30 @@ impl Output {
                 lines,
             });
         }
+    }
+}
+
+impl Inner {
+    /// Whether something waits to be sent.
+    fn waits(&self) -> bool {
+        !self.pending.is_empty() || self.chunk.is_some()
+    }
+
+    /// Makes a line of the pieces that came so far.
+    fn settle(&mut self) {
+        if let Some(chunk) = self.chunk.take() {
+            self.push(LineKind::Chunk, serde_json::to_string(&chunk).unwrap_or_default());
+        }
+    }
+
+    fn push(&mut self, kind: LineKind, text: String) {
+        let at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        let seq = self.next;
+        self.next += 1;
+        self.bytes += text.len();
+        self.pending.push(OutputLine { seq, at, kind, text });
     }
 }
 

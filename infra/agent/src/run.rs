@@ -24,11 +24,11 @@ use crate::{
     data, disk,
     output::Output,
     records::{self, Records},
-    runner::{Folders, Runner, What},
+    runner::{Folders, Piece, Runner, What},
 };
 use contract::{
     Failure, Outcome,
-    agent::{LineKind, MOST_INLINE_OUTPUTS, RunResult},
+    agent::{Chunk, LineKind, MOST_INLINE_OUTPUTS, RunResult},
     command::RunWish,
 };
 use environments::scratch::remove_aside;
@@ -333,6 +333,7 @@ async fn follow(
                     unwritten = unwritten.or(Some(io_failure(&error)));
                 }
             }
+            What::Chunk { chunk } => output.say_chunk(chunk_of(given, chunk)),
             What::Nodes { nodes } => {
                 if let Err(error) = results.records.take(given, None, nodes) {
                     unwritten = unwritten.or(Some(io_failure(&error)));
@@ -386,6 +387,23 @@ async fn follow(
         }
     }
     crashed("its sandbox ended".into())
+}
+
+/// A piece of an output as readers have it, without secrets as far as one piece shows them.
+fn chunk_of(given: &Given, piece: Piece) -> Chunk {
+    match piece {
+        Piece::Begins { outputs, names } => Chunk::Begins {
+            outputs: match outputs.and_then(|text| exact(&given.without_secrets(&text))) {
+                Some(Value::Object(outputs)) => Some(outputs),
+                _ => None,
+            },
+            names,
+        },
+        Piece::GoesOn { name, text } => Chunk::GoesOn {
+            name,
+            texts: vec![given.without_secrets(&text)],
+        },
+    }
 }
 
 fn without_secrets(given: &Given, failure: Failure) -> Failure {

@@ -174,6 +174,10 @@ pub(crate) enum What {
         #[serde(default)]
         nodes: Vec<(String, String)>,
     },
+    /// A piece of an output that is streamed.
+    Chunk {
+        chunk: Piece,
+    },
     /// What it says of the nodes of the aggregation.
     Nodes {
         nodes: Vec<(String, String)>,
@@ -184,6 +188,21 @@ pub(crate) enum What {
     Done {
         done: Value,
         crashed: Option<i32>,
+    },
+}
+
+/// What a run says of an output before its end; its bounds are in `stream.py`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Piece {
+    /// The outputs that come whole, as a JSON text, and the names of those that come in pieces.
+    Begins {
+        outputs: Option<String>,
+        names: Vec<String>,
+    },
+    GoesOn {
+        name: String,
+        text: String,
     },
 }
 
@@ -731,6 +750,7 @@ mod fuzzed {
             r#"{"pid":7,"start":12} {"groups":["/a"]} {"isolated":{"tier":"A","not_held":[]}} {"ready":{}}"#,
             r#"{"of":"r","out":["a","b"]} {"of":"r","err":[""]} {"of":"x","out":[]}"#,
             r#"{"of":"r","line":0,"output":{"a":1.5},"wrong":{"error":"A.B","message":"c"}}"#,
+            r#"{"of":"r","chunk":{"begins":{"outputs":"{}","names":["a"]}}} {"of":"r","chunk":{"goes_on":{"name":"a","text":"b"}}}"#,
             r#"{"of":"r","done":{"lines":1,"failed":0,"exit_code":0},"crashed":-9} {"cannot":"c"} {"failed":"f"} {"cold":"c"} {"warm":true}"#,
         ]
         .map(|text| (text.replace("} {", "}\n{") + "\n").into_bytes());

@@ -8,7 +8,7 @@ mod common;
 
 use common::{DAG, Machine, flow, index::Index, provider::Provider, settings, state, tiers};
 use contract::{
-    agent::{AgentCommand, AgentReport, RunResult},
+    agent::{AgentCommand, AgentReport, Chunk, LineKind, OutputLine, RunResult},
     command::RunWish,
     driver::{ComputeRequest, DriverReport},
 };
@@ -170,6 +170,10 @@ fn main() -> anyhow::Result<()> {
         (
             "an_aggregation_gives_metrics_and_one_that_fails_is_told",
             an_aggregation_gives_metrics_and_one_that_fails_is_told,
+        ),
+        (
+            "pieces_of_an_output_come_in_order_before_its_end_within_bounds_and_the_end_is_whole",
+            pieces_of_an_output_come_in_order_before_its_end_within_bounds_and_the_end_is_whole,
         ),
         (
             "lines_that_wait_share_the_processor",
@@ -2698,6 +2702,100 @@ fn an_aggregation_gives_metrics_and_one_that_fails_is_told() {
         assert_eq!((result.lines, result.failed_lines), (2, 0));
         assert_eq!(result.outputs, [json!({ "n": 1 }), json!({ "n": 2 })]);
     });
+}
+
+/// The pieces of an output that a run's agent has reported, in their order.
+fn pieces(machine: &Machine, run: &str) -> Vec<Chunk> {
+    let reports = machine.world.agent_reports.lock().unwrap();
+    let mut lines: Vec<OutputLine> = Vec::new();
+    for (_, body) in reports.iter() {
+        if let AgentReport::Output { of, lines: more } = &body.report
+            && of == run
+        {
+            lines.extend(more.iter().filter(|line| line.kind == LineKind::Chunk).cloned());
+        }
+    }
+    lines.sort_by_key(|line| line.seq);
+    lines.dedup_by_key(|line| line.seq);
+    lines
+        .iter()
+        .map(|line| serde_json::from_str(&line.text).unwrap())
+        .collect()
+}
+
+fn text_of(pieces: &[Chunk]) -> String {
+    let texts = pieces.iter().map(|piece| match piece {
+        Chunk::GoesOn { texts, .. } => texts.concat(),
+        Chunk::Begins { .. } => String::new(),
+    });
+    texts.collect()
+}
+
+fn pieces_of_an_output_come_in_order_before_its_end_within_bounds_and_the_end_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let code = "
+import os, time
+def main(kind: str):
+    if kind == 'waits':
+        return {'answer': waits(), 'kind': kind}
+    return many()
+def waits():
+    yield 'one '
+    print('said between')
+    while not os.path.exists('go'):
+        time.sleep(0.01)
+    yield 'two'
+def many():
+    for n in range(100):
+        yield f'{n:05}' * 2000
+";
+    let it = flex(&folder.path().join("flow"), code);
+    let key = key(&unique("pieces"));
+    machine.start(&key, 1, &it);
+    let streamed = |kind: &str| RunWish {
+        stream: true,
+        ..inputs("kind", kind)
+    };
+    let run = unique("pieces");
+    machine.begin_run(&key, 1, &run, &it, streamed("waits"));
+    machine.world.wait("a piece", Duration::from_secs(60), |_| {
+        (text_of(&pieces(&machine, &run)) == "one ").then_some(())
+    });
+    // It has not ended: it waits for this file.
+    fs::write(machine.state.join(format!("sessions/{key}/1/work/{run}/flow/go")), "").unwrap();
+    let result = machine.ended_run(&key, 1, &run);
+    assert_eq!(output(&result), json!({ "answer": "one two", "kind": "waits" }));
+    let begins = json!({ "begins": { "outputs": { "kind": "waits" }, "names": ["answer"] } });
+    let one = json!({ "goes-on": { "name": "answer", "texts": ["one "] } });
+    let two = json!({ "goes-on": { "name": "answer", "texts": ["two"] } });
+    let told: Vec<Value> = pieces(&machine, &run).iter().map(|piece| json!(piece)).collect();
+    assert_eq!(told, [begins, one, two]);
+    assert_eq!(result.said, Some(4), "what it has said is told among the pieces");
+
+    let run = unique("pieces");
+    let result = machine.run(&key, 1, &run, &it, streamed("many"));
+    let whole = written(&result, "output/outputs.jsonl");
+    let whole: Value = serde_json::from_str(&whole).unwrap();
+    let whole = whole["output"].as_str().unwrap();
+    let told = text_of(&pieces(&machine, &run));
+    assert_eq!((whole.len(), told.len()), (1_000_000, 260_000));
+    assert!(whole.starts_with(&told));
+
+    // Of several lines, and of a run that does not stream, there are none.
+    let data = folder.path().join("data.jsonl");
+    fs::write(&data, "{\"kind\": \"many\"}\n{\"kind\": \"many\"}\n").unwrap();
+    let over_data = RunWish {
+        data: Some(data.display().to_string()),
+        stream: true,
+        ..RunWish::default()
+    };
+    for wish in [over_data, inputs("kind", "many")] {
+        let run = unique("pieces");
+        assert_eq!(machine.run(&key, 1, &run, &it, wish).failure, None);
+        assert_eq!(pieces(&machine, &run), []);
+    }
+    machine.remove(&key, 1);
 }
 
 fn lines_that_wait_share_the_processor() {

@@ -1374,6 +1374,7 @@ impl Asked {
             init: self.init.clone(),
             name: None,
             no_wait: false,
+            stream: false,
             install: false,
             wants: self.wants.clone(),
             command: Vec::new(),
@@ -1457,6 +1458,9 @@ pub(crate) struct Run {
     /// Do not wait for the end; print the run's id
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// Show what the flow gives in pieces as it comes, on standard error; it runs once, without --data
+    #[arg(long, conflicts_with_all = ["data", "run", "resume_from", "no_wait", "command"])]
+    pub(crate) stream: bool,
     /// First install what the requirements say, if they have changed since the last install
     #[arg(long)]
     pub(crate) install: bool,

@@ -494,6 +494,7 @@ fn run_flow(service: &Service, run: &args::Run) -> Done {
         (false, true) => watch::Lines::Aside,
         (false, false) => watch::Lines::AsSaid,
     };
+    let lines = if wish.stream { watch::Lines::Pieces } else { lines };
     let what = || format!("the run of {} did not succeed", flow.typed);
     warn_of_size(&wanted);
     let wanted = command(
@@ -756,6 +757,8 @@ pub(crate) fn logs_of(client: &Client, of: &str, follow: bool, json: bool) -> Do
         for line in &output.lines {
             if json {
                 out_json(line);
+            } else if line.kind == LineKind::Chunk {
+                // They are of the output, and no lines.
             } else if line.kind == LineKind::Stage {
                 out(&format!("== {}", line.text));
             } else {

@@ -7,6 +7,7 @@
 //! * [`wish`]: what was typed, as the command that is sent.
 //! * [`commands`]: what each command does.
 //! * [`watch`], [`progress`]: waiting for an end, and what is seen meanwhile.
+//! * [`serve`], [`answers`], [`events`], [`turns`], [`pieces`]: a flow that is asked again and again, and its answers in pieces.
 //! * [`show`], [`text`], [`terminal`], [`trouble`]: how things look to people.
 //! * [`client`], [`service`], [`unix`]: HTTP to `functions/api`; the host on this machine, started when needed, and its socket.
 //! * [`snapshot`]: what a service elsewhere does not see of this machine, sent to it.
@@ -19,6 +20,7 @@
 //!
 //! What is absent here: every rule about sessions. This is a client like any other.
 
+mod answers;
 mod args;
 mod bench;
 mod check;
@@ -29,9 +31,11 @@ mod confirm;
 mod connection;
 mod diff;
 mod dockerfile;
+mod events;
 mod image;
 mod packages;
 mod parts;
+mod pieces;
 mod progress;
 mod request;
 mod roles;

@@ -7,6 +7,7 @@ use crate::{
 use contract::Millis;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::{
+    cell::Cell,
     fmt::Write,
     io::IsTerminal,
     time::{Duration, Instant},
@@ -18,6 +19,8 @@ pub(crate) struct Progress {
     doing: String,
     detail: String,
     since: Instant,
+    /// Whether a piece was shown whose line goes on.
+    open: Cell<bool>,
 }
 
 impl Progress {
@@ -28,6 +31,7 @@ impl Progress {
             doing: String::new(),
             detail: String::new(),
             since: Instant::now(),
+            open: Cell::new(false),
         }
     }
 
@@ -76,9 +80,25 @@ impl Progress {
 
     /// A line that stays.
     pub(crate) fn line(&self, line: &Text) {
+        self.close();
         match &self.moving {
             Some(moving) => moving.suspend(|| terminal::print(line)),
             None => terminal::print(line),
+        }
+    }
+
+    /// A piece of a text that goes on, in the place of what moves.
+    pub(crate) fn piece(&mut self, text: &str) {
+        self.clear();
+        terminal::print_piece(text);
+        self.open
+            .set(!text.ends_with('\n') && (self.open.get() || !text.is_empty()));
+    }
+
+    /// Ends the line of a piece.
+    fn close(&self) {
+        if self.open.replace(false) {
+            terminal::print_piece("\n");
         }
     }
 
@@ -92,6 +112,7 @@ impl Progress {
 
     /// What went on has ended: its line stays, with how long it took.
     pub(crate) fn done(&mut self, mark: &str, colour: &'static str) {
+        self.close();
         if !self.doing.is_empty() {
             match &self.moving {
                 Some(_) => self.line(&Text::painted(mark, colour).and(&format!(

@@ -7,8 +7,10 @@
 //! * Beyond promptflow: a request needs the token that is printed. It sends no `Access-Control-Allow-Origin: *`, by which any page might ask.
 
 use crate::{
+    answers::{error, failed, json_of},
     args,
     commands::{Done, Service},
+    events::{self, Accepted},
     terminal::note,
     text::{out, out_json},
     trouble::{FAILED, Trouble},
@@ -19,7 +21,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -35,7 +37,7 @@ const VERSION: &str = "1.18.5";
 const MOST_BODY: usize = 64 << 20;
 
 struct Served {
-    turns: Turns,
+    turns: Arc<Turns>,
     token: String,
 }
 
@@ -51,7 +53,7 @@ pub(crate) fn serve(service: &Service<'_>, typed: &args::Serve) -> Done {
     let token = wish::random::<16>();
     let turns = Turns::begin(service, &typed.asked)?;
     let served = Arc::new(Served {
-        turns,
+        turns: Arc::new(turns),
         token: token.clone(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -110,14 +112,6 @@ fn router(served: Arc<Served>) -> Router {
         .with_state(served)
 }
 
-fn json_of(status: StatusCode, value: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
-}
-
-fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    json_of(status, &json!({ "error": { "code": code, "message": message } }))
-}
-
 /// Lets a request pass that has the token.
 async fn admit(State(served): State<Arc<Served>>, request: Request, next: Next) -> Response {
     let given = request
@@ -158,7 +152,7 @@ async fn feedback(body: Bytes) -> Response {
     json_of(StatusCode::OK, &json!({ "status": "Feedback received." }))
 }
 
-async fn score(State(served): State<Arc<Served>>, body: Bytes) -> Response {
+async fn score(State(served): State<Arc<Served>>, headers: HeaderMap, body: Bytes) -> Response {
     let inputs = match inputs(&served.turns.signature, &body) {
         Ok(inputs) => inputs,
         Err(message) => return error(StatusCode::BAD_REQUEST, "UserError", &message),
@@ -172,35 +166,19 @@ async fn score(State(served): State<Arc<Served>>, body: Bytes) -> Response {
             .filter(|field| field.evaluation_only);
         outputs.map(|field| field.name.clone()).collect()
     };
+    let accepted = Accepted::of(&headers);
+    if accepted.has_events() {
+        let ask = move |hear: events::Hear| served.turns.ask_streamed(inputs, hear);
+        return events::answer(ask, hidden, accepted).await;
+    }
     let asked = tokio::task::spawn_blocking(move || served.turns.ask(inputs)).await;
     match asked.unwrap_or_else(|error| Err(Failure::new("Serve.Failed", error.to_string()))) {
         Ok(mut outputs) => {
             outputs.retain(|name, _| !hidden.contains(name));
-            json_of(StatusCode::OK, &Value::Object(outputs))
+            accepted.json(outputs)
         }
-        Err(failure) => {
-            let (status, code) = match is_the_users(&failure) {
-                true => (StatusCode::BAD_REQUEST, "UserError"),
-                false => (StatusCode::INTERNAL_SERVER_ERROR, "SystemError"),
-            };
-            error(status, code, &format!("{}: {}", failure.error, failure.message))
-        }
+        Err(failure) => failed(&failure),
     }
-}
-
-/// Whether a failure is of the flow or of what it was asked, as promptflow tells them from its own.
-fn is_the_users(failure: &Failure) -> bool {
-    [
-        "Run.CodeRaised",
-        "Run.BadFlow",
-        "Run.BadData",
-        "Run.BadOutput",
-        "Run.ImportFailed",
-        "Run.LineTimeout",
-        "Connection.",
-    ]
-    .iter()
-    .any(|start| failure.error.starts_with(start))
 }
 
 /// The inputs that a request's body gives.

@@ -110,6 +110,16 @@ pub(crate) fn print_over(text: &str) {
     print(&Text(format!("\r\x1b[K{}", fit(text))));
 }
 
+/// Prints a piece of what a session said on standard error.
+pub(crate) fn print_piece(text: &str) {
+    let text = if std::io::stderr().is_terminal() {
+        fit(text)
+    } else {
+        text.into()
+    };
+    let _ = write!(std::io::stderr().lock(), "{text}");
+}
+
 /// A line that a session said, as it goes to standard error.
 pub(crate) fn said(line: &str) -> Text {
     if std::io::stderr().is_terminal() {

@@ -38,6 +38,17 @@ pub(crate) fn out_as_said(line: &str) {
     }
 }
 
+/// Prints a piece of what a session said, at once.
+pub(crate) fn out_piece(text: &str) {
+    let text = if std::io::stdout().is_terminal() {
+        fit(text)
+    } else {
+        text.into()
+    };
+    let mut out = io::stdout().lock();
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
 /// Whether standard output is a terminal.
 pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()

@@ -4,14 +4,17 @@ use crate::{
     args,
     client::Client,
     commands::{self, Service},
+    pieces::Heard,
     snapshot,
-    terminal::note,
+    terminal::{fit, note},
+    text::{out, out_piece},
     trouble::{FAILED, Trouble, USAGE},
     watch,
     wish::{self, Flow, RunOrder},
 };
 use contract::{
     Failure,
+    agent::{Chunk, OutputLine},
     command::{Command, RunWish, Wanted, Wish},
     http::SessionView,
     row::{OperationStatus, RunRow, RunStatus},
@@ -109,8 +112,30 @@ impl Turns {
     ///
     /// Why the run failed.
     pub(crate) fn ask(&self, inputs: Map<String, Value>) -> Result<Map<String, Value>, Failure> {
+        let id = self.send(inputs, false)?;
+        outputs_of(watch::until_end(&self.client, &id).map_err(|trouble| trouble.failure)?)
+    }
+
+    /// Asks the flow once, and hears the pieces of its outputs as they come.
+    ///
+    /// # Errors
+    ///
+    /// Why the run failed, also after pieces.
+    pub(crate) fn ask_streamed(
+        &self,
+        inputs: Map<String, Value>,
+        mut hear: impl FnMut(Chunk),
+    ) -> Result<(Map<String, Value>, Heard), Failure> {
+        let id = self.send(inputs, true)?;
+        let mut heard = Heard::default();
+        let take = |line: &OutputLine| heard.take(line).into_iter().for_each(&mut hear);
+        let row = watch::listen(&self.client, &id, take).map_err(|trouble| trouble.failure)?;
+        outputs_of(row).map(|outputs| (outputs, heard))
+    }
+
+    /// Sends a run with these inputs. Returns its id.
+    fn send(&self, inputs: Map<String, Value>, stream: bool) -> Result<String, Failure> {
         let id = self.flow.new_id(None);
-        let failed = |trouble: Box<Trouble>| trouble.failure;
         let command = Command {
             id: id.clone(),
             flow: self.flow.reference.clone(),
@@ -119,28 +144,33 @@ impl Turns {
                 settings: self.wanted.clone(),
                 run: RunWish {
                     inputs: inputs.into_iter().collect(),
+                    stream,
                     ..self.wish.clone()
                 },
             },
         };
-        self.client.send(&command).map_err(failed)?;
-        let row: RunRow = watch::until_end(&self.client, &id).map_err(failed)?;
-        let result = row.result.unwrap_or_default();
-        if row.status != RunStatus::Completed || result.failed_lines > 0 {
-            let failure = row.failure.or(result.failure);
-            return Err(failure.unwrap_or_else(|| Failure::new("Run.Canceled", "The run was canceled.")));
-        }
-        let there = || {
-            let text = fs::read_to_string(Path::new(&result.folder).join("output/outputs.jsonl")).ok()?;
-            serde_json::from_str(text.lines().next()?).ok()
-        };
-        match result.outputs.first().cloned().or_else(there) {
-            Some(Value::Object(outputs)) => Ok(outputs),
-            _ => Err(Failure::new(
-                "Run.FilesElsewhere",
-                format!("The output is in {}, which cannot be read here.", result.folder),
-            )),
-        }
+        self.client.send(&command).map_err(|trouble| trouble.failure)?;
+        Ok(id)
+    }
+}
+
+/// What a run over one line has given.
+fn outputs_of(row: RunRow) -> Result<Map<String, Value>, Failure> {
+    let result = row.result.unwrap_or_default();
+    if row.status != RunStatus::Completed || result.failed_lines > 0 {
+        let failure = row.failure.or(result.failure);
+        return Err(failure.unwrap_or_else(|| Failure::new("Run.Canceled", "The run was canceled.")));
+    }
+    let there = || {
+        let text = fs::read_to_string(Path::new(&result.folder).join("output/outputs.jsonl")).ok()?;
+        serde_json::from_str(text.lines().next()?).ok()
+    };
+    match result.outputs.first().cloned().or_else(there) {
+        Some(Value::Object(outputs)) => Ok(outputs),
+        _ => Err(Failure::new(
+            "Run.FilesElsewhere",
+            format!("The output is in {}, which cannot be read here.", result.folder),
+        )),
     }
 }
 
@@ -180,7 +210,11 @@ pub(crate) fn chat(service: &Service<'_>, typed: &args::Chat) -> commands::Done 
         if let Some(history) = &history {
             inputs.insert(history.clone(), before.clone().into());
         }
-        let outputs = match turns.ask(inputs) {
+        let answered = match service.global.json {
+            true => turns.ask(inputs).inspect(crate::text::out_json),
+            false => answer_aloud(&turns, inputs, answer.as_deref()),
+        };
+        let outputs = match answered {
             Ok(outputs) => outputs,
             Err(failure) => {
                 // It may be asked otherwise.
@@ -188,17 +222,47 @@ pub(crate) fn chat(service: &Service<'_>, typed: &args::Chat) -> commands::Done 
                 continue;
             }
         };
-        let spoken = answer
-            .as_ref()
-            .and_then(|name| outputs.get(name))
-            .or(outputs.values().next());
-        match (spoken, service.global.json) {
-            (_, true) => crate::text::out_json(&outputs),
-            (Some(Value::String(text)), false) => crate::text::out(text),
-            (Some(value), false) => crate::text::out(&value.to_string()),
-            (None, false) => {}
-        }
         before.push(serde_json::json!({ "inputs": { said.as_str(): line }, "outputs": outputs }));
     }
     Ok(0)
+}
+
+/// Asks the flow, and prints its answer: what comes in pieces as it comes.
+///
+/// * `answer`: the output that is the answer; without one it is the first.
+fn answer_aloud(
+    turns: &Turns,
+    inputs: Map<String, Value>,
+    answer: Option<&str>,
+) -> Result<Map<String, Value>, Failure> {
+    let (mut spoken_of, mut is_open) = (answer.map(str::to_owned), false);
+    let asked = turns.ask_streamed(inputs, |chunk| {
+        if let Chunk::GoesOn { name, texts } = chunk
+            && *spoken_of.get_or_insert_with(|| name.clone()) == name
+        {
+            is_open = true;
+            out_piece(&texts.concat());
+        }
+    });
+    let (outputs, heard) = asked.inspect_err(|_| {
+        if is_open {
+            out_piece("\n");
+        }
+    })?;
+    let spoken = spoken_of
+        .as_ref()
+        .and_then(|name| outputs.get_key_value(name))
+        .or(outputs.iter().next());
+    match spoken {
+        Some((name, Value::String(text))) => match heard.rest(name, text) {
+            Some(rest) => {
+                out_piece(&fit(rest));
+                out_piece("\n");
+            }
+            None => out(&format!("\n{text}")),
+        },
+        Some((_, value)) => out(&value.to_string()),
+        None => {}
+    }
+    Ok(outputs)
 }

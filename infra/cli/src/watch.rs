@@ -5,6 +5,7 @@
 
 use crate::{
     client::Client,
+    pieces::Heard,
     progress::Progress,
     request::LONGEST_WAIT,
     terminal::{self, Text},
@@ -13,7 +14,7 @@ use crate::{
 };
 use contract::{
     Phase,
-    agent::{LineKind, OutputLine},
+    agent::{Chunk, LineKind, OutputLine},
     http::{Output, SessionView},
     row::{OperationRow, OperationStatus, RunRow},
 };
@@ -21,7 +22,7 @@ use serde::de::DeserializeOwned;
 use std::{
     sync::{
         Arc, Mutex,
-        mpsc::{RecvTimeoutError, Sender, channel},
+        mpsc::{RecvTimeoutError, Sender, TryRecvError, channel},
     },
     thread,
     time::{Duration, Instant},
@@ -164,6 +165,62 @@ pub(crate) enum Lines {
     AsSaid,
     /// As they were said, on standard error.
     Aside,
+    /// They are a log; and pieces of the output are shown on standard error.
+    Pieces,
+}
+
+/// Waits for the end of a run, and takes the lines of its output meanwhile, each once and in their order.
+///
+/// # Errors
+///
+/// When the service is not there, or never takes the command up.
+pub(crate) fn listen(
+    client: &Arc<Client>,
+    id: &str,
+    mut take: impl FnMut(&OutputLine),
+) -> Result<RunRow, Box<Trouble>> {
+    let (teller, ended) = channel();
+    let (asked, name) = (Arc::clone(client), id.to_owned());
+    thread::spawn(move || drop(teller.send(until_end::<RunRow>(&asked, &name))));
+    let (mut after, mut row): (Option<u64>, Option<RunRow>) = (None, None);
+    let mut until = Instant::now();
+    loop {
+        if row.is_none() {
+            row = match ended.try_recv() {
+                Ok(ended) => Some(ended?),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => return Err(not_taken_up(id)),
+            };
+            until = Instant::now() + STRAGGLERS;
+        }
+        let wait = if row.is_some() { Duration::ZERO } else { LOOK };
+        // What cannot be read now is read later; the read that waits for the end says what is wrong.
+        let found = output(client, id, after, wait).ok().flatten();
+        let before = after;
+        for line in in_order(found.as_ref().map_or(&[], |found| &found.lines), after) {
+            take(line);
+            after = Some(line.seq);
+        }
+        if let Some(row) = &row {
+            let said = row.result.as_ref().and_then(|result| result.said).unwrap_or(0);
+            if after.map_or(0, |seq| seq + 1) >= said || Instant::now() > until {
+                return Ok(row.clone());
+            }
+        }
+        if after == before {
+            thread::sleep(if found.is_some() { PAUSE } else { LONGEST_PAUSE });
+        }
+    }
+}
+
+/// The lines after one, up to the first that has not come yet.
+fn in_order(lines: &[OutputLine], after: Option<u64>) -> impl Iterator<Item = &OutputLine> {
+    let first = after.map_or(0, |seq| seq + 1);
+    let expected = move |(at, line): &(usize, &OutputLine)| line.seq == first + *at as u64;
+    new_lines(lines, after)
+        .enumerate()
+        .take_while(expected)
+        .map(|(_, line)| line)
 }
 
 /// What is shown while something goes on.
@@ -180,6 +237,7 @@ struct Shown {
     after: Option<u64>,
     ended: bool,
     lines: Lines,
+    heard: Heard,
 }
 
 impl Watch {
@@ -190,6 +248,7 @@ impl Watch {
             after: None,
             ended: false,
             lines,
+            heard: Heard::default(),
         }));
         let (stop, stopped) = channel();
         let (client, key, run) = (client.clone(), key.to_owned(), run.map(str::to_owned));
@@ -268,14 +327,32 @@ impl Shown {
             match line.kind {
                 LineKind::Stage => self.progress.detail(&line.text),
                 LineKind::Stdout if is_run && self.lines == Lines::AsSaid => self.progress.out(&line.text),
-                LineKind::Stdout | LineKind::Stderr if is_run && self.lines != Lines::Log => {
+                LineKind::Chunk if is_run && self.lines == Lines::Pieces => self.show_piece(line),
+                LineKind::Stdout | LineKind::Stderr if is_run && !self.lines.is_log() => {
                     self.progress.line(&terminal::said(&line.text))
                 }
                 LineKind::Stdout | LineKind::Stderr if is_run => self.progress.line(&Text::painted(&line.text, "2")),
-                LineKind::Stdout | LineKind::Stderr => {}
+                LineKind::Stdout | LineKind::Stderr | LineKind::Chunk => {}
             }
         }
         self.after = next.checked_sub(1);
+    }
+
+    /// Shows a piece of the output, with the output's name where there are several.
+    fn show_piece(&mut self, line: &OutputLine) {
+        if let Some(Chunk::GoesOn { name, texts }) = self.heard.take(line) {
+            let is_one = self.heard.names.as_ref().is_none_or(|names| names.len() == 1);
+            if !is_one && self.heard.turn_to(&name) {
+                self.progress.line(&Text::painted(&format!("{name}:"), "2"));
+            }
+            self.progress.piece(&texts.concat());
+        }
+    }
+}
+
+impl Lines {
+    fn is_log(self) -> bool {
+        matches!(self, Self::Log | Self::Pieces)
     }
 }
 

@@ -359,6 +359,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             connections: by_node(file.connections, &run.connections),
             init: merged(file.init.here(), &run.init),
             command: run.command.clone(),
+            stream: run.stream,
             display_name: file.display_name,
             description: file.description,
             tags: file.tags,

@@ -889,6 +889,184 @@ fn echo() -> Service {
     })
 }
 
+/// A service in which the flow of `tests/serve/stream` runs: its lines of output, and the end of each run.
+fn in_pieces() -> Service {
+    Service::new(|service, request| {
+        let asked = |id: &str| {
+            let sent = service.sent().into_iter().find(|sent| sent.id == id)?;
+            Some(serde_json::to_value(sent).unwrap()["run"].clone())
+        };
+        let texts = |run: &Value| -> Vec<String> {
+            let (text, times) = (run["inputs"]["text"].as_str().unwrap(), run["inputs"]["times"].as_u64());
+            (0..times.unwrap_or(3)).map(|at| format!("{text} {at}\n")).collect()
+        };
+        let id = id_in(&request.path);
+        Some(match request.path.split('/').nth(2)? {
+            "commands" => accepted(request),
+            "operations" => (200, operation(id, "start", "succeeded", Value::Null)),
+            "output" => {
+                let run = asked(id)?;
+                let text = run["inputs"]["text"].as_str().unwrap();
+                let mut said = Vec::new();
+                if run["stream"] == true && text != "whole" {
+                    let outputs = json!({ "asked": text, "seen": 3 });
+                    said.push(json!({ "begins": { "outputs": outputs, "names": ["answer"] } }));
+                    // The rest of a piece that is cut comes with the end.
+                    let heard = texts(&run).len().min(if text == "breaks" { 1 } else { 2 });
+                    said.extend(
+                        texts(&run)
+                            .chunks(heard.max(1))
+                            .take(1)
+                            .map(|texts| json!({ "goes-on": { "name": "answer", "texts": texts } })),
+                    );
+                }
+                let lines = said.iter().enumerate();
+                let lines =
+                    lines.map(|(seq, said)| json!({ "seq": seq, "at": 0, "kind": "chunk", "text": said.to_string() }));
+                (200, json!({ "lines": lines.collect::<Vec<_>>(), "ended": true }))
+            }
+            "runs" => {
+                let run = asked(id)?;
+                let text = run["inputs"]["text"].as_str().unwrap().to_owned();
+                let said = if run["stream"] != true || text == "whole" {
+                    0
+                } else {
+                    1 + u64::from(!texts(&run).is_empty())
+                };
+                if text == "breaks" {
+                    let failure = json!({ "error": "Run.CodeRaised", "message": "ValueError: bad text" });
+                    let result =
+                        json!({ "lines": 1, "failed_lines": 1, "folder": "/r", "said": said, "failure": failure });
+                    return Some((200, run_row(RunStatus::Failed, result, failure)));
+                }
+                let answer = if text == "whole" {
+                    text.clone()
+                } else {
+                    texts(&run).concat()
+                };
+                let outputs = json!([{ "answer": answer, "asked": text, "seen": 3 }]);
+                let result = json!({ "lines": 1, "failed_lines": 0, "outputs": outputs, "folder": "/r", "said": said });
+                (200, run_row(RunStatus::Completed, result, Value::Null))
+            }
+            _ => problem(404, "Http.None"),
+        })
+    })
+}
+
+#[test]
+fn a_served_flow_answers_in_pieces_as_promptflow_does_and_breaks_off_as_it_does() {
+    let home = Home::new();
+    let flow = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve/stream");
+    for name in ["flow.dag.yaml", "say.py"] {
+        std::fs::copy(flow.join(name), home.path().join("flow").join(name)).unwrap();
+    }
+    let service = in_pieces();
+    let mut serving = home
+        .command(&service.endpoint, &["serve", "flow", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(serving.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let at: Value = serde_json::from_str(&line).unwrap();
+    let (token, place) = (
+        at["token"].as_str().unwrap(),
+        at["url"].as_str().unwrap().trim_start_matches("http://"),
+    );
+    // What promptflow 1.18.5 itself has answered.
+    let recorded = std::fs::read_to_string(flow.join("recorded.txt")).unwrap();
+    let mut answers = Vec::new();
+    for asked in recorded.lines().filter_map(|line| line.strip_prefix("== ")) {
+        let (accept, body) = asked.split_at(asked.find(" {").unwrap());
+        let mut stream = TcpStream::connect(place).unwrap();
+        let head = format!(
+            "POST /score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\naccept: {accept}\r\n"
+        );
+        write!(stream, "{head}content-length: {}\r\n\r\n{}", body.len() - 1, &body[1..]).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        answers.push(format!("== {asked}\n{}", as_recorded(&text)));
+    }
+    // A piece of ours may be two of theirs.
+    let joined = |text: &str| text.replace("\\n\"}\n\ndata: {\"answer\": \"", "\\n");
+    assert_eq!(joined(&answers.join("\n")), joined(&recorded));
+    let pid = nix::unistd::Pid::from_raw(serving.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let said = serving.wait_with_output().unwrap();
+    // Why an answer broke off stands where the flow is served.
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("Run.CodeRaised: ValueError: bad text"), "{said}");
+}
+
+/// An answer as it is recorded: status and type, then the body, and whether the connection has ended within that.
+fn as_recorded(answer: &str) -> String {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    let status = head.split(' ').nth(1).unwrap();
+    let kind = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-type: "))
+        .unwrap();
+    let (body, ended) = if head.contains("transfer-encoding: chunked") {
+        unchunked(body)
+    } else {
+        (body.to_owned(), true)
+    };
+    let end = if ended {
+        ""
+    } else {
+        "(the connection ends in the middle)\n"
+    };
+    format!("{status} {kind}\n{}\n{end}", body.trim_end())
+}
+
+/// A body in chunks, and whether its last one has come.
+fn unchunked(mut body: &str) -> (String, bool) {
+    let mut whole = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            return (whole, true);
+        }
+        whole.push_str(&rest[..length]);
+        body = rest[length..].trim_start_matches("\r\n");
+    }
+    (whole, false)
+}
+
+#[test]
+fn a_run_that_streams_shows_pieces_on_standard_error_and_the_whole_at_its_end() {
+    let home = Home::new();
+    let service = in_pieces();
+    let ended = home.pfsession(&service, &["run", "flow", "--stream", "--inputs", "text=a"]);
+    ended.assert(
+        0,
+        expect![[r#"
+            {"answer":"a 0\na 1\na 2\n","asked":"a","seen":3}
+        "#]],
+        expect![[r#"
+            a 0
+            a 1
+            Ran 1 line in 42 ms. Outputs and log: /r. The session stays for the next run.
+        "#]],
+    );
+    home.pfsession(&service, &["run", "flow", "--stream", "--data", "x.jsonl"])
+        .assert(
+            2,
+            expect![[r#""#]],
+            expect![[r#"
+            error: the argument '--stream' cannot be used with '--data <FILE>'
+
+            Usage: pfsession run --stream --endpoint <URL> --token <JWT> <FLOW or RUN.YML> [-- <COMMAND>...]
+
+            For more information, try '--help'.
+        "#]],
+        );
+}
+
 const TALKING: &str = "inputs:\n  text:\n    type: string\n    is_chat_input: true\n  chat_history:\n    type: list\n    default: []\n\
     outputs:\n  out:\n    type: string\n    is_chat_output: true\n    reference: ${inputs.text}\n\
     \x20 asked:\n    type: object\n    reference: ${inputs.text}\nnodes: []\n";

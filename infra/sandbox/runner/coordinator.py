@@ -25,7 +25,7 @@ def see_through(spec, message, result, start, given=None):
         results.flush()
 
     lines, failed, retried, first, kept, failure = [], 0, 0, None, [], None
-    crew = Crew(spec, message, start, given)
+    crew = Crew(spec, message, start, given, tell)
     try:
         lines = read_lines(crew, message)
         for position, answer in enumerate(crew.answers(lines, earlier_lines(message))):

@@ -7,6 +7,7 @@ import time
 
 from .control import Control
 from .strays import end_children
+from .stream import Bound, checked_chunk
 from .wrong import Wrong, ended
 
 # As many lines at once as promptflow runs, and the most while the processor is idle.
@@ -39,8 +40,10 @@ class Process:
 
 
 class Crew:
-    def __init__(self, spec, message, start, given):
-        self.spec, self.message, self.start, self.given = spec, message, start, given
+    def __init__(self, spec, message, start, given, tell):
+        """`tell`: takes what is to be known of a line before its end."""
+        self.spec, self.message, self.start, self.given, self.tell = spec, message, start, given, tell
+        self.told = Bound()
         self.members, self.unnamed, self.endings = [], [], {}
         self.begun, self.is_late, self.has_loader = time.monotonic(), False, False
 
@@ -205,9 +208,19 @@ class Crew:
         elif "failed" in answer and not process.is_loaded:
             failure = answer["failed"]
             raise Wrong(str(failure.get("error")), str(failure.get("message")))
-        elif process.line is not None and answer.get("word") == process.word:
+        elif process.line is None or answer.get("word") != process.word:
+            return
+        elif "chunk" in answer:
+            self.take_chunk(answer["chunk"])
+        else:
             self.done[process.line], process.line = checked(answer), None
             self.give(process)
+
+    def take_chunk(self, chunk):
+        """Passes on a piece of the output of the one line that is streamed. It holds nobody up: who reads on has bounds of its own."""
+        chunk = checked_chunk(chunk) if self.message["wish"].get("stream") and len(self.lines) == 1 else None
+        if chunk and self.told.has_room(chunk):
+            self.tell({"chunk": chunk})
 
     def lose(self, process):
         """Takes in that a process is gone, with the line that it was at."""

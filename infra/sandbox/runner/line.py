@@ -13,8 +13,11 @@ from .wrong import first_line
 NUMBER = "line_number"
 
 
-def run_line(executor, run, number, inputs, message):
-    """What comes of one line, also if its provider turns it away for a while; `retried` is how often it was run again."""
+def run_line(executor, run, number, inputs, message, stream=None):
+    """What comes of one line, also if its provider turns it away for a while; `retried` is how often it was run again.
+
+    * `stream`: tells pieces of its output; a line of which one was told is not run again.
+    """
     import random
     import time
 
@@ -22,7 +25,7 @@ def run_line(executor, run, number, inputs, message):
         turned_away.listen()
         answer = run_once(executor, run, number, inputs, message)
         wrong = answer.get("wrong")
-        if not wrong or not turned_away.is_turned_away(wrong) or again == turned_away.MOST:
+        if not wrong or not turned_away.is_turned_away(wrong) or again == turned_away.MOST or (stream and stream.has_begun):
             break
         seconds = turned_away.wait_before(again, random.random())
         if seconds is None:

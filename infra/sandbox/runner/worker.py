@@ -16,6 +16,7 @@ from .control import Control
 from .kernel import PR_SET_DUMPABLE, prctl, threads
 from .own import own_source
 from .runtime import find_locks, renew_locks, run_a_dummy_flow
+from .stream import Stream
 from .wrong import Wrong
 
 # How often a process looks whether one of its forks has ended.
@@ -48,7 +49,7 @@ def flush():
 
 class Worker:
     def __init__(self, control):
-        self.control, self.executor, self.message, self.forks, self.has_forked = control, None, None, set(), False
+        self.control, self.executor, self.message, self.forks, self.has_forked, self.stream = control, None, None, set(), False, None
 
     def serve(self):
         while True:
@@ -87,6 +88,7 @@ class Worker:
             connections.take(message, given)
         try:
             self.executor = flow.load(message)
+            self.stream = Stream(self.executor) if message["wish"].get("stream") else None
         except Wrong as wrong:
             return {"failed": wrong.failure}
         except BaseException as error:  # noqa: BLE001
@@ -131,7 +133,9 @@ class Worker:
     def line(self, order):
         from .line import run_line
 
-        answer = run_line(self.executor, self.message["run"], order["line"], order["inputs"], self.message)
+        if self.stream:
+            self.stream.begin(lambda chunk: self.control.send({"chunk": chunk, "word": order["word"]}))
+        answer = run_line(self.executor, self.message["run"], order["line"], order["inputs"], self.message, self.stream)
         flush()
         return answer
 

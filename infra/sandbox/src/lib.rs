@@ -217,6 +217,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "runtime.py",
         "serve.py",
         "strays.py",
+        "stream.py",
         "turned_away.py",
         "warm.py",
         "worker.py",

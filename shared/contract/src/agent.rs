@@ -155,6 +155,21 @@ pub enum LineKind {
     Stage,
     Stdout,
     Stderr,
+    /// Pieces of an output, of a run that streams: a [`Chunk`] as JSON. A text that is none was cut on its way, and is left out.
+    Chunk,
+}
+
+/// What a run that streams has given of its output so far. It has a bound: the whole is the run's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chunk {
+    /// The outputs that come whole, `None` where only the run's end tells them, and the names of those that come in pieces.
+    Begins {
+        outputs: Option<serde_json::Map<String, serde_json::Value>>,
+        names: Vec<String>,
+    },
+    /// The next pieces of the output of this name.
+    GoesOn { name: String, texts: Vec<String> },
 }
 
 /// How a run ended.

@@ -275,6 +275,7 @@ impl Wish {
 /// * `secret_variables`: the names of more; their values come to the run's agent by another way, and are stored nowhere.
 /// * `connections`: by node, what takes the place of its connection, `deployment_name` and `model`.
 /// * `command`: a program and its arguments, which runs in the folder in place of its flow; nothing else but the variables goes with it.
+/// * `stream`: of the one line of a run without data, an output that the flow gives in pieces is told as it comes, too.
 /// * `display_name`, `description`, `tags`, `properties`: for people; kept with the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -337,6 +338,8 @@ pub struct RunWish {
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounds::words")]
     #[schemars(extend("items" = { "type": "string", "pattern": bounds::WORD }))]
     pub command: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stream: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
