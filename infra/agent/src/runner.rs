@@ -2,10 +2,11 @@
 
 use crate::warm;
 use environments::{
+    Environment,
     packages::Written,
     reach::{self, Reach},
     scratch,
-    store::{Environment, Store},
+    store::Store,
     uv,
 };
 use lifecycle::size::Limits;

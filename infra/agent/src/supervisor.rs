@@ -22,10 +22,10 @@ use contract::{
 };
 use ed25519_dalek::SigningKey;
 use environments::{
-    image, packages,
+    Environment, Say, image, packages,
     reach::{self, Reach},
     rooted,
-    store::{Environment, Say, Store, folder as store_folder},
+    store::{Store, folder as store_folder},
     uv,
 };
 use lifecycle::deadlines::LEASE;

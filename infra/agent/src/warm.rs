@@ -1,6 +1,6 @@
 //! The warm process: one for each base image, version of the runner package and user of the machine in a state folder.
 
-use environments::store::{Environment, Store};
+use environments::{Environment, store::Store};
 use sandbox::{Network, descriptors, groups::Place};
 use std::{
     ffi::CString,

@@ -1,20 +1,39 @@
 //! The package environments of one machine: resolved, built in a sandbox, kept by content, and removed when unused. See `README.md`.
 
+mod build;
+mod built;
+mod execute;
+mod facts;
+mod hold;
 pub mod image;
+mod imports;
+mod index;
+mod install;
+mod job;
+mod lock;
 pub mod locked;
 pub mod packages;
 pub mod private;
 pub mod prune;
 pub mod reach;
+mod resolve;
 pub mod rooted;
 pub mod scratch;
 mod sources;
 pub mod store;
+mod tree;
 pub mod uv;
+mod uv_failure;
 
 pub use image::{image_of, is_built_in};
+pub use index::Environment;
+pub use job::Say;
 pub use sources::index_address;
 pub use store::{FOLDER as STORE, folder as store_folder};
 pub use uv::kept_variables;
 
 use sandbox::files::{digest, random, write_atomically};
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}

@@ -1,6 +1,6 @@
 //! The lock of an environment, for those who build the same elsewhere.
 
-use crate::{packages, store};
+use crate::{index::Environment, lock, store};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -40,7 +40,7 @@ fn parts(lock: &str, is_on_image: bool) -> (String, Vec<String>) {
     let (mut hashed, mut bare) = (String::new(), Vec::new());
     let mut lines = lock.lines().peekable();
     while let Some(line) = lines.next() {
-        if packages::pin(line).is_none() {
+        if lock::pin(line).is_none() {
             continue;
         }
         let is_hash = |line: &&str| line.trim_start().starts_with("--hash=");
@@ -70,7 +70,7 @@ fn python(folder: &Path, key: &str) -> Option<String> {
     };
     let base = || {
         let about = fs::read(folder.join(format!("{key}.json"))).ok()?;
-        let environment: store::Environment = serde_json::from_slice(&about).ok()?;
+        let environment: Environment = serde_json::from_slice(&about).ok()?;
         environment.below.map(|below| folder.join(below))
     };
     version(folder.join(key)).or_else(|| base().and_then(version))

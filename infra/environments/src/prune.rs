@@ -2,7 +2,10 @@
 //!
 //! Nothing that is in use is removed: see [`Store::hold_use`](crate::store::Store::hold_use).
 
-use crate::store::{self, Environment, Made};
+use crate::{
+    index::{Environment, Made},
+    store,
+};
 use sandbox::removal::remove;
 use std::{
     collections::BTreeSet,
@@ -105,6 +108,7 @@ fn take_away(folder: &Path, environment: &Environment) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hold;
 
     const DAY: Duration = Duration::from_secs(86_400);
     const RETENTION: Retention = Retention {
@@ -132,7 +136,7 @@ mod tests {
         make("held", Some("base"), 40);
         make("old-base", None, 50);
         make("on-old-base", Some("old-base"), 50);
-        let held = store::hold(&environments, "held").unwrap();
+        let held = hold::hold(&environments, "held").unwrap();
         prune(folder.path(), &RETENTION);
         let there = |key: &str| {
             (

@@ -10,7 +10,7 @@
 //!   but if one of them has a credential, a package that it has comes from it alone, so that nobody takes its place by a name on PyPI.
 
 use crate::{
-    packages,
+    lock,
     private::{Feeds, PLACEHOLDER},
 };
 use broker::{Broker, Credential, Feed, Host, Kind};
@@ -132,7 +132,7 @@ impl Sources {
                         &mut self.only_binary
                     };
                     for package in value.split(',').map(str::trim).filter(|package| !package.is_empty()) {
-                        if !matches!(package, ":all:" | ":none:") && !packages::is_name(package) {
+                        if !matches!(package, ":all:" | ":none:") && !lock::is_name(package) {
                             return Err(bad(
                                 &at,
                                 "takes names of packages, :all: or :none:, with commas between them",
@@ -328,7 +328,7 @@ fn remote(text: &str) -> Option<(Url, Option<Credential>)> {
 fn owners(name: &str, value: &str) -> Result<Place, Failure> {
     // uv's `name=url`.
     let value = match value.split_once('=') {
-        Some((index, url)) if packages::is_name(index) && !index.contains(':') => url,
+        Some((index, url)) if lock::is_name(index) && !index.contains(':') => url,
         _ => value,
     };
     if let Some((url, credential)) = remote(value) {
@@ -410,7 +410,7 @@ fn url(package: &str) -> Option<Url> {
     // A URL may have an `@` of its own.
     let named = package.split_once('@').filter(|(name, _)| !name.contains([':', '/']));
     let named = named.map_or(package, |(_, url)| url).trim();
-    Url::parse(named).ok().filter(packages::is_fetched)
+    Url::parse(named).ok().filter(lock::is_fetched)
 }
 
 /// Where the packages are that requirements name by their URLs; never what a cloud has for its machine.

@@ -1,0 +1,105 @@
+//! Resolves requirements to a lock with hashes.
+
+use crate::{
+    built::read_lock,
+    job::Job,
+    lock::{self, AskedBy, pins},
+    scratch::Scratch,
+    sources,
+    store::Store,
+    words,
+};
+use contract::{Failure, agent::LineKind};
+use sandbox::Sandbox;
+use std::fs;
+
+/// What is known before requirements are resolved.
+pub(crate) enum Over<'a> {
+    /// The base image itself is resolved, over what its root has.
+    Root(&'a str),
+    /// The versions of this lock are kept; the requirements alone are resolved.
+    Held(&'a str),
+    /// The versions of this lock are taken where they can be; those of the base image's own packages are kept.
+    Preferred(&'a str),
+}
+
+impl Store {
+    /// Resolves the requirements to a lock with hashes.
+    pub(crate) async fn resolve(&self, job: &Job<'_>, over: &Over<'_>) -> Result<(String, AskedBy), Failure> {
+        let io = |error| self.index.failure(error);
+        let folder = Scratch::new(&self.index.path("")).map_err(io)?;
+        let file = |name: &str| folder.0.join(name).display().to_string();
+        let (input, limits, lock) = (file("requirements.txt"), file("constraints.txt"), file("lock.txt"));
+        let (wanted, constraints) = self.wanted(job, over)?;
+        // The plain base image has nothing in it.
+        if wanted.is_empty() {
+            return Ok((String::new(), AskedBy::default()));
+        }
+        let plural = if wanted.len() == 1 { "" } else { "s" };
+        (job.say)(
+            LineKind::Stage,
+            format!("resolving {} requirement{plural}", wanted.len()),
+        );
+        let prepare = || {
+            fs::write(&input, wanted.join("\n") + "\n")?;
+            fs::write(&limits, constraints.join("\n") + "\n")?;
+            if let Over::Preferred(base) = over {
+                fs::write(&lock, base)
+            } else {
+                Ok(())
+            }
+        };
+        prepare().map_err(io)?;
+        let mut execute = vec![job.uv.display().to_string()];
+        execute.extend(words(&["pip", "compile", "--generate-hashes", "--no-header"]));
+        execute.extend(words(&["--annotation-style", "line", "--output-file", &lock]));
+        execute.extend(words(&["--python", &self.python.executable.display().to_string()]));
+        if !constraints.is_empty() {
+            execute.extend(words(&["--constraint", &limits]));
+        }
+        execute.extend(job.sources.resolving());
+        execute.push(input);
+        let mut sandbox = Sandbox {
+            execute,
+            ..self.sandbox(job)
+        };
+        sandbox.write.push((folder.0.clone(), folder.0.clone()));
+        self.run(sandbox, job).await?;
+        let annotated = read_lock(&folder.0)?;
+        let (lock, asked_by) = lock::without_annotations(&annotated);
+        let lock = lock::with_own_hashes(&lock, job.lines).map_err(|line| {
+            Failure::new(
+                "Install.HashMismatch",
+                format!(
+                    "{}:{}: no file of the index has a hash that this line promises. Do not trust it; see where the index has it from.",
+                    line.file, line.number
+                ),
+            )
+        })?;
+        Ok((lock, asked_by))
+    }
+
+    /// The packages to resolve, and what their versions must meet.
+    fn wanted(&self, job: &Job<'_>, over: &Over<'_>) -> Result<(Vec<String>, Vec<String>), Failure> {
+        let own = |constraint: bool| {
+            let lines = job
+                .lines
+                .iter()
+                .filter(move |line| line.constraint == constraint && !line.text.starts_with('-'));
+            lines.map(sources::requirement).collect::<Result<Vec<_>, _>>()
+        };
+        let (mut wanted, mut constraints) = (own(false)?, own(true)?);
+        match over {
+            Over::Root(root) => {
+                wanted.extend(self.base_packages());
+                constraints.extend(pins(root));
+            }
+            Over::Preferred(_) => wanted.extend(self.base_packages()),
+            Over::Held(base) => constraints.extend(pins(base)),
+        }
+        if let (Over::Preferred(base), Some(family)) = (over, self.base.family) {
+            constraints.extend(pins(base).into_iter().filter(|pin| pin.starts_with(family)));
+        }
+        Ok((wanted, constraints))
+    }
+}

@@ -1,0 +1,309 @@
+//! What uv's texts mean, and what the broker says of an index: which failure, and what to do.
+
+use broker::Fault;
+use contract::Failure;
+
+/// Names what uv says when it fails.
+///
+/// * `output`: all that it said, redacted.
+/// * `place`: where in the user's files a line of its input came from.
+/// * `log`: where the whole output is.
+pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log: &str) -> Failure {
+    let said = Said {
+        output,
+        lower: output.to_ascii_lowercase(),
+        place,
+        tail: format!("The whole output is in {log}."),
+    };
+    let named = said.of_the_index().or_else(|| said.of_a_package());
+    named.or_else(|| said.of_a_build()).unwrap_or_else(|| {
+        let (why, tail) = (reason(output), &said.tail);
+        Failure::new(
+            "Install.Failed",
+            format!("uv could not install the packages: {why}. {tail}"),
+        )
+    })
+}
+
+/// What uv wrote.
+struct Said<'a> {
+    output: &'a str,
+    lower: String,
+    place: &'a dyn Fn(&str) -> Option<String>,
+    /// Where the whole output is, as the end of a message.
+    tail: String,
+}
+
+impl Said<'_> {
+    fn has(&self, text: &str) -> bool {
+        self.lower.contains(text)
+    }
+
+    /// The word behind a text.
+    fn quoted(&self, before: &str) -> Option<String> {
+        let at = self.lower.find(before)? + before.len();
+        let rest = self.output[at..].trim_start_matches(['`', ' ']);
+        let word = rest.split([' ', '`', '\n', ',', ';']).next()?;
+        Some(word.trim_end_matches(['.', ':']).to_owned())
+    }
+
+    /// Where the requirements name a package, as the beginning of a message.
+    fn at(&self, package: &str) -> String {
+        let name = package.split(['=', '<', '>', '!', '~', '@']).next().unwrap_or(package);
+        let place = (self.place)(name.trim());
+        place.map(|place| format!("{place}: ")).unwrap_or_default()
+    }
+
+    /// A failure of the disk, of a line of the requirements, or of an index.
+    fn of_the_index(&self) -> Option<Failure> {
+        let has = |text: &str| self.has(text);
+        let (output, tail) = (self.output, &self.tail);
+        if has("no space left on device") || has("disk quota exceeded") {
+            return Some(Failure::new(
+                "Install.DiskFull",
+                format!("The disk is full. Make room, and start again. {tail}"),
+            ));
+        }
+        if has("lack of valid authentication credentials") || has("401 unauthorized") || has("403 forbidden") {
+            return Some(refused(url_in(output), tail));
+        }
+        let why = reason(output);
+        if has("couldn't parse requirement")
+            || has("failed to parse") && has("requirement")
+            || has("unsupported requirement")
+        {
+            return Some(Failure::new(
+                "Install.BadRequirement",
+                format!("A line of the requirements is none: {why}. Correct it, and start again. {tail}"),
+            ));
+        }
+        if has("hash mismatch") {
+            let package = self.quoted("hash mismatch for").unwrap_or_default();
+            return Some(mismatch(&self.at(&package), &package, tail));
+        }
+        if has("invalid peer certificate") {
+            return Some(not_trusted(url_in(output), tail));
+        }
+        if has("network was disabled")
+            || has("error sending request")
+            || has("failed to fetch")
+            || has("tcp connect error")
+            || has("dns error")
+        {
+            return Some(unreachable(&reason(output), tail));
+        }
+        None
+    }
+
+    /// A failure of a package that no index has, or not in the version that is wanted.
+    fn of_a_package(&self) -> Option<Failure> {
+        let has = |text: &str| self.has(text);
+        let (output, tail) = (self.output, &self.tail);
+        if has("was not found in the package registry") || has("not found in the provided package locations") {
+            let package = before_text(output, " was not found in the package registry")
+                .or_else(|| before_text(output, " was not found in the provided"))
+                .unwrap_or_default();
+            return Some(Failure::new(
+                "Install.NoSuchPackage",
+                format!(
+                    "{}there is no package {package}. Correct its name in the requirements, or name the index that has it. {tail}",
+                    self.at(&package)
+                ),
+            ));
+        }
+        let asks_for = self
+            .quoted("there is no version of")
+            .or_else(|| self.quoted("only the following versions of"));
+        let wanted = asks_for.filter(|_| !has("depends on"))?;
+        let package = wanted
+            .split(['=', '<', '>', '!', '~'])
+            .next()
+            .unwrap_or(&wanted)
+            .to_owned();
+        // The place of an index that has the package, and hides another that may have the version.
+        let hides = output.split_once(&format!("`{package}` was found on "));
+        let hides = hides.and_then(|(_, rest)| rest.split_once(", but not at the requested version"));
+        let text = match hides {
+            Some((index, _)) => format!(
+                "the index {index} has {package}, and not the version {wanted}. A package that an index before another has comes from it \
+                     alone where one of them has a credential. Take another version, or have that index bring this one."
+            ),
+            None => format!("there is no version {wanted} of it. Take another one in the requirements."),
+        };
+        Some(Failure::new(
+            "Install.NoSuchVersion",
+            format!("{}{text} {tail}", self.at(&package)),
+        ))
+    }
+
+    /// A failure of a package's build, or of requirements that contradict each other.
+    fn of_a_build(&self) -> Option<Failure> {
+        let has = |text: &str| self.has(text);
+        let (output, tail) = (self.output, &self.tail);
+        if has("build backend returned an error") || has("failed to build") {
+            let package = self.quoted("failed to build").unwrap_or_else(|| "a package".into());
+            let said = output
+                .lines()
+                .map(str::trim)
+                .rev()
+                .find(|line| line.contains("Error:") || line.contains("error:"))
+                .unwrap_or("see its output");
+            return Some(Failure::new(
+                "Install.BuildFailed",
+                format!(
+                    "{}{package} could not be built from source: {said}. Take a version that has a wheel, or install what its build needs. {tail}",
+                    self.at(&package)
+                ),
+            ));
+        }
+        let why = reason(output);
+        if has("no solution found") {
+            let name = if has("no wheels with a matching") || has("have no source distribution") {
+                "Install.NoSuchVersion"
+            } else {
+                "Install.Conflict"
+            };
+            return Some(Failure::new(
+                name,
+                format!("The requirements cannot be met together: {why}. Change one of them, and start again. {tail}"),
+            ));
+        }
+        None
+    }
+}
+
+/// Names what the broker says of an index.
+///
+/// * `place`, `log`: as for [`failure`].
+pub(crate) fn fault_failure(fault: &Fault, place: &dyn Fn(&str) -> Option<String>, log: &str) -> Failure {
+    let tail = format!("The whole output is in {log}.");
+    match fault {
+        Fault::Unreachable { url, why } => unreachable(&format!("{url}: {why}"), &tail),
+        Fault::NotTrusted { url } => not_trusted(url, &tail),
+        Fault::Refused { url } => refused(url, &tail),
+        Fault::HashMismatch { file } => {
+            let mut parts = file.split('-');
+            let (name, version) = match file.contains(".whl") {
+                true => (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()),
+                false => file.rsplit_once('-').unwrap_or((file, "")),
+            };
+            let version = [".tar.gz", ".zip"]
+                .iter()
+                .find_map(|end| version.strip_suffix(end))
+                .unwrap_or(version);
+            let at = place(name).map(|place| format!("{place}: ")).unwrap_or_default();
+            mismatch(&at, &format!("{name}=={version}"), &tail)
+        }
+    }
+}
+
+fn unreachable(why: &str, tail: &str) -> Failure {
+    Failure::new(
+        "Install.IndexUnreachable",
+        format!(
+            "The package index cannot be reached: {why}. See that there is a network and that the index's URL is right, and start again. {tail}"
+        ),
+    )
+}
+
+fn not_trusted(url: &str, tail: &str) -> Failure {
+    Failure::new(
+        "Install.IndexNotTrusted",
+        format!(
+            "The package index is not trusted: the certificate of {url} is by an authority that uv does not know. If it is one of your own, name its \
+             certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. {tail}"
+        ),
+    )
+}
+
+fn refused(url: &str, tail: &str) -> Failure {
+    Failure::new(
+        "Install.IndexRefused",
+        format!(
+            "The package index {url} refuses the credentials it was given. Correct them in the index's URL, and start again. {tail}"
+        ),
+    )
+}
+
+fn mismatch(at: &str, package: &str, tail: &str) -> Failure {
+    Failure::new(
+        "Install.HashMismatch",
+        format!(
+            "{at}{package} is not the file that its hash promises. Do not trust it; see where the index has it from. {tail}"
+        ),
+    )
+}
+
+/// The first URL that it names.
+fn url_in(output: &str) -> &str {
+    output
+        .split(['(', ' ', '`', '\n'])
+        .find(|word| word.contains("://"))
+        .map_or("", |url| url.trim_end_matches([')', '.', ',']))
+}
+
+/// Uv's reason, on one line.
+fn reason(output: &str) -> String {
+    let lines: Vec<&str> = output
+        .lines()
+        .map(|line| line.trim().trim_start_matches(['╰', '├', '─', '▶', '×', ' ']))
+        .collect();
+    let is_error = |line: &&str| line.starts_with("error:") || line.starts_with("No solution");
+    let error = lines.iter().position(is_error).unwrap_or(0);
+    let cause: Vec<&str> = lines
+        .iter()
+        .skip(error + 1)
+        .take_while(|line| !line.is_empty())
+        .copied()
+        .collect();
+    let text = match cause.is_empty() {
+        true => lines
+            .get(error)
+            .copied()
+            .unwrap_or("it said nothing")
+            .trim_start_matches("error: ")
+            .to_owned(),
+        false => cause.join(" ").trim_start_matches("cause: ").replace(" cause: ", ": "),
+    };
+    let text = text.replace(", we can conclude that your requirements are unsatisfiable", "");
+    match text.char_indices().nth(400) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.trim_end_matches('.').to_owned(),
+    }
+}
+
+/// The word before a text.
+fn before_text(output: &str, text: &str) -> Option<String> {
+    let before = &output[..output.find(text)?];
+    Some(before.rsplit([' ', '\n']).next()?.trim_matches('`').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_whose_certificate_is_not_known_is_named_with_how_to_trust_it() {
+        let said = "resolving 2 requirements\nerror: Failed to fetch: https://index.example/simple/tabulate/\n  cause: error sending request for url \
+                    (https://index.example/simple/tabulate/)\n  cause: client error (Connect)\n  cause: invalid peer certificate: UnknownIssuer\n";
+        expect_test::expect!["Install.IndexNotTrusted: The package index is not trusted: the certificate of https://index.example/simple/tabulate/ is by an authority that uv does not know. If it is one of your own, name its certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. The whole output is in LOG."].assert_eq(&failure(said, &|_| None, "LOG").to_string());
+    }
+
+    #[test]
+    fn an_index_that_hides_a_version_of_another_is_named() {
+        let said = "error: No solution found when resolving dependencies\n  cause: Because there is no version of filelock==3.12.4 and you require \
+                    filelock==3.12.4, we can conclude that your requirements are unsatisfiable.\n\nhint: `filelock` was found on \
+                    https://index.example/simple, but not at the requested version (filelock==3.12.4). A compatible version may be available \
+                    on a subsequent index (e.g., https://other.example/simple).\n";
+        expect_test::expect!["Install.NoSuchVersion: the index https://index.example/simple has filelock, and not the version filelock==3.12.4. A package that an index before another has comes from it alone where one of them has a credential. Take another version, or have that index bring this one. The whole output is in LOG."].assert_eq(&failure(said, &|_| None, "LOG").to_string());
+    }
+
+    #[test]
+    fn what_has_no_name_is_said_with_uvs_own_reason() {
+        let said = "error: something new\n  cause: nobody has seen it before\n";
+        assert_eq!(
+            failure(said, &|_| None, "LOG").to_string(),
+            "Install.Failed: uv could not install the packages: nobody has seen it before. The whole output is in LOG."
+        );
+    }
+}
