@@ -6,8 +6,8 @@
 
 use crate::{
     connections::Holder,
-    driver::AgentCredentials,
-    supervisor::{AgentSpec, Container, boot_time, supervise_session},
+    spec::{AgentCredentials, AgentSpec},
+    supervisor::{Container, boot_time, supervise_session},
 };
 use aws_credential_types::{
     Credentials,

@@ -93,7 +93,7 @@ impl Room {
 /// # Errors
 ///
 /// Those of `write`.
-pub(crate) fn write_at_any_rate(state: &Path, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+pub fn write_at_any_rate(state: &Path, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
     loop {
         match write() {
             Err(error) if error.kind() == io::ErrorKind::StorageFull && give_up_part(&state.join(SPARE)) => {}
@@ -139,12 +139,12 @@ fn write(file: &fs::File, said: &Said) {
 }
 
 /// Why the agent of a session ended, if it was for the disk.
-pub(crate) fn ended(session: &Path) -> Option<Failure> {
+pub fn ended(session: &Path) -> Option<Failure> {
     read(session)?.ended
 }
 
 /// Why nothing more can be started below `state`, if its disk is as good as full: how full, and whose it is.
-pub(crate) fn refusal(state: &Path) -> Option<Failure> {
+pub fn refusal(state: &Path) -> Option<Failure> {
     let room = Room::of(state).ok().filter(Room::is_short)?;
     let (full, what_to_do) = whose(state, room);
     let kept = bytes(room.reserve());

@@ -54,7 +54,7 @@ fn cut(text: &mut String, most: usize) -> bool {
 }
 
 /// A failure as a report carries it. All of a longer one is in the log of whoever reports it.
-pub(crate) fn bounded(mut failure: Failure) -> Failure {
+pub fn bounded(mut failure: Failure) -> Failure {
     cut(&mut failure.error, 100);
     if cut(&mut failure.message, LONGEST.1) {
         failure

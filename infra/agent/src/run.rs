@@ -22,9 +22,10 @@
 use crate::{
     connections::{Broker, Given, Holder},
     data, disk,
+    folders::Folders,
     output::Output,
     records::{self, Records},
-    runner::{Folders, Piece, Runner, What},
+    runner::{Piece, Runner, What},
 };
 use contract::{
     Failure, Outcome,

@@ -1,6 +1,11 @@
 //! A session's runner, seen from outside its sandbox.
 
-use crate::warm;
+use crate::{
+    folders::Folders,
+    sandboxes::{note, note_groups, remove_groups},
+    variables::variables,
+    warm,
+};
 use environments::{
     Environment,
     packages::Written,
@@ -22,14 +27,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs, io,
     net::SocketAddr,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net::UnixStream as StdStream,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Stdio,
     rc::Rc,
     time::Duration,
@@ -48,57 +53,6 @@ const CLOSING: Duration = Duration::from_secs(20);
 
 /// How long what is in a sandbox may take to end.
 const LAST_BREATH: Duration = Duration::from_secs(5);
-
-/// The folders of a session.
-#[derive(Clone, Debug)]
-pub(crate) struct Folders {
-    pub(crate) state: PathBuf,
-    /// `sessions/{flow}/{generation}`.
-    pub(crate) session: PathBuf,
-}
-
-impl Folders {
-    /// Makes what is not there.
-    pub(crate) fn make(&self) -> io::Result<()> {
-        for name in ["root", "home", "tmp", "work", "staging", "layers"] {
-            fs::create_dir_all(self.session.join(name))?;
-        }
-        Ok(())
-    }
-
-    /// Where the runs' views are seen inside, and lie outside.
-    pub(crate) fn work(&self) -> PathBuf {
-        self.session.join("work")
-    }
-}
-
-/// The whole block of a session's environment variables.
-///
-/// * `home`: where its home folder is seen; the same for every session, as modules loaded in the warm process have looked there.
-/// * `packages`: where its environment is seen.
-pub(crate) fn variables(home: &Path, packages: &Path) -> BTreeMap<String, String> {
-    let network = uv::kept_variables().into_iter().filter(|(name, _)| {
-        let name = name.to_ascii_uppercase();
-        name.ends_with("_PROXY") || name.starts_with("SSL_") || name.ends_with("CA_BUNDLE")
-    });
-    let mut block: BTreeMap<String, String> = network.collect();
-    let bin = packages.join("bin");
-    for (name, value) in [
-        ("HOME", home.display().to_string()),
-        ("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())),
-        ("VIRTUAL_ENV", packages.display().to_string()),
-        ("LANG", "C.UTF-8".into()),
-        ("TMPDIR", "/tmp".into()),
-        ("PYTHONDONTWRITEBYTECODE", "1".into()),
-    ] {
-        block.insert(name.into(), value);
-    }
-    if block.keys().any(|name| name.to_ascii_uppercase().ends_with("_PROXY")) {
-        // What is near is asked without the proxy, as the broker of model providers is.
-        uv::bypass_proxy(&mut block, &[&GATEWAY.to_string(), "127.0.0.1"]);
-    }
-    block
-}
 
 /// What a runner says.
 #[derive(Debug, Deserialize)]
@@ -619,50 +573,10 @@ async fn send_with(socket: &UnixStream, line: &[u8], descriptor: &OwnedFd) -> io
         .await
 }
 
-/// Writes down which processes a session's sandboxes are, for whoever has to end them when this one cannot.
-fn note(folders: &Folders, identity: Identity) -> io::Result<()> {
-    let path = folders.session.join("sandboxes.json");
-    let mut all = noted(&folders.session);
-    all.retain(|each| Identity::of(each.pid) == Some(*each));
-    all.push(identity);
-    crate::write_atomically(&path, &serde_json::to_vec(&all)?)
-}
-
 /// How many processes of one run may work at once.
 fn cores(limits: Option<Limits>) -> usize {
     let there = std::thread::available_parallelism().map_or(1, usize::from);
     limits.map_or(there, |limits| there.min(limits.cpus as usize).max(1))
-}
-
-/// Removes the groups of a sandbox whose processes are ending.
-pub(crate) async fn remove_groups(groups: &[PathBuf]) {
-    for _ in 0..1000 {
-        if groups::remove(groups) {
-            return;
-        }
-        // A process that has ended is in its group until its parent has heard of that.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// Writes down which groups a session's sandboxes have made, likewise.
-fn note_groups(folders: &Folders, own: &[PathBuf]) -> io::Result<()> {
-    let mut all = noted_groups(&folders.session);
-    all.retain(|group| group.is_dir());
-    all.extend_from_slice(own);
-    crate::write_atomically(&folders.session.join("groups.json"), &serde_json::to_vec(&all)?)
-}
-
-/// The groups that a session's sandboxes have made.
-pub(crate) fn noted_groups(session: &Path) -> Vec<PathBuf> {
-    let bytes = fs::read(session.join("groups.json")).unwrap_or_default();
-    serde_json::from_slice(&bytes).unwrap_or_default()
-}
-
-/// The processes that a session's sandboxes were started as.
-pub(crate) fn noted(session: &Path) -> Vec<Identity> {
-    let bytes = fs::read(session.join("sandboxes.json")).unwrap_or_default();
-    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// The most of a runner's own errors that goes to the log.

@@ -1,6 +1,6 @@
 //! A client of SQS, for the agent and for the driver that serves a control plane elsewhere.
 
-use crate::driver::AgentCredentials;
+use crate::spec::AgentCredentials;
 use aws_credential_types::Credentials;
 use aws_sdk_sqs::{
     Client,
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// A client that tries once: whoever calls knows what is worth another try.
 ///
 /// * `endpoint`: where SQS is, as [`socket::http_client`] takes it; without it, AWS's own of the region.
-pub(crate) fn client(endpoint: Option<&str>, region: &str, credentials: &AgentCredentials) -> Client {
+pub fn client(endpoint: Option<&str>, region: &str, credentials: &AgentCredentials) -> Client {
     let AgentCredentials {
         access_key,
         secret_key,
@@ -38,7 +38,7 @@ pub(crate) fn client(endpoint: Option<&str>, region: &str, credentials: &AgentCr
 }
 
 /// Whether a message is refused for what is in it, so that sending it again is of no use.
-pub(crate) fn is_refused_for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+pub fn is_refused_for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     const FINAL: [&str; 5] = [
         "InvalidMessageContents",
         "InvalidParameterValue",
@@ -55,7 +55,7 @@ pub(crate) fn is_refused_for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) 
 }
 
 /// An error with all that caused it; the SDK's own words say nothing.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -1,13 +1,14 @@
 //! The agent of one session: the process outside the sandbox, which alone reaches the queues.
 
 use crate::{
-    connections::{Broker, Holder},
+    connections::Broker,
     contained::contained,
     disk::{self, Verdict},
-    driver::AgentCredentials,
+    folders::{Folders, identity},
     output::Output,
     report, run,
-    runner::{Folders, Runner},
+    runner::Runner,
+    spec::{AgentCredentials, AgentSpec, Told},
     sqs, tidy, warm,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
@@ -30,16 +31,15 @@ use environments::{
 };
 use lifecycle::deadlines::LEASE;
 use network::Counts;
-use sandbox::{groups::Place, python::Python};
-use serde::{Deserialize, Serialize};
+use sandbox::python::Python;
 use snapshots::{Fault, Folders as FlowFolders, Opened, Store as ObjectStore};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, HashMap},
     fs,
     io::{self, Write},
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
+    os::fd::AsRawFd,
+    path::Path,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -48,47 +48,6 @@ use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     task::{JoinSet, LocalSet, spawn_local},
 };
-
-/// All that an agent is told when it is started. It comes over standard input, as it holds secrets: never in a file, an argument or an
-/// environment variable.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct AgentSpec {
-    pub(crate) flow: String,
-    /// Whose session it is.
-    pub(crate) holder: Holder,
-    pub(crate) generation: u32,
-    pub(crate) settings: Settings,
-    pub(crate) state: PathBuf,
-    /// The session's own folder.
-    pub(crate) session: PathBuf,
-    pub(crate) endpoint: Option<String>,
-    pub(crate) region: String,
-    pub(crate) queue_url: String,
-    pub(crate) reports_queue_url: String,
-    pub(crate) credentials: AgentCredentials,
-    /// Ed25519, base64.
-    pub(crate) private_key: String,
-    /// What the driver found, to spare looking again.
-    pub(crate) python: Option<Python>,
-    /// Where groups can be made.
-    pub(crate) places: Vec<Place>,
-    /// Who the session is on this machine, if another user than the agent.
-    pub(crate) user: Option<u32>,
-    /// Whether flow folders may be snapshots in an object store.
-    pub(crate) has_snapshots: bool,
-    /// Where it writes what it says; `None`: where its process does.
-    pub(crate) log: Option<PathBuf>,
-}
-
-/// What a process is told that was started as an agent.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Told {
-    /// It is the agent of this session.
-    Session(Box<AgentSpec>),
-    /// It removes what is over, and ends.
-    Tidy(tidy::Task),
-}
 
 /// What is different for an agent in a container of its own.
 pub(crate) struct Container {
@@ -150,15 +109,6 @@ pub(crate) fn boot_time() -> u64 {
     // SAFETY: it writes into `now`, which is as big as it has to be.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) };
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
-}
-
-/// Which folder lies at a path: an error if that cannot be said now, nothing if there is none.
-pub(crate) fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some((found.dev(), found.ino()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 struct Agent {

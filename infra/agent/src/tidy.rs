@@ -3,7 +3,7 @@
 //!
 //! The driver starts this process when a session has ended, and again, with longer and longer pauses, as long as something could not be removed.
 
-use crate::{driver::GONE, prune};
+use crate::prune;
 use environments::{scratch, store};
 use sandbox::removal;
 use serde::{Deserialize, Serialize};
@@ -16,12 +16,16 @@ use std::{
 /// How long one folder is removed before it is the next one's turn.
 const TURN: Duration = Duration::from_secs(20);
 
+/// The folder, in the state folder, where a session's files wait for their removal after its end.
+pub const GONE: &str = "gone";
+
 /// What such a process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Task {
-    pub(crate) state: PathBuf,
+pub struct Task {
+    /// The state folder.
+    pub state: PathBuf,
     /// Whether runs, logs and environments are looked through, too.
-    pub(crate) prune: bool,
+    pub prune: bool,
 }
 
 /// Removes what it can. What is left is there for the next one.

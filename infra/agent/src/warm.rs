@@ -53,13 +53,7 @@ pub(crate) fn connect(
 /// # Errors
 ///
 /// What the file system and starting a process say. A session does without.
-pub(crate) fn ensure(
-    state: &Path,
-    store: &Store,
-    base: &Environment,
-    places: &[Place],
-    user: Option<u32>,
-) -> io::Result<()> {
+pub fn ensure(state: &Path, store: &Store, base: &Environment, places: &[Place], user: Option<u32>) -> io::Result<()> {
     // Only what is in namespaces of its own can be a fork of it.
     if !store.namespaces.get() {
         return Ok(());
@@ -86,7 +80,7 @@ pub(crate) fn ensure(
         .arg(serde_json::to_string(&user)?)
         .args(places.iter().map(|place| &place.path))
         .env_clear()
-        .envs(crate::runner::variables(&home, &store.seen_at(base)))
+        .envs(crate::variables::variables(&home, &store.seen_at(base)))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::from(log.try_clone()?))

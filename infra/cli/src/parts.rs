@@ -7,7 +7,10 @@ use crate::{
     text::out_json,
     trouble::{Trouble, UNREACHABLE},
 };
-use agent::elsewhere::{self, ControlPlane};
+use driver::{
+    Platform,
+    elsewhere::{self, ControlPlane},
+};
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode, time::Duration};
 
 /// Is the function of this name, until whoever started it has no more for it.
@@ -78,6 +81,7 @@ pub(crate) fn driver(local: &Local, settings: &args::Driver, json: bool) -> Resu
     let control_plane = ControlPlane::from_environment(&settings.queue_prefix).map_err(unreachable)?;
     let not_here = |error: std::io::Error| Trouble::new(UNREACHABLE, "Driver.Failed", error.to_string());
     let config = elsewhere::Config {
+        platform: Platform::Machine,
         control_plane,
         state: local.state.join("driver"),
         executable: std::env::current_exe().map_err(not_here)?,

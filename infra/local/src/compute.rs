@@ -6,14 +6,15 @@ use crate::{
     queues::{Message, New, Queue, Queues, Settings},
     sqs::REGION,
 };
-use agent::{
-    driver::{AgentCredentials, Answer, Driver, DriverConfig, HostPorts},
-    requests::{Delivery, Lanes},
-};
+use agent::AgentCredentials;
 use anyhow::Context;
 use contract::{
     driver::{ComputeRequest, DriverReport},
     names,
+};
+use driver::{
+    Answer, Driver, DriverConfig, HostPorts, Platform,
+    requests::{Delivery, Lanes},
 };
 use std::{future::ready, path::PathBuf, sync::Arc, time::Duration};
 
@@ -93,7 +94,7 @@ pub(crate) fn open(opening: Opening, queues: Arc<Queues>, access: Arc<Access>) -
         access,
         reports: queue(&queues, names::REPORTS.name)?,
     });
-    Driver::open(DriverConfig {
+    let config = DriverConfig {
         state: opening.state,
         executable: opening.executable,
         endpoint: Some(opening.endpoint),
@@ -102,8 +103,8 @@ pub(crate) fn open(opening: Opening, queues: Arc<Queues>, access: Arc<Access>) -
         agent_queue_prefix: opening.prefix,
         has_snapshots: false,
         ports,
-    })
-    .context("the compute driver cannot be opened")
+    };
+    Driver::open(Platform::Machine, config).context("the compute driver cannot be opened")
 }
 
 /// Consumes `compute-requests` until the host leaves.

@@ -413,7 +413,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "socket",
         ],
     ),
-    ("local", &["lifecycle", "contract", "agent", "sandbox", "socket"]),
+    ("driver", &["agent", "environments", "sandbox", "lifecycle", "contract"]),
+    (
+        "local",
+        &["lifecycle", "contract", "driver", "agent", "sandbox", "socket"],
+    ),
 ];
 
 #[test]

@@ -4,13 +4,14 @@ pub(crate) mod index;
 pub(crate) mod provider;
 pub(crate) mod tiers;
 
-use agent::driver::{AgentCredentials, Answer, Driver, DriverConfig, HostPorts};
+use agent::AgentCredentials;
 use contract::{
     Settings, Slot,
     agent::{AgentCommand, AgentReport, SignedBody, SignedReport},
     command::RunWish,
     driver::{ComputeRequest, DriverReport},
 };
+use driver::{Answer, Driver, DriverConfig, HostPorts, Platform};
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, VecDeque},
@@ -473,7 +474,7 @@ impl Machine {
 }
 
 fn open(state: &Path, world: &Arc<World>, endpoint: &str) -> Arc<Driver> {
-    Driver::open(DriverConfig {
+    let config = DriverConfig {
         state: state.to_owned(),
         executable: std::env::current_exe().unwrap(),
         endpoint: Some(endpoint.to_owned()),
@@ -482,8 +483,8 @@ fn open(state: &Path, world: &Arc<World>, endpoint: &str) -> Arc<Driver> {
         agent_queue_prefix: format!("{endpoint}/"),
         has_snapshots: false,
         ports: Arc::clone(world) as Arc<dyn HostPorts>,
-    })
-    .unwrap()
+    };
+    Driver::open(Platform::Machine, config).unwrap()
 }
 
 pub(crate) fn settings(folder: &Path) -> Settings {

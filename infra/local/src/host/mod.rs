@@ -122,7 +122,7 @@ struct Running {
     signals: [unix::Signal; 2],
     servers: JoinSet<()>,
     work: JoinSet<anyhow::Result<()>>,
-    driver: Arc<agent::driver::Driver>,
+    driver: Arc<driver::Driver>,
     closed: watch::Receiver<bool>,
     /// Given up last: the next host opens the same databases.
     place: Place,

@@ -44,7 +44,7 @@ impl Place {
     /// [`AlreadyRunning`] when another host has it. Anything else is final until what it names is put right.
     pub(super) async fn take(config: &Config) -> anyhow::Result<Self> {
         let state = &config.state;
-        agent::check_path(state).map_err(anyhow::Error::msg)?;
+        driver::check_path(state).map_err(anyhow::Error::msg)?;
         make_folder(state)?;
         make_folder(&state.join("log"))?;
         fs::set_permissions(state, fs::Permissions::from_mode(0o700))

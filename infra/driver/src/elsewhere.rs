@@ -9,10 +9,12 @@
 //! control plane's stop ends them all the same, by their leases.
 
 use crate::{
-    driver::{AgentCredentials, Answer, Driver, DriverConfig, HostPorts},
+    compute::{Answer, DriverConfig, HostPorts},
+    dispatch::Driver,
+    platform::Platform,
     requests::{Delivery, Lanes},
-    sqs,
 };
+use agent::{AgentCredentials, sqs};
 use aws_sdk_sqs::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -103,9 +105,11 @@ impl ControlPlane {
 /// What a driver serves with.
 ///
 /// * `state`: the folder that it keeps everything in; one driver or host at a time.
-/// * `executable`: the program whose `agent` subcommand calls [`crate::supervise`].
+/// * `executable`: the program whose `agent` subcommand calls [`agent::supervise`].
 /// * `end_sessions`: whether its sessions end when it leaves.
 pub struct Config {
+    /// The platform that the sessions run on.
+    pub platform: Platform,
     pub control_plane: ControlPlane,
     pub state: PathBuf,
     pub executable: PathBuf,
@@ -149,22 +153,25 @@ pub async fn serve(config: Config, serving: impl FnOnce(&Serving)) -> Result<usi
     let reports = find(&client, &format!("{queue_prefix}{}", names::REPORTS.name), &place).await?;
     // A session's own queue stands beside the queue of the reports.
     let beside = reports.strip_suffix(names::REPORTS.name).unwrap_or(&reports).to_owned();
-    let driver = Driver::open(DriverConfig {
-        state: config.state,
-        executable: config.executable,
-        endpoint,
-        region,
-        reports_queue_url: reports.clone(),
-        agent_queue_prefix: beside.clone(),
-        has_snapshots: true,
-        ports: Arc::new(Ports {
-            client: client.clone(),
-            reports,
-            beside,
-            queue_prefix,
-            credentials,
-        }),
-    })
+    let driver = Driver::open(
+        config.platform,
+        DriverConfig {
+            state: config.state,
+            executable: config.executable,
+            endpoint,
+            region,
+            reports_queue_url: reports.clone(),
+            agent_queue_prefix: beside.clone(),
+            has_snapshots: true,
+            ports: Arc::new(Ports {
+                client: client.clone(),
+                reports,
+                beside,
+                queue_prefix,
+                credentials,
+            }),
+        },
+    )
     .map_err(failed)?;
     let mut signals = (
         signal(SignalKind::terminate()).map_err(|e| failed(e.into()))?,

@@ -1,6 +1,6 @@
 //! Compute requests on their way from a queue to the driver: those of one flow or one compute resource wait for each other, others do not.
 
-use crate::driver::Driver;
+use crate::dispatch::Driver;
 use contract::driver::ComputeRequest;
 use std::{
     collections::HashMap,

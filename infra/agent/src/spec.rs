@@ -1,0 +1,68 @@
+//! All that an agent's process is told when it is started.
+
+use crate::{connections::Holder, tidy};
+use contract::Settings;
+use sandbox::{groups::Place, python::Python};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What an agent signs its requests with.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AgentCredentials {
+    /// The access key id.
+    pub access_key: String,
+    /// The secret key.
+    pub secret_key: String,
+    /// For those that AWS gives for a time.
+    pub session_token: Option<String>,
+}
+
+/// All that an agent is told when it is started. It comes over standard input, as it holds secrets: never in a file, an argument or an
+/// environment variable.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AgentSpec {
+    /// The flow's key.
+    pub flow: String,
+    /// Whose session it is.
+    pub holder: Holder,
+    /// The generation of the session.
+    pub generation: u32,
+    /// The settings of its start.
+    pub settings: Settings,
+    /// The state folder.
+    pub state: PathBuf,
+    /// The session's own folder.
+    pub session: PathBuf,
+    /// Where SQS is; without one, at AWS itself.
+    pub endpoint: Option<String>,
+    /// The region of the queues.
+    pub region: String,
+    /// The session's own queue, which commands come by.
+    pub queue_url: String,
+    /// The queue `reports`.
+    pub reports_queue_url: String,
+    /// The key that it signs its requests to the queues with.
+    pub credentials: AgentCredentials,
+    /// The private half of its own key: Ed25519, base64.
+    pub private_key: String,
+    /// What the driver found, to spare looking again.
+    pub python: Option<Python>,
+    /// Where groups can be made.
+    pub places: Vec<Place>,
+    /// Who the session is on this machine, if another user than the agent.
+    pub user: Option<u32>,
+    /// Whether flow folders may be snapshots in an object store.
+    pub has_snapshots: bool,
+    /// Where it writes what it says; `None`: where its process does.
+    pub log: Option<PathBuf>,
+}
+
+/// What a process is told that was started as an agent.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Told {
+    /// It is the agent of this session.
+    Session(Box<AgentSpec>),
+    /// It removes what is over, and ends.
+    Tidy(tidy::Task),
+}
