@@ -135,7 +135,7 @@ async fn report(ports: &impl Ports, session: &Session, body: &SignedBody) -> Res
     }
 }
 
-/// What a report means for the session's life, if anything.
+/// Maps a report to an event of the session, if it is one.
 fn event_of(report: &AgentReport, generation: u32) -> Option<Event> {
     Some(match report {
         AgentReport::Alive { nonce, runs } => Event::Alive {

@@ -55,7 +55,7 @@ pub(crate) async fn accept(aws: &Aws, known: &Known, request: &Request) -> Resul
     ))
 }
 
-/// What a start needs, without starting anything.
+/// Checks the prerequisites of a start, and starts nothing.
 pub(crate) async fn check(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> Result<Value, Fault> {
     let command = Command::read(&request.body().unwrap_or_default()).map_err(Fault::Meaningless)?;
     let is_folder = |path: &str| flows.are_here().then(|| Path::new(path).is_dir());

@@ -41,7 +41,7 @@ pub(crate) async fn read(aws: &Aws, caller: &Principal, id: &str, wait: Millis) 
     readable(aws, caller, &row.flow, "operation", id, || ok(200, &row)).await
 }
 
-/// What an operation or a run has written.
+/// The output of an operation or a run.
 pub(crate) async fn output(
     aws: &Aws,
     caller: &Principal,

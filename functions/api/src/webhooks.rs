@@ -1,4 +1,4 @@
-//! What a workspace does when somebody outside says that something happened: its rules, read and written whole.
+//! A workspace's rules for webhooks, read and written whole.
 
 use crate::{
     answers::{ok, problem},

@@ -116,7 +116,7 @@ async fn look(
     Ok(image.map(|image| Some(image).filter(is_to_be_checked)))
 }
 
-/// What the session of this step is to be made of. One that is taken down for another becomes that.
+/// The settings of this step's session. One that is taken down for another gets the other's.
 fn wanted(session: &Session, step: &StepMessage) -> Settings {
     let current = session.current.as_ref().filter(|o| o.id == step.operation);
     match (step.step, current.and_then(|o| o.wants.as_ref())) {

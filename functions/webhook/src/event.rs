@@ -1,4 +1,4 @@
-//! What a delivery says happened, and which rules are about that.
+//! The event of a delivery, and the rules that match it.
 
 use crate::signature::Signed;
 use contract::webhook::{Filter, Rule, SenderKind};
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// "Webhook events and payloads", `push`: "The array includes a maximum of 2048 commits".
 const MOST_COMMITS: usize = 2048;
 
-/// What happened.
+/// An event.
 ///
 /// * `event`: its name, and `action` where the sender tells several apart.
 #[derive(Debug, PartialEq)]

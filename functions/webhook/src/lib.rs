@@ -15,7 +15,7 @@
 //! * [`signature`]: whether a delivery is genuine.
 //! * [`event`]: what it says happened, and which rules are about that.
 //!
-//! What is absent here: the right to do more than the rules say. accept-command holds each command against them once more.
+//! A delivery has no right beyond the rules. accept-command holds each command against them once more.
 
 mod event;
 mod secrets;
@@ -65,7 +65,7 @@ pub async fn run() -> Result<(), Error> {
     lambda_runtime::run(service_fn(answer)).await
 }
 
-/// What a sender is told.
+/// The answer to a sender.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Taken(Taken),

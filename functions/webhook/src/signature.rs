@@ -18,7 +18,7 @@ const MOST_SIGNATURES: usize = 8;
 /// The most characters of a delivery's id.
 const LONGEST_ID: usize = 200;
 
-/// What a delivery's headers say.
+/// The headers of a delivery.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Signed {
     Standard {

@@ -24,7 +24,7 @@ pub struct Record {
     pub attributes: Attributes,
 }
 
-/// What the queue itself says of a message.
+/// The attributes of a message that the queue sets.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Attributes {
@@ -151,7 +151,7 @@ fn time_left(deadline: u64) -> Duration {
 ///
 /// # Errors
 ///
-/// What the work says; [`Fault::Outside`] if it panics or does not end in time.
+/// Those of the work; [`Fault::Outside`] if it panics or does not end in time.
 async fn contained(
     work: impl Future<Output = Result<(), Fault>> + Send + 'static,
     most: Duration,

@@ -115,7 +115,7 @@ pub(crate) fn quota_key(workspace: &str, user: &str) -> Item {
     key(format!("QUOTA#{workspace}#{user}"), "QUOTA")
 }
 
-/// What a user has at once. A row of an earlier version, and what such a version adds to a newer one, is a set of flows' keys.
+/// A user's usage. A row of an earlier version, and what such a version adds to a newer one, is a set of flows' keys.
 pub(crate) fn usage_of(item: &Item) -> Result<Usage, Fault> {
     let mut usage = match item.get("body") {
         Some(_) => body(item)?,

@@ -1,6 +1,6 @@
 //! The adapters: the shell's [`Ports`](shell::Ports) over DynamoDB, SQS and Step Functions, and the way in from a Lambda event.
 //!
-//! What is absent here: meaning. A row, a message and an answer are carried over, and the errors of the outside become the shell's.
+//! No meaning is here. A row, a message and an answer are carried over, and the errors of the outside become the shell's.
 
 mod batch;
 mod boot;

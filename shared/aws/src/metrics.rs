@@ -48,7 +48,7 @@ impl Line {
     }
 }
 
-/// What a transaction that was done says, if it ended an operation or a run.
+/// The metric of a transaction that ended an operation or a run.
 fn ended(write: &Write) -> Option<Line> {
     match write {
         Write::EndOperation(row) | Write::NewOperation(row) => operation(row),

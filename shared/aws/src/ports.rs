@@ -825,7 +825,7 @@ where
     }
 }
 
-/// What a transaction that was not done means.
+/// Maps a failed transaction to a fault.
 fn refused(error: SdkError<TransactWriteItemsError>) -> Fault {
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
         return Fault::outside("saving")(error.into());

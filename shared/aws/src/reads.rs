@@ -1,4 +1,4 @@
-//! What the HTTP front reads.
+//! Reads of the HTTP front.
 
 use crate::{
     Aws,

@@ -26,7 +26,7 @@ static DAEMON: LazyLock<Option<UdpSocket>> = LazyLock::new(|| {
 });
 
 tokio::task_local! {
-    /// What messages that are sent now carry.
+    /// The trace header of messages that are sent now.
     static CURRENT: Option<Header>;
 }
 

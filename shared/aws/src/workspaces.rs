@@ -1,4 +1,4 @@
-//! What a workspace's owners write: settings, rules of webhooks, and roles.
+//! Rows that a workspace's owners write: settings, rules of webhooks, and roles.
 
 use crate::{
     Aws,

@@ -13,7 +13,7 @@ use lifecycle::network::Network;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a session's agent is told. Each may come twice.
+/// A command to a session's agent. Each may come twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 #[expect(
@@ -47,7 +47,7 @@ pub enum AgentCommand {
     },
     /// End this run. Answered by `run-done`, also if it comes before the run itself; one that has ended is answered by its end alone.
     CancelRun { run: String },
-    /// What the session may reach of the network from now on. Of two, the one of the larger revision counts.
+    /// New network settings. Of two, the one of the larger revision counts.
     Network {
         revision: u64,
         network: Network,
@@ -58,14 +58,14 @@ pub enum AgentCommand {
     Lease { nonce: u64 },
 }
 
-/// What an agent answers to [`AgentCommand::Greet`].
+/// An agent's answer to [`AgentCommand::Greet`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Greeting {
     /// Ed25519, base64.
     pub key: String,
 }
 
-/// What an agent in a container is told, in its environment variable [`crate::names::AGENT`]. No secret is in it.
+/// The settings of an agent in a container, in its environment variable [`crate::names::AGENT`]. No secret is in them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentSettings {
     pub flow: String,
@@ -78,7 +78,7 @@ pub struct AgentSettings {
     pub region: String,
 }
 
-/// What an agent saw.
+/// A report of an agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "report", rename_all = "kebab-case")]
 pub enum AgentReport {
@@ -109,7 +109,7 @@ pub enum AgentReport {
         run: String,
         installation: Box<Installation>,
     },
-    /// What the base image's name was resolved to, and what it stands for now if that is another one.
+    /// The digest that the base image's name was resolved to, and the one it resolves to now if that is another.
     Image {
         digest: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,7 +130,7 @@ pub enum AgentReport {
     },
     /// Somebody used the session by another way.
     Activity,
-    /// What the session was refused of the network so far.
+    /// Connections refused so far.
     Refused {
         refused: Refused,
     },
@@ -147,7 +147,7 @@ pub struct OutputLine {
     pub text: String,
 }
 
-/// What a line of output is.
+/// The kind of a line of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LineKind {
@@ -226,7 +226,7 @@ pub struct SignedReport {
     pub signature: String,
 }
 
-/// What the queue `reports` carries.
+/// A message of the queue `reports`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Report {
@@ -236,7 +236,7 @@ pub enum Report {
     Driver(DriverReport),
 }
 
-/// What an agent signs.
+/// The signed part of an agent's report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SignedBody {
     pub flow: String,

@@ -1,4 +1,4 @@
-//! What a text may be, held while it is read, so that a message that is out of bounds never becomes a value. The schemas say the same.
+//! Bounds of texts, checked while they are read, so that a message out of bounds never becomes a value. The schemas have the same bounds.
 
 use lifecycle::network::Host;
 use serde::{
@@ -11,11 +11,11 @@ use std::{
     marker::PhantomData,
 };
 
-/// What an id is made of; see [`id`].
+/// The pattern of an id; see [`id`].
 pub(crate) const ID: &str = "^[A-Za-z0-9_-]{1,80}$";
-/// What a flow's key is made of; see [`key`].
+/// The pattern of a flow's key; see [`key`].
 pub(crate) const KEY: &str = "^[0-9a-f]{32}$";
-/// What a SHA-256 is made of; see [`digest`].
+/// The pattern of a SHA-256; see [`digest`].
 pub(crate) const DIGEST: &str = "^[0-9a-f]{64}$";
 /// A line without `#`, which separates the parts of a row's key.
 pub(crate) const NAME: &str = r"^[^#\x00-\x1f\x7f]+$";

@@ -26,7 +26,7 @@ pub struct Command {
     pub wish: Wish,
 }
 
-/// What a command wants.
+/// The content of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 #[expect(
@@ -261,7 +261,7 @@ impl Wish {
     }
 }
 
-/// What a run runs over.
+/// The settings of a run: its data, inputs and mappings.
 ///
 /// * `data`: a file of JSON lines, an absolute path on one machine, an address on AWS; `None` runs the flow once over its own default inputs.
 /// * `inputs`: values for the flow's inputs when there is no data.
@@ -370,7 +370,7 @@ impl Command {
 }
 
 impl Command {
-    /// What it wants of which flow, as 64 hex digits: two commands of one id are the same if these are.
+    /// The digest of its wish and flow, as 64 hex digits: two commands of one id are the same if these are.
     pub fn digest(&self) -> String {
         use sha2::{Digest, Sha256};
         let wanted = serde_json::to_vec(&(&self.flow, &self.wish)).expect("a command is always JSON");

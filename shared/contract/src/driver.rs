@@ -4,7 +4,7 @@ use crate::{Failure, Millis, Settings, Slot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is asked of a compute driver. Each may come twice, late or out of order.
+/// A request to a compute driver. Each may come twice, late or out of order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum ComputeRequest {
@@ -48,7 +48,7 @@ pub enum ComputeRequest {
     },
 }
 
-/// What a VM size holds, for drivers that do not know its name.
+/// The room of a VM size, for drivers that do not know its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Room {
     /// Whole processors.
@@ -66,7 +66,7 @@ fn is_none(count: &u32) -> bool {
 }
 
 impl Room {
-    /// What the VM size of this name holds; `None` if that is up to the driver, or if there is no such size.
+    /// The room of the VM size of this name; `None` if that is up to the driver, or if there is no such size.
     pub fn of(size: &str) -> Option<Self> {
         let size = lifecycle::size::size(size)?;
         let limits = size.limits?;
@@ -78,7 +78,7 @@ impl Room {
     }
 }
 
-/// What a compute driver saw.
+/// A report of a compute driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "report", rename_all = "kebab-case")]
 pub enum DriverReport {

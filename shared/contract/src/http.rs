@@ -1,4 +1,4 @@
-//! What `functions/api` answers. All bodies are JSON; `Authorization: Bearer <JWT>` on all but `/v1/health`.
+//! Requests and answers of `functions/api`. All bodies are JSON; `Authorization: Bearer <JWT>` on all but `/v1/health`.
 //!
 //! | route | body or query | answer |
 //! | --- | --- | --- |
@@ -76,7 +76,7 @@ pub struct Request {
     pub is_base64_encoded: bool,
 }
 
-/// What the HTTP front itself says of a request.
+/// The HTTP front's own data of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RequestContext {
     pub http: RequestLine,
@@ -170,7 +170,7 @@ pub enum CheckResult {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Runs {
     pub runs: Vec<RunSummary>,
-    /// What the next page is asked for with; none after the last.
+    /// The value of `after` for the next page; none after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -200,7 +200,7 @@ pub struct RunSummary {
     pub archived: bool,
 }
 
-/// What changes of a run that is there: what is named, and no more.
+/// A change of a run: the fields that are named, and no others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunChange {
@@ -252,7 +252,7 @@ pub struct Output {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sessions {
     pub sessions: Vec<SessionView>,
-    /// What the next page is asked for with; none after the last.
+    /// The value of `after` for the next page; none after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -269,7 +269,7 @@ pub struct SessionView {
     pub generation: u32,
     /// Raised by each change.
     pub revision: u64,
-    /// What it is wanted with, and where each setting comes from.
+    /// Its settings, and where each comes from.
     pub settings: Settings,
     /// The base image that its container is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -295,7 +295,7 @@ pub struct SessionView {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
     pub failure: Option<Failure>,
-    /// What it was refused of the network; not in lists.
+    /// Its refused connections; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
     /// By the control plane's clock, when this was read.
@@ -306,7 +306,7 @@ pub struct SessionView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Computes {
     pub computes: Vec<ComputeView>,
-    /// What the next page is asked for with; none after the last.
+    /// The value of `after` for the next page; none after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -364,7 +364,7 @@ pub struct Why {
     pub reasons: Reasons,
 }
 
-/// What a session's row and its history say together.
+/// Why a session is as it is, from its row and its history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reasons {
     /// The decision by which it entered its phase.
@@ -373,11 +373,11 @@ pub struct Reasons {
     pub began: Option<Decision>,
     /// The last decision of all.
     pub last: Option<Decision>,
-    /// What keeps it from being idle.
+    /// Runs and operations that keep it from being idle.
     pub kept_by: Vec<Keeper>,
-    /// What will end it or its phase if nothing happens before, soonest first.
+    /// Deadlines that end it or its phase if nothing happens before, soonest first.
     pub ends: Vec<End>,
-    /// What was seen of this generation.
+    /// Signals of this generation.
     pub signals: Vec<Signal>,
 }
 
@@ -428,7 +428,7 @@ pub enum End {
     AgentSilent { at: Millis },
 }
 
-/// What was seen of a session, how often and when last.
+/// A signal of a session, how often it was seen and when last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Signal {
     pub kind: SignalKind,
@@ -436,7 +436,7 @@ pub struct Signal {
     pub at: Millis,
 }
 
-/// What is seen of a session.
+/// The kind of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignalKind {

@@ -43,7 +43,7 @@ pub const COMMANDS_DEAD: Queue = Queue {
     url_variable: "PFSESSION_COMMANDS_DEAD_URL",
 };
 
-/// What users are to be told of; see [`crate::notice`].
+/// The queue of notices to users; see [`crate::notice`].
 pub const NOTICES: Queue = Queue {
     name: "notices",
     url_variable: "PFSESSION_NOTICES_URL",
@@ -76,7 +76,7 @@ pub const IDENTITIES: &str = "PFSESSION_IDENTITIES";
 pub const FLOWS_BUCKET: &str = "PFSESSION_FLOWS_BUCKET";
 /// The folder of the runs' own folders, where functions see it; empty where they do not.
 pub const RUNS_FOLDER: &str = "PFSESSION_RUNS_FOLDER";
-/// What an agent in a container is told: [`crate::agent::AgentSettings`] in JSON. `compute-ecs.asl.json` sets it.
+/// The variable with the settings of an agent in a container: [`crate::agent::AgentSettings`] in JSON. `compute-ecs.asl.json` sets it.
 pub const AGENT: &str = "PFSESSION_AGENT";
 
 /// The CloudWatch namespace of this deployment's metrics; empty if nobody collects them.

@@ -1,10 +1,10 @@
-//! What a session was refused of the network.
+//! Connections that a session's network settings refused.
 
 use crate::Millis;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the agent has counted since the session was launched.
+/// Counts since the session was launched.
 ///
 /// * `total`: how often anything was refused; of two counts the larger is the later.
 /// * `others`: how often what is not in `by`, which is bounded.
@@ -31,7 +31,7 @@ pub struct Refusal {
     pub times: u64,
 }
 
-/// What a flow's session was refused, as last recorded.
+/// The refused connections of a flow's session, as last recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkRow {
     pub generation: u32,

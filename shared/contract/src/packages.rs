@@ -1,11 +1,11 @@
-//! What a session has installed, as its agent saw it, and how that came about.
+//! The installed packages of a session, as its agent saw them, and their installs.
 
 use crate::{Kind, Millis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a session has from here on.
+/// The installed packages of a session from here on.
 ///
 /// * `count`: from 1 in each generation: of two that come in any order, the larger counts.
 /// * `lock`: the digest of the lock that the environment was built from; the agent that reports it can build it again from that.
@@ -137,7 +137,7 @@ pub enum PackageOrigin {
     ByHand,
 }
 
-/// What changed between two sets of packages: `from` is `None` for a new one, `to` for one that is gone.
+/// A difference of two sets of packages: `from` is `None` for a new one, `to` for one that is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     pub name: String,
@@ -188,7 +188,7 @@ pub struct Setup {
     pub tail: Vec<String>,
 }
 
-/// What a flow's session has, as last recorded. It outlives the session.
+/// The packages of a flow's session, as last recorded. The record outlives the session.
 ///
 /// * `number`: of the last entry of the history.
 /// * `by`: the operation or the run that changed it last; `kind`: of that operation; `None` for a run.

@@ -55,7 +55,7 @@ impl RoleRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Roles {
     pub users: Vec<RoleRow>,
-    /// What the next page is asked for with; none after the last.
+    /// The value of `after` for the next page; none after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What the table holds. Each row is `pk`, `sk`, `body` (this JSON) and, where it is not final, `due_shard` and `due_at`.
+//! The rows of the table. Each is `pk`, `sk`, `body` (this JSON) and, where it is not final, `due_shard` and `due_at`.
 //!
 //! | row | `pk` | `sk` |
 //! | --- | --- | --- |
@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 pub struct SessionRow {
     pub flow: FlowRef,
     pub session: Session,
-    /// What was decided and is not known to be sent, by revision and place.
+    /// Messages that were decided and are not known to be sent, by revision and place.
     #[serde(skip)]
     pub outbox: BTreeMap<String, Message>,
 }
@@ -108,7 +108,7 @@ pub struct RunRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<FlowRef>,
     pub by: String,
-    /// What its command wanted: see [`Command::digest`](crate::command::Command::digest).
+    /// The digest of its command: see [`Command::digest`](crate::command::Command::digest).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// The flow folder as it was then.
@@ -125,7 +125,7 @@ pub struct RunRow {
     pub failure: Option<Failure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
-    /// What it was called later, in place of the name in its wish.
+    /// Its display name if it was renamed, in place of the one in its wish.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     /// Whether lists leave it out.
@@ -140,7 +140,7 @@ pub struct RunRow {
 pub const NAME_KEPT: Millis = 600_000;
 
 impl RunRow {
-    /// What people call it.
+    /// Its display name.
     pub fn called(&self) -> Option<&str> {
         self.display_name.as_deref().or(self.wish.display_name.as_deref())
     }

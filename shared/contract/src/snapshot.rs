@@ -1,4 +1,4 @@
-//! What a flow's session works on, where its user's machine is not seen: objects in the deployment's bucket, by digest.
+//! Snapshots of flow folders, for sessions that do not see their user's machine: objects in the deployment's bucket, by digest.
 //!
 //! Each is `s3://{bucket}/flows/{flow key}/{SHA-256, in hex}`. So nobody can overwrite another's, and who has the address knows what it must hold.
 //! A flow folder is what `flow::snapshot` packs; a run's data is the file itself.
@@ -68,7 +68,7 @@ pub struct Offer {
 /// Where it is to be. It is there already if there is no `upload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Place {
-    /// What a command names as its folder or its data.
+    /// The folder or data that a command names.
     pub address: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<Upload>,

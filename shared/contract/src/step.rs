@@ -1,4 +1,4 @@
-//! What the state machine sends to the queues `start-session`, `install-packages` and `stop-session`.
+//! Messages of the state machine to the queues `start-session`, `install-packages` and `stop-session`.
 
 use crate::{Failure, Kind, Step, bounds};
 use lifecycle::session::Event;
@@ -32,7 +32,7 @@ impl StepMessage {
         serde_json::from_str(body).map_err(|e| Failure::new("Step.Malformed", format!("This is no step: {e}.")))
     }
 
-    /// What the core is told of it.
+    /// The step, as the core knows it.
     pub fn event(&self) -> Event {
         let cause = self
             .cause
@@ -49,7 +49,7 @@ impl StepMessage {
     }
 }
 
-/// What a state machine's `Catch` hands on.
+/// The error that a state machine's `Catch` hands on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Caught {
     #[serde(rename = "Error")]

@@ -28,7 +28,7 @@ pub enum SenderKind {
     StandardWebhooks,
 }
 
-/// What a workspace does when somebody outside says that something happened.
+/// A workspace's webhooks.
 ///
 /// * `name`: no other rule of the workspace has it.
 /// * `sender`: whose deliveries it is about, by the name of its secret.
@@ -130,7 +130,7 @@ pub struct DeliveryRow {
     pub commands: Vec<String>,
 }
 
-/// What a workspace's rules are to be: the body of `PUT /v1/workspaces/{workspace}/webhooks`.
+/// A workspace's new rules: the body of `PUT /v1/workspaces/{workspace}/webhooks`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhooks {

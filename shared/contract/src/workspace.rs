@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::{borrow::Cow, collections::BTreeMap};
 
-/// What stands for the identity that the workspace names as primary, or for its first.
+/// The name of the workspace's primary identity, or of its first.
 ///
 /// # Source
 ///
@@ -33,7 +33,7 @@ pub struct WorkspaceRow {
     pub at: Millis,
 }
 
-/// What a workspace says. What it leaves out has the built-in default, or no bound.
+/// The settings of a workspace. One that is left out has the built-in default, or no bound.
 ///
 /// * `largest_idle_seconds`: the longest idle time that a session may have.
 /// * `working_directory`: the folder of flow drafts.
@@ -158,7 +158,7 @@ pub struct IdentitySettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserAssigned(pub Vec<(String, IdentityDetails)>);
 
-/// What else is known of an identity.
+/// Further names of an identity.
 ///
 /// * `client_id`: another name of it, which run files have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

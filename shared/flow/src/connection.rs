@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt};
 
 /// The name of the error about a document.
 const BAD: &str = "Connection.BadFile";
-/// What promptflow shows in the place of a secret.
+/// The text that promptflow shows in place of a secret.
 ///
 /// # Source
 ///
@@ -26,7 +26,7 @@ const STRONG_KEYS: [&str; 4] = ["custom_type", "module", "package", "package_ver
 /// The most characters of a name.
 const LONGEST_NAME: usize = 100;
 
-/// What a connection is to.
+/// The type of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionType {
@@ -234,7 +234,7 @@ impl Connection {
         written.or((self.kind == OpenAi).then_some(OPEN_AI))
     }
 
-    /// What a flow gets of it while a broker holds its key: another address, and a word in the key's place.
+    /// The connection that a flow gets while a broker holds its key: the broker's address, and a placeholder for the key.
     pub fn behind(&self, address: &str) -> Self {
         let mut behind = self.clone();
         if let Some(key) = self.address_key() {
@@ -268,7 +268,7 @@ impl Connection {
 const KEYLESS: &str = "meid_token";
 /// The key, of our own, by which a document says that a broker holds its secret.
 const BROKERED: &str = "brokered";
-/// What a flow gets in the place of a key that a broker holds. Clients refuse an empty one.
+/// The placeholder for a key that a broker holds. Clients refuse an empty one.
 const PLACEHOLDER: &str = "held-by-the-broker";
 /// Where OpenAI's own client finds it.
 ///
@@ -277,7 +277,7 @@ const PLACEHOLDER: &str = "held-by-the-broker";
 /// `OpenAI.__init__` in `openai/_client.py`.
 const OPEN_AI: &str = "https://api.openai.com/v1";
 
-/// What a document says of a secret.
+/// A secret as a document has it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     Given(String),
@@ -295,7 +295,7 @@ pub struct Document {
     pub secrets: BTreeMap<String, Secret>,
     /// Whether it says that a broker holds its key.
     pub brokered: Option<bool>,
-    /// What its user should know.
+    /// Warnings for its user.
     pub warnings: Vec<String>,
 }
 
@@ -529,7 +529,7 @@ fn custom(rest: &mut Written<'_>, module: Option<String>) -> Result<Document, Fa
     })
 }
 
-/// What a document says of a secret. No error has its value.
+/// A secret as a document has it. No error shows its value.
 fn secret(shown: &str, key: &str, value: Option<&Value>) -> Result<Secret, Failure> {
     match value {
         None => Ok(Secret::Asked),
@@ -551,7 +551,7 @@ fn not_text(shown: &str, key: &str, value: &Value) -> Failure {
     )
 }
 
-/// What is left of a document.
+/// The keys of a document that are not read yet.
 struct Written<'a> {
     shown: &'a str,
     map: Map<String, Value>,

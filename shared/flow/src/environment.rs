@@ -10,7 +10,7 @@ use lifecycle::session::{Image, Origin};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// What a flow's session is made of.
+/// The environment that a flow asks for.
 ///
 /// # Source
 ///
@@ -139,7 +139,7 @@ pub fn base_image(folder: &Path) -> Result<Image, Failure> {
     })
 }
 
-/// What [`base_image`] is where nobody names one.
+/// The base image where nobody names one.
 ///
 /// # Errors
 ///

@@ -19,7 +19,7 @@ const MOST_INCLUDES: usize = 500;
 /// The names of the files that make a folder a flow.
 const FLOW_FILES: [&str; 4] = ["flow.dag.yaml", "flow.dag.yml", "flow.flex.yaml", "flow.flex.yml"];
 
-/// What a flow folder holds, and so what runs it.
+/// The kind of a flow folder, which decides what runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A graph of nodes; `file` is `flow.dag.yaml` or `flow.dag.yml`.
@@ -104,11 +104,11 @@ pub fn is_plain_flow_name(name: &str) -> bool {
     FLOW_FILES.contains(&name)
 }
 
-/// What the folder holds.
+/// The kind of the folder.
 ///
 /// # Errors
 ///
-/// What [`canonical`] says; `Flow.NoFlow` if there is neither a flow nor Python nor a requirements file in it; `Flow.TwoFlows`,
+/// Those of [`canonical`]; `Flow.NoFlow` if there is neither a flow nor Python nor a requirements file in it; `Flow.TwoFlows`,
 /// `Flow.BadFlowFile`, `Flow.PathLeadsOut`, `Flow.Unreadable` about its flow file.
 pub fn kind(folder: &Path) -> Result<Kind, Failure> {
     let folder = Folder::open(folder, &include_root(folder))?;

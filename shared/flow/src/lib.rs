@@ -1,4 +1,4 @@
-//! What a flow folder is: its kind, its environment, and the view of it that a run gets.
+//! Flow folders: their kind, their environment, and the view that a run gets.
 //!
 //! * [`canonical`], [`include_root`]: where a flow lies, and how far what it names may lead.
 //! * [`kind`]: DAG, flex, or a plain folder of Python.

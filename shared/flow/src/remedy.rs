@@ -1,4 +1,4 @@
-//! What to do about a line of requirements that cannot be installed. A test performs each.
+//! Remedies for lines of requirements that cannot be installed. A test performs each.
 
 /// About a variable of a line.
 ///

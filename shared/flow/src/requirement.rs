@@ -14,7 +14,7 @@ const MOST_BYTES: usize = 4_000;
 ///
 /// # Errors
 ///
-/// What is wrong, as the end of a sentence that begins with the requirement.
+/// The fault, as the end of a sentence that begins with the requirement.
 pub(crate) fn parse(text: &str) -> Result<Requirement<VerbatimUrl>, String> {
     if text.len() > MOST_BYTES {
         return Err(format!("it has {} bytes, and may have {MOST_BYTES}", text.len()));

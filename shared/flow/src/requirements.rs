@@ -18,7 +18,7 @@ const MOST_FILES: usize = 100;
 /// The most bytes that are read for them.
 const MOST_BYTES: usize = 4 << 20;
 
-/// What a flow's session installs.
+/// The requirements of a flow's session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirements {
     /// The file as it was found; canonical.
@@ -338,7 +338,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// What an option of a requirements file takes.
+/// The value of an option of a requirements file.
 enum Takes {
     Nothing,
     /// One URL.
@@ -367,7 +367,7 @@ const OPTIONS: [(&str, Takes); 13] = [
 /// Stands, with its extras behind it, in the place of a line that names the flow folder itself as a package.
 pub(crate) const OWN: &str = "--own-project";
 
-/// What comes with promptflow and promptflow-tools, and breaks them when it is held at another version.
+/// Packages of the base image that break when they are pinned to another version.
 const HELD_BY_THE_IMAGE: [&str; 5] = [
     "promptflow",
     "promptflow-tools",
@@ -404,7 +404,7 @@ fn bad(line: &Line, what: &str) -> Failure {
     wrong(line, "Flow.BadRequirement", what)
 }
 
-/// What is on the user's own machine alone.
+/// Refuses a package that is on the user's own machine alone.
 fn local(line: &Line) -> Failure {
     let text = line.text.as_str();
     wrong(

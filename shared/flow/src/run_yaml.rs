@@ -60,7 +60,7 @@ pub struct RunYaml {
     pub flow: Option<Place>,
     /// A file of JSON lines.
     pub data: Option<Place>,
-    /// What each input takes: `${data.x}`, `${run.outputs.x}`, or the value itself.
+    /// The source of each input: `${data.x}`, `${run.outputs.x}`, or the value itself.
     #[serde(deserialize_with = "values")]
     pub column_mapping: BTreeMap<String, Value>,
     pub runtime: Option<String>,
@@ -87,7 +87,7 @@ pub struct RunYaml {
     pub init: OrFile<BTreeMap<String, Value>>,
 }
 
-/// What stands in the run file, or in a file that it names.
+/// A mapping of the run file, or of a file that it names.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OrFile<T> {
     Here(T),
@@ -101,7 +101,7 @@ impl<T: Default> Default for OrFile<T> {
 }
 
 impl<T: Default> OrFile<T> {
-    /// What stands in the run file itself; nothing if it names a file.
+    /// The mapping of the run file itself; empty if it names a file.
     pub fn here(self) -> T {
         match self {
             Self::Here(here) => here,
@@ -131,7 +131,7 @@ impl<'de> Deserialize<'de> for Place {
     }
 }
 
-/// What the run is to run on: a VM size, or a compute instance.
+/// Where the run is to run: a VM size, or a compute instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resources {
@@ -265,7 +265,7 @@ fn read_init(path: &Path) -> Result<BTreeMap<String, Value>, Failure> {
     })
 }
 
-/// What stands here as a mapping, or the name of a file.
+/// A mapping, or the name of a file that has it.
 fn or_file<'de, D, T>(from: D) -> Result<OrFile<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -19,7 +19,7 @@ pub struct Saved {
     pub after: String,
 }
 
-/// What a flow's requirements file is to be with these packages in it. Writes nothing.
+/// Adds packages to the text of a flow's requirements file. Writes nothing.
 ///
 /// A line that names one of them is replaced, and keeps its comment; the rest come after the last line. Line ends stay as they are.
 ///
@@ -57,7 +57,7 @@ pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<S
     })
 }
 
-/// What a flow's requirements file is to be with these extras of the folder's own project. Writes nothing. They are added to those that it
+/// Adds extras of the folder's own project to the text of a flow's requirements file. Writes nothing. They are added to those that it
 /// names already.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! What a flow's file says of its inputs and outputs.
+//! The inputs and outputs that a flow's file declares.
 
 use crate::{
     Failure, Kind, folder,
@@ -57,7 +57,7 @@ impl Signature {
 ///
 /// # Errors
 ///
-/// What [`crate::kind`] says of a folder; `Flow.BadFlowFile`, `Flow.Unreadable`. Final.
+/// Those of [`crate::kind`]; `Flow.BadFlowFile`, `Flow.Unreadable`. Final.
 pub fn signature(flow: &Path) -> Result<Signature, Failure> {
     let (folder, file) = match folder::is_flow_file(flow) {
         true => (flow.parent().unwrap_or(Path::new("")).to_owned(), flow.to_owned()),

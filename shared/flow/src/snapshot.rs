@@ -1,6 +1,6 @@
 //! A flow folder's view as one file: a zip file in which nothing is compressed, so that the same folder has the same digest everywhere.
 //!
-//! What is in it is sorted, without times and owners; of a file's mode only whether it may be executed is kept.
+//! Its entries are sorted and have no times or owners; of a file's mode only the executable bit is kept.
 
 use crate::{
     Failure,
@@ -17,7 +17,7 @@ use std::{
 /// How many folders deep a name in a snapshot may be.
 const MOST_DEPTH: usize = 110;
 
-/// What an entry is written from.
+/// The source of an entry.
 enum Entry<'a> {
     Folder,
     File(&'a Path),
@@ -28,7 +28,7 @@ enum Entry<'a> {
 ///
 /// # Errors
 ///
-/// What the file system says; worth another try. A file that went away since [`crate::view::list`] is one.
+/// An error of the file system; worth a retry. A file that went away since [`crate::view::list`] is one.
 pub fn pack<W: Write + Seek>(view: &View, to: W) -> io::Result<W> {
     let folders = view.folders.iter().map(|folder| (folder, Entry::Folder));
     let files = view

@@ -21,10 +21,10 @@ const MOST_LOOKS: usize = 2 * MOST_FILES;
 /// How many folders deep a view goes.
 const MOST_DEPTH: usize = 100;
 
-/// What no run needs to see.
+/// Names of files and folders that no run needs.
 const SKIPPED: [&str; 4] = [".git", "__pycache__", ".promptflow", ".venv"];
 
-/// What a run sees, resolved and not yet copied.
+/// The view of a run, resolved and not yet copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// By target.
@@ -35,7 +35,7 @@ pub struct View {
     pub archives: Vec<Archive>,
     /// Of all files together.
     pub bytes: u64,
-    /// What its user should know: what was written over, what was left out.
+    /// Warnings for its user: files written over, files left out.
     pub warnings: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ pub struct File {
 pub struct Archive {
     /// Relative to the view's root.
     pub target: PathBuf,
-    /// What is in it; targets are paths inside, which begin with the folder's own name.
+    /// Its entries; targets are paths inside, which begin with the folder's own name.
     pub files: Vec<File>,
     pub folders: Vec<PathBuf>,
 }
@@ -107,7 +107,7 @@ pub fn list<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<View, Fail
 ///
 /// # Errors
 ///
-/// What the file system says; worth another try into a fresh folder. A file that went away since [`list`] is one.
+/// An error of the file system; worth a retry into a new folder. A file that went away since [`list`] is one.
 pub fn copy_into(view: &View, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for folder in &view.folders {
@@ -150,7 +150,7 @@ struct Walk<'a> {
     folder: &'a Folder,
     files: BTreeMap<PathBuf, (PathBuf, u64)>,
     folders: BTreeSet<PathBuf>,
-    /// What is in archives, beside `files` and `folders`.
+    /// Entries of archives, beside `files` and `folders`.
     archived: usize,
     bytes: u64,
     /// How many entries were looked at: several includes may name the same.

@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter, options::NonFiniteFloatPolicy};
 
-/// What a file may have.
+/// The budget of a file.
 const MOST_DEPTH: usize = 64;
 const MOST_VALUES: usize = 50_000;
 const MOST_ALIASES: usize = 1_000;
 
-/// What becomes of a number that JSON has no word for.
+/// How to treat a number that JSON cannot express.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Infinite {
     /// Nothing: nobody asks for the value.
@@ -64,7 +64,7 @@ pub(crate) fn read<T: DeserializeOwned>(shown: &str, text: &str, code: &str, inf
 /// The most characters of what the parser says: it may repeat a key, which may be as long as the file.
 const LONGEST: usize = 300;
 
-/// What the parser says, without the place.
+/// The parser's message, without the place.
 fn said(error: &Error) -> String {
     match error.without_snippet() {
         Error::AliasError { .. }

@@ -50,7 +50,7 @@ impl Principal {
     }
 }
 
-/// What somebody wants to do with a session.
+/// An action on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// See it, its history, its output.

@@ -3,7 +3,7 @@
 use crate::{Failure, Millis, deadlines};
 use std::collections::BTreeSet;
 
-/// What tells one compute resource of a user from another.
+/// The slot of a compute resource: what tells one of a user's from another.
 ///
 /// # Source
 ///
@@ -224,7 +224,7 @@ pub fn leave(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Comput
     next
 }
 
-/// What a driver saw of a compute resource.
+/// A driver's observation of a compute resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seen {
     Up,
@@ -252,7 +252,7 @@ pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
     Some(next)
 }
 
-/// What is still to be done about a compute resource whose due time has come.
+/// The next act for a compute resource whose due time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Chase {
     /// Ask its driver for it again.

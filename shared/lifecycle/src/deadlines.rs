@@ -22,7 +22,7 @@ pub const STOPPING: Millis = 4_000;
 /// How long an agent lives after it asked for the lease that was last granted. It asks at every third of this.
 pub const LEASE: Millis = 60_000;
 
-/// What is added to a lease before its agent is held for ended: clocks that tick at different rates, and the time to end itself.
+/// The margin added to a lease before its agent counts as ended: clocks that tick at different rates, and the time to end itself.
 pub const LEASE_MARGIN: Millis = 10_000;
 
 /// How long a request to launch may be acted on where the session has the whole of a machine that is already there. A driver drops an older one.

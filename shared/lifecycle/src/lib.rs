@@ -3,7 +3,7 @@
 //! This crate owns *legality and meaning*: what an event means in a phase. Order and time (which step comes next, how long to
 //! wait, what to clean up after a failure) belong to `infra/lifecycle.asl.json`.
 //!
-//! What is absent here, on purpose: a clock, a random number, a network, JSON, `async`. Time and new ids are arguments. That is why
+//! Absent here, on purpose: a clock, a random number, a network, JSON, `async`. Time and new ids are arguments. That is why
 //! it cannot fail halfway, and why `tests/` can search every interleaving of it.
 //!
 //! * [`session`]: one flow's compute session ([`session::decide`]).
@@ -49,7 +49,7 @@ impl Failure {
 /// The most characters of a sentence: it may repeat what a user wrote, of any length.
 const LONGEST: usize = 4_000;
 
-/// What happened is at the beginning of a sentence, and what to do at its end.
+/// Leaves out the middle: the beginning of a sentence says what happened, and its end what to do.
 fn without_middle(text: String) -> String {
     let count = if text.len() > LONGEST { text.chars().count() } else { 0 };
     if count <= LONGEST {

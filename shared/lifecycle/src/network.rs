@@ -1,4 +1,4 @@
-//! What a session may reach of the network.
+//! Network settings of a session.
 
 use std::{
     fmt,
@@ -56,7 +56,7 @@ pub enum Place {
     Addresses { first: IpAddr, bits: u32 },
 }
 
-/// What a host's text may be.
+/// The pattern of a host's text.
 pub const HOST: &str = "a name or an address, with a port or without: api.example.org, *.example.org:443, 10.1.2.3:8080, 10.1.0.0/16, [fd00::1]:80";
 
 impl FromStr for Host {

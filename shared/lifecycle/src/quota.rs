@@ -16,7 +16,7 @@ pub struct Quota {
     pub vcpus: BTreeMap<String, u32>,
 }
 
-/// What a user has at once: each live session, by its flow's key.
+/// A user's usage: each live session, by its flow's key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Usage {
@@ -28,7 +28,7 @@ pub struct Usage {
     pub instances: BTreeMap<String, Use>,
 }
 
-/// What one session or one compute instance uses.
+/// The usage of one session or one compute instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Use {

@@ -11,14 +11,14 @@ use catalogue::{AZURE, AZURE_SINGLES, EC2, EC2_SINGLES, Series, Single};
 /// The size of a session that may use all of the machine that it is on: the default on one machine.
 pub const WHOLE_MACHINE: &str = "local";
 
-/// What a VM size is.
+/// A VM size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Size {
     /// As its vendor writes it.
     pub name: String,
     /// The sizes of one kind of machine: `Dsv5`, `m6i`.
     pub series: &'static str,
-    /// What a quota of processors is about: the letters that the series begins with, `D` or `NC`, `m` or `g`.
+    /// The family that a quota of vCPUs counts: the letters that the series begins with, `D` or `NC`, `m` or `g`.
     pub family: &'static str,
     /// How much a session of this size may use; `None` is all that the machine has.
     pub limits: Option<Limits>,
@@ -178,7 +178,7 @@ fn without_prefix(name: &str) -> &str {
     }
 }
 
-/// What every name of Azure begins with.
+/// The prefix of Azure's names.
 const AZURES: &str = "Standard_";
 
 fn sizes_of_series(series: &'static Series) -> impl Iterator<Item = Size> {

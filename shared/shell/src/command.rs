@@ -257,7 +257,7 @@ async fn principal_of(ports: &impl Ports, command: &Command, sender: &Sender) ->
     }
 }
 
-/// What a wish asks of whoever may grant it.
+/// The permission that a wish needs.
 pub fn action_of(wish: &Wish) -> Action {
     match wish {
         Wish::Start { .. } | Wish::Install { .. } | Wish::Update { .. } | Wish::Reset { .. } | Wish::Run { .. } => {

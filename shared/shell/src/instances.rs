@@ -28,7 +28,7 @@ use lifecycle::{
 /// How often a save is tried again after somebody else's.
 const TRIES: usize = 30;
 
-/// What is to be saved, and the compute resource whose driver or sessions are to be told.
+/// The rows to save, and the compute resource whose driver or sessions are to be told.
 #[derive(Default)]
 struct Next {
     writes: Vec<Write>,

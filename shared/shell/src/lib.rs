@@ -4,7 +4,7 @@
 //! sent. Then they are sent, then cleared. A crash between any two of these loses nothing: whoever comes next to the session sends what
 //! is left over, and a sweep comes within [`lifecycle::deadlines::OUTBOX`] if nobody else does.
 //!
-//! What is absent here: an SDK. What the shell needs of the outside is [`Ports`]; `shared/aws` has the adapters.
+//! No SDK is used here. What the shell needs of the outside is [`Ports`]; `shared/aws` has the adapters.
 
 mod check;
 mod command;

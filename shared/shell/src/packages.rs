@@ -1,4 +1,4 @@
-//! What a session has installed, kept beside the session and after it.
+//! The record of a session's packages, which outlives the session.
 
 use crate::{
     Fault,
@@ -85,7 +85,7 @@ pub async fn record_packages(
     Err(Fault::Conflict)
 }
 
-/// What was recorded when the flow's environment was last built from this lock.
+/// The record of the last build of the flow's environment from this lock.
 async fn with_the_lock(ports: &impl Ports, flow: &str, lock: &str, now: Option<&PackagesRow>) -> Result<Listed, Fault> {
     let listed = |row: &PackagesRow| {
         let mut packages = row.packages.clone();

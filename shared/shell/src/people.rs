@@ -1,4 +1,4 @@
-//! What somebody may do, by the roles that their workspace has given them.
+//! Permissions, by the roles that a workspace has given.
 //!
 //! The table is read for each command and each request, and no answer of it is kept: a role that is revoked is gone at once, also for
 //! tokens that were given before.

@@ -1,4 +1,4 @@
-//! What the shell needs of the outside.
+//! The ports of the shell: the table, the queues and the state machine.
 
 use crate::Fault;
 use contract::{
@@ -154,7 +154,7 @@ pub enum Write {
         compute: String,
         was: Option<String>,
     },
-    /// What a user has at once, if the stored revision is the one before.
+    /// A user's usage, if the stored revision is the one before.
     Usage {
         workspace: String,
         user: String,
@@ -164,7 +164,7 @@ pub enum Write {
     Instance(InstanceRow),
     /// The deletion of a compute instance, if the stored revision is still this row's.
     ForgetInstance(InstanceRow),
-    /// What is installed, if the stored number is still `read` (`None`: if there is no such row).
+    /// The installed packages, if the stored number is still `read` (`None`: if there is no such row).
     Packages {
         flow: String,
         row: Box<PackagesRow>,

@@ -21,7 +21,7 @@ const AGAIN: Millis = 5_000;
 /// A session that is this long over its phase's deadline, in milliseconds, should have been ended by a sweep.
 const OVERDUE: Millis = 60_000;
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// How much was due.

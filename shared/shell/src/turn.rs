@@ -170,7 +170,7 @@ fn writes_of(
     writes
 }
 
-/// What a decision comes to: writes of its transaction, messages to send after it, and ends of operations.
+/// The effects of a decision: writes of its transaction, messages to send after it, and ends of operations.
 #[derive(Default)]
 struct Effects {
     writes: Vec<Write>,

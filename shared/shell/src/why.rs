@@ -61,7 +61,7 @@ fn keepers(session: &Session) -> Vec<Keeper> {
     operation.chain(next).chain(runs).collect()
 }
 
-/// What will end the session or its phase if nothing happens before, soonest first.
+/// The deadlines of the session and its phase, soonest first.
 fn ends(session: &Session) -> Vec<End> {
     let mut ends: Vec<(Millis, End)> = Vec::new();
     if let Some(at) = session.idle_due() {
@@ -152,7 +152,7 @@ mod tests {
             }
         }
 
-        /// What somebody says, a second later.
+        /// An event, a second later.
         fn on(mut self, by: &str, event: Event) -> Self {
             self.now += 1_000;
             let (next, _) = decide(&self.session, &event, self.now).unwrap();

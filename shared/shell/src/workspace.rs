@@ -1,4 +1,4 @@
-//! What a workspace's settings mean for its sessions.
+//! A workspace's settings, applied to its sessions.
 
 use crate::{Fault, Ports};
 use contract::workspace::{IdentitySettings, PRIMARY, WorkspaceRow, WorkspaceSettings};

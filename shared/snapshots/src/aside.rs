@@ -9,7 +9,7 @@ use std::{path::Path, time::Duration};
 ///
 /// # Errors
 ///
-/// What `read` says. Final: `Flow.ReadFailed`, if it panics. Worth another try: `Flow.ReadTimeout`.
+/// Those of `read`. Final: `Flow.ReadFailed`, if it panics. Worth another try: `Flow.ReadTimeout`.
 pub async fn aside<T: Send + 'static>(
     folder: &Path,
     most: Duration,

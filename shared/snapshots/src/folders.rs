@@ -111,7 +111,7 @@ impl Opened {
         self.read(PATIENCE.0, |opened| flow::default_image(opened.path())).await
     }
 
-    /// What the folder holds.
+    /// The kind of the folder.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl Opened {
         self.read(PATIENCE.0, |opened| flow::kind(opened.path())).await
     }
 
-    /// What a run of the flow sees.
+    /// The view of a run of the flow.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@
 //! * [`aside`]: reads what a user wrote where nothing else waits for it.
 //! * [`Store`]: the object store: what is there, where to send what is not, and getting it.
 //!
-//! What is absent here: who may do what. Whoever opens says which flow it is for, and gets what is that flow's.
+//! No permission is checked here. Whoever opens says which flow it is for, and gets what is that flow's.
 
 mod aside;
 mod folders;
@@ -33,7 +33,7 @@ impl From<Failure> for Fault {
 }
 
 impl Fault {
-    /// What there is to say, for whoever does not try again.
+    /// The failure, for whoever does not retry.
     pub fn into_failure(self) -> Failure {
         match self {
             Self::Wrong(failure) | Self::NotNow(failure) => failure,

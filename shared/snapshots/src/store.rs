@@ -33,7 +33,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 const TO_SEND: Duration = Duration::from_secs(600);
 /// How long a request of this crate's own may take to arrive.
 const TO_ASK: Duration = Duration::from_secs(60);
-/// What was sent longer ago than this is sent again, so that it does not expire while it is in use. The template's bucket keeps for at least
+/// An object sent longer ago than this is sent again, so that it does not expire while it is in use. The template's bucket keeps for at least
 /// twice as long.
 pub const FRESH: Duration = Duration::from_secs(30 * 24 * 3600);
 

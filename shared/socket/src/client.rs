@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::net::UnixStream;
 
-/// What an endpoint begins with that is a socket: its path follows.
+/// The prefix of an endpoint that is a socket: its path follows.
 pub const UNIX: &str = "unix:";
 /// The URL that an SDK takes for such an endpoint. Nobody connects to it.
 pub const LOCALHOST: &str = "http://localhost";
@@ -96,7 +96,7 @@ impl HttpConnector for Through {
     }
 }
 
-/// What an error means to an SDK's retries. Every request of ours may be sent twice, so a connection that breaks off is worth a retry.
+/// Maps an error for an SDK's retries. Every request of ours may be sent twice, so a connection that breaks off is worth a retry.
 fn meaning(error: Error) -> ConnectorError {
     ConnectorError::io(error.into())
 }

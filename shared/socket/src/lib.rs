@@ -3,7 +3,7 @@
 //! A TCP port belongs to whoever binds it first, so nothing of ours asks one who is behind it. This socket lies in a folder that only its
 //! user can enter; a client checks the folder's owner and mode, and by the kernel's word who listens. The host checks who connects.
 //!
-//! What is absent here: what is said through the socket.
+//! The protocols that go through the socket are not here.
 
 mod client;
 

@@ -4,7 +4,7 @@ use super::Source;
 use crate::{Failure, folder::Folder, requirements::Line, yaml};
 use serde_json::Value;
 
-/// What every environment here has.
+/// Packages of conda that every environment here has.
 const THERE: [&str; 4] = ["python", "pip", "setuptools", "wheel"];
 
 /// `None` if it lists no packages: then it is another kind of file.

@@ -38,7 +38,7 @@ struct PipenvPackage {
     version: Option<String>,
 }
 
-/// What the first lock that is there holds.
+/// The packages of the first lock file that exists.
 ///
 /// # Source
 ///

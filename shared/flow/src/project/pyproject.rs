@@ -74,7 +74,7 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
     Ok(Some(lines))
 }
 
-/// What a project asks for, with some of its extras.
+/// The requirements of a project, with some of its extras.
 ///
 /// * `place`: where they are named.
 pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<Line>, Failure> {
@@ -170,7 +170,7 @@ fn wanted(source: &Source, mut project: Project, uv: &Uv, extras: &[String]) -> 
     Ok(lines)
 }
 
-/// What `[tool.uv.sources]` says, by the name of a package as an index has it; with the name as it is written.
+/// The entries of `[tool.uv.sources]`, by the name of a package as an index has it; with the name as it is written.
 type Places<'a> = BTreeMap<String, (&'a str, &'a Value)>;
 
 /// A dependency with the place that `[tool.uv.sources]` names for it: a stranger's package of that name is never taken for it.

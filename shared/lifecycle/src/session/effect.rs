@@ -1,9 +1,9 @@
-//! What has to be done because of a decision.
+//! An effect of a decision.
 
 use super::{Kind, Outcome, Packages, Settings};
 use crate::{Failure, Millis, compute::Slot, network::Network};
 
-/// What has to be done because of a decision.
+/// An effect of a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Effect {
     /// Written in the transaction that saves the session.

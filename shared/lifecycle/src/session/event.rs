@@ -1,4 +1,4 @@
-//! What happens to a session.
+//! Events of a session.
 
 use super::{Image, Operation, Settings, Step};
 use crate::{Failure, Millis};

@@ -1,9 +1,9 @@
-//! What can be wanted of a session, and what a new command means while another is under way.
+//! Operations on a session, and the meaning of a new command while another operation runs.
 
 use super::Settings;
 use crate::Failure;
 
-/// What can be wanted of a session that takes time. Each one is an execution of the state machine.
+/// The kind of an operation. Each operation is an execution of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
@@ -33,17 +33,17 @@ pub enum Step {
     CleanUp,
 }
 
-/// What an operation brings a session's packages to.
+/// The packages that an operation installs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
 pub enum Packages {
-    /// What the flow's requirements say when they are looked at.
+    /// Those of the flow's requirements as they are now.
     #[default]
     Required,
-    /// What was recorded last, if anything was on this base image.
+    /// Those recorded last, if there is a record on this base image.
     Recorded,
-    /// What the flow's requirements say when every index is asked anew.
+    /// Those of the flow's requirements, resolved again by every index.
     Anew,
     /// The environment of this lock.
     Locked(String),
@@ -64,9 +64,9 @@ pub struct Operation {
     /// The id of the command that asked for it.
     pub id: String,
     pub kind: Kind,
-    /// What the session is to be made of: for a start all of it, for any other what it names (see [`Settings::over`]). `None` keeps what it has.
+    /// The settings to apply: for a start all of them, for any other those that it names (see [`Settings::over`]). `None` keeps the session's own.
     pub wants: Option<Settings>,
-    /// What it brings the packages to.
+    /// The packages that it installs.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Packages::is_required"))]
     pub packages: Packages,
     /// The state machine's token of the step it waits in.
@@ -103,7 +103,7 @@ impl Operation {
     }
 }
 
-/// What a new command of a kind means while an operation of another runs.
+/// The meaning of a new command while an operation runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Meeting {
     /// It wants what is under way already, and ends with it.

@@ -1,4 +1,4 @@
-//! What a session is made of, and who named it.
+//! The settings of a session, and the origin of each.
 
 use crate::{Millis, network::Network};
 
@@ -60,7 +60,7 @@ pub struct Image {
     pub origin: Origin,
 }
 
-/// What a session is made of, as its user asked for it.
+/// The settings of a session, as its user asked for them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Settings {

@@ -72,9 +72,9 @@ pub const EDGES: [(Phase, Phase); 19] = [
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Resolved {
-    /// What the container is made from, for all its life.
+    /// The digest that the container is made from, for all its life.
     pub digest: String,
-    /// What the name was seen to stand for since, if that is another one.
+    /// The digest that the name resolves to since, if that is another.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub latest: Option<String>,
 }
@@ -104,7 +104,7 @@ pub struct Session {
     pub generation: u32,
     pub phase: Phase,
     pub settings: Settings,
-    /// What this generation's container is made from, from its claim on; `settings` may want another one by now.
+    /// The base image of this generation's container, from its claim on; `settings` may name another one by now.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub image: Option<Image>,
     /// Which image that name was resolved to when this generation began, as its agent saw it.

@@ -73,7 +73,7 @@ impl Turn {
         to_be.is_some_and(|made_of| wanted.kind == Kind::Start || same_packages && is_that(made_of))
     }
 
-    /// What the session is made of once what is under way has ended; `None` if there will be none.
+    /// The session's settings after the current operation; `None` if there will be no session.
     pub(super) fn to_be(&self) -> Option<Settings> {
         if !self.s.phase.is_live() || self.s.failure.is_some() {
             return None;

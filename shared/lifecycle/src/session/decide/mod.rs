@@ -229,12 +229,12 @@ impl Turn {
     }
 }
 
-/// What the token of a step says that belongs to an operation which a stop has ended.
+/// The answer to a step of an operation that a stop has ended.
 pub(super) fn superseded() -> Failure {
     Failure::new("Session.Superseded", "A stop ended this operation.")
 }
 
-/// What an operation is told that a stop ended.
+/// The failure of an operation that a stop ended.
 pub(super) fn why_superseded(stop: &Operation) -> Failure {
     stop.why.clone().unwrap_or_else(superseded)
 }

@@ -1,4 +1,4 @@
-//! What its driver and its agent saw of the container and its compute resource.
+//! Reports of the driver and the agent about the container and its compute resource.
 
 use super::{
     super::{Kind, Lease, Message, Operation, Outcome, Phase, Refusal, Resolved, Row, Settings},
@@ -253,7 +253,7 @@ impl Turn {
         );
     }
 
-    /// What the runs are told that end because the session is wanted no more.
+    /// The failure of runs that end with the session.
     pub(super) fn why_stopped(&self) -> Failure {
         let why = self.s.current.as_ref().and_then(|o| o.why.clone());
         why.unwrap_or_else(stopped)
