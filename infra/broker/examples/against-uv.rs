@@ -1,4 +1,4 @@
-//! What the broker costs: the same packages installed by uv alone and through a broker, in turn, each with an empty cache of uv's.
+//! The cost of the broker: the same packages installed by uv alone and through a broker, in turn, each with an empty cache of uv's.
 //!
 //!     cargo run --release -p broker --example against-uv -- UV PYTHON ROUNDS PACKAGE...
 //!

@@ -1,4 +1,4 @@
-//! What was downloaded before, for every build of the machine.
+//! Earlier downloads, for every build of the machine.
 //!
 //! | path below the folder | what |
 //! | --- | --- |
@@ -24,7 +24,7 @@ pub(crate) const MOST_PAGE: u64 = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Downloads(PathBuf);
 
-/// What is known of a page.
+/// The metadata of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
     /// Where it was found at last.

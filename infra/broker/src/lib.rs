@@ -15,7 +15,7 @@
 //! * [`Broker::fault`]: why an index could not be read, which uv has only as a status.
 //! * [`prune`]: what is removed of the downloads.
 //!
-//! What is absent: every decision on which feeds a build has, and all that uv means by its output.
+//! Absent here: every decision on which feeds a build has, and the meaning of uv's output.
 
 mod downloads;
 mod page;
@@ -37,7 +37,7 @@ use std::{
 };
 use url::Url;
 
-/// What a broker is for.
+/// The configuration of a broker.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub feeds: Vec<Feed>,
@@ -158,7 +158,7 @@ impl Broker {
         Ok(Self { server, address })
     }
 
-    /// What uv is given for the feed of this number.
+    /// The address of a feed for uv, by the feed's number.
     pub fn address(&self, feed: usize) -> String {
         format!("http://{}{}", self.address, self.server.path(feed))
     }

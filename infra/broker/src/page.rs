@@ -37,7 +37,7 @@ pub(crate) fn sha256(hashes: &BTreeMap<String, String>) -> Option<&str> {
     is_hash.then_some(hash.as_str())
 }
 
-/// What the broker asks an index for.
+/// The media types that the broker asks an index for.
 pub(crate) const ACCEPT: &str =
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01";
 

@@ -69,7 +69,7 @@ impl fmt::Debug for Provider {
     }
 }
 
-/// What a token stands for.
+/// The connection of a token.
 struct Target {
     provider: Provider,
     agent: Agent,
@@ -209,7 +209,7 @@ struct Head {
     headers: HeaderMap,
     /// The length of its body.
     length: Option<u64>,
-    /// What was read of the body already.
+    /// The part of the body that was read already.
     beyond: Vec<u8>,
 }
 
@@ -480,7 +480,7 @@ impl<'a> Masked<'a> {
         Self { key, held: Vec::new() }
     }
 
-    /// What can be told after one more part: all but an end with which the key could begin.
+    /// The bytes that can be passed on after one more part: all but an end with which the key could begin.
     fn next(&mut self, part: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(part);
         mask(&mut self.held, self.key);

@@ -80,7 +80,7 @@ pub(crate) fn spawn(server: Arc<Server>, listener: TcpListener) -> io::Result<()
         .map(drop)
 }
 
-/// What a request asks for.
+/// The target of a request.
 enum Asked {
     /// The page of a package, or of all links.
     Page {
@@ -267,7 +267,7 @@ impl Server {
         Ok(())
     }
 
-    /// What a path means. It names a package or a link that was served, and no path of the index.
+    /// The target of a path. It names a package or a link that was served, and no path of the index.
     fn asked(&self, path: &str) -> Option<Asked> {
         let path = path.split(['?', '#']).next()?.strip_prefix('/')?;
         let (token, rest) = path.split_once('/')?;
@@ -717,7 +717,7 @@ fn page_url(feed: &Url, kind: Kind, package: &str) -> Url {
     url
 }
 
-/// What stands for a link in a path.
+/// The id of a link in a path.
 fn id(link: &Link) -> String {
     let mut hash = Sha256::new();
     hash.update(link.url.as_str());

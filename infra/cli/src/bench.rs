@@ -48,13 +48,13 @@ const FLOW: [(&str, &str); 2] = [
     ("echo.py", include_str!("../../../tests/flows/one-node/echo.py")),
 ];
 
-/// What was measured, in milliseconds.
+/// Measured times, in milliseconds.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Times {
-    /// What took this long.
+    /// The act that was measured.
     what: String,
     median_ms: f64,
-    /// What nine of ten took at most.
+    /// The ninetieth percentile.
     p90_ms: f64,
     rounds: usize,
 }
@@ -63,13 +63,13 @@ pub(crate) struct Times {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Figure {
     ours: Times,
-    /// What cannot be gone below.
+    /// The physical floor.
     floor: Option<Times>,
-    /// What people do without this.
+    /// The plain alternative.
     plain: Option<Times>,
 }
 
-/// What a benchmark prints.
+/// The output of a benchmark.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Report {
     /// How the session was kept apart, as its agent said.
@@ -450,7 +450,7 @@ fn not_written(path: &Path, why: &std::io::Error) -> Box<Trouble> {
     .next("see that the state folder's disk has room, or name another folder with --state")
 }
 
-/// What the same costs without pfsession, where it could be measured.
+/// Times of the same acts without pfsession, where they could be measured.
 ///
 /// * `two`, `all`: two packages, and a whole environment, by uv and by pip.
 #[derive(Default)]

@@ -70,7 +70,7 @@ fn of_service(client: &Client, flow: &Flow, wanted: &Wanted) -> Result<Vec<Check
     Ok(checks)
 }
 
-/// What the flow folder says: its requirements, and the base image that is named there or elsewhere.
+/// Checks the flow folder: its requirements, and the base image that is named there or elsewhere.
 fn of_folder(folder: &Path, named: Option<&str>, of: &WorkspaceSettings, state: Option<&Path>) -> Vec<Check> {
     let reach = flow::include_root(folder);
     let environment = flow::environment(folder, &reach);

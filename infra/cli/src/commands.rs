@@ -1,4 +1,4 @@
-//! What each command does.
+//! The commands.
 
 use crate::{
     args::{self, Cli, Command as Typed},
@@ -649,7 +649,7 @@ fn print_outputs(result: &RunResult) {
     }
 }
 
-/// What the flow's aggregation measured: from the run's folder, where it is exact, or else as the answer has it.
+/// The metrics of the flow's aggregation: from the run's folder, where it is exact, or else as the answer has it.
 fn print_metrics(result: &RunResult) {
     let written = std::fs::read_to_string(Path::new(&result.folder).join("metrics.json"));
     match written {

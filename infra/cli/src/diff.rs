@@ -13,7 +13,7 @@ use contract::row::RunRow;
 use serde::Serialize;
 use serde_json::Value;
 
-/// What differs between two runs.
+/// The differences of two runs.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
 pub(crate) struct Difference {
     /// The line that it is in; none for a metric or the whole.

@@ -18,14 +18,14 @@ use std::path::Path;
 /// A Dockerfile, as `image dockerfile` prints it.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct DockerfileView {
-    /// What it begins with.
+    /// Its base.
     base: String,
     /// The lock that it installs.
     lock: String,
     pub(crate) dockerfile: String,
 }
 
-/// What a Dockerfile is made of.
+/// The parts of a Dockerfile.
 struct Contents<'a> {
     flow: &'a str,
     lock: &'a str,
@@ -36,7 +36,7 @@ struct Contents<'a> {
     by_hand: Vec<&'a Package>,
 }
 
-/// What it begins with.
+/// Its base.
 #[derive(Debug, PartialEq, Eq)]
 struct Base {
     name: String,
@@ -53,7 +53,7 @@ const PLACE: &str = "/opt/pfsession";
 pub(crate) struct Of<'a> {
     /// The flow as it was typed.
     pub(crate) typed: &'a str,
-    /// What was installed last.
+    /// The packages installed last.
     pub(crate) row: &'a PackagesRow,
     pub(crate) session: Option<&'a SessionView>,
 }

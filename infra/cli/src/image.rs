@@ -166,7 +166,7 @@ fn table(images: &[ImageView]) -> String {
     show::rendered(table)
 }
 
-/// What a person sees of a pull: a bar for each layer on a terminal, elsewhere a line.
+/// The progress of a pull: a bar for each layer on a terminal, elsewhere a line.
 #[derive(Default)]
 struct Shown {
     bars: MultiProgress,

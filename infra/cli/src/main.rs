@@ -18,7 +18,7 @@
 //! * [`schema`]: what `--json` prints.
 //! * [`parts`]: the host, the functions, the agent.
 //!
-//! What is absent here: every rule about sessions. This is a client like any other.
+//! No rule about sessions is here. This is a client like any other.
 
 mod answers;
 mod args;

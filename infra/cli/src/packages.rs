@@ -253,7 +253,7 @@ fn installs_of(client: &Client, flow: &Flow) -> Result<Vec<InstallRow>, Box<Trou
         .ok_or_else(|| none(flow))
 }
 
-/// What changed between two installs; see [`args::Packages::diff`].
+/// The difference of two installs; see [`args::Packages::diff`].
 fn difference(installs: &[InstallRow], between: &[String]) -> Result<Vec<Change>, Box<Trouble>> {
     let find = |wanted: &String| {
         let of_number = |entry: &&InstallRow| entry.packages.number.to_string() == *wanted;
@@ -344,7 +344,7 @@ pub(crate) struct Drift {
 }
 
 impl Drift {
-    /// What differs, in one sentence, and what to do.
+    /// The difference in one sentence, and what to do.
     pub(crate) fn said(&self, flow: &Flow) -> String {
         let list = |what: &str, lines: &[String]| match lines {
             [] => None,
@@ -411,7 +411,7 @@ pub(crate) struct Whole<'a> {
     lock: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     isolation: Option<&'a contract::packages::Isolation>,
-    /// What is saved in the flow folder and not installed, and the other way round; left out if the folder cannot be read here.
+    /// Packages that are saved in the flow folder and not installed, and the reverse; left out if the folder cannot be read here.
     #[serde(skip_serializing_if = "Option::is_none")]
     drift: Option<Drift>,
 }

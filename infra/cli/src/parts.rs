@@ -1,4 +1,4 @@
-//! What this file is besides the command: a function, an agent, the host, the driver of this machine for a control plane elsewhere.
+//! The other roles of this program: a function, an agent, the host, the driver of this machine for a control plane elsewhere.
 
 use crate::{
     args,

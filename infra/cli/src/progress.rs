@@ -1,4 +1,4 @@
-//! What a person sees while something goes on, on standard error: on a terminal one line that moves, elsewhere a line for each thing that is new.
+//! Progress, on standard error: on a terminal one line that moves, elsewhere a line for each thing that is new.
 
 use crate::{
     terminal::{self, Text, fit, note},
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What goes on.
+/// The progress of one act.
 pub(crate) struct Progress {
     moving: Option<ProgressBar>,
     doing: String,
@@ -66,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// What exactly goes on within it.
+    /// Shows the step of the act.
     pub(crate) fn detail(&mut self, detail: &str) {
         if self.detail == detail {
             return;
@@ -110,7 +110,7 @@ impl Progress {
         }
     }
 
-    /// What went on has ended: its line stays, with how long it took.
+    /// Ends the act: its line stays, with how long it took.
     pub(crate) fn done(&mut self, mark: &str, colour: &'static str) {
         self.close();
         if !self.doing.is_empty() {

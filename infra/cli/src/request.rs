@@ -24,7 +24,7 @@ pub(crate) fn address_of(host: &HostFile) -> Address {
     }
 }
 
-/// What a request brings along.
+/// The body of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sent<'a> {
     Nothing,

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read};
 
-/// What a run's outputs are in, a line each; beside it the number of each line, and why it failed.
+/// The file of a run's outputs, a line each; beside it the number of each line, and why it failed.
 pub(crate) const OUTPUTS: &str = "output/outputs.jsonl";
 pub(crate) const LINES: &str = "output/lines.jsonl";
-/// What promptflow says of each line, and of each node of each line.
+/// The file and the folder of promptflow's records of lines and of nodes.
 pub(crate) const FLOW_RECORDS: &str = "flow_artifacts/000000000.jsonl";
 pub(crate) const NODE_RECORDS: &str = "node_artifacts/";
 
@@ -158,7 +158,7 @@ pub(crate) fn value(text: &str) -> Value {
     serde_json::from_str(&strict).unwrap_or_else(|_| text.into())
 }
 
-/// What is said of each line beside its output.
+/// The record of a line beside its output.
 #[derive(Deserialize)]
 struct About {
     line_number: i64,

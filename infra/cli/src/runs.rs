@@ -217,7 +217,7 @@ fn details(client: &Client, row: &RunRow, json: bool) -> Done {
     Ok(0)
 }
 
-/// What the flow's aggregation measured, exactly as it is written.
+/// The metrics of the flow's aggregation, exactly as they are written.
 pub(crate) fn metrics_of(client: &Client, row: &RunRow) -> Result<String, Box<Trouble>> {
     if let Some(mut file) = Remote::open(client, &row.id, "metrics.json", false)? {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What `--json` prints, as JSON schemas: `pfsession schema`.
+//! JSON schemas of `--json`: `pfsession schema`.
 
 use crate::{
     bench::Report,
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 /// Makes a schema.
 type Make = fn() -> Value;
 
-/// What each command prints with `--json`, if all goes well. One that prints lines has a schema of a line.
+/// The output type of each command with `--json`, on success. One that prints lines has a schema of a line.
 const SCHEMAS: [(&str, Make); 33] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
@@ -91,7 +91,7 @@ fn of<T: JsonSchema>() -> Value {
         .to_value()
 }
 
-/// What a command prints at its end, and with `--no-wait`.
+/// The output type at a command's end, and with `--no-wait`.
 fn either<End: JsonSchema, Begun: JsonSchema>() -> Value {
     any(&[("end", of::<End>()), ("with --no-wait", of::<Begun>())])
 }

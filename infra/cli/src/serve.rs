@@ -185,7 +185,7 @@ async fn score(State(served): State<Arc<Served>>, headers: HeaderMap, body: Byte
 ///
 /// # Errors
 ///
-/// What is wrong with it, in promptflow's words.
+/// The fault, in promptflow's words.
 ///
 /// # Source
 ///
@@ -229,7 +229,7 @@ fn inputs(signature: &Signature, body: &[u8]) -> Result<Map<String, Value>, Stri
     }
 }
 
-/// What is served, in OpenAPI's words.
+/// The OpenAPI document of a served flow.
 ///
 /// # Source
 ///
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use expect_test::expect;
 
-    /// What `pf flow serve` of promptflow 1.18.5 said of this flow.
+    /// The document of `pf flow serve` of promptflow 1.18.5 for this flow.
     const RECORDED: &str = include_str!("../tests/serve/swagger.json");
 
     fn signature() -> Signature {

@@ -66,7 +66,7 @@ impl Local {
         self.state.join("log/host.log")
     }
 
-    /// What speaks to the host of this folder, and to nobody else.
+    /// A client of the host of this folder, and of no other.
     pub(crate) fn http(&self) -> ureq::Agent {
         // What is on this machine is never behind a proxy.
         let config = ureq::Agent::config_builder()
@@ -92,7 +92,7 @@ impl Local {
         matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)).then_some(host)
     }
 
-    /// What `host.json` says, if there is one that can be read.
+    /// The content of `host.json`, if there is one that can be read.
     fn read(&self) -> Option<HostFile> {
         serde_json::from_slice(&fs::read(self.state.join("host.json")).ok()?).ok()
     }
@@ -244,7 +244,7 @@ impl Local {
     }
 }
 
-/// What the service sees of this command's environment variables, beside what installers may need.
+/// The environment variables of this command that the service sees, beside those of installers.
 fn kept_variables() -> impl Iterator<Item = (OsString, OsString)> {
     const KEPT: [&str; 10] = [
         "PATH",

@@ -319,7 +319,7 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     pairs(rows)
 }
 
-/// What a session may reach.
+/// The network settings of a session.
 fn network(settings: &Settings) -> String {
     let origins = &settings.origins;
     let which = match settings.network {
@@ -334,7 +334,7 @@ fn network(settings: &Settings) -> String {
     }
 }
 
-/// What it was refused.
+/// Its refused connections.
 fn refused(session: &SessionView) -> Option<(&'static str, Cell)> {
     let refused = session.refused.as_ref().filter(|refused| refused.total > 0)?;
     let mut by: Vec<_> = refused.by.iter().collect();
@@ -534,7 +534,7 @@ pub(crate) fn operation(row: &OperationRow) -> String {
     pairs(rows)
 }
 
-/// What a run's status is called.
+/// The name of a run's status.
 pub(crate) fn run_status(status: RunStatus) -> &'static str {
     match status {
         RunStatus::NotStarted => "not started",
@@ -643,7 +643,7 @@ pub(crate) fn details(lines: &[Line]) -> String {
     rendered(table)
 }
 
-/// What a node did in a line.
+/// A node's work in a line.
 pub(crate) fn node(node: &str, record: &Record) -> String {
     let info = &record.run_info;
     let text = |value: &Option<serde_json::Value>| value.as_ref().map(ToString::to_string).unwrap_or_default();

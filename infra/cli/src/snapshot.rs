@@ -1,4 +1,4 @@
-//! What a service elsewhere does not see of this machine: flow folders and files of data, sent to it by digest.
+//! Flow folders and data files, sent by digest to a service that does not see this machine.
 //!
 //! The flow stays the same flow, whatever its digest: that is of its user and its path.
 
@@ -22,7 +22,7 @@ use std::{
 ///
 /// # Errors
 ///
-/// What is wrong with the folder: final. When it could not be sent: worth a retry.
+/// A fault of the folder is final. When it could not be sent: worth a retry.
 fn folder(client: &Client, flow: &Flow) -> Result<Option<String>, Box<Trouble>> {
     if client.is_here() {
         return Ok(None);

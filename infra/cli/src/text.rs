@@ -154,7 +154,7 @@ pub(crate) fn clock(at: Millis) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at)).to_string()
 }
 
-/// What a phase is called, as on the wire.
+/// The name of a phase, as on the wire.
 pub(crate) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Provisioning => "provisioning",

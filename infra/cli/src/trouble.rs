@@ -14,7 +14,7 @@ pub(crate) const NONE: u8 = 4;
 /// Interrupted.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// What went wrong.
+/// An error, and what to do next.
 ///
 /// * `exit`: the exit code.
 /// * `what`: what did not happen, and to which flow.

@@ -40,7 +40,7 @@ impl Turns {
     ///
     /// # Errors
     ///
-    /// What is wrong with the flow, and why there is no session.
+    /// The fault of the flow, and why there is no session.
     pub(crate) fn begin(service: &Service<'_>, asked: &args::Asked) -> Result<Self, Box<Trouble>> {
         let signature = flow::signature(&asked.flow).map_err(|failure| Trouble::of(USAGE, failure))?;
         let client = service.client()?;

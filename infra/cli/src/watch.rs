@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What ends sooner is not watched.
+/// An operation that ends sooner is not watched.
 const SOON: Duration = Duration::from_millis(150);
 /// How long a look at the output waits for the next line before it looks at the session again.
 const LOOK: Duration = Duration::from_millis(300);
@@ -43,7 +43,7 @@ pub(crate) const SHORTEST_PAGE: usize = 50;
 /// How long a command may be in the queue before somebody takes it up.
 const ADMISSION: Duration = Duration::from_secs(60);
 
-/// What ends.
+/// Something that ends: an operation or a run.
 pub(crate) trait Ends: DeserializeOwned {
     const ROUTE: &'static str;
     fn has_ended(&self) -> bool;
@@ -223,7 +223,7 @@ fn in_order(lines: &[OutputLine], after: Option<u64>) -> impl Iterator<Item = &O
         .map(|(_, line)| line)
 }
 
-/// What is shown while something goes on.
+/// The progress that is shown.
 struct Watch {
     client: Arc<Client>,
     shown: Arc<Mutex<Shown>>,

@@ -1,4 +1,4 @@
-//! What happens when somebody outside says that something happened: `pfsession webhook`.
+//! Rules for events of other services: `pfsession webhook`.
 //!
 //! The rules are the service's, and read and written whole. The secrets are not: on this machine they are in a file of the state folder, for its
 //! owner alone; elsewhere they are in the service's own configuration, and this command prints what belongs there.

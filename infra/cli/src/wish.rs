@@ -36,7 +36,7 @@ impl Flow {
         self.reference.lineage.rsplit('/').next().unwrap_or_default()
     }
 
-    /// What a webhook's rule about this flow is called, if its maker does not say.
+    /// The default name of a webhook's rule for this flow.
     pub(crate) fn rule_name(&self, event: &str, then: &str) -> String {
         let name: String = format!("{}-{event}-{then}", self.name())
             .chars()
@@ -88,7 +88,7 @@ fn file_of(typed: &Path) -> Option<String> {
 ///
 /// # Errors
 ///
-/// What [`flow::canonical`] says. Final.
+/// Those of [`flow::canonical`]. Final.
 pub(crate) fn flow_at(typed: &Path, user: &User) -> Result<Flow, Box<Trouble>> {
     let folder = folder_of(typed);
     let canonical = flow::canonical(folder).map_err(|failure| Trouble::of(USAGE, failure))?;
@@ -374,7 +374,7 @@ fn merged<V: Clone>(mut below: BTreeMap<String, V>, above: &[(String, V)]) -> BT
     below
 }
 
-/// What takes the place of a flow's connections, by node.
+/// Overrides of a flow's connections, by node.
 fn by_node(
     mut below: BTreeMap<String, BTreeMap<String, String>>,
     above: &[(String, String, String)],

@@ -3,7 +3,7 @@
 //! * `registries` in the state folder, for its owner alone: a line for each registry, with a space and `user:secret`.
 //! * Docker's `config.json` (`DOCKER_CONFIG`, else `~/.docker`), with its credential helpers.
 //!
-//! What is read here goes to its registry, and to the service that this names for tokens. It is in no row, log, argument or error.
+//! An account that is read here goes to its registry, and to the service that this names for tokens. It is in no row, log, argument or error.
 
 use crate::failure;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -70,7 +70,7 @@ struct DockerAuth {
     identitytoken: Option<String>,
 }
 
-/// What a credential helper answers.
+/// The answer of a credential helper.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {

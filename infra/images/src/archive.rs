@@ -37,7 +37,7 @@ struct Layout {
     manifests: Vec<Descriptor>,
 }
 
-/// What is in an archive of `docker save`.
+/// The content of an archive of `docker save`.
 pub(crate) struct DockerImage {
     pub(crate) config: Vec<u8>,
     /// The names of its layers' files.

@@ -21,7 +21,7 @@ pub(crate) fn digest_of(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// What a digest is as the name of a file.
+/// The digest as the name of a file.
 pub(crate) fn file_name(digest: &str) -> String {
     digest.replace(':', "-")
 }

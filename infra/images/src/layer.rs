@@ -39,7 +39,7 @@ const MOST_BYTES: u64 = 64 << 30;
 const MOST_RATIO: u64 = 200;
 
 impl Most {
-    /// What a download of this size may hold.
+    /// The bounds of a download of this size.
     pub(crate) fn of(compressed: u64) -> Self {
         Self {
             entries: 1_000_000,
@@ -53,11 +53,11 @@ const LONGEST_NAME: usize = 255;
 const DEEPEST: usize = 128;
 /// The most bytes of an entry's extended header.
 const MOST_PAX: u64 = 1 << 20;
-/// What is left of the disk, whatever a layer has.
+/// The room to leave on the disk, whatever a layer has.
 const KEEP_FREE: u64 = 1 << 30;
 const BLOCK: usize = 64 << 10;
 
-/// What a layer holds, beside its files.
+/// The metadata of a layer, beside its files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layer {
     pub(crate) entries: u64,
@@ -227,7 +227,7 @@ struct Writer {
     most: Most,
     /// Written since room was looked at.
     unseen: u64,
-    /// What extended headers say of the next entry.
+    /// The extended headers of the next entry.
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
     buffer: Vec<u8>,

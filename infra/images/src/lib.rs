@@ -11,7 +11,7 @@
 //!
 //! Nothing of an image is parsed or unpacked before its digest is checked, and nothing of it is executed here.
 //!
-//! What is absent here: sessions, sandboxes, Python, and every decision about which image a session has.
+//! Absent here: sessions, sandboxes, Python, and every decision about which image a session has.
 
 pub mod accounts;
 mod archive;
@@ -37,7 +37,7 @@ pub(crate) fn failure(code: &str, message: String) -> Failure {
     Failure::new(code, message)
 }
 
-/// What the file system says while an image is written.
+/// An error of the file system while an image is written.
 pub(crate) fn io(place: &std::path::Path, error: std::io::Error) -> Failure {
     if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
         let message = format!(

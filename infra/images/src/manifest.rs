@@ -14,7 +14,7 @@ const MOST_LAYERS: usize = 256;
 /// The most bytes of one layer as it is sent.
 pub(crate) const MOST_BLOB: u64 = 16 << 30;
 
-/// What is accepted as a manifest or an index.
+/// The media types of manifests and indexes that are accepted.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
@@ -58,7 +58,7 @@ pub(crate) enum Read {
     },
 }
 
-/// What counts of an image's configuration.
+/// The parts of an image's configuration that count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// `NAME=value`.

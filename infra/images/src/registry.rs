@@ -38,7 +38,7 @@ pub(crate) struct Registry {
     base: String,
     agent: Agent,
     account: Option<Account>,
-    /// What it asked for and took.
+    /// The `Authorization` header that it asked for and accepted.
     authorization: Mutex<Option<String>>,
 }
 
@@ -202,7 +202,7 @@ impl Registry {
         }
     }
 
-    /// What the registry wants to see, as the value of a header.
+    /// Answers a challenge: the value of the `Authorization` header that the registry accepts.
     fn answer_challenge(&self, answer: &Response<Body>) -> Result<String, Failure> {
         let challenges = answer.headers().get_all(header::WWW_AUTHENTICATE).iter();
         let challenges: Vec<&str> = challenges.filter_map(|value| value.to_str().ok()).collect();

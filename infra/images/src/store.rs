@@ -41,7 +41,7 @@ pub struct Store {
 /// An image that is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// What its name stood for: the digest of a manifest or an index; of an archive of `docker save` that of its configuration.
+    /// The resolved name: the digest of a manifest or an index; of an archive of `docker save` that of its configuration.
     pub digest: String,
     /// The key of its tree, which images with the same layers share.
     pub tree: String,
@@ -77,7 +77,7 @@ pub struct Listed {
     pub is_in_use: bool,
 }
 
-/// What was removed.
+/// The result of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
     pub digests: Vec<String>,

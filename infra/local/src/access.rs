@@ -160,7 +160,7 @@ impl Access {
         Ok(())
     }
 
-    /// What a request's head claims, before its body is read.
+    /// Reads the claim of a request's head, before its body is read.
     ///
     /// # Errors
     ///

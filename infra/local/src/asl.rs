@@ -308,7 +308,7 @@ fn covers(names: &[String], error: &str) -> bool {
 }
 
 impl ResultPath {
-    /// What goes on, of what came in and what came out.
+    /// The data of the next state, from a state's input and result.
     pub(crate) fn place(&self, input: Value, result: Value) -> Value {
         let Self::At(fields) = self else { return input };
         if fields.is_empty() {

@@ -15,10 +15,10 @@ use std::{
     time::Duration,
 };
 
-/// What is kept: a part of the disk, and no more than this. A day of a busy host's messages is less.
+/// The most bytes to keep: a part of the disk, and no more than this. A day of a busy host's messages is less.
 const MOST: u64 = 64 << 20;
 const OF_DISK: u64 = 40;
-/// What a database keeps in its file and again in its log: hundreds of operations, as what they have used is used again.
+/// The room of a database in its file and again in its log: hundreds of operations, as used pages are used again.
 const MOST_PAGES: u64 = 4 << 20;
 const PAGES_OF_DISK: u64 = 160;
 /// Of [`SPARE`], which a start gives up: its databases' indexes are made anew, as are small files.

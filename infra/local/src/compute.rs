@@ -18,7 +18,7 @@ use driver::{
 };
 use std::{future::ready, path::PathBuf, sync::Arc, time::Duration};
 
-/// What the driver may use of the host.
+/// The ports of the driver to the host.
 struct Ports {
     queues: Arc<Queues>,
     access: Arc<Access>,
@@ -73,7 +73,7 @@ impl HostPorts for Ports {
     }
 }
 
-/// What the driver is opened with.
+/// The arguments of [`open`].
 pub(crate) struct Opening {
     pub(crate) state: PathBuf,
     pub(crate) executable: PathBuf,

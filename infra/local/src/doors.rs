@@ -35,7 +35,7 @@ const NO_ROOM: Duration = Duration::from_millis(50);
 /// The most descriptors that a host asks for.
 const MOST_DESCRIPTORS: u64 = 16_384;
 
-/// What a listener admits.
+/// The bounds of a listener.
 ///
 /// * `most`: connections at a time.
 /// * `idle`: how long a connection may take for a request's head, and so also how long it may be idle.

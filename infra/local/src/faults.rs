@@ -22,7 +22,7 @@ pub const POINTS: [&str; 8] = [
     "driver.handled",
 ];
 
-/// What can be injected by chance, as `kind=probability`.
+/// Faults that can be injected by chance, as `kind=probability`.
 pub const KINDS: [&str; 5] = ["duplicate", "reorder", "delay", "drop-reply", "kill-function"];
 
 /// The names of the points.
@@ -30,7 +30,7 @@ pub fn points() -> &'static [&'static str] {
     &POINTS
 }
 
-/// What is to be injected.
+/// The faults to inject.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     seed: u64,

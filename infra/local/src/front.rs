@@ -204,7 +204,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// What a client may ask of the host itself.
+/// Requests to the host itself.
 pub(crate) fn bearer(parts: &Parts) -> Option<&str> {
     parts
         .headers

@@ -49,7 +49,7 @@ const LARGEST_LOG: u64 = 4 << 20;
 /// The longest time that a message which failed stays away, in milliseconds.
 const LONGEST_BACKOFF: i64 = 30_000;
 
-/// What a pool of processes is made of.
+/// The plan of a pool of processes.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) name: String,

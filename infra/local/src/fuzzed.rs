@@ -15,7 +15,7 @@ use fuzz::fuzz;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// What answers, over a state folder of its own.
+/// A host's services, over a state folder of their own.
 struct Bench {
     runtime: tokio::runtime::Runtime,
     sqs: Sqs,

@@ -59,7 +59,7 @@ const WORDS: [&str; 30] = [
     "\u{e9}",
 ];
 
-/// What of a request its signature covers.
+/// The parts of a request that its signature covers.
 type Signed = (String, String, Vec<String>, Vec<u8>);
 
 const SIGNED_HEADERS: &str = "host;x-amz-date;x-amz-target";
@@ -92,7 +92,7 @@ fn covered(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Sign
     )
 }
 
-/// What was made of requests.
+/// The answers to requests.
 #[derive(Default)]
 struct Seen {
     believed: Vec<Signed>,
@@ -110,7 +110,7 @@ struct Doors {
     _open: watch::Sender<bool>,
 }
 
-/// What of the request is believed, if something is.
+/// The part of the request that is believed, if any.
 fn look(access: &Access, parts: &Parts, body: &Bytes) -> Option<Signed> {
     let event = front::event(parts, body, "localhost");
     assert_eq!(event["rawPath"], parts.uri.path());

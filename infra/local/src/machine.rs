@@ -87,11 +87,11 @@ impl Execution {
     }
 }
 
-/// What has to be rung after a transaction.
+/// Waiters to wake after a transaction.
 #[derive(Default)]
 struct Bells {
     queues: Vec<Arc<Queue>>,
-    /// What has become due, and when.
+    /// The next due time.
     due: Option<i64>,
 }
 
@@ -477,7 +477,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What `$$` is.
+    /// The context object, `$$`.
     fn context(&self, execution: &Execution) -> Value {
         json!({
             "Execution": {

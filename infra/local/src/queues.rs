@@ -24,7 +24,7 @@ const REMEMBERED: i64 = 300_000;
 /// How long a waiting consumer sleeps at most before it looks again, in milliseconds: clocks of the machine may be set.
 const LONGEST_NAP: i64 = 60_000;
 
-/// What a queue is made with. Times are in milliseconds.
+/// The settings of a queue. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) visibility: i64,
@@ -84,7 +84,7 @@ pub(crate) struct New {
     pub(crate) trace: Option<String>,
 }
 
-/// What a sender is told.
+/// The answer to a sender.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) id: String,
@@ -116,7 +116,7 @@ pub(crate) struct Counts {
     pub(crate) delayed: i64,
 }
 
-/// What became of a wish to change a message's visibility.
+/// The result of a change of a message's visibility.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Changed {
     Done,

@@ -26,7 +26,7 @@ pub(crate) fn arn(queue: &str) -> String {
     format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")
 }
 
-/// What answers SQS.
+/// The SQS service.
 pub(crate) struct Sqs {
     pub(crate) queues: Arc<Queues>,
     /// The URL before a queue's name.
@@ -579,7 +579,7 @@ fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, Aws
     })
 }
 
-/// What a sender checks the answer with.
+/// The digest by which a sender checks the answer.
 struct Digests {
     body: String,
     attributes: Option<String>,
@@ -681,7 +681,7 @@ fn described(message: &Message, wanted: &impl Fn(&str) -> bool, wanted_attribute
     described
 }
 
-/// What the queue itself says of a message.
+/// The attributes of a message that the queue sets.
 pub(crate) fn system_attributes(message: &Message) -> Map<String, Value> {
     let mut system = Map::new();
     let mut set = |name: &str, value: String| system.insert(name.to_owned(), value.into());

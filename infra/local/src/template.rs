@@ -1,4 +1,4 @@
-//! What the host reads of `template.yaml`: the same file that is deployed. What it does not know it refuses by name.
+//! Reads `template.yaml`, the same file that is deployed. Anything unknown is refused by name.
 
 use crate::{
     access::Caller,
@@ -303,7 +303,7 @@ impl Scope<'_> {
             .is_some_and(|(_, properties)| properties.contains_key("FunctionUrlConfig"))
     }
 
-    /// What a queue says of the sender that has this role.
+    /// The sender id that a queue gives for this role.
     fn sender_with(&self, role: &str) -> Read<String> {
         let has = |properties: &Mapping| match properties.get("Role") {
             Some(Value::Tagged(tagged)) => scalar(&tagged.value).as_deref() == Some(&format!("{role}.Arn")),

@@ -1,4 +1,4 @@
-//! What kind of address an address is.
+//! Kinds of addresses.
 
 use std::{
     io,

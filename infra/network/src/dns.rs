@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The largest answer over UDP: what EDNS allows.
 const LARGEST: usize = 65_535;
 
-/// What a question is about, in lower case. `None` for what is no question.
+/// The name in a question, in lower case; `None` if it is no question.
 fn question(message: &[u8]) -> Option<String> {
     let packet = DnsPacket::new_checked(message).ok()?;
     if packet.question_count() != 1 || packet.flags().bits() & 0x8000 != 0 {

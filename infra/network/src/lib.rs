@@ -3,7 +3,7 @@
 //! The session's namespace has one device, whose far end is here. A connection of the session ends here, is judged, and is made anew from
 //! the machine's side, so that rules, names and counts lie in one place, and change while the session lives.
 //!
-//! What is absent here: who makes the namespace, sessions, queues, and where settings come from.
+//! Absent here: who makes the namespace, sessions, queues, and where settings come from.
 
 mod address;
 mod dns;

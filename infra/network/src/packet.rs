@@ -31,7 +31,7 @@ pub(crate) struct Pair {
     pub(crate) to: SocketAddr,
 }
 
-/// What a packet from the session is.
+/// A packet from the session.
 pub(crate) enum Kind<'a> {
     Tcp { pair: Pair, is_first: bool, is_reset: bool },
     Udp { pair: Pair, data: &'a [u8] },
@@ -92,7 +92,7 @@ fn read_some(packet: &[u8]) -> Option<Kind<'_>> {
     }
 }
 
-/// What is said of a destination that is not reached.
+/// Why a destination is not reached, as the answer to the sender says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreached {
     /// The rules do not let it be reached.

@@ -1,4 +1,4 @@
-//! What a session may reach.
+//! The network settings of a session.
 
 use crate::address::{Own, canonical, special};
 use lifecycle::network::{Host, Network};
@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// What may be reached.
+/// The destinations that may be reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     pub network: Network,
@@ -104,7 +104,7 @@ impl Gate {
         }
     }
 
-    /// What people call `to`.
+    /// The name of `to`.
     pub(crate) fn called(&self, to: SocketAddr) -> String {
         match self.names.of(canonical(to.ip())).last() {
             Some(name) => format!("{name}:{} ({})", to.port(), to.ip()),
@@ -113,7 +113,7 @@ impl Gate {
     }
 }
 
-/// What was refused, counted while others read it. A session's networks, one for each of its sandboxes, count together.
+/// Counts of refused connections, read while they grow. A session's networks, one for each of its sandboxes, count together.
 #[derive(Clone, Debug, Default)]
 pub struct Counts(Arc<Mutex<Refused>>);
 
@@ -130,11 +130,11 @@ impl Counts {
 /// How many destinations are counted by themselves.
 const MOST_COUNTED: usize = 32;
 
-/// What was refused, and how often: by destination, and why.
+/// Refused connections and how often: by destination, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
     pub by: BTreeMap<(String, String), u64>,
-    /// What is beyond these.
+    /// The count beyond these.
     pub others: u64,
 }
 

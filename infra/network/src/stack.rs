@@ -55,7 +55,7 @@ const DIALING: Duration = Duration::from_secs(60);
 /// How long a conversation over UDP may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// What the namespace's maker gives: the packet socket on its device, and TCP sockets of the namespace that nobody has used, of both versions.
+/// The sockets that the namespace's maker gives: the packet socket on its device, and TCP sockets of the namespace that nobody has used, of both versions.
 pub struct Ends {
     pub packets: OwnedFd,
     pub sockets: Vec<OwnedFd>,
@@ -124,7 +124,7 @@ pub fn start(ends: Ends, rules: Rules, counts: Counts, doors: HashMap<u16, Socke
 
 type Packets = mpsc::Sender<Vec<u8>>;
 
-/// What is under way, by its ends. It is cut when its sender goes. The number tells it from another that has the same ends later.
+/// Open connections, by their ends. One is cut when its sender goes. The number tells it from another that has the same ends later.
 #[derive(Default)]
 struct UnderWay {
     by_ends: RefCell<HashMap<Pair, (u64, Packets)>>,

@@ -75,7 +75,7 @@ fn median(mut all: Vec<Duration>) -> f64 {
     all[all.len() / 2].as_secs_f64() * 1000.0
 }
 
-/// What comes closest to our own. It has no Landlock, no filter, and no owners to shift.
+/// The setting that comes closest to our own. It has no Landlock, no filter, and no owners to shift.
 const BUBBLEWRAP: [&str; 22] = [
     "--unshare-all",
     "--die-with-parent",
@@ -129,7 +129,7 @@ async fn ours(python: &Python, state: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the children that have ended took of the processors.
+/// The processor time of the children that have ended.
 fn processor_time() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("a process may ask for its own");
     let part = |time: nix::sys::time::TimeVal| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000);

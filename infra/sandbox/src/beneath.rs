@@ -86,7 +86,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// An error of the file system.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(fs::open(path, flags, Mode::empty())?))
@@ -132,11 +132,11 @@ impl Folder {
         Ok(bytes)
     }
 
-    /// What kind of thing a name in this folder is, of a link the link itself; `None` if there is none.
+    /// The kind of an entry of this folder, of a link the link itself; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// An error of the file system.
     pub fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
         match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -171,7 +171,7 @@ impl Folder {
 
     /// Visits everything beneath this folder, a folder before what is in it. It follows no link and does not recurse.
     ///
-    /// What disappears meanwhile is left out.
+    /// An entry that disappears meanwhile is left out.
     ///
     /// # Errors
     ///

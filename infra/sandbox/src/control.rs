@@ -34,7 +34,7 @@ impl Words {
     ///
     /// # Errors
     ///
-    /// What the socket says.
+    /// An error of the socket.
     pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {

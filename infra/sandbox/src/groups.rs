@@ -22,7 +22,7 @@ pub struct Place {
     pub controllers: Vec<String>,
 }
 
-/// What a group is limited to: files below it, and what is written to each.
+/// The limits of a group: files below it, and what is written to each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
     pub below: PathBuf,
@@ -33,7 +33,7 @@ pub struct Group {
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// The most processes and threads of a session.
 const MOST_PROCESSES: u32 = 4096;
-/// What the name of a sandbox's group begins with; then comes the id of the process that made it.
+/// The prefix of the name of a sandbox's group; then comes the id of the process that made it.
 const PREFIX: &str = "pfsession-";
 /// The group that this process goes into where version 2 wants its own to be empty.
 const OWN: &str = "pfsession-host";
@@ -154,7 +154,7 @@ fn may_make_groups(folder: &Path) -> bool {
     may_enter
 }
 
-/// What the group of a session is limited to, for each place.
+/// The limits of a session's group, for each place.
 pub fn limited(places: &[Place], limits: Option<Limits>) -> Vec<Group> {
     let of = |place: &Place| {
         let mut out = Vec::new();

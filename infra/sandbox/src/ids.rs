@@ -110,7 +110,7 @@ fn free(begin: u64, ranges: &BTreeMap<String, u64>, taken: &[Range<u64>]) -> Opt
     starts.into_iter().find(is_free)
 }
 
-/// What this machine's files give out: ranges of subordinate ids, and users and groups.
+/// The ids that this machine's files give out: ranges of subordinate ids, and users and groups.
 fn taken(subordinate: [&str; 2], named: [&str; 2]) -> Vec<Range<u64>> {
     let lines = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let mut taken = Vec::new();

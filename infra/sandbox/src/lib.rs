@@ -3,7 +3,7 @@
 //! The Python package in `runner/` makes the sandbox, because the fork of a warm interpreter can only be isolated from inside. The same
 //! code isolates fresh processes and builds.
 //!
-//! What is absent here: sessions, environments, uv, queues, and every decision about a session's life.
+//! Absent here: sessions, environments, uv, queues, and every decision about a session's life.
 
 pub mod beneath;
 pub mod control;
@@ -52,7 +52,7 @@ pub struct Overlay {
 pub struct Image {
     /// All its files.
     pub tree: PathBuf,
-    /// What the sandbox writes over them: both in one folder, which has nothing else.
+    /// The upper and work folders of the overlay: both in one folder, which has nothing else.
     pub upper: PathBuf,
     pub work: PathBuf,
     /// The sandbox's only id, and its name where the image has none for it.
@@ -112,7 +112,7 @@ pub struct Sandbox {
     pub cores: usize,
     /// The groups that it goes into, made below these places, with their limits.
     pub groups: Vec<Group>,
-    /// What the VM size gives, in processors and bytes; `None` is the whole machine.
+    /// The limits of the VM size, in processors and bytes; `None` is the whole machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<(u32, u64)>,
     /// Without namespaces: folders of packages beside those of the environment, the first to be looked in first.
@@ -160,7 +160,7 @@ pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
     anyhow::bail!("{} does not start", python.executable.display())
 }
 
-/// What the runner inside is and sees, as it first says on its socket.
+/// The first message of the runner inside: what it is and sees.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Word {
@@ -251,7 +251,7 @@ pub const BOOT: &str =
 ///
 /// # Errors
 ///
-/// What starting a process says.
+/// An error of starting a process.
 pub fn start(
     python: &Python,
     runner: &Path,
@@ -372,7 +372,7 @@ impl Sandbox {
     }
 }
 
-/// What a sandbox said before it became its program.
+/// The last message of a sandbox before it became its program.
 fn last_word(socket: &UnixStream) -> Option<Word> {
     let mut text = String::new();
     io::Read::read_to_string(&mut &*socket, &mut text).ok()?;

@@ -30,7 +30,7 @@ struct Attributes {
 ///
 /// # Errors
 ///
-/// What the kernel says. Final for this path.
+/// An error of the kernel. Final for this path.
 pub(crate) fn of(path: &Path, owner: Option<u32>) -> io::Result<OwnedFd> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let recursive = if owner.is_none() { AT_RECURSIVE } else { 0 };

@@ -14,7 +14,7 @@ pub struct Python {
     pub executable: PathBuf,
     /// `3.11.7`.
     pub version: String,
-    /// What a compiled package is made for: interpreter, system, machine.
+    /// The platform of compiled packages: interpreter, system, machine.
     pub platform: String,
     /// Where it is installed.
     pub prefix: PathBuf,

@@ -49,7 +49,7 @@ fn open_up(at: impl AsFd, name: &CStr) -> io::Result<()> {
 
 /// Removes what `path` is, and all below it. It may be gone already.
 ///
-/// What is removed may have any depth. Folders are made writable first: the work folder of an overlay has no rights at all.
+/// A tree may have any depth. Folders are made writable first: the work folder of an overlay has no rights at all.
 ///
 /// # Errors
 ///
@@ -104,7 +104,7 @@ fn open_to_remove(at: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
 
 struct Removal {
     root: OwnedFd,
-    /// What the names begin with that folders are moved up to.
+    /// The prefix of the names that folders are moved up to.
     prefix: String,
     count: u64,
     until: Option<Instant>,

@@ -1,4 +1,4 @@
-//! What the host answers, and to whom.
+//! The routes of the host.
 
 use super::Host;
 use crate::{

@@ -43,7 +43,7 @@ const LEAVING: Duration = Duration::from_millis(500);
 /// The file in the state folder that has the secrets of webhooks, for its owner alone.
 pub const WEBHOOK_SECRETS: &str = "webhooks.json";
 
-/// What a host is made of.
+/// The configuration of a host.
 ///
 /// * `state`: the folder that it keeps everything in.
 /// * `executable`: the program that is the function X when called as `executable function X`, and a session's agent.
@@ -62,7 +62,7 @@ pub struct Config {
     pub user: String,
 }
 
-/// What clients find in `<state>/host.json`, which only the host's user can read.
+/// The content of `<state>/host.json`, which only the host's user can read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HostFile {
     pub pid: u32,

@@ -1,4 +1,4 @@
-//! What the template asks for, made on one machine.
+//! The resources of the template, made on one machine.
 
 use super::{API, Config, WEBHOOK_SECRETS};
 use crate::{

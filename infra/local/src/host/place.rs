@@ -31,7 +31,7 @@ pub(super) struct Place {
     pub(super) address: String,
     own_state: Own,
     own_socket: Own,
-    /// What is listened on already, until somebody answers there.
+    /// The open listeners, until somebody answers there.
     pub(super) listeners: Option<(UnixListener, TcpListener)>,
     pub(super) ballast: Option<Ballast>,
 }

@@ -1,4 +1,4 @@
-//! What the host does by itself, from time to time.
+//! The upkeep of the host, from time to time.
 
 use super::Host;
 use crate::{

@@ -65,7 +65,7 @@ pub(super) struct Update {
     pub(super) delete: Vec<(Path, Attribute)>,
 }
 
-/// What a request's placeholders stand for, and which of them were used.
+/// The placeholders of a request, and which of them were used.
 #[derive(Default)]
 pub(super) struct Placeholders {
     names: BTreeMap<String, String>,

@@ -91,7 +91,7 @@ struct Done<'a> {
     shape: &'a Shape,
     key: Key,
     before: Option<Item>,
-    /// What is written; nothing by a check.
+    /// The new item; none for a check.
     after: Option<Option<Item>>,
     returns: Returns,
 }
@@ -452,7 +452,7 @@ pub(super) struct PageInput {
     pub(super) consistent_read: Option<bool>,
 }
 
-/// What a page has so far.
+/// The items of a page so far.
 pub(super) struct Reading {
     filter: Option<Condition>,
     wanted: Option<Vec<Path>>,
