@@ -271,7 +271,7 @@ fn command_id(delivery: &Delivery, rule: &str, id: &str) -> String {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        hex(&hash.finalize()[..most])
+        hex::encode(&hash.finalize()[..most])
     };
     let name = if contract::command::is_good_id(id) && id.len() <= LONGEST {
         id.to_owned()
@@ -279,10 +279,6 @@ fn command_id(delivery: &Delivery, rule: &str, id: &str) -> String {
         of(&[id], 16)
     };
     format!("{name}-{}", of(&[&delivery.workspace, &delivery.sender, rule, id], 8))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A part of a path, with `%xx` read. Some fronts hand it on read already.

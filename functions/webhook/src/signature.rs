@@ -1,6 +1,5 @@
 //! Whether a delivery is genuine.
 
-use crate::hex;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::Millis;
 use hmac::{Hmac, KeyInit, Mac};
@@ -70,7 +69,7 @@ impl Signed {
             });
         }
         Some(Self::Github {
-            signature: unhex(header("x-hub-signature-256")?.strip_prefix("sha256=")?)?,
+            signature: hex::decode(header("x-hub-signature-256")?.strip_prefix("sha256=")?).ok()?,
             id: id("x-github-delivery")?,
             event: header("x-github-event")?.to_owned(),
         })
@@ -89,12 +88,12 @@ impl Signed {
         is_right.then(|| match self {
             Self::Standard { id, timestamp, .. } => Genuine {
                 id: id.clone(),
-                digest: hex(&Sha256::digest(id.as_bytes())),
+                digest: hex::encode(Sha256::digest(id.as_bytes())),
                 time: timestamp.parse().ok().or(Some(0)),
             },
             Self::Github { id, .. } => Genuine {
                 id: id.clone(),
-                digest: hex(&Sha256::digest(body)),
+                digest: hex::encode(Sha256::digest(body)),
                 time: None,
             },
         })
@@ -152,15 +151,4 @@ impl Genuine {
             _ => Ok(()),
         }
     }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_hex {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
-        .collect()
 }

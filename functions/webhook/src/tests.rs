@@ -62,7 +62,7 @@ fn github_signature(body: &str) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<Sha256>::new_from_slice(GITHUB_SECRET.as_bytes()).expect("any key will do");
     mac.update(body.as_bytes());
-    format!("sha256={}", hex(&mac.finalize().into_bytes()))
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
 fn with(secrets: &[&str]) -> impl FnOnce(&str) -> Vec<String> {

@@ -8,7 +8,6 @@
 //!
 //! Only brokers write here, and a hash is checked again on each read: a file that a crash has cut is downloaded anew.
 
-use crate::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
@@ -65,7 +64,7 @@ impl Downloads {
     }
 
     fn page(&self, url: &str) -> PathBuf {
-        self.0.join("pages").join(hex(&Sha256::digest(url)))
+        self.0.join("pages").join(hex::encode(Sha256::digest(url)))
     }
 
     /// A file, and its size.
@@ -86,7 +85,7 @@ impl Downloads {
     pub(crate) fn begin(&self) -> io::Result<New> {
         let mut name = [0; 8];
         getrandom::fill(&mut name).map_err(io::Error::other)?;
-        let path = self.0.join(format!("new-{}", hex(&name)));
+        let path = self.0.join(format!("new-{}", hex::encode(name)));
         let file = File::options().write(true).create_new(true).open(&path)?;
         Ok(New { path, file: Some(file) })
     }
@@ -103,12 +102,12 @@ impl Downloads {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let (head, sum): (Head, String) = serde_json::from_slice(&bytes[..end]).ok()?;
         let body = bytes.split_off(end + 1);
-        (sum == hex(&Sha256::digest(&body))).then_some((head, body))
+        (sum == hex::encode(Sha256::digest(&body))).then_some((head, body))
     }
 
     pub(crate) fn keep_page(&self, url: &str, head: &Head, body: &[u8]) -> io::Result<()> {
         let mut new = self.begin()?;
-        let sum = hex(&Sha256::digest(body));
+        let sum = hex::encode(Sha256::digest(body));
         let mut line = serde_json::to_vec(&(head, sum))?;
         line.push(b'\n');
         new.write(&line)?;
@@ -187,7 +186,7 @@ mod tests {
     fn a_download_that_is_not_complete_is_no_file() {
         let place = tempfile::tempdir().unwrap();
         let downloads = Downloads::open(place.path()).unwrap();
-        let hash = hex(&Sha256::digest("whole"));
+        let hash = hex::encode(Sha256::digest("whole"));
         let mut new = downloads.begin().unwrap();
         new.write(b"who").unwrap();
         drop(new);

@@ -189,7 +189,3 @@ impl Drop for Broker {
         self.server.stop(self.address);
     }
 }
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -9,7 +9,7 @@
 //!
 //! Each connection carries one request: a stream ends with its connection, and none that is idle takes a place.
 
-use crate::{Fault, Network, hex, upstream};
+use crate::{Fault, Network, upstream};
 use std::{
     collections::HashMap,
     fmt,
@@ -176,7 +176,7 @@ impl Providers {
         })?;
         let mut token = [0; 16];
         getrandom::fill(&mut token).map_err(|error| error.to_string())?;
-        let token = hex(&token);
+        let token = hex::encode(token);
         let path = url.path().trim_end_matches('/').to_owned();
         let target = Target {
             provider,

@@ -3,7 +3,6 @@
 use crate::{
     Config, Fault, Feed, Kind,
     downloads::{Downloads, Head, MOST_PAGE, New, now},
-    hex,
     page::{self, Link},
     upstream::{Found, Upstream, shown},
 };
@@ -157,7 +156,7 @@ impl Server {
             upstream: upstream.map_err(|fault| io::Error::other(format!("{fault:?}")))?,
             downloads: Downloads::open(&config.downloads)?,
             config,
-            token: hex(&token),
+            token: hex::encode(token),
             links: Mutex::default(),
             pages: Mutex::default(),
             fault: Mutex::default(),
@@ -441,7 +440,7 @@ impl Server {
         if let Some((file, _)) = shared.and_then(|hash| self.downloads.find(hash)) {
             let mut body = Vec::new();
             let read = file.take(MOST_METADATA).read_to_end(&mut body);
-            if read.is_ok() && Some(hex(&Sha256::digest(&body)).as_str()) == hash {
+            if read.is_ok() && Some(hex::encode(Sha256::digest(&body)).as_str()) == hash {
                 return Ok(Some(body));
             }
         }
@@ -454,7 +453,7 @@ impl Server {
         }
         let body = answer.body_mut().with_config().limit(MOST_METADATA).read_to_vec();
         let body = body.map_err(|error| Fault::unreachable(url, &error.to_string()))?;
-        if hash.is_some_and(|hash| hash != hex(&Sha256::digest(&body))) {
+        if hash.is_some_and(|hash| hash != hex::encode(Sha256::digest(&body))) {
             let file = format!("{}.metadata", link.filename);
             return Err(Fault::HashMismatch { file });
         }
@@ -638,7 +637,7 @@ fn pass_on(
         held.clear();
         held.extend_from_slice(&next[..read]);
     }
-    if expected.is_some_and(|expected| expected != hex(&hash.finalize())) {
+    if expected.is_some_and(|expected| expected != hex::encode(hash.finalize())) {
         return Err(Passed::Hash);
     }
     send(&held).map_err(Passed::Reader)?;
@@ -722,7 +721,7 @@ fn id(link: &Link) -> String {
     let mut hash = Sha256::new();
     hash.update(link.url.as_str());
     hash.update(link.sha256().unwrap_or_default());
-    hex(&hash.finalize()[..16])
+    hex::encode(&hash.finalize()[..16])
 }
 
 fn links_of(url: &Url, head: &Head, body: &[u8]) -> Result<Vec<Link>, Fault> {

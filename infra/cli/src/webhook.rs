@@ -347,7 +347,7 @@ fn new_secret(kind: SenderKind) -> String {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
     match kind {
-        SenderKind::Github => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        SenderKind::Github => hex::encode(bytes),
         SenderKind::StandardWebhooks => format!("whsec_{}", BASE64.encode(bytes)),
     }
 }

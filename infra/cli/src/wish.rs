@@ -63,7 +63,7 @@ impl Flow {
 pub(crate) fn random<const BYTES: usize>() -> String {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 /// The folder that is meant: a flow file stands for the one that it is in.

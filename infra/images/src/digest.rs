@@ -13,8 +13,7 @@ pub(crate) const BLOCK: usize = 256 << 10;
 
 /// `sha256:` and the digits.
 pub(crate) fn hex(digest: &[u8]) -> String {
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}")
+    format!("sha256:{}", hex::encode(digest))
 }
 
 pub(crate) fn digest_of(bytes: &[u8]) -> String {

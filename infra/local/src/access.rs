@@ -4,7 +4,7 @@
 //! are kept, because agents outlive the host and scripts keep what they were told.
 
 use crate::{
-    store::{Store, hex, now, random_hex},
+    store::{Store, now, random_hex},
     wire::AwsError,
 };
 use anyhow::Context;
@@ -279,12 +279,12 @@ impl Claim<'_> {
                 .collect();
             canonical.push_str(&format!("{name}:{}\n", values.join(",")));
         }
-        canonical.push_str(&format!("\n{}\n{}", self.signed, hex(&Sha256::digest(body))));
+        canonical.push_str(&format!("\n{}\n{}", self.signed, hex::encode(Sha256::digest(body))));
         let to_sign = format!(
             "AWS4-HMAC-SHA256\n{}\n{}\n{}",
             self.date,
             self.scope,
-            hex(&Sha256::digest(canonical.as_bytes()))
+            hex::encode(Sha256::digest(canonical.as_bytes()))
         );
         let key = access
             .signing_key(self.key_id, &self.secret, self.scope, self.time)
@@ -580,8 +580,8 @@ mod tests {
                 .collect();
             canonical.push_str(&format!("{name}:{}\n", values.join(",")));
         }
-        canonical.push_str(&format!("\n{signed}\n{}", hex(&Sha256::digest(b"{}"))));
-        let canonical = hex(&Sha256::digest(canonical.as_bytes()));
+        canonical.push_str(&format!("\n{signed}\n{}", hex::encode(Sha256::digest(b"{}"))));
+        let canonical = hex::encode(Sha256::digest(canonical.as_bytes()));
         let key = aws_sigv4::sign::v4::generate_signing_key(secret, time, "us-east-1", "sqs");
         let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}");
         let signature = aws_sigv4::sign::v4::calculate_signature(key, to_sign.as_bytes());

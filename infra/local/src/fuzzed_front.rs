@@ -4,7 +4,7 @@ use crate::{
     access::{Access, Caller, Issuer},
     doors::{self, Shares},
     front,
-    store::{Store, hex},
+    store::Store,
 };
 use aws_smithy_types::{DateTime, date_time::Format};
 use axum::{
@@ -174,9 +174,9 @@ impl Doors {
         let scope = format!("{}/us-east-1/sqs/aws4_request", &stamp[..8]);
         let target = "AmazonSQS.ListQueues";
         let headers = format!("host:localhost\nx-amz-date:{stamp}\nx-amz-target:{target}\n");
-        let body = hex(&Sha256::digest(b"{}"));
+        let body = hex::encode(Sha256::digest(b"{}"));
         let canonical = format!("POST\n/\na=1&b=\n{headers}\n{SIGNED_HEADERS}\n{body}");
-        let canonical = hex(&Sha256::digest(canonical.as_bytes()));
+        let canonical = hex::encode(Sha256::digest(canonical.as_bytes()));
         let key = aws_sigv4::sign::v4::generate_signing_key(&secret, time, "us-east-1", "sqs");
         let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}");
         let signature = aws_sigv4::sign::v4::calculate_signature(key, to_sign.as_bytes());

@@ -111,14 +111,5 @@ pub(crate) fn random_hex<const BYTES: usize>() -> String {
     let mut bytes = [0u8; BYTES];
     // Without randomness there is no secret; nothing that needs one may go on.
     getrandom::fill(&mut bytes).expect("the system has randomness");
-    hex(&bytes)
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
-        .map(char::from)
-        .collect()
+    hex::encode(bytes)
 }

@@ -10,11 +10,7 @@ pub fn digest(parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hash.finalize()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(&hash.finalize()[..16])
 }
 
 /// A name that nobody else has.
@@ -22,7 +18,7 @@ pub fn random() -> String {
     let mut bytes = [0; 8];
     // Without a source of randomness the process id in front of it has to do.
     let _ = getrandom::fill(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 /// Writes a file so that whoever reads it sees all of it or what was there before. Makes its folder.

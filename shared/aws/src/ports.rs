@@ -53,7 +53,7 @@ impl Ports for Aws {
         let mut bytes = [0u8; 16];
         // Without randomness there is no identity, no TLS, no process that could have come so far.
         getrandom::fill(&mut bytes).expect("the system has randomness");
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(bytes)
     }
 
     fn sessions_per_user(&self) -> usize {

@@ -119,7 +119,7 @@ fn segment_id() -> String {
     let mut bytes = [0u8; 8];
     // As for every id of this system: without randomness nothing came so far.
     getrandom::fill(&mut bytes).expect("the system has randomness");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 /// Seconds since the Unix epoch, as a segment has them.

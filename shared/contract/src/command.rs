@@ -374,10 +374,7 @@ impl Command {
     pub fn digest(&self) -> String {
         use sha2::{Digest, Sha256};
         let wanted = serde_json::to_vec(&(&self.flow, &self.wish)).expect("a command is always JSON");
-        Sha256::digest(wanted)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex::encode(Sha256::digest(wanted))
     }
 }
 

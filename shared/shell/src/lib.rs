@@ -55,11 +55,6 @@ impl Fault {
         move |cause| Self::Outside { what, cause }
     }
 
-    /// Whether trying again may help.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Conflict | Self::Outside { .. })
-    }
-
     /// The stable name, for the log.
     pub fn name(&self) -> &'static str {
         match self {

@@ -64,7 +64,7 @@ impl<'a> Happened<'a> {
 ///
 /// # Errors
 ///
-/// [`Fault::is_transient`] tells whether trying again may help; nothing is lost either way, as what was saved will be sent. The inner
+/// [`Fault::Conflict`] and [`Fault::Outside`] are worth a retry; nothing is lost either way, as what was saved will be sent. The inner
 /// error is the core's [`Refusal`]: final.
 pub async fn happen(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Option<Session>, Refusal>, Fault> {
     for _ in 0..TRIES {

@@ -296,7 +296,7 @@ impl InStore {
         let _ = getrandom::fill(&mut random);
         let path = self
             .place
-            .join(format!("{}-{}", std::process::id(), crate::hex(&random)));
+            .join(format!("{}-{}", std::process::id(), hex::encode(random)));
         // Whatever comes of it, it is taken away.
         let mut laid = Laid {
             address,

@@ -1,7 +1,7 @@
 //! S3, as far as it is used: a look, an address to send to, a get. Each is a URL that is signed for some minutes; the SDK would bring three times this
 //! crate into each function for the same.
 
-use crate::{Fault, hex};
+use crate::Fault;
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, SharedCredentialsProvider},
@@ -284,7 +284,7 @@ fn copy(from: impl Read, address: &Address, to: &Path) -> Result<(), Fault> {
             "Move out what the flow does not need, such as data and caches",
         ));
     }
-    if hex(&hash.finalize()) != address.digest {
+    if hex::encode(hash.finalize()) != address.digest {
         return Err(wrong(
             "Damaged",
             format!("What is at {address} is not what that name says"),

@@ -93,7 +93,7 @@ pub struct AlreadyRunning {
 pub fn version(executable: &Path) -> String {
     let built = fs::metadata(executable).map(|meta| format!("{}.{}.{}", meta.mtime(), meta.mtime_nsec(), meta.len()));
     let hash = Sha256::digest(built.unwrap_or_default().as_bytes());
-    format!("{}+{}", env!("CARGO_PKG_VERSION"), crate::store::hex(&hash[..4]))
+    format!("{}+{}", env!("CARGO_PKG_VERSION"), hex::encode(&hash[..4]))
 }
 
 /// Everything that requests need.
