@@ -104,6 +104,7 @@ pub(crate) async fn view(aws: &Aws, held: &Compute, known: &BTreeMap<&str, &Sess
         size: held.slot.size.clone(),
         identity: held.slot.identity.clone(),
         instance: held.slot.instance.clone(),
+        shutdown_due: shell::shutdown_due(aws, held).await?,
         sessions: on_it,
         now: aws.now(),
     })

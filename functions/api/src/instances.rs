@@ -1,18 +1,18 @@
 //! Compute instances: the caller's own, or for an owner those of a user.
 
 use crate::{
-    answers::{absent, may_read, ok, problem},
+    answers::{absent, may_read, ok, problem, waited},
     computes,
     request::Request,
 };
 use aws::Aws;
 use contract::{
-    FlowRef, Principal,
+    FlowRef, Millis, Principal,
     instance::{InstanceRow, InstanceView, Instances},
 };
 use lifecycle::{
     access::{Action, denied},
-    compute::ComputePhase,
+    compute::{Compute, ComputePhase},
 };
 use serde_json::Value;
 use shell::{Fault, Ports};
@@ -35,14 +35,24 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
     Ok(ok(200, &Instances { instances }))
 }
 
-pub(crate) async fn read(aws: &Aws, caller: &Principal, name: &str, request: &Request) -> Result<Value, Fault> {
+/// One of them; with `wait`, once it is not starting.
+pub(crate) async fn read(
+    aws: &Aws,
+    caller: &Principal,
+    name: &str,
+    request: &Request,
+    wait: Millis,
+) -> Result<Value, Fault> {
     let Some(owner) = whose(caller, request).filter(|owner| may_read(caller, owner)) else {
         return Ok(absent("compute instance", name));
     };
-    match aws.load_instance(&owner.workspace, &owner.owner, name).await? {
-        Some(row) => Ok(ok(200, &view(aws, row).await?)),
-        None => Ok(absent("compute instance", name)),
-    }
+    let Some(row) = aws.load_instance(&owner.workspace, &owner.owner, name).await? else {
+        return Ok(absent("compute instance", name));
+    };
+    let slot = shell::slot_of(&row);
+    let starts = |held: &Option<Compute>| held.as_ref().is_some_and(|held| held.phase == ComputePhase::Requested);
+    waited(aws, wait, || aws.load_slot(&slot), |held| !starts(held)).await?;
+    Ok(ok(200, &view(aws, row).await?))
 }
 
 /// Whose instances are meant: those of the parameter `user`, or else the caller's.

@@ -133,7 +133,7 @@ async fn answer(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> R
         ("GET", ["v1", "computes", id]) => computes::read(aws, caller, id, wait).await,
         ("DELETE", ["v1", "computes", id]) => computes::delete(aws, caller, id).await,
         ("GET", ["v1", "instances"]) => instances::list(aws, caller, request).await,
-        ("GET", ["v1", "instances", name]) => instances::read(aws, caller, name, request).await,
+        ("GET", ["v1", "instances", name]) => instances::read(aws, caller, name, request, wait).await,
         ("GET", ["v1", "workspaces", workspace, "roles"]) => roles::list(aws, caller, workspace, request).await,
         ("PUT", ["v1", "workspaces", workspace, "roles"]) => roles::write(aws, caller, workspace, request).await,
         ("GET", ["v1", "workspaces", workspace, "settings"]) => workspace::read(aws, caller, workspace).await,

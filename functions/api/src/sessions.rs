@@ -114,10 +114,9 @@ pub(crate) async fn why(aws: &Aws, caller: &Principal, key: &str) -> Result<Valu
         return Ok(absent("session", key));
     };
     let history = aws.latest_history(key).await?;
-    let why = Why {
-        session: whole_view(aws, &row).await?,
-        reasons: shell::why(&row.session, &history, aws.now()),
-    };
+    let session = whole_view(aws, &row).await?;
+    let reasons = shell::why(&row.session, &history, session.instance_due, aws.now());
+    let why = Why { session, reasons };
     Ok(ok(200, &why))
 }
 
@@ -141,7 +140,16 @@ pub(crate) async fn installs(aws: &Aws, caller: &Principal, key: &str) -> Result
 /// A session with what lies beside its row.
 async fn whole_view(ports: &impl Ports, row: &SessionRow) -> Result<SessionView, Fault> {
     let refused = ports.load_refused(&row.session.flow).await?;
+    let instance = match &row.session.compute {
+        Some(id) if row.session.settings.compute.is_some() => ports.load_compute(id).await?,
+        _ => None,
+    };
+    let instance_due = match &instance {
+        Some(held) => shell::shutdown_due(ports, held).await?,
+        None => None,
+    };
     Ok(SessionView {
+        instance_due,
         refused: refused
             .filter(|refused| refused.generation == row.session.generation)
             .map(|row| row.refused),
@@ -180,6 +188,7 @@ fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
         runs: session.runs.keys().cloned().collect(),
         last_activity: session.last_activity,
         idle_due: session.idle_due(),
+        instance_due: None,
         warned: session.warned.is_some(),
         failure: session.failure.clone(),
         refused: None,

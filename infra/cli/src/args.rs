@@ -343,6 +343,9 @@ Examples:
     /// Show and change the workspace's settings: defaults, quotas, identities
     #[command(subcommand)]
     Workspace(Workspace),
+    /// Create, start and stop compute instances: compute resources of yours that outlive the sessions on them
+    #[command(subcommand)]
+    Instance(Instance),
     /// See the compute resources that your sessions are on, and delete one with all that is on it
     #[command(subcommand)]
     Compute(Compute),
@@ -1262,6 +1265,94 @@ pub(crate) struct Yes {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Instance {
+    /// Create a compute instance, and start it
+    #[command(after_help = "\
+Its VM size and identity are those of each session on it, and cannot be changed. It runs until you stop it, or until nobody used it for the time of \
+--idle-shutdown: no start, no run and no other use of a session on it. While it runs, it counts in your quota of vCPUs.
+
+Examples:
+  pfsession instance create dev --idle-shutdown 1h
+  pfsession instance create big --size Standard_D8s_v5
+  pfsession start ./my-flow --compute dev")]
+    Create(CreateInstance),
+    /// List your compute instances
+    #[command(after_help = "\
+Examples:
+  pfsession instance list
+  pfsession instance list --json | jq -r '.instances[].name'")]
+    List,
+    /// Show a compute instance, and the active flows and runs on it
+    #[command(after_help = "\
+Example:
+  pfsession instance show dev")]
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Start a compute instance that is stopped
+    #[command(after_help = "\
+Example:
+  pfsession instance start dev")]
+    Start {
+        /// Its name
+        name: String,
+    },
+    /// Stop a compute instance with all sessions on it, whose runs end as canceled
+    #[command(after_help = "\
+It shows what ends, and asks. Where there is no terminal to ask at, and a session is on it, it does nothing without --yes.
+
+Examples:
+  pfsession instance stop dev
+  pfsession instance stop dev --yes")]
+    Stop(EndInstance),
+    /// Delete a compute instance; one that runs is stopped first
+    #[command(after_help = "\
+Example:
+  pfsession instance delete dev --yes")]
+    Delete(EndInstance),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CreateInstance {
+    /// Its name: letters, digits, - and _
+    #[arg(value_parser = instance_name)]
+    pub(crate) name: String,
+    /// The VM size [default: local, all of the machine]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) size: Option<String>,
+    /// The user-assigned identity that sessions on it act as, in place of yours
+    #[arg(long, value_name = "ID")]
+    pub(crate) identity: Option<String>,
+    /// Shut it down, with all sessions on it, when nobody used it for this long: 30m, 1h [default: never]
+    #[arg(long, value_name = "TIME", value_parser = idle)]
+    pub(crate) idle_shutdown: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EndInstance {
+    /// Its name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) yes: Yes,
+}
+
+fn instance_name(text: &str) -> Result<String, String> {
+    match text {
+        contract::command::SERVERLESS => Err("serverless compute has this name".into()),
+        name if contract::command::is_good_id(name) => Ok(name.into()),
+        _ => Err("a name is 1 to 80 characters of A-Z a-z 0-9 - _".into()),
+    }
+}
+
+/// The type of a compute resource.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum ComputeType {
+    Serverless,
+    Instance,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Compute {
     /// List the compute resources that have sessions
     #[command(after_help = "\
@@ -1318,6 +1409,12 @@ pub(crate) struct Wants {
     /// The VM size: how much processor and memory it may use, by Azure's or EC2's names, as `pfsession sizes` lists them [default: local, all of the machine]
     #[arg(long, value_name = "NAME")]
     pub(crate) size: Option<String>,
+    /// The compute instance that the session is on; it has its own VM size and identity
+    #[arg(long, value_name = "INSTANCE", value_parser = instance_name, conflicts_with_all = ["size", "identity"])]
+    pub(crate) compute: Option<String>,
+    /// The type of compute resource [default: serverless, or instance with --compute]
+    #[arg(long, value_name = "TYPE", requires_if("instance", "compute"))]
+    pub(crate) compute_type: Option<ComputeType>,
     /// The base image, in place of the flow's own
     #[arg(long, value_name = "NAME")]
     pub(crate) image: Option<String>,

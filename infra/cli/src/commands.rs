@@ -4,7 +4,7 @@ use crate::{
     args::{self, Cli, Command as Typed},
     bench, check,
     client::Client,
-    compute, confirm, connection, image, packages, parts,
+    compute, confirm, connection, image, instance, packages, parts,
     request::{Address, LONGEST_WAIT, address_of},
     roles, runfiles, runs, schema, serve,
     service::{self, Local},
@@ -19,7 +19,7 @@ use crate::{
 use contract::{
     Failure, FlowRef, Kind, Role,
     agent::{LineKind, RunResult},
-    command::{Command, Wanted, Wish},
+    command::{Command, SERVERLESS, Wanted, Wish},
     http::{Events, SessionView, Sessions, Why},
     row::{OperationRow, OperationStatus, RunRow, RunStatus},
 };
@@ -83,14 +83,8 @@ pub(crate) fn execute(cli: Cli) -> Done {
             })?;
             let client = service.client()?;
             let flow = wish::find_flow(&client, &update.what)?.ok_or_else(|| wish::nothing_of(&update.what))?;
-            if settings.size.is_some() || settings.identity.is_some() {
-                confirm_end(
-                    &client,
-                    &flow,
-                    "Another VM size or identity",
-                    Some(&settings),
-                    &update.yes,
-                )?;
+            if settings.size.is_some() || settings.identity.is_some() || settings.compute.is_some() {
+                confirm_end(&client, &flow, "Another compute resource", Some(&settings), &update.yes)?;
             }
             operate(
                 &client,
@@ -173,6 +167,7 @@ pub(crate) fn execute(cli: Cli) -> Done {
         }
         Typed::Identity(typed) => check::identity(&*service.client()?, &typed, json),
         Typed::Workspace(typed) => workspace::execute(&*service.client()?, &typed, json),
+        Typed::Instance(typed) => instance::execute(&*service.client()?, &typed, json),
         Typed::Compute(typed) => compute::execute(&*service.client()?, &typed, json),
         Typed::Role(typed) => roles::execute(&service, &typed),
         Typed::Completions { shell } => {
@@ -333,7 +328,9 @@ fn confirm_end(
     };
     let has = &session.settings;
     let is_other = |change: &Wanted| {
+        let on = |name: &String| (name != SERVERLESS).then(|| name.clone());
         change.size.as_ref().is_some_and(|size| *size != has.size)
+            || change.compute.as_ref().is_some_and(|name| on(name) != has.compute)
             || change.identity.is_some() && change.identity != has.identity
     };
     if session.runs.is_empty() || !change.is_none_or(is_other) {
@@ -398,7 +395,12 @@ fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> Done {
     } else {
         FAILED
     };
-    Err(Trouble::of(exit, failure)
+    let trouble = match failure.error.as_str() {
+        "Instance.NotRunning" | "Instance.None" | "Instance.Stopping" => Trouble::of(exit, failure)
+            .next("look at your compute instances: pfsession instance list; start one: pfsession instance start NAME"),
+        _ => Trouble::of(exit, failure),
+    };
+    Err(trouble
         .what(not_done(row.kind, flow))
         .output(format!("pfsession logs {}", row.joined.as_ref().unwrap_or(&row.id))))
 }

@@ -107,7 +107,7 @@ fn details(compute: &ComputeView, home: Option<&str>) -> String {
 }
 
 /// The active flows and runs of a compute resource.
-fn active(compute: &ComputeView, home: Option<&str>) -> String {
+pub(crate) fn active(compute: &ComputeView, home: Option<&str>) -> String {
     let mut rows = table::table(&["KEY", "FLOW", "PHASE", "SINCE", "ACTIVE RUNS"]);
     for session in &compute.sessions {
         let runs = match session.runs.as_slice() {
@@ -144,7 +144,7 @@ fn identity(compute: &ComputeView) -> String {
     compute.identity.clone().unwrap_or_else(|| "the user's own".into())
 }
 
-fn runs(compute: &ComputeView) -> usize {
+pub(crate) fn runs(compute: &ComputeView) -> usize {
     compute.sessions.iter().map(|session| session.runs.len()).sum()
 }
 
@@ -189,17 +189,14 @@ fn counted(count: usize, what: &str) -> String {
 fn delete(client: &Client, wanted: &args::DeleteCompute, json: bool) -> Result<u8, Box<Trouble>> {
     let compute = find(client, &wanted.compute)?;
     let id = short(&compute.id, ID);
-    let ends = (
-        counted(compute.sessions.len(), "session"),
-        counted(runs(&compute), "active run"),
-    );
     // Where JSON is printed, that says the same at the end.
     if !json {
         out(&active(&compute, home().as_deref()));
     }
     let question = format!(
-        "Deleting the compute resource {id} of {} ends {} and {}.",
-        compute.owner, ends.0, ends.1
+        "Deleting the compute resource {id} of {} ends {}.",
+        compute.owner,
+        ends(&compute)
     );
     confirm::ask(&question, wanted.yes.yes, confirm::Unasked::Refuse)?;
     let flow = FlowRef {
@@ -223,26 +220,29 @@ fn delete(client: &Client, wanted: &args::DeleteCompute, json: bool) -> Result<u
     if wanted.no_wait {
         note!("The compute resource {id} is being deleted. Look at it: pfsession compute list");
     } else {
-        let path = format!(
-            "/v1/computes/{}?wait={}",
-            encoded(&compute.id),
-            LONGEST_WAIT.as_millis()
-        );
-        // Each of its sessions has a bound within which it stops.
-        while client
-            .find::<ComputeView>(&path)?
-            .is_some_and(|left| !left.sessions.is_empty())
-        {}
-        note!(
-            "The compute resource {id} is deleted. Stopped: {}. Canceled: {}.",
-            ends.0,
-            ends.1
-        );
+        until_empty(client, &compute.id)?;
+        note!("The compute resource {id} is deleted. Ended: {}.", ends(&compute));
     }
     if json {
         out_json(&compute);
     }
     Ok(0)
+}
+
+/// What ends with a compute resource.
+pub(crate) fn ends(compute: &ComputeView) -> String {
+    let sessions = counted(compute.sessions.len(), "session");
+    format!("{sessions} and {}", counted(runs(compute), "active run"))
+}
+
+/// Waits until no session is on a compute resource: each has a bound within which it stops.
+pub(crate) fn until_empty(client: &Client, id: &str) -> Result<(), Box<Trouble>> {
+    let path = format!("/v1/computes/{}?wait={}", encoded(id), LONGEST_WAIT.as_millis());
+    while client
+        .find::<ComputeView>(&path)?
+        .is_some_and(|left| !left.sessions.is_empty())
+    {}
+    Ok(())
 }
 
 #[cfg(test)]

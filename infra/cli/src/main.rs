@@ -33,6 +33,7 @@ mod diff;
 mod dockerfile;
 mod events;
 mod image;
+mod instance;
 mod packages;
 mod parts;
 mod pieces;

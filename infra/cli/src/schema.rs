@@ -17,6 +17,7 @@ use contract::{
     Failure,
     agent::OutputLine,
     http::{Accepted, Checks, ComputeView, Computes, Events, Installs, Runs, Sessions},
+    instance::{InstanceView, Instances},
     packages::{Change, PackagesRow},
     people::Roles,
     row::{OperationRow, RunRow},
@@ -30,7 +31,7 @@ use serde_json::{Value, json};
 type Make = fn() -> Value;
 
 /// The output type of each command with `--json`, on success. One that prints lines has a schema of a line.
-const SCHEMAS: [(&str, Make); 33] = [
+const SCHEMAS: [(&str, Make); 39] = [
     ("run", either::<RunRow, Accepted>),
     ("start", either::<OperationRow, Accepted>),
     ("install", either::<OperationRow, Accepted>),
@@ -46,6 +47,12 @@ const SCHEMAS: [(&str, Make); 33] = [
     ("runs details", of::<Line>),
     ("runs diff", of::<Vec<Difference>>),
     ("webhook list", of::<Webhooks>),
+    ("instance list", of::<Instances>),
+    ("instance show", of::<InstanceView>),
+    ("instance create", of::<InstanceView>),
+    ("instance start", of::<InstanceView>),
+    ("instance stop", of::<InstanceView>),
+    ("instance delete", of::<InstanceView>),
     ("compute list", of::<Computes>),
     ("compute show", of::<ComputeView>),
     ("compute delete", of::<ComputeView>),

@@ -305,6 +305,17 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
             rows.push(("warning", Cell::new(text).fg(Color::Yellow)));
         }
     }
+    if let Some(due) = session.instance_due {
+        let first = match session.idle_due {
+            Some(own) if due <= own => "; this comes first",
+            _ => "",
+        };
+        let text = format!(
+            "{}, with its compute instance, if nobody uses that before{first}",
+            at(session.now, due)
+        );
+        rows.push(("deleted", Cell::new(text)));
+    }
     rows.extend(more.into_iter().map(|(name, text)| (name, Cell::new(text))));
     if let Some(failure) = &session.failure {
         rows.push((
@@ -441,6 +452,16 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
                     took(session.settings.idle)
                 )
             }
+            End::InstanceIdle { at: when } => format!(
+                "deleted {} with its compute instance{} if nobody uses that: its idle shutdown",
+                at(now, *when),
+                session
+                    .settings
+                    .compute
+                    .iter()
+                    .map(|name| format!(" {name}"))
+                    .collect::<String>()
+            ),
             End::Deadline { at: when } => format!(
                 "given up {} if it is still {} then",
                 at(now, *when),
@@ -777,7 +798,12 @@ fn what_happened(event: &Event) -> String {
     let because = |failure: &Option<contract::Failure>| failure.as_ref().map(|f| format!(": {f}")).unwrap_or_default();
     match event {
         Event::Wanted { operation } => format!("{} wanted ({})", kind(operation.kind), operation.id),
-        Event::IdleSeen { operation, .. } => format!("idle for too long, so stop wanted ({operation})"),
+        Event::IdleSeen {
+            operation, why: None, ..
+        } => format!("idle for too long, so stop wanted ({operation})"),
+        Event::IdleSeen { why: Some(why), .. } => {
+            format!("its compute instance idle for too long, so stop wanted: {why}")
+        }
         Event::IdleNear { due, .. } => format!("warned: deleted at {} if nobody uses it", clock(*due)),
         Event::RunWanted { run, .. } => format!("run wanted ({run})"),
         Event::CancelWanted { run } => format!("cancel wanted ({run})"),
@@ -919,6 +945,43 @@ mod tests {
                 deleted     in 59 min 15 s (at 1970-01-01T01:15:55.000Z), if nobody uses it before
             "#]],
         );
+    }
+
+    #[test]
+    fn a_session_on_an_instance_says_both_clocks_and_which_comes_first() {
+        let settings = json!({
+            "folder": "/home/ann/echo", "size": "local", "identity": null, "image": null, "idle": 3_600_000, "compute": "dev",
+            "origins": { "size": "command", "identity": "command", "compute": "command" },
+        });
+        let view = view(
+            "3f9a2c1b00000000",
+            "/home/ann/echo",
+            json!({ "settings": settings, "instance_due": 2_755_000 }),
+        );
+        let told = json!({
+            "session": view, "because": null, "began": null, "last": null, "kept_by": [], "signals": [],
+            "ends": [{ "kind": "instance-idle", "at": 2_755_000 }, { "kind": "idle", "at": 4_555_000, "warned": false, "warning": null }],
+        });
+        let told = why(&from_value(told).unwrap(), Some("/home/ann"));
+        let lines = session(&view, Some("/home/ann"), Vec::new());
+        let both = |text: &str| {
+            let wanted = |line: &&str| {
+                ["instance", "deleted", "ends"]
+                    .iter()
+                    .any(|name| line.starts_with(name))
+            };
+            text.lines()
+                .filter(wanted)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        expect![[r#"
+            instance    dev (named by a command)
+            deleted     in 59 min 15 s (at 1970-01-01T01:15:55.000Z), if nobody uses it before
+            deleted     in 29 min 15 s (at 1970-01-01T00:45:55.000Z), with its compute instance, if nobody uses that before; this comes first
+            ends   deleted in 29 min 15 s (at 1970-01-01T00:45:55.000Z) with its compute instance dev if nobody uses that: its idle shutdown
+            ends   deleted in 59 min 15 s (at 1970-01-01T01:15:55.000Z) if nobody uses it: unused for 1 h then"#]].assert_eq(&format!("{}\n{}", both(&lines), both(&told)));
     }
 
     #[test]

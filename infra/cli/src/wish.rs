@@ -8,7 +8,7 @@ use crate::{
 };
 use contract::{
     Failure, FlowRef,
-    command::{RunWish, Setting, Wanted},
+    command::{RunWish, SERVERLESS, Setting, Wanted},
     http::SessionView,
     row::RunRow,
 };
@@ -179,7 +179,10 @@ impl args::Wants {
             idle_seconds: self.idle,
             network: self.network.map(Into::into),
             allow_hosts: self.allow_hosts(),
-            compute: None,
+            compute: match (&self.compute, self.compute_type) {
+                (None, Some(args::ComputeType::Serverless)) => Some(SERVERLESS.to_owned()),
+                (name, _) => name.clone(),
+            },
             from_run_file: Vec::new(),
         }
     }
@@ -277,9 +280,6 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         )
         .next(next))
     };
-    if file.resources.compute.is_some() {
-        return cannot("resources.compute", "leave it out, or name an instance_type");
-    }
     let identity = match file.identity {
         flow::Identity::User => None,
         flow::Identity::Managed { client_id: Some(id) } => Some(id),
@@ -312,6 +312,10 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             typed.size.is_none() && file.resources.instance_type.is_some(),
             Setting::Size,
         ),
+        (
+            typed.compute.is_none() && file.resources.compute.is_some(),
+            Setting::Compute,
+        ),
         (typed.identity.is_none() && identity.is_some(), Setting::Identity),
         (typed.network.is_none() && file.network.is_some(), Setting::Network),
         (
@@ -330,6 +334,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
             size: typed.size.clone().or(file.resources.instance_type),
             identity: typed.identity.clone().or(identity),
             network: typed.network.or(file.network),
+            compute: typed.compute.clone().or(file.resources.compute),
             allow_hosts: typed.allow_hosts.clone().or(file.allow_hosts),
             from_run_file: in_file
                 .into_iter()

@@ -23,7 +23,7 @@
 //! | `GET /v1/computes/{id}` | `wait=milliseconds` (at most 20000) waits until no session is on it | 200 [`ComputeView`] |
 //! | `DELETE /v1/computes/{id}` | | 202 [`ComputeView`]: what ends with it; 403 |
 //! | `GET /v1/instances` | `user`, for an owner | 200 [`Instances`](crate::instance::Instances): the caller's own, or that user's; 403 |
-//! | `GET /v1/instances/{name}` | `user` likewise | 200 [`InstanceView`](crate::instance::InstanceView) |
+//! | `GET /v1/instances/{name}` | `user` likewise, `wait=milliseconds` (at most 20000) waits until it is not starting | 200 [`InstanceView`](crate::instance::InstanceView) |
 //! | `GET /v1/workspaces/{workspace}/roles` | `after=next` of the page before | 200 [`Roles`](crate::people::Roles); 403 |
 //! | `GET /v1/workspaces/{workspace}/roles` | `user` | 200 [`RoleRow`](crate::people::RoleRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/roles` | [`RoleRow`](crate::people::RoleRow), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
@@ -291,7 +291,10 @@ pub struct SessionView {
     pub last_activity: Millis,
     /// When it is deleted if nothing happens before.
     pub idle_due: Option<Millis>,
-    /// Whether its user was warned of that.
+    /// When its compute instance is shut down, and this session with it, if nothing uses the instance before; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_due: Option<Millis>,
+    /// Whether its user was warned of its own deletion.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
     pub failure: Option<Failure>,
@@ -330,6 +333,9 @@ pub struct ComputeView {
     /// The compute instance that it is; none is serverless compute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// When that is shut down if nothing uses it before; none while something does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown_due: Option<Millis>,
     pub sessions: Vec<SessionOnCompute>,
     /// By the control plane's clock, when this was read.
     pub now: Millis,
@@ -422,6 +428,8 @@ pub enum End {
         warned: bool,
         warning: Option<Millis>,
     },
+    /// Its compute instance is shut down for idleness, with all sessions on it.
+    InstanceIdle { at: Millis },
     /// The phase has lasted too long.
     Deadline { at: Millis },
     /// Its agent is held for ended if it is not heard before.

@@ -23,7 +23,7 @@ pub use check::check;
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
 pub use packages::record_packages;
 pub use people::Known;
-pub use placement::slot_of;
+pub use placement::{shutdown_due, slot_of};
 pub use ports::{Due, DueRow, Ports, Save, Write};
 pub use sweep::{Swept, sweep};
 pub use turn::{Happened, happen, observe_compute};

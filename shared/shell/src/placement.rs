@@ -11,8 +11,8 @@ use contract::{
     instance::InstanceRow,
 };
 use lifecycle::{
-    Failure,
-    compute::{Compute, Slot},
+    Failure, Millis,
+    compute::{Compute, ComputePhase, Slot},
     session::{Origin, Settings},
 };
 
@@ -80,6 +80,27 @@ pub(crate) async fn place(
         Some(identity) => known.refuse_identity(ports, identity, workspace).await,
         None => Ok(None),
     }
+}
+
+/// Says when a running compute instance is shut down for idleness if nothing uses it before. `None` if it has no idle shutdown, or is in use.
+///
+/// # Errors
+///
+/// As [`Ports`].
+pub async fn shutdown_due(ports: &impl Ports, held: &Compute) -> Result<Option<Millis>, Fault> {
+    let Some(mut shutdown) = held.shutdown.filter(|_| held.phase == ComputePhase::Up) else {
+        return Ok(None);
+    };
+    for flow in &held.sessions {
+        let Some(row) = ports.load_session(flow).await? else {
+            continue;
+        };
+        if row.session.is_busy() {
+            return Ok(None);
+        }
+        shutdown.used = shutdown.used.max(row.session.last_activity);
+    }
+    Ok(Some(shutdown.due()))
 }
 
 /// Takes a compute instance that is gone out of its user's quota.

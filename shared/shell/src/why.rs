@@ -13,8 +13,9 @@ use lifecycle::{
 /// Says why `session` is in its phase, what keeps it, what will end it and when, and which signals of it were seen.
 ///
 /// * `history`: its latest entries, oldest first. What they do not reach back to is left out.
+/// * `instance_due`: when its compute instance is shut down for idleness: see [`crate::shutdown_due`].
 /// * `now`: by the shell's clock.
-pub fn why(session: &Session, history: &[LogRow], now: Millis) -> Reasons {
+pub fn why(session: &Session, history: &[LogRow], instance_due: Option<Millis>, now: Millis) -> Reasons {
     let entered = |row: &&LogRow| row.from != row.to;
     let began = |row: &&LogRow| match session.phase {
         // A session that failed without a stop has one entry for both.
@@ -26,7 +27,7 @@ pub fn why(session: &Session, history: &[LogRow], now: Millis) -> Reasons {
         began: history.iter().rev().filter(entered).find(began).map(decision),
         last: history.last().map(decision),
         kept_by: keepers(session),
-        ends: ends(session),
+        ends: ends(session, instance_due),
         signals: signals(session, history, now),
     }
 }
@@ -62,7 +63,7 @@ fn keepers(session: &Session) -> Vec<Keeper> {
 }
 
 /// The deadlines of the session and its phase, soonest first.
-fn ends(session: &Session) -> Vec<End> {
+fn ends(session: &Session, instance_due: Option<Millis>) -> Vec<End> {
     let mut ends: Vec<(Millis, End)> = Vec::new();
     if let Some(at) = session.idle_due() {
         ends.push((
@@ -81,6 +82,7 @@ fn ends(session: &Session) -> Vec<End> {
         .alive_until
         .filter(|_| matches!(session.phase, Phase::Installing | Phase::Ready));
     ends.extend(silent.map(|at| (at, End::AgentSilent { at })));
+    ends.extend(instance_due.map(|at| (at, End::InstanceIdle { at })));
     ends.sort_by_key(|(at, _)| *at);
     ends.into_iter().map(|(_, end)| end).collect()
 }
@@ -170,7 +172,7 @@ mod tests {
         }
 
         fn why(&self) -> Reasons {
-            why(&self.session, &self.history, self.now)
+            why(&self.session, &self.history, None, self.now)
         }
 
         fn wanted(self, id: &str, kind: Kind) -> Self {
@@ -333,7 +335,7 @@ mod tests {
     #[test]
     fn what_the_history_does_not_reach_back_to_is_left_out() {
         let life = Life::ready();
-        let why = why(&life.session, &[], life.now);
+        let why = why(&life.session, &[], None, life.now);
         assert_eq!((why.because, why.began, why.last), (None, None, None));
         assert_eq!(why.ends.len(), 2);
     }

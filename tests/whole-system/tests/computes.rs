@@ -98,7 +98,7 @@ fn a_deleted_compute_resource_ends_its_sessions_and_each_run_says_why() {
     let done = typed(&machine, &bob, &["compute", "release", id, "--yes"]);
     let text = said(&done);
     assert!(
-        done.status.success() && text.contains("is deleted. Stopped: 2 sessions. Canceled: 1 active run."),
+        done.status.success() && text.contains("is deleted. Ended: 2 sessions and 1 active run."),
         "{text}"
     );
     let run: RunRow = bob.get("/v1/runs/run-first").unwrap();

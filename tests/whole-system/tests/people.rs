@@ -262,9 +262,14 @@ fn commands(action: &str) -> Vec<Value> {
     } else {
         json!({})
     };
+    let instance = |command: &str| json!({ "command": command, "instance": "dev" });
     match action {
         "roles" | "webhooks" | "settings" => Vec::new(),
-        "compute" => vec![json!({ "command": "delete-compute", "compute": "c" })],
+        "compute" => vec![
+            json!({ "command": "delete-compute", "compute": "c" }),
+            instance("stop-instance"),
+            instance("delete-instance"),
+        ],
         "stop" => vec![json!({ "command": "stop" }), json!({ "command": "cancel", "run": "r" })],
         _ => vec![
             json!({ "command": "start", "settings": settings }),
@@ -272,6 +277,7 @@ fn commands(action: &str) -> Vec<Value> {
             json!({ "command": "update", "settings": settings }),
             json!({ "command": "reset", "settings": settings }),
             json!({ "command": "run", "settings": settings, "run": {} }),
+            json!({ "command": "create-instance", "instance": "dev", "identity": settings.get("identity") }),
         ],
     }
 }
@@ -319,5 +325,5 @@ fn each_role_is_answered_over_http_as_the_matrix_says_with_403_at_once() {
             assert_eq!(found, expected, "{action} by {of}");
         }
     }
-    assert_eq!(sent, 5 * (5 * 3 + 2 * 3 + 3) + 5 * 5 * 3 + 3 * 5 * 4);
+    assert_eq!(sent, 5 * (6 * 3 + 2 * 3 + 3 * 3) + 5 * 6 * 3 + 3 * 5 * 4);
 }

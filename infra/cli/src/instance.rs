@@ -1,0 +1,263 @@
+//! Compute instances, whose user starts and stops them: `pfsession instance`.
+
+use crate::{
+    args,
+    client::Client,
+    compute, confirm,
+    request::LONGEST_WAIT,
+    table,
+    terminal::note,
+    text::{clock, home, out, out_json, took},
+    trouble::{FAILED, Trouble},
+    watch, wish,
+};
+use contract::{
+    FlowRef,
+    command::{Command, Wish},
+    http::encoded,
+    instance::{InstanceView, Instances},
+    row::{OperationRow, OperationStatus},
+};
+use lifecycle::compute::ComputePhase;
+
+/// Does what was typed. Gives back the exit code.
+pub(crate) fn execute(client: &Client, typed: &args::Instance, json: bool) -> Result<u8, Box<Trouble>> {
+    match typed {
+        args::Instance::List => list(client, json)?,
+        args::Instance::Show { name } => {
+            let instance = get(client, name, "")?;
+            if json {
+                out_json(&instance);
+            } else {
+                out(&details(&instance, home().as_deref()));
+            }
+        }
+        args::Instance::Create(wanted) => {
+            let create = Wish::CreateInstance {
+                instance: wanted.name.clone(),
+                size: wanted.size.clone(),
+                identity: wanted.identity.clone(),
+                idle_shutdown_seconds: wanted.idle_shutdown,
+            };
+            said(&until_up(client, &wanted.name, create)?, "is created and runs", json);
+        }
+        args::Instance::Start { name } => {
+            let instance = name.clone();
+            said(&until_up(client, name, Wish::StartInstance { instance })?, "runs", json);
+        }
+        args::Instance::Stop(wanted) => {
+            let instance = wanted.name.clone();
+            let ended = end(client, wanted, "Stopping", Wish::StopInstance { instance })?;
+            said(&ended, "is stopped", json);
+        }
+        args::Instance::Delete(wanted) => {
+            let instance = wanted.name.clone();
+            let ended = end(client, wanted, "Deleting", Wish::DeleteInstance { instance })?;
+            said(&ended, "is deleted", json);
+        }
+    }
+    Ok(0)
+}
+
+fn said(instance: &InstanceView, what: &str, json: bool) {
+    note!("The compute instance {} {what}.", instance.instance.name);
+    if json {
+        out_json(instance);
+    }
+}
+
+fn list(client: &Client, json: bool) -> Result<(), Box<Trouble>> {
+    let instances: Instances = client.get("/v1/instances")?;
+    if json {
+        out_json(&instances);
+    } else if instances.instances.is_empty() {
+        note!("You have no compute instance. Create one: pfsession instance create NAME");
+    } else {
+        out(&listed(&instances.instances));
+    }
+    Ok(())
+}
+
+fn get(client: &Client, name: &str, query: &str) -> Result<InstanceView, Box<Trouble>> {
+    let found = client.get(&format!("/v1/instances/{}{query}", encoded(name)));
+    found.map_err(|trouble| trouble.next("see those that there are: pfsession instance list"))
+}
+
+/// Sends what is wanted of an instance, and waits until it is decided.
+fn decide(client: &Client, name: &str, wish: Wish) -> Result<(), Box<Trouble>> {
+    let id = format!("instance-{}", wish::random::<6>());
+    client.send(&Command {
+        id: id.clone(),
+        flow: FlowRef {
+            workspace: client.user.workspace.clone(),
+            owner: client.user.name.clone(),
+            lineage: format!("instance/{name}"),
+        },
+        principal: None,
+        wish,
+    })?;
+    let row: OperationRow = watch::until_end(client, &id)?;
+    match row.failure.filter(|_| row.status != OperationStatus::Succeeded) {
+        Some(failure) => {
+            Err(Trouble::of(FAILED, failure).what(format!("nothing was done with the compute instance {name}")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn until_up(client: &Client, name: &str, wish: Wish) -> Result<InstanceView, Box<Trouble>> {
+    decide(client, name, wish)?;
+    let wait = format!("?wait={}", LONGEST_WAIT.as_millis());
+    loop {
+        let instance = get(client, name, &wait)?;
+        match instance.compute.as_ref().map(|compute| compute.phase) {
+            Some(ComputePhase::Requested) => {}
+            Some(ComputePhase::Up) => return Ok(instance),
+            _ => return Err(gone(name)),
+        }
+    }
+}
+
+fn gone(name: &str) -> Box<Trouble> {
+    let message = format!("The compute instance {name} was stopped meanwhile, or its machine could not be had");
+    Trouble::new(FAILED, "Instance.Gone", message).next(format!("start it: pfsession instance start {name}"))
+}
+
+/// Stops or deletes an instance. Gives back what it was.
+fn end(client: &Client, wanted: &args::EndInstance, what: &str, wish: Wish) -> Result<InstanceView, Box<Trouble>> {
+    let instance = get(client, &wanted.name, "")?;
+    if let Some(compute) = instance.compute.as_ref().filter(|compute| !compute.sessions.is_empty()) {
+        let active = compute::active(compute, home().as_deref());
+        let ends = compute::ends(compute);
+        let question = format!("{active}\n{what} the compute instance {} ends {ends}.", wanted.name);
+        confirm::ask(&question, wanted.yes.yes, confirm::Unasked::Refuse)?;
+    }
+    decide(client, &wanted.name, wish)?;
+    if let Some(compute) = &instance.compute {
+        compute::until_empty(client, &compute.id)?;
+    }
+    Ok(instance)
+}
+
+fn phase(instance: &InstanceView) -> &'static str {
+    let compute = instance.compute.as_ref();
+    compute.map_or("stopped", |compute| match compute.phase {
+        ComputePhase::Requested => "starting",
+        ComputePhase::Up => "running",
+        ComputePhase::Draining | ComputePhase::Releasing => "stopping",
+        ComputePhase::Gone => "stopped",
+    })
+}
+
+fn listed(instances: &[InstanceView]) -> String {
+    let mut rows = table::table(&[
+        "NAME",
+        "PHASE",
+        "VM SIZE",
+        "IDENTITY",
+        "IDLE SHUTDOWN",
+        "SESSIONS",
+        "ACTIVE RUNS",
+    ]);
+    for instance in instances {
+        let compute = instance.compute.as_ref();
+        rows.add_row([
+            instance.instance.name.clone(),
+            phase(instance).to_owned(),
+            instance.instance.size.clone(),
+            identity(instance),
+            idle_shutdown(instance),
+            compute.map_or(0, |compute| compute.sessions.len()).to_string(),
+            compute.map_or(0, compute::runs).to_string(),
+        ]);
+    }
+    table::rendered(rows)
+}
+
+fn identity(instance: &InstanceView) -> String {
+    let identity = instance.instance.identity.clone();
+    identity.unwrap_or_else(|| "the user's own".into())
+}
+
+/// After how long an instance is shut down, and when that is by now.
+fn idle_shutdown(instance: &InstanceView) -> String {
+    let Some(seconds) = instance.instance.idle_shutdown_seconds else {
+        return "never".to_owned();
+    };
+    let after = took(seconds.saturating_mul(1000));
+    match &instance.compute {
+        Some(compute) => match compute.shutdown_due {
+            Some(due) => format!("{after}: in {}", took(due.saturating_sub(compute.now))),
+            None if compute.phase == ComputePhase::Up => format!("{after}: in use"),
+            None => after,
+        },
+        None => after,
+    }
+}
+
+fn details(instance: &InstanceView, home: Option<&str>) -> String {
+    let row = &instance.instance;
+    let lines = [
+        ("instance", row.name.clone()),
+        ("owner", row.owner.clone()),
+        ("phase", phase(instance).to_owned()),
+        ("VM size", row.size.clone()),
+        ("identity", identity(instance)),
+        ("idle shutdown", idle_shutdown(instance)),
+        ("created", format!("by {} at {}", row.by, clock(row.at))),
+    ];
+    let lines = lines.map(|(name, value)| format!("{name:<13} {value}")).join("\n");
+    match instance.compute.as_ref().filter(|compute| !compute.sessions.is_empty()) {
+        Some(compute) => format!("{lines}\n\n{}", compute::active(compute, home)),
+        None => lines,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_compute_instance_is_shown_stopped_idle_and_in_use() {
+        let stopped: InstanceView = serde_json::from_value(json!({
+            "workspace": "lab", "owner": "bob", "name": "dev", "size": "Standard_D2s_v3", "revision": 1, "by": "bob", "at": 0,
+        }))
+        .unwrap();
+        let flow = json!({ "workspace": "lab", "owner": "bob", "lineage": "/flows/a" });
+        let compute = json!({
+            "id": "c1", "workspace": "lab", "owner": "bob", "phase": "up", "size": "Standard_D2s_v3", "now": 65_000,
+            "shutdown_due": 3_665_000,
+            "sessions": [{ "key": "a0", "flow": flow, "phase": "ready", "since": 5_000, "current": null, "runs": ["run-1"] }],
+        });
+        let mut idle = InstanceView {
+            compute: Some(serde_json::from_value(compute).unwrap()),
+            ..stopped.clone()
+        };
+        idle.instance.idle_shutdown_seconds = Some(7200);
+        let mut used = idle.clone();
+        used.compute.as_mut().unwrap().shutdown_due = None;
+        expect_test::expect![[r#"
+            NAME  PHASE    VM SIZE          IDENTITY        IDLE SHUTDOWN  SESSIONS  ACTIVE RUNS
+            dev   stopped  Standard_D2s_v3  the user's own  never          0         0
+            dev   running  Standard_D2s_v3  the user's own  2 h: in 1 h    1         1
+            dev   running  Standard_D2s_v3  the user's own  2 h: in use    1         1"#]]
+        .assert_eq(&listed(&[stopped, idle.clone(), used]));
+        expect_test::expect![[r#"
+            instance      dev
+            owner         bob
+            phase         running
+            VM size       Standard_D2s_v3
+            identity      the user's own
+            idle shutdown 2 h: in 1 h
+            created       by bob at 1970-01-01T00:00:00.000Z
+
+            KEY  FLOW      PHASE  SINCE      ACTIVE RUNS
+            a0   /flows/a  ready  1 min ago  run-1"#]]
+        .assert_eq(&details(&idle, None));
+        expect_test::expect![
+            "Instance.Gone: The compute instance dev was stopped meanwhile, or its machine could not be had"
+        ]
+        .assert_eq(&gone("dev").failure.to_string());
+    }
+}
