@@ -6,8 +6,9 @@
 
 use crate::{
     connections::Holder,
+    place::{Container, Place},
     spec::{AgentCredentials, AgentSpec},
-    supervisor::{Container, boot_time, supervise_session},
+    supervisor::{boot_time, supervise_session},
 };
 use aws_credential_types::{
     Credentials,
@@ -99,7 +100,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
         log: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, supervise_session(spec, born, Some(container)))
+    LocalSet::new().block_on(&runtime, supervise_session(spec, born, Place::Container(container)))
 }
 
 fn clients(region: &str, refused: Option<Failure>) -> anyhow::Result<Container> {

@@ -19,6 +19,7 @@ mod data;
 pub mod disk;
 pub mod folders;
 mod output;
+mod place;
 mod prune;
 mod records;
 mod report;

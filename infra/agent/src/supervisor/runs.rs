@@ -1,0 +1,122 @@
+//! Runs of flows, from the command to their report.
+
+use super::{Agent, boot_time, flows::patiently};
+use crate::{connections::Broker, contained::contained, disk, output::Output, report, run, runner::Runner};
+use contract::{
+    Failure, Settings,
+    agent::{AgentReport, RunResult},
+    command::RunWish,
+};
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+/// How often it is seen to that a canceled run ends, and after how long all in its sandbox ends with it, in milliseconds.
+const LOOK: Duration = Duration::from_millis(50);
+
+const LONGEST_END: u64 = 5_000;
+
+impl Agent {
+    /// Ends a run, whether it is being laid out, runs, or is still to come; of one that has ended nothing is left to end.
+    pub(super) async fn cancel(self: Rc<Self>, run: String) {
+        let is_known = self.known.borrow().contains(&run);
+        if is_known && !self.open.borrow().contains(&run) {
+            return;
+        }
+        tracing::info!(run, "the run is canceled");
+        self.stopped
+            .borrow_mut()
+            .insert(run.clone(), lifecycle::session::canceled());
+        let begun = boot_time();
+        // It may be on its way to the runner.
+        while self.open.borrow().contains(&run) && self.stopped.borrow().contains_key(&run) {
+            let runner = self.runner.borrow().clone();
+            if let Some(runner) = runner.filter(|runner| runner.run_names().contains(&run)) {
+                let is_late = boot_time() > begun + LONGEST_END;
+                if runner.stop(&run).await.is_err() || is_late {
+                    runner.kill();
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(super) async fn run(self: Rc<Self>, run: String, settings: Settings, wish: RunWish) {
+        self.look_for_newer_image();
+        self.say(AgentReport::RunStarted { run: run.clone() });
+        let work = Rc::clone(&self).run_to_its_end(run.clone(), settings, wish);
+        let done = contained("Run.Failed", "The run was ended", work).await;
+        let (outcome, result) = done.unwrap_or_else(|failure| run::failed(&self.spec.state, &run, failure));
+        if let Some(failure) = &result.failure {
+            tracing::warn!(
+                run,
+                fault = failure.error,
+                cause = failure.message,
+                "the run has failed"
+            );
+        }
+        self.look_for_by_hand(&run).await;
+        self.report_refused();
+        let result = RunResult {
+            failure: result.failure.map(report::bounded),
+            ..result
+        };
+        self.say(AgentReport::RunDone { run, outcome, result });
+    }
+
+    async fn run_to_its_end(
+        self: Rc<Self>,
+        run: String,
+        settings: Settings,
+        wish: RunWish,
+    ) -> (contract::Outcome, RunResult) {
+        let path = run::folder(&self.spec.state, &run).join("logs.txt");
+        let is_canceled = self.stopped.borrow_mut().remove(&run);
+        if let Some(failure) = is_canceled {
+            let (_, result) = run::failed(&self.spec.state, &run, failure);
+            return (contract::Outcome::Canceled, result);
+        }
+        let output = match Output::begin(&run, path, self.reports.clone()) {
+            Ok(output) => output,
+            Err(error) => {
+                let failure = disk::named(&self.spec.state, run::io_failure(&error));
+                return run::failed(&self.spec.state, &run, failure);
+            }
+        };
+        let (outcome, result) = match self.living_runner().await {
+            Ok(runner) => match self.work(&runner, &settings, &wish).await {
+                Ok(work) => run::run(&self.folders, &runner, &run, work, &wish, &output).await,
+                Err(failure) => run::failed(&self.spec.state, &run, failure),
+            },
+            Err(failure) => run::failed(&self.spec.state, &run, failure),
+        };
+        let stopped = self.stopped.borrow_mut().remove(&run);
+        match stopped {
+            Some(failure) => {
+                let outcome = match failure == lifecycle::session::canceled() {
+                    true => contract::Outcome::Canceled,
+                    false => contract::Outcome::Failed,
+                };
+                let failure = Some(run::with_log(failure, &output.path));
+                (outcome, RunResult { failure, ..result })
+            }
+            None => (outcome, result),
+        }
+    }
+
+    /// What a run works on.
+    async fn work(&self, runner: &Runner, settings: &Settings, wish: &RunWish) -> Result<run::Work, Failure> {
+        let data = match &wish.data {
+            Some(data) => Some(patiently(|| self.flows.open_file(&self.spec.flow, data)).await?),
+            None => None,
+        };
+        let flow = self.open(&settings.folder).await?;
+        Ok(run::Work {
+            flow,
+            data,
+            holder: self.spec.holder.clone(),
+            broker: Broker {
+                providers: Arc::clone(&self.providers),
+                at: runner.finds(self.providers.address()),
+            },
+        })
+    }
+}
