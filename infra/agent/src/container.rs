@@ -5,10 +5,11 @@
 //! container's; what runs in the session has the same ones, so what matters is signed with the key, which is in this process's memory alone.
 
 use crate::{
+    clock::boot_time,
     connections::Holder,
     place::{Container, Place},
     spec::{AgentCredentials, AgentSpec},
-    supervisor::{boot_time, supervise_session},
+    supervisor::supervise_session,
 };
 use aws_credential_types::{
     Credentials,

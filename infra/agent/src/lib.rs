@@ -12,6 +12,7 @@
 //!
 //! What is absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`) and of its environment (crate `environments`), and every decision about a session's life.
 
+mod clock;
 pub mod connections;
 mod contained;
 mod container;

@@ -43,6 +43,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{self, Read, Write},
+    ops::ControlFlow,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     rc::Rc,
@@ -188,13 +189,8 @@ async fn stage(
     let staging = folders.session.join("staging").join(run);
     let place = folders.work().join(run);
     let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
-    let results_folder = folder(&folders.state, run);
-    let kept = results_folder.join("data");
-    let earlier = wish.run.as_deref().map(|run| folder(&folders.state, run));
-    let resumed = wish.resume_from.as_deref().map(|run| folder(&folders.state, run));
     let lay_out = move || -> Result<(Stamps, Map<String, Value>, Given), Failure> {
         let given = Given::to_run(&state, &work.holder, &id, &view, &wanted, &work.broker)?;
-        let mut sources = Map::new();
         let io = |error: io::Error| io_failure(&error);
         remove(&staging).map_err(io)?;
         let root = staging.join("flow");
@@ -203,28 +199,7 @@ async fn stage(
             let message = format!("The flow's folder has no file {name}. Name one that it has");
             return Err(Failure::new("Run.BadFlow", message));
         }
-        if let Some(data) = &work.data {
-            let name = data_name(data.path());
-            data::stage(data.path(), &staging.join("data")).and_then(|()| data::stage(data.path(), &kept))?;
-            sources.insert("data".into(), json!(place.join("data").join(name)));
-        }
-        if let Some(resumed) = &resumed {
-            let output = results_folder.join("output");
-            records::stage(resumed, &staging.join("resumed"), &output).map_err(|error| {
-                let shown = resumed.display();
-                let message = format!(
-                    "What the earlier run has completed cannot be taken over from {shown}: {error}. Run the flow anew"
-                );
-                Failure::new("Run.NoSuchRun", message)
-            })?;
-        }
-        if let Some(earlier) = &earlier {
-            data::stage_earlier(earlier, &staging.join("earlier"))?;
-            sources.insert("run.outputs".into(), json!(place.join("earlier/outputs.jsonl")));
-            if earlier.join("data").is_dir() {
-                sources.insert("run.inputs".into(), json!(place.join("earlier/data")));
-            }
-        }
+        let sources = stage_sources(&state, &id, work.data.as_ref(), &wanted, &staging, &place)?;
         let mut before = HashMap::new();
         for file in &view.files {
             before.insert(file.target.clone(), stamp(&root.join(&file.target)).map_err(io)?);
@@ -253,6 +228,43 @@ async fn stage(
         "earlier": wish.resume_from.as_ref().map(|_| place.join("resumed")),
     });
     Ok(Staged { message, before, given })
+}
+
+/// Lays out what a run works on beside the flow: data, and what earlier runs gave. Returns where the run finds each.
+fn stage_sources(
+    state: &Path,
+    run: &str,
+    data: Option<&OpenedFile>,
+    wish: &RunWish,
+    staging: &Path,
+    place: &Path,
+) -> Result<Map<String, Value>, Failure> {
+    let results = folder(state, run);
+    let mut sources = Map::new();
+    if let Some(data) = data {
+        let name = data_name(data.path());
+        data::stage(data.path(), &staging.join("data"))
+            .and_then(|()| data::stage(data.path(), &results.join("data")))?;
+        sources.insert("data".into(), json!(place.join("data").join(name)));
+    }
+    if let Some(resumed) = wish.resume_from.as_deref().map(|run| folder(state, run)) {
+        let output = results.join("output");
+        records::stage(&resumed, &staging.join("resumed"), &output).map_err(|error| {
+            let shown = resumed.display();
+            let message = format!(
+                "What the earlier run has completed cannot be taken over from {shown}: {error}. Run the flow anew"
+            );
+            Failure::new("Run.NoSuchRun", message)
+        })?;
+    }
+    if let Some(earlier) = wish.run.as_deref().map(|run| folder(state, run)) {
+        data::stage_earlier(&earlier, &staging.join("earlier"))?;
+        sources.insert("run.outputs".into(), json!(place.join("earlier/outputs.jsonl")));
+        if earlier.join("data").is_dir() {
+            sources.insert("run.inputs".into(), json!(place.join("earlier/data")));
+        }
+    }
+    Ok(sources)
 }
 
 /// The flow's file in its folder; none for a command or a bare entry.
@@ -295,29 +307,53 @@ async fn follow(
     results: &mut Results,
     output: &Rc<Output>,
 ) -> Option<Failure> {
-    let crashed = |how: String| {
-        Some(Failure::new(
-            "Run.Crashed",
-            format!("The run's process ended in the middle: {how}. See what ended it, and run again"),
-        ))
+    let mut followed = Followed {
+        given,
+        results,
+        output,
+        memory: (runner, runner.out_of_memory()),
+        unwritten: None,
     };
-    let before = runner.out_of_memory();
-    let mut unwritten = None;
     let file = match given.in_memory() {
         Ok(file) => file,
         Err(error) => return Some(io_failure(&error)),
     };
     let Ok(mut said) = runner.run(run, message, file).await else {
-        return crashed("its sandbox was gone".into());
-    };
-    let say = |kind, lines: Vec<String>, goes_on| {
-        let lines: Vec<String> = lines.iter().map(|line| given.without_secrets(line)).collect();
-        output.say_lines(kind, &lines, goes_on);
+        return Some(crashed("its sandbox was gone"));
     };
     while let Some(what) = said.recv().await {
+        if let ControlFlow::Break(failure) = followed.take(what) {
+            return failure;
+        }
+    }
+    Some(crashed("its sandbox ended"))
+}
+
+fn crashed(how: &str) -> Failure {
+    Failure::new(
+        "Run.Crashed",
+        format!("The run's process ended in the middle: {how}. See what ended it, and run again"),
+    )
+}
+
+/// A run that is followed.
+struct Followed<'a> {
+    given: &'a Given,
+    results: &'a mut Results,
+    output: &'a Rc<Output>,
+    /// How often processes of the runner had ended for want of memory before the run.
+    memory: (&'a Runner, u64),
+    /// Why a result is not on the disk.
+    unwritten: Option<Failure>,
+}
+
+impl Followed<'_> {
+    /// Takes what is said of the run. Breaks at its end, with why it failed if it did.
+    fn take(&mut self, what: What) -> ControlFlow<Option<Failure>> {
+        let given = self.given;
         match what {
-            What::Out { out, goes_on } => say(LineKind::Stdout, out, goes_on),
-            What::Err { err, goes_on } => say(LineKind::Stderr, err, goes_on),
+            What::Out { out, goes_on } => self.say(LineKind::Stdout, &out, goes_on),
+            What::Err { err, goes_on } => self.say(LineKind::Stderr, &err, goes_on),
             What::Line {
                 line,
                 number,
@@ -327,67 +363,73 @@ async fn follow(
                 nodes,
             } => {
                 let wrong = wrong.map(|wrong| without_secrets(given, wrong));
-                let taken = results
+                let taken = self
+                    .results
                     .take(line, number, text, wrong)
-                    .and_then(|()| results.records.take(given, record, nodes));
-                if let Err(error) = taken {
-                    unwritten = unwritten.or(Some(io_failure(&error)));
-                }
+                    .and_then(|()| self.results.records.take(given, record, nodes));
+                self.note(taken);
             }
-            What::Chunk { chunk } => output.say_chunk(chunk_of(given, chunk)),
+            What::Chunk { chunk } => self.output.say_chunk(chunk_of(given, chunk)),
             What::Nodes { nodes } => {
-                if let Err(error) = results.records.take(given, None, nodes) {
-                    unwritten = unwritten.or(Some(io_failure(&error)));
-                }
+                let taken = self.results.records.take(given, None, nodes);
+                self.note(taken);
             }
             What::Metrics { metrics } => {
-                if let Err(error) = results.take_metrics(&metrics) {
-                    unwritten = unwritten.or(Some(io_failure(&error)));
-                }
+                let taken = self.results.take_metrics(&metrics);
+                self.note(taken);
             }
-            What::Done { crashed: Some(_), .. } if runner.out_of_memory() > before => return Some(out_of_memory()),
-            What::Done {
-                crashed: Some(status), ..
-            } => {
-                return crashed(if status < 0 {
-                    format!("by signal {}", -status)
-                } else {
-                    format!("it exited with code {status}")
-                });
-            }
-            What::Done { done, .. } if done.get("exit_code").is_some() => {
-                let code = done["exit_code"]
-                    .as_i64()
-                    .and_then(|code| i32::try_from(code).ok())
-                    .unwrap_or(1);
-                results.exit_code = Some(code);
-                // A shell says 137 of a child that was ended for want of memory.
-                return match code {
-                    0 => None,
-                    _ if runner.out_of_memory() > before => Some(out_of_memory()),
-                    code => Some(Failure::new(
-                        "Run.ExitCode",
-                        format!("The command exited with code {code}"),
-                    )),
-                };
-            }
-            What::Done { done, .. } => {
-                results.lines = done["lines"].as_u64().unwrap_or(results.lines);
-                results.failed = done["failed"].as_u64().unwrap_or(results.failed);
-                results.retried = done["retried"].as_u64().unwrap_or_default();
-                let failure: Option<Failure> = serde_json::from_value(done["failure"].clone()).ok();
-                let failure = failure.map(|failure| without_secrets(given, failure));
-                return match failure {
-                    Some(failure) if failure.error == "Run.Crashed" && runner.out_of_memory() > before => {
-                        Some(out_of_memory())
-                    }
-                    // A result that is not on the disk is none.
-                    failure => unwritten.or(failure),
-                };
-            }
+            What::Done { done, crashed } => return ControlFlow::Break(self.end(&done, crashed)),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn say(&self, kind: LineKind, lines: &[String], goes_on: bool) {
+        let lines: Vec<String> = lines.iter().map(|line| self.given.without_secrets(line)).collect();
+        self.output.say_lines(kind, &lines, goes_on);
+    }
+
+    /// The first result that could not be written fails the run.
+    fn note(&mut self, written: io::Result<()>) {
+        if let (Err(error), None) = (written, &self.unwritten) {
+            self.unwritten = Some(io_failure(&error));
         }
     }
-    crashed("its sandbox ended".into())
+
+    fn was_out_of_memory(&self) -> bool {
+        let (runner, before) = self.memory;
+        runner.out_of_memory() > before
+    }
+
+    fn end(&mut self, done: &Value, status: Option<i32>) -> Option<Failure> {
+        match status {
+            Some(_) if self.was_out_of_memory() => return Some(out_of_memory()),
+            Some(status) if status < 0 => return Some(crashed(&format!("by signal {}", -status))),
+            Some(status) => return Some(crashed(&format!("it exited with code {status}"))),
+            None => {}
+        }
+        if let Some(code) = done.get("exit_code") {
+            let code = code.as_i64().and_then(|code| i32::try_from(code).ok()).unwrap_or(1);
+            self.results.exit_code = Some(code);
+            // A shell says 137 of a child that was ended for want of memory.
+            return match code {
+                0 => None,
+                _ if self.was_out_of_memory() => Some(out_of_memory()),
+                code => Some(Failure::new(
+                    "Run.ExitCode",
+                    format!("The command exited with code {code}"),
+                )),
+            };
+        }
+        self.results.lines = done["lines"].as_u64().unwrap_or(self.results.lines);
+        self.results.failed = done["failed"].as_u64().unwrap_or(self.results.failed);
+        self.results.retried = done["retried"].as_u64().unwrap_or_default();
+        let failure: Option<Failure> = serde_json::from_value(done["failure"].clone()).ok();
+        match failure.map(|failure| without_secrets(self.given, failure)) {
+            Some(failure) if failure.error == "Run.Crashed" && self.was_out_of_memory() => Some(out_of_memory()),
+            // A result that is not on the disk is none.
+            failure => self.unwritten.take().or(failure),
+        }
+    }
 }
 
 /// A piece of an output as readers have it, without secrets as far as one piece shows them.

@@ -40,7 +40,13 @@ impl Driver {
     ///
     /// When it could not be done and nothing was reported. Worth a retry: hand the request in again.
     pub async fn handle(&self, request: ComputeRequest) -> anyhow::Result<()> {
-        let report = match request {
+        let report = self.answer(request).await?;
+        self.ports.report(report).await
+    }
+
+    /// What was observed when it was done.
+    async fn answer(&self, request: ComputeRequest) -> anyhow::Result<DriverReport> {
+        Ok(match request {
             ComputeRequest::CreateCompute { compute, slot, room } => {
                 match self.platform().create_compute(good_id(&compute)?, slot, room).await? {
                     Ok(()) => DriverReport::ComputeUp { compute },
@@ -49,8 +55,7 @@ impl Driver {
             }
             ComputeRequest::ReleaseCompute { compute } => {
                 self.platform().release_compute(good_id(&compute)?).await?;
-                let why = "it was released".into();
-                DriverReport::ComputeGone { compute, why }
+                released(compute)
             }
             ComputeRequest::LaunchSession {
                 flow,
@@ -98,8 +103,7 @@ impl Driver {
                     .await?;
                 gone(flow, generation, None)
             }
-        };
-        self.ports.report(report).await
+        })
     }
 
     /// Finds again what outlived the last driver. Call it before the first request.
@@ -126,6 +130,13 @@ impl Driver {
     /// Drops what only makes the next start quick. Sessions stay as they are.
     pub fn let_go(&self) {
         self.platform.let_go();
+    }
+}
+
+fn released(compute: String) -> DriverReport {
+    DriverReport::ComputeGone {
+        compute,
+        why: "it was released".into(),
     }
 }
 

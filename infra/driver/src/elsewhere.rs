@@ -189,15 +189,17 @@ pub async fn serve(config: Config, serving: impl FnOnce(&Serving)) -> Result<usi
         _ = signals.0.recv() => {}
         _ = signals.1.recv() => {}
     }
+    leave(&driver, &lanes, config.end_sessions).await.map_err(failed)
+}
+
+/// Waits for what is being worked on, for as long as that may take. Returns how many sessions go on.
+async fn leave(driver: &Driver, lanes: &Lanes<Received>, end_sessions: bool) -> anyhow::Result<usize> {
     if tokio::time::timeout(LEAVING, lanes.are_empty()).await.is_err() {
         tracing::warn!("the driver leaves while something is being worked on: that comes again");
     }
-    if config.end_sessions {
+    if end_sessions {
         let why = "The driver of the session's machine was ended. Start the session again when there is another.";
-        driver
-            .end_all(&Failure::new("Session.MachineLeft", why))
-            .await
-            .map_err(failed)?;
+        driver.end_all(&Failure::new("Session.MachineLeft", why)).await?;
     }
     let sessions = driver.count();
     if sessions == 0 {

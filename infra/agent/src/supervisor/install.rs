@@ -61,45 +61,53 @@ impl Agent {
             under_way.task.abort();
         }
         let attempt = Rc::new(Cell::new(attempt));
-        let agent = Rc::clone(self);
-        let (of, counts) = (operation.clone(), Rc::clone(&attempt));
-        let task = spawn_local(async move {
-            let work = Rc::clone(&agent).install(of.clone(), settings, packages);
-            let done = contained("Install.Crashed", "The install was ended", work).await;
-            let (result, setup) = done.unwrap_or_else(|failure| (Err(failure), None));
-            let attempt = counts.get();
-            let report = match result {
-                Ok(installation) => AgentReport::Installed {
-                    operation: of.clone(),
-                    attempt,
-                    warning: None,
-                    installation: Some(Box::new(installation)),
-                    setup,
-                },
-                Err(failure) => {
-                    tracing::warn!(
-                        operation = of,
-                        fault = failure.error,
-                        cause = failure.message,
-                        "the install has failed"
-                    );
-                    AgentReport::InstallFailed {
-                        operation: of.clone(),
-                        attempt,
-                        failure: report::bounded(failure),
-                        setup,
-                    }
-                }
-            };
-            agent.install.borrow_mut().take();
-            *agent.installed.borrow_mut() = Some((of, report.clone()));
-            agent.say(report);
-        });
+        let work = Rc::clone(self).install_and_report(operation.clone(), settings, packages, Rc::clone(&attempt));
+        let task = spawn_local(work);
         *install = Some(Installing {
             operation,
             attempt,
             task: task.abort_handle(),
         });
+    }
+
+    /// * `counts`: the latest attempt that asked for it.
+    async fn install_and_report(
+        self: Rc<Self>,
+        of: String,
+        settings: Settings,
+        packages: Packages,
+        counts: Rc<Cell<u32>>,
+    ) {
+        let work = Rc::clone(&self).install(of.clone(), settings, packages);
+        let done = contained("Install.Crashed", "The install was ended", work).await;
+        let (result, setup) = done.unwrap_or_else(|failure| (Err(failure), None));
+        let attempt = counts.get();
+        let report = match result {
+            Ok(installation) => AgentReport::Installed {
+                operation: of.clone(),
+                attempt,
+                warning: None,
+                installation: Some(Box::new(installation)),
+                setup,
+            },
+            Err(failure) => {
+                tracing::warn!(
+                    operation = of,
+                    fault = failure.error,
+                    cause = failure.message,
+                    "the install has failed"
+                );
+                AgentReport::InstallFailed {
+                    operation: of.clone(),
+                    attempt,
+                    failure: report::bounded(failure),
+                    setup,
+                }
+            }
+        };
+        self.install.borrow_mut().take();
+        *self.installed.borrow_mut() = Some((of, report.clone()));
+        self.say(report);
     }
 
     /// Brings the session to what its requirements say now, or to a lock. Says how the program that did it ended, if one was needed.

@@ -1,7 +1,7 @@
 //! Keeps the lease: the session ends when it runs out.
 
-use super::{Agent, boot_time};
-use crate::folders::identity;
+use super::Agent;
+use crate::{clock::boot_time, folders::identity};
 use contract::agent::AgentReport;
 use lifecycle::deadlines::LEASE;
 use std::{rc::Rc, time::Duration};

@@ -1,7 +1,7 @@
 //! Sends what the agent has to say, in order, until it is taken.
 
-use super::{Agent, boot_time};
-use crate::{report, sqs};
+use super::Agent;
+use crate::{clock::boot_time, report, sqs};
 use contract::agent::{AgentReport, SignedBody};
 use environments::reach;
 use std::{rc::Rc, time::Duration};

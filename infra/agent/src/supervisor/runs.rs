@@ -1,7 +1,9 @@
 //! Runs of flows, from the command to their report.
 
-use super::{Agent, boot_time, flows::patiently};
-use crate::{connections::Broker, contained::contained, disk, output::Output, report, run, runner::Runner};
+use super::{Agent, flows::patiently};
+use crate::{
+    clock::boot_time, connections::Broker, contained::contained, disk, output::Output, report, run, runner::Runner,
+};
 use contract::{
     Failure, Settings,
     agent::{AgentReport, RunResult},

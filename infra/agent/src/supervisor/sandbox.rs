@@ -1,7 +1,11 @@
 //! The session's store and its sandbox, which one change at a time replaces.
 
-use super::{Agent, boot_time};
-use crate::{runner::Runner, warm, write_atomically};
+use super::Agent;
+use crate::{
+    clock::boot_time,
+    runner::{Runner, Start},
+    warm, write_atomically,
+};
 use contract::{
     Failure,
     agent::{AgentReport, LineKind},
@@ -147,16 +151,18 @@ impl Agent {
             return Ok(());
         }
         let limits = lifecycle::size::size(&self.spec.settings.size).and_then(|size| size.limits);
-        let mut runner = Runner::start(
-            &self.folders,
+        let start = Start {
+            folders: &self.folders,
             store,
             environment,
-            &self.spec.places,
+            places: &self.spec.places,
             limits,
-            self.spec.user,
-            (&reach, &self.counts, self.providers.address()),
-        )
-        .await?;
+            user: self.spec.user,
+            reach: &reach,
+            counts: &self.counts,
+            door: self.providers.address(),
+        };
+        let mut runner = start.start().await?;
         if let Some(runner) = Rc::get_mut(&mut runner) {
             let closed = runner.isolation.clone();
             runner.isolation = self.place.isolation(closed, &reach, store.root.is_some());

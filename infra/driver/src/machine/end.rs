@@ -125,8 +125,8 @@ impl Machine {
         let mut groups = Vec::new();
         // Twice, as the agent may have started a sandbox while it was being ended; all at once, as each takes its time.
         for _ in 0..2 {
-            groups = sandboxes::noted_groups(&session);
-            let noted = agent.into_iter().chain(sandboxes::noted(&session));
+            groups = sandboxes::noted_groups(&session)?;
+            let noted = agent.into_iter().chain(sandboxes::noted(&session)?);
             let mut held: Vec<_> = noted.filter_map(Identity::open).collect();
             // The kernel would end those in a sandbox one after the other.
             held.extend(groups::members(&groups));
