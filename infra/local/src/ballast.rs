@@ -71,12 +71,16 @@ impl Ballast {
             tracing::warn!(cause = %cause, "no room is kept for the host");
             self.is_impossible = true;
         }
+        self.keep_spare(&room);
+        room.free < SPARE_BYTES
+    }
+
+    /// Makes the spare file, as large as a full disk allows.
+    fn keep_spare(&self, room: &Room) {
         let spare = fs::metadata(&self.spare).map_or(0, |about| about.len());
         if spare == 0 || spare < SPARE_BYTES && !room.is_short() {
-            // What there is on a full disk.
             let _ = (0..4).any(|part| fill(&self.spare, SPARE_BYTES >> part).is_ok());
         }
-        room.free < SPARE_BYTES
     }
 }
 

@@ -11,6 +11,8 @@
 //! State is in one folder, and is whole after `kill -9` at any moment: a message, a step's token and a row are there once their sender has
 //! been answered. What is absent here: every rule of a session's life. That is the functions' own.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod access;
 mod asl;
 mod ballast;

@@ -7,6 +7,12 @@
 //! standard input: while one lives, nobody else can bind that port and be taken for the host. A bridge from a socket in each process would
 //! cost a copy of every byte; an own loop over the runtime API would be another program than the one that is deployed.
 
+mod feed;
+mod process;
+
+pub(crate) use feed::feed;
+pub(crate) use process::program_of;
+
 use crate::{
     faults::Faults,
     queues::{Message, Queue, Queues},
@@ -224,52 +230,6 @@ impl Pool {
         if let Err(cause) = made {
             self.process_ended(&process, Err(cause));
         }
-    }
-
-    fn run_to_its_end(&self, process: &Process) -> io::Result<String> {
-        let plan = &self.plan;
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&plan.log)?;
-        let mut command = Command::new(&plan.program);
-        command.args(&plan.arguments).env_clear().envs(&plan.environment);
-        for name in ["PATH", "HOME", "TMPDIR", "RUST_LOG", "RUST_BACKTRACE"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command
-            .env("AWS_REGION", REGION)
-            .env(
-                "AWS_LAMBDA_RUNTIME_API",
-                format!(
-                    "http://{}/fn/{}/{}",
-                    plan.runtime_api.0.local_addr()?,
-                    plan.name,
-                    process.secret
-                ),
-            )
-            .env("AWS_LAMBDA_FUNCTION_NAME", &plan.name)
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", plan.name))
-            .env("AWS_LAMBDA_LOG_STREAM_NAME", &process.secret[..8])
-            .current_dir("/")
-            .stdin(OwnedFd::from(plan.runtime_api.0.try_clone()?))
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        sandbox::descriptors::keep_only(&mut command, &[]);
-        end_with_the_host(&mut command);
-        let mut child = command.spawn()?;
-        let pid = i32::try_from(child.id()).unwrap_or(-1);
-        *lock(&process.pid) = Some(pid);
-        if lock(&self.state).closed {
-            process.kill();
-        }
-        wait_unreaped(child.id());
-        *lock(&process.pid) = None;
-        child.wait().map(|status| status.to_string())
     }
 
     fn process_ended(self: &Arc<Self>, process: &Arc<Process>, ended: io::Result<String>) {
@@ -547,182 +507,4 @@ impl Pool {
 
 fn accepted() -> Response<Body> {
     respond(StatusCode::ACCEPTED, "application/json", r#"{"status":"OK"}"#)
-}
-
-/// Feeds a function from its queue until the host leaves.
-pub(crate) async fn feed(pool: Arc<Pool>, queues: Arc<Queues>, queue: Arc<Queue>, most: usize, faults: Arc<Faults>) {
-    loop {
-        let Ok(mut idle) = pool.idle_for_queue(&queues, &queue).await else {
-            return;
-        };
-        let messages = loop {
-            // A process that ends while it waits is replaced by another, and what is received is handed to a living one.
-            let received = tokio::select! {
-                received = queues.receive_within(&queue, most, None, Duration::from_secs(20)) => received,
-                () = idle.hand_over.closed() => break Vec::new(),
-            };
-            match received {
-                Ok(messages) if messages.is_empty() => {
-                    if queues.are_closing() {
-                        return;
-                    }
-                    idle.since = Instant::now();
-                }
-                Ok(messages) => break messages,
-                Err(cause) => {
-                    tracing::error!(fault = "Store", cause = %cause, queue = queue.name, "nothing can be received now");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        };
-        if messages.is_empty() {
-            continue;
-        }
-        let (pool, queues, queue, faults) = (pool.clone(), queues.clone(), queue.clone(), faults.clone());
-        tokio::spawn(async move {
-            let outcome = pool.invoke_on(idle, batch(&queue, &messages), None).await;
-            settle(&pool, &queues, &queue, &faults, &messages, outcome);
-        });
-    }
-}
-
-/// The event of a batch, as Lambda hands it on.
-fn batch(queue: &Queue, messages: &[Message]) -> Bytes {
-    let records: Vec<_> = messages
-        .iter()
-        .map(|message| {
-            let attributes: Map<String, Value> = message
-                .attributes
-                .as_deref()
-                .and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok())
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(name, value)| {
-                    let field = |name: &str| value.get(name).cloned().unwrap_or(Value::Null);
-                    let content = json!({
-                        "dataType": field("DataType"),
-                        "stringValue": field("StringValue"),
-                        "binaryValue": field("BinaryValue"),
-                        "stringListValues": [],
-                        "binaryListValues": [],
-                    });
-                    (name, content)
-                })
-                .collect();
-            json!({
-                "messageId": message.id,
-                "receiptHandle": message.receipt,
-                "body": message.body,
-                "attributes": system_attributes(message),
-                "messageAttributes": attributes,
-                "md5OfBody": format!("{:x}", md5::compute(&message.body)),
-                "eventSource": "aws:sqs",
-                "eventSourceARN": arn(&queue.name),
-                "awsRegion": REGION,
-            })
-        })
-        .collect();
-    Bytes::from(json!({ "Records": records }).to_string())
-}
-
-/// Deletes what was done, and hands back the rest.
-fn settle(
-    pool: &Pool,
-    queues: &Queues,
-    queue: &Queue,
-    faults: &Faults,
-    messages: &[Message],
-    outcome: Result<Bytes, Unanswered>,
-) {
-    let failed: Option<HashSet<String>> = match outcome {
-        Ok(body) => failures(&body, messages),
-        Err(Unanswered::Closing) => return,
-        Err(why) => {
-            tracing::warn!(function = pool.name(), fault = "Function.Failed", cause = %why, "its messages come again");
-            None
-        }
-    };
-    let done = |message: &&Message| failed.as_ref().is_some_and(|failed| !failed.contains(&message.id));
-    // A receipt that is lost on its way back leaves the message in the queue: it comes twice.
-    let lost = |_: &&str| faults.strikes("duplicate").is_none();
-    let receipts: Vec<&str> = messages
-        .iter()
-        .filter(done)
-        .map(|message| message.receipt.as_str())
-        .filter(lost)
-        .collect();
-    let settled = queues.remove(queue, &receipts).and_then(|()| {
-        for message in messages
-            .iter()
-            .filter(|message| !receipts.contains(&message.receipt.as_str()))
-        {
-            // A handler that named the message has set when it comes again; whoever crashed has not.
-            if failed.as_ref().is_none_or(|failed| !failed.contains(&message.id)) {
-                let backoff = 250i64 << message.received.saturating_sub(1).min(10);
-                queues.change_visibility(queue, &message.receipt, backoff.min(LONGEST_BACKOFF))?;
-            }
-        }
-        Ok(())
-    });
-    if let Err(cause) = settled {
-        tracing::error!(fault = "Store", cause = %cause, queue = queue.name, "messages that were done come again");
-    }
-}
-
-/// The ids of the messages that failed; `None` is all of them.
-fn failures(body: &[u8], messages: &[Message]) -> Option<HashSet<String>> {
-    let answer: Value = if body.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_slice(body).ok()?
-    };
-    let Some(failures) = answer.get("batchItemFailures").filter(|failures| !failures.is_null()) else {
-        return Some(HashSet::new());
-    };
-    let failures: HashSet<String> = failures
-        .as_array()?
-        .iter()
-        .map(|failure| failure.get("itemIdentifier").and_then(Value::as_str).map(str::to_owned))
-        .collect::<Option<_>>()?;
-    // An id that is not in the batch means that nothing of the answer can be believed.
-    failures
-        .iter()
-        .all(|id| messages.iter().any(|message| message.id == *id))
-        .then_some(failures)
-}
-
-/// The program that is a function: its own binary in `folder`, or this program under the function's name.
-pub(crate) fn program_of(name: &str, folder: Option<&Path>, executable: &Path) -> (PathBuf, Vec<String>) {
-    match folder.map(|folder| folder.join(name)).filter(|binary| binary.is_file()) {
-        Some(binary) => (binary, Vec::new()),
-        None => (executable.to_owned(), vec!["function".to_owned(), name.to_owned()]),
-    }
-}
-
-/// Has the kernel end the program with this process.
-fn end_with_the_host(command: &mut Command) {
-    // SAFETY: two system calls that are safe between fork and exec; nothing is allocated.
-    let parent = unsafe { libc::getpid() };
-    unsafe {
-        command.pre_exec(move || {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // The host may have ended before that.
-            if libc::getppid() == parent {
-                Ok(())
-            } else {
-                Err(io::Error::from_raw_os_error(libc::ESRCH))
-            }
-        });
-    }
-}
-
-/// Waits for the end of a child, and leaves its process id taken until nobody can send a signal to it any more.
-fn wait_unreaped(child: u32) {
-    // SAFETY: `info` is written by the system call alone, and is not read.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        while libc::waitid(libc::P_PID, child, &raw mut info, libc::WEXITED | libc::WNOWAIT) == -1
-            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-        {}
-    }
 }

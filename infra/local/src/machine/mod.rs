@@ -3,6 +3,10 @@
 //! An execution is a row, in the file of the queues: entering a state, the message that it sends, and its token are one transaction. So a
 //! host that is killed anywhere goes on where it was, timeouts included.
 
+mod reads;
+mod records;
+mod walk;
+
 use crate::{
     access::Caller,
     asl::{Definition, State, Task},
@@ -13,6 +17,7 @@ use crate::{
     wire::{AwsError, read, seconds},
 };
 use axum::body::Bytes;
+use records::*;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -332,166 +337,6 @@ impl Machine {
         }
     }
 
-    fn leave(
-        &self,
-        db: &Transaction<'_>,
-        execution: Execution,
-        next: Option<&String>,
-        bells: &mut Bells,
-    ) -> Result<(), AwsError> {
-        match next {
-            Some(next) => self.walk(db, execution, next.clone(), bells),
-            None => Ok(finish(db, &execution, "SUCCEEDED", Some(&execution.data), None)?),
-        }
-    }
-
-    /// The definition has changed under an execution, and does not have its state any more.
-    fn lost(&self, db: &Transaction<'_>, execution: Execution, _: &mut Bells) -> Result<(), AwsError> {
-        let cause = format!("The state machine has no state {:?} any more.", execution.state);
-        Ok(finish(
-            db,
-            &execution,
-            "FAILED",
-            None,
-            Some(("States.Runtime", &cause)),
-        )?)
-    }
-
-    /// Enters a state, and those after it, up to one that waits or ends.
-    fn walk(
-        &self,
-        db: &Transaction<'_>,
-        mut execution: Execution,
-        mut to: String,
-        bells: &mut Bells,
-    ) -> Result<(), AwsError> {
-        for _ in 0..MOST_STEPS {
-            execution.state = to;
-            execution.tries.clear();
-            (
-                execution.token,
-                execution.timeout_at,
-                execution.heartbeat_at,
-                execution.wake_at,
-            ) = (None, None, None, None);
-            let Some(state) = self.definition.states.get(&execution.state) else {
-                return self.lost(db, execution, bells);
-            };
-            record(db, execution.id, entered(state), json!({ "state": execution.state }))?;
-            to = match state {
-                State::Task(task) => return self.send_task(db, execution, task, bells),
-                State::Wait { milliseconds, .. } => {
-                    execution.wake_at = Some(now() + milliseconds);
-                    bells.due = execution.due();
-                    return Ok(save(db, &execution)?);
-                }
-                State::Choice { choices, default } => {
-                    let context = self.context(&execution);
-                    let mut choices = choices.iter();
-                    let chosen = choices.find(|(test, _)| test.holds(&execution.data, &context));
-                    match chosen.map(|(_, next)| next).or(default.as_ref()) {
-                        Some(next) => next.clone(),
-                        None => {
-                            let error = ("States.NoChoiceMatched", "No choice holds, and there is no default.");
-                            return Ok(finish(db, &execution, "FAILED", None, Some(error))?);
-                        }
-                    }
-                }
-                State::Pass {
-                    result,
-                    result_path,
-                    next,
-                } => {
-                    // Without a result of its own it passes its input on.
-                    let result = result.clone().unwrap_or_else(|| execution.data.clone());
-                    execution.data = result_path.place(execution.data, result);
-                    match next {
-                        Some(next) => next.clone(),
-                        None => return Ok(finish(db, &execution, "SUCCEEDED", Some(&execution.data), None)?),
-                    }
-                }
-                State::Succeed => return Ok(finish(db, &execution, "SUCCEEDED", Some(&execution.data), None)?),
-                State::Fail { error, cause } => {
-                    return Ok(finish(db, &execution, "FAILED", None, Some((error, cause)))?);
-                }
-            };
-        }
-        let error = (
-            "States.Runtime",
-            "The state machine goes round without waiting for anything.",
-        );
-        Ok(finish(db, &execution, "FAILED", None, Some(error))?)
-    }
-
-    fn send_task(
-        &self,
-        db: &Transaction<'_>,
-        mut execution: Execution,
-        task: &Task,
-        bells: &mut Bells,
-    ) -> Result<(), AwsError> {
-        let now = now();
-        execution.token = Some(format!("{:x}-{}", execution.id, random_hex::<32>()));
-        (execution.timeout_at, execution.heartbeat_at) =
-            (task.timeout.map(|t| now + t), task.heartbeat.map(|t| now + t));
-        execution.wake_at = None;
-        save(db, &execution)?;
-        let filled = match task.parameters.fill(&execution.data, &self.context(&execution)) {
-            Ok(filled) => filled,
-            Err(path) => {
-                let end = End::Failure {
-                    error: "States.ParameterPathFailure".into(),
-                    cause: format!("There is nothing at {path}."),
-                };
-                return self.task_ended(db, execution, end, bells);
-            }
-        };
-        let text = |name: &str| filled[name].as_str().map(str::to_owned);
-        let url = text("QueueUrl").unwrap_or_default();
-        let Some(queue) = self.queues.get(url.rsplit('/').next().unwrap_or_default()) else {
-            let end = End::Failure {
-                error: "SQS.SqsException".into(),
-                cause: format!("There is no queue {url:?}."),
-            };
-            return self.task_ended(db, execution, end, bells);
-        };
-        let message = New {
-            body: text("MessageBody").unwrap_or_else(|| filled["MessageBody"].to_string()),
-            group: text("MessageGroupId"),
-            dedup: text("MessageDeduplicationId"),
-            sender: "states".to_owned(),
-            trace: db
-                .prepare_cached("SELECT trace FROM execution WHERE id = ?1")?
-                .query_row([execution.id], |row| row.get(0))?,
-            ..New::default()
-        };
-        self.queues.send_in(db, &queue, message)?;
-        record(
-            db,
-            execution.id,
-            "TaskSubmitted",
-            json!({ "state": execution.state, "queue": queue.name }),
-        )?;
-        bells.queues.push(queue);
-        bells.due = execution.due();
-        Ok(())
-    }
-
-    /// The context object, `$$`.
-    fn context(&self, execution: &Execution) -> Value {
-        json!({
-            "Execution": {
-                "Id": self.execution_arn(&execution.name),
-                "Name": execution.name,
-                "Input": serde_json::from_str::<Value>(&execution.input).unwrap_or(Value::Null),
-                "StartTime": iso_time(execution.started),
-            },
-            "StateMachine": { "Id": self.arn(), "Name": self.name },
-            "State": { "Name": execution.state, "EnteredTime": iso_time(now()), "RetryCount": execution.tries.iter().sum::<u32>() },
-            "Task": { "Token": execution.token },
-        })
-    }
-
     fn ring(&self, bells: Bells) {
         if !bells.queues.is_empty() {
             self.faults.pass("machine.task-sent");
@@ -560,113 +405,6 @@ impl Machine {
                 Ok::<_, AwsError>(())
             })?;
             self.ring(bells);
-        }
-    }
-
-    fn act(&self, db: &Transaction<'_>, mut execution: Execution, now: i64, bells: &mut Bells) -> Result<(), AwsError> {
-        let late = |at: Option<i64>| at.is_some_and(|at| at <= now);
-        if late(execution.wake_at) {
-            return match self.definition.states.get(&execution.state) {
-                Some(State::Task(task)) => self.send_task(db, execution, task, bells),
-                Some(State::Wait { next, .. }) => self.leave(db, execution, next.as_ref(), bells),
-                _ => self.lost(db, execution, bells),
-            };
-        }
-        let error = if late(execution.timeout_at) {
-            "States.Timeout"
-        } else {
-            "States.HeartbeatTimeout"
-        };
-        tracing::info!(
-            execution = execution.name,
-            state = execution.state,
-            error,
-            "a task has not been answered in time"
-        );
-        execution.token = None;
-        let cause = format!("The task {:?} has not been answered in time.", execution.state);
-        self.task_ended(
-            db,
-            execution,
-            End::Failure {
-                error: error.to_owned(),
-                cause,
-            },
-            bells,
-        )
-    }
-
-    fn describe(&self, of: &OfExecution) -> Result<Value, AwsError> {
-        let name = self.name_in(&of.execution_arn);
-        let found = self.store.read(|db| {
-            db.prepare_cached(
-                "SELECT status, started, stopped, input, output, error, cause FROM execution WHERE name = ?1",
-            )?
-            .query_row([name], |row| {
-                Ok(json!({
-                    "executionArn": self.execution_arn(name),
-                    "stateMachineArn": self.arn(),
-                    "name": name,
-                    "status": row.get::<_, String>(0)?,
-                    "startDate": seconds(row.get(1)?),
-                    "stopDate": row.get::<_, Option<i64>>(2)?.map(seconds),
-                    "input": row.get::<_, String>(3)?,
-                    "output": row.get::<_, Option<String>>(4)?,
-                    "error": row.get::<_, Option<String>>(5)?,
-                    "cause": row.get::<_, Option<String>>(6)?,
-                }))
-            })
-            .optional()
-        })?;
-        found.map(without_nulls).ok_or_else(|| no_execution(name))
-    }
-
-    fn list(&self, wanted: &List) -> Result<Value, AwsError> {
-        if let Some(most) = wanted.max_results.filter(|most| !(0..=1000).contains(most)) {
-            return Err(constraint(
-                "maxResults",
-                &format!("be between 0 and 1000, and not {most}"),
-            ));
-        }
-        let most = wanted.max_results.filter(|most| *most > 0).unwrap_or(100).min(1000);
-        let executions = self.store.read(|db| {
-            db.prepare_cached(
-                "SELECT name, status, started, stopped FROM execution WHERE ?1 IS NULL OR status = ?1 ORDER BY id DESC LIMIT ?2",
-            )?
-            .query_map(params![wanted.status_filter, most], |row| {
-                let name: String = row.get(0)?;
-                Ok(without_nulls(json!({
-                    "executionArn": self.execution_arn(&name),
-                    "stateMachineArn": self.arn(),
-                    "name": name,
-                    "status": row.get::<_, String>(1)?,
-                    "startDate": seconds(row.get(2)?),
-                    "stopDate": row.get::<_, Option<i64>>(3)?.map(seconds),
-                })))
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        Ok(json!({ "executions": executions }))
-    }
-
-    fn history(&self, of: &OfExecution) -> Result<Value, AwsError> {
-        let name = self.name_in(&of.execution_arn);
-        let events = self.store.read(|db| {
-            db.prepare_cached(
-                "SELECT history.id, at, type, detail FROM history JOIN execution ON execution.id = history.execution
-                 WHERE execution.name = ?1 ORDER BY history.id",
-            )?
-            .query_map([name], |row| {
-                let (id, kind): (i64, String) = (row.get(0)?, row.get(2)?);
-                let detail: Value = serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or(Value::Null);
-                Ok(event(id, row.get(1)?, &kind, &detail))
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        if events.is_empty() {
-            Err(no_execution(name))
-        } else {
-            Ok(json!({ "events": events }))
         }
     }
 
@@ -794,123 +532,6 @@ fn constraint(parameter: &str, what: &str) -> AwsError {
     )
 }
 
-const EXECUTION: &str = "id, name, input, started, state, data, tries, token, timeout_at, heartbeat_at, wake_at";
-
-fn execution_of(row: &Row<'_>) -> rusqlite::Result<Execution> {
-    let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
-    Ok(Execution {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        input: row.get(2)?,
-        started: row.get(3)?,
-        state: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
-        data: json(row.get(5)?).unwrap_or(Value::Null),
-        tries: json(row.get(6)?)
-            .and_then(|tries| serde_json::from_value(tries).ok())
-            .unwrap_or_default(),
-        token: row.get(7)?,
-        timeout_at: row.get(8)?,
-        heartbeat_at: row.get(9)?,
-        wake_at: row.get(10)?,
-    })
-}
-
-fn save(db: &Transaction<'_>, execution: &Execution) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "UPDATE execution SET state = ?2, data = ?3, tries = ?4, token = ?5, timeout_at = ?6, heartbeat_at = ?7, wake_at = ?8,
-            due = ?9, entered = ?10
-         WHERE id = ?1",
-    )?
-    .execute(params![
-        execution.id,
-        execution.state,
-        execution.data.to_string(),
-        json!(execution.tries).to_string(),
-        execution.token,
-        execution.timeout_at,
-        execution.heartbeat_at,
-        execution.wake_at,
-        execution.due(),
-        now()
-    ])?;
-    Ok(())
-}
-
-fn finish(
-    db: &Transaction<'_>,
-    execution: &Execution,
-    status: &str,
-    output: Option<&Value>,
-    error: Option<(&str, &str)>,
-) -> rusqlite::Result<()> {
-    let (kind, detail) = match status {
-        "SUCCEEDED" => ("ExecutionSucceeded", json!({ "output": output })),
-        "ABORTED" => (
-            "ExecutionAborted",
-            json!({ "error": error.map(|e| e.0), "cause": error.map(|e| e.1) }),
-        ),
-        _ => (
-            "ExecutionFailed",
-            json!({ "error": error.map(|e| e.0), "cause": error.map(|e| e.1) }),
-        ),
-    };
-    record(db, execution.id, kind, detail)?;
-    db.prepare_cached(
-        "UPDATE execution SET status = ?2, stopped = ?3, output = ?4, error = ?5, cause = ?6, state = ?7, token = NULL,
-            timeout_at = NULL, heartbeat_at = NULL, wake_at = NULL, due = NULL
-         WHERE id = ?1",
-    )?
-    .execute(params![
-        execution.id,
-        status,
-        now(),
-        output.map(Value::to_string),
-        error.map(|e| e.0),
-        error.map(|e| e.1),
-        execution.state
-    ])?;
-    Ok(())
-}
-
-fn record(db: &Transaction<'_>, execution: i64, kind: &str, detail: Value) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT INTO history (execution, id, at, type, detail)
-         VALUES (?1, (SELECT coalesce(max(id), 0) + 1 FROM history WHERE execution = ?1), ?2, ?3, ?4)",
-    )?
-    .execute(params![execution, now(), kind, detail.to_string()])?;
-    Ok(())
-}
-
-fn entered(state: &State) -> &'static str {
-    match state {
-        State::Task(_) => "TaskStateEntered",
-        State::Choice { .. } => "ChoiceStateEntered",
-        State::Pass { .. } => "PassStateEntered",
-        State::Wait { .. } => "WaitStateEntered",
-        State::Succeed => "SucceedStateEntered",
-        State::Fail { .. } => "FailStateEntered",
-    }
-}
-
-/// An event as `GetExecutionHistory` answers it.
-fn event(id: i64, at: i64, kind: &str, detail: &Value) -> Value {
-    let mut event = json!({ "id": id, "previousEventId": id - 1, "timestamp": seconds(at), "type": kind });
-    if kind.ends_with("StateEntered") {
-        event["stateEnteredEventDetails"] = json!({ "name": detail["state"] });
-        return event;
-    }
-    let sqs = json!({ "resourceType": "sqs", "resource": "sendMessage.waitForTaskToken" });
-    let mut details = if kind.starts_with("Task") { sqs } else { json!({}) };
-    for name in ["input", "output", "error", "cause"] {
-        if let Some(value) = detail.get(name).filter(|value| !value.is_null()) {
-            details[name] = value.as_str().map_or_else(|| value.to_string(), str::to_owned).into();
-        }
-    }
-    let field = format!("{}{}EventDetails", kind[..1].to_lowercase(), &kind[1..]);
-    event[field] = details;
-    event
-}
-
 fn no_execution(name: &str) -> AwsError {
     AwsError::new("ExecutionDoesNotExist", format!("There is no execution {name:?}."))
 }
@@ -920,26 +541,6 @@ fn without_nulls(mut value: Value) -> Value {
         fields.retain(|_, value| !value.is_null());
     }
     value
-}
-
-/// A time as the context object writes it: `2026-11-24T09:52:46.123Z`.
-fn iso_time(milliseconds: i64) -> String {
-    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
-    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // The civil date of a count of days, with years that begin in March.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let m = (5 * day_of_year + 2) / 153;
-    let (day, month) = (day_of_year - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        milliseconds.rem_euclid(1000)
-    )
 }
 
 #[cfg(test)]
@@ -989,7 +590,8 @@ mod walks {
                     .expect("a queue");
                 urls.insert(name.to_owned(), format!("http://localhost/000000000000/{queue}"));
             }
-            let definition = Definition::read(include_str!("../../lifecycle.asl.json"), &urls).expect("the lifecycle");
+            let definition =
+                Definition::read(include_str!("../../../lifecycle.asl.json"), &urls).expect("the lifecycle");
             let machine = Machine::new("lifecycle", definition, store.clone(), queues.clone(), faults);
             Self {
                 machine,
