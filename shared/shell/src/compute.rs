@@ -5,8 +5,9 @@
 
 use crate::{
     Fault, Known,
+    claim::changed,
     ports::{Ports, Save, Write},
-    turn::{Happened, changed, happen, refused_operation},
+    turn::{Happened, happen, refused_operation},
 };
 use contract::{
     Kind, Principal,

@@ -4,10 +4,11 @@
 
 use crate::{
     Fault, Known,
+    claim::changed,
     compute::stop_sessions,
     placement::{none, slot_of},
     ports::{Ports, Save, Write},
-    turn::{Happened, changed, refused_operation},
+    turn::{Happened, refused_operation},
     workspace,
 };
 use contract::{

@@ -6,7 +6,10 @@
 //!
 //! No SDK is used here. What the shell needs of the outside is [`Ports`]; `shared/aws` has the adapters.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod check;
+mod claim;
 mod command;
 mod compute;
 mod instances;

@@ -2,9 +2,9 @@
 
 use crate::{
     Fault,
-    placement::{free, not_running},
+    claim::{changed, claim_of, leave},
+    placement::free,
     ports::{Ports, Save, Write, due_of},
-    workspace,
 };
 use contract::{
     FlowRef, Millis,
@@ -14,12 +14,8 @@ use contract::{
 };
 use lifecycle::{
     Failure,
-    compute::{self, Compute, ComputePhase, Seen, Slot},
-    quota::Use,
-    session::{
-        Claimed, Effect, Event, Kind, Message, Operation, Origin, Outcome, Phase, Refusal, Row, Session, Settings,
-        Step, decide,
-    },
+    compute::{self, Compute, ComputePhase, Seen},
+    session::{Effect, Event, Kind, Message, Operation, Origin, Outcome, Refusal, Row, Session, Settings, decide},
 };
 use std::collections::BTreeMap;
 
@@ -229,32 +225,6 @@ impl Effects {
     }
 }
 
-/// Takes the flow out of its user's quota and off its compute resource, and releases that if it was the last one there.
-async fn leave(
-    ports: &impl Ports,
-    row: &SessionRow,
-    compute: String,
-    now: Millis,
-) -> Result<(Vec<Write>, Option<Message>), Fault> {
-    let mut writes = Vec::new();
-    let (flow, used) = (&row.session.flow, row.session.last_activity);
-    let (workspace, user) = (row.flow.workspace.clone(), row.flow.owner.clone());
-    if let Some(usage) = ports.load_usage(&workspace, &user).await?.leave(flow) {
-        writes.push(Write::Usage { workspace, user, usage });
-    }
-    let mut release = None;
-    if let Some(held) = ports.load_compute(&compute).await? {
-        let left = compute::leave(&held, flow, used, now);
-        if left != held {
-            if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
-                release = Some(Message::ReleaseCompute { compute });
-            }
-            writes.push(changed(left, &held));
-        }
-    }
-    Ok((writes, release))
-}
-
 /// A wish that says nothing of the folder means the one that the session has.
 fn keep_folder(event: &mut Event, kept: &Settings) {
     let wants = match event {
@@ -265,120 +235,6 @@ fn keep_folder(event: &mut Event, kept: &Settings) {
     if let Some(wants) = wants.filter(|wants| wants.origins.folder == Origin::Default) {
         wants.folder = kept.folder.clone();
         wants.origins.folder = kept.origins.folder;
-    }
-}
-
-/// For a step that claims a compute resource: claims it, and says so in the event; or says that the quota bars it.
-async fn claim_of(ports: &impl Ports, row: &SessionRow, event: &mut Event, now: Millis) -> Result<Vec<Write>, Fault> {
-    let session = &row.session;
-    let Event::StepEntered {
-        operation,
-        step: Step::ClaimCompute,
-        token,
-        compute,
-        // One that cannot be done claims nothing.
-        cause: cause @ None,
-        image: _,
-    } = event
-    else {
-        return Ok(Vec::new());
-    };
-    let current = session
-        .current
-        .as_ref()
-        .is_some_and(|o| o.id == *operation && o.token.as_deref() != Some(token));
-    if !current || session.phase != Phase::Provisioning {
-        return Ok(Vec::new());
-    }
-    if let Some(held) = held_by(ports, session).await? {
-        *compute = Some(Claimed {
-            up: held.phase == ComputePhase::Up,
-            new: held.phase == ComputePhase::Requested,
-            id: held.id,
-        });
-        return Ok(Vec::new());
-    }
-    let slot = session.slot();
-    let in_slot = ports.load_slot(&slot).await?;
-    let claimed = match &slot.instance {
-        None => {
-            let new_id = ports.new_id();
-            Some(compute::claim(in_slot.as_ref(), &slot, &session.flow, &new_id, now))
-        }
-        // Another instance of its name may have been created meanwhile.
-        Some(_) => compute::join(in_slot.as_ref().filter(|held| held.slot == slot), &session.flow, now),
-    };
-    let Some(claimed) = claimed else {
-        *cause = slot.instance.as_deref().map(not_running);
-        return Ok(Vec::new());
-    };
-    let usage = match enter(ports, row, &slot, &claimed.id).await? {
-        Ok(usage) => usage,
-        Err(failure) => {
-            *cause = Some(failure);
-            return Ok(Vec::new());
-        }
-    };
-    let joined = in_slot.as_ref().filter(|c| c.id == claimed.id);
-    *compute = Some(Claimed {
-        id: claimed.id.clone(),
-        up: claimed.phase == ComputePhase::Up,
-        new: joined.is_none(),
-    });
-    let mut writes = vec![usage];
-    match joined {
-        Some(held) => writes.push(changed(claimed, held)),
-        None => writes.extend(new_compute(slot, claimed, in_slot.map(|c| c.id))),
-    }
-    Ok(writes)
-}
-
-/// The compute resource that a session is on already.
-async fn held_by(ports: &impl Ports, session: &Session) -> Result<Option<Compute>, Fault> {
-    let Some(id) = &session.compute else { return Ok(None) };
-    let held = ports.load_compute(id).await?;
-    Ok(held.filter(|c| c.sessions.contains(&session.flow)))
-}
-
-/// Takes a session into its user's quota, or says what bars it.
-async fn enter(
-    ports: &impl Ports,
-    row: &SessionRow,
-    slot: &Slot,
-    compute: &str,
-) -> Result<Result<Write, Failure>, Fault> {
-    let (workspace, user) = (row.session.workspace.clone(), row.session.owner.clone());
-    let settings = workspace::settings_of(ports, &workspace).await?;
-    let quota = workspace::quota(&settings, &user, ports.sessions_per_user());
-    let wanted = Use {
-        lineage: row.flow.lineage.clone(),
-        size: slot.size.clone(),
-        compute: compute.to_owned(),
-    };
-    let usage = ports.load_usage(&workspace, &user).await?;
-    let entered = usage.enter(&row.session.flow, &wanted, &quota, &workspace);
-    Ok(entered.map(|usage| Write::Usage { workspace, user, usage }))
-}
-
-/// The rows of a new compute resource in its slot, in place of the one that the slot had.
-fn new_compute(slot: Slot, compute: Compute, was: Option<String>) -> [Write; 2] {
-    [
-        Write::Slot {
-            slot,
-            compute: compute.id.clone(),
-            was,
-        },
-        Write::Compute { compute, read: None },
-    ]
-}
-
-pub(crate) fn changed(next: Compute, read: &Compute) -> Write {
-    Write::Compute {
-        compute: Compute {
-            revision: read.revision + 1,
-            ..next
-        },
-        read: Some(read.revision),
     }
 }
 
