@@ -2,6 +2,8 @@
 //! operation that is admitted. One that is refused says why in the row where its sender looks; what is no command at all goes to the
 //! dead-letter queue by this handler's own hand, so that it holds up nobody.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 use aws::{Aws, Record};
 use shell::Fault;
 use std::sync::Arc;

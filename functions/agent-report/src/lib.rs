@@ -3,6 +3,8 @@
 //! A driver is known by the queue's own sender. An agent is known by its signature: what it says counts only for the session and the
 //! generation whose key signed it, so code in one session cannot speak for another.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 use aws::{Aws, Record};
 use contract::{
     agent::{AgentReport, SignedBody, SignedReport},

@@ -2,6 +2,8 @@
 //!
 //! The routes are in [`contract::http`].
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod answers;
 mod commands;
 mod computes;
@@ -109,6 +111,7 @@ fn no_such_route() -> Value {
     problem(404, Failure::new("Http.NoSuchRoute", message))
 }
 
+#[expect(clippy::cognitive_complexity, reason = "the table of routes, one call for each")]
 async fn answer(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> Result<Value, Fault> {
     let caller = &known.principal;
     let wait = request.number("wait").unwrap_or(0).min(LONGEST_WAIT);

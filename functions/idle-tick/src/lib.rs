@@ -5,6 +5,8 @@
 //!
 //! "Customize the idle time, which deletes the compute session automatically if it isn't in use for a while" (seed).
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 use aws::{Aws, Record};
 use contract::{names, tick::Tick};
 use lifecycle::Failure;

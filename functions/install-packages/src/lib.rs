@@ -1,5 +1,7 @@
 //! `install-packages`: the step that has the agent bring the environment to what the flow's requirements say.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 use aws::{Aws, Record};
 use contract::step::StepMessage;
 use shell::{Fault, Happened, happen};

@@ -2,6 +2,8 @@
 //! compute resource of this user or asks for a new one; `launch-session` asks the driver for the container. `stop-session` comes here when
 //! the session is made anew: it is taken down when the one to come is known to be possible.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 use aws::{Aws, Record};
 use contract::{names, step::StepMessage, workspace::WorkspaceSettings};
 use lifecycle::{

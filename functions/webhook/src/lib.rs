@@ -17,6 +17,8 @@
 //!
 //! A delivery has no right beyond the rules. accept-command holds each command against them once more.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod event;
 mod secrets;
 mod signature;

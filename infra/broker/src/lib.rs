@@ -17,6 +17,8 @@
 //!
 //! Absent here: every decision on which feeds a build has, and the meaning of uv's output.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod downloads;
 mod page;
 mod provider;

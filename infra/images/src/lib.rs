@@ -13,6 +13,8 @@
 //!
 //! Absent here: sessions, sandboxes, Python, and every decision about which image a session has.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 pub mod accounts;
 mod archive;
 mod blobs;

@@ -5,6 +5,8 @@
 //!
 //! Absent here: who makes the namespace, sessions, queues, and where settings come from.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod address;
 mod dns;
 mod link;

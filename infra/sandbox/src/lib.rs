@@ -5,6 +5,8 @@
 //!
 //! Absent here: sessions, environments, uv, queues, and every decision about a session's life.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 pub mod beneath;
 pub mod control;
 pub mod descriptors;

@@ -2,6 +2,8 @@
 //!
 //! No meaning is here. A row, a message and an answer are carried over, and the errors of the outside become the shell's.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod batch;
 mod boot;
 mod items;

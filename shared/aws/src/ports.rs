@@ -234,7 +234,7 @@ impl Ports for Aws {
         }
     }
 
-    #[allow(clippy::too_many_lines, reason = "one arm for each message, which says who takes it")]
+    #[expect(clippy::too_many_lines, reason = "one arm for each message, which says who takes it")]
     async fn send(&self, row: &SessionRow, message: &Message) -> Result<(), Fault> {
         let flow = row.session.flow.clone();
         match message.clone() {
@@ -498,6 +498,7 @@ impl Aws {
             .map_err(|e| Fault::outside("reading a row")(e.into()))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of row")]
     fn transact(&self, write: Write, now: Millis) -> TransactWriteItem {
         match write {
             Write::Session { row, read, due } => {

@@ -17,6 +17,8 @@
 //! * [`webhook`]: what signed requests from outside mean.
 //! * [`names`]: the names of queues and environment variables.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 pub mod agent;
 mod bounds;
 pub mod command;

@@ -15,6 +15,8 @@
 //! change the folder first. It names the file, relative to the flow folder, with the line where there is one, and what to do next; no
 //! credential of a URL is in it ([`redact`]).
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod connection;
 mod environment;
 mod folder;

@@ -14,6 +14,8 @@
 //! * [`network`]: what a session may reach of the network.
 //! * [`deadlines`]: every number of milliseconds that a promise rests on.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 pub mod access;
 pub mod compute;
 pub mod deadlines;

@@ -6,6 +6,8 @@
 //!
 //! No permission is checked here. Whoever opens says which flow it is for, and gets what is that flow's.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod aside;
 mod folders;
 mod store;

@@ -5,6 +5,8 @@
 //!
 //! The protocols that go through the socket are not here.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod client;
 
 pub use client::{LOCALHOST, UNIX, http_client};

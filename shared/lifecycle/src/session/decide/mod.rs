@@ -21,6 +21,7 @@ use steps::Entered;
 /// # Errors
 ///
 /// [`Refusal`] when a command has no meaning in this phase. Final: nothing has changed, and trying again will not help.
+#[expect(clippy::too_many_lines, reason = "the table of events, one call for each")]
 pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session, Vec<Effect>), Refusal> {
     let mut turn = Turn {
         s: session.clone(),
