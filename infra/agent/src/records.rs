@@ -18,6 +18,7 @@ pub(crate) struct Records {
     folder: PathBuf,
     lines: Option<BufWriter<fs::File>>,
     nodes: HashMap<String, BufWriter<fs::File>>,
+    spans: Option<BufWriter<fs::File>>,
 }
 
 impl Records {
@@ -26,6 +27,7 @@ impl Records {
             folder: folder.to_owned(),
             lines: None,
             nodes: HashMap::new(),
+            spans: None,
         }
     }
 
@@ -55,6 +57,18 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// Writes spans, without secrets.
+    pub(crate) fn take_spans(&mut self, given: &Given, spans: &[String]) -> io::Result<()> {
+        let file = match &mut self.spans {
+            Some(file) => file,
+            none => none.insert(fs::File::create(self.folder.join("spans.jsonl")).map(BufWriter::new)?),
+        };
+        for span in spans {
+            writeln!(file, "{}", given.without_secrets(span))?;
+        }
+        file.flush()
     }
 }
 

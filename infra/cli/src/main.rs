@@ -13,7 +13,7 @@
 //! * [`snapshot`]: what a service elsewhere does not see of this machine, sent to it.
 //! * [`connection`]: the connections that flows name.
 //! * [`webhook`]: what happens when somebody outside says that something happened.
-//! * [`runs`], [`runfiles`], [`diff`], [`visualize`]: runs as things, and what their files say.
+//! * [`runs`], [`runfiles`], [`diff`], [`visualize`], [`markup`], [`pictures`], [`spans`]: runs as things, and what their files say.
 //! * [`bench`]: how fast all of this is here.
 //! * [`schema`]: what `--json` prints.
 //! * [`parts`]: the host, the functions, the agent.
@@ -34,8 +34,10 @@ mod dockerfile;
 mod events;
 mod image;
 mod instance;
+mod markup;
 mod packages;
 mod parts;
+mod pictures;
 mod pieces;
 mod progress;
 mod request;
@@ -48,6 +50,7 @@ mod service;
 mod show;
 mod sizes;
 mod snapshot;
+mod spans;
 mod table;
 mod terminal;
 mod text;

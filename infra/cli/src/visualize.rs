@@ -3,9 +3,11 @@
 use crate::{
     client::Client,
     commands::Done,
+    markup::{escaped, shown},
+    pictures::Images,
     runfiles::{self, Record, Remote},
     runs::{metrics_of, node_files},
-    show, terminal,
+    show, spans,
     text::{self, home, out, out_json},
     trouble::{FAILED, Trouble},
 };
@@ -18,55 +20,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The most characters of a value that the page shows.
-const MOST: usize = 100_000;
-
 const HEAD: &str = r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2em; color: #222 }
 table { border-collapse: collapse } th, td { text-align: left; vertical-align: top; padding: .3em .8em; border-bottom: 1px solid #ddd }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; max-width: 60em }
+img { display: block; max-width: 40em; max-height: 30em }
 .Failed { color: #b00 } .Canceled { color: #a60 } .Completed { color: #070 } summary { cursor: pointer }
 @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd } th, td { border-color: #444 } }
 </style>
 "#;
-
-/// A text in which HTML sees no markup, and a reader no other order of characters.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in terminal::fit(text).chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
-/// A value as the page shows it.
-fn shown(value: Option<&Value>) -> String {
-    let text = match value {
-        None | Some(Value::Null) => return String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => serde_json::to_string_pretty(value).unwrap_or_default(),
-    };
-    let text = match text.char_indices().nth(MOST) {
-        Some((at, _)) => format!(
-            "{}… (cut here, {} bytes more; the whole is in the run's folder: pfsession runs download)",
-            &text[..at],
-            text.len() - at
-        ),
-        None => text,
-    };
-    format!("<pre>{}</pre>", escaped(&text))
-}
 
 pub(crate) fn visualize(client: &Client, rows: &[RunRow], to: Option<&Path>, json: bool) -> Done {
     let names: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
@@ -137,6 +103,7 @@ fn section(
         "<h2>Lines</h2><table><tr><th>line</th><th>status</th><th>inputs</th><th>output</th><th>seconds</th><th>tokens</th></tr>"
     )
     .map_err(failed)?;
+    let mut images = Images::of_run(client, row);
     for line in runfiles::lines(client, row)? {
         let line = line?;
         let error = line.error.as_ref().map(|error| Value::from(error.to_string()));
@@ -147,7 +114,7 @@ fn section(
             line.status,
             line.status,
             shown(line.inputs.as_ref()),
-            shown(line.output.as_ref()),
+            shown(line.output.as_ref()) + &images.of(line.output.as_ref())?,
             shown(error.as_ref()),
             line.duration.map(|seconds| format!("{seconds:.3}")).unwrap_or_default(),
             line.tokens
@@ -166,6 +133,10 @@ fn section(
     left.sort_by(|a, b| a.0.cmp(&b.0));
     if !left.is_empty() {
         writeln!(page, "<h2>Aggregation</h2>{}", of_nodes(&left)).map_err(failed)?;
+    }
+    if let Some(spans) = Remote::open(client, &row.id, "spans.jsonl", false)? {
+        page.write_all(spans::table(spans.lines())?.as_bytes())
+            .map_err(failed)?;
     }
     Ok(())
 }
@@ -198,17 +169,4 @@ fn of_nodes(records: &[(String, Record)]) -> String {
         ));
     }
     html + "</table></details>"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_text_of_a_run_is_markup_in_the_page() {
-        let text = "</pre><script>alert('1')</script>\" onload=x & \u{202e}\u{1b}";
-        let html = shown(Some(&text.into()));
-        let inner = html.strip_prefix("<pre>").unwrap().strip_suffix("</pre>").unwrap();
-        assert!(!inner.contains(['<', '>', '"', '\'', '\u{202e}', '\u{1b}']), "{inner}");
-    }
 }

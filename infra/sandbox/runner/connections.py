@@ -7,6 +7,8 @@ import json
 import os
 import re
 
+from .wrong import first_line
+
 
 def take(message, descriptor):
     """Reads what the supervisor gave for this run alone, and closes it."""
@@ -32,6 +34,38 @@ class Missing(Exception):
 def missing(name, known):
     there = f"; there are {', '.join(sorted(known))}" if known else ""
     return Missing("Connection.None", f"there is no connection {name!r}, which the flow names{there}")
+
+
+# By which of its variables a process has an identity of Microsoft Entra: a principal's own, a workload's, and a platform's.
+IDENTITIES = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "MSI_ENDPOINT")
+NO_TOKEN = "Connection.NoToken"
+
+
+class Tokens:
+    """The tokens of a connection without a key, by the identity that the run's variables give."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def get_token(self):
+        if not any(os.environ.get(variable) for variable in IDENTITIES):
+            # Looking for one elsewhere takes a minute, and nothing of the machine is there.
+            raise self.missing("none of the run's variables names one")
+        try:
+            from promptflow._core.token_provider import AzureTokenProvider
+
+            return AzureTokenProvider().get_token()
+        except Exception as error:  # noqa: BLE001
+            raise self.missing(first_line(error).rstrip(".")) from error
+
+    def missing(self, why):
+        # An LLM node's own error has the text of this one in it.
+        return Missing(
+            NO_TOKEN,
+            f"{NO_TOKEN}: the connection {self.name!r} has no key (auth_mode: meid_token), and the run has no identity of Microsoft Entra to ask for a "
+            f"token with: {why}. Give the run the variables AZURE_TENANT_ID, AZURE_CLIENT_ID and, as a secret, AZURE_CLIENT_SECRET, "
+            "or give the connection a key",
+        )
 
 
 def resolve(variables, connections):
@@ -80,6 +114,8 @@ def provide(connections):
                 raise NotThere(name)
             if name not in self._connections:
                 self._connections.update(self._build_connections({name: dict(connections[name])}))
+                if connections[name]["value"].get("auth_mode") == "meid_token":
+                    self._connections[name]._token_provider = Tokens(name)
             return self._connections[name]
 
         def list(self, **_):

@@ -6,6 +6,7 @@ import socket
 import time
 
 from .control import Control
+from .spans import checked_spans
 from .strays import end_children
 from .stream import Bound, checked_chunk
 from .wrong import Wrong, ended
@@ -213,8 +214,14 @@ class Crew:
         elif "chunk" in answer:
             self.take_chunk(answer["chunk"])
         else:
+            self.tell_spans(answer)
             self.done[process.line], process.line = checked(answer), None
             self.give(process)
+
+    def tell_spans(self, answer):
+        spans = checked_spans(answer.get("spans"))
+        if spans:
+            self.tell({"spans": spans})
 
     def take_chunk(self, chunk):
         """Passes on a piece of the output of the one line that is streamed. It holds nobody up: who reads on has bounds of its own."""
@@ -320,6 +327,7 @@ class Crew:
         if answer is None:
             message = f"the process of the flow's aggregation ended in the middle ({ended(self.status(self.loader))})"
             return None, [], {"error": "Run.Crashed", "message": message}
+        self.tell_spans(answer)
         metrics = answer.get("metrics")
         return metrics if is_line(metrics) else None, nodes_of(answer), failure_of(answer.get("wrong"))
 

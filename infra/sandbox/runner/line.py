@@ -8,6 +8,7 @@ import pickle
 import sys
 
 from . import records, turned_away
+from .connections import NO_TOKEN
 from .wrong import first_line
 
 NUMBER = "line_number"
@@ -75,6 +76,10 @@ def why_failed(error, folder):
     info = details[0] if details else {}
     if info.get("traceback"):
         print(user_part(info["traceback"], folder), file=sys.stderr)
+    token = NO_TOKEN + ": "
+    if token in str(info.get("message") or error.get("message")):
+        text = str(info.get("message") or error.get("message"))
+        return {"error": NO_TOKEN, "message": first_line(text[text.index(token) + len(token) :], 1000)}
     if info.get("type"):
         name = "Run.ImportFailed" if info["type"] in ("ImportError", "ModuleNotFoundError") else "Run.CodeRaised"
         return {"error": name, "message": f"{info['type']}: {first_line(info.get('message'))}"}

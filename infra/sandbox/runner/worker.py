@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 
-from . import connections
+from . import connections, spans
 from .control import Control
 from .kernel import PR_SET_DUMPABLE, prctl, threads
 from .own import own_source
@@ -49,7 +49,7 @@ def flush():
 
 class Worker:
     def __init__(self, control):
-        self.control, self.executor, self.message, self.forks, self.has_forked, self.stream = control, None, None, set(), False, None
+        self.control, self.executor, self.message, self.forks, self.has_forked, self.stream, self.spans = control, None, None, set(), False, None, None
 
     def serve(self):
         while True:
@@ -88,6 +88,7 @@ class Worker:
             connections.take(message, given)
         try:
             self.executor = flow.load(message)
+            self.spans = spans.begin(message["run"])
             self.stream = Stream(self.executor) if message["wish"].get("stream") else None
         except Wrong as wrong:
             return {"failed": wrong.failure}
@@ -137,14 +138,17 @@ class Worker:
             self.stream.begin(lambda chunk: self.control.send({"chunk": chunk, "word": order["word"]}))
         answer = run_line(self.executor, self.message["run"], order["line"], order["inputs"], self.message, self.stream)
         flush()
-        return answer
+        return self.with_spans(answer)
 
     def aggregate(self, order):
         from .aggregation import aggregate
 
         answer = aggregate(self.executor, self.message, order)
         flush()
-        return answer
+        return self.with_spans(answer)
+
+    def with_spans(self, answer):
+        return {**answer, "spans": self.spans.take()} if self.spans else answer
 
 
 def work_as(worker):

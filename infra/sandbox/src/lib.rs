@@ -218,6 +218,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "runs.py",
         "runtime.py",
         "serve.py",
+        "spans.py",
         "strays.py",
         "stream.py",
         "turned_away.py",

@@ -47,11 +47,10 @@ pub fn package_of(module: &str) -> &str {
     other.map_or_else(|| module.split('.').next().unwrap_or(module), |(_, package)| package)
 }
 
-/// The real name of a package that PyPI has only to refuse it.
+/// The real name of a package that PyPI has only to refuse it. `bs4` is none: it installs beautifulsoup4.
 pub(crate) fn renamed(package: &str) -> Option<&'static str> {
     match package {
         "sklearn" => Some("scikit-learn"),
-        "bs4" => Some("beautifulsoup4"),
         _ => None,
     }
 }
@@ -59,6 +58,12 @@ pub(crate) fn renamed(package: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_package_that_cannot_be_installed_is_renamed() {
+        assert_eq!(renamed("sklearn"), Some("scikit-learn"));
+        assert_eq!(renamed("bs4"), None);
+    }
 
     #[test]
     fn a_module_is_in_the_package_of_its_name_or_of_another() {

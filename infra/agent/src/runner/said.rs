@@ -94,6 +94,10 @@ pub(crate) enum What {
         #[serde(default)]
         nodes: Vec<(String, String)>,
     },
+    /// Spans that have ended, as JSON texts.
+    Spans {
+        spans: Vec<String>,
+    },
     /// A piece of an output that is streamed.
     Chunk {
         chunk: Piece,
@@ -200,6 +204,7 @@ mod fuzzed {
             r#"{"pid":7,"start":12} {"groups":["/a"]} {"isolated":{"tier":"A","not_held":[]}} {"ready":{}}"#,
             r#"{"of":"r","out":["a","b"]} {"of":"r","err":[""]} {"of":"x","out":[]}"#,
             r#"{"of":"r","line":0,"output":{"a":1.5},"wrong":{"error":"A.B","message":"c"}}"#,
+            r#"{"of":"r","spans":["{}"]} {"of":"r","spans":[]}"#,
             r#"{"of":"r","chunk":{"begins":{"outputs":"{}","names":["a"]}}} {"of":"r","chunk":{"goes_on":{"name":"a","text":"b"}}}"#,
             r#"{"of":"r","done":{"lines":1,"failed":0,"exit_code":0},"crashed":-9} {"cannot":"c"} {"failed":"f"} {"cold":"c"} {"warm":true}"#,
         ]
