@@ -35,7 +35,7 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
     Ok(ok(200, &Instances { instances }))
 }
 
-/// One of them; with `wait`, once it is not starting.
+/// One of them; with `wait`, once it is neither starting nor stopping.
 pub(crate) async fn read(
     aws: &Aws,
     caller: &Principal,
@@ -50,8 +50,11 @@ pub(crate) async fn read(
         return Ok(absent("compute instance", name));
     };
     let slot = shell::slot_of(&row);
-    let starts = |held: &Option<Compute>| held.as_ref().is_some_and(|held| held.phase == ComputePhase::Requested);
-    waited(aws, wait, || aws.load_slot(&slot), |held| !starts(held)).await?;
+    let is_settled = |held: &Option<Compute>| {
+        let phase = held.as_ref().map(|held| held.phase);
+        matches!(phase, None | Some(ComputePhase::Up | ComputePhase::Gone))
+    };
+    waited(aws, wait, || aws.load_slot(&slot), is_settled).await?;
     Ok(ok(200, &view(aws, row).await?))
 }
 

@@ -48,6 +48,10 @@ pub(crate) fn execute(client: &Client, typed: &args::Instance, json: bool) -> Re
         args::Instance::Stop(wanted) => {
             let instance = wanted.name.clone();
             let ended = end(client, wanted, "Stopping", Wish::StopInstance { instance })?;
+            // So that a start that follows finds it stopped.
+            while let Some(compute) = get(client, &wanted.name, &settled())?.compute
+                && compute.phase != ComputePhase::Up
+            {}
             said(&ended, "is stopped", json);
         }
         args::Instance::Delete(wanted) => {
@@ -107,15 +111,19 @@ fn decide(client: &Client, name: &str, wish: Wish) -> Result<(), Box<Trouble>> {
 
 fn until_up(client: &Client, name: &str, wish: Wish) -> Result<InstanceView, Box<Trouble>> {
     decide(client, name, wish)?;
-    let wait = format!("?wait={}", LONGEST_WAIT.as_millis());
     loop {
-        let instance = get(client, name, &wait)?;
+        let instance = get(client, name, &settled())?;
         match instance.compute.as_ref().map(|compute| compute.phase) {
             Some(ComputePhase::Requested) => {}
             Some(ComputePhase::Up) => return Ok(instance),
             _ => return Err(gone(name)),
         }
     }
+}
+
+/// Asks for an instance once it is neither starting nor stopping, or the longest wait is over.
+fn settled() -> String {
+    format!("?wait={}", LONGEST_WAIT.as_millis())
 }
 
 fn gone(name: &str) -> Box<Trouble> {

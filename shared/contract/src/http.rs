@@ -23,7 +23,7 @@
 //! | `GET /v1/computes/{id}` | `wait=milliseconds` (at most 20000) waits until no session is on it | 200 [`ComputeView`] |
 //! | `DELETE /v1/computes/{id}` | | 202 [`ComputeView`]: what ends with it; 403 |
 //! | `GET /v1/instances` | `user`, for an owner | 200 [`Instances`](crate::instance::Instances): the caller's own, or that user's; 403 |
-//! | `GET /v1/instances/{name}` | `user` likewise, `wait=milliseconds` (at most 20000) waits until it is not starting | 200 [`InstanceView`](crate::instance::InstanceView) |
+//! | `GET /v1/instances/{name}` | `user` likewise, `wait=milliseconds` (at most 20000) waits until it is neither starting nor stopping | 200 [`InstanceView`](crate::instance::InstanceView) |
 //! | `GET /v1/workspaces/{workspace}/roles` | `after=next` of the page before | 200 [`Roles`](crate::people::Roles); 403 |
 //! | `GET /v1/workspaces/{workspace}/roles` | `user` | 200 [`RoleRow`](crate::people::RoleRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/roles` | [`RoleRow`](crate::people::RoleRow), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |

@@ -8,7 +8,7 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
     let machine = Machine::new();
     let folder = flow("one-node").display().to_string();
     let data = root().join("tests/flows/one-node/data.jsonl").display().to_string();
-    let calls: [(&str, &[&str]); 20] = [
+    let calls: [(&str, &[&str]); 26] = [
         ("start", &["start", &folder]),
         ("run", &["run", &folder, "--data", &data]),
         ("run", &["run", &folder, "--no-wait"]),
@@ -23,6 +23,15 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
         ("sizes", &["sizes"]),
         ("workspace show", &["workspace", "show"]),
         ("identity list", &["identity", "list"]),
+        (
+            "instance create",
+            &["instance", "create", "dev", "--idle-shutdown", "1h"],
+        ),
+        ("instance list", &["instance", "list"]),
+        ("instance show", &["instance", "show", "dev"]),
+        ("instance stop", &["instance", "stop", "dev"]),
+        ("instance start", &["instance", "start", "dev"]),
+        ("instance delete", &["instance", "delete", "dev"]),
         ("bench", &["bench", "--rounds", "1", "--at-once", "2"]),
         ("env", &["env"]),
         ("stop", &["stop", &folder, "--no-wait"]),
