@@ -37,7 +37,6 @@ const LONG_FILES: &[&str] = &[
     "infra/cli/args.rs",
     "infra/cli/bench.rs",
     "infra/cli/commands.rs",
-    "infra/cli/show.rs",
     "infra/images/store.rs",
     "infra/local/asl.rs",
     "infra/local/queues.rs",
