@@ -1,0 +1,196 @@
+//! Flows of each kind, over their data.
+
+use super::*;
+
+pub(crate) fn a_dag_flow_runs_over_lines_of_data_and_keeps_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let hello = flow(&folder.path().join("hello"), &DAG);
+    let key = key(&hello.display().to_string());
+    machine.start(&key, 1, &hello);
+    let result: RunResult = machine.run(&key, 1, &unique("one"), &hello, inputs("name", "you"));
+    assert_eq!(result.failure, None, "{result:#?}");
+    assert_eq!(result.outputs, [json!({ "greeting": "Hello, you!" })]);
+    let data: String = (0..20).map(|i| format!("{{\"who\": \"n{i}\"}}\n")).collect();
+    std::fs::write(folder.path().join("data.jsonl"), data).unwrap();
+    let wish = RunWish {
+        data: Some(folder.path().join("data.jsonl").display().to_string()),
+        column_mapping: BTreeMap::from([("name".into(), json!("${data.who}"))]),
+        ..RunWish::default()
+    };
+    let result = machine.run(&key, 1, &unique("many"), &hello, wish);
+    assert_eq!(result.failure, None);
+    let expected: Vec<_> = (0..20)
+        .map(|i| json!({ "greeting": format!("Hello, n{i}!") }))
+        .collect();
+    assert_eq!(result.outputs, expected);
+    let written = std::fs::read_to_string(Path::new(&result.folder).join("output/outputs.jsonl")).unwrap();
+    assert_eq!(written.lines().count(), 20);
+    machine.remove(&key, 1);
+    assert_eq!(machine.gone(&key, 1), None);
+}
+
+pub(crate) fn flex_and_class_flows_run_and_init_reaches_the_constructor() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let function = flex(
+        &folder.path().join("function"),
+        "def main(name: str = 'world') -> dict:\n    return {'greeting': f'Hi {name}'}\n",
+    );
+    let class = flow(
+        &folder.path().join("class"),
+        &[
+            ("flow.flex.yaml", "entry: code:Greeter\n"),
+            (
+                "code.py",
+                "class Greeter:\n    def __init__(self, word: str = 'Hi'):\n        self.word = word\n    def __call__(self, name: str) -> str:\n        return f'{self.word} {name}'\n",
+            ),
+        ],
+    );
+    let (one, two) = (key(&unique("function")), key(&unique("class")));
+    machine.start(&one, 1, &function);
+    machine.start(&two, 1, &class);
+    assert_eq!(
+        output(&machine.run(&one, 1, &unique("f"), &function, inputs("name", "Ann"))),
+        json!({ "greeting": "Hi Ann" })
+    );
+    let wish = RunWish {
+        init: BTreeMap::from([("word".into(), json!("Salut"))]),
+        ..inputs("name", "Ann")
+    };
+    assert_eq!(
+        output(&machine.run(&two, 1, &unique("c"), &class, wish)),
+        json!({ "output": "Salut Ann" })
+    );
+    let wish = RunWish {
+        environment_variables: BTreeMap::from([("COLOUR".into(), "green".into())]),
+        ..RunWish::default()
+    };
+    flex(
+        &function,
+        "import os\ndef main() -> str:\n    return os.environ.get('COLOUR', '')\n",
+    );
+    assert_eq!(
+        output(&machine.run(&one, 1, &unique("v"), &function, wish)),
+        json!({ "output": "green" })
+    );
+    assert_eq!(
+        output(&machine.run(&one, 1, &unique("v"), &function, RunWish::default())),
+        json!({ "output": "" })
+    );
+    machine.remove(&one, 1);
+    machine.remove(&two, 1);
+}
+
+pub(crate) fn an_edit_counts_in_the_next_run_and_what_a_run_writes_goes_to_its_own_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let shared = folder.path().join("shared");
+    flow(&shared, &[("word.txt", "one")]);
+    let it = flow(
+        &folder.path().join("flow"),
+        &[
+            (
+                "flow.flex.yaml",
+                "entry: code:main\nadditional_includes:\n- ../shared\n",
+            ),
+            (
+                "code.py",
+                "import pathlib\ndef main() -> str:\n    word = pathlib.Path('shared/word.txt').read_text()\n    pathlib.Path('made/deep').mkdir(parents=True)\n    pathlib.Path('made/deep/it.txt').write_text(word)\n    pathlib.Path('code.py').write_text('spoilt')\n    print('said', word)\n    return word\n",
+            ),
+        ],
+    );
+    let key = key(&unique("edit"));
+    machine.start(&key, 1, &it);
+    let (first, second) = (unique("edit"), unique("edit"));
+    let result = machine.run(&key, 1, &first, &it, RunWish::default());
+    assert_eq!(output(&result), json!({ "output": "one" }));
+    fs::write(shared.join("word.txt"), "two").unwrap();
+    assert_eq!(
+        output(&machine.run(&key, 1, &second, &it, RunWish::default())),
+        json!({ "output": "two" })
+    );
+    machine.remove(&key, 1);
+    // After the session's end.
+    let kept = Path::new(&result.folder);
+    assert_eq!(fs::read_to_string(kept.join("files/made/deep/it.txt")).unwrap(), "one");
+    assert_eq!(fs::read_to_string(kept.join("files/code.py")).unwrap(), "spoilt");
+    assert!(!kept.join("files/shared").exists());
+    assert!(fs::read_to_string(kept.join("logs.txt")).unwrap().contains("said one"));
+    assert!(machine.output(&first).contains("said one"));
+    assert!(fs::read_to_string(it.join("code.py")).unwrap().contains("pathlib"));
+}
+
+pub(crate) fn a_flow_is_given_by_its_file_or_entry_and_reads_an_earlier_run() {
+    each("file", |run| {
+        let code = "def main(text: str) -> str:\n    return f'said {text}'\n\ndef grade(text: str, answer: str, n: int = 0) -> dict:\n    return {'right': answer == f'said {text}', 'n': n}\n";
+        let entry = |name: &str| RunWish {
+            entry: Some(format!("code:{name}")),
+            ..RunWish::default()
+        };
+        let first = run(
+            code,
+            "{\"text\": \"a\", \"line_number\": 4}\n{\"text\": \"b\", \"line_number\": 2}\n",
+            entry("main"),
+        );
+        assert_eq!(
+            first.outputs,
+            [json!({ "output": "said b" }), json!({ "output": "said a" })]
+        );
+        let earlier = Path::new(&first.folder)
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let mapping = [
+            ("text", json!("${run.inputs.text}")),
+            ("answer", json!("${run.outputs.output}")),
+            ("n", json!(7)),
+        ];
+        let graded = RunWish {
+            run: Some(earlier),
+            column_mapping: mapping.map(|(name, source)| (name.to_owned(), source)).into(),
+            ..entry("grade")
+        };
+        let result = run(code, "", graded);
+        assert_eq!(result.failure, None, "{result:#?}");
+        assert_eq!(
+            result.outputs,
+            [json!({ "right": true, "n": 7 }), json!({ "right": true, "n": 7 })]
+        );
+        let none = RunWish {
+            run: Some("no-such-run".into()),
+            ..entry("grade")
+        };
+        let said = run(code, "", none).failure.unwrap().to_string();
+        let expected = "Run.NoSuchRun: The outputs of the run no-such-run are not here: ";
+        assert!(said.starts_with(expected), "{said}");
+        let file = |name: &str| RunWish {
+            file: Some(name.into()),
+            ..RunWish::default()
+        };
+        assert_eq!(
+            output(&run(
+                "def main() -> str:\n    return 'by file'\n",
+                "",
+                file("flow.flex.yaml")
+            )),
+            json!({ "output": "by file" })
+        );
+        for name in ["other.yaml", "../flow.flex.yaml"] {
+            assert_eq!(
+                run(code, "", file(name)).failure.unwrap().error,
+                "Run.BadFlow",
+                "{name}"
+            );
+        }
+        let unknown = RunWish {
+            column_mapping: [("txet".to_owned(), json!("${data.text}"))].into(),
+            ..entry("main")
+        };
+        let failure = run(code, "{\"text\": \"a\"}\n", unknown).failure.unwrap();
+        let expected = "Run.UnknownInput: the column mapping names the input 'txet', and the flow has no such input; did you mean 'text'";
+        assert!(failure.to_string().starts_with(expected), "{failure}");
+    });
+}
