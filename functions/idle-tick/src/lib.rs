@@ -3,7 +3,7 @@
 //!
 //! # Source
 //!
-//! "Customize the idle time, which deletes the compute session automatically if it isn't in use for a while" (seed).
+//! "Customize the idle time, which deletes the compute session automatically if it isn't in use for a while" (the specification).
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

@@ -72,7 +72,7 @@ pub async fn handle(aws: Arc<Aws>, folders: Arc<Folders>, record: Record) -> Res
 ///
 /// # Source
 ///
-/// "Start a compute session using the environment defined in `flow.dag.yaml` in the flow folder" (seed, *Start a compute session*).
+/// "Start a compute session using the environment defined in `flow.dag.yaml` in the flow folder" (the specification, *Start a compute session*).
 async fn look(
     ports: &impl Ports,
     folders: &Folders,

@@ -184,7 +184,7 @@ pub(crate) struct IdentityView {
 ///
 /// # Source
 ///
-/// The table of *Start with advanced settings* (seed, lines 76 to 85), and its note on `assign`.
+/// The table of *Start with advanced settings* (the specification, lines 76 to 85), and its note on `assign`.
 const MANIFEST: [(&str, &str, &str); 9] = [
     ("workspace", "Contributor", ""),
     ("storage", "Contributor", "control plane"),

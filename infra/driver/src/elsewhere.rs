@@ -287,6 +287,7 @@ fn meaning<E: ProvideErrorMetadata + std::error::Error + 'static>(
 }
 
 /// Hands requests on, for as long as there is a driver.
+#[expect(clippy::cognitive_complexity, reason = "it counts what the macros of the log become")]
 async fn take_requests(client: &Client, requests: &str, place: &str, lanes: &Arc<Lanes<Received>>) {
     let mut pause = Duration::ZERO;
     loop {

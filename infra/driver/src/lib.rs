@@ -2,6 +2,8 @@
 //!
 //! A platform is one module that implements [`ComputeDriver`], and one variant of [`Platform`]. See `README.md`.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod compute;
 mod dispatch;
 pub mod elsewhere;

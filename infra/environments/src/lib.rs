@@ -1,5 +1,7 @@
 //! The package environments of one machine: resolved, built in a sandbox, kept by content, and removed when unused. See `README.md`.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod build;
 mod built;
 mod execute;

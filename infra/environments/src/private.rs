@@ -18,7 +18,7 @@ use url::Url;
 ///
 /// # Source
 ///
-/// "Add `{private}` to your private feed URL" (seed, *Add packages in a private feed in Azure DevOps*).
+/// "Add `{private}` to your private feed URL" (the specification, *Add packages in a private feed in Azure DevOps*).
 pub(crate) const PLACEHOLDER: &str = "{private}";
 
 /// The user name that goes with a token alone; feeds take any.

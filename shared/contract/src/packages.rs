@@ -123,7 +123,7 @@ pub struct Package {
 /// # Source
 ///
 /// "Shows the packages installed in the compute session, including those in the base image and specified in the `requirements.txt` file in the
-/// flow folder" (seed, *View installed packages*).
+/// flow folder" (the specification, *View installed packages*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackageOrigin {
@@ -180,7 +180,7 @@ impl Change {
 ///
 /// # Source
 ///
-/// `setupResults` of the service that the seed describes: `command`, `exitCode`, `stdOut`, `stdErr`.
+/// `setupResults` of the service that the specification describes: `command`, `exitCode`, `stdOut`, `stdErr`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Setup {
     pub command: String,

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 ///
 /// # Source
 ///
-/// "The job submitter needs `assign` permission on the user-assigned managed identity" (seed, *Start with advanced settings*).
+/// "The job submitter needs `assign` permission on the user-assigned managed identity" (the specification, *Start with advanced settings*).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleRow {

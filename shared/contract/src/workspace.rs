@@ -11,7 +11,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 ///
 /// # Source
 ///
-/// "use workspace first UAI" (seed, *Use a compute session to submit a flow run in CLI/SDK*).
+/// "use workspace first UAI" (the specification, *Use a compute session to submit a flow run in CLI/SDK*).
 pub const PRIMARY: &str = "primary";
 
 /// The settings of a workspace, as they are stored.
@@ -42,7 +42,7 @@ pub struct WorkspaceRow {
 /// # Source
 ///
 /// "The default data store (usually `workspaceblobstore`) in your workspace is of the blob type. The working directory
-/// (`workspaceworkingdirectory`) exists in the workspace." (seed, *Start a compute session in studio*).
+/// (`workspaceworkingdirectory`) exists in the workspace." (the specification, *Start a compute session in studio*).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkspaceSettings {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Source
 ///
-/// "Each flow is self-contained and defines the base image and required Python packages in the flow folder" (seed, *Relationship*).
+/// "Each flow is self-contained and defines the base image and required Python packages in the flow folder" (the specification, *Relationship*).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     /// The base image that the flow names; `None` leaves it to the default.
@@ -123,7 +123,7 @@ pub(crate) fn requirements_target(folder: &Folder) -> Result<(PathBuf, String), 
 ///
 /// # Source
 ///
-/// "You can also specify the new base image under `environment` in the `flow.dag.yaml` file" (seed, *Change the base image*).
+/// "You can also specify the new base image under `environment` in the `flow.dag.yaml` file" (the specification, *Change the base image*).
 pub fn base_image(folder: &Path) -> Result<Image, Failure> {
     let folder = Folder::open(folder, &crate::include_root(folder))?;
     let declared = folder.flow_file.as_ref().map(Declared::of).transpose()?;
@@ -166,7 +166,7 @@ fn default_of(folder: &Folder) -> &'static str {
 ///
 /// # Source
 ///
-/// "By default, we use the latest prompt flow base image" (seed, *Change the base image for compute session*).
+/// "By default, we use the latest prompt flow base image" (the specification, *Change the base image for compute session*).
 pub const DEFAULT_IMAGE: &str = "promptflow";
 
 /// The base image of a folder that holds no flow: nothing but Python.

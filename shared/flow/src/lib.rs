@@ -73,7 +73,7 @@ fn redact_after_scheme(url: &str) -> String {
         .is_some_and(|(_, port)| !port.bytes().all(|b| b.is_ascii_digit()));
     let mut out = String::new();
     let mut rest = url;
-    // The seed's `{private}` stands for a credential and is none.
+    // The specification's `{private}` stands for a credential and is none.
     if (authority.contains('@') || odd_port)
         && !authority.starts_with("{private}@")
         && let Some(at) = url.rfind('@')

@@ -45,7 +45,7 @@ const KEYS: [&str; 19] = [
 ///
 /// # Source
 ///
-/// "Submit this run via CLI: `pfazure run create --file run.yml`" (seed, *Use a compute session to submit a flow run*).
+/// "Submit this run via CLI: `pfazure run create --file run.yml`" (the specification, *Use a compute session to submit a flow run*).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RunYaml {

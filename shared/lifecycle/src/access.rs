@@ -6,7 +6,7 @@ use crate::Failure;
 ///
 /// # Source
 ///
-/// "For users of the compute session, assign the `AzureML Data Scientist` role in the workspace" (seed, *Permissions and roles*).
+/// "For users of the compute session, assign the `AzureML Data Scientist` role in the workspace" (the specification, *Permissions and roles*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
@@ -17,7 +17,7 @@ pub enum Role {
     ///
     /// # Source
     ///
-    /// "To assign roles, you need `owner` or `Microsoft.Authorization/roleAssignments/write` permission on the resource" (seed,
+    /// "To assign roles, you need `owner` or `Microsoft.Authorization/roleAssignments/write` permission on the resource" (the specification,
     /// *Permissions and roles*).
     RoleAdministrator,
     /// May have sessions: start, install into, change, reset, stop and run in their own.
@@ -120,7 +120,7 @@ pub fn denied(principal: &Principal, action: Action, workspace: &str, owner: &st
 ///
 /// # Source
 ///
-/// "A compute resource can only be used by a single user. It acts as a private development box for that user" (seed, *Relationship*).
+/// "A compute resource can only be used by a single user. It acts as a private development box for that user" (the specification, *Relationship*).
 pub fn may(principal: &Principal, action: Action, workspace: &str, owner: &str) -> bool {
     match principal {
         Principal::Sweep => action == Action::Sweep,

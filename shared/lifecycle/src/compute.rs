@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 ///
 /// # Source
 ///
-/// "a user might have compute resources with different VM sizes or user-assigned managed identities" (seed, *Relationship*).
+/// "a user might have compute resources with different VM sizes or user-assigned managed identities" (the specification, *Relationship*).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Slot {
@@ -186,7 +186,7 @@ impl Compute {
 ///
 /// # Source
 ///
-/// "Deleting the instance impacts the flows and runs on it" (seed, *Manage serverless instance*).
+/// "Deleting the instance impacts the flows and runs on it" (the specification, *Manage serverless instance*).
 pub fn drain(compute: &Compute, why: Failure, now: Millis) -> Option<Compute> {
     matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up).then(|| Compute {
         phase: if compute.sessions.is_empty() {
@@ -207,7 +207,7 @@ pub fn drain(compute: &Compute, why: Failure, now: Millis) -> Option<Compute> {
 ///
 /// # Source
 ///
-/// "If there's no active compute session on the underlying compute, the serverless compute resource will also be deleted" (seed, *Update*).
+/// "If there's no active compute session on the underlying compute, the serverless compute resource will also be deleted" (the specification, *Update*).
 pub fn leave(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Compute {
     let mut next = compute.clone();
     next.sessions.remove(flow);

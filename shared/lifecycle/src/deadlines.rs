@@ -45,7 +45,7 @@ pub const COMPUTE_RETRY: Millis = 15_000;
 ///
 /// # Source
 ///
-/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (seed, *Use a compute session to submit a flow run*).
+/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (the specification, *Use a compute session to submit a flow run*).
 pub const IDLE_DEFAULT: Millis = 3_600_000;
 
 /// How long before a deletion for idleness its user is warned, or a quarter of the idle time if that is less.

@@ -2,7 +2,7 @@
 //!
 //! # Source
 //!
-//! "It runs on the virtual machine (VM) size of serverless compute, provided you have enough quota in the workspace" (seed, *Start a compute
+//! "It runs on the virtual machine (VM) size of serverless compute, provided you have enough quota in the workspace" (the specification, *Start a compute
 //! session on a flow page*).
 
 use crate::{Failure, size};

@@ -31,7 +31,7 @@ pub struct Size {
     ///
     /// # Source
     ///
-    /// "Opt for VM series D and above" (seed, *Start with advanced settings*).
+    /// "Opt for VM series D and above" (the specification, *Start with advanced settings*).
     pub below_series_d: bool,
 }
 

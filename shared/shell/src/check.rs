@@ -27,7 +27,7 @@ use lifecycle::{
 ///
 /// # Source
 ///
-/// "Before using Azure Machine Learning studio to start a compute session, ensure that" (seed, *Start a compute session in studio*).
+/// "Before using Azure Machine Learning studio to start a compute session, ensure that" (the specification, *Start a compute session in studio*).
 pub async fn check(
     ports: &impl Ports,
     known: &Known,

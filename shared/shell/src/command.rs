@@ -46,8 +46,8 @@ pub enum SpeaksFor {
 ///
 /// # Source
 ///
-/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (seed); "It runs on the virtual machine (VM) size of
-/// serverless compute" (seed, *Start a compute session on a flow page*): `local` is the size of one machine.
+/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (the specification); "It runs on the virtual machine (VM) size of
+/// serverless compute" (the specification, *Start a compute session on a flow page*): `local` is the size of one machine.
 pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
     let named = |is_named: bool| if is_named { Origin::Command } else { Origin::Default };
     let of = |is_named: bool, setting: Setting| match wanted.from_run_file.contains(&setting) {

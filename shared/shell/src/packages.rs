@@ -24,7 +24,7 @@ const TRIES: usize = 30;
 ///
 /// # Source
 ///
-/// "Shows the packages installed in the compute session" (seed, *View installed packages*).
+/// "Shows the packages installed in the compute session" (the specification, *View installed packages*).
 pub async fn record_packages(
     ports: &impl Ports,
     flow: &str,

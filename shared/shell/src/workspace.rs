@@ -205,7 +205,7 @@ fn families<'a>(quotas: impl Iterator<Item = &'a BTreeMap<String, u32>>) -> Resu
 
 /// # Source
 ///
-/// The file of *Start with advanced settings* (seed): `type: system_assigned, user_assigned`.
+/// The file of *Start with advanced settings* (the specification): `type: system_assigned, user_assigned`.
 fn check_identity(identity: &IdentitySettings) -> Result<(), Failure> {
     let failed = |message: String| Err(Failure::new("Workspace.IdentityType", message));
     let types: Vec<&str> = identity.r#type.split(',').map(str::trim).collect();

@@ -146,6 +146,7 @@ pub(super) fn read(line: &[u8]) -> Result<Said, String> {
 /// What a runner says: first what was read beyond its first words.
 pub(super) type Reader = BufReader<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>>;
 
+#[expect(clippy::cognitive_complexity, reason = "it counts what the macros of the log become")]
 pub(super) async fn listen(mut reader: Reader, runs: Runs, dead: Rc<Cell<bool>>) {
     // However this ends, whoever waits for a run hears of it.
     let _end = Ending(Rc::clone(&runs), dead);

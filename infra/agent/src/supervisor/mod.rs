@@ -130,6 +130,7 @@ struct Agent {
 /// Is the agent of one session until its lease has run out.
 ///
 /// * `born`: the lease counts from here until the first is asked for.
+#[expect(clippy::cognitive_complexity, reason = "it counts what the macros of the log become")]
 pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, place: Place) -> anyhow::Result<()> {
     let (reports, outgoing) = mpsc::unbounded_channel();
     let agent = Rc::new(Agent::new(spec, born, place, reports)?);

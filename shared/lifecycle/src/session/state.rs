@@ -178,7 +178,7 @@ impl Session {
     ///
     /// # Source
     ///
-    /// "…deletes the compute session automatically if it isn't in use for a while" (seed, *Start with advanced settings*).
+    /// "…deletes the compute session automatically if it isn't in use for a while" (the specification, *Start with advanced settings*).
     pub fn idle_due(&self) -> Option<Millis> {
         let quiet = self.phase == Phase::Ready && !self.is_busy();
         quiet.then(|| self.last_activity.saturating_add(self.settings.idle))
@@ -200,7 +200,7 @@ impl Session {
     ///
     /// # Source
     ///
-    /// "To use the new base image, you need to reset the compute session" (seed, *Change the base image for compute session*).
+    /// "To use the new base image, you need to reset the compute session" (the specification, *Change the base image for compute session*).
     pub fn has_stale_image(&self) -> bool {
         let (wanted, has) = (self.settings.image.as_ref(), self.image.as_ref());
         let is_other = wanted.zip(has).is_some_and(|(wanted, has)| *wanted != has.name);
