@@ -29,7 +29,7 @@ use url::Url;
 const LARGEST: u64 = 1 << 20;
 /// A secret of fewer characters is not taken out of what a run says: it would take out parts of words.
 const SHORTEST_HIDDEN: usize = 8;
-/// What stands for a secret in what a run says.
+/// The text in place of a secret in a run's output.
 const HIDDEN: &str = "***";
 
 /// Whose a connection is.
@@ -92,7 +92,7 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// What [`Connections::read`] and the change say; `Connection.NotStored` if they cannot be written.
+    /// Those of [`Connections::read`] and of the change; `Connection.NotStored` if they cannot be written.
     pub fn change<T, E: From<Failure>>(state: &Path, change: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         let cannot = |error: io::Error| {
             let place = file(state).display().to_string();
@@ -108,7 +108,7 @@ impl Connections {
         Ok(done)
     }
 
-    /// What a user may use: the workspace's, and their own before those.
+    /// The connections of a user: the workspace's, and their own before those.
     pub fn of(&self, holder: &Holder) -> BTreeMap<&str, (Scope, &Connection)> {
         let workspace = self.workspaces.get(&holder.workspace);
         let shared = workspace.into_iter().flat_map(|of| &of.shared);
@@ -188,7 +188,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// What a run gets of a connection whose key stays here, and the way to its provider.
+    /// The connection that a run gets while its key stays here, and the way to its provider.
     fn hold(&self, name: &str, connection: &Connection) -> Result<(Connection, Way), Failure> {
         let no = |why: String| {
             Failure::new(
@@ -218,19 +218,19 @@ impl Broker {
     }
 }
 
-/// What one run gets, beside what its command says.
+/// The connections and secrets of one run, beside its command.
 #[derive(Default)]
 pub(crate) struct Given {
     connections: BTreeMap<String, Value>,
     variables: BTreeMap<String, String>,
     /// The ways to the providers whose keys it does not get.
     _ways: Vec<Way>,
-    /// What is to be in nothing that is written.
+    /// The secrets, which nothing that is written may have.
     secrets: Vec<String>,
 }
 
 impl Given {
-    /// What a run gets: the connections that its flow's files and its wish name, and its secret variables.
+    /// Gathers the connections that a run's flow and wish name, and its secret variables.
     ///
     /// # Errors
     ///

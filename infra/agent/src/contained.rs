@@ -31,7 +31,7 @@ pub(crate) async fn contained<T: 'static>(
     ))
 }
 
-/// What a task panicked with.
+/// The message of a task's panic.
 fn said(error: JoinError) -> String {
     let Ok(panic) = error.try_into_panic() else {
         return "the task was canceled".to_owned();

@@ -23,7 +23,7 @@ use std::{
 /// The most that a session's files may have together, and the most of the disk.
 const MOST: u64 = 16 << 30;
 const MOST_OF_DISK: u64 = 2;
-/// What is to stay free: a part of the disk, and no more than this.
+/// The room to keep free: a part of the disk, and no more than this.
 const RESERVE: u64 = 1 << 30;
 const RESERVE_OF_DISK: u64 = 20;
 /// With less than this nothing can be written that is not there already.
@@ -32,7 +32,7 @@ const NO_ROOM: u64 = 256 << 10;
 pub const SPARE: &str = "room-for-small-files";
 /// How much of it is given up for one small file: others may take what the file leaves of it.
 const PART_OF_SPARE: u64 = 16 << 10;
-/// What `show` says of it.
+/// The words of `show` for it.
 pub(crate) const NOT_HELD: &str = "room on the disk (watched: what takes too much is stopped)";
 /// How often a session with a run looks at the free room, and one without.
 const BUSY: Duration = Duration::from_millis(200);
@@ -41,11 +41,11 @@ const IDLE: Duration = Duration::from_secs(2);
 const MEASURED_FOR: Duration = Duration::from_secs(30);
 /// Measuring may take a part of the time.
 const REST: u32 = 20;
-/// What counts as lately.
+/// The time that counts as lately.
 const LATELY: Duration = Duration::from_secs(600);
 /// How old the word of another agent may be that counts.
 const FRESH: Duration = Duration::from_secs(10);
-/// What can be counted. More is too much, if the room is needed.
+/// The most entries to count. More is too much, if the room is needed.
 const COUNTED: Limits = Limits {
     depth: 250,
     entries: 2_000_000,
@@ -78,7 +78,7 @@ impl Room {
         })
     }
 
-    /// What is to stay free.
+    /// The room to keep free.
     pub fn reserve(&self) -> u64 {
         RESERVE.min(self.total / RESERVE_OF_DISK)
     }
@@ -113,7 +113,7 @@ fn give_up_part(spare: &Path) -> bool {
     shorten().unwrap_or(false)
 }
 
-/// What an agent says of its session.
+/// The use of the disk by an agent's session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Said {
     /// Of which flow.
@@ -221,7 +221,7 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// What the watch asks for, and the failure of the session's runs.
+/// The verdict of the watch, and the failure of the session's runs.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     /// The session has more than it may.
@@ -246,7 +246,7 @@ pub(crate) struct Watch {
     /// When the session was measured, and how much of the disk was free then.
     measured: Option<(Instant, u64)>,
     took: Duration,
-    /// What it had when.
+    /// Its use, and when it was measured.
     history: Vec<(Instant, u64)>,
     /// Since when there is too little room.
     short: Option<Instant>,

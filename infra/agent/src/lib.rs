@@ -10,7 +10,7 @@
 //!              └─ environments ──▶ uv, in a sandbox of its own
 //! ```
 //!
-//! What is absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`) and of its environment (crate `environments`), and every decision about a session's life.
+//! Absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`) and of its environment (crate `environments`), and every decision about a session's life.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

@@ -39,7 +39,7 @@ struct Inner {
     lines: u64,
     /// Pieces of an output that come to be one line.
     chunk: Option<Chunk>,
-    /// What is the beginning of a line that goes on, by its kind.
+    /// The kinds whose line is begun and goes on.
     begun: Vec<LineKind>,
     pending: Vec<OutputLine>,
     bytes: usize,
@@ -51,7 +51,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// An error of the file system.
     pub(crate) fn begin(of: &str, path: PathBuf, reports: UnboundedSender<AgentReport>) -> io::Result<Rc<Self>> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;

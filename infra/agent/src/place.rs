@@ -23,7 +23,7 @@ pub(crate) enum Place {
     Container(Container),
 }
 
-/// What an agent in a container of its own has.
+/// The place of an agent in a container of its own.
 pub(crate) struct Container {
     pub(crate) queues: Client,
     pub(crate) credentials: SharedCredentialsProvider,
@@ -112,7 +112,7 @@ impl Place {
         }
     }
 
-    /// What is held and what is not.
+    /// The isolation: what is held and what is not.
     ///
     /// * `closed`: what the sandbox inside it says of itself; `has_image`: whether an image is its root.
     pub(crate) fn isolation(&self, mut closed: Isolation, reach: &Reach, has_image: bool) -> Isolation {

@@ -1,4 +1,4 @@
-//! What is kept of what is over, and for how long: runs, logs, environments.
+//! Retention of what is over: runs, logs, environments.
 //!
 //! Nothing that is in use is removed: a run that a session still works on, the log of an agent whose session is there, an environment
 //! that a session holds.

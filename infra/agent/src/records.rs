@@ -1,4 +1,4 @@
-//! What promptflow itself says of the lines of a run and of their nodes, in files that its own loader reads: inputs, outputs, times, tokens, logs.
+//! Promptflow's own records of the lines of a run and of their nodes, in files that its own loader reads: inputs, outputs, times, tokens, logs.
 
 use crate::connections::Given;
 use std::{

@@ -77,7 +77,7 @@ pub(crate) fn failed(state: &Path, run: &str, failure: Failure) -> (Outcome, Run
     )
 }
 
-/// What a run works on: the flow, and a file of data.
+/// The inputs of a run: the flow, and a file of data.
 pub(crate) struct Work {
     pub(crate) flow: Opened,
     pub(crate) data: Option<OpenedFile>,
@@ -578,10 +578,10 @@ impl Results {
     }
 }
 
-/// What became of the files of a run.
+/// The result of keeping the files of a run.
 #[derive(Default)]
 struct Kept {
-    /// What is not kept, and why.
+    /// The files that are not kept, and why.
     left_out: Vec<String>,
     /// Why the run has failed if nothing else has failed it.
     failure: Option<Failure>,

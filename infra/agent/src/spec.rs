@@ -6,7 +6,7 @@ use sandbox::{groups::Place, python::Python};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What an agent signs its requests with.
+/// The credentials by which an agent signs its requests.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct AgentCredentials {
     /// The access key id.
@@ -45,7 +45,7 @@ pub struct AgentSpec {
     pub credentials: AgentCredentials,
     /// The private half of its own key: Ed25519, base64.
     pub private_key: String,
-    /// What the driver found, to spare looking again.
+    /// Findings of the driver, to spare looking again.
     pub python: Option<Python>,
     /// Where groups can be made.
     pub places: Vec<Place>,
@@ -57,7 +57,7 @@ pub struct AgentSpec {
     pub log: Option<PathBuf>,
 }
 
-/// What a process is told that was started as an agent.
+/// The specification of an agent, as its process reads it.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Told {

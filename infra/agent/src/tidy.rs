@@ -19,7 +19,7 @@ const TURN: Duration = Duration::from_secs(20);
 /// The folder, in the state folder, where a session's files wait for their removal after its end.
 pub const GONE: &str = "gone";
 
-/// What such a process is told.
+/// The arguments of such a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Task {
     /// The state folder.

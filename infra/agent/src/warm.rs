@@ -52,7 +52,7 @@ pub(crate) fn connect(
 ///
 /// # Errors
 ///
-/// What the file system and starting a process say. A session does without.
+/// An error of the file system or of starting a process. A session does without.
 pub fn ensure(state: &Path, store: &Store, base: &Environment, places: &[Place], user: Option<u32>) -> io::Result<()> {
     // Only what is in namespaces of its own can be a fork of it.
     if !store.namespaces.get() {

@@ -229,7 +229,7 @@ fn delete(client: &Client, wanted: &args::DeleteCompute, json: bool) -> Result<u
     Ok(0)
 }
 
-/// What ends with a compute resource.
+/// The sessions and runs that end with a compute resource.
 pub(crate) fn ends(compute: &ComputeView) -> String {
     let sessions = counted(compute.sessions.len(), "session");
     format!("{sessions} and {}", counted(runs(compute), "active run"))

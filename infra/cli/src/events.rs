@@ -66,12 +66,12 @@ impl Accepted {
     }
 }
 
-/// What a run has given, and what was heard of that before its end.
+/// The outputs of a run, and the pieces of them that were heard before its end.
 pub(crate) type Asked = Result<(Map<String, Value>, Heard), Failure>;
 /// Takes the pieces of a run.
 pub(crate) type Hear = Box<dyn FnMut(Chunk) + Send>;
 
-/// What a run says on its way.
+/// A piece of a run's outputs, or how the run ended.
 enum Told {
     Chunk(Chunk),
     Ended(Box<Asked>),

@@ -103,7 +103,7 @@ fn find<'a>(value: &'a Value, found: &mut Vec<Reference<'a>>) {
     }
 }
 
-/// What `data:image/png;path` or `data:image/png;base64` stands for. A URL is not asked for: a page sends nothing.
+/// The image of `data:image/png;path` or `data:image/png;base64`. A URL is not asked for: a page sends nothing.
 fn reference<'a>(key: &str, text: &'a str) -> Option<Reference<'a>> {
     let (kind, way) = key.strip_prefix("data:image/")?.split_once(';')?;
     let kind = if kind == "jpg" { "jpeg" } else { kind };

@@ -3,7 +3,7 @@
 use contract::agent::{Chunk, LineKind, OutputLine};
 use serde_json::{Map, Value};
 
-/// What was heard of the outputs of one run.
+/// The pieces heard of the outputs of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     /// The outputs that come whole, once they are known, and the names of those in pieces, once they begin.
@@ -46,13 +46,13 @@ impl Heard {
         is_other
     }
 
-    /// What of an output was heard; nothing before its first piece.
+    /// The text heard of an output; empty before its first piece.
     pub(crate) fn text(&self, name: &str) -> &str {
         let found = self.texts.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, text)| text)
     }
 
-    /// What the whole of an output adds to what was heard; `None` if that is not its beginning, as a secret was hidden in it, or it was cut.
+    /// The rest of an output behind the text that was heard; `None` if that is not its beginning, as a secret was hidden in it, or it was cut.
     pub(crate) fn rest<'a>(&self, name: &str, whole: &'a str) -> Option<&'a str> {
         whole.strip_prefix(self.text(name))
     }

@@ -154,7 +154,7 @@ impl Turns {
     }
 }
 
-/// What a run over one line has given.
+/// The outputs of a run over one line.
 fn outputs_of(row: RunRow) -> Result<Map<String, Value>, Failure> {
     let result = row.result.unwrap_or_default();
     if row.status != RunStatus::Completed || result.failed_lines > 0 {

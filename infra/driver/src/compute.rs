@@ -1,4 +1,4 @@
-//! What a platform does, and what it may use of the control plane.
+//! The trait of a platform, and its ports to the control plane.
 
 use agent::{AgentCredentials, bounded};
 use contract::{
@@ -25,7 +25,7 @@ pub struct Launch {
     pub compute: String,
     /// The session's settings.
     pub settings: Settings,
-    /// What its VM size holds, if that is known.
+    /// The room of its VM size, if that is known.
     pub room: Option<Room>,
     /// The time from which on it must not be launched any more.
     pub until: Millis,
@@ -74,7 +74,7 @@ pub trait ComputeDriver: Send + Sync {
     fn let_go(&self);
 }
 
-/// What a driver needs of the host that it runs in, or of the control plane that it serves.
+/// The ports of a driver to the host that it runs in, or to the control plane that it serves.
 pub trait HostPorts: Send + Sync {
     /// Takes a report on its way to the queue `reports`. It must not be lost once this has returned.
     ///
@@ -105,7 +105,7 @@ pub trait HostPorts: Send + Sync {
     fn delete_queue(&self, name: &str) -> Answer<'_, ()>;
 }
 
-/// What a driver is opened with.
+/// The configuration of a driver.
 pub struct DriverConfig {
     /// The host's state folder; the driver's own part of it is `computes`, `sessions`, `environments`, `runs`, `tools`, `warm`.
     pub state: PathBuf,
@@ -117,7 +117,7 @@ pub struct DriverConfig {
     pub region: String,
     /// The queue `reports`.
     pub reports_queue_url: String,
-    /// What stands before the name of a session's own queue in its URL.
+    /// The prefix of the URL of a session's own queue.
     pub agent_queue_prefix: String,
     /// Whether flow folders may be snapshots in an object store, which agents ask with their own credentials.
     pub has_snapshots: bool,

@@ -44,7 +44,7 @@ impl Driver {
         self.ports.report(report).await
     }
 
-    /// What was observed when it was done.
+    /// Does a request, and gives the observation to report.
     async fn answer(&self, request: ComputeRequest) -> anyhow::Result<DriverReport> {
         Ok(match request {
             ComputeRequest::CreateCompute { compute, slot, room } => {

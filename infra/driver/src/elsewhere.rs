@@ -50,7 +50,7 @@ pub struct ControlPlane {
     pub endpoint: Option<String>,
     pub region: String,
     pub credentials: AgentCredentials,
-    /// What stands before the names of its queues.
+    /// The prefix of its queues' names.
     pub queue_prefix: String,
 }
 
@@ -102,7 +102,7 @@ impl ControlPlane {
     }
 }
 
-/// What a driver serves with.
+/// The configuration of a driver that serves.
 ///
 /// * `state`: the folder that it keeps everything in; one driver or host at a time.
 /// * `executable`: the program whose `agent` subcommand calls [`agent::supervise`].
@@ -116,7 +116,7 @@ pub struct Config {
     pub end_sessions: bool,
 }
 
-/// What it has found when it begins to serve.
+/// The findings of a driver that begins to serve.
 pub struct Serving {
     /// The URL of the queue that it takes requests from.
     pub requests: String,
@@ -242,7 +242,7 @@ async fn find(client: &Client, name: &str, place: &str) -> Result<String, Failur
     }
 }
 
-/// What an error of a queue means to whoever started the driver.
+/// Maps an error of a queue to a failure for whoever started the driver.
 fn meaning<E: ProvideErrorMetadata + std::error::Error + 'static>(
     error: &SdkError<E>,
     queue: &str,
@@ -399,7 +399,7 @@ impl Delivery for Received {
     }
 }
 
-/// What the driver may use of the control plane.
+/// The ports of the driver to the control plane.
 struct Ports {
     client: Client,
     reports: String,

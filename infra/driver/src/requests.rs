@@ -27,7 +27,7 @@ pub trait Delivery: Send + Sync + 'static {
     fn again(&self, pause: Duration) -> impl Future<Output = ()> + Send;
 }
 
-/// What waits for each other, by name.
+/// Requests that wait for each other, by name.
 type Waiting<D> = Mutex<HashMap<String, mpsc::UnboundedSender<(ComputeRequest, D)>>>;
 
 /// Hands requests to a driver.
@@ -37,7 +37,7 @@ pub struct Lanes<D> {
     emptied: Notify,
 }
 
-/// What has to wait for each other.
+/// The key of requests that wait for each other.
 fn lane_of(request: &ComputeRequest) -> String {
     match request {
         ComputeRequest::CreateCompute { compute, .. } | ComputeRequest::ReleaseCompute { compute } => {

@@ -28,7 +28,7 @@ pub fn check_path(path: &Path) -> Result<(), String> {
 ///
 /// # Errors
 ///
-/// What the file system says; [`io::ErrorKind::PermissionDenied`] if somebody else could change what is in the folder. Final until that is
+/// An error of the file system; [`io::ErrorKind::PermissionDenied`] if somebody else could change what is in the folder. Final until that is
 /// put right.
 pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;

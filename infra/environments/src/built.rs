@@ -1,4 +1,4 @@
-//! What a build left behind. Foreign code ran beside it, so all is read beneath its folder, without links, within bounds.
+//! The results of a build. Foreign code ran beside it, so all is read beneath its folder, without links, within bounds.
 
 use crate::lock;
 use contract::Failure;

@@ -41,7 +41,7 @@ enum NotBegun {
 }
 
 impl Store {
-    /// What every build sees: the interpreter, uv, and what the machine's owner names.
+    /// The paths that every build sees: the interpreter, uv, and those that the machine's owner names.
     pub(crate) fn sandbox(&self, job: &Job<'_>) -> Sandbox {
         let mut read = vec![job.uv.clone(), self.python.prefix.clone()];
         read.extend(job.sources.local());

@@ -1,4 +1,4 @@
-//! What an image has of Python, asked once for each image, in a sandbox without a network.
+//! The facts about an image's Python, asked once for each image, in a sandbox without a network.
 //!
 //! It is kept in `environments/facts/{tree}.json`.
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, io, path::Path, process::Stdio, time::Duration};
 use tokio::{io::AsyncReadExt, net::UnixStream};
 
-/// What an image has of Python.
+/// The facts about an image's Python.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     python: Option<Python>,
@@ -68,7 +68,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 const MOST_SAID: u64 = 16 << 20;
 
-/// What is needed to have an image.
+/// The place where images are kept and asked.
 pub(crate) struct Place<'a> {
     /// The state folder, which has the accounts.
     pub(crate) state: &'a Path,
@@ -81,7 +81,7 @@ pub(crate) struct Place<'a> {
     pub(crate) builder: Option<u32>,
 }
 
-/// What an image has of Python; asked once for each of its trees, in a sandbox without a network.
+/// The facts about an image's Python, asked once for each of its trees, in a sandbox without a network.
 pub(crate) async fn facts(
     place: &Place<'_>,
     name: &str,

@@ -53,7 +53,7 @@ pub(crate) const PYTHON: Base = Base {
 /// The registry of the hosted service's own image: flows that name it mean what is called `promptflow` here, whatever its tag is.
 const HOSTED: &str = "mcr.microsoft.com/azureml/promptflow/";
 
-/// What a name is made of: the packages, and the Python if it names one.
+/// The parts of a name: the packages, and the Python if it names one.
 fn parsed(image: &str) -> Option<(&'static Base, Option<&str>)> {
     if image.starts_with(HOSTED) {
         return Some((&PROMPTFLOW, None));
@@ -76,7 +76,7 @@ pub fn is_built_in(image: &str) -> bool {
     parsed(image).is_some()
 }
 
-/// What the name of a base image means.
+/// The meaning of a base image's name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     /// Packages that are built in, on a Python of this machine.

@@ -35,7 +35,7 @@ except BaseException as error:
     sys.exit('pfsession: ' + json.dumps({'module': name, 'why': why, 'packages': packages}))
 "#;
 
-/// What [`IMPORT`] says of a module that it could not import.
+/// The output of [`IMPORT`] for a module that it could not import.
 #[derive(Deserialize)]
 struct NotImported {
     module: String,

@@ -78,7 +78,7 @@ impl Index {
             .then_some(made.environment)
     }
 
-    /// What was removed and can be built again from its lock.
+    /// Removed environments that can be built again from their locks.
     pub(crate) fn pruned(&self, key: &str) -> Option<Environment> {
         serde_json::from_slice(&fs::read(self.path(&format!("{key}.gone.json"))).ok()?).ok()
     }

@@ -13,14 +13,14 @@ use std::{collections::BTreeMap, path::PathBuf};
 /// Takes each line of output, redacted.
 pub type Say<'a> = &'a dyn Fn(LineKind, String);
 
-/// What one build is done with.
+/// The inputs of one build.
 pub(crate) struct Job<'a> {
     pub(crate) uv: PathBuf,
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) sources: Sources,
     pub(crate) broker: Broker,
     pub(crate) lines: &'a [flow::Line],
-    /// What must be in no output.
+    /// The texts that no output may have.
     pub(crate) secrets: Vec<String>,
     pub(crate) say: Say<'a>,
     pub(crate) log: &'a str,

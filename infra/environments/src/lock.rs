@@ -208,7 +208,7 @@ pub(crate) fn pins(lock: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What has uv insist on hashes, where a lock has them all. The pages that `--find-links` names have none to offer.
+/// The option by which uv insists on hashes, where a lock has them all. The pages that `--find-links` names have none to offer.
 pub(crate) fn require_hashes(lock: &str) -> Option<String> {
     let mut lines = lock.lines().peekable();
     let mut bare = false;

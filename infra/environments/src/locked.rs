@@ -11,7 +11,7 @@ use std::{
 pub struct Locked {
     /// Each with its version and hashes, as a requirements file has it.
     pub hashed: String,
-    /// What has no hash in an index: from a repository, or from an index without hashes.
+    /// Packages without a hash: from a repository, or from an index without hashes.
     pub bare: Vec<String>,
     /// The version of the Python that it was built on.
     pub python: String,

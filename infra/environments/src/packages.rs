@@ -1,4 +1,4 @@
-//! What is installed, and why: read from locks, and from what a session has written over its environment.
+//! Installed packages, and why each is there: read from locks, and from what a session has written over its environment.
 
 use crate::lock::{AskedBy, name_of, normalized, pin};
 use contract::packages::{ByHand, Listed, Package, PackageOrigin};
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What an environment has.
+/// The packages of an environment.
 ///
 /// * `lock`, `base`: the locks of the environment and of its base image; `asked_by`: of both together.
 pub(crate) fn listed(lock: &str, base: &str, asked_by: &AskedBy, lines: &[flow::Line]) -> Listed {

@@ -14,7 +14,7 @@ use std::{
 };
 use url::Url;
 
-/// What stands for the credential in a requirements file.
+/// The placeholder of the credential in a requirements file.
 ///
 /// # Source
 ///
@@ -68,7 +68,7 @@ impl Feeds {
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// An error of the file system.
     pub fn write(&self, state: &Path) -> io::Result<()> {
         let lines = self.0.iter().map(|(host, token)| format!("{host} {token}\n"));
         owner_only::write(&file(state), &lines.collect::<String>())

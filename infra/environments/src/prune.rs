@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// What is kept of what nobody uses.
+/// The bounds of what nobody uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// How long after its last use.

@@ -1,4 +1,4 @@
-//! What a session may reach of the network: its settings, and what this machine can make of them.
+//! Network settings of a session, and what this machine can hold of them.
 
 use crate::{sources, uv};
 use contract::{
@@ -9,7 +9,7 @@ use lifecycle::network::{Host, Network, Place};
 use network::{Counts, Ends, Rules, Service};
 use std::{collections::HashMap, net::SocketAddr, os::fd::OwnedFd};
 
-/// What is not held where a session has this machine's network.
+/// The promises that are not held where a session has this machine's network.
 pub(crate) const SHARED: &str = "the network: this machine's loopback, its link-local and private addresses";
 /// The same where there are not even namespaces to take the network away.
 const OPEN: &str = "the network";
@@ -18,7 +18,7 @@ const UNREACHED: &str = "the network of builds; its allowed hosts, which cannot 
 /// There builds have this machine's network, as they need their broker.
 const OF_BUILDS: &str = "the network of builds";
 
-/// What a session may reach.
+/// The network settings of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
     network: Network,
@@ -81,7 +81,7 @@ impl Reach {
         rules
     }
 
-    /// What is not held of it where a session has this machine's network.
+    /// The promises that are not held where a session has this machine's network.
     pub fn not_held(&self, has_filter: bool) -> Option<&'static str> {
         match self.network {
             Network::Open => None,
@@ -122,7 +122,7 @@ fn proxy(name: &str, value: &str) -> Option<Host> {
     place.rsplit('@').next()?.parse().ok()
 }
 
-/// What was refused, as it is reported.
+/// Refused connections, as they are reported.
 pub fn refused(counts: &Counts) -> Refused {
     let counts = counts.read();
     Refused {
@@ -136,7 +136,7 @@ pub fn refused(counts: &Counts) -> Refused {
     }
 }
 
-/// What a failed install says of that: the destinations that were refused meanwhile, if any.
+/// The sentence of a failed install about destinations that were refused meanwhile, if any.
 pub(crate) fn refused_since(before: &network::Refused, now: &network::Refused) -> String {
     let is_new = |(key, times): &(&(String, String), &u64)| before.by.get(*key).is_none_or(|had| had < *times);
     let refused: Vec<_> = now

@@ -13,7 +13,7 @@ use contract::{Failure, agent::LineKind};
 use sandbox::Sandbox;
 use std::fs;
 
-/// What is known before requirements are resolved.
+/// The inputs of a resolution.
 pub(crate) enum Over<'a> {
     /// The base image itself is resolved, over what its root has.
     Root(&'a str),

@@ -25,7 +25,7 @@ use std::{
 pub struct Root {
     /// The name that the settings have for it.
     pub name: String,
-    /// What the name was resolved to.
+    /// The digest that the name was resolved to.
     pub digest: String,
     config: Config,
     tree: PathBuf,
@@ -37,7 +37,7 @@ pub struct Root {
     _held: images::Held,
 }
 
-/// What a session on an image does not have of it.
+/// Parts of an image that a session on it does not have.
 pub const NOT_HELD: &str = "owners of the image's files, which are all the session's";
 
 /// Whether a session on this image need not wait for a download.

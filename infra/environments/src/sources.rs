@@ -50,7 +50,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// What the machine's owner says, in uv's variables, else in pip's.
+    /// The indexes of the machine's owner, by uv's variables, else by pip's.
     ///
     /// # Errors
     ///
@@ -248,7 +248,7 @@ impl Sources {
         options.chain(no_binary).chain(only_binary).collect()
     }
 
-    /// What tells one set of sources from another, without credentials. A lock does not say which index the tools of a build come from, nor
+    /// The identity of a set of sources, without credentials. A lock does not say which index the tools of a build come from, nor
     /// all hashes; so environments of the same lock are the same only if they have the same sources.
     pub(crate) fn identity(&self) -> String {
         let shown = |place: &Place| match place {
@@ -266,7 +266,7 @@ impl Sources {
         )
     }
 
-    /// What must be in no output: each secret as it is, and as a URL has it.
+    /// The texts that no output may have: each secret as it is, and as a URL has it.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let credentials = self.feeds().into_iter().filter_map(|feed| feed.credential);
         credentials

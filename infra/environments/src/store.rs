@@ -34,7 +34,7 @@ pub struct Store {
     pub(crate) index: Index,
     /// The state folder that the credentials of private feeds are in.
     pub(crate) feeds: PathBuf,
-    /// What environments are built on.
+    /// The Python that environments are built on.
     pub python: Python,
     /// The Python of this machine, which makes sandboxes.
     pub machine: Python,
@@ -48,7 +48,7 @@ pub struct Store {
     pub namespaces: Cell<bool>,
     /// Whether a sandbox can have a network of its own; likewise.
     pub networks: Cell<bool>,
-    /// What the network of a build reaches.
+    /// The network settings of a build.
     pub reach: RefCell<Reach>,
     /// Counts of what the network of builds refused.
     pub counts: Counts,
@@ -140,7 +140,7 @@ impl Store {
             .collect()
     }
 
-    /// What the root has, as the lines of a lock.
+    /// The packages of the root, as the lines of a lock.
     pub(crate) fn root_lock(&self) -> String {
         self.root.as_ref().map(Root::lock).unwrap_or_default()
     }
@@ -225,7 +225,7 @@ impl Store {
         self.root.is_none() || self.index.complete(lock).or_else(pruned).is_none_or(is_it)
     }
 
-    /// What an environment has, and why.
+    /// The packages of an environment, and why each is there.
     pub fn listed(&self, environment: &Environment, lines: &[flow::Line]) -> Listed {
         let mut asked_by = self.index.askers(&environment.base);
         for (name, askers) in self.index.askers(&environment.key) {

@@ -1,4 +1,4 @@
-//! What uv's texts mean, and what the broker says of an index: which failure, and what to do.
+//! Failures by uv's texts and by the broker's reports of an index, with what to do.
 
 use broker::Fault;
 use contract::Failure;
@@ -25,7 +25,7 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
     })
 }
 
-/// What uv wrote.
+/// The output of uv.
 struct Said<'a> {
     output: &'a str,
     lower: String,

@@ -53,7 +53,10 @@ class Spans:
                 self.send(spans)
             except Exception as error:  # noqa: BLE001
                 self.stop(type(error).__name__)
-        return [text for text in map(as_text, spans[:MOST]) if text]
+        texts = [text for text in map(as_text, spans[:MOST]) if text]
+        if len(texts) < len(spans):
+            print(f"{len(spans) - len(texts)} of {len(spans)} spans of a line are not kept in the run's spans.jsonl, which has {MOST} of a line at most", file=sys.stderr, flush=True)
+        return texts
 
     def send(self, spans):
         import logging

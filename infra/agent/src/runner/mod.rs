@@ -49,7 +49,7 @@ pub(crate) struct Runner {
     _parent: Option<tokio::process::Child>,
     /// The groups that it is in.
     groups: Vec<PathBuf>,
-    /// What holds its environment.
+    /// The hold on its environment.
     _held: Rc<Vec<fs::File>>,
     /// Its own network, if it has one; else whether it is meant to have this machine's, and whether it has sockets of the internet.
     network: Option<Service>,

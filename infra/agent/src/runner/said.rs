@@ -1,4 +1,4 @@
-//! What a runner says, word by word, and who hears it.
+//! Messages of a runner, and who hears them.
 
 use sandbox::Isolation;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use tokio::{
 /// Who hears what is said of each run.
 pub(super) type Runs = Rc<RefCell<HashMap<String, UnboundedSender<What>>>>;
 
-/// What a runner says.
+/// A message of a runner.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Said {
@@ -60,7 +60,7 @@ pub(super) enum Said {
     Of(About),
 }
 
-/// What a runner says of a run.
+/// A message of a runner about a run.
 #[derive(Debug, Deserialize)]
 pub(crate) struct About {
     of: String,
@@ -88,7 +88,7 @@ pub(crate) enum What {
         number: i64,
         text: Option<String>,
         wrong: Option<contract::Failure>,
-        /// What promptflow says of it, and of its nodes by name, as JSON texts.
+        /// Promptflow's records of it, and of its nodes by name, as JSON texts.
         #[serde(default)]
         record: Option<String>,
         #[serde(default)]
@@ -102,7 +102,7 @@ pub(crate) enum What {
     Chunk {
         chunk: Piece,
     },
-    /// What it says of the nodes of the aggregation.
+    /// The records of the aggregation's nodes.
     Nodes {
         nodes: Vec<(String, String)>,
     },
@@ -115,7 +115,7 @@ pub(crate) enum What {
     },
 }
 
-/// What a run says of an output before its end; its bounds are in `stream.py`.
+/// A piece of an output before the run's end; its bounds are in `stream.py`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Piece {
@@ -143,7 +143,7 @@ pub(super) fn read(line: &[u8]) -> Result<Said, String> {
     serde_json::from_slice(line).map_err(|error| format!("it says what is not known here: {error}"))
 }
 
-/// What a runner says: first what was read beyond its first words.
+/// The stream of a runner's messages: first what was read beyond its first ones.
 pub(super) type Reader = BufReader<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>>;
 
 #[expect(clippy::cognitive_complexity, reason = "it counts what the macros of the log become")]

@@ -50,18 +50,18 @@ const BROKER: u16 = 80;
 /// The most of a runner's own errors that goes to the log.
 const MOST_ERRORS: u64 = 64 << 10;
 
-/// What a runner is started with.
+/// The arguments of a runner's start.
 pub(crate) struct Start<'a> {
     pub(crate) folders: &'a Folders,
     pub(crate) store: &'a Store,
     pub(crate) environment: &'a Environment,
     /// Where groups can be made.
     pub(crate) places: &'a [Place],
-    /// What the VM size gives; `None` is the whole machine.
+    /// The limits of the VM size; `None` is the whole machine.
     pub(crate) limits: Option<Limits>,
     /// Who it is on this machine, if another than this process's own.
     pub(crate) user: Option<u32>,
-    /// What it may reach of the network.
+    /// Its network settings.
     pub(crate) reach: &'a Reach,
     /// Where what is refused of that is counted.
     pub(crate) counts: &'a Counts,
@@ -320,7 +320,7 @@ impl Start<'_> {
     }
 }
 
-/// What a runner's first words say of it.
+/// A runner, as its first messages describe it.
 #[derive(Default)]
 struct First {
     process: Option<Held>,

@@ -12,7 +12,7 @@ use environments::{packages, reach::Reach};
 use std::{cell::Cell, io, rc::Rc};
 use tokio::task::spawn_local;
 
-/// What an install brings the session to: a lock, else what the requirements say, if need be resolved anew.
+/// The target of an install: a lock, else the requirements, if need be resolved anew.
 pub(super) struct Packages {
     pub(super) lock: Option<String>,
     pub(super) resolve: bool,
@@ -195,7 +195,7 @@ impl Agent {
         ))
     }
 
-    /// What is installed from now on, by the next count.
+    /// Records the installed packages, by the next count.
     async fn installation(&self, lock: &str, listed: Option<Listed>) -> Installation {
         let by_hand = self.by_hand().await;
         self.count.set(self.count.get() + 1);

@@ -119,10 +119,10 @@ struct Agent {
     /// When a lease was asked for, by nonce; and when the one that counts was.
     asked: RefCell<HashMap<u64, u64>>,
     leased: Cell<u64>,
-    /// What the session may reach, and the revision that said so, if it was more than the settings of its start.
+    /// The network settings, and the revision that set them, if it is later than the start.
     reach: RefCell<Reach>,
     network_revision: Cell<Option<u64>>,
-    /// What was refused of that, and how much of it was reported.
+    /// Counts of refused connections, and how many were reported.
     counts: Counts,
     refused_reported: Cell<u64>,
 }

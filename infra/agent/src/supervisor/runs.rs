@@ -104,7 +104,7 @@ impl Agent {
         }
     }
 
-    /// What a run works on.
+    /// Opens what a run works on: the flow folder, and the data.
     async fn work(&self, runner: &Runner, settings: &Settings, wish: &RunWish) -> Result<run::Work, Failure> {
         let data = match &wish.data {
             Some(data) => Some(patiently(|| self.flows.open_file(&self.spec.flow, data)).await?),

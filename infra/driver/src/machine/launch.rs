@@ -238,7 +238,7 @@ impl Machine {
     }
 }
 
-/// What an agent sees of the host's environment variables, beside what installers may need.
+/// The environment variables of the host that an agent sees, beside those of installers.
 fn own_variables() -> impl Iterator<Item = (String, String)> {
     let kept = |name: &str| {
         matches!(

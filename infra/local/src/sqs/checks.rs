@@ -1,4 +1,4 @@
-//! What SQS refuses, by its own names and limits.
+//! Checks of SQS, by its own names and limits.
 
 use super::*;
 
