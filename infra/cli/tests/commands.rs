@@ -510,19 +510,29 @@ fn a_run_file_says_what_was_not_typed() {
 fn what_a_run_file_asks_in_vain_is_refused_before_anything_is_sent() {
     let home = Home::new();
     let service = Service::new(|_, request| Some(accepted(request)));
-    for (key, named) in [
-        ("resources: {compute: mine}", "resources.compute"),
-        ("data: azureml:thing:1", "data"),
-    ] {
-        std::fs::write(home.path().join("run.yml"), format!("flow: flow\n{key}\n")).unwrap();
-        let ended = home.pfsession(&service, &["run", "run.yml"]);
-        assert_eq!(ended.exit, Some(2), "{key}: {ended:?}");
-        assert!(
-            ended.err.contains(named) && ended.err.contains("[Run.NotSupported]"),
-            "{key}: {ended:?}"
-        );
-    }
+    std::fs::write(home.path().join("run.yml"), "flow: flow\ndata: azureml:thing:1\n").unwrap();
+    let ended = home.pfsession(&service, &["run", "run.yml"]);
+    assert_eq!(ended.exit, Some(2), "{ended:?}");
+    assert!(
+        ended.err.contains("data") && ended.err.contains("[Run.NotSupported]"),
+        "{ended:?}"
+    );
     assert!(service.paths().is_empty());
+}
+
+#[test]
+fn a_compute_instance_comes_from_the_run_file_and_the_command_before_it() {
+    let home = Home::new();
+    let service = Service::new(|_, request| Some(accepted(request)));
+    std::fs::write(home.path().join("run.yml"), "flow: flow\nresources: {compute: mine}\n").unwrap();
+    for (more, expected) in [(&[][..], "mine"), (&["--compute", "other"][..], "other")] {
+        let ended = home.pfsession(&service, &[&["run", "run.yml", "--no-wait"], more].concat());
+        assert_eq!(ended.exit, Some(0), "{ended:?}");
+        let seen = service.seen.0.lock().unwrap();
+        let sent = seen.iter().rfind(|request| request.path == "/v1/commands").unwrap();
+        let body: Value = serde_json::from_str(&sent.body).unwrap();
+        assert_eq!(body["settings"]["compute"], expected, "{body}");
+    }
 }
 
 #[test]

@@ -395,7 +395,7 @@ signal.alarm(20)
 for _ in range(50):
     pairs = [socket.socketpair() for _ in range(3)]
     loader, *workers = [Process(mine, None) for mine, _ in pairs]
-    crew = Crew({"cores": 1}, {}, None, None)
+    crew = Crew({"cores": 1}, {}, None, None, None)
     crew.loader, crew.has_loader, crew.members = loader, True, list(workers)
     crew.waiting, crew.done = [], {}
     for number, worker in enumerate(workers):
