@@ -261,12 +261,12 @@ pub(crate) fn changes(base: &str, lock: &str) -> Vec<Change> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const LOCK: &str = "flask==3.1.3 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n    # via -r requirements.txt\nblinker==1.9.0 \\\n    --hash=sha256:22\n    # via flask, -c constraints.txt, other\ncolorama==0.4 ; sys_platform == 'win32' \\\n    --hash=sha256:33\nmine @ https://host/a/mine-1.0.whl \\\n    --hash=sha256:44\n";
+    pub(crate) const LOCK: &str = "flask==3.1.3 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n    # via -r requirements.txt\nblinker==1.9.0 \\\n    --hash=sha256:22\n    # via flask, -c constraints.txt, other\ncolorama==0.4 ; sys_platform == 'win32' \\\n    --hash=sha256:33\nmine @ https://host/a/mine-1.0.whl \\\n    --hash=sha256:44\n";
 
-    fn line(number: usize, text: &str, constraint: bool) -> flow::Line {
+    pub(crate) fn line(number: usize, text: &str, constraint: bool) -> flow::Line {
         flow::Line {
             file: "requirements.txt".into(),
             number,

@@ -108,18 +108,10 @@ fn read_by_hand(written: &Written) -> io::Result<BTreeMap<String, Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::without_annotations;
-
-    const LOCK: &str = "flask==3.1.3 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n    # via -r requirements.txt\nblinker==1.9.0 \\\n    --hash=sha256:22\n    # via flask, -c constraints.txt, other\ncolorama==0.4 ; sys_platform == 'win32' \\\n    --hash=sha256:33\nmine @ https://host/a/mine-1.0.whl \\\n    --hash=sha256:44\n";
-
-    fn line(number: usize, text: &str, constraint: bool) -> flow::Line {
-        flow::Line {
-            file: "requirements.txt".into(),
-            number,
-            text: text.into(),
-            constraint,
-        }
-    }
+    use crate::lock::{
+        tests::{LOCK, line},
+        without_annotations,
+    };
 
     #[test]
     fn each_package_says_where_it_comes_from() {

@@ -13,7 +13,7 @@ use lifecycle::{
 };
 use serde_json::json;
 use shell::{Happened, accept, happen, record_packages};
-use world::{Loss, World};
+use world::{Loss, World, each_call_fails};
 
 fn flow(name: &str) -> FlowRef {
     FlowRef {
@@ -77,18 +77,8 @@ fn assert_lived(world: &World, case: &str) {
 
 #[tokio::test]
 async fn one_failed_call_never_loses_or_repeats_an_effect() {
-    let whole = World::new(None);
-    life(&whole).await;
-    assert_lived(&whole, "no failure");
-    let calls = whole.calls();
-    for loss in [Loss::Request, Loss::Reply] {
-        for at in 1..=calls {
-            let world = World::new(Some((at, loss)));
-            life(&world).await;
-            assert_lived(&world, &format!("{loss:?} of call {at}"));
-        }
-    }
-    println!("{} lives, each with one failed call", calls * 2);
+    let lives = each_call_fails(life, assert_lived).await;
+    println!("{lives} lives, each with one failed call");
 }
 
 #[tokio::test]
@@ -590,16 +580,7 @@ async fn a_deleted_compute_resource_stops_its_sessions_whichever_call_fails() {
         assert_eq!(stops.count(), 2, "{case}: each session is stopped once");
         assert!(state.usage.values().all(|usage| usage.sessions.is_empty()), "{case}");
     };
-    let whole = World::new(None);
-    deletion(&whole).await;
-    lived(&whole, "no failure");
-    for loss in [Loss::Request, Loss::Reply] {
-        for at in 1..=whole.calls() {
-            let world = World::new(Some((at, loss)));
-            deletion(&world).await;
-            lived(&world, &format!("{loss:?} of call {at}"));
-        }
-    }
+    each_call_fails(deletion, lived).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod world;
 use contract::{FlowRef, Phase, row::OperationStatus, workspace::WorkspaceRow};
 use lifecycle::{compute::ComputePhase, session::Event};
 use serde_json::json;
-use world::{Loss, World};
+use world::{World, each_call_fails};
 
 fn flow(name: &str) -> FlowRef {
     FlowRef {
@@ -73,16 +73,7 @@ async fn an_instance_outlives_a_session_and_its_stop_ends_one_whichever_call_fai
         });
         assert_eq!(why.as_deref(), Some("Instance.Stopped"), "{case}");
     };
-    let whole = World::new(None);
-    life_of_an_instance(&whole).await;
-    lived(&whole, "no failure");
-    for loss in [Loss::Request, Loss::Reply] {
-        for at in 1..=whole.calls() {
-            let world = World::new(Some((at, loss)));
-            life_of_an_instance(&world).await;
-            lived(&world, &format!("{loss:?} of call {at}"));
-        }
-    }
+    each_call_fails(life_of_an_instance, lived).await;
 }
 
 #[tokio::test]

@@ -107,6 +107,24 @@ fn key_of(row: &InstanceRow) -> (String, String, String) {
     (row.workspace.clone(), row.owner.clone(), row.name.clone())
 }
 
+/// Lives a life once as it is, and once more with each of its calls failing, before it is done or after; checks each. Gives back how many
+/// lives had a failed call.
+#[allow(dead_code, reason = "not every test that has a world lives so")]
+pub(crate) async fn each_call_fails(life: impl AsyncFn(&World), lived: impl Fn(&World, &str)) -> usize {
+    let whole = World::new(None);
+    life(&whole).await;
+    lived(&whole, "no failure");
+    let calls = whole.calls();
+    for loss in [Loss::Request, Loss::Reply] {
+        for at in 1..=calls {
+            let world = World::new(Some((at, loss)));
+            life(&world).await;
+            lived(&world, &format!("{loss:?} of call {at}"));
+        }
+    }
+    calls * 2
+}
+
 impl World {
     pub(crate) fn new(fail_at: Option<(usize, Loss)>) -> Self {
         Self {
