@@ -4,6 +4,7 @@
 //! * [`kind`]: DAG, flex, or a plain folder of Python.
 //! * [`environment()`]: the base image and the requirements.
 //! * [`save`]: a requirements file with more packages in it.
+//! * [`migrate()`]: the files that a flow needs of a runtime's environment.
 //! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes at its root.
 //! * [`snapshot`]: such a view as one file, for whoever does not see the folder.
 //! * [`run_yaml`]: a run's own file.
@@ -20,6 +21,7 @@
 mod connection;
 mod environment;
 mod folder;
+mod migrate;
 mod names;
 mod project;
 mod remedy;
@@ -39,6 +41,7 @@ pub use connection::{
 pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
 pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_flow_name, kind};
 pub use lifecycle::Failure;
+pub use migrate::{Migration, migrate};
 pub use names::package_of;
 pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};

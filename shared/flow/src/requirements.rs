@@ -287,7 +287,7 @@ pub(crate) fn without_comment(line: &str) -> &str {
 /// # Source
 ///
 /// pip's *Requirements File Format*: the options of a line are read as those of a command line.
-fn options(line: &str) -> Option<Vec<String>> {
+pub(crate) fn options(line: &str) -> Option<Vec<String>> {
     if !line.starts_with('-') {
         return None;
     }
@@ -316,7 +316,7 @@ fn options(line: &str) -> Option<Vec<String>> {
 }
 
 /// The words of a line, as a shell has them.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote, mut begun) = (Vec::new(), String::new(), None, false);
     for c in line.chars() {
         match (quote, c) {
@@ -490,6 +490,22 @@ fn check_package(line: &Line) -> Result<(), Failure> {
         return pinned(&place(line), &name);
     }
     Ok(())
+}
+
+/// A requirement of what the base image holds without its version, if it has one: `promptflow[azure]` of `promptflow[azure]==1.18.0`.
+pub(crate) fn without_pin(text: &str) -> Option<String> {
+    let parsed = requirement::parse(without_hashes(text)).ok()?;
+    let is_held = HELD_BY_THE_IMAGE.contains(&&*parsed.name.to_string());
+    if !is_held || !is_pin(parsed.version_or_url.as_ref()) {
+        return None;
+    }
+    let extras: Vec<String> = parsed.extras.iter().map(ToString::to_string).collect();
+    let extras = if extras.is_empty() {
+        String::new()
+    } else {
+        format!("[{}]", extras.join(","))
+    };
+    Some(format!("{}{extras}", parsed.name))
 }
 
 /// Whether it names a version, or one that is like it.

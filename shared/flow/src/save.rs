@@ -29,17 +29,7 @@ pub struct Saved {
 /// of lines, and of the file.
 pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<Saved, Failure> {
     let folder = Folder::open(folder, include_root)?;
-    let (target, place) = requirements_target(&folder)?;
-    let source = folder.find(&folder.includes()?, &target, &place)?;
-    if let Some(source) = source.as_ref().filter(|source| !source.starts_with(&folder.path)) {
-        return Err(Failure::new(
-            "Flow.SharedRequirements",
-            format!(
-                "The requirements are in {}, which other flows may share. Add the packages there, and install without naming them.",
-                folder.show(source)
-            ),
-        ));
-    }
+    let (source, target) = own_requirements(&folder)?;
     if source.is_none()
         && folder.flow_file.is_none()
         && let Some(project) = crate::project::requirements(&folder)?
@@ -98,7 +88,23 @@ pub fn save_extras(folder: &Path, include_root: &Path, extras: &[String]) -> Res
     })
 }
 
-fn saved(
+/// The requirements file that is the flow's own, if it is there, and where it is or would be in the flow folder.
+pub(crate) fn own_requirements(folder: &Folder) -> Result<(Option<PathBuf>, PathBuf), Failure> {
+    let (target, place) = requirements_target(folder)?;
+    let source = folder.find(&folder.includes()?, &target, &place)?;
+    match source {
+        Some(source) if !source.starts_with(&folder.path) => Err(Failure::new(
+            "Flow.SharedRequirements",
+            format!(
+                "The requirements are in {}, which other flows may share. Add the packages there, and install without naming them.",
+                folder.show(&source)
+            ),
+        )),
+        source => Ok((source, target)),
+    }
+}
+
+pub(crate) fn saved(
     folder: &Folder,
     source: Option<&Path>,
     target: &Path,

@@ -152,7 +152,55 @@ fn any_bytes_as_a_flow_file_are_read_or_refused() {
     ];
     let names = ["flow.dag.yaml", "flow.flex.yaml"];
     fuzz("a flow file", &seeds(&own, &names), &words, |bytes| {
-        check_folder(&folder, names[0], bytes)
+        check_folder(&folder, names[0], bytes);
+        check(flow::migrate(folder.path(), folder.path(), None, Some("new:2")));
+    });
+}
+
+#[test]
+fn any_bytes_as_the_environment_of_a_runtime_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("flow.dag.yaml"), "nodes: []\n").unwrap();
+    let own = [
+        "e.yml\nimage: a.azurecr.io/b:1\nconda_file:\n  dependencies:\n  - python=3.9\n  - pip:\n    - promptflow[azure]==1.5\n    - numpy\n",
+        "e.yml\nname: x\nbuild: {path: ., dockerfile_path: Dockerfile}\ntags: {a: b}\n",
+        "Dockerfile\nARG A=b\nFROM --platform=x ${A} AS c\nFROM c\nRUN pip install -U --pre 'd>=1' -i https://h/simple && \\\n  apt-get update\n",
+        "r.txt\n-r r.txt\nnumpy  # a\npromptflow-tools==1 ; os_name == 'nt'\n",
+    ];
+    let words = [
+        "\n",
+        " ",
+        "FROM ",
+        "ARG ",
+        "RUN ",
+        "pip install ",
+        "&& ",
+        "\\\n",
+        "$",
+        "${",
+        "}",
+        "=",
+        "- ",
+        ": ",
+        "pip:",
+        "image",
+        "-r ",
+        "--",
+        "[",
+        "==",
+    ];
+    fuzz("a runtime's environment", &seeds(&own, &[]), &words, |bytes| {
+        // The first line is the name of the file.
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        let (name, text) = (&bytes[..end], bytes.get(end + 1..).unwrap_or_default());
+        let known = ["e.yml", "Dockerfile", "r.txt"];
+        let name = known
+            .into_iter()
+            .find(|known| known.as_bytes() == name)
+            .unwrap_or("e.yml");
+        let file = folder.path().join(name);
+        write_anew(&file, text);
+        check(flow::migrate(folder.path(), folder.path(), Some(&file), None));
     });
 }
 

@@ -5,6 +5,7 @@ mod connections;
 mod faults;
 mod folders;
 mod fuzzed;
+mod migrations;
 mod remedies;
 mod run_files;
 mod samples;
