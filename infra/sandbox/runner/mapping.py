@@ -66,6 +66,13 @@ def map_lines(sources, mapping, inputs):
     whole_mapping = {name: f"${{data.{name}}}" for name, about in inputs.items() if not about.get("default")}
     whole_mapping.update(mapping)
     columns = {name: set().union(*map(dict.keys, rows)) for name, rows in sources.items()}
+    for name in inputs.keys() - whole_mapping.keys():
+        if name in columns.get("data", ()):
+            print(
+                f"the data's column {name!r} is not used: the flow has a default for this input, and promptflow takes that; "
+                f"to use the column, map it: --column-mapping {name}='${{data.{name}}}'",
+                file=sys.stderr,
+            )
     for name, source in list(whole_mapping.items()):
         match = REFERENCE.fullmatch(source) if isinstance(source, str) else None
         if not match or find(match[1], columns):

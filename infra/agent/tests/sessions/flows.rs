@@ -194,3 +194,23 @@ pub(crate) fn a_flow_is_given_by_its_file_or_entry_and_reads_an_earlier_run() {
         assert!(failure.to_string().starts_with(expected), "{failure}");
     });
 }
+
+pub(crate) fn a_column_that_gives_way_to_a_default_is_said_in_the_log() {
+    each("default", |run| {
+        let code = "def main(text: str = 'mine', n: int = 0) -> str:\n    return f'said {text}'\n";
+        let data = "{\"text\": \"a\"}\n";
+        let log = |result: &RunResult| fs::read_to_string(Path::new(&result.folder).join("logs.txt")).unwrap();
+        let said = "the data's column 'text' is not used: the flow has a default for this input, and promptflow takes that; to use the column, \
+                    map it: --column-mapping text='${data.text}'\n";
+        let unmapped = run(code, data, RunWish::default());
+        assert_eq!(output(&unmapped), json!({ "output": "said mine" }));
+        assert!(log(&unmapped).contains(said), "{}", log(&unmapped));
+        let mapped = RunWish {
+            column_mapping: [("text".to_owned(), json!("${data.text}"))].into(),
+            ..RunWish::default()
+        };
+        let mapped = run(code, data, mapped);
+        assert_eq!(output(&mapped), json!({ "output": "said a" }));
+        assert!(!log(&mapped).contains("is not used"), "{}", log(&mapped));
+    });
+}

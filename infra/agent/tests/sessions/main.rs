@@ -79,6 +79,10 @@ fn main() -> anyhow::Result<()> {
             a_dag_flow_runs_over_lines_of_data_and_keeps_their_order,
         ),
         (
+            "a_column_that_gives_way_to_a_default_is_said_in_the_log",
+            a_column_that_gives_way_to_a_default_is_said_in_the_log,
+        ),
+        (
             "flex_and_class_flows_run_and_init_reaches_the_constructor",
             flex_and_class_flows_run_and_init_reaches_the_constructor,
         ),
