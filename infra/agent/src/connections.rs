@@ -8,6 +8,7 @@
 //! outlives a login could not read it. The crate brings D-Bus, and a second place to look in. A file of mode 0600 beside `private-feeds`
 //! is held to the same rules and tests. It is encrypted by the disk, not by us: a key beside it would add nothing.
 
+use crate::secrets::Secrets;
 use broker::{Header, Provider, Providers, Way};
 use contract::{Failure, command::RunWish};
 use flow::{Connection, ConnectionType, view::View};
@@ -27,10 +28,6 @@ use url::Url;
 
 /// The largest file of a flow in which connections are looked for.
 const LARGEST: u64 = 1 << 20;
-/// A secret of fewer characters is not taken out of what a run says: it would take out parts of words.
-const SHORTEST_HIDDEN: usize = 8;
-/// The text in place of a secret in a run's output.
-const HIDDEN: &str = "***";
 
 /// Whose a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,8 +222,7 @@ pub(crate) struct Given {
     variables: BTreeMap<String, String>,
     /// The ways to the providers whose keys it does not get.
     _ways: Vec<Way>,
-    /// The secrets, which nothing that is written may have.
-    secrets: Vec<String>,
+    secrets: Secrets,
 }
 
 impl Given {
@@ -273,14 +269,11 @@ impl Given {
             .iter()
             .map(|(name, connection)| ((*name).to_owned(), connection.for_executor(name)));
         let connections = connections.collect();
-        secrets.retain(|secret| secret.chars().count() >= SHORTEST_HIDDEN);
-        // Where one is a part of another, the longer one goes first.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Self {
             connections,
             variables,
             _ways: ways,
-            secrets,
+            secrets: Secrets::new(&secrets),
         })
     }
 
@@ -304,10 +297,13 @@ impl Given {
         Ok(Some(file.into()))
     }
 
-    /// A text without the run's secrets.
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// A whole text without the run's secrets.
     pub(crate) fn without_secrets(&self, text: &str) -> String {
-        let hide = |text: String, secret: &String| text.replace(secret, HIDDEN);
-        self.secrets.iter().fold(text.to_owned(), hide)
+        self.secrets.hide(text)
     }
 }
 

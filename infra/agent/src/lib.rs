@@ -29,6 +29,7 @@ mod report;
 mod run;
 mod runner;
 pub mod sandboxes;
+mod secrets;
 mod spec;
 pub mod sqs;
 mod supervisor;

@@ -27,6 +27,7 @@ use crate::{
     output::Output,
     records::{self, Records},
     runner::{Piece, Runner, What},
+    secrets::Parts,
 };
 use contract::{
     Failure, Outcome,
@@ -314,6 +315,8 @@ async fn follow(
         output,
         memory: (runner, runner.out_of_memory()),
         unwritten: None,
+        lines: Parts::default(),
+        pieces: Parts::default(),
     };
     let file = match given.in_memory() {
         Ok(file) => file,
@@ -324,9 +327,11 @@ async fn follow(
     };
     while let Some(what) = said.recv().await {
         if let ControlFlow::Break(failure) = followed.take(what) {
+            followed.tell_rest();
             return failure;
         }
     }
+    followed.tell_rest();
     Some(crashed("its sandbox ended"))
 }
 
@@ -346,6 +351,10 @@ struct Followed<'a> {
     memory: (&'a Runner, u64),
     /// Why a result is not on the disk.
     unwritten: Option<Failure>,
+    /// Lines that go on, and whether they are of standard error.
+    lines: Parts<bool>,
+    /// Outputs in pieces, by their names.
+    pieces: Parts<String>,
 }
 
 impl Followed<'_> {
@@ -374,7 +383,7 @@ impl Followed<'_> {
                 let taken = self.results.records.take_spans(given, &spans);
                 self.note(taken);
             }
-            What::Chunk { chunk } => self.output.say_chunk(chunk_of(given, chunk)),
+            What::Chunk { chunk } => self.take_piece(chunk),
             What::Nodes { nodes } => {
                 let taken = self.results.records.take(given, None, nodes);
                 self.note(taken);
@@ -388,9 +397,55 @@ impl Followed<'_> {
         ControlFlow::Continue(())
     }
 
-    fn say(&self, kind: LineKind, lines: &[String], goes_on: bool) {
-        let lines: Vec<String> = lines.iter().map(|line| self.given.without_secrets(line)).collect();
-        self.output.say_lines(kind, &lines, goes_on);
+    fn say(&mut self, kind: LineKind, lines: &[String], goes_on: bool) {
+        let is_error = kind == LineKind::Stderr;
+        let mut told = Vec::new();
+        for (index, line) in lines.iter().enumerate() {
+            let mut text = self.lines.take(self.given.secrets(), is_error, line);
+            if !goes_on || index + 1 < lines.len() {
+                text += &self.lines.end(&is_error);
+            }
+            told.push(text);
+        }
+        self.output.say_lines(kind, &told, goes_on);
+    }
+
+    /// Takes a piece of an output, and tells it as readers have it.
+    fn take_piece(&mut self, piece: Piece) {
+        let chunk = match piece {
+            Piece::Begins { outputs, names } => Chunk::Begins {
+                outputs: match outputs.and_then(|text| exact(&self.given.without_secrets(&text))) {
+                    Some(Value::Object(outputs)) => Some(outputs),
+                    _ => None,
+                },
+                names,
+            },
+            Piece::GoesOn { name, text } => {
+                let told = self.pieces.take(self.given.secrets(), name.clone(), &text);
+                if told.is_empty() && !text.is_empty() {
+                    return;
+                }
+                Chunk::GoesOn {
+                    name,
+                    texts: vec![told],
+                }
+            }
+        };
+        self.output.say_chunk(chunk);
+    }
+
+    /// Tells what was held back, as it might have become a secret.
+    fn tell_rest(&mut self) {
+        for (is_error, text) in self.lines.end_all() {
+            let kind = if is_error { LineKind::Stderr } else { LineKind::Stdout };
+            self.output.say_lines(kind, &[text], false);
+        }
+        for (name, text) in self.pieces.end_all() {
+            self.output.say_chunk(Chunk::GoesOn {
+                name,
+                texts: vec![text],
+            });
+        }
     }
 
     /// The first result that could not be written fails the run.
@@ -434,23 +489,6 @@ impl Followed<'_> {
             // A result that is not on the disk is none.
             failure => self.unwritten.take().or(failure),
         }
-    }
-}
-
-/// A piece of an output as readers have it, without secrets as far as one piece shows them.
-fn chunk_of(given: &Given, piece: Piece) -> Chunk {
-    match piece {
-        Piece::Begins { outputs, names } => Chunk::Begins {
-            outputs: match outputs.and_then(|text| exact(&given.without_secrets(&text))) {
-                Some(Value::Object(outputs)) => Some(outputs),
-                _ => None,
-            },
-            names,
-        },
-        Piece::GoesOn { name, text } => Chunk::GoesOn {
-            name,
-            texts: vec![given.without_secrets(&text)],
-        },
     }
 }
 

@@ -62,6 +62,49 @@ pub(crate) fn a_secret_is_nowhere_after_a_kill_of_its_run_its_agent_and_the_host
     }
 }
 
+pub(crate) fn a_secret_is_not_told_also_where_it_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let token = format!("hidden-{}\nand-its-second-line", unique("token"));
+    let it = flex(
+        &folder.path().join("flow"),
+        "import os\n\
+         def main():\n\
+        \x20   token = os.environ['TOKEN']\n\
+        \x20   print('log', token, 'end')\n\
+        \x20   print('x' * 65_530 + token + 'y' * 65_530)\n\
+        \x20   yield 'before ' + token[:9]\n\
+        \x20   yield token[9:] + ' after ' + token[:5]\n",
+    );
+    let key = key(&unique("cut"));
+    machine.start(&key, 1, &it);
+    let run = unique("cut");
+    agent::connections::leave_variables(&machine.state, &run, &[("TOKEN".to_owned(), token.clone())].into()).unwrap();
+    let wish = RunWish {
+        secret_variables: ["TOKEN".to_owned()].into(),
+        stream: true,
+        ..RunWish::default()
+    };
+    let result = machine.run(&key, 1, &run, &it, wish);
+    assert_eq!(result.failure, None);
+    let told: String = pieces(&machine, &run)
+        .into_iter()
+        .map(|piece| match piece {
+            Chunk::GoesOn { texts, .. } => texts.concat(),
+            Chunk::Begins { .. } => String::new(),
+        })
+        .collect();
+    assert_eq!(told, "before *** after hidde");
+    let log = fs::read_to_string(Path::new(&result.folder).join("logs.txt")).unwrap();
+    let expected = format!(
+        "log ***\n*** end\n{0}***\n***{1}\n",
+        "x".repeat(65_530),
+        "y".repeat(65_530)
+    );
+    assert!(log.contains(&expected), "{}", &log[..200]);
+    machine.remove(&key, 1);
+}
+
 pub(crate) fn the_connections_of_a_run_reach_its_own_process_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::new(&state());

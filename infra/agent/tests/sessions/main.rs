@@ -83,6 +83,10 @@ fn main() -> anyhow::Result<()> {
             a_column_that_gives_way_to_a_default_is_said_in_the_log,
         ),
         (
+            "a_secret_is_not_told_also_where_it_is_cut",
+            a_secret_is_not_told_also_where_it_is_cut,
+        ),
+        (
             "flex_and_class_flows_run_and_init_reaches_the_constructor",
             flex_and_class_flows_run_and_init_reaches_the_constructor,
         ),
