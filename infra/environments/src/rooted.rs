@@ -8,6 +8,7 @@
 use crate::{
     facts::{self, Facts, Place, usable},
     image, lock,
+    store::Store,
     tree::{path, under, user},
 };
 use contract::Failure;
@@ -59,6 +60,23 @@ pub fn check(state: &Path, store: &Path, image: &str, python: Option<Python>) ->
     };
     let images = images::Store::open(store).map_err(|error| unusable(store, &error))?;
     images.latest(&name, &Accounts::of(state)).map(|_| ())
+}
+
+/// Has a base image before the session that is to be made from it: pulled and unpacked, with a Python that a session can have.
+///
+/// * `python`: the Python of this machine.
+///
+/// # Errors
+///
+/// As [`check`], and what is wrong with the image itself: `Image.BadLayer`, `Image.NoPython`, and the like.
+pub async fn have_ahead(state: &Path, image: &str, python: Option<Python>) -> Result<(), Failure> {
+    let image::Found::Image(name) = image::find(image, python.clone())? else {
+        return Ok(());
+    };
+    let python = python.map_or_else(Python::find, Ok)?;
+    let opened = Store::open(state, &image::PYTHON, python);
+    let mut store = opened.map_err(|error| unusable(state, &error))?;
+    store.root_in(&name, &|_| ()).await
 }
 
 /// Looks what the name of an image stands for now; `None` if it always means the same.

@@ -31,7 +31,7 @@ pub enum ComputeRequest {
         room: Option<Room>,
         until: Millis,
     },
-    /// Check whether this base image can be had, for the generation that comes after this one. Nothing is pulled. Answered by
+    /// Check whether this base image can be had, for the generation that comes after this one: have it. Answered by
     /// `image-checked`.
     CheckImage {
         flow: String,

@@ -10,8 +10,9 @@ pub const PROVISIONING: Millis = 600_000;
 /// How long a container may take from the request to its agent's first word. It pulls the base image.
 pub const LAUNCHING: Millis = 300_000;
 
-/// How long it may take to find out whether a session can be made anew, while it goes on as it was. A registry is asked three times.
-pub const CHECKING: Millis = 150_000;
+/// How long it may take to find out whether a session can be made anew, while it goes on as it was. Its base image is pulled, as by an
+/// install.
+pub const CHECKING: Millis = 1_800_000;
 
 /// How long an install may take. Large wheels over a slow network, built from source.
 pub const INSTALLING: Millis = 1_800_000;

@@ -230,15 +230,23 @@ fn an_image_that_no_session_can_have_says_why() {
     let folder = machine.state().join("flows/refused");
     fs::create_dir_all(&folder).unwrap();
     let refused = |image: &str| said(&machine.run(&["start", folder.to_str().unwrap(), "--image", image]));
+    let agents = || {
+        let logs = fs::read_dir(machine.state().join("logs")).unwrap().flatten();
+        let names = logs.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("agent-")).count()
+    };
     for (image, code) in [
-        (name.as_str(), "[Image.NoPython]"),
-        (&format!("{}/none:1", registry.address), "[Image.NotFound]"),
+        (&*format!("{}/none:1", registry.address), "[Image.NotFound]"),
         ("127.0.0.1:1/a:1", "[Image.Unreachable]"),
+        ("python:2.7", "[Install.NoSuchImage]"),
         ("Bad/Name", "[Image.BadName]"),
     ] {
         let text = refused(image);
         assert!(text.contains(code), "{image}: {text}");
+        assert_eq!(agents(), 0, "{image}: no agent was started for it");
     }
+    let text = refused(&name);
+    assert!(text.contains("[Image.NoPython]"), "{text}");
 }
 
 #[test]
@@ -291,6 +299,18 @@ fn a_reset_onto_an_image_that_cannot_be_had_leaves_the_session_as_it_is() {
     refused(&["reset", it, "--image", &missing], "[Image.NotFound]");
     runs();
     refused(&["reset", it, "--image", "127.0.0.1:1/a:1"], "[Image.Unreachable]");
+    // The image is had before the session goes.
+    let bare = Image::gzipped(json!({}), vec![Layer::new().program("bin/sh", "none")]);
+    let name = registry.push("no/python", "1", &bare);
+    refused(&["reset", it, "--image", &name], "[Image.NoPython]");
+    let other = Image::gzipped(json!({}), vec![Layer::new().program("bin/sh", "other")]);
+    let name = registry.push("bad/layer", "1", &other);
+    let layer = &other.layers[0];
+    let mut corrupt = other.blobs[layer].clone();
+    let last = corrupt.len() - 1;
+    corrupt[last] ^= 1;
+    registry.put_blob(layer, corrupt);
+    refused(&["reset", it, "--image", &name], "[Image.DigestMismatch]");
     refused(&["reset", it, "--image", "python:2.7"], "[Install.NoSuchImage]");
     // A new size makes the session anew, too.
     let update = ["update", it, "--size", "Standard_D2_v3", "--image", &missing];

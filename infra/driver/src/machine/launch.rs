@@ -10,7 +10,7 @@ use agent::{AgentSpec, Told, connections::Holder, disk};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{Failure, Millis, Slot, agent::public_half, names};
 use ed25519_dalek::SigningKey;
-use environments::store;
+use environments::{image, rooted, store};
 use sandbox::{descriptors, process::Identity};
 use std::{
     fs, io,
@@ -29,6 +29,9 @@ const FIRST_WORD: Duration = Duration::from_secs(8);
 
 /// How long a launch waits for the removal of what is over when there is no room.
 const FOR_ROOM: Duration = Duration::from_secs(10);
+
+/// How long a launch waits for the registry of its base image. A stop waits for the launch; after this the agent finds out what is wrong.
+const FOR_REGISTRY: Duration = Duration::from_secs(3);
 
 /// How long after a launch the agent of the next one is started: what was launched has the processor first.
 const AFTER_LAUNCH: Duration = Duration::from_millis(100);
@@ -74,6 +77,9 @@ impl Machine {
                 "This session was removed before it could be launched. Start it again.",
             )));
         }
+        if let Some(failure) = self.no_image(launch.settings.image.as_deref()).await? {
+            return Ok(Some(failure));
+        }
         if now() > launch.until {
             return Ok(Some(Failure::new(
                 "Session.LaunchTooLate",
@@ -92,6 +98,23 @@ impl Machine {
         match no_gpu(&launch.settings.size, Path::new("/dev")) {
             Some(failure) => Ok(Some(failure)),
             None => Ok(self.make_room().await),
+        }
+    }
+
+    /// Why the base image of a session cannot be had, if its registry says so soon. One that is here is not asked for: its agent does that.
+    async fn no_image(&self, image: Option<&str>) -> anyhow::Result<Option<Failure>> {
+        let Some(name) = image.filter(|name| !image::is_built_in(name)).map(str::to_owned) else {
+            return Ok(None);
+        };
+        let (state, python) = (self.config.state.clone(), self.python());
+        let check = tokio::task::spawn_blocking(move || {
+            let store = store::folder(&state);
+            let is_here = name.parse().is_ok_and(|name| rooted::is_here(&store, &name));
+            (!is_here).then(|| rooted::check(&state, &store, &name, python).err()).flatten()
+        });
+        match tokio::time::timeout(FOR_REGISTRY, check).await {
+            Ok(failure) => Ok(failure?),
+            Err(_) => Ok(None),
         }
     }
 

@@ -241,9 +241,9 @@ impl ComputeDriver for Machine {
         Box::pin(async move {
             self.check_place()?;
             let (state, python) = (self.config.state.clone(), self.python());
-            let store = store::folder(&state);
-            let check = tokio::task::spawn_blocking(move || rooted::check(&state, &store, &image, python));
-            Ok(check.await?)
+            let runtime = tokio::runtime::Handle::current();
+            let have = move || runtime.block_on(rooted::have_ahead(&state, &image, python));
+            Ok(tokio::task::spawn_blocking(have).await?)
         })
     }
 
