@@ -47,7 +47,7 @@ pub fn is_here(store: &Path, name: &Name) -> bool {
     images.is_some_and(|images| images.known(name).is_some_and(|digest| images.find(&digest).is_some()))
 }
 
-/// Checks that a base image can be had: that there is one of this name, and that it may be pulled. Nothing is pulled.
+/// Checks that a base image can be had: that there is one of this name, and that it may be pulled or is here. Nothing is pulled.
 ///
 /// * `store`: where environments and images are; `python`: the Python of this machine.
 ///
@@ -58,6 +58,9 @@ pub fn check(state: &Path, store: &Path, image: &str, python: Option<Python>) ->
     let image::Found::Image(name) = image::find(image, python)? else {
         return Ok(());
     };
+    if is_here(store, &name) {
+        return Ok(());
+    }
     let images = images::Store::open(store).map_err(|error| unusable(store, &error))?;
     images.latest(&name, &Accounts::of(state)).map(|_| ())
 }

@@ -90,7 +90,17 @@ impl Python {
             .into_iter()
             .chain(["python3", "python"].map(PathBuf::from))
             .chain(numbered);
-        for python in candidates.filter_map(|candidate| Self::ask(&candidate)) {
+        // A pyenv's shim takes its time.
+        let asked = std::thread::scope(|scope| {
+            let asking: Vec<_> = candidates
+                .map(|candidate| scope.spawn(move || Self::ask(&candidate)))
+                .collect();
+            asking
+                .into_iter()
+                .map(|each| each.join().ok().flatten())
+                .collect::<Vec<_>>()
+        });
+        for python in asked.into_iter().flatten() {
             if python.is_new_enough() && !all.iter().any(|known| known.minor() == python.minor()) {
                 all.push(python);
             }

@@ -238,7 +238,6 @@ fn an_image_that_no_session_can_have_says_why() {
     for (image, code) in [
         (&*format!("{}/none:1", registry.address), "[Image.NotFound]"),
         ("127.0.0.1:1/a:1", "[Image.Unreachable]"),
-        ("python:2.7", "[Install.NoSuchImage]"),
         ("Bad/Name", "[Image.BadName]"),
     ] {
         let text = refused(image);

@@ -10,7 +10,7 @@ use agent::{AgentSpec, Told, connections::Holder, disk};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{Failure, Millis, Slot, agent::public_half, names};
 use ed25519_dalek::SigningKey;
-use environments::{image, rooted, store};
+use environments::{rooted, store};
 use sandbox::{descriptors, process::Identity};
 use std::{
     fs, io,
@@ -101,17 +101,14 @@ impl Machine {
         }
     }
 
-    /// Why the base image of a session cannot be had, if its registry says so soon. One that is here is not asked for: its agent does that.
+    /// Why the base image of a session cannot be had, if its registry says so soon.
     async fn no_image(&self, image: Option<&str>) -> anyhow::Result<Option<Failure>> {
-        let Some(name) = image.filter(|name| !image::is_built_in(name)).map(str::to_owned) else {
+        let Some(name) = image.map(str::to_owned) else {
             return Ok(None);
         };
         let (state, python) = (self.config.state.clone(), self.python());
-        let check = tokio::task::spawn_blocking(move || {
-            let store = store::folder(&state);
-            let is_here = name.parse().is_ok_and(|name| rooted::is_here(&store, &name));
-            (!is_here).then(|| rooted::check(&state, &store, &name, python).err()).flatten()
-        });
+        let check =
+            tokio::task::spawn_blocking(move || rooted::check(&state, &store::folder(&state), &name, python).err());
         match tokio::time::timeout(FOR_REGISTRY, check).await {
             Ok(failure) => Ok(failure?),
             Err(_) => Ok(None),
