@@ -1,6 +1,15 @@
 //! Feeds a function from its queue.
 
-use super::*;
+use super::{LONGEST_BACKOFF, Pool, Unanswered};
+use crate::{
+    faults::Faults,
+    queues::{Message, Queue, Queues},
+    sqs::{REGION, arn, system_attributes},
+};
+use axum::body::Bytes;
+use serde_json::{Map, Value, json};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// Feeds a function from its queue until the host leaves.
 pub(crate) async fn feed(pool: Arc<Pool>, queues: Arc<Queues>, queue: Arc<Queue>, most: usize, faults: Arc<Faults>) {

@@ -15,8 +15,8 @@ pub(crate) use process::program_of;
 
 use crate::{
     faults::Faults,
-    queues::{Message, Queue, Queues},
-    sqs::{ACCOUNT, REGION, arn, system_attributes},
+    queues::{Queue, Queues},
+    sqs::{ACCOUNT, REGION},
     store::{now, random_hex},
     wire::{Cut, respond},
 };
@@ -24,17 +24,11 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, Method, Response, StatusCode},
 };
-use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs, io,
     net::TcpListener,
-    os::{
-        fd::OwnedFd,
-        unix::{fs::OpenOptionsExt, process::CommandExt},
-    },
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},

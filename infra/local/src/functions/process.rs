@@ -1,6 +1,16 @@
 //! The program of a function, from its start to its end.
 
-use super::*;
+use super::{Pool, Process, lock};
+use crate::sqs::REGION;
+use std::{
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 impl Pool {
     pub(super) fn run_to_its_end(&self, process: &Process) -> io::Result<String> {

@@ -11,14 +11,14 @@ use crate::{
     access::Caller,
     asl::{Definition, State, Task},
     faults::Faults,
-    queues::{New, Queue, Queues},
+    queues::{Queue, Queues},
     sqs::{ACCOUNT, REGION},
     store::{Store, now, random_hex},
     wire::{AwsError, read, seconds},
 };
 use axum::body::Bytes;
-use records::*;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use records::{EXECUTION, execution_of, finish, record, save};
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
@@ -27,7 +27,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -547,8 +547,8 @@ fn without_nulls(mut value: Value) -> Value {
 mod tests {
     #[test]
     fn a_time_of_the_context_is_written_as_the_calendar_has_it() {
-        assert_eq!(super::iso_time(1_709_210_096_007), "2024-02-29T12:34:56.007Z");
-        assert_eq!(super::iso_time(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(super::records::iso_time(1_709_210_096_007), "2024-02-29T12:34:56.007Z");
+        assert_eq!(super::records::iso_time(0), "1970-01-01T00:00:00.000Z");
     }
 }
 

@@ -1,6 +1,9 @@
 //! Executions as Step Functions describes them.
 
-use super::{records::*, *};
+use super::{List, Machine, OfExecution, constraint, no_execution, records::event, without_nulls};
+use crate::wire::{AwsError, seconds};
+use rusqlite::{OptionalExtension, params};
+use serde_json::{Value, json};
 
 impl Machine {
     pub(super) fn describe(&self, of: &OfExecution) -> Result<Value, AwsError> {

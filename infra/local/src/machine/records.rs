@@ -1,6 +1,10 @@
 //! Executions and their history, as rows of the database.
 
-use super::*;
+use super::Execution;
+use crate::{asl::State, store::now, wire::seconds};
+use rusqlite::{Row, Transaction, params};
+use serde_json::{Value, json};
+use std::time::{Duration, UNIX_EPOCH};
 
 pub(super) const EXECUTION: &str =
     "id, name, input, started, state, data, tries, token, timeout_at, heartbeat_at, wake_at";

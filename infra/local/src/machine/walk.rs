@@ -1,6 +1,17 @@
 //! The way of an execution through its states.
 
-use super::{records::*, *};
+use super::{
+    Bells, End, Execution, MOST_STEPS, Machine,
+    records::{entered, finish, iso_time, record, save},
+};
+use crate::{
+    asl::{State, Task},
+    queues::New,
+    store::{now, random_hex},
+    wire::AwsError,
+};
+use rusqlite::Transaction;
+use serde_json::{Value, json};
 
 impl Machine {
     pub(super) fn leave(

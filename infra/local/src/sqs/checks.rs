@@ -1,6 +1,17 @@
 //! Checks of SQS, by its own names and limits.
 
-use super::*;
+use super::{MOST_ENTRIES, Outgoing};
+use crate::{
+    queues::{Settings, is_receipt},
+    wire::AwsError,
+};
+use axum::body::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::RangeInclusive,
+};
 
 /// The name of the queue that an operation is about.
 pub(super) fn subject(body: &Bytes) -> Option<String> {

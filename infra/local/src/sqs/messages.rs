@@ -1,6 +1,16 @@
 //! Messages as they are sent, and as they are received.
 
-use super::{checks::*, *};
+use super::{
+    Engine, MOST_BYTES, Outgoing, STANDARD,
+    checks::{check_attributes, check_word, invalid, may_be_sent, size, within},
+};
+use crate::{
+    access::Caller,
+    queues::{Message, New, Queue},
+    wire::AwsError,
+};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// A message that may be sent, with what the queue adds.
 pub(super) fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, AwsError> {

@@ -5,7 +5,7 @@ mod messages;
 
 use crate::{
     access::Caller,
-    queues::{Changed, Message, New, Queue, Queues, Settings, is_receipt},
+    queues::{Changed, Queue, Queues, Settings, is_receipt},
     wire::{AwsError, read},
 };
 use axum::body::Bytes;
@@ -19,12 +19,7 @@ use checks::{
 use messages::{checked, described, digests, told};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::{
-    collections::{BTreeMap, HashSet},
-    ops::RangeInclusive,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub(crate) const ACCOUNT: &str = "000000000000";
 pub(crate) const REGION: &str = "us-east-1";

@@ -8,7 +8,6 @@ use crate::{
     queues::Settings,
     sqs::{ACCOUNT, REGION, arn},
 };
-use serde_json::json;
 use serde_yaml_ng::{Mapping, Value};
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,6 +1,10 @@
 //! The resources of a template.
 
-use super::*;
+use super::{Function, Read, Schedule, Scope, Unsupported, entries, no, refuse_unknown, scalar};
+use crate::{queues::Settings, sqs::arn};
+use serde_json::json;
+use serde_yaml_ng::{Mapping, Value};
+use std::{collections::BTreeMap, time::Duration};
 
 impl Scope<'_> {
     pub(super) fn queue(&self, logical: &str, properties: &Mapping) -> Read<(String, Settings)> {
