@@ -16,6 +16,8 @@ OLDHOME=$HOME
 begun=$(date +%s.%N)
 cargo build --release
 built=$(date +%s.%N)
+# Fault injection is for tests alone: what people build has none.
+if grep -q "fault injected" target/release/pfsession; then echo "the released program can inject faults"; exit 1; fi
 newcomer $first >"$home/first.jsonl"
 made=$(date +%s.%N)
 diff <(python3 -c 'import json,sys; [print(json.dumps(json.loads(l), sort_keys=True)) for l in open(sys.argv[1])]' "$home/first.jsonl") \

@@ -1,6 +1,9 @@
 //! Faults on purpose, from a printed seed: what queues, networks and processes may do, done often.
 //!
 //! Whether the n-th chance of a kind is taken depends on the seed, the kind and n alone, so that one seed means one thing.
+//!
+//! A program has this only by the feature `faults`, which the tests of the whole system ask for. A released one is built without: it refuses a plan,
+//! and the compiler takes the rest out.
 
 use std::{
     collections::BTreeMap,
@@ -9,6 +12,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
+
+/// Whether this program was built to inject faults.
+const IS_BUILT_IN: bool = cfg!(any(test, feature = "faults"));
 
 /// Where the host can be killed: `kill-host@POINT=N` ends it, without a word, the N-th time that it comes there.
 pub const POINTS: [&str; 8] = [
@@ -38,18 +44,25 @@ pub struct Plan {
     kills: BTreeMap<&'static str, u64>,
 }
 
-/// A plan that cannot be read.
+/// Why a plan is not one.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no fault; write seed=NUMBER, KIND=PROBABILITY ({kinds}) or kill-host@POINT=COUNT ({points}), separated by commas", kinds = KINDS.join(", "), points = POINTS.join(", "))]
-pub struct UnknownFault(String);
+pub enum BadPlan {
+    #[error("{0:?} is no fault; write seed=NUMBER, KIND=PROBABILITY ({kinds}) or kill-host@POINT=COUNT ({points}), separated by commas", kinds = KINDS.join(", "), points = POINTS.join(", "))]
+    UnknownFault(String),
+    #[error("this program injects no faults: build it with the feature `faults` of the crate `local`")]
+    NotBuiltIn,
+}
 
 impl FromStr for Plan {
-    type Err = UnknownFault;
+    type Err = BadPlan;
 
-    fn from_str(text: &str) -> Result<Self, UnknownFault> {
+    fn from_str(text: &str) -> Result<Self, BadPlan> {
+        if !IS_BUILT_IN {
+            return Err(BadPlan::NotBuiltIn);
+        }
         let mut plan = Self::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let unknown = || UnknownFault(part.to_owned());
+            let unknown = || BadPlan::UnknownFault(part.to_owned());
             let (name, value) = part.split_once('=').ok_or_else(unknown)?;
             if name == "seed" {
                 plan.seed = value.parse().map_err(|_| unknown())?;
@@ -99,6 +112,9 @@ impl Faults {
 
     /// Whether this chance of a kind is one, and a number that says how.
     pub(crate) fn strikes(&self, kind: &'static str) -> Option<u64> {
+        if !IS_BUILT_IN {
+            return None;
+        }
         let chance = *self.plan.chances.get(kind)?;
         let place = KINDS.iter().position(|known| *known == kind)?;
         let count = self.taken[place].fetch_add(1, Ordering::Relaxed);
@@ -125,6 +141,9 @@ impl Faults {
 
     /// Ends the host here, if that is what the plan says.
     pub(crate) fn pass(&self, point: &'static str) {
+        if !IS_BUILT_IN {
+            return;
+        }
         let Some(fatal) = self.plan.kills.get(point) else {
             return;
         };
