@@ -14,7 +14,7 @@ use contract::{
 use lifecycle::{
     Failure, Millis,
     access::{Action, denied, may},
-    session::{Image, Operation, Session},
+    session::{Named, Operation, Session},
 };
 use serde_json::Value;
 use shell::{Fault, Ports};
@@ -141,7 +141,7 @@ pub(crate) async fn installs(aws: &Aws, caller: &Principal, key: &str) -> Result
 async fn whole_view(ports: &impl Ports, row: &SessionRow) -> Result<SessionView, Fault> {
     let refused = ports.load_refused(&row.session.flow).await?;
     let instance = match &row.session.compute {
-        Some(id) if row.session.settings.compute.is_some() => ports.load_compute(id).await?,
+        Some(id) if row.session.settings.compute.value.is_some() => ports.load_compute(id).await?,
         _ => None,
     };
     let instance_due = match &instance {
@@ -198,21 +198,13 @@ fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
 
 /// The base image that a reset would take, if it is not the one that the session's container is made from. Where the flow folder can
 /// be read, as on one machine, what its flow file says by now counts.
-fn stale_image(session: &Session, of: &WorkspaceSettings) -> Option<Image> {
+fn stale_image(session: &Session, of: &WorkspaceSettings) -> Option<Named<String>> {
     let has = session.image.as_ref().filter(|_| session.phase.is_live())?;
     let settings = &session.settings;
-    let wanted = match &settings.image {
-        Some(name) => Image {
-            name: name.clone(),
-            origin: settings.origins.image,
-        },
-        // A list shows everybody's sessions: one folder that cannot be read must not end it.
-        None => std::panic::catch_unwind(|| flow::base_image(Path::new(&settings.folder)))
-            .ok()?
-            .ok()
-            .map(|image| shell::workspace::base_image(image, of))?,
-    };
-    (wanted.name != has.name).then_some(wanted)
+    // A list shows everybody's sessions: one folder that cannot be read must not end it.
+    let of_flow = || std::panic::catch_unwind(|| flow::base_image(Path::new(&settings.folder.value)).ok());
+    let wanted = settings.base_image(of.default_base_image.as_ref(), || of_flow().ok().flatten().ok_or(()));
+    wanted.ok().filter(|wanted| wanted.value != has.value)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use aws::{Aws, Record};
 use contract::{names, step::StepMessage, workspace::WorkspaceSettings};
 use lifecycle::{
     Failure,
-    session::{Event, Image, Session, Settings, Step},
+    session::{Event, Named, Session, Settings, Step},
 };
 use shell::{Fault, Happened, Ports, happen};
 use snapshots::{Folders, Store};
@@ -78,7 +78,7 @@ async fn look(
     folders: &Folders,
     identities: &[String],
     step: &StepMessage,
-) -> Result<Result<Option<Image>, Failure>, Fault> {
+) -> Result<Result<Option<Named<String>>, Failure>, Fault> {
     let Some(row) = ports.load_session(&step.flow).await? else {
         return Ok(Ok(None));
     };
@@ -86,32 +86,24 @@ async fn look(
     let settings = &to_come;
     let workspace = &row.session.workspace;
     let of = shell::workspace::settings_of(ports, workspace).await?;
-    let named = settings.identity.as_deref();
+    let named = settings.identity.value.as_deref();
     let no_identity = named.and_then(|named| no_identity(identities, named, &of, workspace));
     let is_folder = |path: &str| folders.are_here().then(|| Path::new(path).is_dir());
     let no_directory = shell::workspace::no_working_directory(&of, is_folder);
-    if let Some(failure) = no_size(&settings.size).or(no_identity).or(no_directory) {
+    if let Some(failure) = no_size(&settings.size.value).or(no_identity).or(no_directory) {
         return Ok(Err(failure));
     }
-    let named = settings.image.clone().map(|name| Image {
-        name,
-        origin: settings.origins.image,
-    });
-    let folder = match folders.open(&step.flow, &settings.folder).await {
+    let folder = match folders.open(&step.flow, &settings.folder.value).await {
         Ok(folder) => folder,
         Err(snapshots::Fault::Wrong(failure)) => return Ok(Err(failure)),
         Err(not_now) => return Err(Fault::outside("reading the flow folder")(not_now.into())),
     };
-    let image = match (folder.environment().await, named) {
-        (Err(failure), _) => Err(failure),
-        (Ok(_), Some(named)) => Ok(named),
-        (Ok(_), None) => folder
-            .base_image()
-            .await
-            .map(|image| shell::workspace::base_image(image, &of)),
+    let image = match folder.environment().await {
+        Err(failure) => Err(failure),
+        Ok(environment) => settings.base_image(of.default_base_image.as_ref(), || Ok(environment.image)),
     };
-    let is_to_be_checked = |image: &Image| {
-        let is_built_in = [flow::DEFAULT_IMAGE, flow::PLAIN_IMAGE].contains(&image.name.as_str());
+    let is_to_be_checked = |image: &Named<String>| {
+        let is_built_in = [flow::DEFAULT_IMAGE, flow::PLAIN_IMAGE].contains(&image.value.as_str());
         // A driver elsewhere has no answer to that.
         step.step == Step::ClaimCompute || folder.is_here() && !is_built_in
     };

@@ -1,10 +1,8 @@
 //! The command line: what may be said, and what its help says.
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use contract::IdleSeconds;
+use std::path::{Path, PathBuf};
 
 const ABOUT: &str = "Compute sessions for prompt flows: isolated, with each flow's own packages, ready in milliseconds";
 
@@ -1326,7 +1324,7 @@ pub(crate) struct CreateInstance {
     pub(crate) identity: Option<String>,
     /// Shut it down, with all sessions on it, when nobody used it for this long: 30m, 1h [default: never]
     #[arg(long, value_name = "TIME", value_parser = idle)]
-    pub(crate) idle_shutdown: Option<u64>,
+    pub(crate) idle_shutdown: Option<IdleSeconds>,
 }
 
 #[derive(Args, Debug)]
@@ -1405,7 +1403,7 @@ pub(crate) struct DeleteCompute {
 pub(crate) struct Wants {
     /// Delete the session when it was not used for this long: 90s, 30m, 1h [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = idle)]
-    pub(crate) idle: Option<u64>,
+    pub(crate) idle: Option<IdleSeconds>,
     /// The VM size: how much processor and memory it may use, by Azure's or EC2's names, as `pfsession sizes` lists them [default: local, all of the machine]
     #[arg(long, value_name = "NAME")]
     pub(crate) size: Option<String>,
@@ -1684,13 +1682,9 @@ fn rule_id(text: &str) -> Result<String, String> {
 }
 
 /// A time such as `90s`, `30m` or `1h`, in seconds, within what a session's idle time may be.
-fn idle(text: &str) -> Result<u64, String> {
+fn idle(text: &str) -> Result<IdleSeconds, String> {
     let time = humantime::parse_duration(text).map_err(|_| "a time is a number and a unit, such as 90s, 30m or 1h")?;
-    if (Duration::from_secs(60)..=Duration::from_secs(86_400)).contains(&time) {
-        Ok(time.as_secs())
-    } else {
-        Err("the idle time is from 1m to 24h".into())
-    }
+    time.as_secs().try_into()
 }
 
 /// Which network a session has.
@@ -1831,7 +1825,7 @@ mod tests {
     fn an_idle_time_has_a_unit_and_is_within_a_minute_and_a_day() {
         assert_eq!(
             [idle("90s"), idle("30m"), idle("1h"), idle("24h")],
-            [Ok(90), Ok(1800), Ok(3600), Ok(86_400)]
+            [90, 1800, 3600, 86_400].map(IdleSeconds::try_from)
         );
         for wrong in ["", "30", "59s", "25h", "-1m", "soon"] {
             assert!(idle(wrong).is_err(), "{wrong}");

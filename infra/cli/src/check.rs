@@ -11,7 +11,7 @@ use crate::{
     workspace::path_of,
 };
 use contract::{
-    Failure,
+    Failure, Settings,
     command::{Command, Wanted, Wish},
     http::{Check, CheckResult, Checks},
     workspace::{WorkspaceRow, WorkspaceSettings},
@@ -20,6 +20,7 @@ use images::{Name, Store, accounts::Accounts};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
+    convert::Infallible,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -42,7 +43,7 @@ pub(crate) fn check(
     let mut checks = of_service(client, &flow, &wanted)?;
     let of: WorkspaceRow = client.get(&path_of(client))?;
     let folder = Path::new(&flow.reference.lineage);
-    checks.extend(of_folder(folder, wanted.image.as_deref(), &of.settings, state));
+    checks.extend(of_folder(folder, &wanted, &of.settings, state));
     checks.push(index(state));
     let is_lacking = checks.iter().any(|check| check.result == CheckResult::Lacking);
     if json {
@@ -71,7 +72,7 @@ fn of_service(client: &Client, flow: &Flow, wanted: &Wanted) -> Result<Vec<Check
 }
 
 /// Checks the flow folder: its requirements, and the base image that is named there or elsewhere.
-fn of_folder(folder: &Path, named: Option<&str>, of: &WorkspaceSettings, state: Option<&Path>) -> Vec<Check> {
+fn of_folder(folder: &Path, wanted: &Wanted, of: &WorkspaceSettings, state: Option<&Path>) -> Vec<Check> {
     let reach = flow::include_root(folder);
     let environment = flow::environment(folder, &reach);
     let requirements = match &environment {
@@ -84,12 +85,14 @@ fn of_folder(folder: &Path, named: Option<&str>, of: &WorkspaceSettings, state: 
             },
         ),
     };
-    let by_flow = environment.ok().and_then(|environment| environment.image);
-    let name = named.map(str::to_owned).or(by_flow).or(of.default_base_image.clone());
-    vec![requirements, image(name.as_deref(), state)]
+    let settings = wanted.over(Settings::new(folder.display().to_string()));
+    // What a flow file says that cannot be read is said above.
+    let of_flow = || Ok::<_, Infallible>(environment.map(|environment| environment.image).unwrap_or_default());
+    let Ok(named) = settings.base_image(of.default_base_image.as_ref(), of_flow);
+    vec![requirements, image(named.is_named().then_some(&named.value), state)]
 }
 
-fn image(name: Option<&str>, state: Option<&Path>) -> Check {
+fn image(name: Option<&String>, state: Option<&Path>) -> Check {
     let Some(name) = name else {
         return Check::held("base-image", "the built-in one".to_owned());
     };
@@ -301,13 +304,17 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("requirements.txt"), "promptflow==1.0\n").unwrap();
         let of = WorkspaceSettings::default();
-        let checks = of_folder(folder.path(), Some("No/Image:At:All"), &of, Some(state.path()));
+        let wanted = |image: &str| Wanted {
+            image: Some(image.into()),
+            ..Wanted::default()
+        };
+        let checks = of_folder(folder.path(), &wanted("No/Image:At:All"), &of, Some(state.path()));
         let text = shown(&checks).replace(&folder.path().display().to_string(), "FLOW");
         expect_test::expect![[r#"
             PREREQUISITE  RESULT
             requirements  LACKING  requirements.txt:1: promptflow is in the base image already, and another version of it breaks it. Take the pin, or the line, out. [Flow.PinnedPromptflow]
             base-image    LACKING  "No/Image:At:All" is no name of an image: a repository has lower case letters and digits, between them dots, dashes and underscores. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar or oci-archive:/file.tar. [Image.BadName]"#]].assert_eq(&text);
-        let elsewhere = of_folder(folder.path(), Some("a/b"), &of, None);
+        let elsewhere = of_folder(folder.path(), &wanted("a/b"), &of, None);
         assert_eq!(elsewhere[1].result, CheckResult::NotCheckable);
         // Nothing listens at port 1 of this machine.
         let gone = reached("http://127.0.0.1:1/simple");

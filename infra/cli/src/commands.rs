@@ -19,11 +19,11 @@ use crate::{
 use contract::{
     Failure, FlowRef, Kind, Role,
     agent::{LineKind, RunResult},
-    command::{Command, SERVERLESS, Wanted, Wish},
+    command::{Command, Wanted, Wish},
     http::{Events, SessionView, Sessions, Why},
     row::{OperationRow, OperationStatus, RunRow, RunStatus},
 };
-use lifecycle::session::Event;
+use lifecycle::session::{Counts, Event};
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
@@ -328,10 +328,10 @@ fn confirm_end(
     };
     let has = &session.settings;
     let is_other = |change: &Wanted| {
-        let on = |name: &String| (name != SERVERLESS).then(|| name.clone());
-        change.size.as_ref().is_some_and(|size| *size != has.size)
-            || change.compute.as_ref().is_some_and(|name| on(name) != has.compute)
-            || change.identity.is_some() && change.identity != has.identity
+        let wants = change.over(has.clone());
+        wants
+            .differences(has)
+            .any(|setting| setting.counts() == Counts::OnNewCompute)
     };
     if session.runs.is_empty() || !change.is_none_or(is_other) {
         return Ok(());

@@ -65,12 +65,12 @@ pub(crate) struct Of<'a> {
 /// `Install.NoSuchLock`, until it is installed anew; `Image.NoRegistry`, as long as its image is a file; `Image.*`.
 pub(crate) fn make(state: &Path, Of { typed, row, session }: &Of<'_>) -> Result<DockerfileView, Box<Trouble>> {
     let named = session.and_then(|session| session.image.as_ref());
-    let is_built_in = named.is_none_or(|image| environments::is_built_in(&image.name));
+    let is_built_in = named.is_none_or(|image| environments::is_built_in(&image.value));
     let locked = environments::locked::read(state, &row.lock, !is_built_in).ok_or_else(|| no_lock(&row.lock, typed))?;
     let base = match (named, is_built_in) {
         (Some(image), false) => {
             let digest = session.and_then(|session| session.image_digest.clone());
-            base_of(&image.name, digest, state)?
+            base_of(&image.value, digest, state)?
         }
         _ => Base {
             name: format!("docker.io/library/python:{}-slim", locked.python),

@@ -192,7 +192,7 @@ fn idle_shutdown(instance: &InstanceView) -> String {
     let Some(seconds) = instance.instance.idle_shutdown_seconds else {
         return "never".to_owned();
     };
-    let after = took(seconds.saturating_mul(1000));
+    let after = took(seconds.into());
     match &instance.compute {
         Some(compute) => match compute.shutdown_due {
             Some(due) => format!("{after}: in {}", took(due.saturating_sub(compute.now))),
@@ -242,7 +242,7 @@ mod tests {
             compute: Some(serde_json::from_value(compute).unwrap()),
             ..stopped.clone()
         };
-        idle.instance.idle_shutdown_seconds = Some(7200);
+        idle.instance.idle_shutdown_seconds = Some(7200.try_into().unwrap());
         let mut used = idle.clone();
         used.compute.as_mut().unwrap().shutdown_due = None;
         expect_test::expect![[r#"

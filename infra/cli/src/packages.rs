@@ -425,9 +425,9 @@ pub(crate) fn show_session(
 ) -> Result<(), Box<Trouble>> {
     let row = recorded(client, flow)?;
     // A snapshot is of what was there.
-    let folder = match Address::read(&session.settings.folder) {
+    let folder = match Address::read(&session.settings.folder.value) {
         Some(_) => Path::new(&session.flow.lineage),
-        None => Path::new(&session.settings.folder),
+        None => Path::new(&session.settings.folder.value),
     };
     let drift = row
         .as_ref()

@@ -90,7 +90,7 @@ impl Turns {
         thread::spawn(move || {
             loop {
                 let view: Option<SessionView> = client.find(&format!("/v1/sessions/{}", flow.key())).ok().flatten();
-                let idle = view.as_ref().map_or(60_000, |view| view.settings.idle);
+                let idle = view.as_ref().map_or(60_000, |view| view.settings.idle.value);
                 thread::sleep(Duration::from_millis(idle / 3).max(SHORTEST));
                 // One that somebody has stopped is started by the next run.
                 if view.is_some() {

@@ -8,7 +8,7 @@ use crate::{
 };
 use contract::{
     Failure, FlowRef,
-    command::{RunWish, SERVERLESS, Setting, Wanted},
+    command::{RunWish, SERVERLESS, Wanted},
     http::SessionView,
     row::RunRow,
 };
@@ -176,7 +176,7 @@ impl args::Wants {
             size: self.size.clone(),
             identity: self.identity.clone(),
             image: self.image.clone(),
-            idle_seconds: self.idle,
+            idle: self.idle,
             network: self.network.map(Into::into),
             allow_hosts: self.allow_hosts(),
             compute: match (&self.compute, self.compute_type) {
@@ -307,22 +307,17 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
         // The folder does not say that it holds a flow.
         typed.image = Some(flow::DEFAULT_IMAGE.into());
     }
-    let in_file = [
-        (
-            typed.size.is_none() && file.resources.instance_type.is_some(),
-            Setting::Size,
-        ),
-        (
-            typed.compute.is_none() && file.resources.compute.is_some(),
-            Setting::Compute,
-        ),
-        (typed.identity.is_none() && identity.is_some(), Setting::Identity),
-        (typed.network.is_none() && file.network.is_some(), Setting::Network),
-        (
-            typed.allow_hosts.is_none() && file.allow_hosts.is_some(),
-            Setting::AllowHosts,
-        ),
-    ];
+    let of_file = Wanted {
+        folder: None,
+        compute: file.resources.compute,
+        size: file.resources.instance_type,
+        identity,
+        image: None,
+        idle: None,
+        network: file.network,
+        allow_hosts: file.allow_hosts,
+        from_run_file: Vec::new(),
+    };
     Ok(RunOrder {
         is_named: run.name.is_some() || file.name.is_some(),
         id: match run.name.clone().or(file.name) {
@@ -330,18 +325,7 @@ pub(crate) fn run_order(run: &args::Run, user: &User) -> Result<RunOrder, Box<Tr
                 .map_err(|why| Trouble::new(USAGE, "Run.BadName", format!("The run's name {id} is none: {why}")))?,
             None => flow.new_id(None),
         },
-        wanted: Wanted {
-            size: typed.size.clone().or(file.resources.instance_type),
-            identity: typed.identity.clone().or(identity),
-            network: typed.network.or(file.network),
-            compute: typed.compute.clone().or(file.resources.compute),
-            allow_hosts: typed.allow_hosts.clone().or(file.allow_hosts),
-            from_run_file: in_file
-                .into_iter()
-                .filter_map(|(is, setting)| is.then_some(setting))
-                .collect(),
-            ..typed
-        },
+        wanted: typed.over_run_file(of_file),
         wish: RunWish {
             resume_from: None,
             data: data.map(|path| data_file(&path)).transpose()?,

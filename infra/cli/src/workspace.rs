@@ -120,7 +120,10 @@ fn shown(row: &WorkspaceRow) -> String {
     line("default base image", or(default_base_image.clone(), "the built-in one"));
     line(
         "largest idle time",
-        largest_idle_seconds.map_or_else(|| "24h".to_owned(), |seconds| format!("{seconds} s")),
+        largest_idle_seconds.map_or_else(
+            || "24h".to_owned(),
+            |idle| format!("{} s", lifecycle::Millis::from(idle) / 1000),
+        ),
     );
     let store = default_data_store
         .as_ref()

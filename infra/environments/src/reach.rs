@@ -28,7 +28,7 @@ pub struct Reach {
 impl Reach {
     /// The reach that settings give.
     pub fn of(settings: &Settings) -> Self {
-        Self::new(settings.network, &settings.allow_hosts)
+        Self::new(settings.network.value, &settings.allow_hosts.value)
     }
 
     /// One that is no host opens nothing: the control plane has refused it long before.

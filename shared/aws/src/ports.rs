@@ -261,7 +261,7 @@ impl Ports for Aws {
                     workspace,
                     generation,
                     compute,
-                    room: Room::of(&settings.size),
+                    room: Room::of(&settings.size.value),
                     settings,
                     until,
                 })
@@ -618,7 +618,7 @@ impl Aws {
         };
         let mut settings = row.session.settings.clone();
         if let Some(folder) = wanted.folder {
-            settings.folder = folder;
+            settings.folder.value = folder;
         }
         let wish = wanted.wish;
         self.tell_agent(
@@ -646,7 +646,7 @@ impl Aws {
             key,
             generation,
             due,
-            idle: row.session.settings.idle,
+            idle: row.session.settings.idle.value,
             extend,
         };
         let sent = self.sqs.send_message().queue_url(queue).message_body(body_of(&notice));

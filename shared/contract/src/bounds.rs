@@ -1,14 +1,16 @@
 //! Bounds of texts, checked while they are read, so that a message out of bounds never becomes a value. The schemas have the same bounds.
 
-use lifecycle::network::Host;
+use lifecycle::{Millis, network::Host};
+use schemars::JsonSchema;
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     marker::PhantomData,
+    ops::RangeInclusive,
 };
 
 /// The pattern of an id; see [`id`].
@@ -135,13 +137,29 @@ fn bounded<E: Error>(text: String, most: usize, hash: bool) -> Result<String, E>
     )))
 }
 
-/// An idle time: from 60 to 86400 seconds.
-pub(crate) fn idle_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    match Option::<u64>::deserialize(from)? {
-        Some(seconds) if !(60..=86_400).contains(&seconds) => {
-            Err(D::Error::custom("the idle time is from 60 to 86400 seconds"))
+const IDLE: RangeInclusive<u64> = 60..=86_400;
+
+/// An idle time, in seconds: from 60 to 86400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "u64")]
+#[schemars(inline, extend("minimum" = IDLE.start(), "maximum" = IDLE.end()))]
+pub struct IdleSeconds(u64);
+
+impl TryFrom<u64> for IdleSeconds {
+    type Error = String;
+
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        if IDLE.contains(&seconds) {
+            return Ok(Self(seconds));
         }
-        seconds => Ok(seconds),
+        let (least, most) = (IDLE.start(), IDLE.end());
+        Err(format!("the idle time is from {least} to {most} seconds"))
+    }
+}
+
+impl From<IdleSeconds> for Millis {
+    fn from(idle: IdleSeconds) -> Self {
+        idle.0 * 1000
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! Message group: the flow's key. Deduplication id: the command's own id.
 
-use crate::{Failure, FlowRef, Millis, Principal, bounds};
-use lifecycle::network::Network;
+use crate::{Failure, FlowRef, IdleSeconds, Millis, Principal, bounds};
+use lifecycle::{
+    network::Network,
+    session::{Named, Origin, Setting, Settings},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,13 +120,8 @@ pub enum Wish {
         #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
         identity: Option<String>,
         /// After how many seconds without use it is shut down, with all sessions on it: from 60 to 86400. Left out: never.
-        #[serde(
-            default,
-            skip_serializing_if = "Option::is_none",
-            deserialize_with = "bounds::idle_seconds"
-        )]
-        #[schemars(range(min = 60, max = 86400))]
-        idle_shutdown_seconds: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idle_shutdown_seconds: Option<IdleSeconds>,
     },
     StartInstance {
         #[serde(deserialize_with = "bounds::id")]
@@ -197,13 +195,8 @@ pub struct Wanted {
     #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub image: Option<String>,
     /// How long it may be idle, in seconds: from 60 to 86400.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounds::idle_seconds"
-    )]
-    #[schemars(range(min = 60, max = 86400))]
-    pub idle_seconds: Option<u64>,
+    #[serde(default, rename = "idle_seconds", skip_serializing_if = "Option::is_none")]
+    pub idle: Option<IdleSeconds>,
     /// Which network it has: the internet (without the machine's own addresses and private ones), the machine's own, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
@@ -225,19 +218,43 @@ pub struct Wanted {
     pub from_run_file: Vec<Setting>,
 }
 
-/// The name of a setting that a run's own file can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Setting {
-    Size,
-    Identity,
-    Network,
-    AllowHosts,
-    Compute,
-}
-
 /// The compute type that is no instance: no instance has this name.
 pub const SERVERLESS: &str = "serverless";
+
+macro_rules! settings_of_a_command {
+    ($($(#[$doc:meta])* $setting:ident, $name:ident: $type:ty, $since:tt, $default:expr, $what:literal, $counts:ident;)*) => {
+        impl Wanted {
+            /// These settings, and those of a run's own file where these name none.
+            pub fn over_run_file(self, file: Self) -> Self {
+                let mut from_run_file = self.from_run_file;
+                $(if self.$name.is_none() && file.$name.is_some() {
+                    from_run_file.push(Setting::$setting);
+                })*
+                Self {
+                    folder: self.folder.or(file.folder),
+                    $($name: self.$name.or(file.$name),)*
+                    from_run_file,
+                }
+            }
+
+            /// These settings, and those of `below` where these name none.
+            pub fn over(&self, mut below: Settings) -> Settings {
+                if let Some(folder) = self.folder.clone() {
+                    below.folder = Named::new(folder, Origin::Command);
+                }
+                $(if let Some(value) = self.$name.clone() {
+                    let is_of_file = self.from_run_file.contains(&Setting::$setting);
+                    let origin = if is_of_file { Origin::RunFile } else { Origin::Command };
+                    below.$name = Named::new(value.into(), origin);
+                })*
+                below.compute.value = below.compute.value.filter(|name| name != SERVERLESS);
+                below
+            }
+        }
+    };
+}
+
+lifecycle::with_settings!(settings_of_a_command);
 
 impl Wish {
     /// The settings that it names.

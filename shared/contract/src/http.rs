@@ -35,7 +35,7 @@
 //! A read by `wait` ends early when the thing is there, and answers what there is when the time has passed.
 
 use crate::{
-    FlowRef, Image, Kind, Millis, Phase, Settings,
+    FlowRef, Kind, Millis, Named, Phase, Settings,
     agent::OutputLine,
     network::Refused,
     packages::InstallRow,
@@ -273,7 +273,7 @@ pub struct SessionView {
     pub settings: Settings,
     /// The base image that its container is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
+    pub image: Option<Named<String>>,
     /// The digest of that image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
@@ -282,7 +282,7 @@ pub struct SessionView {
     pub stale_digest: Option<String>,
     /// The base image that a reset would take, if it is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stale_image: Option<Image>,
+    pub stale_image: Option<Named<String>>,
     pub compute: Option<String>,
     pub current: Option<OperationView>,
     pub next: Option<OperationView>,

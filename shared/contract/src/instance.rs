@@ -1,6 +1,6 @@
 //! Compute instances: the row, and what is shown of it.
 
-use crate::{Millis, bounds, http::ComputeView};
+use crate::{IdleSeconds, Millis, bounds, http::ComputeView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,13 +28,8 @@ pub struct InstanceRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// After how many seconds without use it is shut down; none: it runs until its user stops it.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounds::idle_seconds"
-    )]
-    #[schemars(range(min = 60, max = 86400))]
-    pub idle_shutdown_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_shutdown_seconds: Option<IdleSeconds>,
     /// Raised by each change; the first is 1.
     pub revision: u64,
     pub by: String,

@@ -37,13 +37,13 @@ pub mod tick;
 pub mod webhook;
 pub mod workspace;
 
-pub use bounds::is_name;
+pub use bounds::{IdleSeconds, is_name};
 
 pub use lifecycle::{
     Failure, Millis,
     access::{Principal, Role},
     compute::Slot,
-    session::{Image, Kind, Origin, Origins, Outcome, Phase, Settings, Step},
+    session::{Kind, Named, Origin, Outcome, Phase, Settings, Step},
 };
 
 /// JSON as SQS takes it. Two characters that JSON may have are escaped, as no message may have them.

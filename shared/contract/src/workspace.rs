@@ -2,7 +2,7 @@
 //!
 //! The names are those of the file that `pfsession workspace update` reads.
 
-use crate::{Millis, bounds};
+use crate::{IdleSeconds, Millis, bounds};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -60,13 +60,8 @@ pub struct WorkspaceSettings {
     )]
     #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub default_base_image: Option<String>,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounds::idle_seconds"
-    )]
-    #[schemars(range(min = 60, max = 86400))]
-    pub largest_idle_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_idle_seconds: Option<IdleSeconds>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_data_store: Option<DataStore>,
     #[serde(

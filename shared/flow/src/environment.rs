@@ -6,7 +6,7 @@ use crate::{
     requirements::{self, Requirements},
     yaml::type_of,
 };
-use lifecycle::session::{Image, Origin};
+use lifecycle::session::{Named, Origin};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 /// "Each flow is self-contained and defines the base image and required Python packages in the flow folder" (the specification, *Relationship*).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// The base image that the flow names; `None` leaves it to the default.
-    pub image: Option<String>,
+    /// The base image: what the flow file says, else the default for what the folder holds.
+    pub image: Named<String>,
     /// `None` if the flow needs no packages beyond the base image's.
     pub requirements: Option<Requirements>,
 }
@@ -77,7 +77,7 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
         with_own_project(&folder, requirements)?;
     }
     Ok(Environment {
-        image: declared.image,
+        image: image_of(&folder, declared.image),
         requirements,
     })
 }
@@ -124,19 +124,17 @@ pub(crate) fn requirements_target(folder: &Folder) -> Result<(PathBuf, String), 
 /// # Source
 ///
 /// "You can also specify the new base image under `environment` in the `flow.dag.yaml` file" (the specification, *Change the base image*).
-pub fn base_image(folder: &Path) -> Result<Image, Failure> {
+pub fn base_image(folder: &Path) -> Result<Named<String>, Failure> {
     let folder = Folder::open(folder, &crate::include_root(folder))?;
     let declared = folder.flow_file.as_ref().map(Declared::of).transpose()?;
-    Ok(match declared.and_then(|declared| declared.image) {
-        Some(name) => Image {
-            name,
-            origin: Origin::FlowFile,
-        },
-        None => Image {
-            name: default_of(&folder).to_owned(),
-            origin: Origin::Default,
-        },
-    })
+    Ok(image_of(&folder, declared.and_then(|declared| declared.image)))
+}
+
+fn image_of(folder: &Folder, declared: Option<String>) -> Named<String> {
+    match declared {
+        Some(name) => Named::new(name, Origin::FlowFile),
+        None => default_of(folder).to_owned().into(),
+    }
 }
 
 /// The base image where nobody names one.

@@ -20,13 +20,6 @@ pub enum Network {
     Open,
 }
 
-impl Network {
-    #[cfg(feature = "wire")]
-    pub(crate) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -553,7 +553,7 @@ fn a_warning_that_is_said_whatever_the_sweep_saw() {
     fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
         match event {
             Event::IdleNear { generation, .. } if session.phase == Phase::Ready => {
-                let due = session.last_activity + session.settings.idle;
+                let due = session.last_activity + session.settings.idle.value;
                 let generation = *generation;
                 decide(session, &Event::IdleNear { generation, due }, now)
             }
@@ -593,7 +593,8 @@ fn an_install_that_swaps_the_base_image() {
         let (after, mut effects) = decide(session, event, now)?;
         for effect in &mut effects {
             if let Effect::Message(Message::AgentInstall { settings, .. }) = effect {
-                settings.image = after.settings.image.clone().or(settings.image.take());
+                let image = &mut settings.image.value;
+                *image = after.settings.image.value.clone().or(image.take());
             }
         }
         Ok((after, effects))

@@ -6,25 +6,21 @@ use lifecycle::{
     deadlines,
     network::Network,
     session::{
-        Claimed, Effect, Event, Image, Kind, Lease, Message, Operation, Origin, Origins, Outcome, Packages, Phase, Row,
-        Session, Settings, Step, decide,
+        Claimed, Effect, Event, Kind, Lease, Message, Named, Operation, Origin, Outcome, Packages, Phase, Row, Session,
+        Settings, Step, decide,
     },
 };
 
+/// A value that a command names.
+fn said<T>(value: T) -> Named<T> {
+    Named::new(value, Origin::Command)
+}
+
 fn sized(size: &str) -> Settings {
     Settings {
-        folder: "/flow".into(),
-        size: size.into(),
-        identity: None,
-        image: None,
-        idle: 60_000,
-        network: Default::default(),
-        allow_hosts: Vec::new(),
-        compute: None,
-        origins: Origins {
-            size: Origin::Command,
-            ..Origins::default()
-        },
+        size: said(size.into()),
+        idle: 60_000.into(),
+        ..Settings::new("/flow")
     }
 }
 
@@ -451,16 +447,9 @@ fn a_step_that_cannot_be_done_fails_its_operation_only_while_its_fact_is_still_t
 #[test]
 fn an_install_changes_neither_the_size_nor_the_identity_nor_the_image_of_a_session() {
     let wants = Settings {
-        folder: "/elsewhere".into(),
-        image: Some("other".into()),
-        identity: Some("id".into()),
-        origins: Origins {
-            folder: Origin::Command,
-            size: Origin::Command,
-            identity: Origin::Command,
-            image: Origin::Command,
-            ..Origins::default()
-        },
+        folder: said("/elsewhere".into()),
+        image: said(Some("other".into())),
+        identity: said(Some("id".into())),
         ..sized("large")
     };
     let life = Life::ready().on(Event::Wanted {
@@ -473,11 +462,7 @@ fn an_install_changes_neither_the_size_nor_the_identity_nor_the_image_of_a_sessi
     assert_eq!(
         life.session.settings,
         Settings {
-            folder: "/elsewhere".into(),
-            origins: Origins {
-                folder: Origin::Command,
-                ..sized("local").origins
-            },
+            folder: said("/elsewhere".into()),
             ..sized("local")
         }
     );
@@ -493,7 +478,7 @@ fn a_silent_agent_is_the_reason_even_when_its_install_is_late_too() {
 /// What a command names, and nothing else.
 fn saying(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut wants = Settings {
-        origins: Origins::default(),
+        size: "unsaid".to_owned().into(),
         ..sized("unsaid")
     };
     change(&mut wants);
@@ -501,24 +486,15 @@ fn saying(change: impl FnOnce(&mut Settings)) -> Settings {
 }
 
 fn idle_of(seconds: Millis) -> Settings {
-    saying(|wants| {
-        wants.idle = seconds * 1000;
-        wants.origins.idle = Origin::Command;
-    })
+    saying(|wants| wants.idle = said(seconds * 1000))
 }
 
 fn image_of(name: &str) -> Settings {
-    saying(|wants| {
-        wants.image = Some(name.into());
-        wants.origins.image = Origin::Command;
-    })
+    saying(|wants| wants.image = said(Some(name.into())))
 }
 
 fn size_of(name: &str) -> Settings {
-    saying(|wants| {
-        wants.size = name.into();
-        wants.origins.size = Origin::Command;
-    })
+    saying(|wants| wants.size = said(name.into()))
 }
 
 fn update(id: &str, wants: Settings) -> Event {
@@ -546,26 +522,15 @@ fn idle_near(session: &Session) -> Event {
 #[test]
 fn settings_count_in_the_order_in_which_they_were_named() {
     let run_file = Settings {
-        idle: 1,
-        network: Default::default(),
-        allow_hosts: Vec::new(),
-        compute: None,
-        image: Some("from the file".into()),
-        origins: Origins {
-            idle: Origin::RunFile,
-            image: Origin::RunFile,
-            ..Origins::default()
-        },
+        idle: Named::new(1, Origin::RunFile),
+        image: Named::new(Some("from the file".into()), Origin::RunFile),
         ..saying(|_| ())
     };
     let all = idle_of(7).over(&run_file).over(&sized("local"));
-    assert_eq!((all.idle, all.origins.idle), (7_000, Origin::Command));
+    assert_eq!(all.idle, said(7_000));
+    assert_eq!(all.image, Named::new(Some("from the file".to_owned()), Origin::RunFile));
     assert_eq!(
-        (all.image.as_deref(), all.origins.image),
-        (Some("from the file"), Origin::RunFile)
-    );
-    assert_eq!(
-        (all.size.as_str(), all.folder.as_str()),
+        (all.size.value.as_str(), all.folder.value.as_str()),
         ("local", "/flow"),
         "what nobody names stays"
     );
@@ -593,9 +558,8 @@ fn a_new_idle_time_counts_at_once_also_under_the_sweeps_eyes() {
 
 fn network(network: Network, hosts: &[&str]) -> Settings {
     saying(|wants| {
-        wants.network = network;
-        wants.allow_hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        (wants.origins.network, wants.origins.allow_hosts) = (Origin::Command, Origin::Command);
+        wants.network = said(network);
+        wants.allow_hosts = said(hosts.iter().map(|host| (*host).to_owned()).collect());
     })
 }
 
@@ -631,7 +595,7 @@ fn a_network_changed_before_there_is_an_agent_comes_with_its_install() {
     let life = Life::launching().on(update("u", network(Network::None, &[])));
     assert_eq!(told(&life), [] as [&Effect; 0]);
     let life = life.on(up(1)).on(entered("s", Step::InstallPackages, "install"));
-    let has_it = |effect: &Effect| matches!(effect, Effect::Message(Message::AgentInstall { settings, .. }) if settings.network == Network::None);
+    let has_it = |effect: &Effect| matches!(effect, Effect::Message(Message::AgentInstall { settings, .. }) if settings.network.value == Network::None);
     assert!(life.effects.iter().any(has_it), "{:?}", life.effects);
 }
 
@@ -658,14 +622,14 @@ fn a_change_in_place_waits_for_nothing_and_outlives_what_is_under_way() {
         .on(entered("r", Step::StopSession, "stop"))
         .on(gone(1));
     let settings = &life.session.settings;
-    assert_eq!((settings.size.as_str(), settings.idle), ("large", 7_000));
+    assert_eq!((settings.size.value.as_str(), settings.idle.value), ("large", 7_000));
 }
 
 #[test]
 fn a_new_size_makes_the_session_anew_and_only_then_counts() {
     let life = Life::ready().on(update("u", size_of("large")));
     assert_eq!(
-        (life.session.phase, life.session.settings.size.as_str()),
+        (life.session.phase, life.session.settings.size.value.as_str()),
         (Phase::Ready, "local")
     );
     let life = life.on(entered("u", Step::StopSession, "stop"));
@@ -742,10 +706,7 @@ fn claimed(operation: &str, token: &str, image: &str) -> Event {
             new: false,
         }),
         cause: None,
-        image: Some(Image {
-            name: image.into(),
-            origin: Origin::Default,
-        }),
+        image: Some(image.to_owned().into()),
     }
 }
 
@@ -756,7 +717,7 @@ fn a_new_base_image_counts_from_the_next_reset_on() {
         Some(
             Effect::Message(Message::AgentInstall { settings, .. })
             | Effect::Message(Message::LaunchSession { settings, .. }),
-        ) => settings.image.clone(),
+        ) => settings.image.value.clone(),
         other => panic!("{other:?}"),
     };
     let life = Life::new().on(wanted("s", Kind::Start)).on(claims("s", "old"));
@@ -766,10 +727,12 @@ fn a_new_base_image_counts_from_the_next_reset_on() {
         .on(up(1))
         .on(entered("s", Step::InstallPackages, "install"))
         .on(installed(1, "s", 3));
-    assert!(!life.session.has_stale_image());
 
     let stale = life.on(update("u", image_of("new")));
-    assert!(stale.session.phase == Phase::Ready && stale.session.has_stale_image());
+    let has = stale.session.image.clone().map(|image| image.value);
+    let wants = &stale.session.settings.image.value;
+    assert_eq!((has.as_deref(), wants.as_deref()), (Some("old"), Some("new")));
+    assert_eq!(stale.session.phase, Phase::Ready);
     let installing = stale
         .on(wanted("i", Kind::Install))
         .on(entered("i", Step::InstallPackages, "t"));
@@ -786,7 +749,7 @@ fn a_new_base_image_counts_from_the_next_reset_on() {
         .on(claims("r", "new"));
     let reset = reset.on(entered("r", Step::LaunchSession, "launch"));
     assert_eq!(image_in(&reset).as_deref(), Some("new"));
-    assert!(!reset.session.has_stale_image());
+    assert_eq!(reset.session.image.map(|image| image.value).as_deref(), Some("new"));
 }
 
 #[test]
@@ -865,10 +828,7 @@ fn a_reset_has_what_was_recorded_and_on_another_base_image_what_the_requirements
     };
     let installs = |packages: Packages, image: &str| {
         let mut ready = Life::ready();
-        ready.session.image = Some(Image {
-            name: "same".into(),
-            origin: Origin::Default,
-        });
+        ready.session.image = Some("same".to_owned().into());
         let claims = claimed("r", "claim", image);
         let life = ready
             .on(reset(packages))
@@ -906,10 +866,7 @@ fn checking() -> Life {
         token: "stop".into(),
         compute: None,
         cause: None,
-        image: Some(Image {
-            name: "ex.org/a:1".into(),
-            origin: Origin::FlowFile,
-        }),
+        image: Some(Named::new("ex.org/a:1".into(), Origin::FlowFile)),
     })
 }
 
@@ -1031,21 +988,21 @@ fn a_name_that_stands_for_another_image_by_now_makes_the_session_stale_until_a_r
         latest: latest.map(Into::into),
     };
     let life = Life::ready().on(seen(1, None));
-    assert!(!life.session.has_stale_image());
     let resolved = |life: &Life| life.session.resolved.clone();
+    let latest = |life: &Life| resolved(life).and_then(|resolved| resolved.latest);
     assert_eq!(
-        resolved(&life).map(|resolved| resolved.digest).as_deref(),
-        Some("first")
+        resolved(&life).map(|resolved| (resolved.digest, resolved.latest)),
+        Some(("first".into(), None))
     );
     // What it was is no news, and an older generation's is none of this one's.
     let life = life.on(seen(1, Some("first"))).on(seen(0, Some("other")));
-    assert!(!life.session.has_stale_image());
+    assert_eq!(latest(&life), None);
     let life = life.on(seen(1, Some("second"))).on(seen(1, None));
-    assert!(life.session.has_stale_image());
+    assert_eq!(latest(&life).as_deref(), Some("second"));
     assert_eq!(life.session.phase, Phase::Ready);
     let life = life
         .on(wanted("r", Kind::Reset))
         .on(entered("r", Step::StopSession, "stop"))
         .on(gone(1));
-    assert_eq!((resolved(&life), life.session.has_stale_image()), (None, false));
+    assert_eq!(resolved(&life), None);
 }

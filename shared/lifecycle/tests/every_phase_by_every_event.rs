@@ -10,8 +10,8 @@ use expect_test::expect;
 use lifecycle::{
     Failure, Millis, deadlines,
     session::{
-        Claimed, EDGES, Effect, Event, Image, Kind, Lease, Meeting, Message, Operation, Origin, Origins, Outcome,
-        Phase, Row, Session, Settings, Step, decide, meeting,
+        Claimed, EDGES, Effect, Event, Kind, Lease, Meeting, Message, Named, Operation, Origin, Outcome, Phase, Row,
+        Session, Settings, Step, decide, meeting,
     },
 };
 use std::{collections::BTreeSet, fmt::Write};
@@ -20,15 +20,8 @@ const NOW: Millis = 100_000_000;
 
 fn settings() -> Settings {
     Settings {
-        folder: "/flow".into(),
-        size: "local".into(),
-        identity: None,
-        image: None,
-        idle: 60_000,
-        network: Default::default(),
-        allow_hosts: Vec::new(),
-        compute: None,
-        origins: Origins::default(),
+        idle: 60_000.into(),
+        ..Settings::new("/flow")
     }
 }
 
@@ -86,13 +79,8 @@ fn sessions() -> Vec<Session> {
 
 /// An update that takes another compute resource.
 fn new_size() -> Event {
-    let origins = Origins {
-        size: Origin::Command,
-        ..Origins::default()
-    };
     let larger = Settings {
-        size: "larger".into(),
-        origins,
+        size: Named::new("larger".into(), Origin::Command),
         ..settings()
     };
     Event::Wanted {
@@ -128,10 +116,7 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         token: "t2".into(),
         compute: None,
         cause,
-        image: Some(Image {
-            name: "i".into(),
-            origin: Origin::Command,
-        }),
+        image: Some(Named::new("i".into(), Origin::Command)),
     };
     let checked = |generation, failure| Event::ImageChecked {
         generation,

@@ -10,17 +10,7 @@ use lifecycle::{
 const NOW: Millis = 1_000_000;
 
 fn settings() -> Settings {
-    Settings {
-        origins: lifecycle::session::Origins::default(),
-        folder: "/flows/joke".into(),
-        size: "local".into(),
-        identity: None,
-        image: None,
-        idle: 3_600_000,
-        network: Default::default(),
-        allow_hosts: Vec::new(),
-        compute: None,
-    }
+    Settings::new("/flows/joke")
 }
 
 fn wanted(id: &str, kind: Kind) -> Event {

@@ -48,14 +48,14 @@ pub async fn check(
             role,
             format!("{} may have sessions in the workspace {workspace}", principal.name()),
         ),
-        of_failure("vm-size", no_such_size(&settings.size), about_size(&settings)),
+        of_failure("vm-size", no_such_size(&settings.size.value), about_size(&settings)),
         of_failure(
             "idle-time",
             workspace::refuse(&settings, &of, workspace),
-            format!("{} s", settings.idle / 1000),
+            format!("{} s", settings.idle.value / 1000),
         ),
     ];
-    checks.push(match &settings.identity {
+    checks.push(match &settings.identity.value {
         None => Check::held("identity", format!("the session acts as {user}")),
         Some(_) if !has_role => Check::not_checkable("identity", "the role comes first".to_owned()),
         Some(named) => {
@@ -68,7 +68,7 @@ pub async fn check(
     });
     if let Some(name) = &command.wish.settings().and_then(|wanted| wanted.compute.clone()) {
         let failure = match misplaced {
-            None if settings.compute.is_some() => not_there(ports, command, &settings, name).await?,
+            None if settings.compute.value.is_some() => not_there(ports, command, &settings, name).await?,
             misplaced => misplaced,
         };
         checks.push(of_failure("compute", failure, name.clone()));
@@ -108,9 +108,9 @@ async fn not_there(
 }
 
 fn about_size(settings: &Settings) -> String {
-    let below = size::size(&settings.size).is_some_and(|size| size.below_series_d);
+    let below = size::size(&settings.size.value).is_some_and(|size| size.below_series_d);
     let below = if below { "; advised against: below series D" } else { "" };
-    format!("{}{below}", settings.size)
+    format!("{}{below}", settings.size.value)
 }
 
 fn data_store(of: &WorkspaceSettings) -> Check {
@@ -135,7 +135,7 @@ async fn quota(
     let takes = in_slot.filter(|compute| matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up));
     let wanted = Use {
         lineage: command.flow.lineage.clone(),
-        size: settings.size.clone(),
+        size: settings.size.value.clone(),
         compute: takes.map(|compute| compute.id).unwrap_or_default(),
     };
     let usage = ports.load_usage(workspace, user).await?;

@@ -9,15 +9,14 @@ use crate::{
 };
 use contract::{
     Principal, Role,
-    command::{Command, RunWish, SERVERLESS, Setting, Wanted, Wish},
+    command::{Command, RunWish, Wanted, Wish},
     row::NAME_KEPT,
     webhook,
 };
 use lifecycle::{
     Failure,
     access::Action,
-    deadlines,
-    session::{Event, Kind, Operation, Origin, Origins, Packages, Settings},
+    session::{Event, Kind, Operation, Packages, Settings},
     size,
 };
 
@@ -49,33 +48,7 @@ pub enum SpeaksFor {
 /// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (the specification); "It runs on the virtual machine (VM) size of
 /// serverless compute" (the specification, *Start a compute session on a flow page*): `local` is the size of one machine.
 pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
-    let named = |is_named: bool| if is_named { Origin::Command } else { Origin::Default };
-    let of = |is_named: bool, setting: Setting| match wanted.from_run_file.contains(&setting) {
-        true if is_named => Origin::RunFile,
-        _ => named(is_named),
-    };
-    Settings {
-        origins: Origins {
-            folder: named(wanted.folder.is_some()),
-            size: of(wanted.size.is_some(), Setting::Size),
-            identity: of(wanted.identity.is_some(), Setting::Identity),
-            image: named(wanted.image.is_some()),
-            idle: named(wanted.idle_seconds.is_some()),
-            network: of(wanted.network.is_some(), Setting::Network),
-            allow_hosts: of(wanted.allow_hosts.is_some(), Setting::AllowHosts),
-            compute: of(wanted.compute.is_some(), Setting::Compute),
-        },
-        folder: wanted.folder.clone().unwrap_or_else(|| lineage.to_owned()),
-        size: wanted.size.clone().unwrap_or_else(|| size::WHOLE_MACHINE.to_owned()),
-        identity: wanted.identity.clone(),
-        image: wanted.image.clone(),
-        idle: wanted
-            .idle_seconds
-            .map_or(deadlines::IDLE_DEFAULT, |seconds| seconds.saturating_mul(1000)),
-        network: wanted.network.unwrap_or_default(),
-        allow_hosts: wanted.allow_hosts.clone().unwrap_or_default(),
-        compute: wanted.compute.clone().filter(|name| name != SERVERLESS),
-    }
+    wanted.over(Settings::new(lineage))
 }
 
 /// Takes a command in: admits it, or refuses it in the row of its operation or run, where its sender looks.
@@ -124,7 +97,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     if let Some(failure) = known.refuse(ports, &command).await? {
         return refuse(ports, &command, &happened, failure).await;
     }
-    if let Some(failure) = barred.or_else(|| no_such_size(&settings.size)) {
+    if let Some(failure) = barred.or_else(|| no_such_size(&settings.size.value)) {
         return refuse(ports, &command, &happened, failure).await;
     }
     let read = run.map(|run| [run.run.as_deref(), run.resume_from.as_deref()]);
@@ -171,7 +144,7 @@ async fn in_workspace(
     settings: &mut Settings,
 ) -> Result<Option<Failure>, Fault> {
     let makes = matches!(command.wish, Wish::Start { .. } | Wish::Run { .. });
-    let names = settings.identity.is_some() || settings.origins.idle != Origin::Default;
+    let names = settings.identity.value.is_some() || settings.idle.is_named();
     if !makes && !names {
         return Ok(None);
     }
@@ -181,9 +154,9 @@ async fn in_workspace(
     if makes {
         workspace::fill(settings, &of);
     }
-    if let Some(named) = &settings.identity {
+    if let Some(named) = &settings.identity.value {
         match workspace::identity(named, &of, workspace) {
-            Ok(id) => settings.identity = Some(id),
+            Ok(id) => settings.identity.value = Some(id),
             Err(failure) => return Ok(Some(failure)),
         }
     }

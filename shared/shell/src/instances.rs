@@ -183,7 +183,7 @@ async fn start(ports: &impl Ports, row: InstanceRow) -> Result<Result<Next, Fail
     if row.revision > 0 && held.as_ref().is_some_and(runs) {
         return Ok(Ok(Next::default()));
     }
-    let after = row.idle_shutdown_seconds.map(|seconds| seconds.saturating_mul(1000));
+    let after = row.idle_shutdown_seconds.map(Into::into);
     let Some(compute) = compute::start(held.as_ref(), &slot, after, &ports.new_id(), ports.now()) else {
         return Ok(Err(stopping(&row.name)));
     };

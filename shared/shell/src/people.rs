@@ -75,7 +75,7 @@ impl Known {
             // Another compute resource has another identity.
             None if settings.is_some_and(|settings| settings.compute.is_some()) => None,
             None => match ports.load_session(&command.flow.key()).await? {
-                Some(row) => row.session.settings.identity,
+                Some(row) => row.session.settings.identity.value,
                 None => None,
             },
         };

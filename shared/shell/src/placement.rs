@@ -53,19 +53,19 @@ pub(crate) async fn place(
             return Ok(None);
         }
         let has = ports.load_session(&command.flow.key()).await?;
-        let on = has.and_then(|row| row.session.settings.compute);
+        let on = has.and_then(|row| row.session.settings.compute.value);
         return Ok(on.map(|name| fixed(&name)));
     };
     // Size and identity go with the compute resource, so they count for as much.
-    let compute = settings.origins.compute;
+    let compute = settings.compute.origin;
     let from = |origin: &mut Origin| *origin = (*origin).min(compute);
-    from(&mut settings.origins.size);
-    from(&mut settings.origins.identity);
+    from(&mut settings.size.origin);
+    from(&mut settings.identity.origin);
     if name == SERVERLESS {
         if wanted.size.is_none()
             && let Some(size) = workspace::settings_of(ports, workspace).await?.default_vm_size
         {
-            settings.size = size;
+            settings.size.value = size;
         }
         return Ok(None);
     }
@@ -75,8 +75,8 @@ pub(crate) async fn place(
     let Some(row) = ports.load_instance(workspace, owner, name).await? else {
         return Ok(Some(none(name, owner)));
     };
-    (settings.size, settings.identity) = (row.size, row.identity);
-    match &settings.identity {
+    (settings.size.value, settings.identity.value) = (row.size, row.identity);
+    match &settings.identity.value {
         Some(identity) => known.refuse_identity(ports, identity, workspace).await,
         None => Ok(None),
     }

@@ -15,7 +15,7 @@ use contract::{
 use lifecycle::{
     Failure,
     compute::{self, Compute, ComputePhase, Seen},
-    session::{Effect, Event, Kind, Message, Operation, Origin, Outcome, Refusal, Row, Session, Settings, decide},
+    session::{Effect, Event, Kind, Message, Operation, Outcome, Refusal, Row, Session, Settings, decide},
 };
 use std::collections::BTreeMap;
 
@@ -145,7 +145,7 @@ fn writes_of(
     writes.extend(ends.into_values().map(Write::EndOperation));
     if let (Event::RunWanted { run, wants }, Some(wish)) = (&event, happened.run) {
         writes.push(Write::NewRun(RunRow {
-            folder: Some(wants.folder.clone()),
+            folder: Some(wants.folder.value.clone()),
             wish: wish.clone(),
             ..blank_run(run, happened, now)
         }));
@@ -232,9 +232,8 @@ fn keep_folder(event: &mut Event, kept: &Settings) {
         Event::RunWanted { wants, .. } => Some(wants),
         _ => None,
     };
-    if let Some(wants) = wants.filter(|wants| wants.origins.folder == Origin::Default) {
+    if let Some(wants) = wants.filter(|wants| !wants.folder.is_named()) {
         wants.folder = kept.folder.clone();
-        wants.origins.folder = kept.origins.folder;
     }
 }
 

@@ -126,15 +126,8 @@ mod tests {
 
     fn settings() -> Settings {
         Settings {
-            folder: "/flow".into(),
-            size: "local".into(),
-            identity: None,
-            image: None,
-            idle: 60_000,
-            network: Default::default(),
-            allow_hosts: Vec::new(),
-            compute: None,
-            origins: Default::default(),
+            idle: 60_000.into(),
+            ..Settings::new("/flow")
         }
     }
 

@@ -5,7 +5,7 @@ use contract::workspace::{IdentitySettings, PRIMARY, WorkspaceRow, WorkspaceSett
 use lifecycle::{
     Failure,
     quota::Quota,
-    session::{Image, Origin, Settings},
+    session::{Named, Origin, Settings},
     size,
 };
 use std::collections::BTreeMap;
@@ -26,43 +26,29 @@ pub async fn settings_of(ports: &impl Ports, workspace: &str) -> Result<Workspac
 /// Puts a workspace's defaults in the place of the built-in ones.
 pub fn fill(settings: &mut Settings, of: &WorkspaceSettings) {
     if let Some(size) = &of.default_vm_size
-        && settings.origins.size == Origin::Default
+        && !settings.size.is_named()
     {
-        settings.size.clone_from(size);
-        settings.origins.size = Origin::Workspace;
+        settings.size = Named::new(size.clone(), Origin::Workspace);
     }
     let largest = largest_idle(of);
-    if settings.origins.idle == Origin::Default && settings.idle > largest {
-        settings.idle = largest;
-        settings.origins.idle = Origin::Workspace;
-    }
-}
-
-/// The base image of a flow that names none: the workspace's, if it has one.
-pub fn base_image(of_flow: Image, of: &WorkspaceSettings) -> Image {
-    match &of.default_base_image {
-        Some(name) if of_flow.origin == Origin::Default => Image {
-            name: name.clone(),
-            origin: Origin::Workspace,
-        },
-        _ => of_flow,
+    if !settings.idle.is_named() && settings.idle.value > largest {
+        settings.idle = Named::new(largest, Origin::Workspace);
     }
 }
 
 /// In milliseconds.
 fn largest_idle(of: &WorkspaceSettings) -> lifecycle::Millis {
-    of.largest_idle_seconds
-        .map_or(lifecycle::Millis::MAX, |seconds| seconds.saturating_mul(1000))
+    of.largest_idle_seconds.map_or(lifecycle::Millis::MAX, Into::into)
 }
 
 /// Why a session may not have these settings in this workspace, if it may not.
 pub fn refuse(settings: &Settings, of: &WorkspaceSettings, workspace: &str) -> Option<Failure> {
-    if settings.origins.idle == Origin::Default || settings.idle <= largest_idle(of) {
+    if !settings.idle.is_named() || settings.idle.value <= largest_idle(of) {
         return None;
     }
     let message = format!(
         "The idle time is {} s, and the workspace {workspace} allows {} s at most. Name a shorter one.",
-        settings.idle / 1000,
+        settings.idle.value / 1000,
         largest_idle(of) / 1000
     );
     Some(Failure::new("Session.IdleTooLong", message))
@@ -259,21 +245,18 @@ mod tests {
             settings
         };
         let none = wanted(&Wanted::default());
-        assert_eq!(
-            (none.size.as_str(), none.origins.size),
-            ("Standard_D4s_v5", Origin::Workspace)
-        );
-        assert_eq!((none.idle, none.origins.idle), (600_000, Origin::Workspace));
+        assert_eq!(none.size, Named::new("Standard_D4s_v5".into(), Origin::Workspace));
+        assert_eq!(none.idle, Named::new(600_000, Origin::Workspace));
         let named = wanted(&Wanted {
             size: Some("local".into()),
-            idle_seconds: Some(300),
+            idle: Some(300.try_into().unwrap()),
             ..Wanted::default()
         });
-        assert_eq!((named.size.as_str(), named.origins.size), ("local", Origin::Command));
-        assert_eq!((named.idle, named.origins.idle), (300_000, Origin::Command));
+        assert_eq!(named.size, Named::new("local".into(), Origin::Command));
+        assert_eq!(named.idle, Named::new(300_000, Origin::Command));
         assert_eq!(refuse(&named, &lab(), "lab"), None);
         let long = wanted(&Wanted {
-            idle_seconds: Some(601),
+            idle: Some(601.try_into().unwrap()),
             ..Wanted::default()
         });
         assert_eq!(

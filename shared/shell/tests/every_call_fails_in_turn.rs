@@ -9,7 +9,7 @@ use contract::{
 };
 use lifecycle::{
     compute::ComputePhase,
-    session::{Event, Origin, Session, Settings, decide},
+    session::{Event, Named, Origin, Session, Settings, decide},
 };
 use serde_json::json;
 use shell::{Happened, accept, happen, record_packages};
@@ -185,14 +185,10 @@ async fn an_update_changes_what_it_names_and_a_size_that_is_none_is_refused_in_i
         (Phase::Ready, 2),
         "a size makes it anew, an idle time does not"
     );
-    let Settings {
-        size, idle, origins, ..
-    } = &session.settings;
-    assert_eq!((size.as_str(), *idle), ("m6i.xlarge", 7_200_000));
-    assert_eq!(
-        (origins.size, origins.idle, origins.image),
-        (Origin::Command, Origin::Command, Origin::Default)
-    );
+    let Settings { size, idle, image, .. } = &session.settings;
+    assert_eq!(*size, Named::new("m6i.xlarge".into(), Origin::Command));
+    assert_eq!(*idle, Named::new(7_200_000, Origin::Command));
+    assert!(!image.is_named());
     let why = |id: &str| {
         state.operations[id]
             .failure
@@ -207,7 +203,7 @@ async fn an_update_changes_what_it_names_and_a_size_that_is_none_is_refused_in_i
         Event::Wanted { operation } => operation.wants.clone(),
         _ => None,
     });
-    assert_eq!(first.unwrap().origins.size, Origin::RunFile);
+    assert_eq!(first.unwrap().size.origin, Origin::RunFile);
 }
 
 #[tokio::test]
@@ -238,7 +234,7 @@ async fn a_run_goes_with_the_folder_that_it_names_and_one_that_names_none_with_t
     let runs = ["kept", "edited", "again", "later"].map(folder);
     assert_eq!(runs, ["s3://b/one", "s3://b/two", "s3://b/one", "s3://b/one"].map(Some));
     let session = &state.sessions[&flow("/flows/joke").key()].0.session;
-    assert_eq!(session.settings.folder, "s3://b/one");
+    assert_eq!(session.settings.folder.value, "s3://b/one");
 }
 
 #[tokio::test]

@@ -106,8 +106,8 @@ async fn a_session_on_an_instance_takes_its_settings_and_switches_by_an_update()
         let state = world.state.lock().unwrap();
         let session = &state.sessions[&flow("/flows/joke").key()].0.session;
         (
-            session.settings.compute.clone(),
-            session.settings.size.clone(),
+            session.settings.compute.value.clone(),
+            session.settings.size.value.clone(),
             session.generation,
         )
     };

@@ -111,7 +111,7 @@ async fn a_start_has_the_workspaces_defaults_and_an_update_of_something_else_kee
     let settings = |lineage: &str| {
         let state = world.state.lock().unwrap();
         let settings = &state.sessions[&flow(lineage).key()].0.session.settings;
-        (settings.size.clone(), settings.origins.size, settings.idle)
+        (settings.size.value.clone(), settings.size.origin, settings.idle.value)
     };
     assert_eq!(
         settings("/a"),
@@ -151,7 +151,7 @@ async fn an_identity_is_kept_by_its_id_and_an_unknown_one_lists_those_there_are(
         );
         let state = world.state.lock().unwrap();
         let session = &state.sessions[&flow(&lineage).key()].0.session;
-        assert_eq!(session.settings.identity.as_deref(), Some("/ids/first"), "{name}");
+        assert_eq!(session.settings.identity.value.as_deref(), Some("/ids/first"), "{name}");
     }
     let denied = give(&world, "/x", "x", start("second")).await.unwrap();
     assert!(

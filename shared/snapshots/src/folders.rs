@@ -3,7 +3,7 @@
 use crate::{Fault, Store, aside};
 use contract::snapshot::Address;
 use flow::{Environment, Kind, Reach, view::View};
-use lifecycle::{Failure, session::Image};
+use lifecycle::{Failure, session::Named};
 use std::{
     collections::VecDeque,
     fs, io,
@@ -98,7 +98,7 @@ impl Opened {
     /// # Errors
     ///
     /// As [`flow::base_image`] and [`aside`].
-    pub async fn base_image(&self) -> Result<Image, Failure> {
+    pub async fn base_image(&self) -> Result<Named<String>, Failure> {
         self.read(PATIENCE.0, |opened| flow::base_image(opened.path())).await
     }
 

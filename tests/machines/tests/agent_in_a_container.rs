@@ -100,16 +100,10 @@ fn sent_folder(world: &World, edit: (&str, &str)) -> String {
 
 fn settings(world: &World) -> Settings {
     Settings {
-        origins: contract::Origins::default(),
-        folder: sent_folder(world, ("", "")),
-        size: "Standard_DS3_v2".into(),
-        identity: None,
+        size: "Standard_DS3_v2".to_owned().into(),
         // Whatever it is called: in a container of its own it is what the session runs in.
-        image: Some(machines::DEFAULT_IMAGE.into()),
-        idle: 3_600_000,
-        network: Default::default(),
-        allow_hosts: Vec::new(),
-        compute: None,
+        image: Some(machines::DEFAULT_IMAGE.to_owned()).into(),
+        ..Settings::new(sent_folder(world, ("", "")))
     }
 }
 
@@ -258,7 +252,7 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
     assert_eq!(result.outputs, expected);
     // An edit is another snapshot, and counts in the next run.
     let edited = Settings {
-        folder: sent_folder(world, ("return text", "return text.upper()")),
+        folder: sent_folder(world, ("return text", "return text.upper()")).into(),
         ..settings.clone()
     };
     assert_ne!(edited.folder, settings.folder);
@@ -280,10 +274,10 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
     // What is not there, and what is not its flow's, is refused by name.
     let missing = format!(
         "{}/{}",
-        settings.folder.rsplit_once('/').expect("a key").0,
+        settings.folder.value.rsplit_once('/').expect("a key").0,
         "0".repeat(64)
     );
-    let others = settings.folder.replace(&world.flow, &"f".repeat(32));
+    let others = settings.folder.value.replace(&world.flow, &"f".repeat(32));
     for (at, (folder, error)) in [(missing, "Snapshot.Missing"), (others, "Snapshot.NotYours")]
         .into_iter()
         .enumerate()
@@ -292,7 +286,7 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
             operation: format!("install-{}", at + 2),
             attempt: 1,
             settings: Settings {
-                folder,
+                folder: folder.into(),
                 ..settings.clone()
             },
             lock: None,

@@ -50,15 +50,9 @@ fn launch(world: &World, generation: u32, image: Option<&str>) -> ComputeRequest
         generation,
         compute: "c1".into(),
         settings: Settings {
-            folder: "/flows/joke".into(),
-            origins: contract::Origins::default(),
-            size: "Standard_DS3_v2".into(),
-            identity: None,
-            image: image.map(str::to_owned),
-            idle: 3_600_000,
-            network: Default::default(),
-            allow_hosts: Vec::new(),
-            compute: None,
+            size: "Standard_DS3_v2".to_owned().into(),
+            image: image.map(str::to_owned).into(),
+            ..Settings::new("/flows/joke")
         },
         room: Room::of("Standard_DS3_v2"),
         until: 1_795_512_660_000,

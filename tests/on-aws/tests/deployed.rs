@@ -266,7 +266,7 @@ fn a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_r
         mapping,
     ];
     let api = deployment.api();
-    let address = || api.session(&folder).expect("a session").settings.folder;
+    let address = || api.session(&folder).expect("a session").settings.folder.value;
 
     done(deployment, &["start", path]);
     let first = address();
@@ -293,7 +293,7 @@ fn a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_r
     done(deployment, &["reset", path]);
     let session = api.session(&folder).unwrap();
     assert_eq!((session.phase, session.generation), (Phase::Ready, generation + 1));
-    assert_eq!(session.settings.folder, second, "nothing has changed since");
+    assert_eq!(session.settings.folder.value, second, "nothing has changed since");
 
     // Nobody needs the folder any more: whoever says nothing of it means what was sent last.
     done(deployment, &["stop", path]);

@@ -144,17 +144,7 @@ fn flow_ref(flow: &str) -> FlowRef {
 }
 
 fn settings() -> Settings {
-    Settings {
-        folder: "/flow".to_owned(),
-        size: "local".to_owned(),
-        identity: None,
-        image: None,
-        idle: 3_600_000,
-        network: Default::default(),
-        allow_hosts: Vec::new(),
-        compute: None,
-        origins: Default::default(),
-    }
+    Settings::new("/flow")
 }
 
 /// A session's row at this revision.
@@ -321,7 +311,7 @@ fn a_compute_instance_is_changed_only_over_what_was_read_and_has_one_slot_by_its
             owner: "instances".to_owned(),
             name: name.to_owned(),
             size: size.to_owned(),
-            idle_shutdown_seconds: Some(3600),
+            idle_shutdown_seconds: Some(3600.try_into().unwrap()),
             revision,
             ..InstanceRow::default()
         };

@@ -1,7 +1,7 @@
 //! What a user does in a first hour, on the real thing: the released binary, real processes, real flows.
 
 use contract::{
-    Origin, Phase,
+    Named, Origin, Phase,
     http::{End, Keeper, Why},
     notice::Notice,
     row::OperationStatus,
@@ -703,12 +703,9 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     machine.succeed(&["run", run_file.to_str().unwrap(), "--idle", "2h", "--name", "first"]);
     let api = machine.api();
     let first = api.session(&folder).unwrap();
-    let origins = first.settings.origins;
-    assert_eq!(
-        (first.settings.size.as_str(), origins.size),
-        ("Standard_D2s_v3", Origin::RunFile)
-    );
-    assert_eq!((first.settings.idle, origins.idle), (7_200_000, Origin::Command));
+    let size = Named::new("Standard_D2s_v3".into(), Origin::RunFile);
+    assert_eq!(first.settings.size, size);
+    assert_eq!(first.settings.idle, Named::new(7_200_000, Origin::Command));
     assert_eq!(first.image.as_ref().map(|image| image.origin), Some(Origin::Default));
     let shown = machine.succeed(&["show", at]);
     for row in [
@@ -724,7 +721,7 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     machine.succeed(&["update", at, "--idle", "30m"]);
     let quicker = api.session(&folder).unwrap();
     assert_eq!(
-        (quicker.generation, quicker.settings.idle),
+        (quicker.generation, quicker.settings.idle.value),
         (first.generation, 1_800_000)
     );
     assert!(quicker.last_activity > first.last_activity, "it counts as use");
@@ -737,7 +734,7 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
         "it was reset"
     );
     assert!(
-        other.compute != first.compute && other.settings.idle == 1_800_000,
+        other.compute != first.compute && other.settings.idle.value == 1_800_000,
         "{other:?}"
     );
     let said = machine.run(&["start", at, "--size", "Standard_D4s_v3"]);
@@ -759,7 +756,7 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     );
     let stale = api.session(&folder).unwrap();
     assert_eq!(
-        stale.image.as_ref().map(|image| image.name.as_str()),
+        stale.image.as_ref().map(|image| image.value.as_str()),
         Some("promptflow")
     );
     assert!(
@@ -780,7 +777,7 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     let named = format!("promptflow:{}", String::from_utf8(python.stdout).unwrap().trim());
     machine.succeed(&["update", at, "--image", &named]);
     machine.succeed(&["reset", at]);
-    assert_eq!(api.session(&folder).unwrap().image.unwrap().name, named);
+    assert_eq!(api.session(&folder).unwrap().image.unwrap().value, named);
 
     machine.succeed(&["update", at, "--image", "127.0.0.1:1/mine:1"]);
     let failed = machine.run(&["reset", at]);
@@ -851,7 +848,7 @@ fn any_folder_runs_a_command_with_its_own_packages_and_without_promptflow() {
     );
     assert!(machine.state().join("runs/t1/files/made.txt").exists() && !folder.join("made.txt").exists());
     let session = machine.api().session(&folder).unwrap();
-    assert_eq!(session.image.unwrap().name, "python");
+    assert_eq!(session.image.unwrap().value, "python");
     assert!(machine.succeed(&["show", at]).contains("python (the default)"));
 
     // All of what is said comes, and in its order; with --json, nothing else is on standard output.

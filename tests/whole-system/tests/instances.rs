@@ -74,7 +74,7 @@ fn an_instance_lives_from_its_creation_to_its_deletion_and_its_stop_ends_both_se
     assert_eq!(shown().compute.unwrap().id, compute.id);
     let view = bob.session(Path::new(&second)).unwrap();
     assert_eq!(
-        (view.settings.compute.as_deref(), view.compute),
+        (view.settings.compute.value.as_deref(), view.compute),
         (Some("dev"), Some(compute.id.clone()))
     );
     let text = done(&["instance", "show", "dev"]);

@@ -364,7 +364,7 @@ fn a_standard_webhook_starts_a_session_and_a_stale_one_does_not() {
     let session = wait_for("the session", AT_MOST, || {
         api.session(&folder).filter(|session| session.phase == Phase::Ready)
     });
-    assert_eq!(session.settings.idle, 600_000);
+    assert_eq!(session.settings.idle.value, 600_000);
     let other = standard(&hook, "msg_2", now, r#"{"type": "invoice.sent", "data": {}}"#);
     assert_eq!(other, (204, String::new()));
 }

@@ -55,7 +55,7 @@ fn an_owner_sets_a_workspace_and_starts_have_its_defaults_quotas_and_identities(
     machine.succeed(&["start", at[0]]);
     let own = machine.api();
     let session = own.session(&folders[0]).unwrap();
-    assert_eq!(session.settings.origins.size, Origin::Workspace);
+    assert_eq!(session.settings.size.origin, Origin::Workspace);
     let shown = machine.succeed(&["show", at[0]]);
     assert!(
         shown.contains("Standard_D2s_v5: 2 processors, 8 GiB (from the workspace)"),

@@ -110,7 +110,7 @@ impl Agent {
             Some(data) => Some(patiently(|| self.flows.open_file(&self.spec.flow, data)).await?),
             None => None,
         };
-        let flow = self.open(&settings.folder).await?;
+        let flow = self.open(&settings.folder.value).await?;
         Ok(run::Work {
             flow,
             data,

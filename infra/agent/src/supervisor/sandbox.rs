@@ -44,7 +44,7 @@ impl Agent {
         if let Some(store) = self.store.borrow().as_ref() {
             return Ok(Rc::clone(store));
         }
-        let opened = self.open(&self.spec.settings.folder).await?;
+        let opened = self.open(&self.spec.settings.folder.value).await?;
         // Somebody else may have been faster.
         if let Some(store) = self.store.borrow().as_ref() {
             return Ok(Rc::clone(store));
@@ -67,11 +67,11 @@ impl Agent {
 
     /// Opens the store on the base image that the settings or the folder name.
     async fn open_store(&self, opened: &Opened, say: Option<Say<'_>>) -> Result<Store, Failure> {
-        let named = match &self.spec.settings.image {
+        let named = match &self.spec.settings.image.value {
             // In a container of its own the image is what it runs in, and what is added to it is what the folder needs.
             _ if self.place.is_container() => opened.default_image().await?.to_owned(),
             Some(image) => image.clone(),
-            None => opened.base_image().await?.name,
+            None => opened.base_image().await?.value,
         };
         let (base, python, image) = match image::find(&named, self.spec.python.clone())? {
             image::Found::BuiltIn(base, python) => (base, python, None),
@@ -150,7 +150,7 @@ impl Agent {
         {
             return Ok(());
         }
-        let limits = lifecycle::size::size(&self.spec.settings.size).and_then(|size| size.limits);
+        let limits = lifecycle::size::size(&self.spec.settings.size.value).and_then(|size| size.limits);
         let start = Start {
             folders: &self.folders,
             store,

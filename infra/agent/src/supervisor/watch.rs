@@ -14,7 +14,7 @@ const GIVES_WAY: Duration = Duration::from_secs(2);
 impl Agent {
     /// Watches the disk. Ends runs that have to give way, and returns why the session has to.
     pub(super) async fn watch_disk(&self) -> Failure {
-        let begun = disk::Watch::begin(&self.spec.state, &self.spec.session, &self.spec.settings.folder);
+        let begun = disk::Watch::begin(&self.spec.state, &self.spec.session, &self.spec.settings.folder.value);
         let mut watch = match begun {
             Ok(watch) => watch,
             Err(error) => {

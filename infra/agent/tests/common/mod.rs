@@ -488,17 +488,7 @@ fn open(state: &Path, world: &Arc<World>, endpoint: &str) -> Arc<Driver> {
 }
 
 pub(crate) fn settings(folder: &Path) -> Settings {
-    Settings {
-        folder: folder.display().to_string(),
-        size: "local".into(),
-        identity: None,
-        image: None,
-        idle: 3_600_000,
-        network: Default::default(),
-        allow_hosts: Vec::new(),
-        compute: None,
-        origins: Default::default(),
-    }
+    Settings::new(folder.display().to_string())
 }
 
 /// A state folder of its own that shares the environments of all tests.

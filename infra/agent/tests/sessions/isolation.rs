@@ -122,7 +122,7 @@ pub(crate) fn a_session_is_held_to_its_vm_size_where_groups_can_be_made_and_says
     let key = key(&unique("size"));
     machine.create_compute("c1");
     let sized = contract::Settings {
-        size: "Standard_B1s".into(),
+        size: "Standard_B1s".to_owned().into(),
         ..settings(&it)
     };
     let mut request = Machine::launch_request(&key, 1, "c1", &it);

@@ -18,7 +18,7 @@ use crate::{
 };
 use comfy_table::{Attribute, Cell, Color};
 use contract::{
-    Kind, Millis, Origin, Outcome, Phase, Settings, Step,
+    Kind, Millis, Named, Origin, Outcome, Phase, Settings, Step,
     command::Wish,
     http::{Decision, End, Keeper, RunSummary, SessionView, SignalKind, Why},
     row::{LogRow, OperationRow, OperationStatus, RunRow, RunStatus},
@@ -77,7 +77,7 @@ pub(crate) fn stale(session: &SessionView) -> Option<String> {
         let (before, now) = (session.image_digest.as_ref()?, session.stale_digest.as_ref()?);
         return Some(format!(
             "The session's base image {} is {}, and stands for {} by now. To use that one: pfsession reset {}",
-            has.name,
+            has.value,
             short(before, DIGEST),
             short(now, DIGEST),
             short(&session.key, KEY)
@@ -85,7 +85,7 @@ pub(crate) fn stale(session: &SessionView) -> Option<String> {
     };
     Some(format!(
         "The session's base image is {}, and {} names {} by now. To use that one: pfsession reset {}",
-        has.name,
+        has.value,
         match wanted.origin {
             Origin::FlowFile => "the flow's file",
             Origin::RunFile => "the run's file",
@@ -93,7 +93,7 @@ pub(crate) fn stale(session: &SessionView) -> Option<String> {
             Origin::Workspace => "the workspace",
             Origin::Default => "the default",
         },
-        wanted.name,
+        wanted.value,
         short(&session.key, KEY)
     ))
 }
@@ -109,8 +109,8 @@ fn from(origin: Origin) -> &'static str {
 }
 
 /// A VM size, with what it is.
-fn size(settings: &Settings) -> String {
-    let about = match size::size(&settings.size).map(|size| (size.limits, size.below_series_d)) {
+fn size(named: &Named<String>) -> String {
+    let about = match size::size(&named.value).map(|size| (size.limits, size.below_series_d)) {
         Some((Some(limits), below)) => {
             let memory = limits.memory as f64 / f64::from(1 << 30);
             let below = if below { "; below series D" } else { "" };
@@ -119,7 +119,7 @@ fn size(settings: &Settings) -> String {
         Some((None, _)) => ": all of the machine".into(),
         None => String::new(),
     };
-    format!("{}{about} ({})", settings.size, from(settings.origins.size))
+    format!("{}{about} ({})", named.value, from(named.origin))
 }
 
 /// Sessions, one a line.
@@ -181,33 +181,8 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
         ("key", Cell::new(&session.key)),
         ("phase", phase_cell(session.phase)),
         ("generation", Cell::new(session.generation)),
-        ("VM size", Cell::new(size(&session.settings))),
-        (
-            "identity",
-            Cell::new(format!(
-                "{} ({})",
-                session.settings.identity.as_deref().unwrap_or("the user's own"),
-                from(session.settings.origins.identity)
-            )),
-        ),
-        (
-            "base image",
-            match (&session.image, &session.settings.image) {
-                (Some(image), _) => Cell::new(format!("{} ({})", image.name, from(image.origin))),
-                (None, Some(image)) => Cell::new(format!("{image} ({})", from(session.settings.origins.image))),
-                (None, None) => Cell::new("as the flow's file says, or the default"),
-            },
-        ),
-        (
-            "idle time",
-            Cell::new(format!(
-                "{} ({})",
-                took(session.settings.idle),
-                from(session.settings.origins.idle)
-            )),
-        ),
     ];
-    rows.push(("network", Cell::new(network(&session.settings))));
+    rows.extend(settings(session).map(|(name, text)| (name, Cell::new(text))));
     rows.extend(refused(session));
     if let Some(digest) = &session.image_digest {
         rows.push(("image digest", Cell::new(digest)));
@@ -217,15 +192,16 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
         rows.push(("stale image", Cell::new(text).fg(Color::Yellow)));
     }
     if let Some(stale) = &session.stale_image {
-        let text = format!("{} ({}), from the next reset on", stale.name, from(stale.origin));
+        let text = format!("{} ({}), from the next reset on", stale.value, from(stale.origin));
         rows.push(("stale image", Cell::new(text).fg(Color::Yellow)));
     }
-    if session.settings.folder != session.flow.lineage {
-        rows.insert(1, ("folder", Cell::new(folder(&session.settings.folder, home))));
+    let of_flow = &session.settings.folder.value;
+    if *of_flow != session.flow.lineage {
+        rows.insert(1, ("folder", Cell::new(folder(of_flow, home))));
     }
-    if let Some(name) = &session.settings.compute {
-        let text = format!("{name} ({})", from(session.settings.origins.compute));
-        rows.push(("instance", Cell::new(text)));
+    let compute = &session.settings.compute;
+    if let Some(name) = &compute.value {
+        rows.push(("instance", Cell::new(format!("{name} ({})", from(compute.origin)))));
     }
     if let Some(compute) = &session.compute {
         rows.push(("compute", Cell::new(compute)));
@@ -274,19 +250,42 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     pairs(rows)
 }
 
-/// The network settings of a session.
-fn network(settings: &Settings) -> String {
-    let origins = &settings.origins;
-    let which = match settings.network {
+/// The settings of a session that has any.
+fn settings(session: &SessionView) -> impl Iterator<Item = (&'static str, String)> {
+    let Settings {
+        // Shown where they differ from what most sessions have.
+        folder: _,
+        compute: _,
+        size: vm_size,
+        identity,
+        image,
+        idle,
+        network,
+        allow_hosts,
+    } = &session.settings;
+    let whose = identity.value.as_deref().unwrap_or("the user's own");
+    let image = match (&session.image, &image.value) {
+        (Some(has), _) => format!("{} ({})", has.value, from(has.origin)),
+        (None, Some(name)) => format!("{name} ({})", from(image.origin)),
+        (None, None) => "as the flow's file says, or the default".into(),
+    };
+    let which = match network.value {
         Network::None => "none",
         Network::Internet => "the internet",
         Network::Open => "this machine's own",
     };
-    let which = format!("{which} ({})", from(origins.network));
-    match &settings.allow_hosts[..] {
-        [] => which,
-        hosts => format!("{which}\nand {} ({})", hosts.join(", "), from(origins.allow_hosts)),
-    }
+    let hosts = match &allow_hosts.value[..] {
+        [] => String::new(),
+        hosts => format!("\nand {} ({})", hosts.join(", "), from(allow_hosts.origin)),
+    };
+    [
+        ("VM size", size(vm_size)),
+        ("identity", format!("{whose} ({})", from(identity.origin))),
+        ("base image", image),
+        ("idle time", format!("{} ({})", took(idle.value), from(idle.origin))),
+        ("network", format!("{which} ({}){hosts}", from(network.origin))),
+    ]
+    .into_iter()
 }
 
 /// Its refused connections.

@@ -102,7 +102,7 @@ fn ends(end: &End, session: &SessionView) -> String {
             format!(
                 "deleted {} if nobody uses it: unused for {} then{warned}",
                 at(now, *when),
-                took(session.settings.idle)
+                took(session.settings.idle.value)
             )
         }
         End::InstanceIdle { at: when } => format!(
@@ -111,6 +111,7 @@ fn ends(end: &End, session: &SessionView) -> String {
             session
                 .settings
                 .compute
+                .value
                 .iter()
                 .map(|name| format!(" {name}"))
                 .collect::<String>()

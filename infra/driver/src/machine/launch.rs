@@ -77,7 +77,7 @@ impl Machine {
                 "This session was removed before it could be launched. Start it again.",
             )));
         }
-        if let Some(failure) = self.no_image(launch.settings.image.as_deref()).await? {
+        if let Some(failure) = self.no_image(launch.settings.image.value.as_deref()).await? {
             return Ok(Some(failure));
         }
         if now() > launch.until {
@@ -95,7 +95,7 @@ impl Machine {
                 ),
             )));
         }
-        match no_gpu(&launch.settings.size, Path::new("/dev")) {
+        match no_gpu(&launch.settings.size.value, Path::new("/dev")) {
             Some(failure) => Ok(Some(failure)),
             None => Ok(self.make_room().await),
         }

@@ -92,7 +92,7 @@ fn a_folder_without_a_flow_has_the_packages_of_its_project_on_plain_python() {
 
     let image = |files: &[(&str, &str)]| {
         let image = flow::base_image(&Tree::new(files).folder()).unwrap();
-        (image.name, image.origin)
+        (image.value, image.origin)
     };
     assert_eq!(image(&[("a.py", "")]), ("python".into(), Origin::Default));
     assert_eq!(image(&[DAG]), ("promptflow".into(), Origin::Default));
@@ -259,18 +259,24 @@ fn an_environment_is_what_the_flow_file_declares() {
     check_environment(
         &[DAG],
         expect![[r#"
-        Environment {
-            image: None,
-            requirements: None,
-        }"#]],
+            Environment {
+                image: Named {
+                    value: "promptflow",
+                    origin: Default,
+                },
+                requirements: None,
+            }"#]],
     );
     check_environment(
         &[("flow.dag.yaml", "environment:\n")],
         expect![[r#"
-        Environment {
-            image: None,
-            requirements: None,
-        }"#]],
+            Environment {
+                image: Named {
+                    value: "promptflow",
+                    origin: Default,
+                },
+                requirements: None,
+            }"#]],
     );
     check_environment(
         &[
@@ -282,9 +288,10 @@ fn an_environment_is_what_the_flow_file_declares() {
         ],
         expect![[r#"
             Environment {
-                image: Some(
-                    "mine:1",
-                ),
+                image: Named {
+                    value: "mine:1",
+                    origin: FlowFile,
+                },
                 requirements: Some(
                     Requirements {
                         file: "ROOT/repo/flow/lib/deps.txt",
@@ -303,18 +310,21 @@ fn a_requirements_file_that_nobody_declares_counts() {
     check_environment(
         &[("main.py", ""), ("requirements.txt", "numpy")],
         expect![[r#"
-        Environment {
-            image: None,
-            requirements: Some(
-                Requirements {
-                    file: "ROOT/repo/flow/requirements.txt",
-                    declared: false,
-                    lines: [
-                        requirements.txt:1: numpy,
-                    ],
+            Environment {
+                image: Named {
+                    value: "python",
+                    origin: Default,
                 },
-            ),
-        }"#]],
+                requirements: Some(
+                    Requirements {
+                        file: "ROOT/repo/flow/requirements.txt",
+                        declared: false,
+                        lines: [
+                            requirements.txt:1: numpy,
+                        ],
+                    },
+                ),
+            }"#]],
     );
 }
 
@@ -337,7 +347,10 @@ fn requirements_are_found_through_the_includes_as_the_view_has_them() {
         ],
         expect![[r#"
             Environment {
-                image: None,
+                image: Named {
+                    value: "promptflow",
+                    origin: Default,
+                },
                 requirements: Some(
                     Requirements {
                         file: "ROOT/repo/requirements.txt",

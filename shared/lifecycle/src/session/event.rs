@@ -1,6 +1,6 @@
 //! Events of a session.
 
-use super::{Image, Operation, Settings, Step};
+use super::{Named, Operation, Settings, Step};
 use crate::{Failure, Millis};
 
 /// Something that happened, or that somebody wants.
@@ -40,7 +40,7 @@ pub enum Event {
         compute: Option<Claimed>,
         cause: Option<Failure>,
         #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
-        image: Option<Image>,
+        image: Option<Named<String>>,
     },
     /// The driver saw the compute resource up.
     ComputeUp { compute: String },

@@ -15,5 +15,5 @@ pub use effect::{Effect, Message, Row};
 pub use event::{Claimed, Event, Outcome};
 pub use operation::{Kind, Meeting, Operation, Packages, Step, meeting};
 pub use refusal::Refusal;
-pub use settings::{Image, Origin, Origins, Settings};
+pub use settings::{Counts, Named, Origin, Setting, Settings};
 pub use state::{EDGES, Lease, MOST_RUNS, Phase, Resolved, Session};

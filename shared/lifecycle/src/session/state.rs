@@ -1,6 +1,6 @@
 //! A session as it is stored.
 
-use super::{Image, Operation, Settings};
+use super::{Named, Operation, Settings};
 use crate::{Failure, Millis, compute::Slot, deadlines};
 use std::collections::BTreeMap;
 
@@ -106,7 +106,7 @@ pub struct Session {
     pub settings: Settings,
     /// The base image of this generation's container, from its claim on; `settings` may name another one by now.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
-    pub image: Option<Image>,
+    pub image: Option<Named<String>>,
     /// Which image that name was resolved to when this generation began, as its agent saw it.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub resolved: Option<Resolved>,
@@ -181,7 +181,7 @@ impl Session {
     /// "…deletes the compute session automatically if it isn't in use for a while" (the specification, *Start with advanced settings*).
     pub fn idle_due(&self) -> Option<Millis> {
         let quiet = self.phase == Phase::Ready && !self.is_busy();
-        quiet.then(|| self.last_activity.saturating_add(self.settings.idle))
+        quiet.then(|| self.last_activity.saturating_add(self.settings.idle.value))
     }
 
     /// Whether it has a run or an operation.
@@ -192,20 +192,7 @@ impl Session {
     /// When its user is to be warned of that; `None` once they were. What moves the deletion arms it again.
     pub fn warning_due(&self) -> Option<Millis> {
         let due = self.idle_due().filter(|due| self.warned != Some(*due))?;
-        Some(due.saturating_sub(deadlines::IDLE_WARNING.min(self.settings.idle / 4)))
-    }
-
-    /// Whether its settings want another base image than its container is made from, or the name stands for another one by now. It stays so
-    /// until a reset.
-    ///
-    /// # Source
-    ///
-    /// "To use the new base image, you need to reset the compute session" (the specification, *Change the base image for compute session*).
-    pub fn has_stale_image(&self) -> bool {
-        let (wanted, has) = (self.settings.image.as_ref(), self.image.as_ref());
-        let is_other = wanted.zip(has).is_some_and(|(wanted, has)| *wanted != has.name);
-        let has_moved = self.resolved.as_ref().is_some_and(|resolved| resolved.latest.is_some());
-        self.phase.is_live() && (is_other || has_moved)
+        Some(due.saturating_sub(deadlines::IDLE_WARNING.min(self.settings.idle.value / 4)))
     }
 
     /// When somebody has to look at the session next; `None` only if nothing can be due. What is unsent is the shell's to add.
@@ -226,9 +213,9 @@ impl Session {
         Slot {
             workspace: self.workspace.clone(),
             owner: self.owner.clone(),
-            size: self.settings.size.clone(),
-            identity: self.settings.identity.clone(),
-            instance: self.settings.compute.clone(),
+            size: self.settings.size.value.clone(),
+            identity: self.settings.identity.value.clone(),
+            instance: self.settings.compute.value.clone(),
         }
     }
 }

@@ -133,7 +133,7 @@ fn no_idle_stop_in_use(before: &Session, after: &Session, event: &Event) -> Opti
         Event::ComputeDrained { compute, .. } => before.compute.as_ref() == Some(compute),
         Event::IdleSeen { activity, why, .. } => {
             // The compute instance has an idle time of its own.
-            let idle = why.as_ref().map_or(before.settings.idle, |_| IDLE);
+            let idle = why.as_ref().map_or(before.settings.idle.value, |_| IDLE);
             !live_lease && *activity == before.last_activity && NOW >= before.last_activity + idle
         }
         // A stop that waited is begun; there is none.
@@ -149,7 +149,7 @@ fn warned_once(before: &Session, after: &Session, event: &Event, effects: &[Effe
         .iter()
         .filter(|e| matches!(e, Effect::Message(session::Message::WarnIdle { .. })))
         .collect();
-    let deletion = before.last_activity + before.settings.idle;
+    let deletion = before.last_activity + before.settings.idle.value;
     let in_use = before.phase != Phase::Ready || before.current.is_some() || !before.runs.is_empty();
     let right = match (said.as_slice(), event) {
         ([], _) => true,
@@ -173,14 +173,14 @@ fn changed_in_place(before: &Session, after: &Session, effects: &[Effect]) -> Op
             compute,
             ..
         } = &s.settings;
-        (size.clone(), identity.clone(), compute.clone())
+        (size.value.clone(), identity.value.clone(), compute.value.clone())
     };
     let stays = before.generation == after.generation && after.compute.is_some();
     let moved = stays && compute(before) != compute(after);
-    let image = after.image.as_ref().map(|image| &image.name);
+    let image = after.image.as_ref().map(|image| &image.value);
     let swapped = effects.iter().find(|e| match e {
         Effect::Message(session::Message::LaunchSession { settings, .. })
-        | Effect::Message(session::Message::AgentInstall { settings, .. }) => settings.image.as_ref() != image,
+        | Effect::Message(session::Message::AgentInstall { settings, .. }) => settings.image.value.as_ref() != image,
         _ => false,
     });
     broken(moved || swapped.is_some(), CHANGED_IN_PLACE, || {
@@ -332,7 +332,7 @@ fn always_due(core: &Core, s: &Session) -> Option<Broken> {
         },
         (false, true) => Event::IdleNear {
             generation: s.generation,
-            due: s.last_activity + s.settings.idle,
+            due: s.last_activity + s.settings.idle.value,
         },
         (false, false) => Event::Tick,
     };

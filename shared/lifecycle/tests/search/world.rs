@@ -12,7 +12,7 @@ use lifecycle::{
     compute::{Chase, Compute, ComputePhase, Seen, Slot},
     deadlines::{LAUNCH_WINDOW_WITH_PULL, LEASE, LEASE_MARGIN},
     session::{
-        self, Claimed, Effect, Event, Image, Kind, Lease, Operation, Origin, Origins, Outcome, Phase, Refusal, Session,
+        self, Claimed, Effect, Event, Kind, Lease, Named, Operation, Origin, Outcome, Phase, Refusal, Session,
         Settings, Step,
     },
 };
@@ -280,14 +280,17 @@ pub(crate) const ON_INSTANCE: &str = "i";
 
 fn settings_of(owner: &str) -> Settings {
     let compute = (owner == ON_INSTANCE).then(|| "mine".to_owned());
-    Settings { compute, ..settings() }
+    Settings {
+        compute: compute.into(),
+        ..settings()
+    }
 }
 
 fn instance() -> Slot {
     Slot {
         workspace: "w".into(),
         owner: ON_INSTANCE.into(),
-        size: settings().size,
+        size: settings().size.value,
         identity: None,
         instance: Some("mine".into()),
     }
@@ -295,25 +298,16 @@ fn instance() -> Slot {
 
 pub(crate) fn settings() -> Settings {
     Settings {
-        folder: "/".into(),
-        size: "d".into(),
-        identity: None,
-        image: None,
-        idle: IDLE,
-        network: Default::default(),
-        allow_hosts: Vec::new(),
-        compute: None,
-        origins: Origins::default(),
+        size: "d".to_owned().into(),
+        idle: IDLE.into(),
+        ..Settings::new("/")
     }
 }
 
 /// What a flow's base image is, as whoever claims a compute resource for its session finds it.
-fn image(session: &Session) -> Image {
-    let name = session.settings.image.clone().unwrap_or_else(|| "base".into());
-    Image {
-        name,
-        origin: Origin::Default,
-    }
+fn image(session: &Session) -> Named<String> {
+    let named = session.settings.image.value.clone();
+    named.unwrap_or_else(|| "base".into()).into()
 }
 
 pub(crate) fn name_of(flow: usize) -> String {
@@ -665,7 +659,7 @@ impl Turn<'_> {
                 let session = &self.world.flows[*f].session;
                 let event = Event::IdleNear {
                     generation: session.generation,
-                    due: session.last_activity + session.settings.idle,
+                    due: session.last_activity + session.settings.idle.value,
                 };
                 self.put(Message::Command { flow: *f, event });
             }
@@ -793,13 +787,8 @@ impl Turn<'_> {
             },
             Wish::Change => {
                 let longer = Settings {
-                    image: Some("other".into()),
-                    idle: 2 * IDLE,
-                    origins: Origins {
-                        image: Origin::Command,
-                        idle: Origin::Command,
-                        ..Origins::default()
-                    },
+                    image: Named::new(Some("other".into()), Origin::Command),
+                    idle: Named::new(2 * IDLE, Origin::Command),
                     ..settings()
                 };
                 Event::Wanted {
@@ -809,13 +798,8 @@ impl Turn<'_> {
             Wish::Operation(kind) => {
                 // A session that is made anew is made larger, so that it needs another compute resource.
                 let larger = || Settings {
-                    size: "e".into(),
-                    compute: None,
-                    origins: Origins {
-                        size: Origin::Command,
-                        compute: Origin::Command,
-                        ..Origins::default()
-                    },
+                    size: Named::new("e".into(), Origin::Command),
+                    compute: Named::new(None, Origin::Command),
                     ..settings()
                 };
                 let wants = match kind {
@@ -1678,7 +1662,7 @@ impl Shift for Session {
                 gone(until);
             }
         }
-        self.last_activity = (self.last_activity - by).max(NOW - self.settings.idle);
+        self.last_activity = (self.last_activity - by).max(NOW - self.settings.idle.value);
         self.warned.iter_mut().for_each(gone);
         self.since = NOW;
     }

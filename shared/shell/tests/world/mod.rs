@@ -628,7 +628,7 @@ impl Ports for World {
                     let row = &s.runs[&run];
                     let (wish, folder) = (row.wish.clone(), row.folder.clone());
                     let settings = contract::Settings {
-                        folder: folder.unwrap_or_else(|| settings.folder.clone()),
+                        folder: folder.map_or(settings.folder, Into::into),
                         ..settings
                     };
                     Message::Agent {

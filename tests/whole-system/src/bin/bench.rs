@@ -6,7 +6,7 @@
 
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use contract::{FlowRef, Millis, Phase, row::SessionRow};
-use lifecycle::session::{Origins, Session, Settings};
+use lifecycle::session::{Session, Settings};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -136,15 +136,8 @@ fn load(machine: &Machine, count: usize, due: usize, at: Millis) -> Vec<String> 
             let is_due = nth < due;
             let ends = if is_due { at } else { at + DAY };
             let settings = Settings {
-                folder: flow.lineage.clone(),
-                size: "local".to_owned(),
-                identity: None,
-                image: None,
-                idle: 60_000,
-                network: Default::default(),
-                allow_hosts: Vec::new(),
-                compute: None,
-                origins: Origins::default(),
+                idle: 60_000.into(),
+                ..Settings::new(flow.lineage.clone())
             };
             let key = flow.key();
             let mut session = Session::never(&key, &flow.workspace, &flow.owner, settings);

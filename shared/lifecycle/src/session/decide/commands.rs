@@ -1,7 +1,7 @@
 //! A command wants an operation.
 
 use super::{
-    super::{Kind, Meeting, Message, Operation, Origin, Outcome, Phase, Refusal, Row, Settings, meeting},
+    super::{Counts, Kind, Meeting, Message, Operation, Outcome, Phase, Refusal, Row, Setting, Settings, meeting},
     Turn, stopped, superseded, why_superseded,
 };
 use crate::deadlines;
@@ -100,22 +100,9 @@ impl Turn {
                 return false;
             }
             // A size that is named is the one that the session has, or gets by what is under way.
-            let Settings {
-                size,
-                identity,
-                compute,
-                ..
-            } = self.s.settings.clone();
-            let named = change.over(&self.s.settings);
-            let had = std::mem::replace(
-                &mut self.s.settings,
-                Settings {
-                    size,
-                    identity,
-                    compute,
-                    ..named
-                },
-            );
+            let mut named = change.over(&self.s.settings);
+            named.take_values(Counts::OnNewCompute, &self.s.settings);
+            let had = std::mem::replace(&mut self.s.settings, named);
             self.network_changed(&had);
             // What is under way or waits has been wanted before.
             for wants in [&mut self.s.current, &mut self.s.next]
@@ -133,10 +120,8 @@ impl Turn {
 
     /// Tells the agent what may be reached from now on. One that is not there yet gets it with its first install.
     pub(super) fn network_changed(&mut self, had: &Settings) {
-        let Settings {
-            network, allow_hosts, ..
-        } = &self.s.settings;
-        if self.s.agent_key.is_some() && (*network, allow_hosts) != (had.network, &had.allow_hosts) {
+        let (network, allow_hosts) = (&self.s.settings.network.value, &self.s.settings.allow_hosts.value);
+        if self.s.agent_key.is_some() && (network, allow_hosts) != (&had.network.value, &had.allow_hosts.value) {
             self.send(Message::AgentNetwork {
                 generation: self.s.generation,
                 revision: self.s.revision,
@@ -148,21 +133,8 @@ impl Turn {
 
     /// Says that a session which is there is not as a start wants it, if so.
     pub(super) fn otherwise(&self, wants: Option<&Settings>) -> Option<String> {
-        let (has, wants) = (&self.s.settings, wants?.over(&self.s.settings));
-        let differ = [
-            (has.compute != wants.compute, "compute resource"),
-            (has.size != wants.size, "VM size"),
-            (has.identity != wants.identity, "identity"),
-            (has.image != wants.image, "base image"),
-            (has.idle != wants.idle, "idle time"),
-            (has.network != wants.network, "network"),
-            (has.allow_hosts != wants.allow_hosts, "list of allowed hosts"),
-        ];
-        let differ: Vec<&str> = differ
-            .iter()
-            .filter(|(differs, _)| *differs)
-            .map(|(_, what)| *what)
-            .collect();
+        let has = &self.s.settings;
+        let differ: Vec<&str> = wants?.over(has).differences(has).map(Setting::what).collect();
         (!differ.is_empty()).then(|| {
             let what = differ.join(", ");
             format!("The session was there already, with another {what} than you named. Change it: pfsession update")
@@ -205,11 +177,11 @@ impl Turn {
             Kind::Install => {
                 // It changes what is installed, not on what: that is an update's.
                 if let Some(wants) = &mut operation.wants {
-                    let (folder, origin) = (wants.folder.clone(), wants.origins.folder);
-                    *wants = self.s.settings.clone();
-                    if origin != Origin::Default {
-                        (wants.folder, wants.origins.folder) = (folder, origin);
-                    }
+                    let had = self.s.settings.clone();
+                    *wants = Settings {
+                        folder: wants.folder.clone().over(had.folder.clone()),
+                        ..had
+                    };
                 }
                 self.active();
                 self.enter(Phase::Installing, deadlines::INSTALLING);

@@ -135,7 +135,7 @@ impl Turn {
                 && done.kind == Kind::Install
                 && let Some(wants) = done.wants
             {
-                (self.s.settings.folder, self.s.settings.origins.folder) = (wants.folder, wants.origins.folder);
+                self.s.settings.folder = wants.folder;
             }
             self.ended(done.id, outcome, failure, warning);
         }

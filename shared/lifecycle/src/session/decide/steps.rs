@@ -1,7 +1,7 @@
 //! The state machine enters a step.
 
 use super::{
-    super::{Claimed, Image, Kind, Message, Packages, Phase, Settings, Step},
+    super::{Claimed, Kind, Message, Named, Packages, Phase, Settings, Step},
     Turn, superseded,
 };
 use crate::{Failure, deadlines, size};
@@ -11,7 +11,7 @@ pub(super) struct Entered<'a> {
     pub(super) step: Step,
     pub(super) claimed: Option<&'a Claimed>,
     pub(super) cause: Option<&'a Failure>,
-    pub(super) image: Option<&'a Image>,
+    pub(super) image: Option<&'a Named<String>>,
 }
 
 impl Turn {
@@ -81,7 +81,7 @@ impl Turn {
             (None, Some(image)) => self.send(Message::CheckImage {
                 generation: self.s.generation,
                 operation: operation.to_owned(),
-                image: image.name.clone(),
+                image: image.value.clone(),
             }),
             (None, None) => self.take_down(),
         }
@@ -105,7 +105,7 @@ impl Turn {
     fn launch(&mut self, token: &str) {
         self.park(token);
         let Some(compute) = self.s.compute.clone() else { return };
-        let until = self.now + size::launch_window(&self.s.settings.size);
+        let until = self.now + size::launch_window(&self.s.settings.size.value);
         let ended = until + deadlines::LEASE + deadlines::LEASE_MARGIN;
         self.s.alive_until = self.s.alive_until.max(Some(ended));
         self.send(Message::LaunchSession {
@@ -138,10 +138,10 @@ impl Turn {
     }
 
     /// Takes in which base image a generation is made from. What was recorded of another one is not for it.
-    pub(super) fn made_from(&mut self, image: Option<&Image>) {
+    pub(super) fn made_from(&mut self, image: Option<&Named<String>>) {
         let Some(image) = image else { return };
         let before = self.s.image.replace(image.clone());
-        let is_other = before.is_some_and(|before| before.name != image.name);
+        let is_other = before.is_some_and(|before| before.value != image.value);
         if let Some(current) = self
             .s
             .current
@@ -154,11 +154,11 @@ impl Turn {
 
     /// The settings, with the base image that the container is made from: nothing swaps it under the packages that are installed.
     pub(super) fn made_of(&self) -> Settings {
-        let settings = self.s.settings.clone();
-        Settings {
-            image: self.s.image.as_ref().map(|image| image.name.clone()).or(settings.image),
-            ..settings
+        let mut settings = self.s.settings.clone();
+        if let Some(image) = &self.s.image {
+            settings.image.value = Some(image.value.clone());
         }
+        settings
     }
 
     /// Whether `step` is there to bring about what comes after the present phase.
