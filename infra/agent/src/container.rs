@@ -22,6 +22,7 @@ use aws_smithy_http_client::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{Failure, agent::AgentSettings, names};
+use rustix::process::DumpableBehavior;
 use serde::Deserialize;
 use std::{
     env, io,
@@ -52,8 +53,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
         .with_writer(io::stderr)
         .try_init();
     // Its key is for no other process of this user, and for no core file.
-    // SAFETY: no memory is handed over.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let told = env::var(names::AGENT).map_err(|_| anyhow::anyhow!("{} is not set", names::AGENT))?;
     let told: AgentSettings = serde_json::from_str(&told)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();

@@ -39,8 +39,8 @@ pub(crate) fn tidy(task: &Task) -> io::Result<()> {
     if lock.try_lock().is_err() {
         return Ok(());
     }
-    // SAFETY: no memory. Nobody waits for this process.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    // Nobody waits for this process.
+    let _ = rustix::process::setpriority_process(None, 10);
     empty(&task.state.join(GONE));
     // The end of an agent may have come before that of its builds' folders.
     scratch::remove_orphans(&store::folder(&task.state));

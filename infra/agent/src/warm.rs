@@ -1,14 +1,11 @@
 //! The warm process: one for each base image, version of the runner package and user of the machine in a state folder.
 
 use environments::{Environment, store::Store};
+use rustix::fs::{Mode, OFlags};
 use sandbox::{Network, descriptors, groups::Place};
 use std::{
-    ffi::CString,
     fs, io,
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, net::UnixStream},
-    },
+    os::{fd::AsRawFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -35,14 +32,12 @@ pub(crate) fn connect(
     if network == Network::Host {
         path.as_mut_os_string().push("-open");
     }
-    let folder = CString::new(path.parent()?.as_os_str().as_bytes()).ok()?;
-    // SAFETY: the path ends in a zero byte; the descriptor that comes back is nobody else's.
-    let fd = unsafe { libc::open(folder.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) };
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: as above.
-    let folder = unsafe { OwnedFd::from_raw_fd(fd) };
+    let folder = rustix::fs::open(
+        path.parent()?,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
     // A socket's address is short, and a state folder's path may be long.
     let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(path.file_name()?);
     UnixStream::connect(short).ok()
@@ -65,8 +60,7 @@ pub fn ensure(state: &Path, store: &Store, base: &Environment, places: &[Place],
     }
     // It holds the lock for as long as it lives.
     let lock = fs::File::create(path.with_extension("lock"))?;
-    // SAFETY: a descriptor that is open.
-    if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+    if lock.try_lock().is_err() {
         return Ok(());
     }
     let log = fs::File::create(path.with_extension("log"))?;

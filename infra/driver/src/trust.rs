@@ -69,8 +69,7 @@ fn is_trusted(found: &fs::Metadata) -> bool {
 }
 
 fn user() -> u32 {
-    // SAFETY: no memory is handed over.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
 #[cfg(test)]

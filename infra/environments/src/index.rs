@@ -21,7 +21,6 @@ use sandbox::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -150,8 +149,7 @@ impl Index {
         std::thread::spawn(move || {
             let environment = environment;
             let folder = path.parent().unwrap_or(Path::new("/"));
-            // SAFETY: the descriptor is open for as long as the file is.
-            let is_synced = fs::File::open(folder).is_ok_and(|folder| unsafe { libc::syncfs(folder.as_raw_fd()) } == 0);
+            let is_synced = fs::File::open(folder).is_ok_and(|folder| rustix::fs::syncfs(folder).is_ok());
             let made = Made {
                 environment,
                 unsynced: None,

@@ -21,7 +21,6 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
     io,
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Mutex,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -594,10 +593,7 @@ impl Partial {
     /// Puts it into its place, once it is on the disk: what is there is whole, also after a loss of power.
     fn keep(&self, place: &Path) -> io::Result<()> {
         let folder = File::open(&self.0)?;
-        // SAFETY: the descriptor is open for as long as the file is.
-        if unsafe { libc::syncfs(folder.as_raw_fd()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        rustix::fs::syncfs(folder)?;
         fs::rename(&self.0, place)
     }
 }

@@ -158,8 +158,7 @@ impl Faults {
                 passed,
                 "fault injected: the host ends here"
             );
-            // SAFETY: a signal to this process itself; nothing is read or written.
-            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     tcp::Connection,
 };
 use lifecycle::network::{Host, Place};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket};
 use std::{
     cell::{Cell, RefCell},
@@ -489,23 +490,17 @@ impl Stack {
 
 /// How many descriptors this process may have, after it has asked for enough.
 fn descriptors() -> usize {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: it writes into `limit`.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
-        return 0;
-    }
-    let enough = (MOST_CONNECTIONS + MOST_CONVERSATIONS + LEFT) as libc::rlim_t * 2;
-    let wanted = libc::rlimit {
-        rlim_cur: limit.rlim_max.min(enough).max(limit.rlim_cur),
+    let limit = getrlimit(Resource::Nofile);
+    let enough = (MOST_CONNECTIONS + MOST_CONVERSATIONS + LEFT) as u64 * 2;
+    // `None` is no limit.
+    let most = limit.maximum.map_or(enough, |most| most.min(enough));
+    let wanted = Rlimit {
+        current: limit.current.map(|current| most.max(current)),
         ..limit
     };
-    // SAFETY: a limit that is no larger than may be asked for.
-    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) } == 0;
-    let have = if raised { wanted } else { limit }.rlim_cur;
-    usize::try_from(have).unwrap_or(usize::MAX)
+    let raised = setrlimit(Resource::Nofile, wanted).is_ok();
+    let have = if raised { wanted } else { limit }.current;
+    have.map_or(usize::MAX, |have| usize::try_from(have).unwrap_or(usize::MAX))
 }
 
 /// Ends when the session has given up a connection that is not made yet.

@@ -57,8 +57,7 @@ pub fn of(folder: &Path, name: &str) -> anyhow::Result<Option<u32>> {
 
 /// Whether this process is the machine's root, which alone can be others.
 pub fn has_ids() -> bool {
-    // SAFETY: no memory is handed over.
-    let is_root = unsafe { libc::geteuid() } == 0;
+    let is_root = rustix::process::geteuid().is_root();
     is_root && fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| is_mapped(&map))
 }
 

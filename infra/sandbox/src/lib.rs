@@ -305,8 +305,7 @@ pub fn send(sandbox: &mut Sandbox, socket: &UnixStream) -> io::Result<()> {
         // Another user may not go to the session's folders by their paths, and without mounts there are no others.
         _ => sandbox.user = None,
     }
-    // SAFETY: no memory is handed over.
-    let own = unsafe { libc::geteuid() };
+    let own = rustix::process::geteuid().as_raw();
     if own == 0 {
         let owner = sandbox.user.filter(|_| !sandbox.writes_as_root);
         sandbox.give_to(owner.unwrap_or(own))?;

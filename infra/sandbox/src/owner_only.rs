@@ -21,8 +21,7 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
         Err(error) => return Err(cannot(error)),
     };
     let about = file.metadata().map_err(cannot)?;
-    // SAFETY: it takes nothing and cannot fail.
-    let me = unsafe { libc::geteuid() };
+    let me = rustix::process::geteuid().as_raw();
     if me != 0 && about.uid() != me {
         return Err(format!(
             "{shown} holds credentials, and it is another user's. Remove it, and give them again."

@@ -1,11 +1,8 @@
 //! Processes by identity: a process id may be another process's a moment later, together with its start time it is not.
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use std::{
-    fs, io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    time::Duration,
-};
+use std::{fs, io, os::fd::OwnedFd, time::Duration};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Which process it is.
@@ -33,13 +30,7 @@ impl Identity {
 
     /// A hold on it, if it lives.
     pub fn open(self) -> Option<Held> {
-        // SAFETY: no memory is handed over; the descriptor that comes back is nobody else's.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) };
-        if fd < 0 {
-            return None;
-        }
-        // SAFETY: as above.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let fd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
         // Looked at after it was opened, so that the hold is on this process and no later one.
         (Self::of(self.pid) == Some(self)).then_some(Held { identity: self, fd })
     }
@@ -54,16 +45,8 @@ pub struct Held {
 
 impl Held {
     pub fn kill(&self) {
-        // SAFETY: a descriptor that is open, and no memory.
-        unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.fd.as_raw_fd(),
-                libc::SIGKILL,
-                std::ptr::null::<u8>(),
-                0,
-            )
-        };
+        // It may have ended.
+        let _ = pidfd_send_signal(&self.fd, Signal::KILL);
     }
 
     /// Waits until it has ended.

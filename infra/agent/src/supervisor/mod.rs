@@ -27,12 +27,12 @@ use flows::flow_folders;
 use install::Installing;
 use network::Counts;
 use reports::send_reports;
+use rustix::process::DumpableBehavior;
 use snapshots::Folders as FlowFolders;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, HashMap},
     fs, io,
-    os::fd::AsRawFd,
     path::Path,
     rc::Rc,
     sync::Arc,
@@ -56,8 +56,7 @@ pub fn supervise() -> anyhow::Result<()> {
         .with_writer(io::stderr)
         .try_init();
     // What it is told is for no other process of this user, and for no core file.
-    // SAFETY: no memory is handed over.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut line = String::new();
     if io::stdin().read_line(&mut line)? == 0 {
@@ -80,11 +79,7 @@ pub fn supervise() -> anyhow::Result<()> {
 /// Has standard error go to this file from here on.
 fn write_to(log: &Path) -> io::Result<()> {
     let file = fs::File::options().create(true).append(true).open(log)?;
-    // SAFETY: both are open, and what was standard error before is nobody's any more.
-    match unsafe { libc::dup2(file.as_raw_fd(), libc::STDERR_FILENO) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    Ok(rustix::stdio::dup2_stderr(file)?)
 }
 
 struct Agent {

@@ -70,13 +70,13 @@ pub(crate) fn program_of(name: &str, folder: Option<&Path>, executable: &Path) -
 
 /// Has the kernel end the program with this process.
 pub(super) fn end_with_the_host(command: &mut Command) {
+    let parent = rustix::process::getpid();
     // SAFETY: two system calls that are safe between fork and exec; nothing is allocated.
-    let parent = unsafe { libc::getpid() };
     unsafe {
         command.pre_exec(move || {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             // The host may have ended before that.
-            if libc::getppid() == parent {
+            if rustix::process::getppid() == Some(parent) {
                 Ok(())
             } else {
                 Err(io::Error::from_raw_os_error(libc::ESRCH))
