@@ -233,7 +233,7 @@ impl Given {
     /// `Connection.None`, `Connection.NoSuchKey`, `Connection.NotBrokered`, `Connection.NotStored`, `Run.NoSecretVariables`. Final.
     pub(crate) fn to_run(
         state: &Path,
-        holder: &Holder,
+        holder: Option<&Holder>,
         run: &str,
         view: &View,
         wish: &RunWish,
@@ -242,7 +242,7 @@ impl Given {
         let mut variables = take_variables(state, run, &wish.secret_variables)?;
         let mut secrets: Vec<String> = variables.values().cloned().collect();
         let all = Connections::read(state)?;
-        let known = all.of(holder);
+        let known = holder.map(|holder| all.of(holder)).unwrap_or_default();
         let mut named: BTreeSet<&str> = known.keys().copied().collect();
         let texts = texts(view, named.is_empty());
         let own = serde_json::to_string(wish).unwrap_or_default();
@@ -477,7 +477,7 @@ mod tests {
             ..RunWish::default()
         };
         let view = view(folder.path(), "nodes:\n- name: a\n  connection: in_flow\n  also: his\n");
-        let given = Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish, &broker()).unwrap();
+        let given = Given::to_run(state.path(), Some(&holder("ann")), "run-1", &view, &wish, &broker()).unwrap();
         let names: Vec<&String> = given.connections.keys().collect();
         assert_eq!(names, ["in_flow", "in_wish", "other"]);
         assert_eq!(
@@ -502,7 +502,7 @@ mod tests {
                 environment_variables: [("KEY".into(), value.into())].into(),
                 ..RunWish::default()
             };
-            let given = Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish, &broker());
+            let given = Given::to_run(state.path(), Some(&holder("ann")), "run-1", &view, &wish, &broker());
             given.err().unwrap().to_string()
         };
         expect![[r#"
@@ -527,7 +527,7 @@ mod tests {
             .unwrap();
             let given = Given::to_run(
                 state.path(),
-                &holder("ann"),
+                Some(&holder("ann")),
                 "run-1",
                 &view,
                 &RunWish::default(),
@@ -558,7 +558,7 @@ mod tests {
             ..RunWish::default()
         };
         leave_variables(state.path(), "run-1", &[("TOKEN".into(), "hidden-word".into())].into()).unwrap();
-        let take = || Given::to_run(state.path(), &holder("ann"), "run-1", &view, &wish, &broker());
+        let take = || Given::to_run(state.path(), Some(&holder("ann")), "run-1", &view, &wish, &broker());
         assert_eq!(take().unwrap().variables["TOKEN"], "hidden-word");
         assert!(!variables_file(state.path(), "run-1").exists());
         expect!["Run.NoSecretVariables: The values of the run's secret variables (TOKEN) are not on this machine: they are given with a run, and read once. Give them with a new run."].assert_eq(&take().err().unwrap().to_string());

@@ -6,9 +6,8 @@
 
 use crate::{
     clock::boot_time,
-    connections::Holder,
     place::{Container, Place},
-    spec::{AgentCredentials, AgentSpec},
+    spec::AgentSpec,
     supervisor::supervise_session,
 };
 use aws_credential_types::{
@@ -74,11 +73,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
     let container = clients(&told.region, refused)?;
     let spec = AgentSpec {
         flow: told.flow,
-        // Its user's connections are not known here yet.
-        holder: Holder {
-            workspace: String::new(),
-            user: String::new(),
-        },
+        holder: None,
         generation: told.generation,
         settings: told.settings,
         state,
@@ -87,12 +82,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
         region: told.region,
         queue_url: told.queue_url,
         reports_queue_url: told.reports_queue_url,
-        // Its clients have the container's own.
-        credentials: AgentCredentials {
-            access_key: String::new(),
-            secret_key: String::new(),
-            session_token: None,
-        },
+        credentials: None,
         private_key: BASE64.encode(secret),
         python: None,
         places: Vec::new(),

@@ -17,8 +17,8 @@ use std::io::{self, Write};
 
 /// Where the session of an agent runs.
 pub(crate) enum Place {
-    /// In a sandbox on this machine. Its driver waits for the first word on standard output.
-    Machine,
+    /// In a sandbox on this machine, with the credentials that its driver gave. The driver waits for the first word on standard output.
+    Machine(AgentCredentials),
     /// In a container of its own, which is the sandbox. Its driver asks for the first word by a token.
     Container(Container),
 }
@@ -36,20 +36,19 @@ impl Place {
     /// The client of the session's queues.
     pub(crate) fn queues(&self, spec: &AgentSpec) -> Client {
         match self {
-            Self::Machine => sqs::client(spec.endpoint.as_deref(), &spec.region, &spec.credentials),
+            Self::Machine(credentials) => sqs::client(spec.endpoint.as_deref(), &spec.region, credentials),
             Self::Container(container) => container.queues.clone(),
         }
     }
 
     /// The credentials that flow folders are read with: the driver's, or the container's.
-    pub(crate) fn credentials(&self, spec: &AgentSpec) -> SharedCredentialsProvider {
+    pub(crate) fn credentials(&self) -> SharedCredentialsProvider {
         match self {
-            Self::Machine => {
-                let AgentCredentials {
-                    access_key,
-                    secret_key,
-                    session_token,
-                } = &spec.credentials;
+            Self::Machine(AgentCredentials {
+                access_key,
+                secret_key,
+                session_token,
+            }) => {
                 let credentials = Credentials::new(access_key, secret_key, session_token.clone(), None, "given");
                 SharedCredentialsProvider::new(credentials)
             }
@@ -65,7 +64,7 @@ impl Place {
     /// Why the session may not go on, if it may not.
     pub(crate) fn refused(&self) -> Option<&Failure> {
         match self {
-            Self::Machine => None,
+            Self::Machine(_) => None,
             Self::Container(container) => container.refused.as_ref(),
         }
     }
@@ -77,7 +76,7 @@ impl Place {
     /// When nobody reads standard output any more.
     pub(crate) fn say_up(&self) -> io::Result<()> {
         match self {
-            Self::Machine => {
+            Self::Machine(_) => {
                 io::stdout().write_all(b"up\n")?;
                 io::stdout().flush()
             }
@@ -117,7 +116,7 @@ impl Place {
     /// * `closed`: what the sandbox inside it says of itself; `has_image`: whether an image is its root.
     pub(crate) fn isolation(&self, mut closed: Isolation, reach: &Reach, has_image: bool) -> Isolation {
         match self {
-            Self::Machine => {
+            Self::Machine(_) => {
                 closed.not_held.push(disk::NOT_HELD.into());
                 closed.not_held.extend(has_image.then(|| rooted::NOT_HELD.into()));
                 closed

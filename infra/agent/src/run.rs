@@ -83,7 +83,7 @@ pub(crate) struct Work {
     pub(crate) flow: Opened,
     pub(crate) data: Option<OpenedFile>,
     /// Whose connections it may use, and what holds the keys of some.
-    pub(crate) holder: Holder,
+    pub(crate) holder: Option<Holder>,
     pub(crate) broker: Broker,
 }
 
@@ -192,7 +192,7 @@ async fn stage(
     let place = folders.work().join(run);
     let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
     let lay_out = move || -> Result<(Stamps, Map<String, Value>, Given), Failure> {
-        let given = Given::to_run(&state, &work.holder, &id, &view, &wanted, &work.broker)?;
+        let given = Given::to_run(&state, work.holder.as_ref(), &id, &view, &wanted, &work.broker)?;
         let io = |error: io::Error| io_failure(&error);
         remove(&staging).map_err(io)?;
         let root = staging.join("flow");

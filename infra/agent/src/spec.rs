@@ -23,8 +23,9 @@ pub struct AgentCredentials {
 pub struct AgentSpec {
     /// The flow's key.
     pub flow: String,
-    /// Whose session it is.
-    pub holder: Holder,
+    /// Whose session it is; none in a container, where nobody's connections are known yet.
+    #[serde(default)]
+    pub holder: Option<Holder>,
     /// The generation of the session.
     pub generation: u32,
     /// The settings of its start.
@@ -41,8 +42,9 @@ pub struct AgentSpec {
     pub queue_url: String,
     /// The queue `reports`.
     pub reports_queue_url: String,
-    /// The key that it signs its requests to the queues with.
-    pub credentials: AgentCredentials,
+    /// The key that it signs its requests to the queues with; none in a container, which has its own.
+    #[serde(default)]
+    pub credentials: Option<AgentCredentials>,
     /// The private half of its own key: Ed25519, base64.
     pub private_key: String,
     /// Findings of the driver, to spare looking again.

@@ -22,7 +22,7 @@ pub(super) fn flow_folders(spec: &AgentSpec, place: &Place) -> FlowFolders {
     }
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-    let store = ObjectStore::new(endpoint.as_deref(), &spec.region, place.credentials(spec), PATIENCE);
+    let store = ObjectStore::new(endpoint.as_deref(), &spec.region, place.credentials(), PATIENCE);
     FlowFolders::both(store, &spec.session.join("snapshots"), MOST_KEPT)
 }
 

@@ -63,14 +63,17 @@ pub fn supervise() -> anyhow::Result<()> {
         // Its driver has gone, and had no session for it.
         return Ok(());
     }
-    let spec = match serde_json::from_str(&line)? {
+    let mut spec = match serde_json::from_str(&line)? {
         Told::Session(spec) => *spec,
         Told::Tidy(task) => return Ok(tidy::tidy(&task)?),
     };
     if let Some(log) = &spec.log {
         write_to(log)?;
     }
-    let ended = LocalSet::new().block_on(&runtime, supervise_session(spec, boot_time(), Place::Machine));
+    let credentials = spec.credentials.take();
+    let credentials = credentials.ok_or_else(|| anyhow::anyhow!("its driver gave it no credentials"))?;
+    let place = Place::Machine(credentials);
+    let ended = LocalSet::new().block_on(&runtime, supervise_session(spec, boot_time(), place));
     // A disk that does not answer holds a thread, and no end.
     runtime.shutdown_background();
     ended

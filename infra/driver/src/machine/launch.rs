@@ -186,10 +186,10 @@ impl Machine {
         fs::File::create(&log)?;
         Ok(AgentSpec {
             flow: flow.to_owned(),
-            holder: Holder {
+            holder: Some(Holder {
                 workspace: launch.workspace.clone(),
                 user: launch.owner.clone(),
-            },
+            }),
             generation,
             settings: launch.settings.clone(),
             state: config.state.clone(),
@@ -198,7 +198,7 @@ impl Machine {
             region: config.region.clone(),
             queue_url: format!("{}{queue}", config.agent_queue_prefix),
             reports_queue_url: config.reports_queue_url.clone(),
-            credentials,
+            credentials: Some(credentials),
             private_key: BASE64.encode(secret),
             python,
             places: self.places().to_vec(),
