@@ -3,65 +3,40 @@
 //! It starts itself again as the one that is wanted: `pfsession function <name>`, `pfsession agent`, `pfsession host`. The first two are started
 //! often and must be there in milliseconds, so they are told apart before anything else is done.
 //!
-//! * [`args`]: the command line and its help.
-//! * [`wish`]: what was typed, as the command that is sent.
-//! * [`commands`]: what each command does.
-//! * [`watch`], [`progress`]: waiting for an end, and what is seen meanwhile.
-//! * [`serve`], [`answers`], [`events`], [`turns`], [`pieces`]: a flow that is asked again and again, and its answers in pieces.
-//! * [`show`], [`text`], [`terminal`], [`trouble`]: how things look to people.
-//! * [`client`], [`service`], [`unix`]: HTTP to `functions/api`; the host on this machine, started when needed, and its socket.
-//! * [`snapshot`]: what a service elsewhere does not see of this machine, sent to it.
-//! * [`connection`]: the connections that flows name.
-//! * [`webhook`]: what happens when somebody outside says that something happened.
-//! * [`runs`], [`runfiles`], [`diff`], [`visualize`], [`markup`], [`pictures`], [`spans`]: runs as things, and what their files say.
-//! * [`bench`]: how fast all of this is here.
-//! * [`schema`]: what `--json` prints.
-//! * [`parts`]: the host, the functions, the agent.
+//! * [`args`]: the command line.
+//! * [`commands`]: one module a command, over [`mod@command`], [`options`] and [`global`].
+//! * [`operate`], [`sessions`], [`wish`], [`runfiles`], [`snapshot`], [`watch`], [`progress`]: what several commands share.
+//! * [`show`], [`table`], [`text`], [`terminal`], [`trouble`]: text for people.
+//! * [`client`], [`request`], [`service`], [`unix`]: HTTP to `functions/api`; the service on this machine, started when needed, and its socket.
+//! * [`parts`]: the other roles of this program.
 //!
 //! No rule about sessions is here. This is a client like any other.
 
-mod answers;
 mod args;
-mod bench;
-mod check;
 mod client;
+mod command;
 mod commands;
-mod compute;
 mod confirm;
-mod connection;
-mod diff;
-mod dockerfile;
-mod events;
-mod image;
-mod instance;
-mod markup;
-mod packages;
+mod global;
+mod operate;
+mod options;
 mod parts;
-mod pictures;
 mod pieces;
 mod progress;
 mod request;
-mod roles;
 mod runfiles;
-mod runs;
-mod schema;
-mod serve;
+mod secrets;
 mod service;
+mod sessions;
 mod show;
-mod sizes;
 mod snapshot;
-mod spans;
 mod table;
 mod terminal;
 mod text;
 mod trouble;
-mod turns;
 mod unix;
-mod visualize;
 mod watch;
-mod webhook;
 mod wish;
-mod workspace;
 
 use clap::Parser;
 use std::{io::IsTerminal, panic, process::ExitCode};
@@ -93,7 +68,7 @@ fn main() -> ExitCode {
         }
     };
     let json = cli.global.json;
-    let exit = match unless_it_panics(|| commands::execute(cli)) {
+    let exit = match unless_it_panics(|| args::execute(&cli)) {
         Ok(exit) => exit,
         Err(trouble) => {
             if json {
@@ -107,7 +82,7 @@ fn main() -> ExitCode {
 }
 
 /// A panic of a command is a failure like another.
-fn unless_it_panics(command: impl FnOnce() -> commands::Done) -> commands::Done {
+fn unless_it_panics(command: impl FnOnce() -> global::Done) -> global::Done {
     panic::set_hook(Box::new(|why| note!("{why}")));
     panic::catch_unwind(panic::AssertUnwindSafe(command)).unwrap_or_else(|_| {
         let message = "A fault of pfsession itself has ended this command; what it asked for may go on";

@@ -12,7 +12,7 @@ use contract::{
     row::RunRow,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::io::{self, BufRead, BufReader, Read};
 
 /// The file of a run's outputs, a line each; beside it the number of each line, and why it failed.
@@ -297,6 +297,14 @@ impl Iterator for Lines<'_> {
             duration,
             tokens,
         }))
+    }
+}
+
+/// An object's members as one text, for a table.
+pub(crate) fn members(value: &Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members.clone(),
+        other => Map::from_iter([("output".to_owned(), other.clone())]),
     }
 }
 

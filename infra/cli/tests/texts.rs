@@ -168,7 +168,7 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
         said(&["run", "named.yml"]),
         said(&["run", "of-a-run.yml"]),
         said(&["show", "flow"]),
-        said(&["schema", "up"]),
+        said(&["schema", "down"]),
         said(&["man", "--out", "flow/flow.dag.yaml"]),
     ];
     expect![[r#"
@@ -190,7 +190,7 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
         error: flow has never had a session [Session.NoSession]
           next: start one: pfsession start flow
         exit 4
-        error: `pfsession up` prints no JSON that has a schema [Command.NoSchema]
+        error: `pfsession down` prints no JSON that has a schema [Command.NoSchema]
           next: see which do: pfsession schema
         exit 2
         error: The manual cannot be written to flow/flow.dag.yaml: File exists (os error 17) [Command.NotWritten]

@@ -8,7 +8,7 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
     let machine = Machine::new();
     let folder = flow("one-node").display().to_string();
     let data = root().join("tests/flows/one-node/data.jsonl").display().to_string();
-    let calls: [(&str, &[&str]); 26] = [
+    let calls: [(&str, &[&str]); 34] = [
         ("start", &["start", &folder]),
         ("run", &["run", &folder, "--data", &data]),
         ("run", &["run", &folder, "--no-wait"]),
@@ -16,9 +16,17 @@ fn what_each_command_prints_for_programs_passes_the_schema_that_it_prints() {
         ("reset", &["reset", &folder]),
         ("list", &["list"]),
         ("show", &["show", &folder]),
+        ("why", &["why", &folder]),
+        ("update", &["update", &folder, "--idle", "2h"]),
+        ("extend", &["extend", &folder]),
+        ("packages", &["packages", &folder]),
+        ("runs list", &["runs", "list"]),
+        ("compute list", &["compute", "list"]),
         ("logs", &["logs", &folder]),
         ("events", &["events", &folder]),
         ("webhook list", &["webhook", "list"]),
+        ("role assign", &["role", "assign", "bob", "owner"]),
+        ("role revoke", &["role", "revoke", "bob"]),
         ("role list", &["role", "list"]),
         ("sizes", &["sizes"]),
         ("workspace show", &["workspace", "show"]),

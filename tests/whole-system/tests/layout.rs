@@ -7,38 +7,13 @@ use std::{
 };
 
 /// Circles that are still there. The list may only shrink.
-const KNOWN: &[(&str, &[&str])] = &[(
-    "infra/cli",
-    &[
-        "bench",
-        "commands",
-        "connection",
-        "diff",
-        "image",
-        "packages",
-        "roles",
-        "runs",
-        "schema",
-        "serve",
-        "show",
-        "turns",
-        "visualize",
-        "webhook",
-    ],
-)];
+const KNOWN: &[(&str, &[&str])] = &[];
 
 /// Crates whose functions may still have more than 60 lines without saying why. The list may only shrink.
 const MAY_BE_LONG: &[&str] = &["infra/cli"];
 
 /// Files that still have more than 500 lines of code, tests aside. The list may only shrink.
-const LONG_FILES: &[&str] = &[
-    "infra/agent/run.rs",
-    "infra/cli/args.rs",
-    "infra/cli/bench.rs",
-    "infra/cli/commands.rs",
-    "infra/images/store.rs",
-    "shared/aws/ports.rs",
-];
+const LONG_FILES: &[&str] = &["infra/agent/run.rs", "infra/images/store.rs", "shared/aws/ports.rs"];
 
 /// The most lines of code of a file, without its tests, comments and empty lines.
 const MOST_LINES: usize = 500;

@@ -12,8 +12,7 @@ pub(crate) use webhooks::{rule, rules};
 pub(crate) use why::why;
 
 use crate::{
-    runfiles::{Line, Record},
-    runs::members,
+    runfiles::{Line, Record, members},
     text::{ago, clock, folder, phase, rounded, short, took},
 };
 use comfy_table::{Attribute, Cell, Color};

@@ -1,0 +1,221 @@
+//! `pfsession check`: the prerequisites of a start.
+
+use super::workspace::path_of;
+use crate::{
+    client::Client,
+    command::Execute,
+    global::{Done, Service},
+    options::Wants,
+    show::{rendered, table},
+    terminal::note,
+    text::{out, out_json},
+    trouble::Trouble,
+    wish::{Flow, flow_at},
+};
+use clap::Args;
+use contract::{
+    Failure, Settings,
+    command::{Command, Wanted, Wish},
+    http::{Check as Checked, CheckResult, Checks},
+    workspace::{WorkspaceRow, WorkspaceSettings},
+};
+use images::{Name, Store, accounts::Accounts};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use ureq::tls::{RootCerts, TlsConfig};
+
+/// How long a package index may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Check all that a flow's session needs to start, without starting it; the exit code is 1 if something is lacking
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Each prerequisite is held, lacking, or not checkable here: role, vm-size, idle-time, identity (there, and yours to assign), data-store, \
+working-directory, quota, requirements, base-image (built in, or its registry knows it), network (the package index answers).
+
+A start checks all but the network before it makes anything, and ends with the same error. The registry is asked when the base image is pulled.
+
+Examples:
+  pfsession check ./my-flow
+  pfsession check ./my-flow --size Standard_NC4as_T4_v3 --json | jq '.checks[] | select(.result == \"lacking\")'")]
+pub(crate) struct Check {
+    /// The flow's folder
+    #[arg(value_name = "FLOW", default_value = ".")]
+    pub(crate) flow: PathBuf,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+impl Execute for Check {
+    type Json = Checks;
+
+    fn execute(&self, service: &Service<'_>) -> Done {
+        let client = &*service.client()?;
+        let local = client.is_here().then(|| service.local()).transpose()?;
+        let state = local.as_ref().map(|local| local.state.as_path());
+        let flow = flow_at(&self.flow, &client.user)?;
+        let wanted = self.wants.wanted();
+        let mut checks = of_service(client, &flow, &wanted)?;
+        let of: WorkspaceRow = client.get(&path_of(client))?;
+        let folder = Path::new(&flow.reference.lineage);
+        checks.extend(of_folder(folder, &wanted, &of.settings, state));
+        checks.push(index(state));
+        let is_lacking = checks.iter().any(|check| check.result == CheckResult::Lacking);
+        if service.global.json {
+            out_json(&Checks { checks });
+        } else {
+            out(&shown(&checks));
+            match is_lacking {
+                true => note!("The session of {} cannot start as it is.", flow.typed),
+                false => note!("The session of {} can start.", flow.typed),
+            }
+        }
+        Ok(u8::from(is_lacking))
+    }
+}
+
+pub(crate) fn of_service(client: &Client, flow: &Flow, wanted: &Wanted) -> Result<Vec<Checked>, Box<Trouble>> {
+    let command = Command {
+        id: flow.new_id(Some("check")),
+        flow: flow.reference.clone(),
+        principal: None,
+        wish: Wish::Start {
+            settings: wanted.clone(),
+        },
+    };
+    let Checks { checks } = client.ask("/v1/checks", &command)?;
+    Ok(checks)
+}
+
+/// Checks the flow folder: its requirements, and the base image that is named there or elsewhere.
+fn of_folder(folder: &Path, wanted: &Wanted, of: &WorkspaceSettings, state: Option<&Path>) -> Vec<Checked> {
+    let reach = flow::include_root(folder);
+    let environment = flow::environment(folder, &reach);
+    let requirements = match &environment {
+        Err(failure) => Checked::lacking("requirements", failure.clone()),
+        Ok(environment) => Checked::held(
+            "requirements",
+            match &environment.requirements {
+                None => "the flow has none".to_owned(),
+                Some(_) => "they can be read".to_owned(),
+            },
+        ),
+    };
+    let settings = wanted.over(Settings::new(folder.display().to_string()));
+    // What a flow file says that cannot be read is said above.
+    let of_flow = || Ok::<_, Infallible>(environment.map(|environment| environment.image).unwrap_or_default());
+    let Ok(named) = settings.base_image(of.default_base_image.as_ref(), of_flow);
+    vec![requirements, image(named.is_named().then_some(&named.value), state)]
+}
+
+fn image(name: Option<&String>, state: Option<&Path>) -> Checked {
+    let Some(name) = name else {
+        return Checked::held("base-image", "the built-in one".to_owned());
+    };
+    let Some(state) = state else {
+        return Checked::not_checkable("base-image", format!("{name} is pulled where the session will be"));
+    };
+    let asked = match environments::image_of(name) {
+        Err(failure) => Err(failure),
+        Ok(None) => return Checked::held("base-image", format!("{name} is built in")),
+        Ok(Some(reference)) => digest(&reference, state),
+    };
+    match asked {
+        Ok(digest) => Checked::held("base-image", format!("{name} is {digest}")),
+        Err(failure) => Checked::lacking("base-image", failure),
+    }
+}
+
+/// Asks what an image's name stands for, with the account that there is.
+fn digest(name: &Name, state: &Path) -> Result<String, Failure> {
+    let store = Store::open(&environments::store_folder(state))
+        .map_err(|error| Failure::new("Image.Failed", format!("{} cannot be used: {error}", state.display())))?;
+    store.latest(name, &Accounts::of(state))
+}
+
+/// Whether the package index answers.
+fn index(state: Option<&Path>) -> Checked {
+    if state.is_none() {
+        return Checked::not_checkable(
+            "network",
+            "the package index is asked where the session will be".to_owned(),
+        );
+    }
+    let address = match environments::index_address() {
+        Err(failure) => return Checked::lacking("network", failure),
+        Ok(None) => return Checked::held("network", "no package index is asked".to_owned()),
+        Ok(Some(address)) => address,
+    };
+    reached(&address)
+}
+
+fn reached(address: &str) -> Checked {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        .build();
+    // What it answers says that it is there.
+    match ureq::Agent::from(config).get(address).call() {
+        Ok(_) => Checked::held("network", format!("the package index {address} answers")),
+        Err(cause) => {
+            let message = format!(
+                "The package index {address} does not answer: {cause}. See to the network, or name another index: UV_DEFAULT_INDEX."
+            );
+            Checked::lacking("network", Failure::new("Install.IndexUnreachable", message))
+        }
+    }
+}
+
+/// A check a line.
+pub(crate) fn shown(checks: &[Checked]) -> String {
+    let mut rows = table(&["PREREQUISITE", "RESULT", ""]);
+    for check in checks {
+        let result = match check.result {
+            CheckResult::Held => "held",
+            CheckResult::Lacking => "LACKING",
+            CheckResult::NotCheckable => "not checkable here",
+        };
+        let code = check
+            .error
+            .as_ref()
+            .map_or_else(String::new, |code| format!(" [{code}]"));
+        rows.add_row([check.check.clone(), result.to_owned(), format!("{}{code}", check.what)]);
+    }
+    rendered(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_whose_requirements_or_image_cannot_be_had_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("requirements.txt"), "promptflow==1.0\n").unwrap();
+        let of = WorkspaceSettings::default();
+        let wanted = |image: &str| Wanted {
+            image: Some(image.into()),
+            ..Wanted::default()
+        };
+        let checks = of_folder(folder.path(), &wanted("No/Image:At:All"), &of, Some(state.path()));
+        let text = shown(&checks).replace(&folder.path().display().to_string(), "FLOW");
+        expect_test::expect![[r#"
+            PREREQUISITE  RESULT
+            requirements  LACKING  requirements.txt:1: promptflow is in the base image already, and another version of it breaks it. Take the pin, or the line, out. [Flow.PinnedPromptflow]
+            base-image    LACKING  "No/Image:At:All" is no name of an image: a repository has lower case letters and digits, between them dots, dashes and underscores. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar or oci-archive:/file.tar. [Image.BadName]"#]].assert_eq(&text);
+        let elsewhere = of_folder(folder.path(), &wanted("a/b"), &of, None);
+        assert_eq!(elsewhere[1].result, CheckResult::NotCheckable);
+        // Nothing listens at port 1 of this machine.
+        let gone = reached("http://127.0.0.1:1/simple");
+        assert_eq!(
+            (gone.result, gone.error.as_deref()),
+            (CheckResult::Lacking, Some("Install.IndexUnreachable"))
+        );
+        assert!(gone.what.starts_with("The package index"), "{}", gone.what);
+    }
+}

@@ -1,0 +1,42 @@
+//! `pfsession start`.
+
+use crate::{
+    command::{AwaitedOperation, Execute},
+    global::{Done, Service},
+    operate::operate,
+    options::{Wants, settings_help},
+    snapshot, wish,
+};
+use clap::Args;
+use contract::{Kind, command::Wish};
+use std::path::PathBuf;
+
+/// Start a flow's session, or say that it is there
+#[derive(Args, Debug)]
+#[command(after_help = settings_help!("\
+Examples:
+  pfsession start ./my-flow
+  pfsession start ./my-flow --idle 8h --size Standard_D4s_v3"))]
+pub(crate) struct Start {
+    /// The flow's folder
+    #[arg(value_name = "FLOW")]
+    pub(crate) flow: PathBuf,
+    /// Do not wait for the end; print the operation's id
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) wants: Wants,
+}
+
+impl Execute for Start {
+    type Json = AwaitedOperation;
+
+    fn execute(&self, service: &Service<'_>) -> Done {
+        let client = service.client()?;
+        let flow = wish::flow_at(&self.flow, &client.user)?;
+        let mut settings = self.wants.wanted();
+        snapshot::seen(&client, &flow, &mut settings, None)?;
+        let wish = Wish::Start { settings };
+        operate(&client, &flow, Kind::Start, wish, self.no_wait, service.global.json)
+    }
+}

@@ -1,0 +1,53 @@
+//! Requests about sessions that several commands make.
+
+use crate::{
+    client::Client,
+    show,
+    terminal::warn,
+    text::home,
+    trouble::{NONE, Trouble},
+    watch,
+    wish::Flow,
+};
+use contract::http::{Events, SessionView};
+
+pub(crate) fn session_of(client: &Client, flow: &Flow) -> Result<SessionView, Box<Trouble>> {
+    client.find(&format!("/v1/sessions/{}", flow.key()))?.ok_or_else(|| {
+        Trouble::new(
+            NONE,
+            "Session.NoSession",
+            format!("{} has never had a session", flow.typed),
+        )
+        .next(format!("start one: pfsession start {}", flow.typed))
+    })
+}
+
+/// Says which sessions are deleted soon.
+pub(crate) fn warn_of_deletions(sessions: &[SessionView]) {
+    for session in sessions.iter().filter(|session| session.warned) {
+        if let Some(text) = show::deleted_soon(session, home().as_deref()) {
+            warn(&text);
+        }
+    }
+}
+
+/// A session's whole history, page by page.
+pub(crate) fn all_events(client: &Client, key: &str) -> Result<Events, Box<Trouble>> {
+    let mut events = Vec::new();
+    let mut after = 0;
+    loop {
+        let address = match after {
+            0 => format!("/v1/sessions/{key}/events"),
+            after => format!("/v1/sessions/{key}/events?after={after}"),
+        };
+        let page: Option<Events> = client.find(&address)?;
+        let page = page.map(|page| page.events).unwrap_or_default();
+        let last = page.last().map_or(0, |row| row.revision);
+        let is_whole = page.len() < watch::SHORTEST_PAGE || last <= after;
+        events.extend(page);
+        if is_whole {
+            return Ok(Events { events });
+        }
+        after = last;
+    }
+}
