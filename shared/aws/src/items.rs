@@ -5,15 +5,14 @@ use contract::{
     Millis,
     agent::OutputLine,
     names,
-    row::{OperationRow, OperationStatus, RunRow, RunStatus, SessionRow},
+    row::{OperationRow, RunRow, RunStatus, SessionRow},
 };
 use lifecycle::{
-    Failure,
     compute::Slot,
     quota::{Usage, Use},
     session::Message,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use shell::Fault;
 use std::collections::{BTreeMap, HashMap};
 
@@ -201,69 +200,13 @@ pub(crate) fn session_of(item: &Item) -> Result<SessionRow, Fault> {
     Ok(row)
 }
 
-/// How an operation ended, apart from how it was accepted: the two are written at different times.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct OperationEnd {
-    status: OperationStatus,
-    ended: Option<Millis>,
-    failure: Option<Failure>,
-    warning: Option<String>,
-    joined: Option<String>,
-}
-
-impl OperationEnd {
-    pub(crate) fn of(row: &OperationRow) -> Self {
-        Self {
-            status: row.status,
-            ended: row.ended,
-            failure: row.failure.clone(),
-            warning: row.warning.clone(),
-            joined: row.joined.clone(),
-        }
-    }
-}
-
 pub(crate) fn operation_of(item: &Item) -> Result<OperationRow, Fault> {
     let mut row: OperationRow = body(item)?;
     row.setup = item.get("setup").map(parsed).transpose()?;
-    let Some(end) = item.get("end") else {
-        return Ok(row);
-    };
-    let OperationEnd {
-        status,
-        ended,
-        failure,
-        warning,
-        joined,
-    } = parsed(end)?;
-    Ok(OperationRow {
-        status,
-        ended,
-        failure,
-        warning,
-        joined,
-        ..row
+    Ok(match item.get("end") {
+        Some(end) => row.with_end(parsed(end)?),
+        None => row,
     })
-}
-
-/// How a run ended.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct RunEnd {
-    status: RunStatus,
-    ended: Option<Millis>,
-    failure: Option<Failure>,
-    result: Option<contract::agent::RunResult>,
-}
-
-impl RunEnd {
-    pub(crate) fn of(row: &RunRow) -> Self {
-        Self {
-            status: row.status,
-            ended: row.ended,
-            failure: row.failure.clone(),
-            result: row.result.clone(),
-        }
-    }
 }
 
 pub(crate) fn run_of(item: &Item) -> Result<RunRow, Fault> {
@@ -274,19 +217,7 @@ pub(crate) fn run_of(item: &Item) -> Result<RunRow, Fault> {
     row.display_name = item.get("display_name").and_then(|name| name.as_s().ok().cloned());
     row.archived = item.get("archived").is_some_and(|is| is.as_bool() == Ok(&true));
     if let Some(end) = item.get("end") {
-        let RunEnd {
-            status,
-            ended,
-            failure,
-            result,
-        } = parsed(end)?;
-        return Ok(RunRow {
-            status,
-            ended,
-            failure,
-            result,
-            ..row
-        });
+        return Ok(row.with_end(parsed(end)?));
     }
     if row.started.is_some() && !row.status.is_final() {
         row.status = RunStatus::Running;

@@ -11,7 +11,7 @@ use contract::{
     row::{OperationRow, OperationStatus, RunRow, RunStatus},
 };
 use serde_json::{Map, Value, json};
-use shell::{Swept, Write};
+use shell::{Ports, Swept, Write};
 
 /// One line: values with their units, some of them by the dimension `Kind`, and what helps to find the log's other lines.
 struct Line {
@@ -21,7 +21,7 @@ struct Line {
 }
 
 impl Line {
-    fn write(self, namespace: &str, at: Millis) -> String {
+    fn write(&self, namespace: &str, at: Millis) -> String {
         let names = |values: &[(&str, &str, u64)]| -> Vec<Value> {
             values
                 .iter()
@@ -33,7 +33,7 @@ impl Line {
             directives
                 .push(json!({ "Namespace": namespace, "Dimensions": [["Kind"]], "Metrics": names(&self.by_kind) }));
         }
-        let mut line = self.fields;
+        let mut line = self.fields.clone();
         line.extend(
             self.plain
                 .iter()
@@ -48,13 +48,20 @@ impl Line {
     }
 }
 
-/// The metric of a transaction that ended an operation or a run.
-fn ended(write: &Write) -> Option<Line> {
-    match write {
-        Write::EndOperation(row) | Write::NewOperation(row) => operation(row),
-        Write::EndRun(row) => run(row),
+/// What a transaction may have ended, by its name.
+pub(crate) enum Ended {
+    Operation(String),
+    Run(String),
+}
+
+pub(crate) fn ended(writes: &[Write]) -> Vec<Ended> {
+    let ended = |write: &Write| match write {
+        Write::EndOperation { operation, .. } => Some(Ended::Operation(operation.clone())),
+        Write::NewOperation(row) if row.ended.is_some() => Some(Ended::Operation(row.id.clone())),
+        Write::EndRun { run, .. } => Some(Ended::Run(run.clone())),
         _ => None,
-    }
+    };
+    writes.iter().filter_map(ended).collect()
 }
 
 fn operation(row: &OperationRow) -> Option<Line> {
@@ -112,22 +119,30 @@ fn fields(of: Value) -> Map<String, Value> {
 }
 
 impl Aws {
-    /// The lines for what these writes end; none if nobody collects metrics.
-    pub(crate) fn lines_of(&self, writes: &[Write], at: Millis) -> Vec<String> {
-        let Some(namespace) = &self.metrics else {
-            return Vec::new();
-        };
-        writes
-            .iter()
-            .filter_map(ended)
-            .map(|line| line.write(namespace, at))
-            .collect()
+    /// Writes the lines for what ended. Its row says what it was and when it was accepted; one that cannot be read has no line.
+    pub(crate) async fn tell_ended(&self, ended: Vec<Ended>) {
+        let Some(namespace) = &self.metrics else { return };
+        for ended in ended {
+            let line = match ended {
+                Ended::Operation(id) => self
+                    .load_operation(&id)
+                    .await
+                    .map(|row| row.as_ref().and_then(operation)),
+                Ended::Run(id) => self.load_run(&id).await.map(|row| row.as_ref().and_then(run)),
+            };
+            match line {
+                Ok(line) => line
+                    .iter()
+                    .for_each(|line| println!("{}", line.write(namespace, self.now()))),
+                Err(fault) => tracing::warn!(cause = %fault, "no metric"),
+            }
+        }
     }
 
     /// Says what a sweep found.
     pub fn tell_swept(&self, found: &Swept) {
         if let Some(namespace) = &self.metrics {
-            println!("{}", swept(found).write(namespace, shell::Ports::now(self)));
+            println!("{}", swept(found).write(namespace, self.now()));
         }
     }
 }
@@ -135,7 +150,7 @@ impl Aws {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contract::Failure;
+    use contract::{Failure, row::OperationEnd};
     use lifecycle::session::Kind;
 
     #[test]
@@ -153,9 +168,7 @@ mod tests {
             warning: None,
             joined: None,
         };
-        let line = ended(&Write::EndOperation(row.clone()))
-            .expect("a line")
-            .write("ns", 1_300);
+        let line = operation(&row).expect("a line").write("ns", 1_300);
         assert_eq!(
             serde_json::from_str::<Value>(&line).expect("JSON"),
             json!({
@@ -180,7 +193,18 @@ mod tests {
             ended: None,
             ..row
         };
-        assert!(ended(&Write::NewOperation(going_on)).is_none());
+        assert!(operation(&going_on).is_none());
+        let end = OperationEnd {
+            status: OperationStatus::Failed,
+            ended: Some(1_250),
+            failure: None,
+            warning: None,
+            joined: None,
+        };
+        let operation = "o2".to_owned();
+        let writes = [Write::NewOperation(going_on), Write::EndOperation { operation, end }];
+        let ended = ended(&writes);
+        assert!(matches!(&ended[..], [Ended::Operation(id)] if id == "o2"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     Aws,
     items::{self, Item, json, number, text},
-    trace,
+    metrics, trace,
 };
 use aws_sdk_dynamodb::{
     error::{ProvideErrorMetadata, SdkError},
@@ -158,7 +158,7 @@ impl Ports for Aws {
                 self.list_user(workspace, owner).await?;
             }
         }
-        let lines = self.lines_of(&save.writes, self.now());
+        let ended = self.metrics.as_ref().map(|_| metrics::ended(&save.writes));
         let now = self.now();
         let writes = save.writes.into_iter().map(|write| self.transact(write, now));
         let writes = writes.chain(listed).collect();
@@ -170,9 +170,7 @@ impl Ports for Aws {
             .await;
         match sent {
             Ok(_) => {
-                for line in lines {
-                    println!("{line}");
-                }
+                self.tell_ended(ended.unwrap_or_default()).await;
                 Ok(())
             }
             Err(error) => Err(refused(error)),
@@ -517,8 +515,8 @@ impl Aws {
                     .expression_attribute_values(":t", number(now.saturating_sub(NAME_KEPT)));
                 made(put)
             }
-            Write::EndOperation(row) => self.end(items::operation_key(&row.id), json(&items::OperationEnd::of(&row))),
-            Write::EndRun(row) => self.end(items::run_key(&row.id), json(&items::RunEnd::of(&row))),
+            Write::EndOperation { operation, end } => self.end(items::operation_key(&operation), json(&end)),
+            Write::EndRun { run, end } => self.end(items::run_key(&run), json(&end)),
             Write::Compute { compute, read } => {
                 let mut item = with_body(items::compute_key(&compute.id), &compute);
                 item.insert("revision".to_owned(), number(compute.revision));

@@ -78,6 +78,38 @@ pub struct OperationRow {
     pub joined: Option<String>,
 }
 
+/// How an operation ended: written in its row beside how it was accepted, at another time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationEnd {
+    pub status: OperationStatus,
+    pub ended: Option<Millis>,
+    pub failure: Option<Failure>,
+    pub warning: Option<String>,
+    pub joined: Option<String>,
+}
+
+impl OperationRow {
+    /// The row of an operation that ended so.
+    #[must_use]
+    pub fn with_end(self, end: OperationEnd) -> Self {
+        let OperationEnd {
+            status,
+            ended,
+            failure,
+            warning,
+            joined,
+        } = end;
+        Self {
+            status,
+            ended,
+            failure,
+            warning,
+            joined,
+            ..self
+        }
+    }
+}
+
 /// Whether an operation or a run has ended, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -134,6 +166,35 @@ pub struct RunRow {
     /// When it was deleted. Nothing but its name is left, which can be given again after [`NAME_KEPT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Millis>,
+}
+
+/// How a run ended, likewise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunEnd {
+    pub status: RunStatus,
+    pub ended: Option<Millis>,
+    pub failure: Option<Failure>,
+    pub result: Option<RunResult>,
+}
+
+impl RunRow {
+    /// The row of a run that ended so.
+    #[must_use]
+    pub fn with_end(self, end: RunEnd) -> Self {
+        let RunEnd {
+            status,
+            ended,
+            failure,
+            result,
+        } = end;
+        Self {
+            status,
+            ended,
+            failure,
+            result,
+            ..self
+        }
+    }
 }
 
 /// How long the name of a deleted run is taken: a late repetition of its command must not run it again.

@@ -103,10 +103,36 @@ async fn decide(
     let owner = &command.flow.owner;
     match (&command.wish, stored) {
         (Wish::CreateInstance { .. }, Some(_)) => Ok(Err(exists(name))),
-        (Wish::CreateInstance { .. }, None) => match created(ports, command, known).await? {
-            Ok(row) => start(ports, row).await,
-            Err(failure) => Ok(Err(failure)),
-        },
+        (
+            Wish::CreateInstance {
+                instance,
+                size,
+                identity,
+                idle_shutdown_seconds,
+            },
+            None,
+        ) => {
+            if instance == SERVERLESS {
+                return Ok(Err(reserved()));
+            }
+            let named = (size.as_ref(), identity.as_deref());
+            let (size, identity) = match size_and_identity(ports, &command.flow.workspace, named).await? {
+                Ok(found) => found,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            let row = InstanceRow {
+                workspace: command.flow.workspace.clone(),
+                owner: owner.clone(),
+                name: instance.clone(),
+                size,
+                identity,
+                idle_shutdown_seconds: *idle_shutdown_seconds,
+                revision: 0,
+                by: known.principal.name().to_owned(),
+                at: ports.now(),
+            };
+            start(ports, row).await
+        }
         (_, None) => Ok(Err(none(name, owner))),
         (Wish::StartInstance { .. }, Some(row)) => {
             let refused = match &row.identity {
@@ -134,45 +160,20 @@ async fn decide(
     }
 }
 
-/// The instance that a command wants to be created.
-async fn created(ports: &impl Ports, command: &Command, known: &Known) -> Result<Result<InstanceRow, Failure>, Fault> {
-    let Wish::CreateInstance {
-        instance,
-        size,
-        identity,
-        idle_shutdown_seconds,
-    } = &command.wish
-    else {
-        return Err(Fault::Conflict);
-    };
-    let workspace = &command.flow.workspace;
-    if instance == SERVERLESS {
-        return Ok(Err(reserved()));
-    }
+/// The VM size and the identity of an instance that is created: those that are named, or the workspace's.
+async fn size_and_identity(
+    ports: &impl Ports,
+    workspace: &str,
+    (size, identity): (Option<&String>, Option<&str>),
+) -> Result<Result<(String, Option<String>), Failure>, Fault> {
     let of = workspace::settings_of(ports, workspace).await?;
-    let size = size.clone().or_else(|| of.default_vm_size.clone());
-    let size = size.unwrap_or_else(|| size::WHOLE_MACHINE.to_owned());
-    if size::size(&size).is_none() {
-        return Ok(Err(size::no_such_size(&size)));
+    let size = size.or(of.default_vm_size.as_ref());
+    let size = size.map_or(size::WHOLE_MACHINE, String::as_str);
+    if size::size(size).is_none() {
+        return Ok(Err(size::no_such_size(size)));
     }
-    let identity = match identity {
-        None => None,
-        Some(named) => match workspace::identity(named, &of, workspace) {
-            Ok(id) => Some(id),
-            Err(failure) => return Ok(Err(failure)),
-        },
-    };
-    Ok(Ok(InstanceRow {
-        workspace: workspace.clone(),
-        owner: command.flow.owner.clone(),
-        name: instance.clone(),
-        size,
-        identity,
-        idle_shutdown_seconds: *idle_shutdown_seconds,
-        revision: 0,
-        by: known.principal.name().to_owned(),
-        at: ports.now(),
-    }))
+    let identity = identity.map(|named| workspace::identity(named, &of, workspace));
+    Ok(identity.transpose().map(|identity| (size.to_owned(), identity)))
 }
 
 /// A life of an instance begins, if its user's quota has room for it. One that runs goes on.

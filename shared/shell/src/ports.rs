@@ -7,7 +7,7 @@ use contract::{
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
-    row::{LogRow, OperationRow, RunRow, SessionRow},
+    row::{LogRow, OperationEnd, OperationRow, RunEnd, RunRow, SessionRow},
     webhook::WebhooksRow,
     workspace::WorkspaceRow,
 };
@@ -125,6 +125,7 @@ pub struct Save {
 
 /// One row of a transaction.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a transaction has a few of them")]
 pub enum Write {
     /// A session, if its stored revision is still `read`. Its due time is part of it: see [`due_of`].
     Session {
@@ -140,9 +141,15 @@ pub enum Write {
     /// An operation that is new; it may have ended already.
     NewOperation(OperationRow),
     /// The end of an operation that has a row.
-    EndOperation(OperationRow),
+    EndOperation {
+        operation: String,
+        end: OperationEnd,
+    },
     NewRun(RunRow),
-    EndRun(RunRow),
+    EndRun {
+        run: String,
+        end: RunEnd,
+    },
     /// A compute resource, if its stored revision is still `read` (`None`: if there is no such row).
     Compute {
         compute: Compute,

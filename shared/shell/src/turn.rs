@@ -10,7 +10,7 @@ use contract::{
     FlowRef, Millis,
     agent::RunResult,
     command::RunWish,
-    row::{LogRow, OperationRow, OperationStatus, RunRow, RunStatus, SessionRow},
+    row::{LogRow, OperationEnd, OperationRow, OperationStatus, RunEnd, RunRow, RunStatus, SessionRow},
 };
 use lifecycle::{
     Failure,
@@ -135,19 +135,19 @@ fn writes_of(
         mut writes, mut ends, ..
     } = effects;
     for operation in newly_known(&row.session, &next.session, &event) {
-        let end = ends.remove(&operation.id);
-        let new = OperationRow {
-            kind: operation.kind,
-            ..end.unwrap_or_else(|| blank(&operation.id, happened, now))
-        };
-        writes.push(Write::NewOperation(new));
+        let new = new_operation(&operation.id, operation.kind, happened, now);
+        writes.push(Write::NewOperation(match ends.remove(&operation.id) {
+            Some(end) => new.with_end(end),
+            None => new,
+        }));
     }
-    writes.extend(ends.into_values().map(Write::EndOperation));
+    let ends = ends.into_iter();
+    writes.extend(ends.map(|(operation, end)| Write::EndOperation { operation, end }));
     if let (Event::RunWanted { run, wants }, Some(wish)) = (&event, happened.run) {
         writes.push(Write::NewRun(RunRow {
             folder: Some(wants.folder.value.clone()),
             wish: wish.clone(),
-            ..blank_run(run, happened, now)
+            ..new_run(run, happened, now)
         }));
     }
     // A lease asked for and given is no history: it comes every few seconds, and changes nothing that anybody decides on later.
@@ -171,7 +171,7 @@ fn writes_of(
 struct Effects {
     writes: Vec<Write>,
     messages: Vec<Message>,
-    ends: BTreeMap<String, OperationRow>,
+    ends: BTreeMap<String, OperationEnd>,
 }
 
 impl Effects {
@@ -196,30 +196,34 @@ impl Effects {
                 failure,
                 warning,
             }) => {
-                let end = OperationRow {
+                let end = OperationEnd {
                     status: outcome.into(),
                     ended: Some(now),
                     failure,
                     warning,
-                    ..blank(&operation, happened, now)
+                    joined: None,
                 };
                 self.ends.insert(operation, end);
             }
             Effect::Row(Row::OperationJoined { operation, to }) => {
-                let end = OperationRow {
+                let end = OperationEnd {
                     status: OperationStatus::Joined,
+                    ended: None,
+                    failure: None,
+                    warning: None,
                     joined: Some(to),
-                    ..blank(&operation, happened, now)
                 };
                 self.ends.insert(operation, end);
             }
-            Effect::Row(Row::RunEnded { run, outcome, failure }) => self.writes.push(Write::EndRun(RunRow {
-                status: outcome.into(),
-                ended: Some(now),
-                failure,
-                result: happened.result.cloned(),
-                ..blank_run(&run, happened, now)
-            })),
+            Effect::Row(Row::RunEnded { run, outcome, failure }) => {
+                let end = RunEnd {
+                    status: outcome.into(),
+                    ended: Some(now),
+                    failure,
+                    result: happened.result.cloned(),
+                };
+                self.writes.push(Write::EndRun { run, end });
+            }
         }
         Ok(())
     }
@@ -283,11 +287,11 @@ fn newly_known(before: &Session, after: &Session, event: &Event) -> Vec<Operatio
     new
 }
 
-fn blank(operation: &str, happened: &Happened<'_>, now: Millis) -> OperationRow {
+fn new_operation(operation: &str, kind: Kind, happened: &Happened<'_>, now: Millis) -> OperationRow {
     OperationRow {
         id: operation.to_owned(),
         flow: happened.flow.to_owned(),
-        kind: Kind::Stop,
+        kind,
         by: happened.by.to_owned(),
         accepted: now,
         status: OperationStatus::InProgress,
@@ -299,7 +303,7 @@ fn blank(operation: &str, happened: &Happened<'_>, now: Millis) -> OperationRow 
     }
 }
 
-fn blank_run(run: &str, happened: &Happened<'_>, now: Millis) -> RunRow {
+fn new_run(run: &str, happened: &Happened<'_>, now: Millis) -> RunRow {
     RunRow {
         id: run.to_owned(),
         flow: happened.flow.to_owned(),
@@ -436,7 +440,7 @@ pub(crate) fn refused_run(run: &str, happened: &Happened<'_>, failure: Failure, 
         status: Outcome::Failed.into(),
         ended: Some(now),
         failure: Some(failure),
-        ..blank_run(run, happened, now)
+        ..new_run(run, happened, now)
     }
 }
 
@@ -449,10 +453,9 @@ pub(crate) fn refused_operation(
     now: Millis,
 ) -> OperationRow {
     OperationRow {
-        kind,
         status: Outcome::Failed.into(),
         ended: Some(now),
         failure: Some(failure),
-        ..blank(operation, happened, now)
+        ..new_operation(operation, kind, happened, now)
     }
 }

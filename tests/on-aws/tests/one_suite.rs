@@ -14,7 +14,7 @@ use contract::{
     command::{Command, RunWish, Wish},
     instance::InstanceRow,
     names,
-    row::{LogRow, OperationRow, OperationStatus, RunRow, RunStatus, SessionRow},
+    row::{LogRow, OperationEnd, OperationRow, OperationStatus, RunEnd, RunRow, RunStatus, SessionRow},
 };
 use lifecycle::{
     compute::{self, Compute, ComputePhase},
@@ -532,16 +532,17 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
             ..run
         };
         assert_eq!(aws.load_run("row-run").await.unwrap(), Some(running.clone()));
-        let ended = RunRow {
+        let end = RunEnd {
             status: RunStatus::Completed,
             ended: Some(9),
+            failure: None,
             result: Some(RunResult {
                 lines: 2,
                 ..RunResult::default()
             }),
-            ..running
         };
-        save(aws, vec![Write::EndRun(ended.clone())]).await.unwrap();
+        let (run, ended) = (running.id.clone(), running.with_end(end.clone()));
+        save(aws, vec![Write::EndRun { run, end }]).await.unwrap();
         assert_eq!(aws.load_run("row-run").await.unwrap(), Some(ended.clone()));
         // It is in its user's list, has another name, and is gone but for its own name.
         let listed = async |after: Option<&str>| aws.runs_of("lab", "ann", after).await.unwrap();
@@ -566,13 +567,16 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
         save(aws, vec![Write::NewOperation(operation("row-op", "rows"))])
             .await
             .unwrap();
-        let failed = OperationRow {
+        let end = OperationEnd {
             status: OperationStatus::Failed,
             ended: Some(9),
             failure: Some(Failure::new("Install.Conflict", "No two of these go together.")),
-            ..operation("row-op", "rows")
+            warning: None,
+            joined: None,
         };
-        save(aws, vec![Write::EndOperation(failed.clone())]).await.unwrap();
+        let failed = operation("row-op", "rows").with_end(end.clone());
+        let operation = failed.id.clone();
+        save(aws, vec![Write::EndOperation { operation, end }]).await.unwrap();
         assert_eq!(aws.load_operation("row-op").await.unwrap(), Some(failed));
     });
 }

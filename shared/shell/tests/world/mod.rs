@@ -485,28 +485,19 @@ impl Ports for World {
                     Write::NewOperation(row) => {
                         s.operations.insert(row.id.clone(), row);
                     }
-                    Write::EndOperation(end) => {
-                        let row = s.operations.get_mut(&end.id).expect("an operation that ends has a row");
-                        *row = OperationRow {
-                            kind: row.kind,
-                            by: row.by.clone(),
-                            accepted: row.accepted,
-                            setup: row.setup.clone(),
-                            ..end
-                        };
+                    Write::EndOperation { operation, end } => {
+                        let row = s
+                            .operations
+                            .get_mut(&operation)
+                            .expect("an operation that ends has a row");
+                        *row = row.clone().with_end(end);
                     }
                     Write::NewRun(row) => {
                         s.runs.insert(row.id.clone(), row);
                     }
-                    Write::EndRun(end) => {
-                        let row = s.runs.get_mut(&end.id).expect("a run that ends has a row");
-                        *row = RunRow {
-                            folder: row.folder.clone(),
-                            wish: row.wish.clone(),
-                            by: row.by.clone(),
-                            accepted: row.accepted,
-                            ..end
-                        };
+                    Write::EndRun { run, end } => {
+                        let row = s.runs.get_mut(&run).expect("a run that ends has a row");
+                        *row = row.clone().with_end(end);
                     }
                     Write::Instance(row) => drop(s.instances.insert(key_of(&row), row)),
                     Write::ForgetInstance(row) => drop(s.instances.remove(&key_of(&row))),
