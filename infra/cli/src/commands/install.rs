@@ -213,8 +213,8 @@ fn put_back(saved: &flow::Saved) {
     }
 }
 
-/// Whoever reads the file sees all of it, before or after.
-fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file: whoever reads it sees all of it, before or after. Its mode stays.
+pub(super) fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = file.with_extension(format!("{}.partial", std::process::id()));
     fs::write(&partial, bytes)?;
     if let Ok(about) = fs::metadata(file) {

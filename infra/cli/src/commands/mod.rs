@@ -19,6 +19,7 @@ pub(crate) mod instance;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod migrate;
 pub(crate) mod packages;
 pub(crate) mod private;
 pub(crate) mod registry;
