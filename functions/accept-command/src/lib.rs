@@ -27,7 +27,7 @@ pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
         Err(Fault::Meaningless(failure)) => {
             tracing::warn!(
                 message = record.message_id,
-                fault = failure.error,
+                fault = failure.error.as_str(),
                 cause = failure.message,
                 "buried"
             );

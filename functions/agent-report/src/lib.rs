@@ -12,7 +12,7 @@ use contract::{
     network::NetworkRow,
 };
 use lifecycle::{
-    Failure,
+    Code, Failure,
     compute::Seen,
     session::{Event, Session},
 };
@@ -38,11 +38,11 @@ pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
         return agent(&*aws, &signed).await;
     }
     let report: DriverReport = serde_json::from_str(&record.body)
-        .map_err(|e| Fault::Meaningless(Failure::new("Report.Malformed", format!("This is no report: {e}."))))?;
+        .map_err(|e| Fault::Meaningless(Failure::new(Code::ReportMalformed, format!("This is no report: {e}."))))?;
     if !aws.is_driver(&record) {
         tracing::warn!(
             sender = record.attributes.sender_id,
-            fault = "Report.Forged",
+            fault = Code::ReportForged.as_str(),
             "a report of no driver was dropped"
         );
         return Ok(());
@@ -82,7 +82,7 @@ async fn driver(ports: &impl Ports, report: DriverReport) -> Result<(), Fault> {
 async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
     let body: SignedBody = serde_json::from_str(&signed.body).map_err(|e| {
         Fault::Meaningless(Failure::new(
-            "Report.Malformed",
+            Code::ReportMalformed,
             format!("This is no agent's report: {e}."),
         ))
     })?;
@@ -97,7 +97,7 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
         tracing::warn!(
             flow = body.flow,
             generation = body.generation,
-            fault = "Report.Unproved",
+            fault = Code::ReportUnproved.as_str(),
             "a report was dropped"
         );
         return Ok(());

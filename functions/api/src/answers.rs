@@ -3,7 +3,7 @@
 use aws::Aws;
 use contract::{FlowRef, Principal, http::Problem};
 use lifecycle::{
-    Failure, Millis,
+    Code, Failure, Millis,
     access::{Action, may},
 };
 use serde::Serialize;
@@ -24,7 +24,7 @@ pub(crate) fn absent(what: &str, id: &str) -> Value {
     problem(
         404,
         Failure::new(
-            "Http.NotFound",
+            Code::HttpNotFound,
             format!("There is no {what} {id}, or none that you may see."),
         ),
     )

@@ -12,7 +12,7 @@ use contract::{
     row::{NAME_KEPT, RunRow},
 };
 use lifecycle::{
-    Failure,
+    Code, Failure,
     access::{Action, may},
 };
 use serde_json::Value;
@@ -23,10 +23,10 @@ use std::path::Path;
 pub(crate) async fn accept(aws: &Aws, known: &Known, request: &Request) -> Result<Value, Fault> {
     let body = request
         .body()
-        .ok_or_else(|| Fault::Meaningless(Failure::new("Command.Malformed", "The body is not UTF-8 text.")))?;
+        .ok_or_else(|| Fault::Meaningless(Failure::new(Code::CommandMalformed, "The body is not UTF-8 text.")))?;
     let mut command = Command::read(&body).map_err(Fault::Meaningless)?;
     if let Some(refused) = known.refuse(aws, &command).await? {
-        let status = if refused.error == "Access.Denied" { 403 } else { 400 };
+        let status = if refused.error == Code::AccessDenied { 403 } else { 400 };
         return Ok(problem(status, refused));
     }
     command.principal = Some(known.principal.clone());

@@ -24,7 +24,7 @@ use answers::{ok, problem};
 use aws::Aws;
 use contract::http::Health;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use lifecycle::{Failure, Millis};
+use lifecycle::{Code, Failure, Millis};
 use request::Request;
 use serde_json::Value;
 use shell::{Fault, Known};
@@ -86,29 +86,29 @@ async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) ->
         Ok(answer) => answer,
         Err(Fault::Meaningless(failure)) => problem(400, failure),
         Err(fault) => {
-            tracing::warn!(fault = fault.name(), cause = ?fault, "not answered");
+            tracing::warn!(fault = fault.code().as_str(), cause = ?fault, "not answered");
             try_again()
         }
     }
 }
 
 fn malformed() -> Value {
-    problem(400, Failure::new("Http.Malformed", "This is no HTTP request."))
+    problem(400, Failure::new(Code::HttpMalformed, "This is no HTTP request."))
 }
 
 fn too_long() -> Value {
     let message = format!("A part of the address has more than {LONGEST_PART} characters. No id is as long.");
-    problem(400, Failure::new("Http.TooLong", message))
+    problem(400, Failure::new(Code::HttpTooLong, message))
 }
 
 fn try_again() -> Value {
     let message = "The service could not do this now. Try again in a moment.";
-    problem(503, Failure::new("Http.TryAgain", message))
+    problem(503, Failure::new(Code::HttpTryAgain, message))
 }
 
 fn no_such_route() -> Value {
     let message = "There is nothing at this address. The routes begin with /v1/.";
-    problem(404, Failure::new("Http.NoSuchRoute", message))
+    problem(404, Failure::new(Code::HttpNoSuchRoute, message))
 }
 
 #[expect(clippy::cognitive_complexity, reason = "the table of routes, one call for each")]

@@ -10,7 +10,7 @@ use contract::{
     people::{RoleRow, Roles},
 };
 use lifecycle::{
-    Failure,
+    Code, Failure,
     access::{Action, denied, may},
 };
 use serde_json::Value;
@@ -89,17 +89,17 @@ fn refused(caller: &Principal, workspace: &str) -> Option<Value> {
 }
 
 fn malformed(why: String) -> Value {
-    problem(400, Failure::new("Role.Malformed", why))
+    problem(400, Failure::new(Code::RoleMalformed, why))
 }
 
 fn changed(user: &str) -> Value {
     let message = format!("The roles of {user} were changed meanwhile. Read them again, and change those.");
-    problem(409, Failure::new("Role.Changed", message))
+    problem(409, Failure::new(Code::RoleChanged, message))
 }
 
 fn own(user: &str) -> Failure {
     Failure::new(
-        "Role.Own",
+        Code::RoleOwn,
         format!("{user} would lose the right to assign roles. Another owner of the workspace can take it from them."),
     )
 }

@@ -13,7 +13,7 @@ use contract::{
     row::{RunRow, RunStatus},
 };
 use lifecycle::{
-    Failure,
+    Code, Failure,
     access::{Action, may},
 };
 use serde_json::Value;
@@ -85,11 +85,11 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
 
 fn bad_status() -> Failure {
     let message = "A run's status is NotStarted, Running, Completed, Failed or Canceled.";
-    Failure::new("Http.BadStatus", message)
+    Failure::new(Code::HttpBadStatus, message)
 }
 
 fn bad_change(why: &str) -> Failure {
-    Failure::new("Http.BadChange", format!("This is no change of a run: {why}."))
+    Failure::new(Code::HttpBadChange, format!("This is no change of a run: {why}."))
 }
 
 fn not_deleted(folder: &Path, error: &io::Error) -> Failure {
@@ -97,17 +97,17 @@ fn not_deleted(folder: &Path, error: &io::Error) -> Failure {
         "The folder {} cannot be removed: {error}. Put that right.",
         folder.display()
     );
-    Failure::new("Run.NotDeleted", message)
+    Failure::new(Code::RunNotDeleted, message)
 }
 
 fn files_elsewhere() -> Failure {
     let message = "This service does not see the files of runs: they are where the run's session was.";
-    Failure::new("Run.FilesElsewhere", message)
+    Failure::new(Code::RunFilesElsewhere, message)
 }
 
 fn not_ended(id: &str) -> Failure {
     let message = format!("The run {id} has not ended. Cancel it, or wait for its end.");
-    Failure::new("Run.NotEnded", message)
+    Failure::new(Code::RunNotEnded, message)
 }
 
 fn status_of(text: &str) -> Option<RunStatus> {
@@ -147,7 +147,7 @@ async fn found(aws: &Aws, caller: &Principal, id: &str, action: Action) -> Resul
                 "{} may see the run {id} and not change it. That needs the flow's owner with the role data-scientist.",
                 caller.name()
             );
-            Err(problem(403, Failure::new("Access.Denied", message)))
+            Err(problem(403, Failure::new(Code::AccessDenied, message)))
         }
         _ => Err(absent("run", id)),
     })

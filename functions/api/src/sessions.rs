@@ -12,7 +12,7 @@ use contract::{
     workspace::WorkspaceSettings,
 };
 use lifecycle::{
-    Failure, Millis,
+    Code, Failure, Millis,
     access::{Action, denied, may},
     session::{Named, Operation, Session},
 };
@@ -95,7 +95,7 @@ pub(crate) async fn page(
 
 fn bad_users() -> Failure {
     Failure::new(
-        "Http.BadUsers",
+        Code::HttpBadUsers,
         "The parameter users is all, or is left out for the caller's own sessions.",
     )
 }

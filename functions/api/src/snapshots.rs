@@ -6,7 +6,7 @@ use crate::{
 };
 use ::snapshots::Store;
 use contract::{
-    Failure, Principal, names,
+    Code, Failure, Principal, names,
     snapshot::{Address, MOST_BYTES, Offer, Place},
 };
 use lifecycle::access::{Action, may};
@@ -39,7 +39,7 @@ impl Flows {
             return Ok(problem(
                 404,
                 Failure::new(
-                    "Http.NoSnapshots",
+                    Code::HttpNoSnapshots,
                     "This service reads flow folders where they are, and takes no snapshots.",
                 ),
             ));
@@ -49,7 +49,7 @@ impl Flows {
             return Ok(problem(
                 403,
                 Failure::new(
-                    "Http.NotYourFlow",
+                    Code::HttpNotYourFlow,
                     format!(
                         "{} may not send flows for {} in the workspace {}. It needs the flow's owner with the role data-scientist there.",
                         caller.name(),
@@ -61,7 +61,7 @@ impl Flows {
         }
         if offer.bytes > MOST_BYTES {
             return Err(Fault::Meaningless(Failure::new(
-                "Snapshot.TooLarge",
+                Code::SnapshotTooLarge,
                 format!(
                     "What is sent has {} MiB, and may have {}. Move out what the flow does not need, such as data and caches.",
                     offer.bytes.div_ceil(1 << 20),
@@ -86,7 +86,7 @@ impl Flows {
 }
 
 pub(crate) fn read_offer(body: &str) -> Result<Offer, Failure> {
-    let not_read = |error| Failure::new("Http.BadOffer", format!("This is no offer of a snapshot: {error}."));
+    let not_read = |error| Failure::new(Code::HttpBadOffer, format!("This is no offer of a snapshot: {error}."));
     serde_json::from_str(body).map_err(not_read)
 }
 

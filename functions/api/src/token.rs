@@ -6,7 +6,7 @@ use contract::{
     names,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-use lifecycle::Failure;
+use lifecycle::{Code, Failure};
 
 /// Who issues bearer tokens, by their public key.
 pub(crate) struct Issuer {
@@ -55,7 +55,7 @@ impl Issuer {
     pub(crate) fn caller(&self, token: Option<&str>) -> Result<Principal, Failure> {
         let refused = |why: &str| {
             Failure::new(
-                "Access.NoToken",
+                Code::AccessNoToken,
                 format!("{why} Send `Authorization: Bearer …` with a token of this workspace's issuer."),
             )
         };

@@ -12,7 +12,7 @@ use contract::{
     webhook::{MOST_RULES, MOST_RULES_BYTES, Rule, Webhooks, WebhooksRow},
 };
 use lifecycle::{
-    Failure,
+    Code, Failure,
     access::{Action, denied, may},
 };
 use serde_json::Value;
@@ -39,7 +39,7 @@ pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, reques
     let stored = aws.load_webhooks(workspace).await?;
     let changed = || {
         let message = format!("The rules of {workspace} were changed meanwhile. Read them again, and change those.");
-        problem(409, Failure::new("Webhook.Changed", message))
+        problem(409, Failure::new(Code::WebhookChanged, message))
     };
     if stored.as_ref().map_or(0, |row| row.revision) != wanted.revision {
         return Ok(changed());
@@ -52,7 +52,7 @@ pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, reques
     ) {
         Ok(rules) => rules,
         Err(failure) => {
-            let status = if failure.error == "Access.Denied" { 403 } else { 400 };
+            let status = if failure.error == Code::AccessDenied { 403 } else { 400 };
             return Ok(problem(status, failure));
         }
     };
@@ -86,7 +86,7 @@ fn answer(workspace: &str, revision: u64, rules: Vec<Rule>) -> Webhooks {
 }
 
 pub(crate) fn read_rules(body: &str) -> Result<Webhooks, Failure> {
-    let not_read = |cause| Failure::new("Webhook.Malformed", format!("These are no rules: {cause}."));
+    let not_read = |cause| Failure::new(Code::WebhookMalformed, format!("These are no rules: {cause}."));
     serde_json::from_str(body).map_err(not_read)
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn checked(
     before: &[Rule],
     wanted: Vec<Rule>,
 ) -> Result<Vec<Rule>, Failure> {
-    let malformed = |why: String| Err(Failure::new("Webhook.Malformed", why));
+    let malformed = |why: String| Err(Failure::new(Code::WebhookMalformed, why));
     let bytes = serde_json::to_string(&wanted).map_or(usize::MAX, |text| text.len());
     if wanted.len() > MOST_RULES || bytes > MOST_RULES_BYTES {
         return malformed(format!(
@@ -134,7 +134,7 @@ pub(crate) fn checked(
         }
         if !may(caller, action_of(&rule.wish), workspace, &rule.flow.owner) {
             return Err(Failure::new(
-                "Access.Denied",
+                Code::AccessDenied,
                 format!(
                     "The rule {name} would do what {} may not do with the session of {} in the workspace {workspace}. A rule does what its maker may: its flow is the maker's own, with the role data-scientist, or it stops.",
                     caller.name(),
@@ -191,13 +191,13 @@ mod tests {
         changed.event = "release".into();
         assert_eq!(
             checked(&bob, "ws", &alices, vec![changed]).unwrap_err().error,
-            "Access.Denied"
+            Code::AccessDenied
         );
         let mut forged = rule("c", "alice", "install");
         forged.by = Some(alice.clone());
         assert_eq!(
             checked(&bob, "ws", &alices, vec![forged]).unwrap_err().error,
-            "Access.Denied"
+            Code::AccessDenied
         );
     }
 
@@ -219,7 +219,7 @@ mod tests {
         };
         assert_eq!(
             checked(&owner, "ws", &[], vec![sweep]).unwrap_err().error,
-            "Access.Denied"
+            Code::AccessDenied
         );
     }
 
@@ -232,7 +232,10 @@ mod tests {
         let mut elsewhere = rule("a", "bob", "stop");
         elsewhere.flow.workspace = "other".into();
         for wrong in [many, vec![rule("a", "bob", "stop"); 2], vec![elsewhere]] {
-            assert_eq!(checked(&bob, "ws", &[], wrong).unwrap_err().error, "Webhook.Malformed");
+            assert_eq!(
+                checked(&bob, "ws", &[], wrong).unwrap_err().error,
+                Code::WebhookMalformed
+            );
         }
     }
 

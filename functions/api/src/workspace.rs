@@ -8,7 +8,7 @@ use crate::{
 use aws::Aws;
 use contract::{Principal, workspace::WorkspaceRow};
 use lifecycle::{
-    Failure,
+    Code, Failure,
     access::{Action, denied, may},
 };
 use serde_json::Value;
@@ -72,7 +72,7 @@ fn nothing(workspace: &str) -> WorkspaceRow {
 }
 
 fn read_row(workspace: &str, body: &str) -> Result<WorkspaceRow, Failure> {
-    let malformed = |why: String| Failure::new("Workspace.Malformed", why);
+    let malformed = |why: String| Failure::new(Code::WorkspaceMalformed, why);
     let row: WorkspaceRow = serde_json::from_str(body)
         .map_err(|cause| malformed(format!("These are no settings of a workspace: {cause}.")))?;
     if row.workspace != workspace {
@@ -86,7 +86,7 @@ fn read_row(workspace: &str, body: &str) -> Result<WorkspaceRow, Failure> {
 
 fn changed(workspace: &str) -> Failure {
     Failure::new(
-        "Workspace.Changed",
+        Code::WorkspaceChanged,
         format!("The settings of {workspace} were changed meanwhile. Read them again, and change those."),
     )
 }

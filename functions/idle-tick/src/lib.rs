@@ -9,7 +9,7 @@
 
 use aws::{Aws, Record};
 use contract::{names, tick::Tick};
-use lifecycle::Failure;
+use lifecycle::{Code, Failure};
 use shell::{Fault, Swept};
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
 /// A transient [`Fault`]: what was not swept is still due.
 pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
     let tick: Tick = serde_json::from_str(&record.body)
-        .map_err(|e| Fault::Meaningless(Failure::new("Tick.Malformed", format!("This is no tick: {e}."))))?;
+        .map_err(|e| Fault::Meaningless(Failure::new(Code::TickMalformed, format!("This is no tick: {e}."))))?;
     let shards = tick
         .shard
         .map_or(0..names::DUE_SHARDS, |shard| shard..shard.saturating_add(1));

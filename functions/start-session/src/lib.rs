@@ -7,7 +7,7 @@
 use aws::{Aws, Record};
 use contract::{names, step::StepMessage, workspace::WorkspaceSettings};
 use lifecycle::{
-    Failure,
+    Code, Failure,
     session::{Event, Named, Session, Settings, Step},
 };
 use shell::{Fault, Happened, Ports, happen};
@@ -145,7 +145,7 @@ fn no_identity(allowed: &[String], identity: &str, of: &WorkspaceSettings, works
             allowed.join(", ")
         )
     };
-    Some(Failure::new("Session.NoIdentity", message))
+    Some(Failure::new(Code::SessionNoIdentity, message))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use contract::{
 };
 use event::Occurrence;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use lifecycle::Failure;
+use lifecycle::{Code, Failure};
 use secrets::Secrets;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ pub async fn run() -> Result<(), Error> {
             let answer = async {
                 let answer = match serde_json::from_value::<Request>(event.payload) {
                     Ok(request) => Box::pin(handle(&aws, &secrets, &request)).await,
-                    Err(_) => Answer::Refused(400, Failure::new("Webhook.Malformed", "This is no HTTP request.")),
+                    Err(_) => Answer::Refused(400, Failure::new(Code::WebhookMalformed, "This is no HTTP request.")),
                 };
                 Ok::<Value, Error>(answer.response())
             };
@@ -106,7 +106,7 @@ async fn handle(aws: &Aws, secrets: &Secrets, request: &Request) -> Answer {
         Ok(answer) => answer,
         Err(fault) => {
             tracing::warn!(
-                fault = fault.name(),
+                fault = fault.code().as_str(),
                 cause = ?fault,
                 sender = delivery.sender,
                 delivery = delivery.genuine.id,
@@ -115,7 +115,7 @@ async fn handle(aws: &Aws, secrets: &Secrets, request: &Request) -> Answer {
             Answer::Refused(
                 503,
                 Failure::new(
-                    "Http.TryAgain",
+                    Code::HttpTryAgain,
                     "The service could not do this now. Send it again in a moment.",
                 ),
             )
@@ -136,20 +136,20 @@ struct Delivery {
 ///
 /// * `secrets`: those of an address, `workspace/sender`; none for one that there is not.
 fn read(request: &Request, secrets: impl FnOnce(&str) -> Vec<String>, now: Millis) -> Result<Delivery, Answer> {
-    let refused = |status: u16, error: &str, message: &str| Answer::Refused(status, Failure::new(error, message));
+    let refused = |status: u16, error: Code, message: &str| Answer::Refused(status, Failure::new(error, message));
     let not_genuine = || {
         refused(
             401,
-            "Webhook.NotGenuine",
+            Code::WebhookNotGenuine,
             "This is not the address of a sender, or the signature is not made with its secret over this body. Compare both with what `pfsession webhook add` printed.",
         )
     };
     let too_large = || {
         let most = format!("A delivery has at most {MOST_BYTES} bytes. Have its sender leave out what it can.");
-        refused(413, "Webhook.TooLarge", &most)
+        refused(413, Code::WebhookTooLarge, &most)
     };
     if request.request_context.http.method != "POST" {
-        return Err(refused(405, "Webhook.NotPost", "Deliveries are sent by POST."));
+        return Err(refused(405, Code::WebhookNotPost, "Deliveries are sent by POST."));
     }
     let text = request.body.as_deref().unwrap_or_default();
     if text.len() > MOST_BYTES * 4 / 3 + 4 {
@@ -159,7 +159,7 @@ fn read(request: &Request, secrets: impl FnOnce(&str) -> Vec<String>, now: Milli
     let body: &[u8] = if request.is_base64_encoded {
         decoded = BASE64
             .decode(text)
-            .map_err(|_| refused(400, "Webhook.Malformed", "The body is not base64."))?;
+            .map_err(|_| refused(400, Code::WebhookMalformed, "The body is not base64."))?;
         &decoded
     } else {
         text.as_bytes()
@@ -178,8 +178,8 @@ fn read(request: &Request, secrets: impl FnOnce(&str) -> Vec<String>, now: Milli
         .ok_or_else(not_genuine)?;
     genuine
         .check_time(now)
-        .map_err(|why| refused(400, "Webhook.Stale", &why))?;
-    let occurrence = Occurrence::read(&signed, body).map_err(|why| refused(400, "Webhook.Malformed", &why))?;
+        .map_err(|why| refused(400, Code::WebhookStale, &why))?;
+    let occurrence = Occurrence::read(&signed, body).map_err(|why| refused(400, Code::WebhookMalformed, &why))?;
     Ok(Delivery {
         workspace,
         sender,

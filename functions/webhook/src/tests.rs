@@ -1,7 +1,7 @@
 //! The pure part by value: what is genuine, what it means, and what it becomes.
 
 use super::*;
-use contract::{FlowRef, Principal, Role, command::Wish};
+use contract::{Code, FlowRef, Principal, Role, command::Wish};
 use std::collections::BTreeMap;
 
 /// # Source
@@ -70,7 +70,7 @@ fn with(secrets: &[&str]) -> impl FnOnce(&str) -> Vec<String> {
     move |address| if address == "local/acme" { secrets } else { Vec::new() }
 }
 
-fn refusal(answer: Result<Delivery, Answer>) -> (u16, String) {
+fn refusal(answer: Result<Delivery, Answer>) -> (u16, Code) {
     match answer {
         Err(Answer::Refused(status, failure)) => (status, failure.error),
         other => panic!("{other:?} is no refusal"),
@@ -192,13 +192,13 @@ fn a_delivery_within_five_minutes_counts_and_an_older_or_a_later_one_is_stale() 
         assert!(signed(near).is_ok(), "{near}");
     }
     for far in [NOW + 301_000, NOW - 301_000] {
-        assert_eq!(refusal(signed(far)), (400, "Webhook.Stale".into()), "{far}");
+        assert_eq!(refusal(signed(far)), (400, Code::WebhookStale), "{far}");
     }
     // Who has no secret does not learn that it is stale.
     let forged = request(standard_headers("v1,bm9wZQ=="), body);
     assert_eq!(
         refusal(read(&forged, with(&[STANDARD_SECRET]), NOW + 301_000)),
-        (401, "Webhook.NotGenuine".into())
+        (401, Code::WebhookNotGenuine)
     );
 }
 
@@ -241,7 +241,7 @@ fn a_body_may_come_in_base64_and_no_larger_than_the_bound() {
     request.body = Some("%".into());
     assert_eq!(
         refusal(read(&request, with(&[GITHUB_SECRET]), NOW)),
-        (400, "Webhook.Malformed".into())
+        (400, Code::WebhookMalformed)
     );
 
     let too_large = "x".repeat(MOST_BYTES + 1);
@@ -254,7 +254,7 @@ fn a_body_may_come_in_base64_and_no_larger_than_the_bound() {
         request.is_base64_encoded = encoded;
         // It is not even looked whether it is genuine.
         let answer = read(&request, |_| panic!("a secret is asked for"), NOW);
-        assert_eq!(refusal(answer), (413, "Webhook.TooLarge".into()));
+        assert_eq!(refusal(answer), (413, Code::WebhookTooLarge));
     }
     let get: Request = serde_json::from_value(json!({
         "rawPath": "/webhook/local/acme", "requestContext": { "http": { "method": "GET" } },
@@ -268,7 +268,7 @@ fn what_is_genuine_and_cannot_be_read_says_what_to_set_right() {
     let of = |event: &str, body: &str| {
         let request = request(github_headers(event, &github_signature(body)), body);
         match read(&request, with(&[GITHUB_SECRET]), NOW) {
-            Err(Answer::Refused(400, failure)) if failure.error == "Webhook.Malformed" => failure.message,
+            Err(Answer::Refused(400, failure)) if failure.error == Code::WebhookMalformed => failure.message,
             other => panic!("{other:?}"),
         }
     };

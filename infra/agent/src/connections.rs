@@ -10,7 +10,7 @@
 
 use crate::secrets::Secrets;
 use broker::{Header, Provider, Providers, Way};
-use contract::{Failure, command::RunWish};
+use contract::{Code, Failure, command::RunWish};
 use flow::{Connection, ConnectionType, view::View};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use sandbox::owner_only;
@@ -62,7 +62,7 @@ fn file(state: &Path) -> PathBuf {
 }
 
 fn not_stored(why: impl std::fmt::Display) -> Failure {
-    Failure::new("Connection.NotStored", why.to_string())
+    Failure::new(Code::ConnectionNotStored, why.to_string())
 }
 
 impl Connections {
@@ -157,7 +157,7 @@ fn take_variables(state: &Path, run: &str, names: &BTreeSet<String>) -> Result<B
     }
     let gone = || {
         Failure::new(
-            "Run.NoSecretVariables",
+            Code::RunNoSecretVariables,
             format!(
                 "The values of the run's secret variables ({}) are not on this machine: they are given with a run, and read once. Give them \
                  with a new run.",
@@ -189,7 +189,7 @@ impl Broker {
     fn hold(&self, name: &str, connection: &Connection) -> Result<(Connection, Way), Failure> {
         let no = |why: String| {
             Failure::new(
-                "Connection.NotBrokered",
+                Code::ConnectionNotBrokered,
                 format!("The key of the connection {name} stays with a broker, and {why}"),
             )
         };
@@ -337,14 +337,14 @@ fn reference(value: &str) -> Option<(&str, &str)> {
 fn referred(known: &BTreeMap<&str, Connection>, variable: &str, name: &str, key: &str) -> Result<String, Failure> {
     let connection = known.get(name).ok_or_else(|| {
         Failure::new(
-            "Connection.None",
+            Code::ConnectionNone,
             format!("There is no connection {name}, which the environment variable {variable} names."),
         )
     })?;
     connection.value(key).map(str::to_owned).ok_or_else(|| {
         let keys: Vec<&str> = connection.keys().collect();
         Failure::new(
-            "Connection.NoSuchKey",
+            Code::ConnectionNoSuchKey,
             format!(
                 "The connection {name} has no {key}, which the environment variable {variable} names. It has {}.",
                 keys.join(", ")

@@ -1,6 +1,6 @@
 //! Work in a task of its own, so that a panic in it ends that work alone, and is noticed at once.
 
-use contract::Failure;
+use contract::{Code, Failure};
 use tokio::task::{JoinError, JoinSet};
 
 /// Does work in a task of its own, which ends with the future that this is.
@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 ///
 /// That the work has panicked.
 pub(crate) async fn contained<T: 'static>(
-    code: &str,
+    code: Code,
     what: &str,
     work: impl Future<Output = T> + 'static,
 ) -> Result<T, Failure> {
@@ -22,7 +22,7 @@ pub(crate) async fn contained<T: 'static>(
         Some(Err(error)) => said(error),
         None => "the task was never begun".to_owned(),
     };
-    tracing::error!(fault = code, cause = panic, "a task has panicked");
+    tracing::error!(fault = code.as_str(), cause = panic, "a task has panicked");
     Err(Failure::new(
         code,
         format!(
@@ -51,7 +51,7 @@ mod tests {
     use std::rc::Rc;
 
     fn check<T: std::fmt::Debug + 'static>(
-        code: &str,
+        code: Code,
         what: &str,
         work: impl Future<Output = T> + 'static,
         expected: Expect,
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_task_that_panics_is_a_failure_with_a_code_at_once() {
         check(
-            "Install.Crashed",
+            Code::InstallCrashed,
             "The install was ended",
             async { panic!("byte index {} of https://me:word@host", 1) },
             expect![
@@ -72,14 +72,14 @@ mod tests {
             ],
         );
         check(
-            "Run.Failed",
+            Code::RunFailed,
             "The run was ended",
             async { std::panic::panic_any(1) },
             expect![
                 "Run.Failed: The run was ended by a fault of pfsession itself: no word of why. Try again, and report it, with what the session's agent has logged."
             ],
         );
-        check("Run.Failed", "", async { Rc::new(7) }, expect!["7"]);
+        check(Code::RunFailed, "", async { Rc::new(7) }, expect!["7"]);
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
         let held = Rc::new(());
         let inside = Rc::clone(&held);
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let work = contained("Run.Failed", "", async move {
+            let work = contained(Code::RunFailed, "", async move {
                 let _held = inside;
                 std::future::pending::<()>().await
             });

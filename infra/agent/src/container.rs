@@ -20,7 +20,7 @@ use aws_smithy_http_client::{
     tls::{Provider, rustls_provider::CryptoMode},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use contract::{Failure, agent::AgentSettings, names};
+use contract::{Code, Failure, agent::AgentSettings, names};
 use rustix::process::DumpableBehavior;
 use serde::Deserialize;
 use std::{
@@ -58,7 +58,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let refused = (now > u128::from(told.until)).then(|| {
         Failure::new(
-            "Session.LaunchTooLate",
+            Code::SessionLaunchTooLate,
             "The container came up too late: its image took long to pull, or its machine was busy. Start the session again.",
         )
     });

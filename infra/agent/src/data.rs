@@ -1,6 +1,6 @@
 //! The data of a run: laid beside its view, kept for a later run, and the images among its outputs.
 
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::beneath::{FileType, Folder, Limits};
 use serde_json::Value;
 use std::{
@@ -22,7 +22,7 @@ const MOST_DATA: u64 = 1 << 30;
 
 fn bad(data: &Path, error: &io::Error) -> Failure {
     Failure::new(
-        "Run.BadData",
+        Code::RunBadData,
         format!(
             "The data {} cannot be read: {error}. Name a file or a folder of data",
             data.display()
@@ -64,7 +64,7 @@ fn copy_file(data: &Path, to: &Path) -> Result<(), Failure> {
     let bad = |error: io::Error| bad(data, &error);
     let too_large = || {
         Failure::new(
-            "Run.DataTooLarge",
+            Code::RunDataTooLarge,
             format!(
                 "The data {shown} has more than {} MiB, which is the most for one run. Split it, and run each part",
                 MOST_DATA >> 20
@@ -78,7 +78,7 @@ fn copy_file(data: &Path, to: &Path) -> Result<(), Failure> {
     let about = source.metadata().map_err(bad)?;
     if !about.is_file() {
         let message = format!("The data {shown} is no file and no folder. Name one");
-        return Err(Failure::new("Run.BadData", message));
+        return Err(Failure::new(Code::RunBadData, message));
     }
     if about.len() > MOST_DATA {
         return Err(too_large());
@@ -182,7 +182,7 @@ pub(crate) fn stage_earlier(run: &Path, to: &Path) -> Result<(), Failure> {
     };
     lay_out().map_err(|error| {
         let message = format!("The outputs of the run {shown} are not here: {error}. Run it on this machine first");
-        Failure::new("Run.NoSuchRun", message)
+        Failure::new(Code::RunNoSuchRun, message)
     })
 }
 

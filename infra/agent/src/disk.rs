@@ -9,7 +9,7 @@
 //!   and 20 ms of `mkfs` in each start; `/tmp` in memory, which takes from the session's memory what builds unpack there, and forgets at each
 //!   install what a flow keeps there.
 
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::beneath::{Folder, Limits};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -149,7 +149,7 @@ pub fn refusal(state: &Path) -> Option<Failure> {
     let (full, what_to_do) = whose(state, room);
     let kept = bytes(room.reserve());
     let message = format!("{full} {kept} is kept for what runs already. {what_to_do}, and start again.");
-    Some(Failure::new("Session.DiskFull", message))
+    Some(Failure::new(Code::SessionDiskFull, message))
 }
 
 /// Why the service can do nothing, if the disk of `state` has no room at all: how full, and whose it is.
@@ -160,11 +160,11 @@ pub fn failure_of_full(state: &Path) -> Option<Failure> {
 
 /// A run's failure, with how full the disk is and whose it is, if it is for want of room.
 pub(crate) fn named(state: &Path, failure: Failure) -> Failure {
-    let is_bare = failure.error == "Run.DiskFull" && failure.message.starts_with("There is no room");
+    let is_bare = failure.error == Code::RunDiskFull && failure.message.starts_with("There is no room");
     match Room::of(state).ok().filter(Room::is_short) {
         Some(room) if is_bare => {
             let (full, what_to_do) = whose(state, room);
-            Failure::new("Run.DiskFull", format!("{full} {what_to_do}, and run again."))
+            Failure::new(Code::RunDiskFull, format!("{full} {what_to_do}, and run again."))
         }
         _ => failure,
     }
@@ -172,7 +172,7 @@ pub(crate) fn named(state: &Path, failure: Failure) -> Failure {
 
 fn full(state: &Path, room: Room) -> Failure {
     let (full, what_to_do) = whose(state, room);
-    Failure::new("Service.DiskFull", format!("{full} {what_to_do}, and try again."))
+    Failure::new(Code::ServiceDiskFull, format!("{full} {what_to_do}, and try again."))
 }
 
 /// How full a disk is and of what, and what to do.
@@ -312,7 +312,7 @@ impl Watch {
         if !is_why {
             let too_much = || {
                 Verdict::TooMuch(Failure::new(
-                    "Run.DiskFull",
+                    Code::RunDiskFull,
                     format!(
                         "The session's files have {}, and those of one session may have {} together. Have the flow write less, or reset the session, and \
                      run again",
@@ -324,7 +324,7 @@ impl Watch {
             return (used > bound).then(too_much);
         }
         Some(Verdict::Full(Failure::new(
-            "Run.DiskFull",
+            Code::RunDiskFull,
             format!(
                 "The disk of {} has {} free of {}, and this session has written the most of late: it has {} there now. Have the flow write less, or \
                  make room, and run again",
@@ -341,7 +341,7 @@ impl Watch {
         let (what, _) = why.message.split_once(". ").unwrap_or((&why.message, ""));
         let message =
             format!("{what}. The session was ended, and its files are removed. Make room, and start it again.");
-        let failure = Failure::new("Session.DiskFull", message);
+        let failure = Failure::new(Code::SessionDiskFull, message);
         self.said.ended = Some(failure.clone());
         write(&self.file, &self.said);
         failure
@@ -457,8 +457,8 @@ mod tests {
         let mut watch = Watch::begin(folder.path(), &session, "/flows/mine").unwrap();
         let size = || fs::metadata(session.join(SAID)).unwrap().len();
         assert_eq!((size(), ended(&session)), (SAID_BYTES as u64, None));
-        let failure = watch.end(&Failure::new("Run.DiskFull", "It is full. Make room"));
-        assert_eq!(failure.error, "Session.DiskFull");
+        let failure = watch.end(&Failure::new(Code::RunDiskFull, "It is full. Make room"));
+        assert_eq!(failure.error, Code::SessionDiskFull);
         assert!(
             failure.message.starts_with("It is full. The session was ended"),
             "{failure}"

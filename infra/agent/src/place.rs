@@ -91,7 +91,7 @@ impl Place {
         let sent = match &container.refused {
             Some(failure) => {
                 let sent = machines.send_task_failure().task_token(token);
-                let sent = sent.error(&failure.error).cause(&failure.message).send().await;
+                let sent = sent.error(failure.error.as_str()).cause(&failure.message).send().await;
                 sent.map(|_| ()).map_err(|error| sqs::chain(&error))
             }
             None => {

@@ -1,7 +1,7 @@
 //! Reports that their queue takes: each part has a bound, and what is beyond it is in a file of this machine.
 
 use contract::{
-    Failure, Outcome,
+    Code, Failure, Outcome,
     agent::{AgentReport, MOST_REPORT, SignedBody, SignedReport},
     packages::{Installation, LeftOut, Setup},
 };
@@ -55,7 +55,10 @@ fn cut(text: &mut String, most: usize) -> bool {
 
 /// A failure as a report carries it. All of a longer one is in the log of whoever reports it.
 pub fn bounded(mut failure: Failure) -> Failure {
-    cut(&mut failure.error, 100);
+    let mut code = failure.error.as_str().to_owned();
+    if cut(&mut code, 100) {
+        failure.error = Code::read(&code);
+    }
     if cut(&mut failure.message, LONGEST.1) {
         failure
             .message
@@ -84,7 +87,7 @@ pub(crate) fn signed(key: &SigningKey, body: &mut SignedBody) -> String {
         return text;
     }
     tracing::error!(
-        fault = "Report.TooLarge",
+        fault = Code::ReportTooLarge.as_str(),
         bytes = text.len(),
         "a report is sent without what makes it large"
     );
@@ -222,7 +225,7 @@ mod tests {
     fn every_report_has_room_in_its_queue_whatever_is_in_it() {
         // Not by `Failure::new`, which cuts a message itself.
         let failure = Failure {
-            error: "Run.Failed".into(),
+            error: Code::RunFailed,
             message: "\u{1}\"\\".repeat(1 << 16),
         };
         let long = || "\u{1}\"".repeat(1 << 16);

@@ -30,7 +30,7 @@ use crate::{
     secrets::Parts,
 };
 use contract::{
-    Failure, Outcome,
+    Code, Failure, Outcome,
     agent::{Chunk, LineKind, MOST_INLINE_OUTPUTS, RunResult},
     command::RunWish,
 };
@@ -154,10 +154,10 @@ pub(crate) fn with_log(failure: Failure, log: &Path) -> Failure {
 pub(crate) fn io_failure(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::StorageFull {
         let message = format!("There is no room for the run's folder ({error}). Make room, and run again.");
-        return Failure::new("Run.DiskFull", message);
+        return Failure::new(Code::RunDiskFull, message);
     }
     Failure::new(
-        "Run.Failed",
+        Code::RunFailed,
         format!("The run's folder cannot be written: {error}. Put that right, and run again."),
     )
 }
@@ -199,7 +199,7 @@ async fn stage(
         flow::view::copy_into(&view, &root).map_err(io)?;
         if let Some(name) = wanted.file.as_ref().filter(|name| !root.join(name).is_file()) {
             let message = format!("The flow's folder has no file {name}. Name one that it has");
-            return Err(Failure::new("Run.BadFlow", message));
+            return Err(Failure::new(Code::RunBadFlow, message));
         }
         let sources = stage_sources(&state, &id, work.data.as_ref(), &wanted, &staging, &place)?;
         let mut before = HashMap::new();
@@ -215,7 +215,7 @@ async fn stage(
     };
     let (before, sources, given) = tokio::task::spawn_blocking(lay_out)
         .await
-        .map_err(|error| Failure::new("Run.Failed", error.to_string()))??;
+        .map_err(|error| Failure::new(Code::RunFailed, error.to_string()))??;
     let place = folders.work().join(run);
     let message = json!({
         "run": run,
@@ -256,7 +256,7 @@ fn stage_sources(
             let message = format!(
                 "What the earlier run has completed cannot be taken over from {shown}: {error}. Run the flow anew"
             );
-            Failure::new("Run.NoSuchRun", message)
+            Failure::new(Code::RunNoSuchRun, message)
         })?;
     }
     if let Some(earlier) = wish.run.as_deref().map(|run| folder(state, run)) {
@@ -278,7 +278,7 @@ async fn flow_file(work: &Work, wish: &RunWish) -> Result<String, Failure> {
         let is_name = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
         return is_name.then(|| file.clone()).ok_or_else(|| {
             let message = format!("{file} is no name of a file in the flow's folder. Name one");
-            Failure::new("Run.BadFlow", message)
+            Failure::new(Code::RunBadFlow, message)
         });
     }
     work.flow.kind().await?.file().map(str::to_owned).ok_or_else(|| {
@@ -286,7 +286,7 @@ async fn flow_file(work: &Work, wish: &RunWish) -> Result<String, Failure> {
             "{} holds no flow.dag.yaml and no flow.flex.yaml. Add one, name the flow's file or its --entry, or say what to run: pfsession run {0} -- python script.py",
             work.flow.path().display()
         );
-        Failure::new("Run.BadFlow", message)
+        Failure::new(Code::RunBadFlow, message)
     })
 }
 
@@ -337,7 +337,7 @@ async fn follow(
 
 fn crashed(how: &str) -> Failure {
     Failure::new(
-        "Run.Crashed",
+        Code::RunCrashed,
         format!("The run's process ended in the middle: {how}. See what ended it, and run again"),
     )
 }
@@ -475,7 +475,7 @@ impl Followed<'_> {
                 0 => None,
                 _ if self.was_out_of_memory() => Some(out_of_memory()),
                 code => Some(Failure::new(
-                    "Run.ExitCode",
+                    Code::RunExitCode,
                     format!("The command exited with code {code}"),
                 )),
             };
@@ -485,7 +485,7 @@ impl Followed<'_> {
         self.results.retried = done["retried"].as_u64().unwrap_or_default();
         let failure: Option<Failure> = serde_json::from_value(done["failure"].clone()).ok();
         match failure.map(|failure| without_secrets(self.given, failure)) {
-            Some(failure) if failure.error == "Run.Crashed" && self.was_out_of_memory() => Some(out_of_memory()),
+            Some(failure) if failure.error == Code::RunCrashed && self.was_out_of_memory() => Some(out_of_memory()),
             // A result that is not on the disk is none.
             failure => self.unwritten.take().or(failure),
         }
@@ -501,7 +501,7 @@ fn without_secrets(given: &Given, failure: Failure) -> Failure {
 
 fn out_of_memory() -> Failure {
     Failure::new(
-        "Run.OutOfMemory",
+        Code::RunOutOfMemory,
         "The run needed more memory than the session's VM size gives. Take a larger one, or give the flow less at once, and run \
          again",
     )
@@ -646,7 +646,7 @@ impl Kept {
         };
         self.left_out.push(format!("the rest: {why}"));
         self.failure = Some(Failure::new(
-            "Run.FilesNotKept",
+            Code::RunFilesNotKept,
             format!("Not all files that the run made are kept: {why}. Have it make less, or make room, and run again"),
         ));
     }

@@ -9,6 +9,7 @@ use crate::{
     trouble::{FAILED, NONE, Trouble, UNREACHABLE, USAGE},
 };
 use contract::{
+    Code,
     command::Command,
     http::{Accepted, Problem, SessionView, Sessions, encoded},
     snapshot::{Offer, Place, Upload},
@@ -148,7 +149,7 @@ impl Client {
         let not_sent = |why: String| {
             Trouble::new(
                 UNREACHABLE,
-                "Snapshot.NotSent",
+                Code::SnapshotNotSent,
                 format!("The service's store did not take what the command needs: {why}"),
             )
             .next("try again in a moment")
@@ -201,7 +202,7 @@ impl Client {
                 Ok((status, text)) if status < 500 && status != 429 => return understood(status, &text, path),
                 Ok((status, text)) => Trouble::new(
                     UNREACHABLE,
-                    "Service.Unavailable",
+                    Code::ServiceUnavailable,
                     format!(
                         "The service at {} answers with {status}: {}",
                         address.endpoint,
@@ -225,7 +226,7 @@ impl Client {
                 (Some(_), None) => RETRY,
             };
             let failed = full.unwrap_or(failed);
-            if begun.elapsed() > patience || failed.failure.error == "Service.NotTrusted" {
+            if begun.elapsed() > patience || failed.failure.error == Code::ServiceNotTrusted {
                 return Err(failed);
             }
             sleep(pause);
@@ -240,7 +241,7 @@ fn understood<T: DeserializeOwned>(status: u16, text: &str, path: &str) -> Resul
             let of = path.split('?').next().unwrap_or(path);
             Trouble::new(
                 FAILED,
-                "Service.OtherVersion",
+                Code::ServiceOtherVersion,
                 format!("The service's answer to {of} is not understood: {e}"),
             )
             .next("use a pfsession of the service's own version")
@@ -249,7 +250,7 @@ fn understood<T: DeserializeOwned>(status: u16, text: &str, path: &str) -> Resul
     let failure = match serde_json::from_str::<Problem>(text) {
         Ok(problem) => problem.error,
         Err(_) => contract::Failure::new(
-            format!("Service.Http{status}"),
+            Code::ServiceRefused,
             format!("The service answers {status}: {}", short(text)),
         ),
     };
@@ -264,12 +265,12 @@ fn understood<T: DeserializeOwned>(status: u16, text: &str, path: &str) -> Resul
 
 fn unreachable(address: &Address, error: &ureq::Error, local: Option<&Local>) -> Box<Trouble> {
     let endpoint = &address.endpoint;
-    let trouble = |message| Trouble::new(UNREACHABLE, "Service.Unreachable", message);
+    let trouble = |message| Trouble::new(UNREACHABLE, Code::ServiceUnreachable, message);
     match (error, local) {
         (error, None) if is_untrusted(error) => {
             let message =
                 format!("The service at {endpoint} shows a certificate that this machine does not trust: {error}");
-            Trouble::new(UNREACHABLE, "Service.NotTrusted", message)
+            Trouble::new(UNREACHABLE, Code::ServiceNotTrusted, message)
                 .next("see that the address is right; for an authority of your own, name its certificate file in SSL_CERT_FILE")
         }
         (error, None) => trouble(format!("The service at {endpoint} does not answer: {error}"))
@@ -321,7 +322,7 @@ fn bearer(token: &str) -> Result<User, Box<Trouble>> {
         .ok_or_else(|| {
             Trouble::new(
                 USAGE,
-                "Service.BadToken",
+                Code::ServiceBadToken,
                 "The token is no JWT that names a user (`sub`) and a workspace (`ws`)",
             )
         })

@@ -4,6 +4,7 @@ use crate::{
     terminal::note,
     trouble::{FAILED, Trouble},
 };
+use contract::Code;
 use std::io::{BufRead, IsTerminal};
 
 /// How a command goes on where there is no terminal to ask at, and no `--yes`.
@@ -55,13 +56,13 @@ pub(crate) fn ask(what: &str, is_yes: bool, unasked: Unasked) -> Result<(), Box<
 
 fn nobody_to_ask() -> Box<Trouble> {
     let message = "Nothing was done: there is no terminal to ask at";
-    Trouble::new(FAILED, "Command.NotConfirmed", message).next("confirm it with the command: --yes")
+    Trouble::new(FAILED, Code::CommandNotConfirmed, message).next("confirm it with the command: --yes")
 }
 
 fn not_yes() -> Box<Trouble> {
     Trouble::new(
         FAILED,
-        "Command.NotConfirmed",
+        Code::CommandNotConfirmed,
         "Nothing was done: the answer was not yes",
     )
 }

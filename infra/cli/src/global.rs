@@ -7,6 +7,7 @@ use crate::{
     trouble::{Trouble, USAGE},
 };
 use clap::Args;
+use contract::Code;
 use std::{path::PathBuf, sync::Arc};
 
 /// The exit code of a command, or why it failed.
@@ -92,7 +93,7 @@ impl Service<'_> {
         if self.global.endpoint.is_some() {
             return Err(Trouble::new(
                 USAGE,
-                "Service.NotHere",
+                Code::ServiceNotHere,
                 "This command is about the service on this machine, and --endpoint names another",
             )
             .next("leave out --endpoint, and unset PFSESSION_ENDPOINT"));

@@ -39,6 +39,7 @@ mod watch;
 mod wish;
 
 use clap::Parser;
+use contract::Code;
 use std::{io::IsTerminal, panic, process::ExitCode};
 use terminal::note;
 use trouble::Trouble;
@@ -86,7 +87,7 @@ fn unless_it_panics(command: impl FnOnce() -> global::Done) -> global::Done {
     panic::set_hook(Box::new(|why| note!("{why}")));
     panic::catch_unwind(panic::AssertUnwindSafe(command)).unwrap_or_else(|_| {
         let message = "A fault of pfsession itself has ended this command; what it asked for may go on";
-        Err(Trouble::new(trouble::FAILED, "Command.Crashed", message)
+        Err(Trouble::new(trouble::FAILED, Code::CommandCrashed, message)
             .next("see `pfsession show`, and report the lines above"))
     })
 }

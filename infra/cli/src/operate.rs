@@ -13,7 +13,7 @@ use crate::{
     wish::Flow,
 };
 use contract::{
-    Failure, FlowRef, Kind,
+    Code, Failure, FlowRef, Kind,
     command::{Command, Wanted, Wish},
     http::SessionView,
     row::{OperationRow, OperationStatus},
@@ -132,17 +132,17 @@ pub(crate) fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> D
     }
     let failure = row.failure.clone().unwrap_or_else(|| {
         Failure::new(
-            "Session.Canceled",
+            Code::SessionCanceled,
             "Something else was wanted of the session meanwhile.",
         )
     });
-    let exit = if failure.error == "Session.NoSession" {
+    let exit = if failure.error == Code::SessionNoSession {
         NONE
     } else {
         FAILED
     };
-    let trouble = match failure.error.as_str() {
-        "Instance.NotRunning" | "Instance.None" | "Instance.Stopping" => Trouble::of(exit, failure)
+    let trouble = match failure.error {
+        Code::InstanceNotRunning | Code::InstanceNone | Code::InstanceStopping => Trouble::of(exit, failure)
             .next("look at your compute instances: pfsession instance list; start one: pfsession instance start NAME"),
         _ => Trouble::of(exit, failure),
     };

@@ -7,7 +7,7 @@ use crate::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
-    Failure,
+    Code, Failure,
     http::{FilePart, RunFiles, encoded},
     row::RunRow,
 };
@@ -72,7 +72,7 @@ impl<'a> Remote<'a> {
         let content = BASE64.decode(&part.content).map_err(|_| {
             Trouble::new(
                 FAILED,
-                "Service.OtherVersion",
+                Code::ServiceOtherVersion,
                 "The service's answer holds no part of a file",
             )
         })?;
@@ -100,7 +100,7 @@ impl Read for Remote<'_> {
 pub(crate) fn unread(error: &io::Error) -> Box<Trouble> {
     Trouble::new(
         FAILED,
-        "Run.Unread",
+        Code::RunUnread,
         format!("A file of the run was not read to its end: {error}"),
     )
     .next("try again")
@@ -252,7 +252,7 @@ pub(crate) fn elsewhere(row: &RunRow) -> Box<Trouble> {
         .unwrap_or_default();
     Trouble::new(
         NONE,
-        "Run.FilesElsewhere",
+        Code::RunFilesElsewhere,
         format!(
             "The outputs of {} are larger than an answer carries, and this service does not see {place}",
             row.id

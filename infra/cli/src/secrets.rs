@@ -1,6 +1,7 @@
 //! Secrets that are asked for: at the terminal, or from standard input; never an argument.
 
 use crate::trouble::{Trouble, USAGE};
+use contract::Code;
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Read},
@@ -48,7 +49,7 @@ fn ask_in(keys: &[String], text: &str) -> Result<BTreeMap<String, String>, Box<T
                     index + 1,
                     keys.join(", ")
                 );
-                Trouble::new(USAGE, "Connection.NoSecret", message).next("give each as a line KEY=SECRET")
+                Trouble::new(USAGE, Code::ConnectionNoSecret, message).next("give each as a line KEY=SECRET")
             })?;
         given.insert(key.trim().to_owned(), secret.trim().to_owned());
     }
@@ -67,7 +68,7 @@ fn rest_of_input(is_read: bool) -> Result<String, Box<Trouble>> {
 fn not_read(error: io::Error) -> Box<Trouble> {
     Trouble::new(
         USAGE,
-        "Connection.NoSecret",
+        Code::ConnectionNoSecret,
         format!("Standard input cannot be read: {error}"),
     )
 }

@@ -8,6 +8,7 @@ use crate::{
     trouble::{Trouble, UNREACHABLE},
     unix,
 };
+use contract::Code;
 pub(crate) use local::HostFile;
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use sandbox::descriptors;
@@ -40,7 +41,7 @@ fn not_ended(host: &HostFile, said: &str, log: &Path) -> Box<Trouble> {
         "The service of version {} (process {}) does not leave: {said}",
         host.version, host.pid
     );
-    Trouble::new(UNREACHABLE, "Service.NotEnded", why)
+    Trouble::new(UNREACHABLE, Code::ServiceNotEnded, why)
         .next(format!("end it yourself: kill {}", host.pid))
         .output(log.display().to_string())
 }
@@ -117,7 +118,7 @@ impl Local {
     pub(crate) fn start(&self, idle_exit: Option<Duration>, port: Option<u16>) -> Result<HostFile, Box<Trouble>> {
         let not_started = |why: String| {
             let trouble = self.trouble_of_full_disk();
-            let trouble = trouble.unwrap_or_else(|| Trouble::new(UNREACHABLE, "Service.NotStarted", why));
+            let trouble = trouble.unwrap_or_else(|| Trouble::new(UNREACHABLE, Code::ServiceNotStarted, why));
             trouble.output(self.log().display().to_string())
         };
         let program = std::env::current_exe().map_err(|e| not_started(format!("This program cannot be found: {e}")))?;
@@ -288,7 +289,7 @@ pub(crate) fn state_folder(said: Option<&Path>) -> Result<PathBuf, Box<Trouble>>
         .ok_or_else(|| {
             Trouble::new(
                 UNREACHABLE,
-                "Service.NoState",
+                Code::ServiceNoState,
                 "There is no home folder to keep sessions in",
             )
             .next("name a folder with --state")

@@ -9,13 +9,14 @@ use crate::{
     watch,
     wish::Flow,
 };
+use contract::Code;
 use contract::http::{Events, SessionView};
 
 pub(crate) fn session_of(client: &Client, flow: &Flow) -> Result<SessionView, Box<Trouble>> {
     client.find(&format!("/v1/sessions/{}", flow.key()))?.ok_or_else(|| {
         Trouble::new(
             NONE,
-            "Session.NoSession",
+            Code::SessionNoSession,
             format!("{} has never had a session", flow.typed),
         )
         .next(format!("start one: pfsession start {}", flow.typed))

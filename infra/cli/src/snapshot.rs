@@ -8,7 +8,7 @@ use crate::{
     wish::Flow,
 };
 use contract::{
-    Failure,
+    Code, Failure,
     command::{RunWish, Wanted},
     snapshot::{MOST_BYTES, Offer},
 };
@@ -41,7 +41,7 @@ fn folder(client: &Client, flow: &Flow) -> Result<Option<String>, Box<Trouble>> 
     }
     let packed = flow::snapshot::pack(&view, Cursor::new(Vec::new())).map_err(|error| {
         usage(Failure::new(
-            "Flow.Unreadable",
+            Code::FlowUnreadable,
             format!("The flow folder changed while it was read: {error}. Try again."),
         ))
     })?;
@@ -52,7 +52,7 @@ fn folder(client: &Client, flow: &Flow) -> Result<Option<String>, Box<Trouble>> 
 fn data(client: &Client, flow: &Flow, file: &str) -> Result<Option<String>, Box<Trouble>> {
     let unreadable = |why: String| {
         let message = format!("The data {file} cannot be sent: {why}. Name a file of JSON lines.");
-        Trouble::of(USAGE, Failure::new("Run.BadData", message))
+        Trouble::of(USAGE, Failure::new(Code::RunBadData, message))
     };
     if client.is_here() {
         return Ok(None);

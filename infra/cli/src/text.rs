@@ -4,7 +4,7 @@ use crate::{
     terminal::{fit, fit_json, note},
     trouble::{FAILED, Trouble},
 };
-use contract::{Millis, Phase};
+use contract::{Code, Millis, Phase};
 use std::{
     io::{self, ErrorKind, IsTerminal, Write},
     sync::{
@@ -99,7 +99,7 @@ pub(crate) fn exit_code(exit: u8) -> u8 {
 fn not_written(error: &io::Error) -> Box<Trouble> {
     Trouble::new(
         FAILED,
-        "Command.NotPrinted",
+        Code::CommandNotPrinted,
         format!("Standard output did not take everything: {error}"),
     )
     .next("send it where there is room")

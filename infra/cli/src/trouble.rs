@@ -1,6 +1,6 @@
 //! Why a command did not do what it should, as the person who typed it needs to hear it.
 
-use contract::Failure;
+use contract::{Code, Failure};
 use std::fmt;
 
 /// The operation or the run failed.
@@ -30,7 +30,7 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    pub(crate) fn new(exit: u8, error: &str, message: impl Into<String>) -> Box<Self> {
+    pub(crate) fn new(exit: u8, error: Code, message: impl Into<String>) -> Box<Self> {
         Self::of(exit, Failure::new(error, message))
     }
 

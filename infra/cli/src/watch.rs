@@ -13,7 +13,7 @@ use crate::{
     trouble::{FAILED, Trouble},
 };
 use contract::{
-    Phase,
+    Code, Phase,
     agent::{Chunk, LineKind, OutputLine},
     http::{Output, SessionView},
     row::{OperationRow, OperationStatus, RunRow},
@@ -118,7 +118,7 @@ fn not_taken_up(id: &str) -> Box<Trouble> {
         "The command {id} is in the queue, and nothing took it up within {} s",
         ADMISSION.as_secs()
     );
-    Trouble::new(FAILED, "Service.NotTakenUp", message).next("see the service's log; the command is not lost")
+    Trouble::new(FAILED, Code::ServiceNotTakenUp, message).next("see the service's log; the command is not lost")
 }
 
 /// Waits for the end of the operation or the run of this id.

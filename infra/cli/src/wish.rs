@@ -5,7 +5,7 @@ use crate::{
     text::quoted,
     trouble::{NONE, Trouble, USAGE},
 };
-use contract::{Failure, FlowRef, http::SessionView};
+use contract::{Code, Failure, FlowRef, http::SessionView};
 use std::path::Path;
 
 /// A flow, and how the user calls it.
@@ -81,7 +81,7 @@ pub(crate) fn flow_at(typed: &Path, user: &User) -> Result<Flow, Box<Trouble>> {
             "The path of {} is not UTF-8. Rename the folder, or the one that it is in.",
             folder.display()
         );
-        Trouble::new(USAGE, "Flow.BadPath", message)
+        Trouble::new(USAGE, Code::FlowBadPath, message)
     })?;
     let reference = FlowRef {
         workspace: user.workspace.clone(),
@@ -126,7 +126,7 @@ pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box
         })),
         _ => Err(Trouble::new(
             USAGE,
-            "Session.Ambiguous",
+            Code::SessionAmbiguous,
             format!("{} sessions have a key that starts with {what}", meant.len()),
         )
         .next("give more of the key, or the flow's folder; `pfsession list --all` shows both")),
@@ -137,7 +137,7 @@ pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box
 fn of_others(client: &Client, key: &str) -> Result<Vec<SessionView>, Box<Trouble>> {
     let key = key.to_ascii_lowercase();
     match client.sessions(&format!("users=all&key={key}")) {
-        Err(trouble) if trouble.failure.error == "Access.Denied" => Ok(Vec::new()),
+        Err(trouble) if trouble.failure.error == Code::AccessDenied => Ok(Vec::new()),
         found => found,
     }
 }
@@ -146,7 +146,7 @@ fn of_others(client: &Client, key: &str) -> Result<Vec<SessionView>, Box<Trouble
 pub(crate) fn nothing_of(what: &str) -> Box<Trouble> {
     Trouble::new(
         NONE,
-        "Session.None",
+        Code::SessionNone,
         format!("There is no folder, session, operation or run {what}"),
     )
     .next("see what there is: pfsession list --all; of others, if you are an owner: pfsession list --all --all-users")
@@ -156,7 +156,7 @@ pub(crate) fn data_file(path: &Path) -> Result<String, Box<Trouble>> {
     let shown = path.display();
     let found = std::fs::canonicalize(path).map_err(|e| {
         let failure = Failure::new(
-            "Run.NoData",
+            Code::RunNoData,
             format!("The data file {shown} cannot be read: {e}. Give the path of a file of JSON lines."),
         );
         Trouble::of(USAGE, failure)
@@ -164,5 +164,5 @@ pub(crate) fn data_file(path: &Path) -> Result<String, Box<Trouble>> {
     found
         .into_os_string()
         .into_string()
-        .map_err(|_| Trouble::new(USAGE, "Run.NoData", format!("The path of {shown} is not UTF-8")))
+        .map_err(|_| Trouble::new(USAGE, Code::RunNoData, format!("The path of {shown} is not UTF-8")))
 }

@@ -1,6 +1,6 @@
 //! `pfsession` against a service that answers what a test says: what it sends, what it prints, how it ends.
 
-use contract::{Failure, FlowRef, command::Command as Sent, row::RunStatus};
+use contract::{Code, Failure, FlowRef, command::Command as Sent, row::RunStatus};
 use expect_test::expect;
 use serde_json::{Value, json};
 use std::{
@@ -132,7 +132,7 @@ impl Service {
 fn problem(status: u16, error: &str) -> (u16, Value) {
     (
         status,
-        json!({ "error": Failure::new(error, "There is no such thing.") }),
+        json!({ "error": Failure::new(Code::read(error), "There is no such thing.") }),
     )
 }
 
@@ -893,7 +893,7 @@ fn echo() -> Service {
             }
             _ => (
                 404,
-                json!({ "error": Failure::new("Http.None", "There is no such thing.") }),
+                json!({ "error": Failure::new(Code::HttpNotFound, "There is no such thing.") }),
             ),
         })
     })

@@ -1,6 +1,6 @@
 //! What a person reads when a command cannot do what it should: each text of the command line itself, as it comes out.
 
-use contract::Failure;
+use contract::{Code, Failure};
 use expect_test::expect;
 use serde_json::{Value, json};
 use std::{
@@ -79,7 +79,10 @@ fn a_service_that_is_not_there_or_says_nonsense_is_named_with_what_to_do() {
     let home = home();
     let at = |endpoint: &str, arguments: &[&str]| said(home.path(), Some(endpoint), arguments);
     let problem = |status: u16, error: &str, message: &str| {
-        service(status, &json!({ "error": Failure::new(error, message) }).to_string())
+        service(
+            status,
+            &json!({ "error": Failure::new(Code::read(error), message) }).to_string(),
+        )
     };
     let bad_token = {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pfsession"));
@@ -94,6 +97,7 @@ fn a_service_that_is_not_there_or_says_nonsense_is_named_with_what_to_do() {
             &problem(401, "Access.NoToken", "The bearer token has expired."),
             &["list"],
         ),
+        at(&service(403, "no way in"), &["list"]),
         bad_token,
         at("http://127.0.0.1:9", &["env"]),
         at("http://127.0.0.1:9", &["update", "flow"]),
@@ -109,6 +113,8 @@ fn a_service_that_is_not_there_or_says_nonsense_is_named_with_what_to_do() {
         exit 1
         error: The bearer token has expired. [Access.NoToken]
           next: get a new token; for the service on this machine: pfsession down, then try again
+        exit 1
+        error: The service answers 403: no way in [Service.Refused]
         exit 1
         error: The token is no JWT that names a user (`sub`) and a workspace (`ws`) [Service.BadToken]
         exit 2
@@ -148,7 +154,7 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
     let home = home();
     let nothing = service(
         404,
-        &json!({ "error": Failure::new("Http.NotFound", "There is none.") }).to_string(),
+        &json!({ "error": Failure::new(Code::HttpNotFound, "There is none.") }).to_string(),
     );
     let said = |arguments: &[&str]| said(home.path(), Some(&nothing), arguments);
     let write = |name: &str, text: &str| fs::write(home.path().join(name), text).unwrap();

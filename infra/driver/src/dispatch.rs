@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::compute::Answer;
     use agent::AgentCredentials;
-    use contract::{Slot, driver::Room};
+    use contract::{Code, Slot, driver::Room};
     use serde_json::{Value, json};
     use std::{
         future::ready,
@@ -172,12 +172,12 @@ mod tests {
         }
         fn launch_session(self: Arc<Self>, _: Launch) -> Answer<'static, Result<String, Option<Failure>>> {
             Box::pin(ready(Ok(Err(Some(Failure::new(
-                "Session.NoCompute",
+                Code::SessionNoCompute,
                 "There is none.",
             ))))))
         }
         fn check_image(self: Arc<Self>, _: String) -> Answer<'static, Result<(), Failure>> {
-            Box::pin(ready(Ok(Err(Failure::new("Install.NoSuchImage", "There is none.")))))
+            Box::pin(ready(Ok(Err(Failure::new(Code::InstallNoSuchImage, "There is none.")))))
         }
         fn remove_session(self: Arc<Self>, _: String, _: u32, _: Option<String>) -> Answer<'static, ()> {
             Box::pin(ready(Ok(())))
@@ -234,7 +234,7 @@ mod tests {
     fn a_platform_that_refuses_everything_answers_every_request_once() {
         let slot = json!({ "workspace": "w", "owner": "ann", "size": "local" });
         let settings = json!({ "folder": "/f", "size": "local", "idle": 1 });
-        let failure = |code: &str| json!({ "error": code, "message": "There is none." });
+        let failure = |code: Code| json!({ "error": code, "message": "There is none." });
         for (request, report) in [
             (
                 json!({ "request": "create-compute", "compute": "c", "slot": slot }),
@@ -247,12 +247,12 @@ mod tests {
             (
                 json!({ "request": "launch-session", "flow": "f", "owner": "ann", "workspace": "w", "generation": 1, "compute": "c",
                     "settings": settings, "until": 1 }),
-                json!({ "report": "session-gone", "flow": "f", "generation": 1, "failure": failure("Session.NoCompute") }),
+                json!({ "report": "session-gone", "flow": "f", "generation": 1, "failure": failure(Code::SessionNoCompute) }),
             ),
             (
                 json!({ "request": "check-image", "flow": "f", "generation": 1, "operation": "o", "image": "i" }),
                 json!({ "report": "image-checked", "flow": "f", "generation": 1, "operation": "o",
-                    "failure": failure("Install.NoSuchImage") }),
+                    "failure": failure(Code::InstallNoSuchImage) }),
             ),
             (
                 json!({ "request": "remove-session", "flow": "f", "generation": 1 }),

@@ -21,7 +21,7 @@ use aws_sdk_sqs::{
     types::MessageSystemAttributeName,
 };
 use contract::{
-    Failure,
+    Code, Failure,
     driver::{ComputeRequest, DriverReport},
     names,
 };
@@ -70,7 +70,7 @@ impl ControlPlane {
             .or_else(|| variable("AWS_DEFAULT_REGION"))
             .ok_or_else(|| {
                 Failure::new(
-                    "Driver.NoRegion",
+                    Code::DriverNoRegion,
                     "The control plane's region is not known. Set AWS_REGION.",
                 )
             })?;
@@ -78,7 +78,7 @@ impl ControlPlane {
             .zip(variable("AWS_SECRET_ACCESS_KEY"))
             .ok_or_else(|| {
                 Failure::new(
-                    "Driver.NoCredentials",
+                    Code::DriverNoCredentials,
                     "There are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if there is one); \
                      `eval \"$(aws configure export-credentials --format env)\"` sets those of a profile.",
                 )
@@ -135,7 +135,7 @@ pub struct Serving {
 /// names is put right.
 pub async fn serve(config: Config, serving: impl FnOnce(&Serving)) -> Result<usize, Failure> {
     let place = config.control_plane.place();
-    let failed = |error: anyhow::Error| Failure::new("Driver.Failed", format!("The driver cannot work: {error:#}."));
+    let failed = |error: anyhow::Error| Failure::new(Code::DriverFailed, format!("The driver cannot work: {error:#}."));
     let ControlPlane {
         endpoint,
         region,
@@ -199,7 +199,7 @@ async fn leave(driver: &Driver, lanes: &Lanes<Received>, end_sessions: bool) -> 
     }
     if end_sessions {
         let why = "The driver of the session's machine was ended. Start the session again when there is another.";
-        driver.end_all(&Failure::new("Session.MachineLeft", why)).await?;
+        driver.end_all(&Failure::new(Code::SessionMachineLeft, why)).await?;
     }
     let sessions = driver.count();
     if sessions == 0 {
@@ -213,7 +213,7 @@ fn lock(state: &Path) -> Result<fs::File, Failure> {
     let place = state.display();
     let unusable = |error: std::io::Error| {
         Failure::new(
-            "Driver.Failed",
+            Code::DriverFailed,
             format!("The state folder {place} cannot be used: {error}."),
         )
     };
@@ -227,7 +227,7 @@ fn lock(state: &Path) -> Result<fs::File, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Failure::new(
-            "Driver.AlreadyRunning",
+            Code::DriverAlreadyRunning,
             format!("Another driver or service keeps {place}. End it, or name another folder with --state."),
         )),
         Err(fs::TryLockError::Error(error)) => Err(unusable(error)),
@@ -255,14 +255,14 @@ fn meaning<E: ProvideErrorMetadata + std::error::Error + 'static>(
         .unwrap_or("");
     match error {
         SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => Failure::new(
-            "Driver.Unreachable",
+            Code::DriverUnreachable,
             format!(
                 "{place} cannot be reached: {}. See that AWS_ENDPOINT_URL and AWS_REGION are right, and that this machine is online.",
                 sqs::chain(error)
             ),
         ),
         _ if code.ends_with("QueueDoesNotExist") || code.ends_with("NonExistentQueue") => Failure::new(
-            "Driver.NoQueue",
+            Code::DriverNoQueue,
             format!(
                 "{place} has no queue {queue}. See that the control plane is deployed to this account and region, and what --queue-prefix \
                  is to be."
@@ -270,14 +270,14 @@ fn meaning<E: ProvideErrorMetadata + std::error::Error + 'static>(
         ),
         _ if status == 403 || code.contains("AccessDenied") || code.contains("Token") || code.contains("Signature") => {
             Failure::new(
-                "Driver.Refused",
+                Code::DriverRefused,
                 format!(
                     "{place} refuses these credentials for the queue {queue}: {code}. Set those of a user or role that may use it."
                 ),
             )
         }
         _ => Failure::new(
-            "Driver.Failed",
+            Code::DriverFailed,
             format!(
                 "{place} did not answer as SQS does for the queue {queue} (status {status}): {}.",
                 sqs::chain(error)
@@ -312,7 +312,7 @@ async fn take_requests(client: &Client, requests: &str, place: &str, lanes: &Arc
                 if pause.is_zero() {
                     let failure = meaning(&error, requests, place);
                     tracing::error!(
-                        fault = failure.error,
+                        fault = failure.error.as_str(),
                         cause = failure.message,
                         "no request can be taken now"
                     );
@@ -338,7 +338,7 @@ async fn take_requests(client: &Client, requests: &str, place: &str, lanes: &Arc
                 }
                 // It comes again until it is in the dead-letter queue.
                 Err(cause) => tracing::warn!(
-                    fault = "Driver.Malformed",
+                    fault = Code::DriverMalformed.as_str(),
                     cause = %cause,
                     message = message.message_id,
                     "this is no compute request"

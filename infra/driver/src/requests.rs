@@ -1,7 +1,7 @@
 //! Compute requests on their way from a queue to the driver: those of one flow or one compute resource wait for each other, others do not.
 
 use crate::dispatch::Driver;
-use contract::driver::ComputeRequest;
+use contract::{Code, driver::ComputeRequest};
 use std::{
     collections::HashMap,
     future::Future,
@@ -123,7 +123,7 @@ impl<D: Delivery> Lanes<D> {
                 let (first, longest) = BACKOFF;
                 let pause = (first * 2u32.pow(delivery.times().saturating_sub(1).min(10))).min(longest);
                 tracing::warn!(
-                    fault = "Driver.Failed",
+                    fault = Code::DriverFailed.as_str(),
                     cause = format!("{cause:#}"),
                     lane,
                     again_in = pause.as_millis(),

@@ -9,11 +9,15 @@ use crate::{
     resolve::Over,
     store::{Store, is_empty},
 };
-use contract::{Failure, agent::LineKind};
+use contract::{Code, Failure, agent::LineKind};
 use std::fs;
 
 /// The failures that may come from what uv remembers of an index.
-const STALE: [&str; 3] = ["Install.NoSuchVersion", "Install.NoSuchPackage", "Install.HashMismatch"];
+const STALE: [Code; 3] = [
+    Code::InstallNoSuchVersion,
+    Code::InstallNoSuchPackage,
+    Code::InstallHashMismatch,
+];
 
 impl Store {
     /// The environment of these requirements; builds what is not there. Whoever else wants the same waits for it.
@@ -34,7 +38,7 @@ impl Store {
         let mut made = self.make(lines, say, log, anew).await;
         for _ in 0..2 {
             // What an index says changes, and its mirrors do not change together: a version that is new, or gone again.
-            let stale = |failure: &Failure| STALE.contains(&failure.error.as_str());
+            let stale = |failure: &Failure| STALE.contains(&failure.error);
             if !made.as_ref().is_err_and(stale) {
                 break;
             }
@@ -63,7 +67,7 @@ impl Store {
         }
         let gone = || {
             Failure::new(
-                "Install.NoSuchLock",
+                Code::InstallNoSuchLock,
                 format!(
                     "The lock {lock} is not on this machine any more. Install what the requirements say: pfsession install."
                 ),
@@ -167,8 +171,8 @@ impl Store {
                 (job.say)(LineKind::Stage, text.into());
                 let resolved = self.resolve(job, &Over::Preferred(&base_lock)).await;
                 // An index that has not the base image's packages says nothing of what is wanted.
-                resolved.map_err(|second| match second.error.as_str() {
-                    "Install.NoSuchPackage" => failure,
+                resolved.map_err(|second| match second.error {
+                    Code::InstallNoSuchPackage => failure,
                     _ => second,
                 })?
             }
@@ -229,7 +233,7 @@ impl Store {
 }
 
 fn is_conflict(failure: &Failure) -> bool {
-    matches!(failure.error.as_str(), "Install.Conflict" | "Install.NoSuchVersion")
+    matches!(failure.error, Code::InstallConflict | Code::InstallNoSuchVersion)
 }
 
 /// A lock would hold the credential of a requirement's own URL.
@@ -240,7 +244,7 @@ fn check_urls(lines: &[flow::Line]) -> Result<(), Failure> {
     {
         if flow::redact(&line.text) != line.text || line.text.contains(private::PLACEHOLDER) {
             return Err(Failure::new(
-                "Install.BadRequirement",
+                Code::InstallBadRequirement,
                 format!(
                     "{}:{}: the URL of a package holds a credential or a query, which would be kept in files. Name the package, and its index by \
                      --extra-index-url.",

@@ -1,7 +1,7 @@
 //! The results of a build. Foreign code ran beside it, so all is read beneath its folder, without links, within bounds.
 
 use crate::lock;
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::beneath::{Entry, FileType, Folder, Limits};
 use std::{io, path::Path};
 
@@ -33,7 +33,7 @@ pub(crate) fn read_lock(folder: &Path) -> Result<String, Failure> {
 /// The failure of a build that left something else than it should.
 pub(crate) fn tampered(error: io::Error) -> Failure {
     Failure::new(
-        "Install.Tampered",
+        Code::InstallTampered,
         format!(
             "What the build left behind is not what uv makes: {error}. A package's build script may have done it: see which packages are built from \
              source, and take versions that have a wheel."

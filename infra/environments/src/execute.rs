@@ -1,7 +1,7 @@
 //! Runs the programs that build environments, each in a sandbox with a network of its own.
 
 use crate::{job::Job, reach, scratch::Scratch, store::Store, uv, uv_failure};
-use contract::{Failure, agent::LineKind};
+use contract::{Code, Failure, agent::LineKind};
 use network::Service;
 use sandbox::{Network, Sandbox, Tier, Word, control::Words};
 use std::{
@@ -169,7 +169,7 @@ impl Store {
                 if sandbox.overlay.is_some() {
                     let message =
                         format!("No sandbox can be made here ({why}). Start again: it is done without one then.");
-                    return Err(Failure::new("Install.Failed", message));
+                    return Err(Failure::new(Code::InstallFailed, message));
                 }
                 sandbox.namespaces = false;
             }
@@ -179,7 +179,7 @@ impl Store {
             }
             NotBegun::Fault(why) => {
                 let message = format!("The sandbox of the build failed: {why}. Start again.");
-                return Err(Failure::new("Install.Failed", message));
+                return Err(Failure::new(Code::InstallFailed, message));
             }
         }
         Ok(())
@@ -286,7 +286,7 @@ fn no_sandbox(why: &str) -> Failure {
         flow::DEFAULT_IMAGE,
         flow::PLAIN_IMAGE
     );
-    Failure::new("Image.NoSandbox", message)
+    Failure::new(Code::ImageNoSandbox, message)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::{
     tree::{SESSION, find_python, under},
     write_atomically,
 };
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::{Network, Sandbox, Word, control::Words, python::Python};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, io, path::Path, process::Stdio, time::Duration};
@@ -102,7 +102,7 @@ pub(crate) async fn facts(
             say(format!("looking at the Python of {name}"));
             ask(place, image, program).await.map_err(|why| {
                 Failure::new(
-                    "Image.BadPython",
+                    Code::ImageBadPython,
                     format!("The Python of the image {name} does not run in a sandbox: {why}. Name an image whose python3 runs."),
                 )
             })?
@@ -117,16 +117,16 @@ pub(crate) async fn facts(
 
 /// The interpreter of an image, or why no session can have it.
 pub(crate) fn usable(name: &str, facts: &Facts) -> Result<Python, Failure> {
-    let refused = |code: &str, why: String| Err(Failure::new(code, format!("The image {name} {why}")));
+    let refused = |code: Code, why: String| Err(Failure::new(code, format!("The image {name} {why}")));
     let Some(python) = &facts.python else {
         return refused(
-            "Image.NoPython",
+            Code::ImageNoPython,
             "has no python3 in its PATH, which a session needs. Name one that has, or add Python to it.".into(),
         );
     };
     if facts.is_musl {
         return refused(
-            "Image.Musl",
+            Code::ImageMusl,
             "is built on musl (Alpine), for which most packages have no wheels. Name one that is built on glibc, such as Debian's \"slim\"."
                 .into(),
         );
@@ -136,14 +136,14 @@ pub(crate) fn usable(name: &str, facts: &Facts) -> Result<Python, Failure> {
             "has Python {}, and a session needs 3.9 or newer. Name one with a newer Python.",
             python.version
         );
-        return refused("Image.OldPython", why);
+        return refused(Code::ImageOldPython, why);
     }
     if !facts.lacks.is_empty() {
         let why = format!(
             "has a Python without {}. Install all of Python in it (on Debian: python3, not python3-minimal).",
             facts.lacks.join(", ")
         );
-        return refused("Image.BadPython", why);
+        return refused(Code::ImageBadPython, why);
     }
     Ok(python.clone())
 }

@@ -7,7 +7,7 @@
 //! | `promptflow:3.11`, `python:3.12` | the same on that Python, if the machine has it |
 //! | any other | an image of a registry or an archive: see [`images::Name`]. Docker's own `python` is `docker.io/library/python` |
 
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::python::Python;
 
 /// The packages of a base image.
@@ -130,7 +130,7 @@ pub fn find(image: &str, default: Option<Python>) -> Result<Found, Failure> {
                     "The base image {image} needs Python {version}, and this machine has {}. Install that one, or name one that is there.",
                     there()
                 );
-                Failure::new("Install.NoSuchImage", message)
+                Failure::new(Code::InstallNoSuchImage, message)
             })?
         }
     };
@@ -176,7 +176,7 @@ mod tests {
             find("ubuntu:24.04", None).unwrap(),
             Found::Image("ubuntu:24.04".parse().unwrap())
         );
-        assert_eq!(find("Ubuntu", None).unwrap_err().error, "Image.BadName");
+        assert_eq!(find("Ubuntu", None).unwrap_err().error, Code::ImageBadName);
         match find(&format!("python:{}", python.minor()), None).unwrap() {
             Found::BuiltIn(base, found) => assert_eq!((base, found.minor()), (&PYTHON, python.minor())),
             found => panic!("{found:?}"),

@@ -8,7 +8,7 @@ use crate::{
     store::Store,
     words,
 };
-use contract::{Failure, agent::LineKind};
+use contract::{Code, Failure, agent::LineKind};
 use sandbox::Overlay;
 use serde::Deserialize;
 use std::{
@@ -125,7 +125,7 @@ fn import_failure(base: &str, output: &str, changed: &[Change], job: &Job<'_>) -
         false => named.join(", "),
     };
     Failure::new(
-        "Install.Conflict",
+        Code::InstallConflict,
         format!(
             "{place}{} of the base image {base} cannot be imported beside {named}: {}. Take another version in the requirements, and start again. \
              The whole output is in {}.",

@@ -16,7 +16,7 @@
 //! of its own.
 
 use crate::lock::AskedBy;
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::files::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -166,14 +166,14 @@ impl Index {
     pub(crate) fn failure(&self, error: io::Error) -> Failure {
         match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => Failure::new(
-                "Install.DiskFull",
+                Code::InstallDiskFull,
                 format!(
                     "There is no room in {}. Make some, and start again.",
                     self.store.display()
                 ),
             ),
             _ => Failure::new(
-                "Install.Failed",
+                Code::InstallFailed,
                 format!(
                     "The environments in {} cannot be written: {error}. Put that right, and start again.",
                     self.store.display()

@@ -5,7 +5,7 @@
 //! installed, and is then in the memory of the agent alone: its broker adds it to requests.
 
 use broker::Credential;
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::owner_only;
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,8 @@ impl Feeds {
     ///
     /// `Install.PrivateFeed` if others may read the file too, or it cannot be read. Final until that is put right.
     pub fn read(state: &Path) -> Result<Self, Failure> {
-        let Some(text) = owner_only::read(&file(state)).map_err(|why| Failure::new("Install.PrivateFeed", why))? else {
+        let Some(text) = owner_only::read(&file(state)).map_err(|why| Failure::new(Code::InstallPrivateFeed, why))?
+        else {
             return Ok(Self::default());
         };
         let feeds = text.lines().filter_map(|line| line.trim().split_once(' '));
@@ -82,7 +83,7 @@ impl Feeds {
     ///
     /// `Install.PrivateFeed`, with what to do.
     pub(crate) fn place(&self, url: &str, place: &str) -> Result<(Url, Option<Credential>), Failure> {
-        let wrong = |why: String| Failure::new("Install.PrivateFeed", format!("{place}: {why}"));
+        let wrong = |why: String| Failure::new(Code::InstallPrivateFeed, format!("{place}: {why}"));
         let rest = url.split_once("://").and_then(|(scheme, rest)| {
             let rest = rest.strip_prefix(PLACEHOLDER)?.strip_prefix('@')?;
             Some((scheme, rest))
@@ -172,7 +173,7 @@ mod tests {
         for (url, said) in bad {
             let failure = filled(url).unwrap_err();
             assert!(
-                failure.error == "Install.PrivateFeed" && failure.message.contains(said),
+                failure.error == Code::InstallPrivateFeed && failure.message.contains(said),
                 "{url}: {failure}"
             );
             assert!(!failure.message.contains("to/k en"), "{failure}");
@@ -198,7 +199,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let failure = Feeds::read(state.path()).err().unwrap();
         assert!(
-            failure.error == "Install.PrivateFeed" && failure.message.contains("chmod 600"),
+            failure.error == Code::InstallPrivateFeed && failure.message.contains("chmod 600"),
             "{failure}"
         );
     }

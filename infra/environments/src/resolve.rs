@@ -9,7 +9,7 @@ use crate::{
     store::Store,
     words,
 };
-use contract::{Failure, agent::LineKind};
+use contract::{Code, Failure, agent::LineKind};
 use sandbox::Sandbox;
 use std::fs;
 
@@ -69,7 +69,7 @@ impl Store {
         let (lock, asked_by) = lock::without_annotations(&annotated);
         let lock = lock::with_own_hashes(&lock, job.lines).map_err(|line| {
             Failure::new(
-                "Install.HashMismatch",
+                Code::InstallHashMismatch,
                 format!(
                     "{}:{}: no file of the index has a hash that this line promises. Do not trust it; see where the index has it from.",
                     line.file, line.number

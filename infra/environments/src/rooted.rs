@@ -11,7 +11,7 @@ use crate::{
     store::Store,
     tree::{path, under, user},
 };
-use contract::Failure;
+use contract::{Code, Failure};
 use images::{Config, Name, Step, accounts::Accounts};
 use sandbox::python::Python;
 use std::{
@@ -94,7 +94,7 @@ pub fn look(state: &Path, name: &str) -> Result<Option<String>, Failure> {
 fn unusable(store: &Path, error: &io::Error) -> Failure {
     let store = store.display();
     Failure::new(
-        "Image.Failed",
+        Code::ImageFailed,
         format!("{store} cannot be used: {error}. Put that right, and start again."),
     )
 }
@@ -230,7 +230,7 @@ async fn pull(
         say(text);
     }
     let failed = |error: tokio::task::JoinError| {
-        Failure::new("Image.Failed", format!("The pull was ended: {error}. Start again."))
+        Failure::new(Code::ImageFailed, format!("The pull was ended: {error}. Start again."))
     };
     pulling.await.map_err(failed)?
 }

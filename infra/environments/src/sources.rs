@@ -14,7 +14,7 @@ use crate::{
     private::{Feeds, PLACEHOLDER},
 };
 use broker::{Broker, Credential, Feed, Host, Kind};
-use contract::Failure;
+use contract::{Code, Failure};
 use lifecycle::network;
 use std::{
     collections::BTreeMap,
@@ -150,7 +150,7 @@ impl Sources {
             if unchecked.iter().any(|host| host.is_of(&url)) {
                 let text = "is a host whose certificate is not looked at, and its credential does not go there. Take out --trusted-host";
                 return Err(Failure::new(
-                    "Install.PrivateFeed",
+                    Code::InstallPrivateFeed,
                     format!("{at}: {} {text}, or {PLACEHOLDER}.", url.host_str().unwrap_or_default()),
                 ));
             }
@@ -292,7 +292,7 @@ fn default_index() -> Url {
 
 fn bad(what: &str, needs: &str) -> Failure {
     Failure::new(
-        "Install.BadOption",
+        Code::InstallBadOption,
         format!("{what} {needs}. Correct it, and start again."),
     )
 }
@@ -369,7 +369,7 @@ pub(crate) fn requirement(line: &flow::Line) -> Result<String, Failure> {
     let wrong = |why: &str| {
         let (file, number) = (&line.file, line.number);
         Failure::new(
-            "Install.BadRequirement",
+            Code::InstallBadRequirement,
             format!("{file}:{number}: {why}. Correct it, and start again."),
         )
     };
@@ -486,7 +486,7 @@ mod tests {
             "--cache-dir /any/host/path",
         ] {
             let failure = added(&[bad]).unwrap_err();
-            assert_eq!(failure.error, "Install.BadOption", "{bad}");
+            assert_eq!(failure.error, Code::InstallBadOption, "{bad}");
             assert!(failure.message.starts_with("requirements.txt:3: "), "{failure}");
         }
     }
@@ -637,7 +637,7 @@ mod tests {
             "./alpha",
         ] {
             let failure = requirement(&line(bad)).unwrap_err();
-            assert_eq!(failure.error, "Install.BadRequirement", "{bad}");
+            assert_eq!(failure.error, Code::InstallBadRequirement, "{bad}");
             assert!(failure.message.starts_with("requirements.txt:3: "), "{failure}");
         }
     }

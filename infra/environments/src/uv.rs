@@ -1,7 +1,7 @@
 //! `uv`: where it is, and which environment variables it gets.
 
 use broker::{Network, Roots};
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::python::Python;
 use std::{
     collections::BTreeMap,
@@ -229,7 +229,7 @@ pub(crate) async fn find(state: &Path, python: &Python, say: &dyn Fn(String)) ->
     say("fetching uv".into());
     let failed = |why: &str| {
         Failure::new(
-            "Install.NoUv",
+            Code::InstallNoUv,
             format!(
                 "uv, which installs packages, is not on PATH and could not be fetched ({}). Connect to a network, or install uv or pip \
                  (your system's packages have them), and start again.",

@@ -1,7 +1,7 @@
 //! Failures by uv's texts and by the broker's reports of an index, with what to do.
 
 use broker::Fault;
-use contract::Failure;
+use contract::{Code, Failure};
 
 /// Names what uv says when it fails.
 ///
@@ -19,7 +19,7 @@ pub(crate) fn failure(output: &str, place: &dyn Fn(&str) -> Option<String>, log:
     named.or_else(|| said.of_a_build()).unwrap_or_else(|| {
         let (why, tail) = (reason(output), &said.tail);
         Failure::new(
-            "Install.Failed",
+            Code::InstallFailed,
             format!("uv could not install the packages: {why}. {tail}"),
         )
     })
@@ -60,7 +60,7 @@ impl Said<'_> {
         let (output, tail) = (self.output, &self.tail);
         if has("no space left on device") || has("disk quota exceeded") {
             return Some(Failure::new(
-                "Install.DiskFull",
+                Code::InstallDiskFull,
                 format!("The disk is full. Make room, and start again. {tail}"),
             ));
         }
@@ -73,7 +73,7 @@ impl Said<'_> {
             || has("unsupported requirement")
         {
             return Some(Failure::new(
-                "Install.BadRequirement",
+                Code::InstallBadRequirement,
                 format!("A line of the requirements is none: {why}. Correct it, and start again. {tail}"),
             ));
         }
@@ -104,7 +104,7 @@ impl Said<'_> {
                 .or_else(|| before_text(output, " was not found in the provided"))
                 .unwrap_or_default();
             return Some(Failure::new(
-                "Install.NoSuchPackage",
+                Code::InstallNoSuchPackage,
                 format!(
                     "{}there is no package {package}. Correct its name in the requirements, or name the index that has it. {tail}",
                     self.at(&package)
@@ -131,7 +131,7 @@ impl Said<'_> {
             None => format!("there is no version {wanted} of it. Take another one in the requirements."),
         };
         Some(Failure::new(
-            "Install.NoSuchVersion",
+            Code::InstallNoSuchVersion,
             format!("{}{text} {tail}", self.at(&package)),
         ))
     }
@@ -149,7 +149,7 @@ impl Said<'_> {
                 .find(|line| line.contains("Error:") || line.contains("error:"))
                 .unwrap_or("see its output");
             return Some(Failure::new(
-                "Install.BuildFailed",
+                Code::InstallBuildFailed,
                 format!(
                     "{}{package} could not be built from source: {said}. Take a version that has a wheel, or install what its build needs. {tail}",
                     self.at(&package)
@@ -159,9 +159,9 @@ impl Said<'_> {
         let why = reason(output);
         if has("no solution found") {
             let name = if has("no wheels with a matching") || has("have no source distribution") {
-                "Install.NoSuchVersion"
+                Code::InstallNoSuchVersion
             } else {
-                "Install.Conflict"
+                Code::InstallConflict
             };
             return Some(Failure::new(
                 name,
@@ -199,7 +199,7 @@ pub(crate) fn fault_failure(fault: &Fault, place: &dyn Fn(&str) -> Option<String
 
 fn unreachable(why: &str, tail: &str) -> Failure {
     Failure::new(
-        "Install.IndexUnreachable",
+        Code::InstallIndexUnreachable,
         format!(
             "The package index cannot be reached: {why}. See that there is a network and that the index's URL is right, and start again. {tail}"
         ),
@@ -208,7 +208,7 @@ fn unreachable(why: &str, tail: &str) -> Failure {
 
 fn not_trusted(url: &str, tail: &str) -> Failure {
     Failure::new(
-        "Install.IndexNotTrusted",
+        Code::InstallIndexNotTrusted,
         format!(
             "The package index is not trusted: the certificate of {url} is by an authority that uv does not know. If it is one of your own, name its \
              certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. {tail}"
@@ -218,7 +218,7 @@ fn not_trusted(url: &str, tail: &str) -> Failure {
 
 fn refused(url: &str, tail: &str) -> Failure {
     Failure::new(
-        "Install.IndexRefused",
+        Code::InstallIndexRefused,
         format!(
             "The package index {url} refuses the credentials it was given. Correct them in the index's URL, and start again. {tail}"
         ),
@@ -227,7 +227,7 @@ fn refused(url: &str, tail: &str) -> Failure {
 
 fn mismatch(at: &str, package: &str, tail: &str) -> Failure {
     Failure::new(
-        "Install.HashMismatch",
+        Code::InstallHashMismatch,
         format!(
             "{at}{package} is not the file that its hash promises. Do not trust it; see where the index has it from. {tail}"
         ),

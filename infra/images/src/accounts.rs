@@ -7,7 +7,7 @@
 
 use crate::failure;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::owner_only;
 use serde::Deserialize;
 use std::{
@@ -79,7 +79,7 @@ struct Answer {
 }
 
 fn wrong(message: String) -> Failure {
-    failure("Image.BadAccount", message)
+    failure(Code::ImageBadAccount, message)
 }
 
 impl Accounts {

@@ -5,7 +5,7 @@ use crate::{
     failure, io as wrong,
     manifest::{Descriptor, MOST_DOCUMENT},
 };
-use contract::Failure;
+use contract::{Code, Failure};
 use serde::Deserialize;
 use std::{
     collections::HashMap,
@@ -190,7 +190,7 @@ impl Archive {
 
 fn bad(path: &Path, why: &str) -> Failure {
     failure(
-        "Image.BadArchive",
+        Code::ImageBadArchive,
         format!(
             "{} is no archive of an image that can be read: {why}. Write it anew: docker save, or skopeo copy to oci-archive.",
             path.display()
@@ -200,7 +200,7 @@ fn bad(path: &Path, why: &str) -> Failure {
 
 fn which(path: &Path, names: Vec<String>) -> Failure {
     failure(
-        "Image.BadArchive",
+        Code::ImageBadArchive,
         format!(
             "{} has not the one image that is meant. Name one of it behind a colon: {}.",
             path.display(),

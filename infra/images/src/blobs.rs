@@ -7,7 +7,7 @@ use crate::{
     manifest::Descriptor,
     registry::Registry,
 };
-use contract::Failure;
+use contract::{Code, Failure};
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
@@ -55,7 +55,7 @@ pub(crate) fn download(
             Ok(()) if size == blob.size => break,
             Ok(()) if tries < TRIES => {}
             Ok(()) => return Err(registry.unreachable("it ends a download before its end")),
-            Err(failure) if failure.error == "Image.Unreachable" && tries < TRIES => {}
+            Err(failure) if failure.error == Code::ImageUnreachable && tries < TRIES => {}
             Err(failure) => return Err(failure),
         }
         std::thread::sleep(Duration::from_millis(100 << tries.min(5)));

@@ -1,7 +1,7 @@
 //! Digests of content.
 
 use crate::failure;
-use contract::Failure;
+use contract::{Code, Failure};
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
@@ -28,7 +28,7 @@ pub(crate) fn file_name(digest: &str) -> String {
 /// The failure of content that is not what its digest says.
 pub(crate) fn other_digest(what: &str) -> Failure {
     failure(
-        "Image.DigestMismatch",
+        Code::ImageDigestMismatch,
         format!(
             "{what} is not what its digest says: it was changed on its way, or where it lies. Nothing of it was used. Pull again; if it \
              stays so, do not trust the registry or a proxy between."

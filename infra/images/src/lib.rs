@@ -32,10 +32,10 @@ pub use name::{Name, Reference};
 pub use progress::{Progress, Step, silent};
 pub use store::{Held, Image, Listed, Record, Removed, Store};
 
-use contract::Failure;
+use contract::{Code, Failure};
 
 /// A failure of this crate.
-pub(crate) fn failure(code: &str, message: String) -> Failure {
+pub(crate) fn failure(code: Code, message: String) -> Failure {
     Failure::new(code, message)
 }
 
@@ -46,13 +46,13 @@ pub(crate) fn io(place: &std::path::Path, error: std::io::Error) -> Failure {
             "There is no room for the image in {}. Make some: pfsession image list.",
             place.display()
         );
-        return failure("Image.DiskFull", message);
+        return failure(Code::ImageDiskFull, message);
     }
     let message = format!(
         "{} cannot be used: {error}. Put that right, and pull the image again.",
         place.display()
     );
-    failure("Image.Failed", message)
+    failure(Code::ImageFailed, message)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! `oci-spec` was weighed: 13 crates for the six fields that count here, and it checks none of what is checked here.
 
 use crate::{failure, name::is_digest};
-use contract::Failure;
+use contract::{Code, Failure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -107,7 +107,7 @@ pub(crate) fn architecture() -> &'static str {
 
 fn bad(name: &str, why: &str) -> Failure {
     failure(
-        "Image.BadManifest",
+        Code::ImageBadManifest,
         format!("The image {name} is none that can be read: {why}. Build or push it anew, or name another one."),
     )
 }
@@ -130,7 +130,7 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<Read, Failure> {
         }
         if each.size > MOST_BLOB {
             return Err(failure(
-                "Image.TooLarge",
+                Code::ImageTooLarge,
                 format!(
                     "A layer of the image {name} has {} bytes; {MOST_BLOB} are the most.",
                     each.size
@@ -164,7 +164,7 @@ pub(crate) fn ours<'a>(name: &str, all: &'a [Descriptor]) -> Result<&'a Descript
 
 fn no_platform(name: &str, there: &str) -> Failure {
     failure(
-        "Image.NoPlatform",
+        Code::ImageNoPlatform,
         format!(
             "The image {name} is not made for linux/{}, which this machine is; it is for {}. Name an image that is made for it.",
             architecture(),

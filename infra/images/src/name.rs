@@ -1,7 +1,7 @@
 //! Names of images: a registry's reference, or a file.
 
 use crate::failure;
-use contract::Failure;
+use contract::{Code, Failure};
 use std::{fmt, path::PathBuf, str::FromStr};
 
 /// An image as a person names it.
@@ -94,7 +94,7 @@ impl fmt::Display for Name {
 
 fn wrong(text: &str, why: &str) -> Failure {
     failure(
-        "Image.BadName",
+        Code::ImageBadName,
         format!(
             "{text:?} is no name of an image: {why}. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar or \
              oci-archive:/file.tar."
@@ -252,7 +252,7 @@ mod tests {
             "ex.org/a?b",
             "-a",
         ] {
-            assert_eq!(text.parse::<Name>().unwrap_err().error, "Image.BadName", "{text:?}");
+            assert_eq!(text.parse::<Name>().unwrap_err().error, Code::ImageBadName, "{text:?}");
         }
         expect![[r#"Image.BadName: "Ubuntu" is no name of an image: a repository has lower case letters and digits, between them dots, dashes and underscores. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar or oci-archive:/file.tar."#]].assert_eq(&"Ubuntu".parse::<Name>().unwrap_err().to_string());
     }

@@ -11,7 +11,7 @@ use crate::{
     manifest::{ACCEPT, MOST_DOCUMENT},
     name::is_digest,
 };
-use contract::Failure;
+use contract::{Code, Failure};
 use serde::Deserialize;
 use std::{
     io::Read,
@@ -132,7 +132,7 @@ impl Registry {
         read.map_err(|error| self.unreachable(&error.to_string()))?;
         if bytes.len() as u64 > MOST_DOCUMENT {
             return Err(failure(
-                "Image.TooLarge",
+                Code::ImageTooLarge,
                 format!(
                     "A document of the image {} has more than {MOST_DOCUMENT} bytes, which are the most.",
                     self.reference
@@ -276,7 +276,7 @@ impl Registry {
 
     pub(crate) fn unreachable(&self, why: &str) -> Failure {
         failure(
-            "Image.Unreachable",
+            Code::ImageUnreachable,
             format!(
                 "The image {} cannot be had from {} now: {why}. Try again; an image that is here already is had without its registry by its \
                  digest (pfsession image list).",
@@ -292,7 +292,7 @@ impl Registry {
             None => "without an account",
         };
         failure(
-            "Image.Denied",
+            Code::ImageDenied,
             format!(
                 "{registry} does not give the image {} {who}, or has none of that name. Log in: pfsession registry login {registry}",
                 self.reference
@@ -302,7 +302,7 @@ impl Registry {
 
     fn not_found(&self) -> Failure {
         failure(
-            "Image.NotFound",
+            Code::ImageNotFound,
             format!(
                 "{} has no image {}. Correct its name or its tag.",
                 self.reference.registry, self.reference

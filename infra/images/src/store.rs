@@ -11,7 +11,7 @@ use crate::{
     registry::Registry,
     tree,
 };
-use contract::Failure;
+use contract::{Code, Failure};
 use sandbox::{
     files::{random, write_atomically},
     removal::remove,
@@ -320,11 +320,11 @@ impl Store {
             Fault::Io(error) => wrong(&self.root, error),
             Fault::OtherDigest => digest::other_digest(&format!("The unpacked layer {layer}")),
             Fault::TooLarge(why) => failure(
-                "Image.TooLarge",
+                Code::ImageTooLarge,
                 format!("The layer {layer} of the image {name} is not unpacked: {why}. Name an image that is smaller."),
             ),
             Fault::Hostile(why) => failure(
-                "Image.BadLayer",
+                Code::ImageBadLayer,
                 format!(
                     "The layer {layer} of the image {name} is not unpacked: {why}. Build the image anew, or do not trust it."
                 ),
@@ -440,12 +440,12 @@ impl Store {
             .collect();
         if found.is_empty() {
             let message = format!("No image {text} is here. See which there are: pfsession image list");
-            return Err(failure("Image.NotHere", message));
+            return Err(failure(Code::ImageNotHere, message));
         }
         for each in &found {
             if !self.forget(&each.digest).map_err(|error| wrong(&self.root, error))? {
                 let message = format!("Sessions use the image {text}. Stop them, then remove it: pfsession list");
-                return Err(failure("Image.InUse", message));
+                return Err(failure(Code::ImageInUse, message));
             }
         }
         self.collect();
@@ -639,7 +639,7 @@ impl Source {
         }
         let Document::Manifest { config, layers } = document else {
             return Err(failure(
-                "Image.BadManifest",
+                Code::ImageBadManifest,
                 format!(
                     "The image {shown} is none that can be read: its index leads to an index. Build or push it anew, or name another one."
                 ),

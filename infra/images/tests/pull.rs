@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Image, Layer, Registry, digest, docker_archive, gzip, oci_archive};
+use contract::Code;
 use images::{Name, Step, Store, accounts, accounts::Accounts, silent};
 use serde_json::json;
 use std::{
@@ -537,11 +538,11 @@ fn archives_of_docker_and_of_oci_are_images_too() {
     let broken = Place::new()
         .pull(&format!("oci-archive:{}", write("broken.tar", oci_archive(&broken))))
         .unwrap_err();
-    assert_eq!(broken.error, "Image.DigestMismatch");
+    assert_eq!(broken.error, Code::ImageDigestMismatch);
     let none = place
         .pull(&format!("docker-archive:{}", write("none.tar", gzip(b"x"))))
         .unwrap_err();
-    assert_eq!(none.error, "Image.BadArchive");
+    assert_eq!(none.error, Code::ImageBadArchive);
 }
 
 #[test]

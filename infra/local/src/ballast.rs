@@ -7,6 +7,7 @@
 //! * Rejected: `fallocate` beyond the end of the databases. SQLite sets their length at each checkpoint, which frees that room.
 
 use agent::disk::{Room, SPARE};
+use contract::Code;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FallocateFlags, fallocate};
 use std::{
@@ -54,14 +55,14 @@ impl Ballast {
         let is_kept = self.file.exists();
         if is_kept && room.free < bytes / 2 {
             tracing::error!(
-                fault = "Host.DiskFull",
+                fault = Code::HostDiskFull.as_str(),
                 free = room.free,
                 total = room.total,
                 "the disk of {} is full: the host uses what it has kept for itself. Make room there",
                 self.state.display()
             );
             if let Err(cause) = fs::remove_file(&self.file) {
-                tracing::error!(fault = "Host.DiskFull", cause = %cause, "what the host has kept cannot be used");
+                tracing::error!(fault = Code::HostDiskFull.as_str(), cause = %cause, "what the host has kept cannot be used");
             }
         } else if !is_kept
             && !self.is_impossible

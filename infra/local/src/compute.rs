@@ -9,6 +9,7 @@ use crate::{
 use agent::AgentCredentials;
 use anyhow::Context;
 use contract::{
+    Code,
     driver::{ComputeRequest, DriverReport},
     names,
 };
@@ -58,7 +59,7 @@ impl HostPorts for Ports {
             flow: flow.to_owned(),
             generation,
         }) {
-            tracing::error!(fault = "Driver.Credentials", cause = %cause, flow, generation, "an agent's key stays good");
+            tracing::error!(fault = Code::DriverCredentials.as_str(), cause = %cause, flow, generation, "an agent's key stays good");
         }
     }
 
@@ -138,7 +139,7 @@ pub(crate) async fn drive(driver: Arc<Driver>, queues: Arc<Queues>, faults: Arc<
                 }
                 // It stays away longer each time, and ends in the dead-letter queue.
                 Err(cause) => {
-                    tracing::warn!(fault = "Driver.Malformed", cause = %cause, message = message.id, "this is no compute request")
+                    tracing::warn!(fault = Code::DriverMalformed.as_str(), cause = %cause, message = message.id, "this is no compute request")
                 }
             }
         }

@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderName, HeaderValue, Response, StatusCode, request::Parts},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use contract::Code;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -45,21 +46,21 @@ pub(crate) async fn answer(pool: &Arc<Pool>, parts: Parts, body: Bytes, domain: 
         Ok(answer) => response(&answer),
         Err(Unanswered::Closing) => problem(
             StatusCode::SERVICE_UNAVAILABLE,
-            "Service.Closing",
+            Code::ServiceClosing,
             "The service is leaving; try again in a moment.",
         ),
         Err(why) => {
-            tracing::warn!(fault = "Front", cause = %why, path = parts.uri.path(), "a request has no answer");
+            tracing::warn!(fault = Code::ServiceNoAnswer.as_str(), cause = %why, path = parts.uri.path(), "a request has no answer");
             problem(
                 StatusCode::BAD_GATEWAY,
-                "Service.NoAnswer",
+                Code::ServiceNoAnswer,
                 "The function that answers this has failed; try again.",
             )
         }
     }
 }
 
-pub(crate) fn problem(status: StatusCode, error: &str, message: &str) -> Response<Body> {
+pub(crate) fn problem(status: StatusCode, error: Code, message: &str) -> Response<Body> {
     respond(
         status,
         "application/json",
@@ -143,7 +144,7 @@ pub(crate) fn response(answer: &Bytes) -> Response<Body> {
     let Ok(answer) = serde_json::from_value::<Answer>(value) else {
         return problem(
             StatusCode::BAD_GATEWAY,
-            "Service.NoAnswer",
+            Code::ServiceNoAnswer,
             "The function's answer cannot be read.",
         );
     };

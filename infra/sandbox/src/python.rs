@@ -1,6 +1,6 @@
 //! The Python that this machine has.
 
-use contract::Failure;
+use contract::{Code, Failure};
 use serde::{Deserialize, Serialize};
 use std::{
     path::{Path, PathBuf},
@@ -71,7 +71,7 @@ impl Python {
             (None, None) => "there is no python3 on PATH".to_owned(),
         };
         Err(Failure::new(
-            "Install.PythonMissing",
+            Code::InstallPythonMissing,
             format!(
                 "Flows need Python {major}.{minor} or newer, and {there}. Install it (on Debian and Ubuntu: apt install python3), or name one in \
                  PFSESSION_PYTHON."

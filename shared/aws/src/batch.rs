@@ -1,7 +1,7 @@
 //! The way in: a batch of records from a queue, with partial failures.
 
 use crate::{Aws, trace::traced};
-use contract::names;
+use contract::{Code, names};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ impl Aws {
             .send()
             .await;
         if let Err(cause) = shortened {
-            tracing::warn!(fault = "Batch.HandBack", cause = %cause, "a message comes back only after its whole visibility time");
+            tracing::warn!(fault = Code::BatchHandBack.as_str(), cause = %cause, "a message comes back only after its whole visibility time");
         }
     }
 }
@@ -211,7 +211,7 @@ where
                 if let Err(fault) = contained(turn, left).await {
                     tracing::warn!(
                         message = record.message_id,
-                        fault = fault.name(),
+                        fault = fault.code().as_str(),
                         cause = chain(&fault),
                         "handed back"
                     );

@@ -150,6 +150,7 @@ impl Aws {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use contract::Code;
     use contract::{Failure, row::OperationEnd};
     use lifecycle::session::Kind;
 
@@ -163,7 +164,7 @@ mod tests {
             accepted: 1_000,
             status: OperationStatus::Failed,
             ended: Some(1_250),
-            failure: Some(Failure::new("Install.Conflict", "They do not fit.")),
+            failure: Some(Failure::new(Code::InstallConflict, "They do not fit.")),
             setup: None,
             warning: None,
             joined: None,

@@ -690,7 +690,7 @@ impl Aws {
                     .sfn
                     .send_task_failure()
                     .task_token(token)
-                    .error(error)
+                    .error(error.as_str())
                     .cause(message)
                     .send()
                     .await;

@@ -2,7 +2,7 @@
 //!
 //! Message group: the flow's key. Deduplication id: the command's own id.
 
-use crate::{Failure, FlowRef, IdleSeconds, Millis, Principal, bounds};
+use crate::{Code, Failure, FlowRef, IdleSeconds, Millis, Principal, bounds};
 use lifecycle::{
     network::Network,
     session::{Named, Origin, Setting, Settings},
@@ -374,7 +374,7 @@ impl Command {
     ///
     /// `Command.Malformed`, final, with what is wrong.
     pub fn read(text: &str) -> Result<Self, Failure> {
-        let malformed = |why: String| Failure::new("Command.Malformed", why);
+        let malformed = |why: String| Failure::new(Code::CommandMalformed, why);
         let command: Self = serde_json::from_str(text).map_err(|e| malformed(format!("This is no command: {e}.")))?;
         // The start that a run may need has the run's id in its own, and that is an id as well.
         if matches!(command.wish, Wish::Run { .. }) && command.id.len() > LONGEST_RUN_ID {

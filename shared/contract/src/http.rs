@@ -41,7 +41,7 @@ use crate::{
     packages::InstallRow,
     row::{LogRow, RunStatus},
 };
-use lifecycle::{Failure, compute::ComputePhase, session::Event};
+use lifecycle::{Code, Failure, compute::ComputePhase, session::Event};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -123,7 +123,7 @@ pub struct Check {
     pub result: CheckResult,
     pub what: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<Code>,
 }
 
 impl Check {

@@ -40,7 +40,7 @@ pub mod workspace;
 pub use bounds::{IdleSeconds, is_name};
 
 pub use lifecycle::{
-    Failure, Millis,
+    Code, Failure, Millis,
     access::{Principal, Role},
     compute::Slot,
     session::{Kind, Named, Origin, Outcome, Phase, Settings, Step},

@@ -25,7 +25,9 @@
 //! Roles are in [`people`](crate::people), settings in [`workspace`](crate::workspace), what a quota counts in [`lifecycle::quota`], the last
 //! two in [`webhook`](crate::webhook).
 
-use crate::{Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish, packages::Setup};
+use crate::{
+    Code, Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish, packages::Setup,
+};
 use lifecycle::session::{Event, Message, Session};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -216,7 +218,7 @@ impl RunRow {
                 NAME_KEPT / 60_000
             ),
         };
-        Failure::new("Run.NameTaken", message)
+        Failure::new(Code::RunNameTaken, message)
     }
 
     /// Whether a command of this flow, digest and wish is the one that it was made by.

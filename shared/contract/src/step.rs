@@ -1,6 +1,6 @@
 //! Messages of the state machine to the queues `start-session`, `install-packages` and `stop-session`.
 
-use crate::{Failure, Kind, Step, bounds};
+use crate::{Code, Failure, Kind, Step, bounds};
 use lifecycle::session::Event;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ impl StepMessage {
     ///
     /// `Step.Malformed`, final: only the state machine sends steps, and it sends them so.
     pub fn read(body: &str) -> Result<Self, Failure> {
-        serde_json::from_str(body).map_err(|e| Failure::new("Step.Malformed", format!("This is no step: {e}.")))
+        serde_json::from_str(body).map_err(|e| Failure::new(Code::StepMalformed, format!("This is no step: {e}.")))
     }
 
     /// The step, as the core knows it.
@@ -37,7 +37,7 @@ impl StepMessage {
         let cause = self
             .cause
             .as_ref()
-            .map(|caught| Failure::new(&caught.error, &caught.cause));
+            .map(|caught| Failure::new(caught.error.clone(), &caught.cause));
         Event::StepEntered {
             operation: self.operation.clone(),
             step: self.step,
@@ -53,7 +53,7 @@ impl StepMessage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Caught {
     #[serde(rename = "Error")]
-    pub error: String,
+    pub error: Code,
     #[serde(rename = "Cause", default)]
     pub cause: String,
 }

@@ -4,7 +4,7 @@
 //! asked for), and a key that no connection of the type has is named (promptflow drops it in silence).
 
 use crate::{
-    Failure,
+    Code, Failure,
     yaml::{self, Infinite, mapping, type_of},
 };
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fmt};
 
 /// The name of the error about a document.
-const BAD: &str = "Connection.BadFile";
+const BAD: Code = Code::ConnectionBadFile;
 /// The text that promptflow shows in place of a secret.
 ///
 /// # Source

@@ -1,7 +1,7 @@
 //! The environment that a flow declares.
 
 use crate::{
-    Failure,
+    Code, Failure,
     folder::{FlowFile, Folder, Reach, clean},
     requirements::{self, Requirements},
     yaml::type_of,
@@ -46,7 +46,7 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
             let target = clean(Path::new(written));
             if target.is_absolute() || target.starts_with("..") {
                 return Err(Failure::new(
-                    "Flow.PathLeadsOut",
+                    Code::FlowPathLeadsOut,
                     format!(
                         "{place}: python_requirements_txt {written} leads out of the flow folder. Add it to additional_includes, and name it \
                          here as it is then called in the flow folder."
@@ -55,7 +55,7 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
             }
             let source = folder.find(&includes, &target, place)?.ok_or_else(|| {
                 Failure::new(
-                    "Flow.MissingRequirements",
+                    Code::FlowMissingRequirements,
                     format!(
                         "{place}: there is no file {written} in the flow folder or its additional_includes. Create it, or correct \
                          python_requirements_txt."
@@ -182,7 +182,7 @@ impl Declared {
     fn of(file: &FlowFile) -> Result<Self, Failure> {
         let bad = |key: &str, what: &str, should: &str| {
             Failure::new(
-                "Flow.BadEnvironment",
+                Code::FlowBadEnvironment,
                 format!("{}: {key} is {what}. It should be {should}.", file.place(key)),
             )
         };

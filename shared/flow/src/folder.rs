@@ -1,7 +1,7 @@
 //! The folder itself: where it lies, its flow file, its includes, and reading inside the include root.
 
 use crate::{
-    Failure,
+    Code, Failure,
     yaml::{mapping, type_of},
 };
 use serde_json::Value;
@@ -49,7 +49,7 @@ impl Kind {
 pub fn canonical(folder: &Path) -> Result<PathBuf, Failure> {
     let path = fs::canonicalize(folder).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::new(
-            "Flow.NoSuchFolder",
+            Code::FlowNoSuchFolder,
             format!(
                 "There is no folder {}. Give the path of the folder that holds the flow.",
                 folder.display()
@@ -67,7 +67,7 @@ pub fn canonical(folder: &Path) -> Result<PathBuf, Failure> {
 
 fn not_a_folder(path: &Path) -> Failure {
     Failure::new(
-        "Flow.NotAFolder",
+        Code::FlowNotAFolder,
         format!(
             "{} is not a folder. Give the path of the folder that holds the flow.",
             path.display()
@@ -95,7 +95,7 @@ pub fn is_flow_file(path: &Path) -> bool {
         return true;
     }
     let is_yaml = name.ends_with(".yaml") || name.ends_with(".yml");
-    let written = || read_text(path, &name).and_then(|text| mapping(&name, &text, "Flow.BadFlowFile", "`nodes: …`"));
+    let written = || read_text(path, &name).and_then(|text| mapping(&name, &text, Code::FlowBadFlowFile, "`nodes: …`"));
     is_yaml && written().is_ok_and(|value| value.get("nodes").is_some() || value.get("entry").is_some())
 }
 
@@ -120,7 +120,7 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
                 entry: entry.clone(),
             }),
             _ => Err(Failure::new(
-                "Flow.BadFlowFile",
+                Code::FlowBadFlowFile,
                 format!(
                     "{}: a flex flow needs its entry, a function or a class. Write `entry: module:name`, where module.py is in the flow folder.",
                     file.place("entry")
@@ -140,7 +140,7 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
         return Ok(Kind::Folder);
     }
     Err(Failure::new(
-        "Flow.NoFlow",
+        Code::FlowNoFlow,
         format!(
             "{} holds no flow.dag.yaml, no flow.flex.yaml, no Python, no requirements.txt and no pyproject.toml. Give the path of the folder that holds the flow or the code.",
             folder.path.display()
@@ -222,7 +222,7 @@ impl Folder {
         };
         if !path.starts_with(&root) {
             return Err(Failure::new(
-                "Flow.PathLeadsOut",
+                Code::FlowPathLeadsOut,
                 format!(
                     "The flow folder {} is not inside the include root {}. Choose an include root that holds the flow folder.",
                     path.display(),
@@ -247,11 +247,11 @@ impl Folder {
                     opened.path.display(),
                     several.join(" and ")
                 );
-                return Err(Failure::new("Flow.TwoFlows", message));
+                return Err(Failure::new(Code::FlowTwoFlows, message));
             }
         };
         let text = opened.read(&opened.path.join(name), name)?;
-        let value = mapping(name, &text, "Flow.BadFlowFile", "`nodes: …` or `entry: module:name`")?;
+        let value = mapping(name, &text, Code::FlowBadFlowFile, "`nodes: …` or `entry: module:name`")?;
         opened.flow_file = Some(FlowFile { name, text, value });
         Ok(opened)
     }
@@ -304,7 +304,7 @@ impl Folder {
             format!("{place}: ")
         };
         Failure::new(
-            "Flow.PathLeadsOut",
+            Code::FlowPathLeadsOut,
             format!(
                 "{place}{path} leads out of what this flow may see, which is {}. Move what it needs in there, or choose a wider include root.",
                 self.root.display()
@@ -329,7 +329,7 @@ impl Folder {
         let key = "additional_includes";
         let bad = |what: &str| {
             Failure::new(
-                "Flow.BadIncludes",
+                Code::FlowBadIncludes,
                 format!(
                     "{}: {key} is {what}. It should be a list of paths relative to the flow folder, such as `- ../shared/helpers.py`.",
                     file.place(key)
@@ -343,7 +343,7 @@ impl Folder {
         };
         if items.len() > MOST_INCLUDES {
             return Err(Failure::new(
-                "Flow.TooLarge",
+                Code::FlowTooLarge,
                 format!(
                     "{}: there are {} includes, and may be {MOST_INCLUDES}. Put files into one folder, and include that.",
                     file.place(key),
@@ -366,7 +366,7 @@ impl Folder {
         let drive = written.as_bytes().get(1) == Some(&b':') || written.starts_with('\\');
         if relative.is_absolute() || drive {
             return Err(Failure::new(
-                "Flow.AbsoluteInclude",
+                Code::FlowAbsoluteInclude,
                 format!(
                     "{place}: the include {written} is an absolute path. Write it relative to the flow folder, such as ../shared."
                 ),
@@ -389,7 +389,7 @@ impl Folder {
                 "is not there"
             };
             return Err(Failure::new(
-                "Flow.MissingInclude",
+                Code::FlowMissingInclude,
                 format!(
                     "{place}: the include {written} {what}. Correct the path, which is relative to the flow folder, or take it out."
                 ),
@@ -460,7 +460,7 @@ pub(crate) fn read_text(path: &Path, shown: &str) -> Result<String, Failure> {
     let about = fs::metadata(path).map_err(|error| unreadable(shown, &error))?;
     if !about.is_file() {
         return Err(Failure::new(
-            "Flow.Unreadable",
+            Code::FlowUnreadable,
             format!("{shown} is not a file. Put a text file there."),
         ));
     }
@@ -469,12 +469,12 @@ pub(crate) fn read_text(path: &Path, shown: &str) -> Result<String, Failure> {
             "{shown} has {} bytes, and may have {MOST_BYTES}. Make it smaller.",
             about.len()
         );
-        return Err(Failure::new("Flow.TooLarge", message));
+        return Err(Failure::new(Code::FlowTooLarge, message));
     }
     let bytes = fs::read(path).map_err(|error| unreadable(shown, &error))?;
     let not_text = |_| {
         Failure::new(
-            "Flow.Unreadable",
+            Code::FlowUnreadable,
             format!("{shown} is not UTF-8 text. Save it as UTF-8."),
         )
     };
@@ -497,5 +497,5 @@ pub(crate) fn unreadable(shown: &str, error: &io::Error) -> Failure {
         other => other.to_string(),
     };
     let message = format!("{shown} cannot be read: {why}. See that it is there and may be read.");
-    Failure::new("Flow.Unreadable", message)
+    Failure::new(Code::FlowUnreadable, message)
 }

@@ -40,7 +40,7 @@ pub use connection::{
 };
 pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
 pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_flow_name, kind};
-pub use lifecycle::Failure;
+pub use lifecycle::{Code, Failure};
 pub use migrate::{Migration, migrate};
 pub use names::package_of;
 pub use requirements::{Line, Requirements};

@@ -1,7 +1,7 @@
 //! A requirements file, line by line, as pip reads it.
 
 use crate::{
-    Failure,
+    Code, Failure,
     folder::{Folder, Include, clean, read_text},
     names, redact, remedy, requirement,
 };
@@ -148,7 +148,7 @@ impl Reader<'_> {
                  Name fewer.",
                 MOST_BYTES >> 20
             );
-            return Err(Failure::new("Flow.TooLarge", message));
+            return Err(Failure::new(Code::FlowTooLarge, message));
         }
         self.open.push(source.to_owned());
         for (number, text) in logical_lines(&text) {
@@ -181,7 +181,7 @@ impl Reader<'_> {
         if self.lines.len() >= MOST_LINES {
             let shown = &line.file;
             let message = format!("{shown} and what it names have more than {MOST_LINES} lines. Make them fewer.");
-            return Err(Failure::new("Flow.TooLarge", message));
+            return Err(Failure::new(Code::FlowTooLarge, message));
         }
         self.lines.push(Line {
             constraint: line.constraint && line.option().is_none(),
@@ -213,7 +213,7 @@ impl Reader<'_> {
         let out = || {
             let remedy = "Add the file to additional_includes, and name it as it is then called in the flow folder.";
             Failure::new(
-                "Flow.PathLeadsOut",
+                Code::FlowPathLeadsOut,
                 format!("{place}: {} leads out of the flow folder. {remedy}", redact(path)),
             )
         };
@@ -224,13 +224,13 @@ impl Reader<'_> {
         let source = self.folder.find(self.includes, &named, &place)?.ok_or_else(|| {
             let named = named.display();
             Failure::new(
-                "Flow.MissingRequirements",
+                Code::FlowMissingRequirements,
                 format!("{place}: there is no file {named} in the flow folder or its additional_includes. Create it, or take the line out."),
             )
         })?;
         if self.open.contains(&source) {
             let message = format!("{place}: {path} names the file that names it. Take one of the two lines out.");
-            return Err(Failure::new("Flow.BadRequirement", message));
+            return Err(Failure::new(Code::FlowBadRequirement, message));
         }
         self.file(&source, &named, constraint)
     }
@@ -386,7 +386,7 @@ pub(crate) fn check(line: &Line) -> Result<(), Failure> {
     if let Some(variable) = variable(text) {
         return Err(wrong(
             line,
-            "Flow.VariableInRequirement",
+            Code::FlowVariableInRequirement,
             &remedy::of_variable(variable, line.option().map(|(name, _)| name), text),
         ));
     }
@@ -396,12 +396,12 @@ pub(crate) fn check(line: &Line) -> Result<(), Failure> {
     }
 }
 
-fn wrong(line: &Line, error: &str, what: &str) -> Failure {
+fn wrong(line: &Line, error: Code, what: &str) -> Failure {
     Failure::new(error, format!("{}: {}", place(line), redact(what)))
 }
 
 fn bad(line: &Line, what: &str) -> Failure {
-    wrong(line, "Flow.BadRequirement", what)
+    wrong(line, Code::FlowBadRequirement, what)
 }
 
 /// Refuses a package that is on the user's own machine alone.
@@ -409,7 +409,7 @@ fn local(line: &Line) -> Failure {
     let text = line.text.as_str();
     wrong(
         line,
-        "Flow.LocalPackage",
+        Code::FlowLocalPackage,
         &format!(
             "{}: local wheels, local folders and editable installs are not supported. {}",
             shown(line),
@@ -530,7 +530,7 @@ fn without_hashes(text: &str) -> &str {
 
 fn pinned(place: &str, name: &str) -> Result<(), Failure> {
     Err(Failure::new(
-        "Flow.PinnedPromptflow",
+        Code::FlowPinnedPromptflow,
         format!(
             "{place}: {name} is in the base image already, and another version of it breaks it. Take the pin, or the line, out."
         ),

@@ -1,7 +1,7 @@
 //! `run.yml`: a run, as its user writes it down.
 
 use crate::{
-    Failure,
+    Code, Failure,
     folder::read_text,
     yaml::{self, Infinite, mapping},
 };
@@ -184,19 +184,19 @@ pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
     let whole = mapping(
         &shown,
         &text,
-        "Flow.BadRunFile",
+        Code::FlowBadRunFile,
         "`flow: ./my-flow` and `data: ./data.jsonl`",
     )?;
     check_keys(&shown, &whole)?;
-    let mut run: RunYaml = yaml::read(&shown, &text, "Flow.BadRunFile", Infinite::IsAnError)?;
+    let mut run: RunYaml = yaml::read(&shown, &text, Code::FlowBadRunFile, Infinite::IsAnError)?;
     if run.resources.instance_type.is_some() && run.resources.compute.is_some() {
         let message =
             format!("{shown}: resources has both instance_type and compute. Keep the one that the run is to use.");
-        return Err(Failure::new("Flow.BadRunFile", message));
+        return Err(Failure::new(Code::FlowBadRunFile, message));
     }
     for host in run.allow_hosts.iter().flatten() {
         host.parse::<Host>()
-            .map_err(|why| Failure::new("Flow.BadRunFile", format!("{shown}: allow_hosts: {why}.")))?;
+            .map_err(|why| Failure::new(Code::FlowBadRunFile, format!("{shown}: allow_hosts: {why}.")))?;
     }
     let folder = std::path::absolute(path)
         .ok()
@@ -222,7 +222,7 @@ fn check_keys(shown: &str, whole: &Value) -> Result<(), Failure> {
         if key == "resume_from" {
             let message =
                 format!("{shown}: resume_from is not supported yet. Run the lines that failed as data of their own.");
-            return Err(Failure::new("Flow.BadRunFile", message));
+            return Err(Failure::new(Code::FlowBadRunFile, message));
         }
         if !KEYS.contains(&key.as_str()) {
             let known = match crate::nearest(key, KEYS.into_iter()) {
@@ -230,7 +230,7 @@ fn check_keys(shown: &str, whole: &Value) -> Result<(), Failure> {
                 None => format!("It may have {}.", KEYS.join(", ")),
             };
             let message = format!("{shown}: a run has no key {key}. {known}");
-            return Err(Failure::new("Flow.BadRunFile", message));
+            return Err(Failure::new(Code::FlowBadRunFile, message));
         }
     }
     Ok(())
@@ -245,7 +245,7 @@ fn read_variables(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
         .map_err(|error| {
             let message =
                 format!("{shown}: this is no file of environment variables: {error}. Write a NAME=value a line.");
-            Failure::new("Flow.BadRunFile", message)
+            Failure::new(Code::FlowBadRunFile, message)
         })
 }
 
@@ -261,7 +261,7 @@ fn read_init(path: &Path) -> Result<BTreeMap<String, Value>, Failure> {
     };
     serde_json::from_str(text).map_err(|error| {
         let message = format!("{shown}: init names a file, and this is no JSON object: {error}. Correct it.");
-        Failure::new("Flow.BadRunFile", message)
+        Failure::new(Code::FlowBadRunFile, message)
     })
 }
 

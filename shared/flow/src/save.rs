@@ -1,7 +1,7 @@
 //! Packages that are added to a flow's requirements file.
 
 use crate::{
-    Failure,
+    Code, Failure,
     environment::requirements_target,
     folder::{Folder, read_text, unreadable},
     redact,
@@ -35,7 +35,7 @@ pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<S
         && let Some(project) = crate::project::requirements(&folder)?
     {
         return Err(Failure::new(
-            "Flow.ProjectRequirements",
+            Code::FlowProjectRequirements,
             format!(
                 "The packages are in {}, and a requirements.txt beside it would take its place. Add them there, and install without naming them.",
                 folder.show(&project.file)
@@ -94,7 +94,7 @@ pub(crate) fn own_requirements(folder: &Folder) -> Result<(Option<PathBuf>, Path
     let source = folder.find(&folder.includes()?, &target, &place)?;
     match source {
         Some(source) if !source.starts_with(&folder.path) => Err(Failure::new(
-            "Flow.SharedRequirements",
+            Code::FlowSharedRequirements,
             format!(
                 "The requirements are in {}, which other flows may share. Add the packages there, and install without naming them.",
                 folder.show(&source)
@@ -132,7 +132,7 @@ fn with_packages(text: &str, packages: &[String], shown: &str) -> Result<String,
         let package = package.trim();
         if package.lines().count() != 1 {
             let message = "Each package is one line of the requirements. Write it as name, or name==version.";
-            return Err(Failure::new("Flow.BadRequirement", message));
+            return Err(Failure::new(Code::FlowBadRequirement, message));
         }
         check(&Line {
             file: "the command".into(),
@@ -146,7 +146,7 @@ fn with_packages(text: &str, packages: &[String], shown: &str) -> Result<String,
                 "{} is not the name of a package. Write it as name, or name==version.",
                 redact(package)
             );
-            return Err(Failure::new("Flow.BadRequirement", message));
+            return Err(Failure::new(Code::FlowBadRequirement, message));
         };
         let text = lines.join("\n");
         let named: Vec<usize> = logical_lines(&text)
@@ -166,7 +166,7 @@ fn with_packages(text: &str, packages: &[String], shown: &str) -> Result<String,
             }
             _ => {
                 let message = format!("{shown} names {name} in several lines. Change the one that is meant yourself.");
-                return Err(Failure::new("Flow.BadRequirement", message));
+                return Err(Failure::new(Code::FlowBadRequirement, message));
             }
         }
     }

@@ -1,13 +1,13 @@
 //! The inputs and outputs that a flow's file declares.
 
 use crate::{
-    Failure, Kind, folder,
+    Code, Failure, Kind, folder,
     yaml::{mapping, type_of},
 };
 use serde_json::Value;
 use std::{fs, path::Path};
 
-const BAD: &str = "Flow.BadFlowFile";
+const BAD: Code = Code::FlowBadFlowFile;
 
 /// The inputs and outputs of a flow.
 #[derive(Clone, Debug, Default)]
@@ -65,13 +65,13 @@ pub fn signature(flow: &Path) -> Result<Signature, Failure> {
             Kind::Dag { file } | Kind::Flex { file, .. } => (flow.to_owned(), flow.join(file)),
             Kind::Folder => {
                 let message = format!("{} holds no flow. Name a folder or a file with one.", flow.display());
-                return Err(Failure::new("Flow.NoFlow", message));
+                return Err(Failure::new(Code::FlowNoFlow, message));
             }
         },
     };
     let shown = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let text = fs::read_to_string(&file)
-        .map_err(|error| Failure::new("Flow.Unreadable", format!("{shown} cannot be read: {error}.")))?;
+        .map_err(|error| Failure::new(Code::FlowUnreadable, format!("{shown} cannot be read: {error}.")))?;
     let written = match shown.ends_with(".prompty") {
         true => front_matter(&text),
         false => &text,

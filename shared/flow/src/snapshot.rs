@@ -3,7 +3,7 @@
 //! Its entries are sorted and have no times or owners; of a file's mode only the executable bit is kept.
 
 use crate::{
-    Failure,
+    Code, Failure,
     view::{MOST_BYTES, MOST_FILES, View, as_it_is, write_zip},
 };
 use std::{
@@ -125,7 +125,7 @@ fn write_out(entry: &mut impl Read, file: &mut fs::File, left: &mut u64) -> Resu
 
 fn unreadable(why: &dyn Display) -> Failure {
     Failure::new(
-        "Snapshot.Unreadable",
+        Code::SnapshotUnreadable,
         format!(
             "The snapshot of the flow folder cannot be read: {why}. Send the flow again with this version of pfsession."
         ),
@@ -134,7 +134,7 @@ fn unreadable(why: &dyn Display) -> Failure {
 
 fn too_large(what: &str) -> Failure {
     Failure::new(
-        "Snapshot.TooLarge",
+        Code::SnapshotTooLarge,
         format!(
             "The snapshot of the flow folder holds {what}. Move out what the flow does not need, such as data and caches."
         ),
@@ -143,7 +143,7 @@ fn too_large(what: &str) -> Failure {
 
 fn no_room(error: io::Error) -> Failure {
     Failure::new(
-        "Snapshot.NoRoom",
+        Code::SnapshotNoRoom,
         format!(
             "The snapshot of the flow folder cannot be laid out: {error}. Free some room on the disk, and try again."
         ),

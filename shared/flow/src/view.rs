@@ -1,7 +1,7 @@
 //! A flow folder as a run sees it: its own files, with the additional includes at its root.
 
 use crate::{
-    Failure,
+    Code, Failure,
     folder::{Folder, Include, Reach, unreadable},
 };
 use std::{
@@ -221,11 +221,11 @@ impl<'a> Walk<'a> {
                 "{} is a link to a folder that it is in. Take the link out.",
                 target.display()
             );
-            return Err(Failure::new("Flow.LinkLoop", message));
+            return Err(Failure::new(Code::FlowLinkLoop, message));
         }
         if inside.len() >= MOST_DEPTH {
             return Err(Failure::new(
-                "Flow.TooLarge",
+                Code::FlowTooLarge,
                 format!("{shown} is more than {MOST_DEPTH} folders deep. Move it up, or out."),
             ));
         }
@@ -306,7 +306,7 @@ impl<'a> Walk<'a> {
             "{} would be both a file and a folder. Rename one of the two.",
             target.display()
         );
-        Failure::new("Flow.IncludeCollision", message)
+        Failure::new(Code::FlowIncludeCollision, message)
     }
 
     fn bounded(&self) -> Result<(), Failure> {
@@ -322,6 +322,6 @@ impl<'a> Walk<'a> {
             "The flow folder {} has {what}, with its includes. Move out what the flow does not need, such as data and caches.",
             self.folder.path.display()
         );
-        Err(Failure::new("Flow.TooLarge", message))
+        Err(Failure::new(Code::FlowTooLarge, message))
     }
 }

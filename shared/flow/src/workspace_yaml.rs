@@ -1,10 +1,10 @@
 //! `workspace.yml`: the settings of a workspace, as its owner writes them.
 
-use crate::{Failure, nearest, yaml};
+use crate::{Code, Failure, nearest, yaml};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-const CODE: &str = "Workspace.BadFile";
+const CODE: Code = Code::WorkspaceBadFile;
 
 const KEYS: [&str; 8] = [
     "default_vm_size",

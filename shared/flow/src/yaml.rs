@@ -4,7 +4,7 @@
 //! release since May 2024, which refuses deep text late (100 kB of brackets after 1.2 s, 200 kB after 2.4 s, by measurement); it stays for our own
 //! template, whose tags it keeps.
 
-use crate::Failure;
+use crate::{Code, Failure};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter, options::NonFiniteFloatPolicy};
@@ -25,7 +25,7 @@ pub(crate) enum Infinite {
 /// Reads YAML.
 ///
 /// * `shown`: the file's name, for the error; `code`: the error's code.
-pub(crate) fn read<T: DeserializeOwned>(shown: &str, text: &str, code: &str, infinite: Infinite) -> Result<T, Failure> {
+pub(crate) fn read<T: DeserializeOwned>(shown: &str, text: &str, code: Code, infinite: Infinite) -> Result<T, Failure> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MOST_DEPTH,
@@ -95,8 +95,8 @@ fn said(error: &Error) -> String {
 /// Reads YAML that has to be a mapping.
 ///
 /// * `such_as`: what it may hold, for the error.
-pub(crate) fn mapping(shown: &str, text: &str, code: &str, such_as: &str) -> Result<Value, Failure> {
-    match read(shown, text, code, Infinite::Passes)? {
+pub(crate) fn mapping(shown: &str, text: &str, code: Code, such_as: &str) -> Result<Value, Failure> {
+    match read(shown, text, code.clone(), Infinite::Passes)? {
         value @ Value::Object(_) => Ok(value),
         other => Err(Failure::new(
             code,

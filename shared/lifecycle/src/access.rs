@@ -1,6 +1,6 @@
 //! Who may do what with whose session.
 
-use crate::Failure;
+use crate::{Code, Failure};
 
 /// A role in a workspace.
 ///
@@ -113,7 +113,7 @@ pub fn denied(principal: &Principal, action: Action, workspace: &str, owner: &st
         (_, owner) => format!("The role owner has it, and {owner} with the role data-scientist."),
     };
     let when = "A new role counts from the next command on, and one that a token carries from the next token on.";
-    Failure::new("Access.Denied", format!("{lacks} {who} {when}"))
+    Failure::new(Code::AccessDenied, format!("{lacks} {who} {when}"))
 }
 
 /// Whether `principal` may do `action` with the session of a flow that belongs to `owner` in `workspace`.

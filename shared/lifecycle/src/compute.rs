@@ -289,6 +289,7 @@ pub fn chase(compute: &Compute, now: Millis) -> Option<(Compute, Chase)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Code;
 
     fn slot() -> Slot {
         Slot {
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!(up.due, None);
         let used = join(Some(&up), "a", 3).unwrap();
         assert_eq!(leave(&used, "a", 4, 5), up);
-        let why = || Failure::new("Why", "");
+        let why = || Failure::new(Code::SessionStopped, "");
         assert_eq!(drain(&used, why(), 6).unwrap().phase, ComputePhase::Draining);
         let releasing = drain(&up, why(), 6).unwrap();
         assert_eq!(releasing.phase, ComputePhase::Releasing);
@@ -333,7 +334,7 @@ mod tests {
 
     #[test]
     fn an_instance_is_shut_down_once_nothing_has_used_it_for_its_time() {
-        let why = || Failure::new("Why", "");
+        let why = || Failure::new(Code::SessionStopped, "");
         let started = start(None, &instance(), Some(100), "c1", 0).unwrap();
         let up = observe(&started, Seen::Up).unwrap();
         assert_eq!(up.due, Some(100));
@@ -379,9 +380,9 @@ mod tests {
     #[test]
     fn a_draining_one_takes_no_session_and_is_released_by_the_last_that_leaves() {
         let both = claim(Some(&claim(None, &slot(), "a", "c1", 0)), &slot(), "b", "-", 0);
-        let why = Failure::new("Why", "");
+        let why = Failure::new(Code::SessionStopped, "");
         let draining = drain(&observe(&both, Seen::Up).unwrap(), why.clone(), 5).unwrap();
-        assert_eq!(drain(&draining, Failure::new("Other", ""), 6), None);
+        assert_eq!(drain(&draining, Failure::new(Code::SessionCanceled, ""), 6), None);
         assert_eq!(claim(Some(&draining), &slot(), "c", "c2", 6).id, "c2");
         let (chased, ask) = chase(&draining, 5 + deadlines::COMPUTE_RETRY).unwrap();
         assert_eq!((ask, chased.drained), (Chase::StopSessions, Some(why)));
@@ -390,7 +391,7 @@ mod tests {
         assert_eq!((one.phase, one.due), (ComputePhase::Draining, draining.due));
         let none = leave(&one, "b", 0, 8);
         assert_eq!(none.phase, ComputePhase::Releasing);
-        assert_eq!(drain(&none, Failure::new("Other", ""), 9), None);
+        assert_eq!(drain(&none, Failure::new(Code::SessionCanceled, ""), 9), None);
         // One that its driver loses meanwhile takes its sessions with it.
         assert_eq!(observe(&draining, Seen::Gone).unwrap().phase, ComputePhase::Gone);
     }

@@ -8,6 +8,7 @@
 //!
 //! * [`session`]: one flow's compute session ([`session::decide`]).
 //! * [`compute`]: one compute resource of one user ([`compute::claim`], [`compute::leave`]).
+//! * [`Code`]: the error codes.
 //! * [`access`]: who may do what ([`access::may`]).
 //! * [`size`]: what each VM size is.
 //! * [`quota`]: how much one user may have at once ([`quota::Usage::enter`]).
@@ -17,6 +18,7 @@
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
 pub mod access;
+mod code;
 pub mod compute;
 pub mod deadlines;
 pub mod network;
@@ -24,25 +26,27 @@ pub mod quota;
 pub mod session;
 pub mod size;
 
+pub use code::Code;
+
 /// Milliseconds since the Unix epoch, by the control plane's clock.
 pub type Millis = u64;
 
 /// Why something did not succeed: a stable name for programs, and a sentence for people.
 ///
-/// * `error`: the name that reaches the log, the reply and the state machine's `ErrorEquals`, such as `Session.QuotaExceeded`.
+/// * `error`: the code that reaches the log, the reply and the state machine's `ErrorEquals`, such as `Session.QuotaExceeded`.
 /// * `message`: what happened and what to do next. Never a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Failure {
-    pub error: String,
+    pub error: Code,
     pub message: String,
 }
 
 impl Failure {
     /// Makes a failure from its stable name and its sentence. Of a sentence that is too long the middle is left out, and that is said.
-    pub fn new(error: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(error: Code, message: impl Into<String>) -> Self {
         Self {
-            error: error.into(),
+            error,
             message: without_middle(message.into()),
         }
     }
@@ -79,7 +83,10 @@ mod tests {
 
     #[test]
     fn a_sentence_of_any_length_keeps_what_happened_and_what_to_do() {
-        let failure = Failure::new("A.B", format!("{} is wrong. Correct it.", "日".repeat(1 << 20)));
+        let failure = Failure::new(
+            Code::InstallConflict,
+            format!("{} is wrong. Correct it.", "日".repeat(1 << 20)),
+        );
         assert_eq!(
             failure.message.chars().count(),
             4_000 + " … (1044598 characters) … ".chars().count()
@@ -87,6 +94,6 @@ mod tests {
         assert!(failure.message.starts_with("日") && failure.message.ends_with("日 is wrong. Correct it."));
         assert!(failure.message.contains(" … (1044598 characters) … "), "{failure}");
         let short = "日".repeat(4_000);
-        assert_eq!(Failure::new("A.B", short.clone()).message, short);
+        assert_eq!(Failure::new(Code::InstallConflict, short.clone()).message, short);
     }
 }

@@ -5,7 +5,7 @@
 //! "It runs on the virtual machine (VM) size of serverless compute, provided you have enough quota in the workspace" (the specification, *Start a compute
 //! session on a flow page*).
 
-use crate::{Failure, size};
+use crate::{Code, Failure, size};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The quota of one user. What it does not name has no bound.
@@ -144,7 +144,10 @@ impl Usage {
 }
 
 fn used_up(what: &str) -> Failure {
-    Failure::new("Session.QuotaExceeded", format!("{what}, then start this one again."))
+    Failure::new(
+        Code::SessionQuotaExceeded,
+        format!("{what}, then start this one again."),
+    )
 }
 
 /// The most sessions that an error names.

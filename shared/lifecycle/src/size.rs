@@ -5,7 +5,7 @@
 
 mod catalogue;
 
-use crate::{Failure, Millis, deadlines};
+use crate::{Code, Failure, Millis, deadlines};
 use catalogue::{AZURE, AZURE_SINGLES, EC2, EC2_SINGLES, Series, Single};
 
 /// The size of a session that may use all of the machine that it is on: the default on one machine.
@@ -168,7 +168,7 @@ pub fn no_such_size(name: &str) -> Failure {
         "There is no VM size {name}.{near} Name one as Azure does, such as Standard_D4s_v3, or as EC2 does, such as m6i.xlarge; \
          {WHOLE_MACHINE} is all of the machine."
     );
-    Failure::new("Session.NoSuchSize", message)
+    Failure::new(Code::SessionNoSuchSize, message)
 }
 
 fn without_prefix(name: &str) -> &str {

@@ -1,7 +1,7 @@
 //! What the core decides, by value: one test for each thing that it once decided wrongly, or that is easily decided wrongly.
 
 use lifecycle::{
-    Failure, Millis,
+    Code, Failure, Millis,
     compute::{self, Chase, ComputePhase, Seen},
     deadlines,
     network::Network,
@@ -212,7 +212,7 @@ fn a_step_sent_twice_with_two_tokens_is_answered_on_both_in_whichever_order_they
 
 #[test]
 fn a_step_of_a_failed_operation_that_comes_late_leaves_the_token_of_its_clean_up_alone() {
-    let failure = Failure::new("Session.Refused", "No.");
+    let failure = Failure::new(Code::SessionLaunchFailed, "No.");
     let failed = Life::launching().on(Event::StepEntered {
         operation: "s".into(),
         step: Step::LaunchSession,
@@ -221,16 +221,16 @@ fn a_step_of_a_failed_operation_that_comes_late_leaves_the_token_of_its_clean_up
         cause: Some(failure),
         image: None,
     });
-    let refused = Some("Session.Refused");
+    let refused = Some("Session.LaunchFailed");
     assert_eq!(failed.answers(), [("launch", refused), ("again", refused)]);
     let late = failed
         .on(entered("s", Step::CleanUp, "clean"))
         .on(entered("s", Step::LaunchSession, "launch"));
-    assert_eq!(late.answers(), [("launch", Some("Session.Refused"))]);
+    assert_eq!(late.answers(), [("launch", Some("Session.LaunchFailed"))]);
     let life = late.on(gone(1));
     assert_eq!(
         (life.session.phase, life.answers()),
-        (Phase::Failed, vec![("clean", Some("Session.Refused"))])
+        (Phase::Failed, vec![("clean", Some("Session.LaunchFailed"))])
     );
 }
 
@@ -292,7 +292,7 @@ fn a_launch_may_wait_for_an_image_where_an_instance_is_had_and_not_on_a_machine_
 
 #[test]
 fn a_start_that_had_failed_before_a_stop_came_says_why_it_failed() {
-    let failure = Failure::new("Install.Conflict", "a needs b<1.");
+    let failure = Failure::new(Code::InstallConflict, "a needs b<1.");
     let failed = Event::InstallFailed {
         generation: 1,
         operation: "s".into(),
@@ -421,7 +421,7 @@ fn a_clean_up_that_comes_twice_is_one() {
 
 #[test]
 fn a_step_that_cannot_be_done_fails_its_operation_only_while_its_fact_is_still_to_come() {
-    let why = Failure::new("Session.NoFolder", "There is no such folder.");
+    let why = Failure::new(Code::FlowNoSuchFolder, "There is no such folder.");
     let refused = Event::StepEntered {
         operation: "s".into(),
         step: Step::ClaimCompute,
@@ -432,10 +432,10 @@ fn a_step_that_cannot_be_done_fails_its_operation_only_while_its_fact_is_still_t
     };
     let life = Life::new().on(wanted("s", Kind::Start)).on(refused.clone());
     assert_eq!(life.session.phase, Phase::Stopping);
-    assert_eq!(life.answers(), [("claim", Some("Session.NoFolder"))]);
+    assert_eq!(life.answers(), [("claim", Some("Flow.NoSuchFolder"))]);
     assert_eq!(
         life.on(refused.clone()).answers(),
-        [("claim", Some("Session.NoFolder"))]
+        [("claim", Some("Flow.NoSuchFolder"))]
     );
     let late = Life::installing().on(refused);
     assert_eq!(
@@ -892,7 +892,7 @@ fn a_session_goes_on_if_the_image_of_its_reset_cannot_be_had() {
         wants: sized("local"),
     });
     assert_eq!(life.session.runs["run"], Lease::Waiting);
-    let failed = life.on(checked(Some(Failure::new("Image.NotFound", "None is there."))));
+    let failed = life.on(checked(Some(Failure::new(Code::ImageNotFound, "None is there."))));
     let said = failed.effects.iter().find_map(|effect| match effect {
         Effect::Row(Row::OperationEnded {
             failure: Some(failure), ..
@@ -924,13 +924,13 @@ fn a_session_that_ends_while_the_image_of_its_reset_is_checked_is_made_anew() {
     let life = checking().on(gone(1));
     assert_eq!((life.session.phase, life.session.generation), (Phase::Provisioning, 2));
     assert!(life.session.current.as_ref().is_some_and(|o| o.id == "r"));
-    let late = life.on(checked(Some(Failure::new("Image.NotFound", ""))));
+    let late = life.on(checked(Some(Failure::new(Code::ImageNotFound, ""))));
     assert_eq!(late.session.phase, Phase::Provisioning);
 }
 
 #[test]
 fn a_deleted_compute_resource_stops_its_session_and_each_run_is_told_why() {
-    let why = Failure::new("Session.ComputeDeleted", "bob deleted it.");
+    let why = Failure::new(Code::SessionComputeDeleted, "bob deleted it.");
     let drained = |compute: &str| Event::ComputeDrained {
         operation: "d".into(),
         compute: compute.into(),

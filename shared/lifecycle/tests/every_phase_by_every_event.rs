@@ -8,7 +8,7 @@
 
 use expect_test::expect;
 use lifecycle::{
-    Failure, Millis, deadlines,
+    Code, Failure, Millis, deadlines,
     session::{
         Claimed, EDGES, Effect, Event, Kind, Lease, Meeting, Message, Named, Operation, Origin, Outcome, Phase, Row,
         Session, Settings, Step, decide, meeting,
@@ -26,7 +26,7 @@ fn settings() -> Settings {
 }
 
 fn failure() -> Failure {
-    Failure::new("Why", "")
+    Failure::new(Code::read("Why"), "")
 }
 
 /// A session in a phase, with an operation under way that waits in the step of that phase, and with a run.
@@ -205,7 +205,7 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
                 operation: "n".into(),
                 generation: 2,
                 activity: NOW - 1_000,
-                why: Some(Failure::new("Instance.Idle", "")),
+                why: Some(Failure::new(Code::InstanceIdleShutdown, "")),
             },
             0,
         ),
@@ -1161,7 +1161,7 @@ fn named(effect: &Effect) -> String {
     let why = |failure: &Option<Failure>| {
         failure
             .as_ref()
-            .map_or("done".to_owned(), |f| f.error.replace("Session.", ""))
+            .map_or("done".to_owned(), |f| f.error.as_str().replace("Session.", ""))
     };
     match effect {
         Effect::Row(Row::OperationEnded { operation, outcome, .. }) => format!("{operation} {outcome:?}"),

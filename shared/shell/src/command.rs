@@ -14,7 +14,7 @@ use contract::{
     webhook,
 };
 use lifecycle::{
-    Failure,
+    Code, Failure,
     access::Action,
     session::{Event, Kind, Operation, Packages, Settings},
     size,
@@ -176,7 +176,7 @@ async fn is_name_taken(ports: &impl Ports, command: &Command, run: Option<&RunWi
     tracing::warn!(
         flow = command.flow.key(),
         command = command.id,
-        fault = "Run.NameTaken",
+        fault = Code::RunNameTaken.as_str(),
         "refused"
     );
     Ok(true)
@@ -190,11 +190,11 @@ async fn not_to_be_read(ports: &impl Ports, earlier: &str, by: &str) -> Result<O
         .filter(|row| row.by == by && row.deleted.is_none());
     Ok(match row.map(|row| row.status) {
         None => Some(Failure::new(
-            "Run.NoSuchRun",
+            Code::RunNoSuchRun,
             format!("You have no run {earlier}, whose outputs this one reads. Name one that you have run."),
         )),
         Some(status) if !status.is_final() => Some(Failure::new(
-            "Run.NotEnded",
+            Code::RunNotEnded,
             format!("The run {earlier}, whose outputs this one reads, has not ended. Wait for its end, and run again."),
         )),
         Some(_) => None,
@@ -218,7 +218,7 @@ async fn principal_of(ports: &impl Ports, command: &Command, sender: &Sender) ->
     match (&command.principal, is_believed) {
         (Some(principal), true) => Ok(principal.clone()),
         (None, true) => Err(Fault::Meaningless(Failure::new(
-            "Command.NoPrincipal",
+            Code::CommandNoPrincipal,
             "A command of this system says for whom it is.",
         ))),
         // The right to send to the queue of a workspace is the role there.
@@ -320,7 +320,7 @@ async fn refuse(ports: &impl Ports, command: &Command, happened: &Happened<'_>, 
     tracing::warn!(
         flow = happened.flow,
         command = command.id,
-        fault = failure.error,
+        fault = failure.error.as_str(),
         cause = failure.message,
         "refused"
     );

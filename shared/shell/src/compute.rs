@@ -16,7 +16,7 @@ use contract::{
     row::OperationStatus,
 };
 use lifecycle::{
-    Failure, Millis,
+    Code, Failure, Millis,
     compute::{self, Compute, ComputePhase},
     session::Event,
 };
@@ -55,7 +55,7 @@ pub(crate) async fn delete(ports: &impl Ports, command: &Command, known: &Known,
         if let Some(failure) = &failure {
             tracing::warn!(
                 command = command.id,
-                fault = failure.error,
+                fault = failure.error.as_str(),
                 cause = failure.message,
                 "refused"
             );
@@ -171,7 +171,7 @@ fn idle(held: &Compute) -> Failure {
         "The compute instance {name} was not used for {seconds} s and is shut down, with all sessions on it. Start the instance, then the \
          session again."
     );
-    Failure::new("Instance.IdleShutdown", message)
+    Failure::new(Code::InstanceIdleShutdown, message)
 }
 
 fn is_of(held: &Compute, command: &Command) -> bool {
@@ -180,7 +180,7 @@ fn is_of(held: &Compute, command: &Command) -> bool {
 
 fn deleted(id: &str, by: &str) -> Failure {
     Failure::new(
-        "Session.ComputeDeleted",
+        Code::SessionComputeDeleted,
         format!(
             "{by} deleted the compute resource {id} with all that was on it. Start the session again: it gets another one."
         ),
@@ -189,7 +189,7 @@ fn deleted(id: &str, by: &str) -> Failure {
 
 fn no_such_compute(id: &str, owner: &str) -> Failure {
     Failure::new(
-        "Compute.None",
+        Code::ComputeNone,
         format!(
             "{owner} has no compute resource {id}. One is deleted with the last session on it; list those that there are."
         ),

@@ -19,7 +19,7 @@ use contract::{
     row::OperationStatus,
 };
 use lifecycle::{
-    Failure,
+    Code, Failure,
     compute::{self, Compute, ComputePhase},
     quota::Use,
     session::Event,
@@ -78,7 +78,7 @@ async fn once(ports: &impl Ports, command: &Command, known: &Known, name: &str) 
         Some(failure) => {
             tracing::warn!(
                 command = command.id,
-                fault = failure.error,
+                fault = failure.error.as_str(),
                 cause = failure.message,
                 "refused"
             );
@@ -245,25 +245,25 @@ fn kind(wish: &Wish) -> Kind {
 
 fn exists(name: &str) -> Failure {
     let message = format!("There is a compute instance {name} already. Take another name, or delete it first.");
-    Failure::new("Instance.Exists", message)
+    Failure::new(Code::InstanceExists, message)
 }
 
 fn reserved() -> Failure {
     let message = format!("{SERVERLESS} is the name of the compute that is no instance. Take another name.");
-    Failure::new("Instance.Exists", message)
+    Failure::new(Code::InstanceExists, message)
 }
 
 fn stopping(name: &str) -> Failure {
     let message = format!("The compute instance {name} is still stopping. Try again in a moment.");
-    Failure::new("Instance.Stopping", message)
+    Failure::new(Code::InstanceStopping, message)
 }
 
 /// Why the sessions on an instance end with it.
 fn ended(name: &str, by: &str, wish: &Wish) -> Failure {
     let (code, what, next) = match wish {
-        Wish::DeleteInstance { .. } => ("Instance.Deleted", "deleted", "Start the session on other compute."),
+        Wish::DeleteInstance { .. } => (Code::InstanceDeleted, "deleted", "Start the session on other compute."),
         _ => (
-            "Instance.Stopped",
+            Code::InstanceStopped,
             "stopped",
             "Start the instance, then the session again.",
         ),

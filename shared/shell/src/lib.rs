@@ -32,7 +32,7 @@ pub use sweep::{Swept, sweep};
 pub use turn::{Happened, happen, observe_compute};
 pub use why::why;
 
-use lifecycle::Failure;
+use lifecycle::{Code, Failure};
 
 /// Why a handler could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +58,12 @@ impl Fault {
         move |cause| Self::Outside { what, cause }
     }
 
-    /// The stable name, for the log.
-    pub fn name(&self) -> &'static str {
+    /// The code, for the log.
+    pub fn code(&self) -> Code {
         match self {
-            Self::Conflict => "Shell.Conflict",
-            Self::Outside { .. } => "Shell.Outside",
-            Self::Meaningless(_) => "Shell.Meaningless",
+            Self::Conflict => Code::ShellConflict,
+            Self::Outside { .. } => Code::ShellOutside,
+            Self::Meaningless(_) => Code::ShellMeaningless,
         }
     }
 }

@@ -11,7 +11,7 @@ use contract::{
     instance::InstanceRow,
 };
 use lifecycle::{
-    Failure, Millis,
+    Code, Failure, Millis,
     compute::{Compute, ComputePhase, Slot},
     session::{Origin, Settings},
 };
@@ -118,7 +118,7 @@ pub(crate) fn not_running(name: &str) -> Failure {
     let message = format!(
         "The compute instance {name} does not run, and a session does not start one. Start the instance, then the session again."
     );
-    Failure::new("Instance.NotRunning", message)
+    Failure::new(Code::InstanceNotRunning, message)
 }
 
 fn fixed(name: &str) -> Failure {
@@ -126,13 +126,13 @@ fn fixed(name: &str) -> Failure {
         "The compute instance {name} has its own VM size and identity, so a session on it takes none. Leave them out, or switch the \
          session to serverless compute."
     );
-    Failure::new("Instance.FixedSettings", message)
+    Failure::new(Code::InstanceFixedSettings, message)
 }
 
 /// There is no such instance.
 pub(crate) fn none(name: &str, owner: &str) -> Failure {
     let message = format!("{owner} has no compute instance {name}. List those that there are, or create it.");
-    Failure::new("Instance.None", message)
+    Failure::new(Code::InstanceNone, message)
 }
 
 #[cfg(test)]

@@ -353,7 +353,7 @@ fn tell(before: &Session, after: &Session, happened: &Happened<'_>) {
             flow = happened.flow,
             session = after.generation,
             operation,
-            fault = failure.error,
+            fault = failure.error.as_str(),
             cause = failure.message,
             "failed"
         );

@@ -3,7 +3,7 @@
 use crate::{Fault, Ports};
 use contract::workspace::{IdentitySettings, PRIMARY, WorkspaceRow, WorkspaceSettings};
 use lifecycle::{
-    Failure,
+    Code, Failure,
     quota::Quota,
     session::{Named, Origin, Settings},
     size,
@@ -51,7 +51,7 @@ pub fn refuse(settings: &Settings, of: &WorkspaceSettings, workspace: &str) -> O
         settings.idle.value / 1000,
         largest_idle(of) / 1000
     );
-    Some(Failure::new("Session.IdleTooLong", message))
+    Some(Failure::new(Code::SessionIdleTooLong, message))
 }
 
 /// The id of the identity that `named` is a name of: its id, its client id, the last part of its id, or [`PRIMARY`].
@@ -87,7 +87,7 @@ pub fn identity(named: &str, of: &WorkspaceSettings, workspace: &str) -> Result<
 }
 
 fn no_identity(message: String) -> Failure {
-    Failure::new("Session.NoIdentity", message)
+    Failure::new(Code::SessionNoIdentity, message)
 }
 
 /// The quota of a user.
@@ -115,7 +115,7 @@ pub fn quota(of: &WorkspaceSettings, user: &str, sessions: usize) -> Quota {
 ///
 /// `Workspace.…`, `Session.NoSuchSize`: final for these settings.
 pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -> Result<(), Failure> {
-    let failed = |code: &str, message: String| Err(Failure::new(code, message));
+    let failed = |code: Code, message: String| Err(Failure::new(code, message));
     if let Some(name) = of.default_vm_size.as_deref().filter(|name| size::size(name).is_none()) {
         return Err(size::no_such_size(name));
     }
@@ -125,7 +125,7 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
         && !OBJECT_STORES.contains(&store.r#type.as_str())
     {
         return failed(
-            "Workspace.NotAnObjectStore",
+            Code::WorkspaceNotAnObjectStore,
             format!(
                 "The default data store {} is of the type {}, and it has to be an object store. Name one of the type {}.",
                 store.name,
@@ -149,7 +149,7 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
                 ids.join(", ")
             };
             return failed(
-                "Workspace.NoPrimaryIdentity",
+                Code::WorkspaceNoPrimaryIdentity,
                 format!(
                     "Primary user assigned identity not found: {primary}. The user-assigned identities are: {there}."
                 ),
@@ -164,7 +164,7 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
 /// * `is_folder`: as [`check`] takes it.
 pub fn no_working_directory(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -> Option<Failure> {
     let folder = of.working_directory.as_ref()?;
-    (is_folder(folder) == Some(false)).then(|| Failure::new("Workspace.NoWorkingDirectory", no_folder(folder)))
+    (is_folder(folder) == Some(false)).then(|| Failure::new(Code::WorkspaceNoWorkingDirectory, no_folder(folder)))
 }
 
 fn no_folder(folder: &str) -> String {
@@ -180,7 +180,7 @@ fn families<'a>(quotas: impl Iterator<Item = &'a BTreeMap<String, u32>>) -> Resu
     match unknown {
         None => Ok(()),
         Some(family) => Err(Failure::new(
-            "Workspace.NoSuchFamily",
+            Code::WorkspaceNoSuchFamily,
             format!(
                 "There is no family {family} of VM sizes for a quota of vCPUs. Name one of {}.",
                 known.join(", ")
@@ -193,7 +193,7 @@ fn families<'a>(quotas: impl Iterator<Item = &'a BTreeMap<String, u32>>) -> Resu
 ///
 /// The file of *Start with advanced settings* (the specification): `type: system_assigned, user_assigned`.
 fn check_identity(identity: &IdentitySettings) -> Result<(), Failure> {
-    let failed = |message: String| Err(Failure::new("Workspace.IdentityType", message));
+    let failed = |message: String| Err(Failure::new(Code::WorkspaceIdentityType, message));
     let types: Vec<&str> = identity.r#type.split(',').map(str::trim).collect();
     if let Some(other) = types.iter().find(|t| !["system_assigned", "user_assigned"].contains(t)) {
         return failed(format!(

@@ -8,6 +8,7 @@ use contract::{
     row::{OperationStatus, RunStatus},
 };
 use lifecycle::{
+    Code,
     compute::ComputePhase,
     session::{Event, Named, Origin, Session, Settings, decide},
 };
@@ -129,7 +130,7 @@ async fn a_command_for_somebody_elses_flow_is_refused_in_its_own_row_and_changes
     let state = world.state.lock().unwrap();
     assert_eq!(
         state.operations["stop-x"].failure.as_ref().unwrap().error,
-        "Access.Denied"
+        Code::AccessDenied
     );
     assert!(state.sessions.is_empty());
 }
@@ -366,11 +367,7 @@ async fn what_the_webhooks_function_says_counts_only_as_far_as_a_rule_says_it() 
     ] {
         accept(&world, &said(id, change), &webhook).await.unwrap();
         let refused = world.state.lock().unwrap().operations[id].clone();
-        assert_eq!(
-            refused.failure.map(|f| f.error).as_deref(),
-            Some("Access.Denied"),
-            "{id}"
-        );
+        assert_eq!(refused.failure.map(|f| f.error), Some(Code::AccessDenied), "{id}");
     }
     accept(&world, &said("as-the-rule-says", json!({})), &webhook)
         .await
@@ -536,7 +533,7 @@ async fn a_cancel_of_a_run_that_waits_ends_it_and_of_one_that_is_not_there_does_
     world.settle().await;
     let state = world.state.lock().unwrap();
     assert_eq!(state.runs["run-1"].status, RunStatus::Canceled);
-    assert_eq!(state.runs["run-1"].failure.as_ref().unwrap().error, "Run.Canceled");
+    assert_eq!(state.runs["run-1"].failure.as_ref().unwrap().error, Code::RunCanceled);
 }
 
 /// Two sessions on one compute resource, which is then deleted: the command comes twice.
@@ -599,7 +596,7 @@ async fn a_compute_resource_that_is_none_of_the_users_is_not_deleted() {
         world.settle().await;
         let state = world.state.lock().unwrap();
         let failure = state.operations[id].failure.clone().unwrap();
-        assert_eq!(failure.error, "Compute.None", "{failure}");
+        assert_eq!(failure.error, Code::ComputeNone, "{failure}");
     }
     assert_eq!(world.phase(&flow("/flows/joke").key()), Phase::Ready);
 }

@@ -2,7 +2,7 @@
 
 mod world;
 
-use contract::{FlowRef, Phase, row::OperationStatus, workspace::WorkspaceRow};
+use contract::{Code, FlowRef, Phase, row::OperationStatus, workspace::WorkspaceRow};
 use lifecycle::{compute::ComputePhase, session::Event};
 use serde_json::json;
 use world::{World, each_call_fails};
@@ -71,7 +71,7 @@ async fn an_instance_outlives_a_session_and_its_stop_ends_one_whichever_call_fai
             Event::ComputeDrained { why, .. } => Some(why.error.clone()),
             _ => None,
         });
-        assert_eq!(why.as_deref(), Some("Instance.Stopped"), "{case}");
+        assert_eq!(why, Some(Code::InstanceStopped), "{case}");
     };
     each_call_fails(life_of_an_instance, lived).await;
 }
@@ -89,17 +89,16 @@ async fn a_session_on_an_instance_takes_its_settings_and_switches_by_an_update()
     };
     let start = |settings: serde_json::Value| json!({ "command": "start", "settings": settings });
     let update = |settings: serde_json::Value| json!({ "command": "update", "settings": settings });
-    let error = |name: &str| Some(name.to_owned());
     assert_eq!(
         send("a", start(json!({ "compute": "dev" }))).await,
-        error("Instance.None")
+        Some(Code::InstanceNone)
     );
     let create = json!({ "command": "create-instance", "instance": "dev", "size": "Standard_D4s_v3" });
     assert_eq!(send("b", create.clone()).await, None);
-    assert_eq!(send("c", create).await, error("Instance.Exists"));
+    assert_eq!(send("c", create).await, Some(Code::InstanceExists));
     assert_eq!(
         send("d", start(json!({ "compute": "dev", "size": "Standard_D2s_v3" }))).await,
-        error("Instance.FixedSettings")
+        Some(Code::InstanceFixedSettings)
     );
     assert_eq!(send("e", start(json!({ "compute": "dev" }))).await, None);
     let settings = || {
@@ -114,7 +113,7 @@ async fn a_session_on_an_instance_takes_its_settings_and_switches_by_an_update()
     assert_eq!(settings(), (Some("dev".into()), "Standard_D4s_v3".into(), 1));
     assert_eq!(
         send("f", update(json!({ "size": "Standard_D2s_v3" }))).await,
-        error("Instance.FixedSettings")
+        Some(Code::InstanceFixedSettings)
     );
     assert_eq!(send("g", update(json!({ "idle_seconds": 600 }))).await, None);
     // To serverless compute and back: each time the session is made anew, and the instance stays.
@@ -127,13 +126,13 @@ async fn a_session_on_an_instance_takes_its_settings_and_switches_by_an_update()
     assert_eq!(send("j", named("stop-instance")).await, None);
     assert_eq!(
         send("k", start(json!({ "compute": "dev" }))).await,
-        error("Instance.NotRunning")
+        Some(Code::InstanceNotRunning)
     );
     assert_eq!(send("l", named("start-instance")).await, None);
     assert_eq!(send("m", start(json!({ "compute": "dev" }))).await, None);
     assert_eq!(send("n", named("delete-instance")).await, None);
     assert_eq!(world.phase(&flow("/flows/joke").key()), Phase::Stopped);
-    assert_eq!(send("o", named("start-instance")).await, error("Instance.None"));
+    assert_eq!(send("o", named("start-instance")).await, Some(Code::InstanceNone));
     let state = world.state.lock().unwrap();
     assert!(state.computes.values().all(|c| c.phase == ComputePhase::Gone));
 }
@@ -157,16 +156,12 @@ async fn an_instance_that_nobody_uses_is_shut_down_with_its_sessions() {
     let compute = state.computes.values().next().unwrap();
     assert_eq!(compute.phase, ComputePhase::Gone);
     let code = |why: &Option<contract::Failure>| why.as_ref().unwrap().error.clone();
-    assert_eq!(code(&compute.drained), "Instance.IdleShutdown");
+    assert_eq!(code(&compute.drained), Code::InstanceIdleShutdown);
     let told = state.log.values().find_map(|entry| match &entry.event {
         Event::IdleSeen { why, .. } => Some(code(why)),
         _ => None,
     });
-    assert_eq!(
-        told.as_deref(),
-        Some("Instance.IdleShutdown"),
-        "its session is told why"
-    );
+    assert_eq!(told, Some(Code::InstanceIdleShutdown), "its session is told why");
     assert_eq!(state.instances.len(), 1, "it is there, stopped");
 }
 
@@ -188,7 +183,8 @@ async fn a_running_instance_counts_in_its_users_quota_until_it_has_stopped() {
     assert_eq!(send("a", create("dev")).await, None);
     let second = send("b", create("second")).await.unwrap();
     assert!(
-        second.starts_with("Session.QuotaExceeded") && second.contains("the compute instance dev (Standard_D4s_v5)"),
+        second.starts_with(Code::SessionQuotaExceeded.as_str())
+            && second.contains("the compute instance dev (Standard_D4s_v5)"),
         "{second}"
     );
     let d4 = json!({ "command": "start", "settings": { "size": "Standard_D4s_v5" } });

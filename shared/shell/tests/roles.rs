@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "this file needs a part of the world")]
 mod world;
 
-use contract::{FlowRef, Principal, Role, people::RoleRow, row::OperationStatus, webhook::WebhooksRow};
+use contract::{Code, FlowRef, Principal, Role, people::RoleRow, row::OperationStatus, webhook::WebhooksRow};
 use serde_json::{Value, json};
 use shell::{Sender, SpeaksFor, accept};
 use world::World;
@@ -154,7 +154,9 @@ async fn is_let_through(way: Way, of: &str, wish: &Value, (workspace, owner): (&
         Some(run) => run.failure.clone(),
         None => state.operations["c"].failure.clone(),
     };
-    let is_denied = failure.as_ref().is_some_and(|failure| failure.error == "Access.Denied");
+    let is_denied = failure
+        .as_ref()
+        .is_some_and(|failure| failure.error == Code::AccessDenied);
     assert!(!is_denied || state.sessions.is_empty(), "nothing is left of it");
     !is_denied
 }

@@ -1,6 +1,6 @@
 //! Reading what a user wrote beside all else that a process does: on a thread that may block or panic, and for so long at most.
 
-use lifecycle::Failure;
+use lifecycle::{Code, Failure};
 use std::{path::Path, time::Duration};
 
 /// Reads something of a flow folder.
@@ -19,14 +19,14 @@ pub async fn aside<T: Send + 'static>(
     match tokio::time::timeout(most, tokio::task::spawn_blocking(read)).await {
         Ok(Ok(read)) => read,
         Ok(Err(_)) => Err(Failure::new(
-            "Flow.ReadFailed",
+            Code::FlowReadFailed,
             format!(
                 "A fault of pfsession itself ended the reading of {folder}. Report it, with the folder's flow file and requirements; \
                  until it is mended, change what was changed last in them."
             ),
         )),
         Err(_) => Err(Failure::new(
-            "Flow.ReadTimeout",
+            Code::FlowReadTimeout,
             format!(
                 "{folder} could not be read within {} s. See that its disk answers, and try again.",
                 most.as_secs()

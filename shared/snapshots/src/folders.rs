@@ -3,7 +3,7 @@
 use crate::{Fault, Store, aside};
 use contract::snapshot::Address;
 use flow::{Environment, Kind, Reach, view::View};
-use lifecycle::{Failure, session::Named};
+use lifecycle::{Code, Failure, session::Named};
 use std::{
     collections::VecDeque,
     fs, io,
@@ -224,7 +224,7 @@ impl OpenedFile {
 
 fn no_snapshot(what: &str) -> Fault {
     Fault::Wrong(Failure::new(
-        "Flow.NoSnapshot",
+        Code::FlowNoSnapshot,
         format!(
             "{what} cannot be seen from here. Send the command with pfsession, which uploads it, or name the address of what was uploaded."
         ),
@@ -241,7 +241,7 @@ impl Laid {
         };
         let file = fs::File::open(&self.path).map_err(|error| {
             Failure::new(
-                "Snapshot.NoRoom",
+                Code::SnapshotNoRoom,
                 format!("{} is gone: {error}. Try again.", self.path.display()),
             )
         })?;
@@ -265,7 +265,7 @@ impl InStore {
         let address = Address::read(text).ok_or_else(|| no_snapshot(text))?;
         if address.flow != flow || self.bucket.as_ref().is_some_and(|bucket| *bucket != address.bucket) {
             return Err(Fault::Wrong(Failure::new(
-                "Snapshot.NotYours",
+                Code::SnapshotNotYours,
                 format!(
                     "{address} is no snapshot of this flow. Send the command with pfsession, which uploads the flow's own."
                 ),
@@ -283,7 +283,7 @@ impl InStore {
         }
         let no_room = |error: io::Error| {
             Fault::Wrong(Failure::new(
-                "Snapshot.NoRoom",
+                Code::SnapshotNoRoom,
                 format!(
                     "{} cannot be written: {error}. Put that right, and try again.",
                     self.place.display()
@@ -309,7 +309,7 @@ impl InStore {
             fs::create_dir(&folder).map_err(no_room)?;
             laid = tokio::task::spawn_blocking(move || laid.into_folder(folder))
                 .await
-                .unwrap_or_else(|error| Err(Failure::new("Snapshot.Unreadable", error.to_string())))?;
+                .unwrap_or_else(|error| Err(Failure::new(Code::SnapshotUnreadable, error.to_string())))?;
         }
         let laid = Arc::new(laid);
         kept.push_back(Arc::clone(&laid));

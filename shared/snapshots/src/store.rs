@@ -19,7 +19,7 @@ use contract::{
     http::encoded,
     snapshot::{Address, MOST_BYTES, Upload},
 };
-use lifecycle::Failure;
+use lifecycle::{Code, Failure};
 use sha2::{Digest, Sha256};
 use std::{
     fs,
@@ -147,14 +147,14 @@ impl Store {
                 200 => {}
                 404 => {
                     return Err(wrong(
-                        "Missing",
+                        Code::SnapshotMissing,
                         format!("There is no {address} (any more)"),
                         "Send the flow again with pfsession, which uploads it",
                     ));
                 }
                 status @ 400..=499 if status != 429 => {
                     return Err(wrong(
-                        "Refused",
+                        Code::SnapshotRefused,
                         format!("The store answers {status} to whoever asks for {address} here: it is not there, or may not be read"),
                         "Send the flow again with pfsession, which uploads it; if that does not help, give this role s3:GetObject there",
                     ));
@@ -257,7 +257,7 @@ fn presigned(
 fn copy(from: impl Read, address: &Address, to: &Path) -> Result<(), Fault> {
     let no_room = |error: std::io::Error| {
         wrong(
-            "NoRoom",
+            Code::SnapshotNoRoom,
             format!("{address} cannot be written here: {error}"),
             "Free some room on the disk, and try again",
         )
@@ -279,14 +279,14 @@ fn copy(from: impl Read, address: &Address, to: &Path) -> Result<(), Fault> {
     }
     if bytes > MOST_BYTES {
         return Err(wrong(
-            "TooLarge",
+            Code::SnapshotTooLarge,
             format!("{address} has more than {} MiB", MOST_BYTES >> 20),
             "Move out what the flow does not need, such as data and caches",
         ));
     }
     if hex::encode(hash.finalize()) != address.digest {
         return Err(wrong(
-            "Damaged",
+            Code::SnapshotDamaged,
             format!("What is at {address} is not what that name says"),
             "Delete that object, and send the flow again with pfsession",
         ));
@@ -294,20 +294,13 @@ fn copy(from: impl Read, address: &Address, to: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-fn wrong(name: &str, what: String, next: &str) -> Fault {
-    let error = match name {
-        "Missing" => "Snapshot.Missing",
-        "Refused" => "Snapshot.Refused",
-        "TooLarge" => "Snapshot.TooLarge",
-        "NoRoom" => "Snapshot.NoRoom",
-        _ => "Snapshot.Damaged",
-    };
-    Fault::Wrong(Failure::new(error, format!("{what}. {next}.")))
+fn wrong(code: Code, what: String, next: &str) -> Fault {
+    Fault::Wrong(Failure::new(code, format!("{what}. {next}.")))
 }
 
 fn not_now(why: &str) -> Fault {
     Fault::NotNow(Failure::new(
-        "Snapshot.Unreachable",
+        Code::SnapshotUnreachable,
         format!(
             "The store of flow folders cannot be asked: {}. Try again in a moment.",
             why.trim_end_matches('.')

@@ -8,7 +8,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use contract::{
-    Settings,
+    Code, Settings,
     agent::{AgentCommand, AgentReport, AgentSettings, SignedBody, SignedReport},
     command::RunWish,
     driver::{ComputeRequest, DriverReport, Room},
@@ -278,7 +278,7 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
         "0".repeat(64)
     );
     let others = settings.folder.value.replace(&world.flow, &"f".repeat(32));
-    for (at, (folder, error)) in [(missing, "Snapshot.Missing"), (others, "Snapshot.NotYours")]
+    for (at, (folder, error)) in [(missing, Code::SnapshotMissing), (others, Code::SnapshotNotYours)]
         .into_iter()
         .enumerate()
     {
@@ -320,7 +320,7 @@ fn an_agent_that_comes_up_too_late_says_so_and_ends(world: &World) {
     match world.driver_report() {
         DriverReport::SessionGone {
             failure: Some(failure), ..
-        } => assert_eq!(failure.error, "Session.LaunchTooLate"),
+        } => assert_eq!(failure.error, Code::SessionLaunchTooLate),
         other => panic!("{other:?}"),
     }
     assert!(agent.child.wait().expect("its own child").success());

@@ -13,7 +13,7 @@
 //!   at work. Both count as started.
 
 use contract::{
-    Settings, Slot,
+    Code, Settings, Slot,
     driver::{ComputeRequest, DriverReport, Room},
 };
 use machines::{Call, DEFAULT_IMAGE, World, text};
@@ -114,7 +114,7 @@ fn lost(world: &World, generation: u32) -> (String, String) {
             flow,
             generation: of,
             failure: Some(failure),
-        } if flow == world.flow && of == generation => (failure.error, failure.message),
+        } if flow == world.flow && of == generation => (failure.error.to_string(), failure.message),
         other => panic!("{other:?}"),
     }
 }
@@ -464,7 +464,7 @@ fn a_launch_that_is_removed_between_its_two_looks_ends_what_it_has_started() {
             DriverReport::SessionGone { failure: None, .. } => removed += 1,
             DriverReport::SessionGone {
                 failure: Some(failure), ..
-            } if failure.error == "Session.Removed" => barred += 1,
+            } if failure.error == Code::SessionRemoved => barred += 1,
             other => panic!("{other:?}"),
         }
     }

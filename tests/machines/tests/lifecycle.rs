@@ -118,7 +118,10 @@ fn an_install_that_nobody_answers_is_cleaned_up() {
     let run = start(&world, "install");
     next(&world, Step::InstallPackages);
     let clean_up = next(&world, Step::CleanUp);
-    assert_eq!(clean_up.cause.as_ref().expect("a cause").error, "States.Timeout");
+    assert_eq!(
+        clean_up.cause.as_ref().expect("a cause").error.as_str(),
+        "States.Timeout"
+    );
     done(&world, &clean_up);
     assert_eq!(world.ended(&run)["status"], "FAILED");
 }

@@ -7,7 +7,7 @@
 //! the account's number), and any time that AWS itself takes.
 
 use contract::{
-    Phase,
+    Code, Phase,
     command::RunWish,
     row::{OperationStatus, RunStatus},
     snapshot::Offer,
@@ -165,7 +165,7 @@ fn a_step_that_fails_is_cleaned_up_and_says_why(deployment: &Deployment) {
     let row = api.operation("start-in-vain", LONG);
     let failure = row.failure.expect("it says why");
     assert_eq!(row.status, OperationStatus::Failed);
-    assert_eq!(failure.error, "Install.NoSuchPackage", "{failure:?}");
+    assert_eq!(failure.error, Code::InstallNoSuchPackage, "{failure:?}");
     wait_for("its end", LONG, || {
         (api.phase(&folder) == Some(Phase::Failed)).then_some(())
     });
@@ -352,7 +352,7 @@ fn a_snapshot_that_cannot_be_had_fails_the_start_by_its_name(deployment: &Deploy
             json!({ "id": id, "flow": api.flow(&folder), "command": "start", "settings": { "folder": address } });
         api.send(&start).unwrap();
         let row = api.operation(id, LONG);
-        assert_eq!(row.failure.expect("it fails").error, error, "{id}");
+        assert_eq!(row.failure.expect("it fails").error.to_string(), error, "{id}");
     }
     nothing_is_left(deployment, &folder);
 }

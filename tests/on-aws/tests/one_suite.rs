@@ -9,7 +9,7 @@ use aws_sdk_sqs::types::{
     SendMessageBatchRequestEntry,
 };
 use contract::{
-    Failure, FlowRef, Millis, Phase, Settings, Slot,
+    Code, Failure, FlowRef, Millis, Phase, Settings, Slot,
     agent::{LineKind, OutputLine, RunResult},
     command::{Command, RunWish, Wish},
     instance::InstanceRow,
@@ -570,7 +570,7 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
         let end = OperationEnd {
             status: OperationStatus::Failed,
             ended: Some(9),
-            failure: Some(Failure::new("Install.Conflict", "No two of these go together.")),
+            failure: Some(Failure::new(Code::InstallConflict, "No two of these go together.")),
             warning: None,
             joined: None,
         };
@@ -1023,18 +1023,18 @@ fn a_step_is_answered_once_and_an_answer_that_is_late_or_to_nothing_counts_as_gi
         answer(world, &token, None).await;
         assert_eq!(world.end_of("late").await.0, "SUCCEEDED");
         answer(world, &token, None).await;
-        answer(world, &token, Some(Failure::new("Session.Superseded", "too late"))).await;
+        answer(world, &token, Some(Failure::new(Code::SessionSuperseded, "too late"))).await;
         assert_eq!(world.end_of("late").await.0, "SUCCEEDED");
         answer(world, "no token at all", None).await;
         // In the middle: the second answer of one step is not the next one's.
         begin(world, "twice", Kind::Start).await;
         let first = expect_step(world, "twice", "claim-compute").await;
         answer(world, &first, None).await;
-        answer(world, &first, Some(Failure::new("Session.Boom", "late"))).await;
+        answer(world, &first, Some(Failure::new(Code::SessionStepFailed, "late"))).await;
         let second = expect_step(world, "twice", "launch-session").await;
         answer(world, &first, None).await;
         assert!(world.no_step_comes().await);
-        answer(world, &second, Some(Failure::new("Session.Superseded", "a stop"))).await;
+        answer(world, &second, Some(Failure::new(Code::SessionSuperseded, "a stop"))).await;
         assert_eq!(world.end_of("twice").await.0, "SUCCEEDED");
     });
 }
@@ -1046,7 +1046,7 @@ fn a_step_that_failed_is_followed_by_its_clean_up_and_one_that_was_overtaken_by_
         answer(
             world,
             &token,
-            Some(Failure::new("Session.QuotaExceeded", "You have 20 sessions.")),
+            Some(Failure::new(Code::SessionQuotaExceeded, "You have 20 sessions.")),
         )
         .await;
         let next = world.next_step().await;
@@ -1061,7 +1061,7 @@ fn a_step_that_failed_is_followed_by_its_clean_up_and_one_that_was_overtaken_by_
         answer(
             world,
             &token,
-            Some(Failure::new("Session.Superseded", "A stop has taken over.")),
+            Some(Failure::new(Code::SessionSuperseded, "A stop has taken over.")),
         )
         .await;
         assert_eq!(world.end_of("overtaken").await.0, "SUCCEEDED");
@@ -1081,7 +1081,7 @@ fn what_a_failed_step_says_of_itself_reaches_its_clean_up(worlds: &Worlds) {
     worlds.each(&[moto], async |world| {
         begin(world, "saying", Kind::Start).await;
         let token = expect_step(world, "saying", "claim-compute").await;
-        let failure = Failure::new("Session.QuotaExceeded", "You have 20 sessions.");
+        let failure = Failure::new(Code::SessionQuotaExceeded, "You have 20 sessions.");
         answer(world, &token, Some(failure)).await;
         let next = world.next_step().await;
         assert_eq!(next["cause"]["Cause"], "You have 20 sessions.", "{next}");

@@ -205,7 +205,7 @@ fn an_agent_killed_at_an_install_at_rest_or_at_a_run_takes_its_session_to_an_end
     let run = api.run_row("run-1", BOUND);
     assert_eq!(run.status, RunStatus::Failed);
     assert!(
-        run.failure.is_some_and(|f| f.error == "Session.AgentDied"),
+        run.failure.is_some_and(|f| f.error == contract::Code::SessionAgentDied),
         "the run says why"
     );
     ended(&folder);

@@ -82,7 +82,7 @@ fn a_cancel_ends_one_run_with_its_children_and_leaves_the_session() {
     assert!(took < Duration::from_secs(3), "{took:?}");
     let row: RunRow = machine.api().get("/v1/runs/first").unwrap();
     assert_eq!(row.status, RunStatus::Canceled);
-    assert_eq!(row.failure.unwrap().error, "Run.Canceled");
+    assert_eq!(row.failure.unwrap().error, contract::Code::RunCanceled);
     let other: RunRow = machine.api().get("/v1/runs/second").unwrap();
     assert_eq!(other.status, RunStatus::Running);
     // What has ended cannot be canceled, and that is said.

@@ -121,7 +121,7 @@ fn taken((status, body): (u16, String), expected: u16) -> Vec<String> {
 
 fn refused((status, body): (u16, String)) -> (u16, String) {
     let problem: Problem = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status} {body}"));
-    (status, problem.error.error)
+    (status, problem.error.error.to_string())
 }
 
 fn history(api: &Api, folder: &Path) -> usize {

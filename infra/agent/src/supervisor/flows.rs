@@ -32,7 +32,9 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, Fault>>>(
 ) -> Result<T, Failure> {
     for pause in PAUSES {
         match call().await {
-            Err(Fault::NotNow(failure)) => tracing::warn!(fault = failure.error, cause = failure.message, "once more"),
+            Err(Fault::NotNow(failure)) => {
+                tracing::warn!(fault = failure.error.as_str(), cause = failure.message, "once more")
+            }
             done => return done.map_err(Fault::into_failure),
         }
         tokio::time::sleep(pause).await;

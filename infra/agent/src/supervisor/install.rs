@@ -3,7 +3,7 @@
 use super::Agent;
 use crate::{contained::contained, disk, output::Output, report, write_atomically};
 use contract::{
-    Failure, Settings,
+    Code, Failure, Settings,
     agent::{AgentReport, LineKind},
     command::is_good_id,
     packages::{ByHand, Installation, LeftOut, Listed, Setup},
@@ -79,7 +79,7 @@ impl Agent {
         counts: Rc<Cell<u32>>,
     ) {
         let work = Rc::clone(&self).install(of.clone(), settings, packages);
-        let done = contained("Install.Crashed", "The install was ended", work).await;
+        let done = contained(Code::InstallCrashed, "The install was ended", work).await;
         let (result, setup) = done.unwrap_or_else(|failure| (Err(failure), None));
         let attempt = counts.get();
         let report = match result {
@@ -93,7 +93,7 @@ impl Agent {
             Err(failure) => {
                 tracing::warn!(
                     operation = of,
-                    fault = failure.error,
+                    fault = failure.error.as_str(),
                     cause = failure.message,
                     "the install has failed"
                 );
@@ -123,7 +123,10 @@ impl Agent {
             Err(error) => {
                 let text = format!("The state folder cannot be written: {error}. Put that right, and start again.");
                 let full = disk::refusal(&self.spec.state).filter(|_| error.kind() == io::ErrorKind::StorageFull);
-                return (Err(full.unwrap_or_else(|| Failure::new("Install.Failed", text))), None);
+                return (
+                    Err(full.unwrap_or_else(|| Failure::new(Code::InstallFailed, text))),
+                    None,
+                );
             }
         };
         let store = self.store.borrow().clone();
@@ -188,7 +191,7 @@ impl Agent {
             }
         }
         Err(Failure::new(
-            "Install.Failed",
+            Code::InstallFailed,
             format!(
                 "The packages are there, and the session's sandbox could not be started: {why}. See {log} and the agent's log."
             ),

@@ -2,6 +2,7 @@
 
 use super::Agent;
 use crate::{clock::boot_time, report, sqs};
+use contract::Code;
 use contract::agent::{AgentReport, SignedBody};
 use environments::reach;
 use std::{rc::Rc, time::Duration};
@@ -53,7 +54,7 @@ impl Agent {
                 Ok(_) => return,
                 Err(error) if sqs::is_refused_for_good(&error) => {
                     tracing::error!(
-                        fault = "Report.Refused",
+                        fault = Code::ReportRefused.as_str(),
                         cause = sqs::chain(&error),
                         is_stripped,
                         "a report is refused for what is in it"

@@ -5,7 +5,7 @@ use crate::{
     clock::boot_time, connections::Broker, contained::contained, disk, output::Output, report, run, runner::Runner,
 };
 use contract::{
-    Failure, Settings,
+    Code, Failure, Settings,
     agent::{AgentReport, RunResult},
     command::RunWish,
 };
@@ -45,12 +45,12 @@ impl Agent {
         self.look_for_newer_image();
         self.say(AgentReport::RunStarted { run: run.clone() });
         let work = Rc::clone(&self).run_to_its_end(run.clone(), settings, wish);
-        let done = contained("Run.Failed", "The run was ended", work).await;
+        let done = contained(Code::RunFailed, "The run was ended", work).await;
         let (outcome, result) = done.unwrap_or_else(|failure| run::failed(&self.spec.state, &run, failure));
         if let Some(failure) = &result.failure {
             tracing::warn!(
                 run,
-                fault = failure.error,
+                fault = failure.error.as_str(),
                 cause = failure.message,
                 "the run has failed"
             );

@@ -7,7 +7,7 @@ use crate::{
     warm, write_atomically,
 };
 use contract::{
-    Failure,
+    Code, Failure,
     agent::{AgentReport, LineKind},
 };
 use environments::{
@@ -84,7 +84,7 @@ impl Agent {
         let mut store = Store::open(&self.spec.state, base, python).map_err(|error| {
             let place = self.spec.state.display();
             Failure::new(
-                "Install.Failed",
+                Code::InstallFailed,
                 format!("The state folder {place} cannot be written: {error}. Put that right, and start again."),
             )
         })?;
@@ -95,7 +95,7 @@ impl Agent {
         if let Some(name) = image {
             let here = rooted::is_here(&store_folder(&self.spec.state), &name);
             let Some(say) = say.or(here.then_some(&|_, _| {})) else {
-                return Err(Failure::new("Image.NotHere", "the image is not here yet"));
+                return Err(Failure::new(Code::ImageNotHere, "the image is not here yet"));
             };
             store.root_in(&name, &|text| say(LineKind::Stage, text)).await?;
         }
@@ -188,7 +188,7 @@ impl Agent {
         let runner = self.runner.borrow().clone();
         let Some(runner) = runner else {
             return Err(Failure::new(
-                "Run.NotReady",
+                Code::RunNotReady,
                 "The session has no packages yet. Run again when it is Ready.",
             ));
         };
@@ -199,7 +199,7 @@ impl Agent {
         let store = self.store(None).await?;
         self.have_runner(&store, &runner.environment).await.map_err(|why| {
             Failure::new(
-                "Run.Crashed",
+                Code::RunCrashed,
                 format!("The session's sandbox has ended and could not be started again: {why}. Reset the session."),
             )
         })?;

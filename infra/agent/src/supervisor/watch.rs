@@ -57,7 +57,7 @@ impl Agent {
         for run in runs {
             tracing::warn!(
                 run,
-                fault = failure.error,
+                fault = failure.error.as_str(),
                 cause = failure.message,
                 "the run is stopped"
             );

@@ -1,6 +1,7 @@
 //! Build scripts, and what they cannot do.
 
 use super::*;
+use contract::Code;
 
 pub(crate) fn a_find_links_line_that_names_a_folder_of_the_host_is_refused() {
     let machine = Machine::new(&state());
@@ -111,7 +112,7 @@ pub(crate) fn a_build_script_that_swaps_its_lock_for_a_link_shows_no_file_of_the
     );
     println!("the swapped lock: {result:?}");
     if let Err(failure) = result {
-        assert_eq!(failure.error, "Install.Tampered", "{failure}");
+        assert_eq!(failure.error, Code::InstallTampered, "{failure}");
     }
     assert_eq!(fs::read_to_string(secret.path()).unwrap(), format!("{word}==1.0\n"));
     let mut folders = vec![machine.state.join("environments"), machine.state.join("logs")];
@@ -206,7 +207,7 @@ pub(crate) fn the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else
     machine.launch(&key, 1, &it);
     let failure = machine.install(&key, 1, &unique("without"), &it).unwrap();
     assert!(
-        failure.error == "Install.PrivateFeed"
+        failure.error == Code::InstallPrivateFeed
             && failure.message.starts_with("requirements.txt:1: ")
             && failure.message.contains("pfsession private 127.0.0.1:"),
         "{failure}"
@@ -215,7 +216,7 @@ pub(crate) fn the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else
     feeds.set(&index.host(), Some("wrong"));
     feeds.write(&machine.state).unwrap();
     let failure = machine.install(&key, 1, &unique("wrong"), &it).unwrap();
-    assert_eq!(failure.error, "Install.IndexRefused", "{failure}");
+    assert_eq!(failure.error, Code::InstallIndexRefused, "{failure}");
     feeds.set(&index.host(), Some(&secret));
     feeds.write(&machine.state).unwrap();
     assert_eq!(machine.install(&key, 1, &unique("private"), &it), None);

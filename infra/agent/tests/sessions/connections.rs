@@ -1,6 +1,7 @@
 //! Connections and secrets: who has them.
 
 use super::*;
+use contract::Code;
 
 pub(crate) fn a_secret_is_nowhere_after_a_kill_of_its_run_its_agent_and_the_host() {
     let folder = tempfile::tempdir().unwrap();
@@ -41,7 +42,7 @@ pub(crate) fn a_secret_is_nowhere_after_a_kill_of_its_run_its_agent_and_the_host
     // A run that ends itself as by a crash, which would leave a core file.
     let run = begin(&machine, "1");
     let failure = machine.ended_run(&key, 1, &run).failure.unwrap();
-    assert!(failure.error.starts_with("Run."), "{failure}");
+    assert!(failure.error.as_str().starts_with("Run."), "{failure}");
     are_written_nowhere(&machine, folder.path(), &[&secret, &token]);
     // The agent in the middle of one, and the host.
     let run = begin(&machine, "");
@@ -55,7 +56,7 @@ pub(crate) fn a_secret_is_nowhere_after_a_kill_of_its_run_its_agent_and_the_host
     // SAFETY: it is the agent of this test's own session.
     unsafe { libc::kill(pid, libc::SIGKILL) };
     machine.runtime.block_on(machine.driver.recover());
-    assert_eq!(machine.gone(&key, 1).unwrap().error, "Session.AgentDied");
+    assert_eq!(machine.gone(&key, 1).unwrap().error, Code::SessionAgentDied);
     are_written_nowhere(&machine, folder.path(), &[&secret, &token]);
     for text in [&secret, &token] {
         assert_eq!(processes_with(text), Vec::<String>::new());
@@ -228,7 +229,7 @@ pub(crate) fn a_connection_that_is_not_there_is_named_with_those_that_are() {
     machine.start(&key, 1, &it);
     let result = machine.run(&key, 1, &unique("no-connection"), &it, RunWish::default());
     let failure = result.failure.clone().unwrap();
-    assert_eq!(failure.error, "Connection.None", "{failure}");
+    assert_eq!(failure.error, Code::ConnectionNone, "{failure}");
     assert!(
         failure.message.starts_with(&format!(
             "there is no connection '{other}', which the flow names; there are {kept}."

@@ -1,6 +1,7 @@
 //! Launches and ends: commands that come twice, kills, leases, a host that comes back.
 
 use super::*;
+use contract::Code;
 
 pub(crate) fn a_command_that_comes_twice_is_done_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,19 +113,19 @@ pub(crate) fn a_launch_that_is_late_or_was_removed_never_starts_an_agent() {
     };
     *until = 1;
     machine.ask(request);
-    assert_eq!(machine.gone(&key, 1).unwrap().error, "Session.LaunchTooLate");
+    assert_eq!(machine.gone(&key, 1).unwrap().error, Code::SessionLaunchTooLate);
     machine.remove(&key, 3);
     for generation in [1, 2, 3] {
         machine.ask(Machine::launch_request(&key, generation, "c1", &it));
     }
-    assert_eq!(machine.gone(&key, 2).unwrap().error, "Session.Removed");
+    assert_eq!(machine.gone(&key, 2).unwrap().error, Code::SessionRemoved);
     assert_eq!(processes_with(&format!("{key}/")), Vec::<String>::new());
     assert_eq!(
         fs::read_dir(machine.state.join("sessions").join(&key)).unwrap().count(),
         1
     );
     machine.ask(Machine::launch_request(&key, 4, "no-such-compute", &it));
-    assert_eq!(machine.gone(&key, 4).unwrap().error, "Session.NoCompute");
+    assert_eq!(machine.gone(&key, 4).unwrap().error, Code::SessionNoCompute);
 }
 
 pub(crate) fn an_agent_that_is_killed_takes_its_sandbox_with_it_and_is_reported() {
@@ -135,7 +136,7 @@ pub(crate) fn an_agent_that_is_killed_takes_its_sandbox_with_it_and_is_reported(
     let (_, mark) = asleep(&machine, &key, 1, &it);
     kill(process_ids(&machine, &key, 1).0);
     let failure = machine.gone(&key, 1).unwrap();
-    assert_eq!(failure.error, "Session.AgentDied");
+    assert_eq!(failure.error, Code::SessionAgentDied);
     let log = failure
         .message
         .split_whitespace()
@@ -153,7 +154,10 @@ pub(crate) fn a_runner_that_is_killed_fails_its_runs_and_the_next_one_runs() {
     let it = folder.path().join("it");
     let (run, mark) = asleep(&machine, &key, 1, &it);
     kill(process_ids(&machine, &key, 1).1[0]);
-    assert_eq!(machine.ended_run(&key, 1, &run).failure.unwrap().error, "Run.Crashed");
+    assert_eq!(
+        machine.ended_run(&key, 1, &run).failure.unwrap().error,
+        Code::RunCrashed
+    );
     machine
         .world
         .wait("the end of all processes", Duration::from_secs(10), |_| {
@@ -191,7 +195,7 @@ pub(crate) fn a_host_that_comes_back_finds_its_agents_and_reports_the_dead() {
             processes_with(&mark).is_empty().then_some(())
         });
     machine.runtime.block_on(machine.driver.recover());
-    assert_eq!(machine.gone(&dies, 1).unwrap().error, "Session.AgentDied");
+    assert_eq!(machine.gone(&dies, 1).unwrap().error, Code::SessionAgentDied);
     assert!(!cut.exists());
     gone_from_the_machine(&machine, &dies, &mark);
     assert_eq!(
@@ -200,7 +204,7 @@ pub(crate) fn a_host_that_comes_back_finds_its_agents_and_reports_the_dead() {
     );
     // And it is watched again.
     kill(living);
-    assert_eq!(machine.gone(&lives, 1).unwrap().error, "Session.AgentDied");
+    assert_eq!(machine.gone(&lives, 1).unwrap().error, Code::SessionAgentDied);
 }
 
 pub(crate) fn a_released_compute_takes_its_sessions_with_it() {
@@ -243,7 +247,7 @@ pub(crate) fn an_agent_whose_lease_is_not_renewed_ends() {
                 _ => None,
             })
     });
-    assert_eq!(failure.unwrap().error, "Session.AgentDied");
+    assert_eq!(failure.unwrap().error, Code::SessionAgentDied);
     // A third of the lease after it asked for the third time.
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }

@@ -1,6 +1,7 @@
 //! Files that sessions and runs leave, and a disk that fills.
 
 use super::*;
+use contract::Code;
 
 /// Whether a file may be changed or removed at all; root alone may say so, and not on every file system.
 pub(crate) fn set_immutable(path: &Path, is_immutable: bool) -> bool {
@@ -191,7 +192,7 @@ pub(crate) fn files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_han
     for (run, code, kept) in [("too-deep", deep, "first"), ("too-much", huge, "a")] {
         let _ = fs::remove_dir_all(machine.state.join("runs").join(run));
         let (error, result) = refused(run, command(&["python3", "-c", code]));
-        assert_eq!(error.as_deref(), Some("Run.FilesNotKept"), "{result:?}");
+        assert_eq!(error, Some(Code::RunFilesNotKept), "{result:?}");
         let said = result.failure.as_ref().map(ToString::to_string).unwrap_or_default();
         assert!(
             said.starts_with("Run.FilesNotKept: Not all files that the run made are kept: "),
@@ -219,7 +220,7 @@ pub(crate) fn files_over_a_bound_and_data_over_a_bound_are_named_and_nothing_han
     assert!(said.starts_with(&expected), "{said}");
     let pipe = folder.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    assert_eq!(refused("pipe-data", data(&pipe)).0.as_deref(), Some("Run.BadData"));
+    assert_eq!(refused("pipe-data", data(&pipe)).0, Some(Code::RunBadData));
     machine.remove(&key, 1);
 }
 
@@ -309,7 +310,7 @@ pub(crate) fn a_small_disk_is_filled() {
     file.set_len(file.metadata().unwrap().len() - (4 << 20)).unwrap();
     machine.ask(Machine::launch_request(&keys[2], 1, "c1", &flows[2]));
     let refused = machine.gone(&keys[2], 1).expect("it is refused");
-    assert_eq!(refused.error, "Session.DiskFull", "{refused}");
+    assert_eq!(refused.error, Code::SessionDiskFull, "{refused}");
     assert!(refused.message.contains(&flows[0].display().to_string()), "{refused}");
     machine.remove(&keys[0], 1);
     assert_eq!(machine.gone(&keys[0], 1), None);

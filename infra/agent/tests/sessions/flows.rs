@@ -1,6 +1,7 @@
 //! Flows of each kind, over their data.
 
 use super::*;
+use contract::Code;
 
 pub(crate) fn a_dag_flow_runs_over_lines_of_data_and_keeps_their_order() {
     let folder = tempfile::tempdir().unwrap();
@@ -181,7 +182,7 @@ pub(crate) fn a_flow_is_given_by_its_file_or_entry_and_reads_an_earlier_run() {
         for name in ["other.yaml", "../flow.flex.yaml"] {
             assert_eq!(
                 run(code, "", file(name)).failure.unwrap().error,
-                "Run.BadFlow",
+                Code::RunBadFlow,
                 "{name}"
             );
         }

@@ -1,6 +1,7 @@
 //! Installs: requirements, locks, and what fails.
 
 use super::*;
+use contract::Code;
 
 pub(crate) fn a_requirement_is_installed_on_top_of_the_base_and_imported() {
     let folder = tempfile::tempdir().unwrap();
@@ -40,7 +41,7 @@ pub(crate) fn an_install_into_a_session_in_use_swaps_the_packages_and_a_failed_o
     machine.start(&key, 1, &it);
     let without = machine.run(&key, 1, &unique("cow"), &it, RunWish::default());
     let failure = without.failure.unwrap();
-    assert_eq!(failure.error, "Run.ImportFailed", "{failure}");
+    assert_eq!(failure.error, Code::RunImportFailed, "{failure}");
     assert!(failure.message.contains("cowsay"), "{failure}");
     fs::write(it.join("requirements.txt"), "cowsay==6.1\n").unwrap();
     assert_eq!(machine.install(&key, 1, &unique("more"), &it), None);
@@ -51,7 +52,7 @@ pub(crate) fn an_install_into_a_session_in_use_swaps_the_packages_and_a_failed_o
     fs::write(it.join("requirements.txt"), "cowsay==6.1\nno-such-package-of-ours\n").unwrap();
     assert_eq!(
         machine.install(&key, 1, &unique("bad"), &it).unwrap().error,
-        "Install.NoSuchPackage"
+        Code::InstallNoSuchPackage
     );
     assert_eq!(
         output(&machine.run(&key, 1, &unique("cow"), &it, RunWish::default()))["version"],
@@ -221,7 +222,7 @@ pub(crate) fn every_form_of_requirement_does_with_a_small_index_what_it_says() {
         flow(&it, more);
         fs::write(it.join("requirements.txt"), requirements).unwrap();
         match machine.install(&key, 1, &unique("form"), &it) {
-            Some(failure) => failure.error,
+            Some(failure) => failure.error.to_string(),
             None => {
                 let listed = installation(&machine, &key).listed.unwrap().packages;
                 let ours = listed
@@ -337,7 +338,7 @@ pub(crate) fn no_install_takes_away_what_the_base_image_loads() {
     };
     // What needs another version of what promptflow-tools needs names both sides.
     let failure = install("openai==0.28.1\n").expect("it does not fit");
-    assert_eq!(failure.error, "Install.Conflict", "{failure}");
+    assert_eq!(failure.error, Code::InstallConflict, "{failure}");
     for side in ["promptflow-tools", "openai==0.28.1"] {
         assert!(failure.message.contains(side), "{side}: {failure}");
     }
@@ -381,7 +382,7 @@ pub(crate) fn failures_of_installs_have_names_and_say_what_to_do() {
         failure
     };
     let failure = install("tabulate\nno-such-package-of-ours\n");
-    assert_eq!(failure.error, "Install.NoSuchPackage", "{failure}");
+    assert_eq!(failure.error, Code::InstallNoSuchPackage, "{failure}");
     assert!(failure.message.starts_with("requirements.txt:2: "), "{failure}");
     let log = failure.message.split_whitespace().last().unwrap().trim_end_matches('.');
     assert!(
@@ -390,25 +391,25 @@ pub(crate) fn failures_of_installs_have_names_and_say_what_to_do() {
     );
     let failure = install("tabulate==99.1\n");
     assert!(
-        failure.error == "Install.NoSuchVersion" && failure.message.contains("tabulate==99.1"),
+        failure.error == Code::InstallNoSuchVersion && failure.message.contains("tabulate==99.1"),
         "{failure}"
     );
     let failure = install("flask==3.1.3\nwerkzeug<3\n");
     assert!(
-        failure.error == "Install.Conflict" && failure.message.contains("werkzeug"),
+        failure.error == Code::InstallConflict && failure.message.contains("werkzeug"),
         "{failure}"
     );
     let failure = install("--index-url http://me:hidden@127.0.0.1:9/simple\ntabulate\n");
-    assert_eq!(failure.error, "Install.IndexUnreachable", "{failure}");
+    assert_eq!(failure.error, Code::InstallIndexUnreachable, "{failure}");
     assert!(!failure.message.contains("hidden"), "{failure}");
     let failure = install("it @ https://me:hidden@127.0.0.1:9/it-1-py3-none-any.whl\n");
     assert!(
-        failure.error == "Install.BadRequirement" && !failure.message.contains("hidden"),
+        failure.error == Code::InstallBadRequirement && !failure.message.contains("hidden"),
         "{failure}"
     );
     let failure = install("tabulate ==\n");
     assert!(
-        failure.error == "Flow.BadRequirement" && failure.message.starts_with("requirements.txt:1"),
+        failure.error == Code::FlowBadRequirement && failure.message.starts_with("requirements.txt:1"),
         "{failure}"
     );
     flow(
@@ -425,7 +426,7 @@ pub(crate) fn failures_of_installs_have_names_and_say_what_to_do() {
     machine.launch(&key, 2, &it);
     let failure = machine.install(&key, 2, &unique("install"), &it).unwrap();
     assert!(
-        failure.error == "Image.Unreachable" && failure.message.contains("127.0.0.1:1/image:1"),
+        failure.error == Code::ImageUnreachable && failure.message.contains("127.0.0.1:1/image:1"),
         "{failure}"
     );
     machine.remove(&key, 2);

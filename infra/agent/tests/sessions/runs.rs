@@ -1,6 +1,7 @@
 //! Runs: their values, their output, and how they end.
 
 use super::*;
+use contract::Code;
 
 pub(crate) fn failures_of_runs_have_names_and_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
@@ -31,7 +32,7 @@ pub(crate) fn failures_of_runs_have_names_and_say_what_to_do() {
         (failure, machine.output(&id), result)
     };
     let (failure, said, _) = run("import nowhere_to_be_found\ndef main() -> str:\n    return ''\n", "");
-    assert_eq!(failure.error, "Run.ImportFailed");
+    assert_eq!(failure.error, Code::RunImportFailed);
     assert!(
         failure.message.contains("nowhere_to_be_found")
             && failure.message.contains("add its package to the requirements"),
@@ -39,7 +40,7 @@ pub(crate) fn failures_of_runs_have_names_and_say_what_to_do() {
     );
     assert!(said.contains("code.py\", line 1"), "{said}");
     let (failure, said, _) = run("def main() -> str:\n    return 1 / 0\n", "");
-    assert_eq!(failure.error, "Run.CodeRaised");
+    assert_eq!(failure.error, Code::RunCodeRaised);
     assert!(
         failure.message.contains("ZeroDivisionError: division by zero"),
         "{failure}"
@@ -50,32 +51,32 @@ pub(crate) fn failures_of_runs_have_names_and_say_what_to_do() {
     );
     let (failure, ..) = run("raise RuntimeError('at import')\n", "");
     assert!(
-        failure.error == "Run.CodeRaised" && failure.message.contains("at import"),
+        failure.error == Code::RunCodeRaised && failure.message.contains("at import"),
         "{failure}"
     );
     let (failure, ..) = run("def other() -> str:\n    return ''\n", "");
-    assert_eq!(failure.error, "Run.BadFlow", "{failure}");
+    assert_eq!(failure.error, Code::RunBadFlow, "{failure}");
     let (failure, ..) = run(
         "def main(a: str) -> str:\n    return a\n",
         "{\"a\": \"1\"}\n{\"a\": nonsense\n",
     );
     assert!(
-        failure.error == "Run.BadData" && failure.message.contains("line 2"),
+        failure.error == Code::RunBadData && failure.message.contains("line 2"),
         "{failure}"
     );
     let (failure, ..) = run("def main(a: str) -> str:\n    return a\n", "{\"b\": \"1\"}\n");
     assert!(
-        failure.error == "Run.BadData" && failure.message.contains("'a'"),
+        failure.error == Code::RunBadData && failure.message.contains("'a'"),
         "{failure}"
     );
     let (failure, ..) = run("import os\ndef main() -> str:\n    os._exit(7)\n", "");
     assert!(
-        failure.error == "Run.Crashed" && failure.message.contains("code 7"),
+        failure.error == Code::RunCrashed && failure.message.contains("code 7"),
         "{failure}"
     );
     let (failure, ..) = run("import os\ndef main() -> str:\n    os.kill(os.getpid(), 9)\n", "");
     assert!(
-        failure.error == "Run.Crashed" && failure.message.contains("signal 9"),
+        failure.error == Code::RunCrashed && failure.message.contains("signal 9"),
         "{failure}"
     );
     let (failure, _, result) = run(
@@ -83,7 +84,7 @@ pub(crate) fn failures_of_runs_have_names_and_say_what_to_do() {
         "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n",
     );
     assert!(
-        failure.error == "Run.Crashed" && failure.message.contains("1 of 3 lines"),
+        failure.error == Code::RunCrashed && failure.message.contains("1 of 3 lines"),
         "{failure}"
     );
     assert_eq!((result.lines, result.failed_lines), (3, 1));
@@ -195,7 +196,7 @@ def main():
         ] {
             let result = run(code, "", RunWish::default());
             let failure = result.failure.as_ref().expect("it did not come to its end");
-            assert_eq!(failure.error, "Run.Crashed", "{result:#?}");
+            assert_eq!(failure.error, Code::RunCrashed, "{result:#?}");
             assert!(
                 result.lines <= 1 && result.outputs.iter().all(Value::is_null),
                 "{result:#?}"
@@ -399,7 +400,7 @@ pub(crate) fn a_variable_that_no_process_takes_is_refused_and_the_runner_lives_o
             command: vec!["true".into()],
             ..with(200_000)
         };
-        assert_eq!(run(code, "", command).failure.unwrap().error, "Run.VariableTooLarge");
+        assert_eq!(run(code, "", command).failure.unwrap().error, Code::RunVariableTooLarge);
         let many = RunWish {
             command: vec!["true".into()],
             environment_variables: (0..40).map(|n| (format!("LARGE_{n}"), "x".repeat(100_000))).collect(),

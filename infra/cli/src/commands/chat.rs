@@ -10,7 +10,7 @@ use crate::{
     trouble::{FAILED, Trouble, USAGE},
 };
 use clap::Args;
-use contract::{Failure, agent::Chunk};
+use contract::{Code, Failure, agent::Chunk};
 use serde_json::{Map, Value};
 use std::io::{BufRead, IsTerminal, stdin};
 
@@ -45,7 +45,7 @@ impl Execute for Chat {
         let asked = &self.asked;
         let no_chat = |what: &str, next: &str| {
             let message = format!("{} has no {what}, so nobody can chat with it", asked.flow.display());
-            Trouble::new(USAGE, "Chat.NotAChat", message).next(next)
+            Trouble::new(USAGE, Code::ChatNotAChat, message).next(next)
         };
         let signature = flow::signature(&asked.flow).map_err(|failure| Trouble::of(USAGE, failure))?;
         let said = self
@@ -66,7 +66,7 @@ impl Execute for Chat {
         }
         let mut before = Vec::new();
         for line in stdin().lock().lines() {
-            let line = line.map_err(|error| Trouble::new(FAILED, "Chat.NotRead", error.to_string()))?;
+            let line = line.map_err(|error| Trouble::new(FAILED, Code::ChatNotRead, error.to_string()))?;
             if line.trim().is_empty() {
                 break;
             }

@@ -14,7 +14,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{
-    Failure, Settings,
+    Code, Failure, Settings,
     command::{Command, Wanted, Wish},
     http::{Check as Checked, CheckResult, Checks},
     workspace::{WorkspaceRow, WorkspaceSettings},
@@ -132,8 +132,12 @@ pub(super) fn image(name: Option<&String>, state: Option<&Path>) -> Checked {
 
 /// Asks what an image's name stands for, with the account that there is.
 fn digest(name: &Name, state: &Path) -> Result<String, Failure> {
-    let store = Store::open(&environments::store_folder(state))
-        .map_err(|error| Failure::new("Image.Failed", format!("{} cannot be used: {error}", state.display())))?;
+    let store = Store::open(&environments::store_folder(state)).map_err(|error| {
+        Failure::new(
+            Code::ImageFailed,
+            format!("{} cannot be used: {error}", state.display()),
+        )
+    })?;
     store.latest(name, &Accounts::of(state))
 }
 
@@ -166,7 +170,7 @@ fn reached(address: &str) -> Checked {
             let message = format!(
                 "The package index {address} does not answer: {cause}. See to the network, or name another index: UV_DEFAULT_INDEX."
             );
-            Checked::lacking("network", Failure::new("Install.IndexUnreachable", message))
+            Checked::lacking("network", Failure::new(Code::InstallIndexUnreachable, message))
         }
     }
 }
@@ -214,8 +218,8 @@ mod tests {
         // Nothing listens at port 1 of this machine.
         let gone = reached("http://127.0.0.1:1/simple");
         assert_eq!(
-            (gone.result, gone.error.as_deref()),
-            (CheckResult::Lacking, Some("Install.IndexUnreachable"))
+            (gone.result, gone.error),
+            (CheckResult::Lacking, Some(Code::InstallIndexUnreachable))
         );
         assert!(gone.what.starts_with("The package index"), "{}", gone.what);
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{
-    FlowRef,
+    Code, FlowRef,
     command::{Command, Wish},
     http::{ComputeView, Computes, encoded},
     row::{OperationRow, OperationStatus},
@@ -265,7 +265,7 @@ fn find(client: &Client, id: &str) -> Result<ComputeView, Box<Trouble>> {
     let mut computes = of(all(client, false)?);
     if computes.is_empty() {
         computes = match all(client, true) {
-            Err(trouble) if trouble.failure.error == "Access.Denied" => Vec::new(),
+            Err(trouble) if trouble.failure.error == Code::AccessDenied => Vec::new(),
             found => of(found?),
         };
     }
@@ -278,12 +278,12 @@ fn find(client: &Client, id: &str) -> Result<ComputeView, Box<Trouble>> {
 
 fn none(id: &str) -> Box<Trouble> {
     let message = format!("There is no compute resource {id} with a session, or none that you may see");
-    Trouble::new(NONE, "Compute.None", message).next("see those that there are: pfsession compute list")
+    Trouble::new(NONE, Code::ComputeNone, message).next("see those that there are: pfsession compute list")
 }
 
 fn ambiguous(id: &str, many: usize) -> Box<Trouble> {
     let message = format!("{many} compute resources have an id that starts with {id}");
-    Trouble::new(USAGE, "Compute.Ambiguous", message).next("type more of the id: pfsession compute list --json")
+    Trouble::new(USAGE, Code::ComputeAmbiguous, message).next("type more of the id: pfsession compute list --json")
 }
 
 fn counted(count: usize, what: &str) -> String {

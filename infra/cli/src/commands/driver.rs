@@ -9,6 +9,7 @@ use crate::{
     trouble::{Trouble, UNREACHABLE},
 };
 use clap::Args;
+use contract::Code;
 use driver::{
     Platform,
     elsewhere::{self, ControlPlane},
@@ -57,7 +58,7 @@ impl Execute for Driver {
         let (local, json) = (service.local()?, service.global.json);
         let unreachable = |failure| Trouble::of(UNREACHABLE, failure);
         let control_plane = ControlPlane::from_environment(&self.queue_prefix).map_err(unreachable)?;
-        let not_here = |error: std::io::Error| Trouble::new(UNREACHABLE, "Driver.Failed", error.to_string());
+        let not_here = |error: std::io::Error| Trouble::new(UNREACHABLE, Code::DriverFailed, error.to_string());
         let config = elsewhere::Config {
             platform: Platform::Machine,
             control_plane,

@@ -171,11 +171,11 @@ fn manifest(assign: Option<Checked>) -> Vec<Checked> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contract::Failure;
+    use contract::{Code, Failure};
 
     #[test]
     fn the_permissions_of_an_identity_are_those_of_the_specification() {
-        let denied = Checked::lacking("identity", Failure::new("Access.Denied", "bob lacks it."));
+        let denied = Checked::lacking("identity", Failure::new(Code::AccessDenied, "bob lacks it."));
         expect_test::expect![[r#"
             PREREQUISITE          RESULT
             workspace             not checkable here  Contributor

@@ -13,7 +13,7 @@ use crate::{
     wish::{self, Flow},
 };
 use clap::Args;
-use contract::{Failure, Kind, command::Wish, packages::InstallRow};
+use contract::{Code, Failure, Kind, command::Wish, packages::InstallRow};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -137,16 +137,16 @@ impl Install {
         };
         let settings = snapshot::changed(&client, &flow, self.wants.change())?;
         let wish = Wish::Install { settings, lock };
-        let done =
-            operate(&client, &flow, Kind::Install, wish, self.no_wait, json).map_err(|trouble| {
-                match trouble.failure.error.as_str() {
-                    "Session.NoSession" => trouble.next(format!(
-                        "start it: pfsession start {}; or save only: --save-only",
-                        flow.typed
-                    )),
-                    _ => trouble,
-                }
-            })?;
+        let done = operate(&client, &flow, Kind::Install, wish, self.no_wait, json).map_err(|trouble| match trouble
+            .failure
+            .error
+        {
+            Code::SessionNoSession => trouble.next(format!(
+                "start it: pfsession start {}; or save only: --save-only",
+                flow.typed
+            )),
+            _ => trouble,
+        })?;
         if !self.no_wait
             && !json
             && let Ok(installs) = installs_of(&client, &flow)
@@ -161,7 +161,7 @@ impl Install {
 }
 
 fn nothing_to_save() -> Box<Trouble> {
-    Trouble::new(USAGE, "Command.NothingToSave", "No package and no extra is named")
+    Trouble::new(USAGE, Code::CommandNothingToSave, "No package and no extra is named")
         .next("name one: pfsession install FLOW PACKAGE --save-only")
 }
 
@@ -172,7 +172,7 @@ fn lock_before(installs: &[InstallRow], flow: &Flow) -> Result<String, Box<Troub
     before.map(|entry| entry.packages.lock.clone()).ok_or_else(|| {
         Trouble::new(
             FAILED,
-            "Install.NothingBefore",
+            Code::InstallNothingBefore,
             format!(
                 "The session of {} has had no other packages than those it has",
                 flow.typed
@@ -192,7 +192,7 @@ fn save(
     let saved = change(&folder, &flow::include_root(&folder)).map_err(usage)?;
     write(&saved.file, saved.after.as_bytes()).map_err(|error| {
         let message = format!("{} cannot be written: {error}. Put that right.", saved.file.display());
-        Trouble::of(USAGE, Failure::new("Flow.Unwritable", message))
+        Trouble::of(USAGE, Failure::new(Code::FlowUnwritable, message))
     })?;
     Ok(saved)
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{
-    FlowRef, IdleSeconds,
+    Code, FlowRef, IdleSeconds,
     command::{Command, Wish},
     http::encoded,
     instance::{InstanceView, Instances},
@@ -263,7 +263,7 @@ fn settled() -> String {
 
 fn gone(name: &str) -> Box<Trouble> {
     let message = format!("The compute instance {name} was stopped meanwhile, or its machine could not be had");
-    Trouble::new(FAILED, "Instance.Gone", message).next(format!("start it: pfsession instance start {name}"))
+    Trouble::new(FAILED, Code::InstanceGone, message).next(format!("start it: pfsession instance start {name}"))
 }
 
 /// Stops or deletes an instance. Gives back what it was.

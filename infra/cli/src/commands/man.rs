@@ -7,6 +7,7 @@ use crate::{
     trouble::{FAILED, Trouble},
 };
 use clap::Args;
+use contract::Code;
 use std::path::{Path, PathBuf};
 
 /// Print the manual page, or write it and those of all commands into a folder
@@ -30,7 +31,7 @@ impl Execute for Man {
             let place = folder.map_or_else(|| "standard output".into(), |folder| folder.display().to_string());
             Trouble::new(
                 FAILED,
-                "Command.NotWritten",
+                Code::CommandNotWritten,
                 format!("The manual cannot be written to {place}: {cause}"),
             )
             .next("name a folder that can be written to: pfsession man --out FOLDER")

@@ -10,7 +10,7 @@ use crate::{
     trouble::{FAILED, Trouble, USAGE},
 };
 use clap::Args;
-use contract::http::CheckResult;
+use contract::{Code, http::CheckResult};
 use flow::{Migration, Saved};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -95,7 +95,7 @@ impl Execute for Migrate {
             view.notes.iter().for_each(|said| note!("{said}"));
         }
         if image.result == CheckResult::Lacking {
-            let error = image.error.as_deref().unwrap_or("Image.Failed");
+            let error = image.error.unwrap_or(Code::ImageFailed);
             return Err(Trouble::new(FAILED, error, image.what).what("nothing was written"));
         }
         if saved.is_empty() {
@@ -119,7 +119,7 @@ impl Execute for Migrate {
 fn save(saved: &Saved) -> Result<(), Box<Trouble>> {
     write(&saved.file, saved.after.as_bytes()).map_err(|error| {
         let message = format!("{} cannot be written: {error}. Put that right.", saved.file.display());
-        Trouble::new(FAILED, "Command.NotWritten", message)
+        Trouble::new(FAILED, Code::CommandNotWritten, message)
     })
 }
 

@@ -7,6 +7,7 @@ use crate::{
     trouble::{NONE, Trouble, USAGE},
 };
 use clap::Args;
+use contract::Code;
 use std::io::{self, IsTerminal};
 
 /// Give the credential of a private package feed, which {private} in its URL stands for
@@ -42,7 +43,7 @@ impl Execute for Private {
             }
             return Ok(0);
         };
-        let usage = |message: String| Trouble::new(USAGE, "Install.PrivateFeed", message);
+        let usage = |message: String| Trouble::new(USAGE, Code::InstallPrivateFeed, message);
         if host.is_empty() || host.contains(['/', '@', ' ', '\t', '\n']) {
             return Err(usage(format!("{host} is no host")).next("give the host of the feed's URL alone: feed.example"));
         }
@@ -50,7 +51,7 @@ impl Execute for Private {
             if !feeds.set(host, None) {
                 return Err(Trouble::new(
                     NONE,
-                    "Install.PrivateFeed",
+                    Code::InstallPrivateFeed,
                     format!("{host} has no credential here"),
                 ));
             }

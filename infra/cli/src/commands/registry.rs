@@ -8,6 +8,7 @@ use crate::{
     trouble::{NONE, Trouble, USAGE},
 };
 use clap::Args;
+use contract::Code;
 use images::accounts;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -50,7 +51,7 @@ impl Execute for Login {
         };
         let secret = secret.map_err(|error| {
             let message = format!("Standard input cannot be read: {error}");
-            Trouble::new(USAGE, "Image.BadAccount", message)
+            Trouble::new(USAGE, Code::ImageBadAccount, message)
         })?;
         accounts::keep(&state, &self.registry, Some((&self.username, secret.trim()))).map_err(trouble)?;
         Ok(0)
@@ -77,7 +78,7 @@ impl Execute for Logout {
             return Ok(0);
         }
         let message = format!("{} has no account here", self.registry);
-        Err(Trouble::new(NONE, "Image.BadAccount", message))
+        Err(Trouble::new(NONE, Code::ImageBadAccount, message))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{
-    Role as Stored,
+    Code, Role as Stored,
     http::encoded,
     people::{RoleRow, Roles},
 };
@@ -169,7 +169,7 @@ fn change(
         let mut row: RoleRow = client.get(&format!("{path}?user={}", encoded(user)))?;
         how(&mut row)?;
         match client.put(&path, &row) {
-            Err(trouble) if trouble.failure.error == "Role.Changed" && tried < TRIES => {}
+            Err(trouble) if trouble.failure.error == Code::RoleChanged && tried < TRIES => {}
             done => return done,
         }
     }
@@ -192,7 +192,7 @@ fn assign(row: &mut RoleRow, wanted: &AssignRole) -> Result<(), Box<Trouble>> {
 fn revoke(row: &mut RoleRow, wanted: &RevokeRole) -> Result<(), Box<Trouble>> {
     let none_of = |what: String| {
         let message = format!("{} was not assigned {what}", row.user);
-        Trouble::new(NONE, "Role.None", message).next("see who has which role: pfsession role list")
+        Trouble::new(NONE, Code::RoleNone, message).next("see who has which role: pfsession role list")
     };
     match (wanted.role.map(role), &wanted.identity) {
         (None, _) => {
@@ -220,7 +220,7 @@ fn revoke(row: &mut RoleRow, wanted: &RevokeRole) -> Result<(), Box<Trouble>> {
 fn not_of_one_identity() -> Box<Trouble> {
     Trouble::new(
         USAGE,
-        "Role.NoIdentity",
+        Code::RoleNoIdentity,
         "Of all roles, managed-identity-operator alone is about an identity",
     )
     .next("leave out --identity, or name that role")

@@ -7,7 +7,7 @@ use crate::{
     trouble::{Trouble, USAGE},
 };
 use clap::Args;
-use contract::Failure;
+use contract::{Code, Failure};
 use serde_json::Value;
 
 /// Print the JSON schema of what a command prints with --json
@@ -38,7 +38,7 @@ impl Execute for Schema {
         }
         let (_, schema) = known.iter().find(|(known, _)| *known == name).ok_or_else(|| {
             let message = format!("`pfsession {name}` prints no JSON that has a schema");
-            Trouble::new(USAGE, "Command.NoSchema", message).next("see which do: pfsession schema")
+            Trouble::new(USAGE, Code::CommandNoSchema, message).next("see which do: pfsession schema")
         })?;
         out_json(schema);
         Ok(0)

@@ -7,7 +7,7 @@ use crate::{
     trouble::{Trouble, USAGE},
 };
 use clap::Args;
-use contract::Role;
+use contract::{Code, Role};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ impl Execute for Token {
         let issuer = local::Issuer::open(&self.issuer).map_err(|cause| {
             Trouble::new(
                 USAGE,
-                "Token.NoIssuer",
+                Code::TokenNoIssuer,
                 format!("There is no issuer to be had: {cause:#}"),
             )
             .next("name a file that `pfsession token` made, or one that is not there yet")
@@ -88,8 +88,12 @@ impl Execute for Token {
         let token = issuer
             .token(user, workspace, &roles, self.life.as_secs())
             .map_err(|cause| {
-                Trouble::new(USAGE, "Token.BadName", format!("There can be no such token: {cause:#}"))
-                    .next("name another --user or --workspace")
+                Trouble::new(
+                    USAGE,
+                    Code::TokenBadName,
+                    format!("There can be no such token: {cause:#}"),
+                )
+                .next("name another --user or --workspace")
             })?;
         if service.global.json {
             out_json(&TokenView {

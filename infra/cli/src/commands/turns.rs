@@ -16,7 +16,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{
-    Failure,
+    Code, Failure,
     agent::{Chunk, OutputLine},
     command::{Command, RunWish, Wanted, Wish},
     http::SessionView,
@@ -123,7 +123,7 @@ impl Turns {
         if row.status != OperationStatus::Succeeded {
             let failure = row.failure.unwrap_or_else(|| {
                 Failure::new(
-                    "Session.Canceled",
+                    Code::SessionCanceled,
                     "Something else was wanted of the session meanwhile.",
                 )
             });
@@ -217,7 +217,7 @@ fn outputs_of(row: RunRow) -> Result<Map<String, Value>, Failure> {
     let result = row.result.unwrap_or_default();
     if row.status != RunStatus::Completed || result.failed_lines > 0 {
         let failure = row.failure.or(result.failure);
-        return Err(failure.unwrap_or_else(|| Failure::new("Run.Canceled", "The run was canceled.")));
+        return Err(failure.unwrap_or_else(|| Failure::new(Code::RunCanceled, "The run was canceled.")));
     }
     let there = || {
         let text = fs::read_to_string(Path::new(&result.folder).join("output/outputs.jsonl")).ok()?;
@@ -226,7 +226,7 @@ fn outputs_of(row: RunRow) -> Result<Map<String, Value>, Failure> {
     match result.outputs.first().cloned().or_else(there) {
         Some(Value::Object(outputs)) => Ok(outputs),
         _ => Err(Failure::new(
-            "Run.FilesElsewhere",
+            Code::RunFilesElsewhere,
             format!("The output is in {}, which cannot be read here.", result.folder),
         )),
     }

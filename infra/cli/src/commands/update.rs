@@ -9,7 +9,7 @@ use crate::{
     wish,
 };
 use clap::Args;
-use contract::{Kind, command::Wish};
+use contract::{Code, Kind, command::Wish};
 
 /// Change the settings of a session: what is named changes, the rest stays
 ///
@@ -41,7 +41,7 @@ impl Execute for Update {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let settings = self.wants.change().ok_or_else(|| {
-            Trouble::new(USAGE, "Command.NothingToChange", "No setting is named")
+            Trouble::new(USAGE, Code::CommandNothingToChange, "No setting is named")
                 .next("name one: --idle, --size, --image, --identity, --network, --allow-host")
         })?;
         let client = service.client()?;

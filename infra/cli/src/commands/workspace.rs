@@ -11,7 +11,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{
-    Failure,
+    Code, Failure,
     http::encoded,
     workspace::{QuotaSettings, WorkspaceRow, WorkspaceSettings},
 };
@@ -128,7 +128,7 @@ fn update(client: &Client, file: &Path) -> Result<WorkspaceRow, Box<Trouble>> {
         let row: WorkspaceRow = client.get(&path)?;
         let settings = changed(&row.settings, &wanted);
         match client.put(&path, &WorkspaceRow { settings, ..row }) {
-            Err(trouble) if trouble.failure.error == "Workspace.Changed" && tried < TRIES => {}
+            Err(trouble) if trouble.failure.error == Code::WorkspaceChanged && tried < TRIES => {}
             done => return done,
         }
     }
@@ -142,7 +142,7 @@ fn each_is_good(file: &Path, wanted: &Map<String, Value>) -> Result<(), Failure>
             let text = std::fs::read_to_string(file).unwrap_or_default();
             let line = flow::line_of(&text, &[key]).map_or_else(String::new, |line| format!(":{line}"));
             let message = format!("{}{line}: {key}: {cause}. Correct it.", file.display());
-            return Err(Failure::new("Workspace.BadFile", message));
+            return Err(Failure::new(Code::WorkspaceBadFile, message));
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::{Machine, tidy::GONE};
 use crate::compute::gone;
 use agent::{disk, sandboxes};
-use contract::{Failure, names};
+use contract::{Code, Failure, names};
 use sandbox::{
     files::random,
     groups,
@@ -53,7 +53,7 @@ impl Machine {
                 tracing::warn!(
                     flow,
                     generation,
-                    fault = failure.error,
+                    fault = failure.error.as_str(),
                     cause = failure.message,
                     "an agent has ended by itself"
                 );
@@ -80,7 +80,7 @@ impl Machine {
             return failure;
         }
         Failure::new(
-            "Session.AgentDied",
+            Code::SessionAgentDied,
             format!(
                 "The session's agent has ended. Its log is {}. Start the session again.",
                 self.files.log(flow, generation).display()

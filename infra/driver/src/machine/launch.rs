@@ -8,7 +8,7 @@ use super::{
 use crate::compute::Launch;
 use agent::{AgentSpec, Told, connections::Holder, disk};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use contract::{Failure, Millis, Slot, agent::public_half, names};
+use contract::{Code, Failure, Millis, Slot, agent::public_half, names};
 use ed25519_dalek::SigningKey;
 use environments::{rooted, store};
 use sandbox::{descriptors, process::Identity};
@@ -62,7 +62,7 @@ impl Machine {
                     "The session's agent did not start: {error:#}. Its log is {}. Start the session again.",
                     log.display()
                 );
-                Some(Failure::new("Session.LaunchFailed", message))
+                Some(Failure::new(Code::SessionLaunchFailed, message))
             }
         };
         self.take_down(flow, generation).await?;
@@ -73,7 +73,7 @@ impl Machine {
     async fn refusal(&self, launch: &Launch) -> anyhow::Result<Option<Failure>> {
         if self.files.removed(&launch.flow) >= launch.generation {
             return Ok(Some(Failure::new(
-                "Session.Removed",
+                Code::SessionRemoved,
                 "This session was removed before it could be launched. Start it again.",
             )));
         }
@@ -82,13 +82,13 @@ impl Machine {
         }
         if now() > launch.until {
             return Ok(Some(Failure::new(
-                "Session.LaunchTooLate",
+                Code::SessionLaunchTooLate,
                 "The machine was asked too late to launch the session. Start it again.",
             )));
         }
         if !self.files.compute(&launch.compute)?.is_dir() {
             return Ok(Some(Failure::new(
-                "Session.NoCompute",
+                Code::SessionNoCompute,
                 format!(
                     "The compute resource {} is gone. Start the session again.",
                     launch.compute
@@ -295,7 +295,7 @@ fn no_gpu(size: &str, devices: &Path) -> Option<Failure> {
         "The VM size {size} has {} {}, and this machine has no GPU. Start the session with a size without one: `local` is all of this machine.",
         gpu.count, gpu.model
     );
-    (!is_there).then(|| Failure::new("Session.NoGpu", message))
+    (!is_there).then(|| Failure::new(Code::SessionNoGpu, message))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::{
     sqs::{REGION, arn, system_attributes},
 };
 use axum::body::Bytes;
+use contract::Code;
 use serde_json::{Map, Value, json};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -100,7 +101,7 @@ pub(super) fn settle(
         Ok(body) => failures(&body, messages),
         Err(Unanswered::Closing) => return,
         Err(why) => {
-            tracing::warn!(function = pool.name(), fault = "Function.Failed", cause = %why, "its messages come again");
+            tracing::warn!(function = pool.name(), fault = Code::FunctionFailed.as_str(), cause = %why, "its messages come again");
             None
         }
     };

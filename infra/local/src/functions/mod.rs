@@ -24,6 +24,7 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, Method, Response, StatusCode},
 };
+use contract::Code;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs, io,
@@ -340,7 +341,7 @@ impl Pool {
             Err(_) => {
                 tracing::warn!(
                     function = self.plan.name,
-                    fault = "Function.TimedOut",
+                    fault = Code::FunctionTimedOut.as_str(),
                     "killed, because it has not answered in time"
                 );
                 process.kill();
@@ -406,7 +407,7 @@ impl Pool {
                 let error = String::from_utf8_lossy(&body[..body.len().min(2000)]).into_owned();
                 tracing::error!(
                     function = self.plan.name,
-                    fault = "Function.Init",
+                    fault = Code::FunctionInit.as_str(),
                     cause = error,
                     "a function does not start"
                 );

@@ -15,6 +15,7 @@ use axum::{
     http::{Response, StatusCode},
     routing::{any, get, post},
 };
+use contract::Code;
 use serde_json::{Value, json};
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -50,7 +51,7 @@ async fn whole(body: Body, most: usize) -> Result<Bytes, Response<Body>> {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(_)) => Err(front::problem(
             StatusCode::PAYLOAD_TOO_LARGE,
-            "Request.TooLarge",
+            Code::RequestTooLarge,
             &format!("The request is larger than {most} bytes, or broke off."),
         )),
         Err(_) => Err(too_slow()),
@@ -60,7 +61,7 @@ async fn whole(body: Body, most: usize) -> Result<Bytes, Response<Body>> {
 fn too_slow() -> Response<Body> {
     front::problem(
         StatusCode::REQUEST_TIMEOUT,
-        "Request.TooSlow",
+        Code::RequestTooSlow,
         &format!("The request's body was not there within {} s.", BODY.as_secs()),
     )
 }
@@ -188,7 +189,7 @@ async fn down(State(host): State<Arc<Host>>, request: Request) -> Response<Body>
     if !front::bearer(&parts).is_some_and(|token| host.issuer.accepts(token, &host.user)) {
         return front::problem(
             StatusCode::UNAUTHORIZED,
-            "Unauthorized",
+            Code::AccessNoToken,
             "This needs the bearer token of this host's user, from host.json.",
         );
     }

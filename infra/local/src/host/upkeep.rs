@@ -6,6 +6,7 @@ use crate::{
     store::{Store, now},
     wire::AwsError,
 };
+use contract::Code;
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
@@ -32,7 +33,11 @@ pub(super) async fn tidy(host: Arc<Host>, store: Arc<Store>, databases: [PathBuf
                 .and_then(|()| host.table.tidy(now() / 1000))
         });
         if let Ok(Err(cause)) = tidied.await {
-            tracing::warn!(fault = "Store.Tidy", cause = cause.message, "what is old stays for now");
+            tracing::warn!(
+                fault = Code::StoreTidy.as_str(),
+                cause = cause.message,
+                "what is old stays for now"
+            );
         }
     }
 }
@@ -45,7 +50,7 @@ pub(super) async fn keep_room(mut ballast: Ballast, databases: [PathBuf; 2]) -> 
             let emptied =
                 tokio::task::spawn_blocking(move || databases.iter().try_for_each(|file| ballast::empty_log(file)));
             if let Ok(Err(cause)) = emptied.await {
-                tracing::warn!(fault = "Host.DiskFull", cause = %cause, "a database's log is not emptied");
+                tracing::warn!(fault = Code::HostDiskFull.as_str(), cause = %cause, "a database's log is not emptied");
             }
         }
         tokio::time::sleep(ballast::EVERY).await;

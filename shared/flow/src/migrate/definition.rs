@@ -1,7 +1,7 @@
 //! What a runtime's environment consists of.
 
 use super::{MOST_FILES, dockerfile, pip_file};
-use crate::{Failure, folder::read_text, redact, requirements::Line, yaml};
+use crate::{Code, Failure, folder::read_text, redact, requirements::Line, yaml};
 use serde_json::Value;
 use std::path::Path;
 
@@ -55,11 +55,11 @@ pub(super) fn read(path: &Path, is_built: bool) -> Result<Definition, Failure> {
         let message = format!(
             "{shown} is no environment that is known here. Give Azure's environment.yml, a conda file (.yml), a pip file (.txt) or a Dockerfile."
         );
-        return Err(Failure::new("Flow.BadProject", message));
+        return Err(Failure::new(Code::FlowBadProject, message));
     }
     let such_as = "`image: …`, `conda_file: …` or `dependencies: …`";
     let text = read_text(path, &shown)?;
-    let document = yaml::mapping(&shown, &text, "Flow.BadProject", such_as)?;
+    let document = yaml::mapping(&shown, &text, Code::FlowBadProject, such_as)?;
     match document.get("dependencies") {
         Some(_) => conda(&shown, &text, &document),
         None => azure(path, &shown, &text, &document, is_built),
@@ -75,7 +75,7 @@ fn built(path: &Path, shown: &str, is_built: bool) -> Result<Definition, Failure
 }
 
 fn bad(shown: &str, what: &str) -> Failure {
-    Failure::new("Flow.BadProject", format!("{shown}: {what}"))
+    Failure::new(Code::FlowBadProject, format!("{shown}: {what}"))
 }
 
 /// Azure's document: an image, a conda file or a build, or several of them.
@@ -94,7 +94,7 @@ fn azure(path: &Path, shown: &str, text: &str, document: &Value, is_built: bool)
                 conda(
                     file,
                     &text,
-                    &yaml::mapping(file, &text, "Flow.BadProject", "`dependencies: …`")?,
+                    &yaml::mapping(file, &text, Code::FlowBadProject, "`dependencies: …`")?,
                 )?
             }
             ("conda_file", document @ Value::Object(_)) => conda(shown, text, document)?,

@@ -2,7 +2,7 @@
 
 use super::{MOST_FILES, definition::Definition, pip_file};
 use crate::{
-    Failure,
+    Code, Failure,
     folder::read_text,
     requirements::{Line, words},
 };
@@ -55,7 +55,7 @@ pub(super) fn read(path: &Path, shown: &str) -> Result<Definition, Failure> {
     }
     let Some((_, found)) = stages.pop() else {
         let message = format!("{shown}: it has no FROM, which names the base image. Add it.");
-        return Err(Failure::new("Flow.BadProject", message));
+        return Err(Failure::new(Code::FlowBadProject, message));
     };
     Ok(found)
 }
@@ -118,7 +118,7 @@ impl At<'_> {
                 "{}:{}: the base image `{image}` is a variable. Name the image: --image IMAGE.",
                 self.shown, self.line
             );
-            return Err(Failure::new("Flow.BadProject", message));
+            return Err(Failure::new(Code::FlowBadProject, message));
         }
         let begun = earlier.iter().find(|(name, _)| *name == image);
         let definition = begun.map(|(_, stage)| stage.clone()).unwrap_or_else(|| Definition {
@@ -179,7 +179,7 @@ impl At<'_> {
                         "{}:{}: `pip install {option}` is not known here. Build the image and name it: --image IMAGE.",
                         self.shown, self.line
                     );
-                    return Err(Failure::new("Flow.BadProject", message));
+                    return Err(Failure::new(Code::FlowBadProject, message));
                 }
                 _ => stage.lines.push(self.requirement(word)),
             }

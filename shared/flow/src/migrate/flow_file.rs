@@ -1,6 +1,6 @@
 //! `environment:` of a flow file, changed in its text, so that comments and order stay.
 
-use crate::{Failure, yaml};
+use crate::{Code, Failure, yaml};
 use serde_json::{Value, json};
 
 /// The keys of `environment:` that are to be there.
@@ -16,7 +16,7 @@ pub(super) struct Wanted<'a> {
 ///
 /// Final. `Flow.BadFlowFile` if the environment is written in a way that cannot be changed in the text: an anchor, or a key over several lines.
 pub(super) fn with_environment(shown: &str, text: &str, wanted: &Wanted<'_>) -> Result<String, Failure> {
-    let read = |text: &str| yaml::mapping(shown, text, "Flow.BadFlowFile", "`nodes: …`");
+    let read = |text: &str| yaml::mapping(shown, text, Code::FlowBadFlowFile, "`nodes: …`");
     let before = read(text)?;
     let has = |key: &str| before["environment"].get(key).is_some_and(|value| !value.is_null());
     let mut keys: Vec<(&str, String)> = Vec::new();
@@ -46,7 +46,7 @@ pub(super) fn with_environment(shown: &str, text: &str, wanted: &Wanted<'_>) -> 
         "{shown}: its environment is written in a way that cannot be changed by itself. Write {} below `environment:`, and migrate again.",
         pairs.join(" and ")
     );
-    Err(Failure::new("Flow.BadFlowFile", message))
+    Err(Failure::new(Code::FlowBadFlowFile, message))
 }
 
 fn changed(text: &str, keys: &[(&str, String)], environment: &Value, end: &str) -> String {

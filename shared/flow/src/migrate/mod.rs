@@ -15,7 +15,7 @@ mod dockerfile;
 mod flow_file;
 
 use crate::{
-    Failure,
+    Code, Failure,
     folder::{Folder, read_text},
     redact,
     requirements::{Line, check, logical_lines, name_of, options, without_pin},
@@ -61,7 +61,7 @@ pub fn migrate(
             "{} holds no flow.dag.yaml and no flow.flex.yaml, whose environment could be written. Give the path of a flow's folder.",
             folder.path.display()
         );
-        return Err(Failure::new("Flow.NoFlow", message));
+        return Err(Failure::new(Code::FlowNoFlow, message));
     };
     let mut found = definition.map_or_else(
         || Ok(Definition::default()),
@@ -181,7 +181,7 @@ fn pip_file(path: &Path, shown: &str, left: &mut usize) -> Result<Vec<Line>, Fai
                         "{shown}:{number}: {} is not taken over. Write what it says into {shown} itself, and migrate again.",
                         line.said()
                     );
-                    return Err(Failure::new("Flow.BadRequirement", message));
+                    return Err(Failure::new(Code::FlowBadRequirement, message));
                 }
                 _ => lines.push(line),
             }

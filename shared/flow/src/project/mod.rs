@@ -18,7 +18,7 @@ mod pyproject;
 mod setup;
 
 use crate::{
-    Failure,
+    Code, Failure,
     folder::Folder,
     requirements::{self, Line, Requirements},
 };
@@ -106,7 +106,7 @@ impl Source {
 
     fn local(&self, name: &str) -> Failure {
         Failure::new(
-            "Flow.LocalPackage",
+            Code::FlowLocalPackage,
             format!(
                 "{}:{}: {name} is a local folder, which is not supported. Put its modules into this folder, or publish it to an index.",
                 self.name,
@@ -117,7 +117,7 @@ impl Source {
 }
 
 fn bad(message: String) -> Failure {
-    Failure::new("Flow.BadProject", message)
+    Failure::new(Code::FlowBadProject, message)
 }
 
 /// The packages of the project, as requirements. `None` if the folder describes none.
@@ -144,7 +144,7 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
                 "{name} and its lock have more than {} packages. Make them fewer.",
                 requirements::MOST_LINES
             );
-            return Err(Failure::new("Flow.TooLarge", message));
+            return Err(Failure::new(Code::FlowTooLarge, message));
         }
         for line in &lines {
             requirements::check(line)?;

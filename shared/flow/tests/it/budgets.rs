@@ -1,7 +1,7 @@
 //! What a user writes is read, or refused with a code, within a time that its size alone decides.
 
 use crate::tree::Tree;
-use flow::Failure;
+use flow::{Code, Failure};
 use std::time::{Duration, Instant};
 
 /// The longest that a file of 1 MiB takes in a build for tests on a busy machine; those that grew without a bound took minutes or never ended.
@@ -80,7 +80,7 @@ fn a_flow_file_of_any_shape_is_read_or_refused_in_seconds() {
     for (what, text) in hostile_yaml() {
         for name in ["flow.dag.yaml", "flow.flex.yaml"] {
             if let Some(failure) = refused(what, &[(name, &text)]) {
-                assert_eq!(failure.error, "Flow.BadFlowFile", "{what}: {failure}");
+                assert_eq!(failure.error, Code::FlowBadFlowFile, "{what}: {failure}");
                 assert!(failure.message.len() < 1_000, "{what}: {failure}");
             }
         }
@@ -96,7 +96,7 @@ fn a_run_file_of_any_shape_is_read_or_refused_in_seconds() {
         ] {
             let tree = Tree::new(&[("run.yml", &text)]);
             if let Err(failure) = timed(what, || flow::run_yaml(&tree.at("run.yml"))) {
-                let known = ["Flow.BadRunFile", "Flow.TooLarge"].contains(&failure.error.as_str());
+                let known = [Code::FlowBadRunFile, Code::FlowTooLarge].contains(&failure.error);
                 assert!(known && failure.message.len() < 1_000, "{what}: {failure}");
             }
         }
@@ -116,7 +116,7 @@ fn requirements_that_double_at_each_file_are_refused_early() {
     }
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (&**name, &**text)).collect();
     let failure = refused("doubling files", &files).expect("refused");
-    assert_eq!(failure.error, "Flow.TooLarge", "{failure}");
+    assert_eq!(failure.error, Code::FlowTooLarge, "{failure}");
     assert!(failure.message.contains("100 files"), "{failure}");
 }
 
@@ -142,7 +142,7 @@ fn requirements_of_any_shape_are_read_or_refused_in_seconds() {
         ("long lines", format!("{big}{}", "a\n".repeat(9_000))),
     ] {
         if let Some(failure) = refused(what, &[("flow.dag.yaml", "nodes: []\n"), ("requirements.txt", &text)]) {
-            let known = ["Flow.BadRequirement", "Flow.TooLarge", "Flow.LocalPackage"].contains(&failure.error.as_str());
+            let known = [Code::FlowBadRequirement, Code::FlowTooLarge, Code::FlowLocalPackage].contains(&failure.error);
             assert!(known, "{what}: {failure}");
         }
     }
@@ -169,7 +169,7 @@ fn a_project_of_any_shape_is_read_or_refused_in_seconds() {
         ("a character behind a marker", project("dependencies = ['numpy; é']\n")),
     ] {
         if let Some(failure) = refused(what, &[("a.py", ""), ("pyproject.toml", &text)]) {
-            let known = ["Flow.BadProject", "Flow.TooLarge", "Flow.BadRequirement"].contains(&failure.error.as_str());
+            let known = [Code::FlowBadProject, Code::FlowTooLarge, Code::FlowBadRequirement].contains(&failure.error);
             assert!(known && failure.message.len() < 1_000, "{what}: {failure}");
         }
     }
@@ -186,7 +186,7 @@ fn includes_of_one_folder_are_not_gone_through_without_end() {
     };
     assert_eq!(listed(&files), None);
     files.last_mut().unwrap().1 = flow(110);
-    assert_eq!(listed(&files).expect("refused").error, "Flow.TooLarge");
+    assert_eq!(listed(&files).expect("refused").error, Code::FlowTooLarge);
     files.last_mut().unwrap().1 = flow(501);
     let failure = listed(&files).expect("refused");
     assert!(failure.message.contains("501 includes, and may be 500"), "{failure}");

@@ -2,7 +2,7 @@
 
 use crate::tree::{Tree, shown};
 use expect_test::{Expect, expect};
-use flow::Kind;
+use flow::{Code, Kind};
 use lifecycle::session::Origin;
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -621,7 +621,7 @@ fn a_zip_that_is_not_there_is_the_folder_of_its_name_zipped_and_always_the_same_
     let tree = Tree::new(&[&files[..], &[("flow.dag.yaml", "additional_includes: [../many.zip]\n")]].concat());
     assert_eq!(
         flow::view::list(&tree.folder(), &tree.at("/repo")).unwrap_err().error,
-        "Flow.TooLarge"
+        Code::FlowTooLarge
     );
 }
 

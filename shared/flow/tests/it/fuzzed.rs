@@ -26,7 +26,7 @@ fn check<T>(read: Result<T, Failure>) -> Option<T> {
         Err(failure) => failure,
     };
     assert!(
-        failure.error.starts_with("Flow.") || failure.error.starts_with("Snapshot."),
+        failure.error.as_str().starts_with("Flow.") || failure.error.as_str().starts_with("Snapshot."),
         "{failure}"
     );
     assert!(

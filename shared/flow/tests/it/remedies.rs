@@ -2,6 +2,7 @@
 
 use crate::tree::Tree;
 use expect_test::{Expect, expect};
+use flow::Code;
 use std::fmt::Write;
 
 /// A folder with a fault, the part of the error that says what to do, and the files that are as it says.
@@ -252,7 +253,7 @@ fn an_extra_is_saved_beside_those_that_are_there_and_packages_not_beside_a_proje
     assert_eq!(saved.after, "numpy\n-e .[web,dev]\n");
     assert_eq!(
         flow::save_extras(&folder, &root, &["none".into()]).unwrap_err().error,
-        "Flow.BadProject"
+        Code::FlowBadProject
     );
 
     let tree = Tree::new(&[PROJECT]);

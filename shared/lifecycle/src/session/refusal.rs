@@ -1,7 +1,7 @@
 //! Commands that have no meaning in a phase.
 
 use super::{Kind, MOST_RUNS};
-use crate::Failure;
+use crate::{Code, Failure};
 
 /// A command that has no meaning here. Final: nothing has changed, and trying again will not help.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,14 +18,14 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NoSession(kind) => Failure::new(
-                "Session.NoSession",
+                Code::SessionNoSession,
                 format!(
                     "{} needs a session, and this flow has none. Start one first.",
                     word(kind)
                 ),
             ),
             Refusal::Busy { running, waiting } => Failure::new(
-                "Session.Busy",
+                Code::SessionBusy,
                 format!(
                     "{} is under way and {} waits. Try again when one has ended, or stop the session.",
                     word(running),
@@ -33,7 +33,7 @@ impl From<Refusal> for Failure {
                 ),
             ),
             Refusal::TooManyRuns => Failure::new(
-                "Session.TooManyRuns",
+                Code::SessionTooManyRuns,
                 format!("The session has {MOST_RUNS} runs already. Try again when some have ended."),
             ),
         }

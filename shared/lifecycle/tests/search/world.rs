@@ -8,7 +8,7 @@
 
 use super::properties::{self, Broken};
 use lifecycle::{
-    Failure, Millis,
+    Code, Failure, Millis,
     compute::{Chase, Compute, ComputePhase, Seen, Slot},
     deadlines::{LAUNCH_WINDOW_WITH_PULL, LEASE, LEASE_MARGIN},
     session::{
@@ -626,7 +626,7 @@ impl Turn<'_> {
                 else {
                     return;
                 };
-                let failure = Failure::new("Install", "");
+                let failure = Failure::new(Code::InstallFailed, "");
                 self.report(
                     flow,
                     Event::InstallFailed {
@@ -639,7 +639,7 @@ impl Turn<'_> {
             }
             Act::NoImage(i) => {
                 if let Message::Driver { flow, request } = self.take(*i) {
-                    self.check(flow, request, Some(Failure::new("Image", "")));
+                    self.check(flow, request, Some(Failure::new(Code::ImageFailed, "")));
                 }
             }
             Act::Tick(f, way) => {
@@ -1038,7 +1038,7 @@ impl Turn<'_> {
             Some(_) => match (self.core.join)(in_slot, &session.flow, NOW) {
                 Some(claimed) => claimed,
                 None => {
-                    *cause = Some(Failure::new("Instance.NotRunning", ""));
+                    *cause = Some(Failure::new(Code::InstanceNotRunning, ""));
                     return None;
                 }
             },
@@ -1217,7 +1217,7 @@ impl Turn<'_> {
             return;
         }
         let next = match (&failure, step, kind) {
-            (Some(failure), _, _) if failure.error == "Session.Superseded" => None,
+            (Some(failure), _, _) if failure.error == Code::SessionSuperseded => None,
             (_, Step::CleanUp, _) | (None, Step::InstallPackages, _) | (None, Step::StopSession, Kind::Stop) => None,
             (Some(_), _, _) => Some(Step::CleanUp),
             (None, Step::StopSession, _) => Some(Step::ClaimCompute),
@@ -1254,7 +1254,7 @@ impl Turn<'_> {
                 Step::CleanUp,
                 0,
                 0,
-                Some(Failure::new("States.Timeout", "")),
+                Some(Failure::new(Code::read("States.Timeout"), "")),
             ),
         }
     }
@@ -1414,7 +1414,7 @@ impl Turn<'_> {
     fn ended(&mut self, f: usize, generation: u32) {
         let flow = self.flow(f);
         flow.removed = flow.removed.max(generation);
-        self.report(f, gone(generation, Some(Failure::new("Session.Ended", ""))));
+        self.report(f, gone(generation, Some(Failure::new(Code::SessionContainerEnded, ""))));
     }
 
     fn tell(&mut self, f: usize, generation: u32, command: Effect) {
@@ -1484,7 +1484,7 @@ impl Turn<'_> {
 }
 
 fn why_drained() -> Failure {
-    Failure::new("Drained", "")
+    Failure::new(Code::SessionComputeDeleted, "")
 }
 
 fn up(generation: u32) -> Event {

@@ -9,6 +9,7 @@ use crate::{
     wish::{Flow, flow_at},
 };
 use contract::{
+    Code,
     command::{Command as Sent, RunWish, Wanted, Wish},
     http::SessionView,
     packages::PackagesRow,
@@ -260,7 +261,7 @@ fn failed(id: &str, failure: Option<contract::Failure>) -> Box<Trouble> {
         Some(failure) => Trouble::of(FAILED, failure).what(format!("The benchmark's {id} has failed")),
         None => Trouble::new(
             FAILED,
-            "Session.Canceled",
+            Code::SessionCanceled,
             format!("The benchmark's {id} was ended by somebody"),
         ),
     }
@@ -269,7 +270,7 @@ fn failed(id: &str, failure: Option<contract::Failure>) -> Box<Trouble> {
 pub(super) fn not_written(path: &Path, why: &std::io::Error) -> Box<Trouble> {
     Trouble::new(
         UNREACHABLE,
-        "Service.NotStarted",
+        Code::ServiceNotStarted,
         format!("{} cannot be written: {why}", path.display()),
     )
     .next("see that the state folder's disk has room, or name another folder with --state")

@@ -1,6 +1,7 @@
 //! The document of a connection: its name, its secrets, and changes of it.
 
 use crate::trouble::{Trouble, USAGE};
+use contract::Code;
 use flow::{Connection, Document, SCRUBBED, Secret};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, io, path::Path};
@@ -13,7 +14,7 @@ pub(super) fn is_brokered(document: &Document, typed: Option<bool>, name: &str) 
         let message = format!(
             "A broker cannot hold the key of {name}: it holds those of the types azure_open_ai, open_ai and serverless, with a key"
         );
-        return Err(Trouble::new(USAGE, "Connection.NotBrokered", message).next("leave out --brokered"));
+        return Err(Trouble::new(USAGE, Code::ConnectionNotBrokered, message).next("leave out --brokered"));
     }
     Ok(wanted)
 }
@@ -33,7 +34,7 @@ pub(super) fn text_of(file: &Path) -> Result<String, Box<Trouble>> {
             "{} cannot be read: {error}. Name a file with a connection.",
             file.display()
         );
-        Trouble::new(USAGE, "Connection.BadFile", message)
+        Trouble::new(USAGE, Code::ConnectionBadFile, message)
     })
 }
 
@@ -43,7 +44,7 @@ pub(super) fn name_of(typed: Option<&String>, document: &Document, shown: &str) 
     name.ok_or_else(|| {
         Trouble::new(
             USAGE,
-            "Connection.NoName",
+            Code::ConnectionNoName,
             format!("{shown} has no name for the connection"),
         )
         .next("add a line `name: my_connection`, or give --name")
@@ -92,7 +93,7 @@ pub(super) fn set(old: &Connection, mut shown: Value, changes: &[(String, String
     for (key, value) in changes {
         if old.secrets.contains_key(key) || value == SCRUBBED {
             let message = format!("{key} is a secret, and a command line is seen by others");
-            return Err(Trouble::new(USAGE, "Connection.SecretInArgument", message)
+            return Err(Trouble::new(USAGE, Code::ConnectionSecretInArgument, message)
                 .next(format!("have it asked for: --secret {key}")));
         }
         let place = match shown.get_mut("configs") {

@@ -17,7 +17,7 @@ use crate::{
 };
 use agent::connections::{Connections, Holder, Scope};
 use clap::Args;
-use contract::Failure;
+use contract::{Code, Failure};
 use document::{filled, is_brokered, is_standard_input, missing, name_of, set, text_of};
 use flow::{Connection as Kept, Secret};
 use schemars::JsonSchema;
@@ -411,7 +411,7 @@ impl Here {
         if !left.is_empty() {
             return Err(Trouble::new(
                 FAILED,
-                "Connection.NoSecret",
+                Code::ConnectionNoSecret,
                 format!(
                     "{count} connections are kept, and others are not, as their secrets are missing: {}",
                     left.join(", ")
@@ -431,14 +431,14 @@ impl Here {
 }
 
 fn none(name: &str) -> Box<Trouble> {
-    Trouble::new(NONE, "Connection.None", format!("There is no connection {name}"))
+    Trouble::new(NONE, Code::ConnectionNone, format!("There is no connection {name}"))
         .next("see what there is: pfsession connection list")
 }
 
 fn no_secret(name: &str, keys: &[String]) -> Box<Trouble> {
     Trouble::new(
         USAGE,
-        "Connection.NoSecret",
+        Code::ConnectionNoSecret,
         format!(
             "The connection {name} needs a secret that is not given: {}",
             keys.join(", ")

@@ -5,7 +5,7 @@ use crate::{
     trouble::{FAILED, NONE, Trouble},
 };
 use contract::{
-    Failure,
+    Code, Failure,
     http::SessionView,
     packages::{Package, PackageOrigin, PackagesRow},
 };
@@ -99,7 +99,7 @@ pub(crate) fn make(state: &Path, Of { typed, row, session }: &Of<'_>) -> Result<
 
 fn no_lock(lock: &str, typed: &str) -> Box<Trouble> {
     let message = format!("The lock {} of {typed} is not on this machine any more", short(lock, 8));
-    Trouble::new(NONE, "Install.NoSuchLock", message).next(format!("make it anew: pfsession install {typed}"))
+    Trouble::new(NONE, Code::InstallNoSuchLock, message).next(format!("make it anew: pfsession install {typed}"))
 }
 
 /// An image by its digest, where that is known.
@@ -107,12 +107,12 @@ fn base_of(name: &str, digest: Option<String>, state: &Path) -> Result<Base, Box
     let parsed: Name = name.parse().map_err(|failure| Trouble::of(FAILED, failure))?;
     if !matches!(parsed, Name::Registry(_)) {
         let message = format!("The base image {name} is a file, and a Dockerfile can name none");
-        return Err(Trouble::new(FAILED, "Image.NoRegistry", message)
+        return Err(Trouble::new(FAILED, Code::ImageNoRegistry, message)
             .next("push it to a registry, and name it there: pfsession reset FLOW --image REGISTRY/NAME:TAG"));
     }
     let store = Store::open(&environments::store_folder(state)).map_err(|error| {
         let message = format!("{} cannot be used: {error}. Put that right.", state.display());
-        Trouble::of(FAILED, Failure::new("Image.Failed", message))
+        Trouble::of(FAILED, Failure::new(Code::ImageFailed, message))
     })?;
     let digest = digest.or_else(|| store.known(&parsed));
     let user = digest

@@ -15,7 +15,7 @@ use crate::{
 };
 use clap::Args;
 use comfy_table::Cell;
-use contract::Failure;
+use contract::{Code, Failure};
 use dockerfile::{DockerfileView, Of};
 use images::{Name, Store, accounts::Accounts};
 use progress::Shown;
@@ -164,7 +164,7 @@ fn store(service: &Service<'_>) -> Result<(Store, PathBuf), Box<Trouble>> {
     let state = service.local()?.state;
     let store = Store::open(&environments::store_folder(&state)).map_err(|error| {
         trouble(Failure::new(
-            "Image.Failed",
+            Code::ImageFailed,
             format!("{} cannot be used: {error}", state.display()),
         ))
     })?;
@@ -207,9 +207,9 @@ impl From<images::Listed> for ImageView {
 }
 
 pub(crate) fn trouble(failure: Failure) -> Box<Trouble> {
-    let exit = match failure.error.as_str() {
-        "Image.BadName" | "Image.BadAccount" => USAGE,
-        "Image.NotHere" => NONE,
+    let exit = match failure.error {
+        Code::ImageBadName | Code::ImageBadAccount => USAGE,
+        Code::ImageNotHere => NONE,
         _ => FAILED,
     };
     Trouble::of(exit, failure)

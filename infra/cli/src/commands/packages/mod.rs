@@ -17,6 +17,7 @@ use crate::{
 use clap::Args;
 use comfy_table::Cell;
 use contract::{
+    Code,
     http::Installs,
     packages::{Change, InstallRow, Package, PackageOrigin, PackagesRow},
 };
@@ -104,7 +105,8 @@ impl Execute for Packages {
 
 pub(crate) fn none(flow: &Flow) -> Box<Trouble> {
     let message = format!("Nothing was ever installed for {}", flow.typed);
-    Trouble::new(NONE, "Session.NoPackages", message).next(format!("start its session: pfsession start {}", flow.typed))
+    Trouble::new(NONE, Code::SessionNoPackages, message)
+        .next(format!("start its session: pfsession start {}", flow.typed))
 }
 
 pub(crate) fn recorded(client: &Client, flow: &Flow) -> Result<Option<PackagesRow>, Box<Trouble>> {
@@ -130,8 +132,12 @@ fn difference(installs: &[InstallRow], between: &[String]) -> Result<Vec<Change>
             .or_else(|| installs.iter().rev().find(of_lock))
             .map(|entry| &entry.packages.packages[..])
             .ok_or_else(|| {
-                Trouble::new(USAGE, "Install.NoSuchInstall", format!("There is no install {wanted}"))
-                    .next("see what there is: pfsession packages --history")
+                Trouble::new(
+                    USAGE,
+                    Code::InstallNoSuchInstall,
+                    format!("There is no install {wanted}"),
+                )
+                .next("see what there is: pfsession packages --history")
             })
     };
     let last = installs

@@ -8,7 +8,7 @@ use crate::{
     wish::Flow,
 };
 use contract::{
-    Failure,
+    Code, Failure,
     agent::RunResult,
     row::{RunRow, RunStatus},
 };
@@ -35,7 +35,7 @@ pub(super) fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
             .failure
             .clone()
             .or(result.failure)
-            .unwrap_or_else(|| Failure::new("Run.Canceled", "The run was canceled."));
+            .unwrap_or_else(|| Failure::new(Code::RunCanceled, "The run was canceled."));
         // A run that never began failed with the start of its session, and the whole of that is the start's output.
         let output = if row.started.is_some() {
             row.id.clone()
@@ -47,7 +47,7 @@ pub(super) fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
             Some(code) if code != 0 => code,
             _ => FAILED,
         };
-        let is_missing = failure.error == "Connection.None";
+        let is_missing = failure.error == Code::ConnectionNone;
         let package = missing_package(&failure).map(str::to_owned);
         let mut trouble = Trouble::of(exit, failure).what(format!("the run of {} did not succeed", flow.typed));
         if is_missing {
@@ -88,7 +88,7 @@ pub(super) fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
     }
     let failure = result
         .failure
-        .unwrap_or_else(|| Failure::new("Run.LinesFailed", "Its log says why."));
+        .unwrap_or_else(|| Failure::new(Code::RunLinesFailed, "Its log says why."));
     Err(Trouble::of(FAILED, failure)
         .what(format!("{} of {lines} of {} failed", result.failed_lines, flow.typed))
         .output(format!("pfsession logs {}", row.id)))
@@ -100,7 +100,7 @@ fn missing_package(failure: &Failure) -> Option<&str> {
     let module = rest
         .split('\'')
         .next()
-        .filter(|_| failure.error == "Run.ImportFailed")?;
+        .filter(|_| failure.error == Code::RunImportFailed)?;
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     Some(::flow::package_of(module)).filter(|package| package.bytes().all(is_name))
 }

@@ -9,6 +9,7 @@ use crate::{
     wish::{Flow, data_file, flow_at},
 };
 use contract::{
+    Code,
     command::{RunWish, Wanted},
     row::RunRow,
 };
@@ -32,7 +33,7 @@ pub(crate) struct RunOrder {
 /// Why a run cannot be resumed.
 pub(crate) fn not_resumable(run: &str, why: &str) -> Box<Trouble> {
     let message = format!("The run {run} cannot be resumed: {why}");
-    Trouble::new(USAGE, "Run.NotResumable", message).next("run the flow anew: pfsession run FLOW --data FILE")
+    Trouble::new(USAGE, Code::RunNotResumable, message).next("run the flow anew: pfsession run FLOW --data FILE")
 }
 
 /// A run that takes over what an earlier one has completed: the same wish over the same data.
@@ -100,7 +101,7 @@ pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>
     let cannot = |key: &str, next: &str| {
         Err(Trouble::new(
             USAGE,
-            "Run.NotSupported",
+            Code::RunNotSupported,
             format!("{}: {key} is not supported yet", named.display()),
         )
         .next(next))
@@ -115,7 +116,7 @@ pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>
         Some(flow::Place::Remote(_)) => return cannot("a flow that is not a folder of this machine", "name a folder"),
         None => {
             let message = format!("{} names no flow. Add a line `flow: <folder>`.", named.display());
-            return Err(Trouble::new(USAGE, "Flow.BadRunFile", message));
+            return Err(Trouble::new(USAGE, Code::FlowBadRunFile, message));
         }
     };
     let data = match (&run.data, file.data) {
@@ -147,7 +148,7 @@ pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>
         is_named: run.name.is_some() || file.name.is_some(),
         id: match run.name.clone().or(file.name) {
             Some(id) => run_id(&id)
-                .map_err(|why| Trouble::new(USAGE, "Run.BadName", format!("The run's name {id} is none: {why}")))?,
+                .map_err(|why| Trouble::new(USAGE, Code::RunBadName, format!("The run's name {id} is none: {why}")))?,
             None => flow.new_id(None),
         },
         wanted: typed.over_run_file(of_file),

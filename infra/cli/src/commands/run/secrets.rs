@@ -5,6 +5,7 @@ use crate::{
     secrets::ask,
     trouble::{FAILED, Trouble, USAGE},
 };
+use contract::Code;
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// The secret variables of a run that its agent has not read yet. They are removed if the run is not accepted.
@@ -21,7 +22,7 @@ impl SecretVariables {
         };
         agent::connections::leave_variables(&state, run, &variables).map_err(|error| {
             let message = format!("{} cannot be written: {error}. Put that right.", state.display());
-            Trouble::new(FAILED, "Connection.NotStored", message)
+            Trouble::new(FAILED, Code::ConnectionNotStored, message)
         })?;
         Ok(Some(Self {
             state,
@@ -53,7 +54,7 @@ pub(super) fn secret_variables(service: &Service, names: &[String]) -> Result<Op
     let Ok(local) = service.local() else {
         let message =
             "A secret variable reaches sessions of this machine alone: what is sent elsewhere is stored in a queue";
-        return Err(Trouble::new(USAGE, "Run.SecretElsewhere", message)
+        return Err(Trouble::new(USAGE, Code::RunSecretElsewhere, message)
             .next("leave out --env-secret, and have the flow read the value where it runs"));
     };
     Ok(Some((local.state, values(names)?)))
@@ -82,7 +83,7 @@ fn values(names: &[String]) -> Result<BTreeMap<String, String>, Box<Trouble>> {
     }
     Err(Trouble::new(
         USAGE,
-        "Run.NoSecretVariables",
+        Code::RunNoSecretVariables,
         format!("The secret variable {} has no value", lacks.join(", ")),
     )
     .next("set it in your own environment, or give it on standard input: one alone, or lines NAME=SECRET"))

@@ -13,6 +13,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{
+    Code,
     command::Wish,
     http::{RunChange, SessionView},
     row::{RunRow, RunStatus},
@@ -174,5 +175,5 @@ pub(super) fn has_ended(row: &RunRow) -> Box<Trouble> {
         "The run {} has ended already ({how}); there is nothing to cancel",
         row.id
     );
-    Trouble::new(USAGE, "Run.HasEnded", message).next(format!("see what came of it: pfsession runs show {}", row.id))
+    Trouble::new(USAGE, Code::RunHasEnded, message).next(format!("see what came of it: pfsession runs show {}", row.id))
 }

@@ -10,6 +10,7 @@ use crate::{
     trouble::{FAILED, Trouble, USAGE},
 };
 use clap::Args;
+use contract::Code;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
@@ -55,7 +56,7 @@ impl Execute for Download {
             .map_or_else(|| Path::new(&row.id).to_owned(), Path::to_owned);
         let failed = |error: std::io::Error| {
             let message = format!("{} cannot be written: {error}", to.display());
-            Trouble::new(FAILED, "Command.NotWritten", message).next("name another folder: --to FOLDER")
+            Trouble::new(FAILED, Code::CommandNotWritten, message).next("name another folder: --to FOLDER")
         };
         if to.exists() {
             return Err(would_overwrite(&to));
@@ -99,5 +100,5 @@ impl Execute for Download {
 
 pub(super) fn would_overwrite(to: &Path) -> Box<Trouble> {
     let message = format!("{} is there already, and nothing is written over", to.display());
-    Trouble::new(USAGE, "Command.WouldOverwrite", message).next("name another folder: --to FOLDER")
+    Trouble::new(USAGE, Code::CommandWouldOverwrite, message).next("name another folder: --to FOLDER")
 }

@@ -14,7 +14,7 @@ use crate::{
     trouble::{NONE, Trouble},
 };
 use change::{Archive, Cancel, Delete, Rename, Restore};
-use contract::{http, row::RunRow};
+use contract::{Code, http, row::RunRow};
 use diff::Diff;
 use download::Download;
 use list::List;
@@ -68,7 +68,7 @@ pub(crate) fn find(client: &Client, run: &str) -> Result<RunRow, Box<Trouble>> {
 fn none(run: &str, nearest: Option<&str>) -> Box<Trouble> {
     let trouble = Trouble::new(
         NONE,
-        "Run.None",
+        Code::RunNone,
         format!("There is no run {run}, or none that you may see"),
     );
     match nearest {

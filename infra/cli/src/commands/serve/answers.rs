@@ -4,7 +4,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use contract::Failure;
+use contract::{Code, Failure};
 use serde_json::{Value, json};
 
 /// An answer in JSON.
@@ -28,15 +28,18 @@ pub(crate) fn failed(failure: &Failure) -> Response {
 
 /// Whether a failure is of the flow or of what it was asked, as promptflow tells them from its own.
 fn is_the_users(failure: &Failure) -> bool {
-    [
-        "Run.CodeRaised",
-        "Run.BadFlow",
-        "Run.BadData",
-        "Run.BadOutput",
-        "Run.ImportFailed",
-        "Run.LineTimeout",
-        "Connection.",
-    ]
-    .iter()
-    .any(|start| failure.error.starts_with(start))
+    matches!(
+        failure.error,
+        Code::RunCodeRaised
+            | Code::RunBadFlow
+            | Code::RunBadData
+            | Code::RunBadOutput
+            | Code::RunImportFailed
+            | Code::RunLineTimeout
+            | Code::ConnectionNone
+            | Code::ConnectionNoSuchKey
+            | Code::ConnectionNoToken
+            | Code::ConnectionNotBrokered
+            | Code::ConnectionNotStored
+    )
 }

@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use contract::{Failure, agent::Chunk};
+use contract::{Code, Failure, agent::Chunk};
 use http_body::Frame;
 use serde_json::{Map, Value, json};
 use std::{
@@ -93,7 +93,7 @@ pub(crate) async fn answer(
         let ended = ask(Box::new(move |chunk| drop(heard.send(Told::Chunk(chunk)))));
         let _ = teller.send(Told::Ended(Box::new(ended)));
     });
-    let lost = || Failure::new("Serve.Failed", "The run's end was not seen. Ask again.");
+    let lost = || Failure::new(Code::ServeFailed, "The run's end was not seen. Ask again.");
     match told.recv().await {
         Some(Told::Chunk(Chunk::Begins { names, .. })) if names.len() > 1 => answers::error(
             StatusCode::BAD_REQUEST,
@@ -183,7 +183,7 @@ fn cut(name: &str) -> Failure {
         "The output {name} is another than its pieces were: a secret was hidden in them, or they hold what is no text. Ask for it without Accept: \
          text/event-stream"
     );
-    Failure::new("Serve.PiecesDiffer", message)
+    Failure::new(Code::ServePiecesDiffer, message)
 }
 
 /// The events as the body of an answer.

@@ -30,7 +30,7 @@ use axum::{
     routing::{get, post},
 };
 use clap::Args;
-use contract::Failure;
+use contract::{Code, Failure};
 use events::Accepted;
 use flow::{Field, Signature};
 use schemars::JsonSchema;
@@ -79,7 +79,7 @@ impl Execute for Serve {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let cannot = |error: std::io::Error| {
-            Trouble::new(FAILED, "Serve.Failed", format!("Nothing can be served: {error}"))
+            Trouble::new(FAILED, Code::ServeFailed, format!("Nothing can be served: {error}"))
                 .next("name another --port, or none")
         };
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map_err(cannot)?;
@@ -213,7 +213,7 @@ async fn score(State(served): State<Arc<Served>>, headers: HeaderMap, body: Byte
         return events::answer(ask, hidden, accepted).await;
     }
     let asked = tokio::task::spawn_blocking(move || served.turns.ask(inputs)).await;
-    match asked.unwrap_or_else(|error| Err(Failure::new("Serve.Failed", error.to_string()))) {
+    match asked.unwrap_or_else(|error| Err(Failure::new(Code::ServeFailed, error.to_string()))) {
         Ok(mut outputs) => {
             outputs.retain(|name, _| !hidden.contains(name));
             accepted.json(outputs)

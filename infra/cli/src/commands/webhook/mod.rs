@@ -19,6 +19,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{
+    Code,
     command::Wish,
     webhook::{Rule, SenderKind, Webhooks},
 };
@@ -130,7 +131,7 @@ impl Execute for AddWebhook {
         let made = secrets.ensure(&client.user.workspace, &rule, given).map_err(|cause| {
             Trouble::new(
                 FAILED,
-                "Webhook.NoSecret",
+                Code::WebhookNoSecret,
                 format!("The secret of {} cannot be kept: {cause}", rule.sender),
             )
             .next(format!(
@@ -205,7 +206,7 @@ impl Execute for Remove {
         let before = read(client)?.rules.into_iter().find(|rule| rule.name == *name);
         let Some(before) = before else {
             return Err(
-                Trouble::new(NONE, "Webhook.None", format!("There is no webhook {name}"))
+                Trouble::new(NONE, Code::WebhookNone, format!("There is no webhook {name}"))
                     .next("see what there is: pfsession webhook list"),
             );
         };
@@ -246,7 +247,7 @@ impl Execute for Rotate {
         let rule = read(client)?.rules.into_iter().find(|rule| rule.sender == *sender);
         let Some(rule) = rule else {
             return Err(
-                Trouble::new(NONE, "Webhook.None", format!("No webhook is from {sender}"))
+                Trouble::new(NONE, Code::WebhookNone, format!("No webhook is from {sender}"))
                     .next("see what there is: pfsession webhook list"),
             );
         };
@@ -254,7 +255,7 @@ impl Execute for Rotate {
         secrets.put(&client.user.workspace, sender, &secret).map_err(|cause| {
             Trouble::new(
                 FAILED,
-                "Webhook.NoSecret",
+                Code::WebhookNoSecret,
                 format!("The secret of {sender} cannot be kept: {cause}"),
             )
             .next("put that right, and try again")
@@ -292,7 +293,7 @@ fn change(client: &Client, how: impl Fn(&mut Vec<Rule>) -> Result<(), Box<Troubl
         how(&mut webhooks.rules)?;
         webhooks.address = None;
         match client.put(&path_of(&client.user), &webhooks) {
-            Err(trouble) if trouble.failure.error == "Webhook.Changed" && tried < TRIES => {}
+            Err(trouble) if trouble.failure.error == Code::WebhookChanged && tried < TRIES => {}
             done => return done,
         }
     }

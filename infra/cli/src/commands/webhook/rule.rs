@@ -7,6 +7,7 @@ use crate::{
 };
 use clap::ValueEnum;
 use contract::{
+    Code,
     command::{RunWish, Wish},
     webhook::{Filter, Rule, SenderKind},
 };
@@ -101,7 +102,7 @@ pub(super) fn push(rules: &mut Vec<Rule>, rule: &Rule) -> Result<(), Box<Trouble
                 } => {}
         Some(_) => {
             let message = format!("There is a webhook {} already", rule.name);
-            return Err(Trouble::new(USAGE, "Webhook.Exists", message).next(format!(
+            return Err(Trouble::new(USAGE, Code::WebhookExists, message).next(format!(
                 "choose another --name, or: pfsession webhook remove {}",
                 rule.name
             )));
@@ -115,7 +116,7 @@ pub(super) fn push(rules: &mut Vec<Rule>, rule: &Rule) -> Result<(), Box<Trouble
                 rule.sender
             );
             return Err(
-                Trouble::new(USAGE, "Webhook.OtherKind", message).next("name the sender otherwise: --from NAME")
+                Trouble::new(USAGE, Code::WebhookOtherKind, message).next("name the sender otherwise: --from NAME")
             );
         }
         None => rules.push(rule.clone()),
@@ -130,7 +131,7 @@ pub(super) fn rule_of(add: &AddWebhook, flow: &Flow) -> Result<Rule, Box<Trouble
         (None, Event::Github(_)) => SenderKind::Github,
         (None, Event::Other(name)) => {
             let message = format!("{name} is no event that this command knows of GitHub");
-            return Err(Trouble::new(USAGE, "Webhook.NoKind", message)
+            return Err(Trouble::new(USAGE, Code::WebhookNoKind, message)
                 .next("say who sends it: --kind github or --kind standard-webhooks"));
         }
     };

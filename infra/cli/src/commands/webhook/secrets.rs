@@ -6,6 +6,7 @@ use crate::{
     trouble::{Trouble, USAGE},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use contract::Code;
 use contract::webhook::{Rule, SenderKind};
 use serde_json::json;
 use std::{
@@ -23,7 +24,7 @@ pub(super) fn given_secret(file: &Path, kind: SenderKind) -> Result<String, Box<
     } else {
         fs::read_to_string(file)
     };
-    let bad = |why: String| Trouble::new(USAGE, "Webhook.BadSecret", why);
+    let bad = |why: String| Trouble::new(USAGE, Code::WebhookBadSecret, why);
     let text = text.map_err(|cause| bad(format!("The secret cannot be read from {}: {cause}", file.display())))?;
     let secret = text.trim_end_matches(['\n', '\r']);
     let is_good = match kind {

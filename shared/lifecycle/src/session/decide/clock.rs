@@ -4,7 +4,7 @@ use super::{
     super::{Kind, Lease, Message, Operation, Outcome, Phase, Row},
     Turn,
 };
-use crate::{Failure, Millis, deadlines};
+use crate::{Code, Failure, Millis, deadlines};
 
 impl Turn {
     pub(super) fn idle_seen(&mut self, operation: &str, generation: u32, activity: Millis, why: Option<&Failure>) {
@@ -43,7 +43,7 @@ impl Turn {
             Phase::Installing | Phase::Ready if ended => {
                 self.forget();
                 self.gone(Some(Failure::new(
-                    "Session.AgentSilent",
+                    Code::SessionAgentSilent,
                     "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
                 )));
             }
@@ -54,7 +54,10 @@ impl Turn {
                     Phase::Ready => "The base image was not checked",
                     _ => "The install did not end",
                 };
-                self.fail(Failure::new("Session.TimedOut", format!("{what} in time. Try again.")));
+                self.fail(Failure::new(
+                    Code::SessionTimedOut,
+                    format!("{what} in time. Try again."),
+                ));
             }
             _ => {}
         }
@@ -70,7 +73,7 @@ impl Turn {
             self.s.runs.remove(&run);
             self.active();
             let failure = Failure::new(
-                "Run.Lost",
+                Code::RunLost,
                 "The session's agent no longer knows this run. Submit it again.",
             );
             self.write(Row::RunEnded {

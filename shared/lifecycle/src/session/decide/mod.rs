@@ -7,7 +7,7 @@ mod runs;
 mod steps;
 
 use super::{Effect, Event, Kind, Message, Operation, Outcome, Phase, Refusal, Row, Session};
-use crate::{Failure, Millis, deadlines};
+use crate::{Code, Failure, Millis, deadlines};
 use steps::Entered;
 
 /// Decides what `event` means for `session` at the time `now`.
@@ -232,7 +232,7 @@ impl Turn {
 
 /// The answer to a step of an operation that a stop has ended.
 pub(super) fn superseded() -> Failure {
-    Failure::new("Session.Superseded", "A stop ended this operation.")
+    Failure::new(Code::SessionSuperseded, "A stop ended this operation.")
 }
 
 /// The failure of an operation that a stop ended.
@@ -242,9 +242,9 @@ pub(super) fn why_superseded(stop: &Operation) -> Failure {
 
 /// Why a run ended that its user wanted no more.
 pub fn canceled() -> Failure {
-    Failure::new("Run.Canceled", "The run was canceled.")
+    Failure::new(Code::RunCanceled, "The run was canceled.")
 }
 
 pub(super) fn stopped() -> Failure {
-    Failure::new("Session.Stopped", "The session was stopped.")
+    Failure::new(Code::SessionStopped, "The session was stopped.")
 }

@@ -4,7 +4,7 @@ use super::{
     super::{Kind, Lease, Message, Operation, Outcome, Phase, Refusal, Resolved, Row, Settings},
     Turn, stopped,
 };
-use crate::{Failure, deadlines};
+use crate::{Code, Failure, deadlines};
 
 impl Turn {
     pub(super) fn compute_up(&mut self, compute: &str) {
@@ -17,7 +17,7 @@ impl Turn {
     pub(super) fn compute_gone(&mut self, compute: &str, why: &str) {
         if self.s.compute.as_deref() == Some(compute) {
             self.gone(Some(Failure::new(
-                "Session.ComputeLost",
+                Code::SessionComputeLost,
                 format!("The compute resource is gone ({why}). Start the session again."),
             )));
         }
@@ -152,7 +152,7 @@ impl Turn {
         }
         if self.is_checking() {
             let message = format!("{} The session goes on as it was.", failure.message);
-            let failure = Failure::new(&failure.error, message);
+            let failure = Failure::new(failure.error, message);
             self.answer(Some(failure.clone()));
             self.ready_again();
             self.end(Outcome::Failed, Some(failure), None);
@@ -218,7 +218,7 @@ impl Turn {
         } else {
             let failure = self.s.failure.take().or(why).unwrap_or_else(|| {
                 Failure::new(
-                    "Session.ContainerEnded",
+                    Code::SessionContainerEnded,
                     "The session's container ended without a word. Start the session again.",
                 )
             });

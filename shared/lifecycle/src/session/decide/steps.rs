@@ -4,7 +4,7 @@ use super::{
     super::{Claimed, Kind, Message, Named, Packages, Phase, Settings, Step},
     Turn, superseded,
 };
-use crate::{Failure, deadlines, size};
+use crate::{Code, Failure, deadlines, size};
 
 /// A step that the state machine entered, with what its handler found: see [`super::Event::StepEntered`].
 pub(super) struct Entered<'a> {
@@ -51,7 +51,7 @@ impl Turn {
     fn clean_up(&mut self, operation: &str, token: &str, cause: Option<&Failure>) {
         let cause = cause.cloned().unwrap_or_else(|| {
             Failure::new(
-                "Session.StepFailed",
+                Code::SessionStepFailed,
                 "A step of the operation failed without a reason. Start the session again.",
             )
         });

@@ -15,7 +15,7 @@ use crate::{
     trouble::{FAILED, Trouble},
 };
 use clap::Args;
-use contract::row::RunRow;
+use contract::{Code, row::RunRow};
 use markup::{escaped, shown};
 use pictures::Images;
 use schemars::JsonSchema;
@@ -79,7 +79,7 @@ impl Execute for Visualize {
             .unwrap_or_else(|| format!("{}.html", names.join("-")).into());
         let failed = |error: io::Error| {
             let message = format!("{} cannot be written: {error}", to.display());
-            Trouble::new(FAILED, "Command.NotWritten", message).next("name another file: --out FILE")
+            Trouble::new(FAILED, Code::CommandNotWritten, message).next("name another file: --out FILE")
         };
         let mut page = BufWriter::new(fs::File::create(&to).map_err(failed)?);
         page.write_all(HEAD.as_bytes())
