@@ -5,6 +5,7 @@ use contract::{
     IdleSeconds,
     command::{SERVERLESS, Wanted},
 };
+use lifecycle::session::{Counts, Setting};
 
 /// Where settings come from, for the help of the commands that take some.
 macro_rules! settings_help {
@@ -25,6 +26,23 @@ A session that is there keeps what it has, whatever a run's file names: `pfsessi
 }
 
 pub(crate) use settings_help;
+
+/// When a change of each setting counts.
+pub(crate) fn changes_help() -> String {
+    let of = |counts: Counts| {
+        let of = Setting::ALL.iter().filter(|setting| setting.counts() == counts);
+        of.map(|setting| setting.what()).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "A change counts
+  at once: {}
+  from the next reset on: {}
+  in the session that is made anew for it: {}",
+        of(Counts::AtOnce),
+        of(Counts::AtReset),
+        of(Counts::OnNewCompute)
+    )
+}
 
 /// The settings of a session.
 #[derive(Args, Clone, Debug, Default)]
@@ -85,6 +103,13 @@ impl Wants {
             },
             from_run_file: Vec::new(),
         }
+    }
+
+    /// The options, for who typed none of them.
+    pub(crate) fn options() -> String {
+        let options = Self::augment_args(clap::Command::new(""));
+        let long = options.get_arguments().filter_map(|option| option.get_long());
+        long.map(|name| format!("--{name}")).collect::<Vec<_>>().join(", ")
     }
 
     /// The settings that were typed, or `None`, which keeps those that the session has.

@@ -122,7 +122,7 @@ fn a_service_that_is_not_there_or_says_nonsense_is_named_with_what_to_do() {
           next: leave out --endpoint, and unset PFSESSION_ENDPOINT
         exit 2
         error: No setting is named [Command.NothingToChange]
-          next: name one: --idle, --size, --image, --identity, --network, --allow-host
+          next: name one: --idle, --size, --compute, --compute-type, --image, --identity, --network, --allow-host
         exit 2
     "#]].assert_eq(&texts.concat());
 }

@@ -3,6 +3,7 @@
 //! `UPDATE_EXPECT=1 cargo test -p contract` writes the schemas anew. A released sample is never edited: a new one stands beside it.
 
 use contract::{
+    Settings,
     agent::{AgentCommand, Report, SignedBody, public_half},
     command::Command,
     driver::ComputeRequest,
@@ -163,6 +164,15 @@ fn every_invalid_sample_is_refused_by_its_type_and_by_its_schema() {
             }
         }
     }
+}
+
+#[test]
+fn settings_from_before_a_setting_have_its_default_and_are_written_as_they_were() {
+    let oldest =
+        serde_json::json!({ "folder": "/f", "size": "local", "identity": null, "image": null, "idle": 3_600_000 });
+    let read: Settings = serde_json::from_value(oldest.clone()).unwrap();
+    assert_eq!(read, Settings::new("/f"));
+    assert_eq!(serde_json::to_value(read).unwrap(), oldest);
 }
 
 #[test]

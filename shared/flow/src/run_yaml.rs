@@ -13,33 +13,10 @@ use serde::{
 use serde_json::{Number, Value};
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, iter,
     marker::PhantomData,
     path::{Path, PathBuf},
 };
-
-/// The keys of a run file: those that promptflow has, and those of the session's network.
-const KEYS: [&str; 19] = [
-    "$schema",
-    "name",
-    "display_name",
-    "description",
-    "tags",
-    "properties",
-    "flow",
-    "data",
-    "column_mapping",
-    "runtime",
-    "resources",
-    "identity",
-    "network",
-    "allow_hosts",
-    "run",
-    "variant",
-    "environment_variables",
-    "connections",
-    "init",
-];
 
 /// A run, as its user writes it down.
 ///
@@ -224,10 +201,13 @@ fn check_keys(shown: &str, whole: &Value) -> Result<(), Failure> {
                 format!("{shown}: resume_from is not supported yet. Run the lines that failed as data of their own.");
             return Err(Failure::new(Code::FlowBadRunFile, message));
         }
-        if !KEYS.contains(&key.as_str()) {
-            let known = match crate::nearest(key, KEYS.into_iter()) {
+        let known: Vec<&str> = iter::once("$schema")
+            .chain(yaml::fields::<RunYaml>().iter().copied())
+            .collect();
+        if !known.contains(&key.as_str()) {
+            let known = match crate::nearest(key, known.iter().copied()) {
                 Some(near) => format!("Did you mean {near}?"),
-                None => format!("It may have {}.", KEYS.join(", ")),
+                None => format!("It may have {}.", known.join(", ")),
             };
             let message = format!("{shown}: a run has no key {key}. {known}");
             return Err(Failure::new(Code::FlowBadRunFile, message));

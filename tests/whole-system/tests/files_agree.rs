@@ -1,6 +1,6 @@
 //! Where two files must agree, this compares them, and names what differs.
 
-use lifecycle::deadlines;
+use lifecycle::{deadlines, session::Setting};
 use serde_json::Value as Json;
 use serde_yaml_ng::Value as Yaml;
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
@@ -546,6 +546,18 @@ fn each_link_of_a_document_leads_to_a_file_that_is_there() {
             }
         }
     }
+}
+
+#[test]
+fn the_table_of_settings_for_people_has_a_column_for_each() {
+    let text = read("infra/README.md");
+    let header = text.lines().find(|line| line.starts_with("| | VM size |"));
+    let mut columns: Vec<&str> = header.unwrap().split('|').map(str::trim).collect();
+    columns.retain(|column| !column.is_empty());
+    columns.sort_unstable();
+    let mut settings: Vec<&str> = Setting::ALL.iter().map(|setting| setting.what()).collect();
+    settings.sort_unstable();
+    assert_eq!(columns, settings);
 }
 
 #[test]

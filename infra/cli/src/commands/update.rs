@@ -4,7 +4,7 @@ use crate::{
     command::{AwaitedOperation, Execute},
     global::{Done, Service},
     operate::{confirm_end, operate},
-    options::{Wants, Yes, settings_help},
+    options::{Wants, Yes, changes_help, settings_help},
     trouble::{Trouble, USAGE},
     wish,
 };
@@ -13,16 +13,15 @@ use contract::{Code, Kind, command::Wish};
 
 /// Change the settings of a session: what is named changes, the rest stays
 ///
-/// A new idle time counts at once, also on a session that is about to be deleted. So does a new network, and connections that it does not
-/// allow are cut; from or to `open`, it counts from the next run on. A new base image counts from the next reset on; until
-/// then `pfsession show` says that the image is stale. A new VM size or identity makes the session anew.
+/// A new idle time counts also on a session that is about to be deleted. Connections that a new network does not allow are cut; from or to
+/// `open`, it counts from the next run on. Until a reset, `pfsession show` says that the base image is stale.
 #[derive(Args, Debug)]
-#[command(after_help = settings_help!("\
+#[command(after_help = format!("{}\n\n{}", settings_help!("\
 Examples:
   pfsession update ./my-flow --idle 4h
   pfsession update ./my-flow --size Standard_D4s_v3
   pfsession update ./my-flow --network none --allow-host api.example.org:443
-  pfsession update ./my-flow --image promptflow:3.12 && pfsession reset ./my-flow"))]
+  pfsession update ./my-flow --image promptflow:3.12 && pfsession reset ./my-flow"), changes_help()))]
 pub(crate) struct Update {
     /// The flow's folder, or the start of a session's key
     #[arg(value_name = "FLOW")]
@@ -42,13 +41,11 @@ impl Execute for Update {
     fn execute(&self, service: &Service<'_>) -> Done {
         let settings = self.wants.change().ok_or_else(|| {
             Trouble::new(USAGE, Code::CommandNothingToChange, "No setting is named")
-                .next("name one: --idle, --size, --image, --identity, --network, --allow-host")
+                .next(format!("name one: {}", Wants::options()))
         })?;
         let client = service.client()?;
         let flow = wish::find_flow(&client, &self.what)?.ok_or_else(|| wish::nothing_of(&self.what))?;
-        if settings.size.is_some() || settings.identity.is_some() || settings.compute.is_some() {
-            confirm_end(&client, &flow, "Another compute resource", Some(&settings), &self.yes)?;
-        }
+        confirm_end(&client, &flow, "Another compute resource", Some(&settings), &self.yes)?;
         let wish = Wish::Update { settings };
         operate(&client, &flow, Kind::Update, wish, self.no_wait, service.global.json)
     }
