@@ -392,7 +392,7 @@ fn a_machine_that_has_no_uv_and_gets_none_says_so() {
     let (before, rest) = failure.split_once('(').expect("what pip says");
     let (_, after) = rest.split_once("). ").expect("what to do");
     expect![[r#"
-        Install.NoUv: uv, which installs packages, is not on PATH and could not be fetched (PIP). Connect to a network, or install uv or pip (your system's packages have them), and start again.
+        Install.NoUv: uv, which installs packages, is not on PATH in a version that is used here, and could not be fetched (PIP). Connect to a network, or install uv or pip (your system's packages have them), and start again.
         Run.NotReady: The session has no packages yet. Run again when it is Ready."#]].assert_eq(&format!("{before}(PIP). {after}\n{run}"));
 }
 

@@ -5,6 +5,7 @@ use crate::{
     index::{Environment, now},
     job::Job,
     lock::{blocks_not_in, changes, pins, require_hashes},
+    pip::add_uv,
     rooted::Root,
     store::Store,
     words,
@@ -44,6 +45,7 @@ impl Store {
         remove(&place)
             .and_then(|()| fs::create_dir_all(&place))
             .map_err(|error| self.index.failure(error))?;
+        self.add_pip(&place).map_err(|error| self.index.failure(error))?;
         let mut lock_path = self.index.write_lock(&environment.key, lock)?;
         let mut lock = lock.to_owned();
         if let Some(root) = &self.root {
@@ -58,6 +60,7 @@ impl Store {
         (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
         self.run(sandbox, job).await?;
         make_read_only(&place, None).await.map_err(tampered)?;
+        add_uv(&place, &job.uv).map_err(tampered)?;
         let is_base = environment.base == environment.key;
         if !is_base || self.root.is_some() {
             let base = if is_base {

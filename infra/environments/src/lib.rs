@@ -15,6 +15,7 @@ mod job;
 mod lock;
 pub mod locked;
 pub mod packages;
+mod pip;
 pub mod private;
 pub mod prune;
 pub mod reach;
@@ -26,6 +27,7 @@ pub mod store;
 mod tree;
 pub mod uv;
 mod uv_failure;
+mod uv_on_path;
 
 pub use image::{image_of, is_built_in};
 pub use index::Environment;

@@ -178,7 +178,7 @@ impl Store {
     pub(crate) fn base_request(&self) -> String {
         let python = &self.python;
         let (prefix, packages) = (python.prefix.display().to_string(), self.base_packages().join(" "));
-        let parts = ["base", &python.version, &python.platform, &prefix, &packages];
+        let parts = ["base with pip", &python.version, &python.platform, &prefix, &packages];
         match &self.root {
             None => digest(&parts),
             Some(root) => digest(&[&parts[..], &["in", &root.key()]].concat()),

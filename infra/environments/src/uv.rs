@@ -1,5 +1,6 @@
 //! `uv`: where it is, and which environment variables it gets.
 
+use crate::uv_on_path;
 use broker::{Network, Roots};
 use contract::{Code, Failure};
 use sandbox::python::Python;
@@ -206,21 +207,18 @@ finally:
     shutil.rmtree(folder, ignore_errors=True)
 "#;
 
-/// Finds `uv` on PATH, else in the state folder, else fetches it into that from the package index.
+/// Finds `uv` on PATH, if it is one to use, else in the state folder, else fetches it into that from the package index.
 ///
 /// # Errors
 ///
 /// `Install.NoUv`. Worth a retry when there is a network.
 pub(crate) async fn find(state: &Path, python: &Python, say: &dyn Fn(String)) -> Result<PathBuf, Failure> {
-    let on_path = std::env::var_os("PATH")
-        .map(|path| {
-            std::env::split_paths(&path)
-                .map(|folder| folder.join("uv"))
-                .find(|uv| uv.is_file())
-        })
-        .unwrap_or_default();
-    if let Some(uv) = on_path {
-        return Ok(std::fs::canonicalize(&uv).unwrap_or(uv));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path)
+        .filter(|folder| folder.is_absolute())
+        .collect();
+    if let Some(uv) = uv_on_path::find(&folders, &state.join("tools/uv.json"), say) {
+        return Ok(uv);
     }
     let uv = state.join("tools/uv");
     if uv.is_file() {
@@ -231,7 +229,7 @@ pub(crate) async fn find(state: &Path, python: &Python, say: &dyn Fn(String)) ->
         Failure::new(
             Code::InstallNoUv,
             format!(
-                "uv, which installs packages, is not on PATH and could not be fetched ({}). Connect to a network, or install uv or pip \
+                "uv, which installs packages, is not on PATH in a version that is used here, and could not be fetched ({}). Connect to a network, or install uv or pip \
                  (your system's packages have them), and start again.",
                 flow::redact(why)
             ),

@@ -132,6 +132,24 @@ impl Folder {
         Ok(bytes)
     }
 
+    /// Puts a file of this machine into this folder under a name: by a hard link where that is possible, else as a copy. A name that is there
+    /// stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// An error of the file system.
+    pub fn put(&self, file: &Path, name: &str) -> io::Result<()> {
+        match fs::linkat(fs::CWD, file, &self.0, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::EXIST) => return Ok(()),
+            Err(_) => {}
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut from = File::open(file)?;
+        let mut made = File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(0o600))?);
+        io::copy(&mut from, &mut made)?;
+        made.set_permissions(from.metadata()?.permissions())
+    }
+
     /// The kind of an entry of this folder, of a link the link itself; `None` if there is none.
     ///
     /// # Errors

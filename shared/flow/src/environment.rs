@@ -82,9 +82,11 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
     })
 }
 
-/// Has the dependencies of the flow folder's own project stand where a line names it, as in `-e .[dev]`. Its modules are found in the folder.
+/// Has the dependencies of the flow folder's own project stand where a line names it, as in `-e .[dev]`, and those of one of its dependency
+/// groups where a line names that, as in `--group dev`. Its modules are found in the folder.
 fn with_own_project(folder: &Folder, requirements: &mut Requirements) -> Result<(), Failure> {
-    let is_own = |line: &requirements::Line| matches!(line.option(), Some((requirements::OWN, _)));
+    let is_own =
+        |line: &requirements::Line| matches!(line.option(), Some((requirements::OWN | requirements::GROUP, _)));
     if !requirements.lines.iter().any(is_own) {
         return Ok(());
     }
@@ -93,6 +95,7 @@ fn with_own_project(folder: &Folder, requirements: &mut Requirements) -> Result<
     for line in std::mem::take(&mut requirements.lines) {
         match line.option() {
             Some((requirements::OWN, extras)) => requirements.lines.extend(crate::project::own(folder, &line, extras)?),
+            Some((requirements::GROUP, name)) => requirements.lines.extend(crate::project::group(folder, &line, name)?),
             _ => requirements.lines.push(line),
         }
     }

@@ -45,7 +45,7 @@ pub use migrate::{Migration, migrate};
 pub use names::package_of;
 pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
-pub use save::{Saved, save, save_extras};
+pub use save::{Saved, save, save_extras, save_groups};
 pub use signature::{Field, Signature, signature};
 pub use workspace_yaml::{line_of, workspace_yaml};
 

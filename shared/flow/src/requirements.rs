@@ -347,7 +347,7 @@ enum Takes {
 }
 
 /// The options that a requirements file may have here. pip knows some more: what they would do would be left undone, so they are refused.
-const OPTIONS: [(&str, Takes); 13] = [
+const OPTIONS: [(&str, Takes); 14] = [
     ("-i", Takes::Place),
     ("--index-url", Takes::Place),
     ("--extra-index-url", Takes::Place),
@@ -360,12 +360,17 @@ const OPTIONS: [(&str, Takes); 13] = [
     ("--require-hashes", Takes::Nothing),
     ("--pre", Takes::Nothing),
     ("--trusted-host", Takes::Words),
+    // pip takes it in its command alone.
+    (GROUP, Takes::Words),
     // Of pip's own new ways, none of which changes what is installed.
     ("--use-feature", Takes::Words),
 ];
 
 /// Stands, with its extras behind it, in the place of a line that names the flow folder itself as a package.
 pub(crate) const OWN: &str = "--own-project";
+
+/// Names a dependency group of the flow folder's own project.
+pub(crate) const GROUP: &str = "--group";
 
 /// Packages of the base image that break when they are pinned to another version.
 const HELD_BY_THE_IMAGE: [&str; 5] = [

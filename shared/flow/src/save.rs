@@ -5,7 +5,7 @@ use crate::{
     environment::requirements_target,
     folder::{Folder, read_text, unreadable},
     redact,
-    requirements::{Line, check, logical_lines, name_of, without_comment},
+    requirements::{GROUP, Line, check, logical_lines, name_of, without_comment},
 };
 use std::path::{Path, PathBuf};
 
@@ -102,6 +102,39 @@ pub(crate) fn own_requirements(folder: &Folder) -> Result<(Option<PathBuf>, Path
         )),
         source => Ok((source, target)),
     }
+}
+
+/// Adds dependency groups of the folder's own project to the text of a flow's requirements file. Writes nothing. A file that is not there yet
+/// has the project itself, too, as its dependencies counted until now.
+///
+/// # Errors
+///
+/// As [`save`]; `Flow.BadProject` if the project does not have them.
+pub fn save_groups(folder: &Path, include_root: &Path, groups: &[String]) -> Result<Saved, Failure> {
+    let folder = Folder::open(folder, include_root)?;
+    let (target, place) = requirements_target(&folder)?;
+    let source = folder.find(&folder.includes()?, &target, &place)?;
+    let line = |group: &String| Line {
+        file: "the command".into(),
+        number: 1,
+        text: format!("{GROUP} {group}"),
+        constraint: false,
+    };
+    for group in groups {
+        crate::project::group(&folder, &line(group), group)?;
+    }
+    let has_project = source.is_none() && crate::project::requirements(&folder)?.is_some();
+    saved(&folder, source.as_deref(), &target, |text, _| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.extend(has_project.then(|| "-e .".to_owned()));
+        for group in groups {
+            let named = line(group).text;
+            if !lines.iter().any(|line| line.trim_end() == named) {
+                lines.push(named);
+            }
+        }
+        Ok(lines.iter().map(|line| format!("{line}\n")).collect())
+    })
 }
 
 pub(crate) fn saved(

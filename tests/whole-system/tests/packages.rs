@@ -253,3 +253,38 @@ fn a_project_has_its_own_modules_in_src_and_the_packages_of_an_extra_that_is_nam
     }
     machine.succeed(&["stop", it]);
 }
+
+#[test]
+fn pip_and_uv_inside_a_session_change_that_session_alone() {
+    let machine = Machine::new();
+    let folders = ["pip", "beside"].map(|name| machine.state().join("flows").join(name));
+    let [it, beside] = folders.each_ref().map(|folder| {
+        fs::create_dir_all(folder).unwrap();
+        folder.to_str().unwrap()
+    });
+    for folder in [it, beside] {
+        // The index may be in this machine's own network.
+        machine.succeed(&["start", folder, "--network", "open"]);
+    }
+    let inside = |folder: &str, command: &[&str]| machine.run(&[&["run", folder, "--"][..], command].concat());
+    for command in [
+        &["python", "-m", "pip", "install", "-q", "cowsay==6.1"][..],
+        &["pip", "install", "-q", "tabulate==0.9.0"],
+        &["uv", "pip", "install", "-q", "colorama==0.4.6"],
+    ] {
+        let ended = inside(it, command);
+        assert!(ended.status.success(), "{command:?}: {}", said(&ended));
+    }
+    let versions =
+        "import importlib.metadata as m; print(*(m.version(name) for name in ['cowsay', 'tabulate', 'colorama']))";
+    let ended = inside(it, &["python", "-c", versions]);
+    assert_eq!(said(&ended).lines().next(), Some("6.1 0.9.0 0.4.6"), "{}", said(&ended));
+    let row: PackagesRow = serde_json::from_str(&machine.succeed(&["packages", it, "--json"])).unwrap();
+    for name in ["cowsay", "tabulate", "colorama", "pip"] {
+        assert!(row.by_hand.iter().any(|each| each.name == name), "{name}: {row:?}");
+    }
+    // The same environment, without any of it.
+    let names = "import importlib.metadata as m; print([d.name for d in m.distributions()])";
+    let ended = inside(beside, &["python", "-c", names]);
+    assert_eq!(said(&ended).lines().next(), Some("[]"), "{}", said(&ended));
+}

@@ -47,11 +47,14 @@ pub(crate) struct Install {
     /// An extra of the folder's own project, whose packages are installed from here on: it is saved in the requirements as -e .[NAME]
     #[arg(long = "extra", value_name = "NAME", value_parser = extra, conflicts_with = "packages")]
     pub(crate) extras: Vec<String>,
+    /// A dependency group of the folder's own project, likewise: it is saved in the requirements as --group NAME
+    #[arg(long = "group", value_name = "NAME", value_parser = extra, conflicts_with_all = ["packages", "extras"])]
+    pub(crate) groups: Vec<String>,
     /// Only save: install nothing
     #[arg(long)]
     pub(crate) save_only: bool,
     /// Go back to the packages before the last install
-    #[arg(long, conflicts_with_all = ["packages", "extras", "save_only"])]
+    #[arg(long, conflicts_with_all = ["packages", "extras", "groups", "save_only"])]
     pub(crate) rollback: bool,
     /// Do not wait for the end; print the operation's id
     #[arg(long)]
@@ -64,7 +67,7 @@ fn extra(text: &str) -> Result<String, String> {
     let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     match !text.is_empty() && text.bytes().all(is_of_name) {
         true => Ok(text.to_owned()),
-        false => Err("an extra has letters, digits, dashes, underscores and dots".to_owned()),
+        false => Err("its name has letters, digits, dashes, underscores and dots".to_owned()),
     }
 }
 
@@ -92,13 +95,15 @@ impl Execute for Install {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let json = service.global.json;
-        let saved = match (self.packages.is_empty(), self.extras.is_empty()) {
-            (true, true) => None,
-            (false, _) => Some(save(&self.flow, |folder, root| {
-                flow::save(folder, root, &self.packages)
+        let (packages, extras, groups) = (&self.packages, &self.extras, &self.groups);
+        let saved = match (packages.is_empty(), extras.is_empty(), groups.is_empty()) {
+            (true, true, true) => None,
+            (false, ..) => Some(save(&self.flow, |folder, root| flow::save(folder, root, packages))?),
+            (_, false, _) => Some(save(&self.flow, |folder, root| {
+                flow::save_extras(folder, root, extras)
             })?),
-            (true, false) => Some(save(&self.flow, |folder, root| {
-                flow::save_extras(folder, root, &self.extras)
+            _ => Some(save(&self.flow, |folder, root| {
+                flow::save_groups(folder, root, groups)
             })?),
         };
         if self.save_only && saved.is_none() {
@@ -161,7 +166,7 @@ impl Install {
 }
 
 fn nothing_to_save() -> Box<Trouble> {
-    Trouble::new(USAGE, Code::CommandNothingToSave, "No package and no extra is named")
+    Trouble::new(USAGE, Code::CommandNothingToSave, "No package, extra or group is named")
         .next("name one: pfsession install FLOW PACKAGE --save-only")
 }
 
@@ -240,7 +245,7 @@ mod tests {
             typed: "./cow".into(),
         };
         expect![[r#"
-            error: No package and no extra is named [Command.NothingToSave]
+            error: No package, extra or group is named [Command.NothingToSave]
               next: name one: pfsession install FLOW PACKAGE --save-only"#]]
         .assert_eq(&nothing_to_save().to_string());
         let only = [InstallRow {

@@ -184,11 +184,7 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
 ///
 /// `Flow.BadProject`, `Flow.LocalPackage`; of a line, what a requirements file's would be.
 pub(crate) fn own(folder: &Folder, line: &Line, extras: &str) -> Result<Vec<Line>, Failure> {
-    let place = format!("{}:{}", line.file, line.number);
-    let Some(source) = Source::find(folder, "pyproject.toml")? else {
-        let remedy = "Take the line out: the flow's own modules are found in its folder.";
-        return Err(bad(format!("{place}: the folder has no pyproject.toml. {remedy}")));
-    };
+    let (source, place) = own_file(folder, line)?;
     let extras: Vec<&str> = extras
         .split(',')
         .map(str::trim)
@@ -199,6 +195,36 @@ pub(crate) fn own(folder: &Folder, line: &Line, extras: &str) -> Result<Vec<Line
         requirements::check(line)?;
     }
     Ok(lines)
+}
+
+/// The dependencies of one dependency group of the folder's own project, for a line that names it.
+///
+/// # Errors
+///
+/// `Flow.BadProject`, `Flow.LocalPackage`; of a line, what a requirements file's would be.
+///
+/// # Source
+///
+/// <https://packaging.python.org/en/latest/specifications/dependency-groups/>.
+pub(crate) fn group(folder: &Folder, line: &Line, name: &str) -> Result<Vec<Line>, Failure> {
+    let (source, place) = own_file(folder, line)?;
+    let lines = pyproject::group(&source, &place, name)?;
+    for line in &lines {
+        requirements::check(line)?;
+    }
+    Ok(lines)
+}
+
+/// The project file of the folder, and where a line names it.
+fn own_file(folder: &Folder, line: &Line) -> Result<(Source, String), Failure> {
+    let place = format!("{}:{}", line.file, line.number);
+    match Source::find(folder, "pyproject.toml")? {
+        Some(source) => Ok((source, place)),
+        None => {
+            let remedy = "Take the line out: the flow's own modules are found in its folder.";
+            Err(bad(format!("{place}: the folder has no pyproject.toml. {remedy}")))
+        }
+    }
 }
 
 /// The versions that the lock beside `pyproject.toml` holds.

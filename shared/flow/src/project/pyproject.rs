@@ -15,6 +15,8 @@ struct File {
     project: Option<Project>,
     #[serde(default)]
     tool: Tools,
+    #[serde(default, rename = "dependency-groups")]
+    groups: BTreeMap<String, Vec<Spanned<Value>>>,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +85,6 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
         let remedy = "Take the line out, and list the packages in the requirements file.";
         return Err(bad(format!("{place}: {} has no [project]. {remedy}", source.name)));
     };
-    let normalized = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-");
     let (mut named, mut open) = (
         Vec::new(),
         extras.iter().map(|extra| normalized(extra)).collect::<Vec<_>>(),
@@ -91,11 +92,7 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
     while let Some(extra) = open.pop() {
         let found = project.extras.iter().find(|(name, _)| normalized(name) == extra);
         let Some((name, dependencies)) = found else {
-            let there: Vec<&str> = project.extras.keys().map(String::as_str).collect();
-            let there = match there.is_empty() {
-                true => "It has none".to_owned(),
-                false => format!("It has {}", there.join(", ")),
-            };
+            let there = listed(project.extras.keys());
             return Err(bad(format!(
                 "{place}: the project has no extra {extra}. {there}. Correct the line, or take the extra out."
             )));
@@ -123,6 +120,60 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
     wanted(source, project, &file.tool.uv, &named)
 }
 
+fn normalized(name: &str) -> String {
+    name.to_ascii_lowercase().replace(['_', '.'], "-")
+}
+
+/// Says which names there are.
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    match names.is_empty() {
+        true => "It has none".to_owned(),
+        false => format!("It has {}", names.join(", ")),
+    }
+}
+
+/// The requirements of one dependency group, with those of the groups that it includes.
+///
+/// * `place`: where it is named.
+pub(super) fn group(source: &Source, place: &str, name: &str) -> Result<Vec<Line>, Failure> {
+    let file: File = source.toml()?;
+    let places = places(&file.tool.uv);
+    let own = file.project.as_ref().and_then(|project| project.name.as_deref());
+    let (mut named, mut open) = (Vec::new(), vec![normalized(name)]);
+    let mut lines = Vec::new();
+    while let Some(group) = open.pop() {
+        let found = file.groups.iter().find(|(name, _)| normalized(name) == group);
+        let Some((name, dependencies)) = found else {
+            let there = listed(file.groups.keys());
+            return Err(bad(format!(
+                "{place}: the project has no dependency group {group}. {there}. Correct the name, or take the group out."
+            )));
+        };
+        if named.contains(name) {
+            continue;
+        }
+        named.push(name.clone());
+        for dependency in dependencies {
+            let number = source.line_at(dependency.span().start);
+            let value = dependency.get_ref();
+            match (value.as_str(), value.get("include-group").and_then(Value::as_str)) {
+                (Some(text), _) => {
+                    lines.extend(line(source, &places, own, number, text)?);
+                }
+                (None, Some(group)) => open.push(normalized(group)),
+                (None, None) => {
+                    return Err(bad(format!(
+                        "{}:{number}: the dependency group {name} has an entry that is neither a requirement nor include-group. Correct it.",
+                        source.name
+                    )));
+                }
+            }
+        }
+    }
+    Ok(lines)
+}
+
 fn wanted(source: &Source, mut project: Project, uv: &Uv, extras: &[String]) -> Result<Vec<Line>, Failure> {
     if project.dynamic.iter().any(|key| key == "dependencies") {
         return Err(bad(format!(
@@ -136,11 +187,7 @@ fn wanted(source: &Source, mut project: Project, uv: &Uv, extras: &[String]) -> 
         let option = if index.default { "-i" } else { "--extra-index-url" };
         lines.push(source.line("url", format!("{option} {}", index.url)));
     }
-    let sources = uv.sources.iter();
-    let places: Places<'_> = sources
-        .filter_map(|(key, value)| Some((requirements::name_of(key)?, (key.as_str(), value))))
-        .collect();
-    let own = project.name.as_deref().and_then(requirements::name_of);
+    let places = places(uv);
     let of_extras = extras.iter().filter_map(|extra| project.extras.remove(extra)).flatten();
     let all: Vec<Spanned<String>> = std::mem::take(&mut project.dependencies)
         .into_iter()
@@ -148,26 +195,53 @@ fn wanted(source: &Source, mut project: Project, uv: &Uv, extras: &[String]) -> 
         .collect();
     for dependency in all {
         let number = source.line_at(dependency.span().start);
-        let text = dependency.into_inner().trim().to_owned();
-        if text.is_empty() || own.is_some() && requirements::name_of(&text) == own {
-            continue;
-        }
-        // What is an option in a requirements file is nothing here.
-        if text.starts_with('-') {
-            let shown = crate::redact(&text);
-            return Err(bad(format!(
-                "{}:{number}: {shown} is no requirement. Correct it.",
-                source.name
-            )));
-        }
-        lines.push(Line {
-            file: source.name.to_owned(),
+        lines.extend(line(
+            source,
+            &places,
+            project.name.as_deref(),
             number,
-            text: from(source, &places, text)?,
-            constraint: false,
-        });
+            dependency.get_ref(),
+        )?);
     }
     Ok(lines)
+}
+
+/// A dependency as a line of requirements; `None` if it is the project itself.
+///
+/// * `own`: the project's name.
+fn line(
+    source: &Source,
+    places: &Places<'_>,
+    own: Option<&str>,
+    number: usize,
+    text: &str,
+) -> Result<Option<Line>, Failure> {
+    let own = own.and_then(requirements::name_of);
+    let text = text.trim().to_owned();
+    if text.is_empty() || own.is_some() && requirements::name_of(&text) == own {
+        return Ok(None);
+    }
+    // What is an option in a requirements file is nothing here.
+    if text.starts_with('-') {
+        let shown = crate::redact(&text);
+        return Err(bad(format!(
+            "{}:{number}: {shown} is no requirement. Correct it.",
+            source.name
+        )));
+    }
+    Ok(Some(Line {
+        file: source.name.to_owned(),
+        number,
+        text: from(source, places, text)?,
+        constraint: false,
+    }))
+}
+
+fn places(uv: &Uv) -> Places<'_> {
+    let sources = uv.sources.iter();
+    sources
+        .filter_map(|(key, value)| Some((requirements::name_of(key)?, (key.as_str(), value))))
+        .collect()
 }
 
 /// The entries of `[tool.uv.sources]`, by the name of a package as an index has it; with the name as it is written.

@@ -18,6 +18,13 @@ const PROJECT: (&str, &str) = (
     "[project]\nname = \"mine\"\ndependencies = [\"numpy\"]\n[project.optional-dependencies]\ndev = [\"pytest\"]\n",
 );
 
+const GROUPS: (&str, &str) = (
+    "pyproject.toml",
+    "[project]\nname = \"mine\"\ndependencies = [\"numpy\"]\n[dependency-groups]\n\
+     test = [\"pytest>8\", { include-group = \"Typing\" }]\ntyping = [\"mypy\", \"mine\"]\n\
+     [tool.uv.sources]\nmypy = { git = \"https://host/mypy.git\" }\n",
+);
+
 #[test]
 fn each_remedy_of_a_fault_in_a_flow_folder_leads_to_none() {
     let cases = [
@@ -100,6 +107,11 @@ fn each_remedy_of_a_fault_in_a_flow_folder_leads_to_none() {
             files: &[PROJECT, ("requirements.txt", "-e .[test]\n")],
             says: "It has dev. Correct the line, or take the extra out.",
             then: &[PROJECT, ("requirements.txt", "-e .[dev]\n")],
+        },
+        Case {
+            files: &[GROUPS, ("requirements.txt", "--group docs\n")],
+            says: "the project has no dependency group docs. It has test, typing. Correct the name, or take the group out.",
+            then: &[GROUPS, ("requirements.txt", "--group test\n")],
         },
         Case {
             files: &[DAG, ("requirements.txt", "./mine-1.0-py3-none-any.whl\n")],
@@ -240,6 +252,35 @@ fn a_line_that_names_the_folders_own_project_stands_for_its_dependencies_and_ext
             uv.lock:1: -c numpy==2.1.0
         "#]],
     );
+}
+
+#[test]
+fn a_line_that_names_a_dependency_group_stands_for_its_packages() {
+    lines(
+        &[GROUPS, ("requirements.txt", "cowsay\n--group=test\n")],
+        expect![[r#"
+            requirements.txt:1: cowsay
+            pyproject.toml:5: pytest>8
+            pyproject.toml:6: mypy @ git+https://host/mypy.git
+        "#]],
+    );
+    let odd = ("pyproject.toml", "[dependency-groups]\nodd = [{ other = 1 }]\n");
+    let tree = Tree::new(&[odd, ("requirements.txt", "--group odd\n")]);
+    let failure = flow::environment(&tree.folder(), flow::include_root(&tree.folder()).as_path()).unwrap_err();
+    expect!["Flow.BadProject: pyproject.toml:2: the dependency group odd has an entry that is neither a requirement nor include-group. Correct it."].assert_eq(&failure.to_string());
+}
+
+#[test]
+fn a_group_is_saved_beside_the_project_that_counted_until_now() {
+    let tree = Tree::new(&[GROUPS]);
+    let (folder, root) = (tree.folder(), flow::include_root(&tree.folder()));
+    let saved = flow::save_groups(&folder, &root, &["test".into()]).unwrap();
+    assert_eq!((saved.before, saved.after.as_str()), (None, "-e .\n--group test\n"));
+    std::fs::write(&saved.file, "cowsay\n--group test\n").unwrap();
+    let saved = flow::save_groups(&folder, &root, &["test".into(), "typing".into()]).unwrap();
+    assert_eq!(saved.after, "cowsay\n--group test\n--group typing\n");
+    let failure = flow::save_groups(&folder, &root, &["none".into()]).unwrap_err();
+    assert_eq!(failure.error, "Flow.BadProject");
 }
 
 #[test]

@@ -47,8 +47,11 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    pub(super) fn measure(&self, at_once: usize) -> Result<Report, Box<Trouble>> {
+    pub(super) fn measure(&self, at_once: usize, image: Option<&str>) -> Result<Report, Box<Trouble>> {
         let (mut figures, isolation) = self.one_at_a_time()?;
+        if let Some(image) = image {
+            figures.push(self.on_image(image)?);
+        }
         if at_once > 0 {
             figures.extend(self.at_once(at_once)?);
         }
@@ -56,7 +59,7 @@ impl Bench<'_> {
     }
 
     /// A flow of its own, so that its requirements can be changed.
-    fn flow(&self, name: &str) -> Result<Flow, Box<Trouble>> {
+    pub(super) fn flow(&self, name: &str) -> Result<Flow, Box<Trouble>> {
         let folder = self.place.join(name);
         let written = fs::create_dir_all(&folder).and_then(|()| {
             FLOW.iter()
@@ -99,7 +102,7 @@ impl Bench<'_> {
         }
     }
 
-    fn operate(&self, flow: &Flow, word: &str, wish: Wish) -> Result<(), Box<Trouble>> {
+    pub(super) fn operate(&self, flow: &Flow, word: &str, wish: Wish) -> Result<(), Box<Trouble>> {
         let id = self.send(flow, word, wish)?;
         self.operation_ends(&id).map(|_| ())
     }
@@ -229,7 +232,7 @@ impl Bench<'_> {
     }
 }
 
-fn starting() -> Wish {
+pub(super) fn starting() -> Wish {
     Wish::Start {
         settings: Wanted::default(),
     }
@@ -276,7 +279,7 @@ pub(super) fn not_written(path: &Path, why: &std::io::Error) -> Box<Trouble> {
     .next("see that the state folder's disk has room, or name another folder with --state")
 }
 
-fn say(what: &str) {
+pub(super) fn say(what: &str) {
     note!("measuring: {what}");
 }
 
@@ -284,7 +287,7 @@ pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn timed(what: impl FnOnce() -> Result<(), Box<Trouble>>) -> Result<f64, Box<Trouble>> {
+pub(super) fn timed(what: impl FnOnce() -> Result<(), Box<Trouble>>) -> Result<f64, Box<Trouble>> {
     let begun = Instant::now();
     what()?;
     Ok(begun.elapsed().as_secs_f64() * 1000.0)

@@ -4,6 +4,7 @@
 //! a state folder of its own; the environments are those that the user's sessions have.
 
 mod figures;
+mod image;
 mod measure;
 mod plain;
 
@@ -36,6 +37,9 @@ pub(crate) struct Bench {
     /// How many sessions are started, run in and stopped at once at the end; 0 for none
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=50))]
     pub(crate) at_once: u8,
+    /// An image of a registry or an archive, from which sessions are started too
+    #[arg(long, value_name = "REF")]
+    pub(crate) image: Option<String>,
     /// A state folder whose tables are in it as they are, beside which is measured; it is kept
     #[arg(long = "in", value_name = "FOLDER", hide = true)]
     pub(crate) within: Option<PathBuf>,
@@ -65,7 +69,7 @@ impl Execute for Bench {
                 store: own.store.clone().unwrap_or_default(),
                 rounds: self.rounds.max(1),
             };
-            bench.measure(usize::from(self.at_once))
+            bench.measure(usize::from(self.at_once), self.image.as_deref())
         });
         // Whatever it has found, nothing of it stays.
         own.end(&host)?;
