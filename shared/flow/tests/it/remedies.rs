@@ -280,7 +280,7 @@ fn a_group_is_saved_beside_the_project_that_counted_until_now() {
     let saved = flow::save_groups(&folder, &root, &["test".into(), "typing".into()]).unwrap();
     assert_eq!(saved.after, "cowsay\n--group test\n--group typing\n");
     let failure = flow::save_groups(&folder, &root, &["none".into()]).unwrap_err();
-    assert_eq!(failure.error, "Flow.BadProject");
+    assert_eq!(failure.error, Code::FlowBadProject);
 }
 
 #[test]
