@@ -167,6 +167,23 @@ fn every_invalid_sample_is_refused_by_its_type_and_by_its_schema() {
 }
 
 #[test]
+fn each_setting_of_a_command_and_of_a_session_is_in_a_sample() {
+    let all = [
+        ("accept-command", schema::<Command>(), "Wanted", "/settings"),
+        ("table/session", schema::<SessionRow>(), "Settings", "/session/settings"),
+    ];
+    for (folder, schema, definition, place) in all {
+        let samples = samples(&format!("{folder}/valid")).into_iter();
+        let samples: Vec<Value> = samples.map(|(_, text)| serde_json::from_str(&text).unwrap()).collect();
+        for setting in schema["$defs"][definition]["properties"].as_object().unwrap().keys() {
+            let place = format!("{place}/{setting}");
+            let has_it = |sample: &Value| sample.pointer(&place).is_some();
+            assert!(samples.iter().any(has_it), "no sample in events/{folder} has {place}");
+        }
+    }
+}
+
+#[test]
 fn settings_from_before_a_setting_have_its_default_and_are_written_as_they_were() {
     let oldest =
         serde_json::json!({ "folder": "/f", "size": "local", "identity": null, "image": null, "idle": 3_600_000 });
