@@ -12,6 +12,8 @@
 //!
 //! No rule about sessions is here. This is a client like any other.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
+
 mod args;
 mod client;
 mod command;

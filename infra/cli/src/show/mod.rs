@@ -183,6 +183,34 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     ];
     rows.extend(settings(session).map(|(name, text)| (name, Cell::new(text))));
     rows.extend(refused(session));
+    rows.extend(image_rows(session));
+    let of_flow = &session.settings.folder.value;
+    if *of_flow != session.flow.lineage {
+        rows.insert(1, ("folder", Cell::new(folder(of_flow, home))));
+    }
+    rows.extend(work_rows(session));
+    rows.push(("last used", Cell::new(ago(session.now, session.last_activity))));
+    rows.extend(deletion_rows(session));
+    rows.extend(more.into_iter().map(|(name, text)| (name, Cell::new(text))));
+    if let Some(failure) = &session.failure {
+        rows.push((
+            "failure",
+            Cell::new(format!("{} [{}]", failure.message, failure.error)).fg(Color::Red),
+        ));
+        rows.push((
+            "whole output",
+            Cell::new(format!("pfsession logs {}", short(&session.key, KEY))),
+        ));
+    }
+    pairs(rows)
+}
+
+/// A line of a session's view.
+type Row = (&'static str, Cell);
+
+/// The digest of a session's base image, and a newer image if there is one.
+fn image_rows(session: &SessionView) -> Vec<Row> {
+    let mut rows = Vec::new();
     if let Some(digest) = &session.image_digest {
         rows.push(("image digest", Cell::new(digest)));
     }
@@ -194,10 +222,12 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
         let text = format!("{} ({}), from the next reset on", stale.value, from(stale.origin));
         rows.push(("stale image", Cell::new(text).fg(Color::Yellow)));
     }
-    let of_flow = &session.settings.folder.value;
-    if *of_flow != session.flow.lineage {
-        rows.insert(1, ("folder", Cell::new(folder(of_flow, home))));
-    }
+    rows
+}
+
+/// Where a session is, and what it does.
+fn work_rows(session: &SessionView) -> Vec<Row> {
+    let mut rows = Vec::new();
     let compute = &session.settings.compute;
     if let Some(name) = &compute.value {
         rows.push(("instance", Cell::new(format!("{name} ({})", from(compute.origin)))));
@@ -213,7 +243,12 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     if !session.runs.is_empty() {
         rows.push(("runs", Cell::new(session.runs.join("\n"))));
     }
-    rows.push(("last used", Cell::new(ago(session.now, session.last_activity))));
+    rows
+}
+
+/// When a session is deleted.
+fn deletion_rows(session: &SessionView) -> Vec<Row> {
+    let mut rows = Vec::new();
     if let Some(due) = session.idle_due {
         rows.push((
             "deleted",
@@ -235,18 +270,7 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
         );
         rows.push(("deleted", Cell::new(text)));
     }
-    rows.extend(more.into_iter().map(|(name, text)| (name, Cell::new(text))));
-    if let Some(failure) = &session.failure {
-        rows.push((
-            "failure",
-            Cell::new(format!("{} [{}]", failure.message, failure.error)).fg(Color::Red),
-        ));
-        rows.push((
-            "whole output",
-            Cell::new(format!("pfsession logs {}", short(&session.key, KEY))),
-        ));
-    }
-    pairs(rows)
+    rows
 }
 
 /// The settings of a session that has any.

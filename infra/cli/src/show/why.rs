@@ -7,13 +7,6 @@ use contract::http::Signal;
 pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
     let (session, reasons) = (&why.session, &why.reasons);
     let now = session.now;
-    let decided = |decision: &Decision| {
-        let by = match decision.by.as_str() {
-            "states" => "the state machine",
-            other => other,
-        };
-        format!("{}: {}, by {by}", clock(decision.at), what_happened(&decision.event))
-    };
     let since = match session.since {
         0 => String::new(),
         since => format!(", since {} ({})", clock(since), ago(now, since)),
@@ -67,6 +60,14 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
         .map(|signal| ("seen", Cell::new(seen(signal, now))));
     rows.extend(seen);
     pairs(rows)
+}
+
+fn decided(decision: &Decision) -> String {
+    let by = match decision.by.as_str() {
+        "states" => "the state machine",
+        other => other,
+    };
+    format!("{}: {}, by {by}", clock(decision.at), what_happened(&decision.event))
 }
 
 /// A run or an operation that keeps a session from being idle.

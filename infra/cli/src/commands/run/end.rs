@@ -25,54 +25,73 @@ pub(super) fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
         print_outputs(&result);
         print_metrics(&result);
     }
-    let place = if result.folder.is_empty() {
-        String::new()
-    } else {
-        format!(" Outputs and log: {}.", text::folder(&result.folder, home().as_deref()))
-    };
     if row.status != RunStatus::Completed {
-        let failure = row
-            .failure
-            .clone()
-            .or(result.failure)
-            .unwrap_or_else(|| Failure::new(Code::RunCanceled, "The run was canceled."));
-        // A run that never began failed with the start of its session, and the whole of that is the start's output.
-        let output = if row.started.is_some() {
-            row.id.clone()
-        } else {
-            format!("start-for-{}", row.id)
-        };
-        // Of what ended the command it has told itself; its exit code tells scripts.
-        let exit = match result.exit_code.and_then(|code| u8::try_from(code).ok()) {
-            Some(code) if code != 0 => code,
-            _ => FAILED,
-        };
-        let is_missing = failure.error == Code::ConnectionNone;
-        let package = missing_package(&failure).map(str::to_owned);
-        let mut trouble = Trouble::of(exit, failure).what(format!("the run of {} did not succeed", flow.typed));
-        if is_missing {
-            trouble = trouble.next("make it: pfsession connection create -f connection.yml");
-        }
-        if let Some(package) = package {
-            trouble = trouble.next(format!(
-                "if {package} has it: pfsession install {} {package}, and run again",
-                flow.typed
-            ));
-        }
-        return Err(trouble.output(format!("pfsession logs {output}")));
+        return Err(failed(row, result, flow));
     }
-    let ended = row.ended.unwrap_or(row.accepted);
-    let since = row.started.unwrap_or(row.accepted);
-    let waited = match since.saturating_sub(row.accepted) {
-        0..200 => String::new(),
-        waited => format!(", after {} for its session", took(waited)),
-    };
     let lines = if result.exit_code.is_some() {
         "the command".into()
     } else if result.lines == 1 {
         "1 line".into()
     } else {
         format!("{} lines", result.lines)
+    };
+    say_completed(row, &result, &lines);
+    if result.failed_lines == 0 {
+        return Ok(0);
+    }
+    let failure = result
+        .failure
+        .unwrap_or_else(|| Failure::new(Code::RunLinesFailed, "Its log says why."));
+    Err(Trouble::of(FAILED, failure)
+        .what(format!("{} of {lines} of {} failed", result.failed_lines, flow.typed))
+        .output(format!("pfsession logs {}", row.id)))
+}
+
+/// Why a run did not complete, and what to do.
+fn failed(row: &RunRow, result: RunResult, flow: &Flow) -> Box<Trouble> {
+    let failure = row
+        .failure
+        .clone()
+        .or(result.failure)
+        .unwrap_or_else(|| Failure::new(Code::RunCanceled, "The run was canceled."));
+    // A run that never began failed with the start of its session, and the whole of that is the start's output.
+    let output = if row.started.is_some() {
+        row.id.clone()
+    } else {
+        format!("start-for-{}", row.id)
+    };
+    // Of what ended the command it has told itself; its exit code tells scripts.
+    let exit = match result.exit_code.and_then(|code| u8::try_from(code).ok()) {
+        Some(code) if code != 0 => code,
+        _ => FAILED,
+    };
+    let is_missing = failure.error == Code::ConnectionNone;
+    let package = missing_package(&failure).map(str::to_owned);
+    let mut trouble = Trouble::of(exit, failure).what(format!("the run of {} did not succeed", flow.typed));
+    if is_missing {
+        trouble = trouble.next("make it: pfsession connection create -f connection.yml");
+    }
+    if let Some(package) = package {
+        trouble = trouble.next(format!(
+            "if {package} has it: pfsession install {} {package}, and run again",
+            flow.typed
+        ));
+    }
+    trouble.output(format!("pfsession logs {output}"))
+}
+
+/// Says how long a completed run took, and where its outputs are.
+fn say_completed(row: &RunRow, result: &RunResult, lines: &str) {
+    let place = if result.folder.is_empty() {
+        String::new()
+    } else {
+        format!(" Outputs and log: {}.", text::folder(&result.folder, home().as_deref()))
+    };
+    let ended = row.ended.unwrap_or(row.accepted);
+    let since = row.started.unwrap_or(row.accepted);
+    let waited = match since.saturating_sub(row.accepted) {
+        0..200 => String::new(),
+        waited => format!(", after {} for its session", took(waited)),
     };
     note!(
         "Ran {lines} in {}{waited}.{place} The session stays for the next run.",
@@ -83,15 +102,6 @@ pub(super) fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
         1 => note!("One line was run again, as its model provider had turned it away."),
         times => note!("Lines were run again {times} times, as their model provider had turned them away."),
     }
-    if result.failed_lines == 0 {
-        return Ok(0);
-    }
-    let failure = result
-        .failure
-        .unwrap_or_else(|| Failure::new(Code::RunLinesFailed, "Its log says why."));
-    Err(Trouble::of(FAILED, failure)
-        .what(format!("{} of {lines} of {} failed", result.failed_lines, flow.typed))
-        .output(format!("pfsession logs {}", row.id)))
 }
 
 /// The package of the module that a flow's code did not find.

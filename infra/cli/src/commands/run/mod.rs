@@ -6,6 +6,7 @@ mod secrets;
 
 use super::{packages, runs};
 use crate::{
+    client::Client,
     command::{AwaitedRun, Execute},
     global::{Done, Service},
     operate::{command, operate, warn_of_size, when_interrupted},
@@ -14,10 +15,14 @@ use crate::{
     snapshot,
     terminal::{note, warn},
     text::{out, out_json},
+    trouble::Trouble,
     watch,
 };
 use clap::Args;
-use contract::{Kind, command::Wish};
+use contract::{
+    Kind,
+    command::{RunWish, Wish},
+};
 use end::end_of_run;
 use order::{RunOrder, resumed, run_order};
 use secrets::{SecretVariables, secret_variables};
@@ -124,42 +129,26 @@ impl Execute for Run {
             flow,
             id,
             is_named,
-            mut wanted,
-            mut wish,
-        } = match &self.resume_from {
-            Some(earlier) => resumed(self, runs::find(&client, earlier)?, client.is_here())?,
-            None => run_order(self, &client.user)?,
-        };
-        if self.resume_from.is_none() {
-            snapshot::seen(&client, &flow, &mut wanted, Some(&mut wish))?;
-        }
-        wish.secret_variables = self.env_secret.iter().cloned().collect();
+            wanted,
+            wish,
+        } = self.order(&client)?;
         if self.install && packages::drift(&client, &flow).is_some() {
             let settings = snapshot::changed(&client, &flow, None)?;
             let install = Wish::Install { settings, lock: None };
             operate(&client, &flow, Kind::Install, install, false, false)?;
         }
-        let lines = match (wish.command.is_empty(), service.global.json) {
-            (true, _) => watch::Lines::Log,
-            // What is for programs is JSON alone.
-            (false, true) => watch::Lines::Aside,
-            (false, false) => watch::Lines::AsSaid,
-        };
-        let lines = if wish.stream { watch::Lines::Pieces } else { lines };
-        let what = || format!("the run of {} did not succeed", flow.typed);
+        let lines = printed(&wish, service.global.json);
         warn_of_size(&wanted);
-        let wanted = command(
-            &id,
-            &flow.reference,
-            Wish::Run {
-                settings: wanted,
-                run: wish,
-            },
-        );
+        let wish = Wish::Run {
+            settings: wanted,
+            run: wish,
+        };
+        let wanted = command(&id, &flow.reference, wish);
         let digest = wanted.digest();
         // A name that is taken leaves no secret where another run of that name reads its own.
         let before = is_named && watch::run_of(&client, &id, &digest)?;
         let secrets = SecretVariables::leave(given.filter(|_| !before), &id)?;
+        let what = || format!("the run of {} did not succeed", flow.typed);
         let accepted = client.send(&wanted).map_err(|t| t.what(what()))?;
         if before || accepted.again {
             note!("This is the run {id} that was sent before. Nothing runs again.");
@@ -174,10 +163,9 @@ impl Execute for Run {
             warn(&drift.said(&flow));
         }
         if self.no_wait {
-            if service.global.json {
-                out_json(&accepted)
-            } else {
-                out(&id)
+            match service.global.json {
+                true => out_json(&accepted),
+                false => out(&id),
             }
             return Ok(0);
         }
@@ -187,11 +175,38 @@ impl Execute for Run {
         let row = watch::run(&client, &accepted.flow, &id, &digest, lines)?;
         drop(interrupted);
         let done = end_of_run(&row, &flow, service.global.json);
-        // Whoever is here is told of their other sessions. That it cannot be asked now is no failure of the self.
+        // A user who is here is told of their other sessions. If these cannot be listed, the run has not failed.
         if let Ok(sessions) = client.sessions("") {
             warn_of_deletions(&sessions);
         }
         done
+    }
+}
+
+impl Run {
+    /// The run that is sent, with its flow and data where a service elsewhere reads them.
+    fn order(&self, client: &Client) -> Result<RunOrder, Box<Trouble>> {
+        let mut order = match &self.resume_from {
+            Some(earlier) => resumed(self, runs::find(client, earlier)?, client.is_here())?,
+            None => {
+                let mut order = run_order(self, &client.user)?;
+                snapshot::seen(client, &order.flow, &mut order.wanted, Some(&mut order.wish))?;
+                order
+            }
+        };
+        order.wish.secret_variables = self.env_secret.iter().cloned().collect();
+        Ok(order)
+    }
+}
+
+/// The lines of a run's output that are printed while it runs.
+fn printed(wish: &RunWish, json: bool) -> watch::Lines {
+    match (wish.command.is_empty(), json) {
+        _ if wish.stream => watch::Lines::Pieces,
+        (true, _) => watch::Lines::Log,
+        // Programs read JSON alone.
+        (false, true) => watch::Lines::Aside,
+        (false, false) => watch::Lines::AsSaid,
     }
 }
 

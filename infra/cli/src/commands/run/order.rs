@@ -89,41 +89,24 @@ pub(crate) fn resumed(run: &Run, earlier: RunRow, is_here: bool) -> Result<RunOr
 pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>> {
     // Clap has seen to it that there is one, or an earlier run that is resumed.
     let named = run.flow.as_deref().unwrap_or(Path::new("."));
-    let is_run_file = named.is_file() && named.extension().is_some_and(|e| e == "yml" || e == "yaml");
-    let file = if is_run_file && !flow::is_flow_file(named) {
-        flow::run_yaml(named).map_err(|failure| Trouble::of(USAGE, failure))?
-    } else {
-        flow::RunYaml {
-            flow: Some(flow::Place::Local(named.to_owned())),
-            ..Default::default()
-        }
-    };
-    let cannot = |key: &str, next: &str| {
-        Err(Trouble::new(
-            USAGE,
-            Code::RunNotSupported,
-            format!("{}: {key} is not supported yet", named.display()),
-        )
-        .next(next))
-    };
-    let identity = match file.identity {
-        flow::Identity::User => None,
-        flow::Identity::Managed { client_id: Some(id) } => Some(id),
-        flow::Identity::Managed { client_id: None } => Some(contract::workspace::PRIMARY.to_owned()),
-    };
-    let (flow, flow_file) = match file.flow {
+    let mut file = run_file(named)?;
+    let (flow, flow_file) = match file.flow.take() {
         Some(flow::Place::Local(place)) => (flow_at(&place, user)?, file_of(&place)),
-        Some(flow::Place::Remote(_)) => return cannot("a flow that is not a folder of this machine", "name a folder"),
+        Some(flow::Place::Remote(_)) => {
+            let key = "a flow that is not a folder of this machine";
+            return Err(not_supported(named, key, "name a folder"));
+        }
         None => {
             let message = format!("{} names no flow. Add a line `flow: <folder>`.", named.display());
             return Err(Trouble::new(USAGE, Code::FlowBadRunFile, message));
         }
     };
-    let data = match (&run.data, file.data) {
+    let data = match (&run.data, file.data.take()) {
         (Some(typed), _) => Some(typed.clone()),
         (None, Some(flow::Place::Local(path))) => Some(path),
         (None, Some(flow::Place::Remote(_))) => {
-            return cannot("data that is not on this machine", "download it, and name the file");
+            let key = "data that is not on this machine";
+            return Err(not_supported(named, key, "download it, and name the file"));
         }
         (None, None) => None,
     };
@@ -133,55 +116,85 @@ pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>
         // The folder does not say that it holds a flow.
         typed.image = Some(flow::DEFAULT_IMAGE.into());
     }
-    let of_file = Wanted {
-        folder: None,
-        compute: file.resources.compute,
-        size: file.resources.instance_type,
-        identity,
-        image: None,
-        idle: None,
-        network: file.network,
-        allow_hosts: file.allow_hosts,
-        from_run_file: Vec::new(),
-    };
+    let wanted = typed.over_run_file(settings_of(&mut file));
     Ok(RunOrder {
         is_named: run.name.is_some() || file.name.is_some(),
-        id: match run.name.clone().or(file.name) {
+        id: match run.name.clone().or(file.name.take()) {
             Some(id) => run_id(&id)
                 .map_err(|why| Trouble::new(USAGE, Code::RunBadName, format!("The run's name {id} is none: {why}")))?,
             None => flow.new_id(None),
         },
-        wanted: typed.over_run_file(of_file),
+        wanted,
         wish: RunWish {
-            resume_from: None,
             data: data.map(|path| data_file(&path)).transpose()?,
-            inputs: run.inputs.iter().cloned().collect(),
-            column_mapping: file
-                .column_mapping
-                .into_iter()
-                .chain(
-                    run.column_mapping
-                        .iter()
-                        .map(|(name, text)| (name.clone(), Value::from(text.as_str()))),
-                )
-                .collect(),
-            run: run.run.clone().or(file.run),
             file: flow_file.filter(|_| run.entry.is_none()),
-            entry: run.entry.clone(),
-            variant: run.variant.clone().or(file.variant),
-            environment_variables: merged(file.environment_variables.here(), &variables(run)),
-            secret_variables: BTreeSet::new(),
-            connections: by_node(file.connections, &run.connections),
-            init: merged(file.init.here(), &run.init),
-            command: run.command.clone(),
-            stream: run.stream,
-            display_name: file.display_name,
-            description: file.description,
-            tags: file.tags,
-            properties: file.properties,
+            ..wish_of(run, file)
         },
         flow,
     })
+}
+
+/// The run file of this name; one that names only the flow if the name is the flow's.
+fn run_file(named: &Path) -> Result<flow::RunYaml, Box<Trouble>> {
+    let is_run_file = named.is_file() && named.extension().is_some_and(|e| e == "yml" || e == "yaml");
+    if is_run_file && !flow::is_flow_file(named) {
+        return flow::run_yaml(named).map_err(|failure| Trouble::of(USAGE, failure));
+    }
+    Ok(flow::RunYaml {
+        flow: Some(flow::Place::Local(named.to_owned())),
+        ..Default::default()
+    })
+}
+
+fn not_supported(file: &Path, key: &str, next: &str) -> Box<Trouble> {
+    let message = format!("{}: {key} is not supported yet", file.display());
+    Trouble::new(USAGE, Code::RunNotSupported, message).next(next)
+}
+
+/// The settings of a session that a run file names. They are taken out of it.
+fn settings_of(file: &mut flow::RunYaml) -> Wanted {
+    let identity = match &file.identity {
+        flow::Identity::User => None,
+        flow::Identity::Managed { client_id: Some(id) } => Some(id.clone()),
+        flow::Identity::Managed { client_id: None } => Some(contract::workspace::PRIMARY.to_owned()),
+    };
+    Wanted {
+        folder: None,
+        compute: file.resources.compute.take(),
+        size: file.resources.instance_type.take(),
+        identity,
+        image: None,
+        idle: None,
+        network: file.network.take(),
+        allow_hosts: file.allow_hosts.take(),
+        from_run_file: Vec::new(),
+    }
+}
+
+/// The run of the arguments, and of what its file says beside them; without data and flow file.
+fn wish_of(run: &Run, file: flow::RunYaml) -> RunWish {
+    let typed = run.column_mapping.iter();
+    let column_mapping = typed.map(|(name, text)| (name.clone(), Value::from(text.as_str())));
+    RunWish {
+        resume_from: None,
+        data: None,
+        inputs: run.inputs.iter().cloned().collect(),
+        column_mapping: file.column_mapping.into_iter().chain(column_mapping).collect(),
+        run: run.run.clone().or(file.run),
+        file: None,
+        entry: run.entry.clone(),
+        variant: run.variant.clone().or(file.variant),
+        environment_variables: merged(file.environment_variables.here(), &variables(run)),
+        secret_variables: BTreeSet::new(),
+        connections: by_node(file.connections, &run.connections),
+        init: merged(file.init.here(), &run.init),
+        command: run.command.clone(),
+        stream: run.stream,
+        display_name: file.display_name,
+        description: file.description,
+        tags: file.tags,
+        properties: file.properties,
+    }
 }
 
 /// The name of the flow's file, where the folder alone does not mean it.

@@ -11,6 +11,34 @@ use serde_json::{Map, Value, json};
 pub(super) fn swagger(signature: &Signature) -> Value {
     let inputs = signature.inputs.as_deref().unwrap_or_default();
     let name = &signature.name;
+    json!({
+        "openapi": "3.0.0",
+        "info": info(signature),
+        "components": { "securitySchemes": { "bearerAuth": { "type": "http", "scheme": "bearer" } } },
+        "security": [{ "bearerAuth": [] }],
+        "paths": {
+            "/score": { "post": {
+                "summary": format!("run promptflow: {name} with an given input"),
+                "requestBody": {
+                    "description": "promptflow input data",
+                    "required": !inputs.is_empty(),
+                    "content": { "application/json": { "schema": asked(inputs), "example": signature.sample.clone().unwrap_or(json!({})) } },
+                },
+                "responses": {
+                    "200": { "description": "successful operation", "content": { "application/json": { "schema": answered(signature) } } },
+                    "400": { "description": "Invalid input" },
+                    "default": { "description": "unexpected error" },
+                },
+            } },
+            "/feedback": feedback(),
+        },
+    })
+}
+
+/// The name of a flow, and which of its inputs and outputs are those of a chat.
+fn info(signature: &Signature) -> Value {
+    let inputs = signature.inputs.as_deref().unwrap_or_default();
+    let name = &signature.name;
     let mut info = json!({ "title": format!("Promptflow[{name}] API"), "version": "1.0.0", "x-flow-name": name });
     if let Some(field) = signature.chat_input() {
         info["x-chat-input"] = json!(field.name);
@@ -22,17 +50,27 @@ pub(super) fn swagger(signature: &Signature) -> Value {
     if let Some(field) = signature.chat_output() {
         info["x-chat-output"] = json!(field.name);
     }
-    let outputs: Vec<&Field> = signature
-        .outputs
-        .iter()
-        .filter(|field| !field.evaluation_only)
-        .collect();
+    info
+}
+
+/// The schema of a request's body.
+fn asked(inputs: &[Field]) -> Value {
     let mut asked = json!({ "type": "object" });
     if !inputs.is_empty() {
         let properties: Map<String, Value> = inputs.iter().map(|field| (field.name.clone(), schema(field))).collect();
         asked["properties"] = Value::Object(properties);
         asked["required"] = inputs.iter().map(|field| field.name.clone()).collect();
     }
+    asked
+}
+
+/// The schema of an answer's body.
+fn answered(signature: &Signature) -> Value {
+    let outputs: Vec<&Field> = signature
+        .outputs
+        .iter()
+        .filter(|field| !field.evaluation_only)
+        .collect();
     let mut answered = json!({ "type": "object" });
     if !outputs.is_empty() {
         let plain = |field: &Field| Field {
@@ -45,43 +83,26 @@ pub(super) fn swagger(signature: &Signature) -> Value {
             .collect();
         answered["properties"] = Value::Object(properties);
     }
+    answered
+}
+
+fn feedback() -> Value {
     let any = json!({ "additionalProperties": {}, "type": "object" });
     json!({
-        "openapi": "3.0.0",
-        "info": info,
-        "components": { "securitySchemes": { "bearerAuth": { "type": "http", "scheme": "bearer" } } },
-        "security": [{ "bearerAuth": [] }],
-        "paths": {
-            "/score": { "post": {
-                "summary": format!("run promptflow: {name} with an given input"),
-                "requestBody": {
-                    "description": "promptflow input data",
-                    "required": !inputs.is_empty(),
-                    "content": { "application/json": { "schema": asked, "example": signature.sample.clone().unwrap_or(json!({})) } },
-                },
-                "responses": {
-                    "200": { "description": "successful operation", "content": { "application/json": { "schema": answered } } },
-                    "400": { "description": "Invalid input" },
-                    "default": { "description": "unexpected error" },
-                },
-            } },
-            "/feedback": {
-                "parameters": [{
-                    "name": "flatten", "in": "query", "required": false, "description": "flatten the feedback data into traced data",
-                    "schema": { "type": "boolean" },
-                }],
-                "post": {
-                    "summary": "collect promptflow feedback",
-                    "requestBody": {
-                        "description": "promptflow feedback data", "required": true,
-                        "content": { "application/json": { "schema": any } },
-                    },
-                    "responses": {
-                        "200": { "description": "successful operation", "content": { "application/json": { "schema": any } } },
-                        "400": { "description": "Invalid input" },
-                        "default": { "description": "unexpected error" },
-                    },
-                },
+        "parameters": [{
+            "name": "flatten", "in": "query", "required": false, "description": "flatten the feedback data into traced data",
+            "schema": { "type": "boolean" },
+        }],
+        "post": {
+            "summary": "collect promptflow feedback",
+            "requestBody": {
+                "description": "promptflow feedback data", "required": true,
+                "content": { "application/json": { "schema": any } },
+            },
+            "responses": {
+                "200": { "description": "successful operation", "content": { "application/json": { "schema": any } } },
+                "400": { "description": "Invalid input" },
+                "default": { "description": "unexpected error" },
             },
         },
     })

@@ -107,7 +107,27 @@ fn section(
     page: &mut impl Write,
     failed: &dyn Fn(io::Error) -> Box<Trouble>,
 ) -> Result<(), Box<Trouble>> {
-    let mut nodes: HashMap<Option<i64>, Vec<(String, Record)>> = HashMap::new();
+    let mut nodes = records(client, row)?;
+    head(client, row, page, failed)?;
+    write_lines(client, row, &mut nodes, page, failed)?;
+    // Those of the aggregation belong to no line.
+    let mut left: Vec<_> = nodes.into_values().flatten().collect();
+    left.sort_by(|a, b| a.0.cmp(&b.0));
+    if !left.is_empty() {
+        writeln!(page, "<h2>Aggregation</h2>{}", of_nodes(&left)).map_err(failed)?;
+    }
+    if let Some(spans) = Remote::open(client, &row.id, "spans.jsonl", false)? {
+        page.write_all(spans::table(spans.lines())?.as_bytes())
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The records of nodes by line.
+type Nodes = HashMap<Option<i64>, Vec<(String, Record)>>;
+
+fn records(client: &Client, row: &RunRow) -> Result<Nodes, Box<Trouble>> {
+    let mut nodes = Nodes::new();
     for (node, path) in node_files(client, row)? {
         let Some(file) = Remote::open(client, &row.id, &path, false)? else {
             continue;
@@ -122,6 +142,15 @@ fn section(
             }
         }
     }
+    Ok(nodes)
+}
+
+fn head(
+    client: &Client,
+    row: &RunRow,
+    page: &mut impl Write,
+    failed: &dyn Fn(io::Error) -> Box<Trouble>,
+) -> Result<(), Box<Trouble>> {
     let status = format!("{:?}", row.status);
     let flow = row.of.as_ref().map(|of| of.lineage.as_str()).unwrap_or_default();
     let failure = row
@@ -138,7 +167,17 @@ fn section(
         escaped(flow),
         shown(Some(&runfiles::value(&metrics_of(client, row)?))),
     )
-    .map_err(failed)?;
+    .map_err(failed)
+}
+
+/// Writes the lines of a run, each with its records, which are taken.
+fn write_lines(
+    client: &Client,
+    row: &RunRow,
+    nodes: &mut Nodes,
+    page: &mut impl Write,
+    failed: &dyn Fn(io::Error) -> Box<Trouble>,
+) -> Result<(), Box<Trouble>> {
     writeln!(
         page,
         "<h2>Lines</h2><table><tr><th>line</th><th>status</th><th>inputs</th><th>output</th><th>seconds</th><th>tokens</th></tr>"
@@ -168,18 +207,7 @@ fn section(
             writeln!(page, "<tr><td></td><td colspan=\"5\">{}</td></tr>", of_nodes(&records)).map_err(failed)?;
         }
     }
-    writeln!(page, "</table>").map_err(failed)?;
-    // Those of the aggregation belong to no line.
-    let mut left: Vec<_> = nodes.into_values().flatten().collect();
-    left.sort_by(|a, b| a.0.cmp(&b.0));
-    if !left.is_empty() {
-        writeln!(page, "<h2>Aggregation</h2>{}", of_nodes(&left)).map_err(failed)?;
-    }
-    if let Some(spans) = Remote::open(client, &row.id, "spans.jsonl", false)? {
-        page.write_all(spans::table(spans.lines())?.as_bytes())
-            .map_err(failed)?;
-    }
-    Ok(())
+    writeln!(page, "</table>").map_err(failed)
 }
 
 fn of_nodes(records: &[(String, Record)]) -> String {
