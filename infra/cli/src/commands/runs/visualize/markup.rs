@@ -29,6 +29,7 @@ pub(crate) fn shown(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(value) => serde_json::to_string_pretty(value).unwrap_or_default(),
     };
+    let text = without_base64(&text);
     let text = match text.char_indices().nth(MOST) {
         Some((at, _)) => format!(
             "{}… (cut here, {} bytes more; the whole is in the run's folder: pfsession runs download)",
@@ -40,9 +41,56 @@ pub(crate) fn shown(value: Option<&Value>) -> String {
     format!("<pre>{}</pre>", escaped(&text))
 }
 
+/// A text in which long base64, such as that of an image in a span, is a word on how long it is.
+fn without_base64(text: &str) -> String {
+    /// The longest that stays.
+    const LONGEST: usize = 200;
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("base64") {
+        let after = &rest[at + "base64".len()..];
+        let begins = after
+            .find(|c| !matches!(c, '"' | '\\' | ':' | ',' | ' '))
+            .unwrap_or(after.len());
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+        let ends = after[begins..]
+            .find(|c| !is_part(c))
+            .map_or(after.len(), |length| begins + length);
+        let (before, data) = (&rest[..rest.len() - after.len() + begins], &after[begins..ends]);
+        out += before;
+        match data.len() {
+            0..=LONGEST => out += data,
+            length => out += &format!("… ({length} characters of base64)"),
+        }
+        rest = &after[ends..];
+    }
+    out + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_base64_is_a_word_on_its_length() {
+        let long = "iVBOR/+=".repeat(100);
+        let cases = [
+            (
+                format!("a data:image/png;base64,{long} b"),
+                "a data:image/png;base64,… (800 characters of base64) b",
+            ),
+            (
+                format!(r#"{{"x": "{{\"data:image/png;base64\": \"{long}\"}}"}}"#),
+                r#"{"x": "{\"data:image/png;base64\": \"… (800 characters of base64)\"}"}"#,
+            ),
+            (
+                "base64, base64: aGk= é base64".to_owned(),
+                "base64, base64: aGk= é base64",
+            ),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(without_base64(&text), wanted);
+        }
+    }
 
     #[test]
     fn no_text_of_a_run_is_markup_in_the_page() {

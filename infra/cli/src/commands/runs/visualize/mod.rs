@@ -158,14 +158,17 @@ fn head(
         .as_ref()
         .map(|failure| format!("<p class=\"Failed\">{}</p>", escaped(&failure.to_string())))
         .unwrap_or_default();
+    let metrics = runfiles::value(&metrics_of(client, row)?);
+    let has_metrics = metrics.as_object().is_none_or(|metrics| !metrics.is_empty());
+    let metrics = has_metrics.then(|| format!("<h2>Metrics</h2>{}", shown(Some(&metrics))));
     writeln!(
         page,
-        "<h1>{}</h1><p>{}</p><p class=\"{status}\">{}</p><p>{}</p>{failure}<h2>Metrics</h2>{}",
+        "<h1>{}</h1><p>{}</p><p class=\"{status}\">{}</p><p>{}</p>{failure}{}",
         escaped(&row.id),
         escaped(row.called().unwrap_or_default()),
         show::run_status(row.status),
         escaped(flow),
-        shown(Some(&runfiles::value(&metrics_of(client, row)?))),
+        metrics.unwrap_or_default(),
     )
     .map_err(failed)
 }
