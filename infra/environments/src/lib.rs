@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
+mod ahead;
 mod build;
 mod built;
 mod execute;
@@ -29,6 +30,7 @@ pub mod uv;
 mod uv_failure;
 mod uv_on_path;
 
+pub use ahead::have_image;
 pub use image::{image_of, is_built_in};
 pub use index::Environment;
 pub use job::Say;

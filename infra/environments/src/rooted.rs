@@ -8,7 +8,6 @@
 use crate::{
     facts::{self, Facts, Place, usable},
     image, lock,
-    store::Store,
     tree::{path, under, user},
 };
 use contract::{Code, Failure};
@@ -65,23 +64,6 @@ pub fn check(state: &Path, store: &Path, image: &str, python: Option<Python>) ->
     images.latest(&name, &Accounts::of(state)).map(|_| ())
 }
 
-/// Has a base image before the session that is to be made from it: pulled and unpacked, with a Python that a session can have.
-///
-/// * `python`: the Python of this machine.
-///
-/// # Errors
-///
-/// As [`check`], and what is wrong with the image itself: `Image.BadLayer`, `Image.NoPython`, and the like.
-pub async fn have_ahead(state: &Path, image: &str, python: Option<Python>) -> Result<(), Failure> {
-    let image::Found::Image(name) = image::find(image, python.clone())? else {
-        return Ok(());
-    };
-    let python = python.map_or_else(Python::find, Ok)?;
-    let opened = Store::open(state, &image::PYTHON, python);
-    let mut store = opened.map_err(|error| unusable(state, &error))?;
-    store.root_in(&name, &|_| ()).await
-}
-
 /// Looks what the name of an image stands for now; `None` if it always means the same.
 ///
 /// # Errors
@@ -91,7 +73,7 @@ pub fn look(state: &Path, name: &str) -> Result<Option<String>, Failure> {
     images::Store::look(&name.parse()?, &Accounts::of(state))
 }
 
-fn unusable(store: &Path, error: &io::Error) -> Failure {
+pub(crate) fn unusable(store: &Path, error: &io::Error) -> Failure {
     let store = store.display();
     Failure::new(
         Code::ImageFailed,

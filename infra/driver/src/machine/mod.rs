@@ -24,7 +24,7 @@ use contract::{
     Failure, Slot,
     driver::{DriverReport, Room},
 };
-use environments::{rooted, store};
+use environments::store;
 use files::Files;
 use sandbox::{
     files::write_atomically,
@@ -242,7 +242,7 @@ impl ComputeDriver for Machine {
             self.check_place()?;
             let (state, python) = (self.config.state.clone(), self.python());
             let runtime = tokio::runtime::Handle::current();
-            let have = move || runtime.block_on(rooted::have_ahead(&state, &image, python));
+            let have = move || runtime.block_on(environments::have_image(&state, &image, python));
             Ok(tokio::task::spawn_blocking(have).await?)
         })
     }
