@@ -141,7 +141,7 @@ fn read(request: &Request, secrets: impl FnOnce(&str) -> Vec<String>, now: Milli
         refused(
             401,
             Code::WebhookNotGenuine,
-            "This is not the address of a sender, or the signature is not made with its secret over this body. Compare both with what `pfsession webhook add` printed.",
+            "This is not the address of a sender, or the signature is not made with its secret over this body. Compare both with what was given out when the sender was added.",
         )
     };
     let too_large = || {

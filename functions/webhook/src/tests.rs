@@ -586,7 +586,7 @@ fn what_a_sender_reads_says_what_to_set_right() {
     ];
     expect_test::expect![[r#"
         405 Webhook.NotPost: Deliveries are sent by POST.
-        401 Webhook.NotGenuine: This is not the address of a sender, or the signature is not made with its secret over this body. Compare both with what `pfsession webhook add` printed.
+        401 Webhook.NotGenuine: This is not the address of a sender, or the signature is not made with its secret over this body. Compare both with what was given out when the sender was added.
         400 Webhook.Stale: The delivery's time is more than 300 s from now. Send it again, by a clock that is right.
         400 Webhook.Malformed: The payload has no `type`, which names the event.
         400 Webhook.Malformed: The body is a form. Set the webhook's content type to application/json.

@@ -137,7 +137,7 @@ impl Turn {
         let differ: Vec<&str> = wants?.over(has).differences(has).map(Setting::what).collect();
         (!differ.is_empty()).then(|| {
             let what = differ.join(", ");
-            format!("The session was there already, with another {what} than you named. Change it: pfsession update")
+            format!("The session was there already, with another {what} than you named. Update the session to change it")
         })
     }
 
