@@ -8,6 +8,8 @@ use environments::{scratch, store};
 use sandbox::removal;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -34,20 +36,51 @@ pub struct Task {
 ///
 /// Those of the file system.
 pub(crate) fn tidy(task: &Task) -> io::Result<()> {
-    // Two would remove the same folders. What was begun by a driver that is gone goes on.
     let lock = fs::File::create(task.state.join("tidy.lock"))?;
-    if lock.try_lock().is_err() {
-        return Ok(());
-    }
     // Nobody waits for this process.
     let _ = rustix::process::setpriority_process(None, 10);
-    empty(&task.state.join(GONE));
-    // The end of an agent may have come before that of its builds' folders.
-    scratch::remove_orphans(&store::folder(&task.state));
-    if task.prune {
-        prune::prune(&task.state, &prune::RETENTION);
+    let gone = task.state.join(GONE);
+    let mut prune = task.prune;
+    one_at_a_time(
+        &lock,
+        || {
+            empty(&gone);
+            let left = names(&gone);
+            // The end of an agent may have come before that of its builds' folders.
+            scratch::remove_orphans(&store::folder(&task.state));
+            if std::mem::take(&mut prune) {
+                prune::prune(&task.state, &prune::RETENTION);
+            }
+            left
+        },
+        || names(&gone),
+    )
+}
+
+/// Works where nobody else does, and again as long as something new has come: who came while the lock was held has left it to this process.
+///
+/// * `work`: gives back what it could not do.
+fn one_at_a_time(
+    lock: &fs::File,
+    mut work: impl FnMut() -> BTreeSet<OsString>,
+    there: impl Fn() -> BTreeSet<OsString>,
+) -> io::Result<()> {
+    loop {
+        // Two would remove the same folders. What was begun by a driver that is gone goes on.
+        if lock.try_lock().is_err() {
+            return Ok(());
+        }
+        let left = work();
+        lock.unlock()?;
+        if there().is_subset(&left) {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+fn names(folder: &Path) -> BTreeSet<OsString> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).collect()
 }
 
 /// Removes all in a folder, each for as long as its turn is, until nothing more can be done.
@@ -66,5 +99,33 @@ fn empty(folder: &Path) {
         if !more {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn what_comes_while_another_holds_the_lock_is_removed_by_that_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let open = || fs::File::create(&path).unwrap();
+        let there = RefCell::new(BTreeSet::from(["stuck".into(), "first".into()]));
+        let mut rounds = 0;
+        let work = || {
+            rounds += 1;
+            let left = BTreeSet::from(["stuck".into()]);
+            there.borrow_mut().retain(|name| left.contains(name));
+            if rounds == 1 {
+                // Another session ends, and its own process is turned away.
+                there.borrow_mut().insert("second".into());
+                one_at_a_time(&open(), || unreachable!("the lock is held"), BTreeSet::new).unwrap();
+            }
+            left
+        };
+        one_at_a_time(&open(), work, || there.borrow().clone()).unwrap();
+        assert_eq!((rounds, there.into_inner()), (2, BTreeSet::from(["stuck".into()])));
     }
 }

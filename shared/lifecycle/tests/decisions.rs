@@ -804,7 +804,7 @@ fn a_start_says_what_is_otherwise_than_it_wants() {
     assert_eq!(*outcome, Outcome::Succeeded);
     let warning = warning.as_deref().unwrap_or_default();
     assert!(
-        warning.contains("another VM size than you named") && warning.contains("pfsession update"),
+        warning.contains("another VM size than you named") && warning.ends_with("Update the session to change it"),
         "{warning}"
     );
 }

@@ -53,7 +53,7 @@ pub(crate) fn a_command_that_comes_twice_is_done_once() {
     machine.tell(&key, 1, &later);
     machine.report(
         "the later attempt's answer",
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         &key,
         1,
         |report| matches!(report, AgentReport::Installed { attempt: 4, .. }).then_some(()),
@@ -160,7 +160,7 @@ pub(crate) fn a_runner_that_is_killed_fails_its_runs_and_the_next_one_runs() {
     );
     machine
         .world
-        .wait("the end of all processes", Duration::from_secs(10), |_| {
+        .wait("the end of all processes", Duration::from_secs(60), |_| {
             processes_with(&mark).is_empty().then_some(())
         });
     flex(&it, "def main() -> str:\n    return 'again'\n");
@@ -191,7 +191,7 @@ pub(crate) fn a_host_that_comes_back_finds_its_agents_and_reports_the_dead() {
     // Nobody is there to end it: the sandbox ends with its agent by itself.
     machine
         .world
-        .wait("the end of the sandbox", Duration::from_secs(10), |_| {
+        .wait("the end of the sandbox", Duration::from_secs(60), |_| {
             processes_with(&mark).is_empty().then_some(())
         });
     machine.runtime.block_on(machine.driver.recover());

@@ -286,12 +286,12 @@ pub(crate) fn asleep(machine: &Machine, key: &str, generation: u32, folder: &Pat
 pub(crate) fn gone_from_the_machine(machine: &Machine, key: &str, mark: &str) {
     machine
         .world
-        .wait("the end of all processes", Duration::from_secs(10), |_| {
+        .wait("the end of all processes", Duration::from_secs(60), |_| {
             processes_with(mark).is_empty().then_some(())
         });
     machine
         .world
-        .wait("the end of all mounts", Duration::from_secs(10), |_| {
+        .wait("the end of all mounts", Duration::from_secs(60), |_| {
             (!mounts_with(key)).then_some(())
         });
     assert_eq!(processes_with(&format!("{key}/")), Vec::<String>::new());
@@ -304,7 +304,7 @@ pub(crate) fn gone_from_the_machine(machine: &Machine, key: &str, mark: &str) {
     let gone = machine.state.join("gone");
     machine
         .world
-        .wait("the end of all files", Duration::from_secs(10), |_| {
+        .wait("the end of all files", Duration::from_secs(60), |_| {
             (fs::read_dir(&gone).unwrap().count() == 0).then_some(())
         });
     assert!(!machine.world.has_queue(&contract::names::agent_queue(key, 1)));

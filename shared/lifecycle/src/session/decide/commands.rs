@@ -137,7 +137,9 @@ impl Turn {
         let differ: Vec<&str> = wants?.over(has).differences(has).map(Setting::what).collect();
         (!differ.is_empty()).then(|| {
             let what = differ.join(", ");
-            format!("The session was there already, with another {what} than you named. Update the session to change it")
+            format!(
+                "The session was there already, with another {what} than you named. Update the session to change it"
+            )
         })
     }
 

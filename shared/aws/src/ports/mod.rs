@@ -1,44 +1,41 @@
 //! The shell's ports.
 
+mod sends;
+mod writes;
+
 use crate::{
     Aws,
     items::{self, Item, json, number, text},
-    metrics, trace,
+    metrics,
 };
 use aws_sdk_dynamodb::{
     error::{ProvideErrorMetadata, SdkError},
-    operation::transact_write_items::TransactWriteItemsError,
-    types::{AttributeValue, Delete, Put, TransactWriteItem, Update, builders::PutBuilder},
+    types::{AttributeValue, TransactWriteItem},
 };
-use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 use contract::{
     FlowRef, Millis,
     agent::{AgentCommand, OutputLine},
-    command::{Command, Wanted, Wish},
+    command::Command,
     driver::{ComputeRequest, Room},
     instance::InstanceRow,
     names,
     network::NetworkRow,
-    notice::Notice,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
-    row::{NAME_KEPT, OperationRow, RunRow, SessionRow},
+    row::{OperationRow, RunRow, SessionRow},
     step::ExecutionInput,
     webhook::WebhooksRow,
     workspace::WorkspaceRow,
 };
 use lifecycle::{
-    Failure,
     compute::{Compute, Slot},
     quota::Usage,
     session::{Message, Packages},
 };
-use serde::Serialize;
+use sends::{body_of, trace_attribute};
 use shell::{Due, DueRow, Fault, Ports, Save, Write};
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use writes::{made, new_user, refused};
 
 /// How long output and history of what is over is kept, in seconds.
 const KEPT: u64 = 14 * 86_400;
@@ -495,311 +492,6 @@ impl Aws {
         got.map(|got| got.item)
             .map_err(|e| Fault::outside("reading a row")(e.into()))
     }
-
-    #[expect(clippy::too_many_lines, reason = "one arm for each kind of row")]
-    fn transact(&self, write: Write, now: Millis) -> TransactWriteItem {
-        match write {
-            Write::Session { row, read, due } => {
-                let item = items::session_item(&row, due);
-                made(at_revision(self.put(item), (read != 0).then_some(read)))
-            }
-            Write::Log { flow, entry } => made(self.put(with_body(items::log_key(&flow, entry.revision), &entry))),
-            Write::NewOperation(row) => made(at_revision(
-                self.put(with_body(items::operation_key(&row.id), &row)),
-                None,
-            )),
-            Write::NewRun(row) => {
-                let put = self
-                    .put(with_body(items::run_key(&row.id), &row))
-                    .condition_expression("attribute_not_exists(pk) OR deleted < :t")
-                    .expression_attribute_values(":t", number(now.saturating_sub(NAME_KEPT)));
-                made(put)
-            }
-            Write::EndOperation { operation, end } => self.end(items::operation_key(&operation), json(&end)),
-            Write::EndRun { run, end } => self.end(items::run_key(&run), json(&end)),
-            Write::Compute { compute, read } => {
-                let mut item = with_body(items::compute_key(&compute.id), &compute);
-                item.insert("revision".to_owned(), number(compute.revision));
-                items::due(&mut item, &compute.id, compute.due);
-                made(at_revision(self.put(item), read))
-            }
-            Write::Slot { slot, compute, was } => {
-                let put = self.put(with_body(items::slot_key(&slot), &compute));
-                made(match was {
-                    None => at_revision(put, None),
-                    Some(was) => put
-                        .condition_expression("#b = :w")
-                        .expression_attribute_names("#b", "body")
-                        .expression_attribute_values(":w", json(&was)),
-                })
-            }
-            Write::Usage { workspace, user, usage } => {
-                let mut item = with_body(items::quota_key(&workspace, &user), &usage);
-                item.insert("revision".to_owned(), number(usage.revision));
-                let put = self.put(item);
-                made(match usage.revision.saturating_sub(1) {
-                    // A row of an earlier version has none.
-                    0 => put.condition_expression("attribute_not_exists(revision)"),
-                    read => at_revision(put, Some(read)),
-                })
-            }
-            Write::Instance(row) => {
-                let mut item = items::instance_key(&row.workspace, &row.owner, &row.name);
-                item.insert("body".to_owned(), json(&row));
-                item.insert("revision".to_owned(), number(row.revision));
-                let put = self.put(item);
-                made(match row.revision.saturating_sub(1) {
-                    0 => put.condition_expression("attribute_not_exists(pk)"),
-                    read => put
-                        .condition_expression("revision = :r")
-                        .expression_attribute_values(":r", number(read)),
-                })
-            }
-            Write::ForgetInstance(row) => {
-                let forget = Delete::builder()
-                    .table_name(&self.table)
-                    .set_key(Some(items::instance_key(&row.workspace, &row.owner, &row.name)))
-                    .condition_expression("revision = :r")
-                    .expression_attribute_values(":r", number(row.revision));
-                let forget = forget.build().expect("a delete has a table and a key");
-                TransactWriteItem::builder().delete(forget).build()
-            }
-            Write::Packages { flow, row, read } => {
-                let mut item = with_body(items::packages_key(&flow), &row);
-                item.insert("revision".to_owned(), number(row.number));
-                made(at_revision(self.put(item), read))
-            }
-            Write::NewInstall { flow, entry } => {
-                made(self.put(with_body(items::install_key(&flow, entry.packages.number), &entry)))
-            }
-            Write::ForgetInstall { flow, number } => {
-                let forget = Delete::builder()
-                    .table_name(&self.table)
-                    .set_key(Some(items::install_key(&flow, number)));
-                let forget = forget.build().expect("a delete has a table and a key");
-                TransactWriteItem::builder().delete(forget).build()
-            }
-        }
-    }
-
-    /// Writes how an operation or a run ended into its row.
-    fn end(&self, key: Item, end: AttributeValue) -> TransactWriteItem {
-        changed(
-            self.update(key)
-                .update_expression("SET #e = :e")
-                .expression_attribute_names("#e", "end")
-                .expression_attribute_values(":e", end),
-        )
-    }
-
-    fn put(&self, item: Item) -> PutBuilder {
-        Put::builder().table_name(&self.table).set_item(Some(item))
-    }
-
-    fn update(&self, key: Item) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
-        Update::builder().table_name(&self.table).set_key(Some(key))
-    }
-
-    /// The lock that an install is to bring the environment to; `None` has it resolve the requirements.
-    async fn lock_of(&self, flow: &str, packages: Packages) -> Result<Option<String>, Fault> {
-        Ok(match packages {
-            Packages::Required | Packages::Anew => None,
-            Packages::Recorded => self.load_packages(flow).await?.map(|row| row.lock),
-            Packages::Locked(lock) => Some(lock),
-        })
-    }
-
-    /// Tells the agent of a run, unless that has ended meanwhile.
-    async fn send_run(&self, row: &SessionRow, generation: u32, run: String) -> Result<(), Fault> {
-        let Some(wanted) = self.load_run(&run).await?.filter(|wanted| !wanted.status.is_final()) else {
-            return Ok(());
-        };
-        let mut settings = row.session.settings.clone();
-        if let Some(folder) = wanted.folder {
-            settings.folder.value = folder;
-        }
-        let wish = wanted.wish;
-        self.tell_agent(
-            &row.session.flow,
-            generation,
-            &AgentCommand::Run { run, settings, wish },
-        )
-        .await
-    }
-
-    /// Says that a session is to be deleted, with the command that puts it off. Where nobody takes notices, the history has it.
-    async fn warn_idle(&self, row: &SessionRow, generation: u32, due: Millis) -> Result<(), Fault> {
-        let Some(queue) = &self.notices else { return Ok(()) };
-        let key = row.session.flow.clone();
-        let extend = Command {
-            id: format!("extend-{key}-{due}"),
-            flow: row.flow.clone(),
-            principal: None,
-            wish: Wish::Update {
-                settings: Wanted::default(),
-            },
-        };
-        let notice = Notice::DeletedSoon {
-            flow: row.flow.clone(),
-            key,
-            generation,
-            due,
-            idle: row.session.settings.idle.value,
-            extend,
-        };
-        let sent = self.sqs.send_message().queue_url(queue).message_body(body_of(&notice));
-        sent.send()
-            .await
-            .map(|_| ())
-            .map_err(|e| Fault::outside("sending a notice")(e.into()))
-    }
-
-    async fn start_execution(&self, input: &ExecutionInput) -> Result<(), Fault> {
-        let machine = needed(&self.state_machine, names::STATE_MACHINE)?;
-        let started = self
-            .sfn
-            .start_execution()
-            .state_machine_arn(machine)
-            .name(&input.operation)
-            .input(body_of(input))
-            .set_trace_header(trace::current())
-            .send()
-            .await;
-        match started {
-            // Started before: that is what was wanted.
-            Err(e) if e.as_service_error().is_some_and(|e| e.is_execution_already_exists()) => Ok(()),
-            Err(e) => Err(Fault::outside("starting an execution")(e.into())),
-            Ok(_) => Ok(()),
-        }
-    }
-
-    async fn answer_step(&self, token: &str, failure: Option<Failure>) -> Result<(), Fault> {
-        match failure {
-            None => match self.sfn.send_task_success().task_token(token).output("{}").send().await {
-                Err(e)
-                    if !e.as_service_error().is_some_and(|e| {
-                        e.is_task_does_not_exist() || e.is_task_timed_out() || e.is_invalid_token()
-                    }) =>
-                {
-                    Err(Fault::outside("answering a step")(e.into()))
-                }
-                _ => Ok(()),
-            },
-            Some(Failure { error, message }) => {
-                let answer = self
-                    .sfn
-                    .send_task_failure()
-                    .task_token(token)
-                    .error(error.as_str())
-                    .cause(message)
-                    .send()
-                    .await;
-                match answer {
-                    Err(e)
-                        if !e.as_service_error().is_some_and(|e| {
-                            e.is_task_does_not_exist() || e.is_task_timed_out() || e.is_invalid_token()
-                        }) =>
-                    {
-                        Err(Fault::outside("answering a step")(e.into()))
-                    }
-                    _ => Ok(()),
-                }
-            }
-        }
-    }
-
-    async fn tell_agent(&self, flow: &str, generation: u32, command: &AgentCommand) -> Result<(), Fault> {
-        let beside = needed(&self.compute_requests, names::COMPUTE_REQUESTS.url_variable)?;
-        let queue = names::agent_queue_url(beside, flow, generation).ok_or_else(|| {
-            Fault::outside("reading the environment")(format!("{beside} is no queue of compute requests").into())
-        })?;
-        match self
-            .sqs
-            .send_message()
-            .queue_url(queue)
-            .set_message_system_attributes(trace_attribute())
-            .message_body(body_of(command))
-            .send()
-            .await
-        {
-            // The session went, and its queue with it.
-            Err(e) if e.as_service_error().is_some_and(|e| e.is_queue_does_not_exist()) => Ok(()),
-            Err(e) => Err(Fault::outside("telling the agent")(e.into())),
-            Ok(_) => Ok(()),
-        }
-    }
-
-    /// Puts what is no command where nobody trips over it.
-    pub(crate) async fn bury(&self, body: &str, group: &str, id: &str) -> Result<(), Fault> {
-        let queue = needed(&self.commands_dead, names::COMMANDS_DEAD.url_variable)?;
-        let sent = self
-            .sqs
-            .send_message()
-            .queue_url(queue)
-            .message_body(body)
-            .message_group_id(group)
-            .message_deduplication_id(id)
-            .send()
-            .await;
-        sent.map(|_| ())
-            .map_err(|e| Fault::outside("putting a message into the dead-letter queue")(e.into()))
-    }
-}
-
-/// A row's key with its content.
-fn with_body(mut key: Item, body: &impl Serialize) -> Item {
-    key.insert("body".to_owned(), json(body));
-    key
-}
-
-/// Writes the row only if it has the revision that was read; `None`: only if there is none.
-fn at_revision(put: PutBuilder, read: Option<u64>) -> PutBuilder {
-    match read {
-        None => put.condition_expression("attribute_not_exists(pk)"),
-        Some(read) => put
-            .condition_expression("revision = :r")
-            .expression_attribute_values(":r", number(read)),
-    }
-}
-
-fn made(put: PutBuilder) -> TransactWriteItem {
-    TransactWriteItem::builder()
-        .put(put.build().expect("a put has a table and an item"))
-        .build()
-}
-
-fn changed(update: aws_sdk_dynamodb::types::builders::UpdateBuilder) -> TransactWriteItem {
-    TransactWriteItem::builder()
-        .update(update.build().expect("an update has a table, a key and an expression"))
-        .build()
-}
-
-/// The user whom a write may give their first session.
-fn new_user(write: &Write) -> Option<(&str, &str)> {
-    match write {
-        Write::Session { row, read: 0, .. } => Some((&row.flow.workspace, &row.flow.owner)),
-        // A session of an earlier version has its row, and its user may have no place in the list.
-        Write::Usage { workspace, user, .. } => Some((workspace, user)),
-        Write::Instance(row) => Some((&row.workspace, &row.owner)),
-        _ => None,
-    }
-}
-
-/// The trace that a message goes on with.
-fn trace_attribute() -> Option<HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue>> {
-    let value = MessageSystemAttributeValue::builder()
-        .data_type("String")
-        .string_value(trace::current()?)
-        .build()
-        .expect("an attribute has a type");
-    Some(HashMap::from([(
-        MessageSystemAttributeNameForSends::AwsTraceHeader,
-        value,
-    )]))
-}
-
-fn body_of(message: &impl Serialize) -> String {
-    contract::message(message).expect("a message is always JSON")
 }
 
 pub(crate) fn needed<'a>(value: &'a Option<String>, variable: &'static str) -> Result<&'a str, Fault> {
@@ -821,22 +513,5 @@ where
         Ok(_) => Ok(true),
         Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
         Err(error) => Err(Fault::outside(what)(error.into())),
-    }
-}
-
-/// Maps a failed transaction to a fault.
-fn refused(error: SdkError<TransactWriteItemsError>) -> Fault {
-    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
-        return Fault::outside("saving")(error.into());
-    };
-    let is_conflict = |code: Option<&str>| matches!(code, Some("ConditionalCheckFailed" | "TransactionConflict"));
-    if canceled
-        .cancellation_reasons()
-        .iter()
-        .any(|reason| is_conflict(reason.code()))
-    {
-        Fault::Conflict
-    } else {
-        Fault::outside("saving")(error.into())
     }
 }

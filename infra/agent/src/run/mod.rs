@@ -1,0 +1,299 @@
+//! One run: its view of the flow, its results, its folder.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `work/{run}/flow` in the session's folder | the view, as the flow sees it while it runs |
+//! | `runs/{run}/output/outputs.jsonl` | one object a line of data, in order; `null` where the line failed |
+//! | `runs/{run}/output/lines.jsonl` | the number of each line, and why it failed if it did |
+//! | `runs/{run}/output/*.png` and the like | the images of the outputs |
+//! | `runs/{run}/flow_artifacts/`, `node_artifacts/{node}/` | what promptflow says of each line, and of each node of it, as its own loader reads it |
+//! | `runs/{run}/spans.jsonl` | the spans of its tracing, if its variables name an endpoint for them |
+//! | `runs/{run}/data/` | what it ran over, for a later run |
+//! | `runs/{run}/metrics.json` | what the flow's aggregation measured |
+//! | `runs/{run}/logs.txt` | what it wrote to standard output and error |
+//! | `runs/{run}/files/` | the files that the flow made or changed |
+//!
+//! All below `runs/` is written from outside the sandbox, so that a link laid inside leads nowhere.
+//!
+//! * Decision: what a run made is copied out of its view by descriptor (see [`sandbox::beneath`]), when all processes of the run are gone. Other
+//!   runs of the session may still hold its files open, so that a file that was moved could be changed later.
+//! * Decision: data is copied into the session, up to [`MOST_DATA`]. A hard link would let the session change its user's file, and nothing can be
+//!   mounted into a sandbox that is closed. Where the file system shares blocks between copies, the copy is one of these.
+
+mod follow;
+mod results;
+
+use crate::{
+    connections::{Broker, Given, Holder},
+    data, disk,
+    folders::Folders,
+    output::Output,
+    records,
+    runner::Runner,
+};
+use contract::{
+    Code, Failure, Outcome,
+    agent::{LineKind, RunResult},
+    command::RunWish,
+};
+use follow::follow;
+use results::{Kept, Results, keep_files};
+use sandbox::{beneath::Limits, removal::remove};
+use serde_json::{Map, Value, json};
+use snapshots::{Opened, OpenedFile};
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+/// The most that the folder of a run's view may hold at its end, for all of it to be looked through.
+const MOST: Limits = Limits {
+    depth: 64,
+    entries: 50_000,
+    bytes: 4 << 30,
+};
+/// How many of the files that are not kept are named in the run's result.
+const MOST_NAMED: usize = 20;
+
+/// The folder of a run, which outlives its session.
+pub(crate) fn folder(state: &Path, run: &str) -> PathBuf {
+    state.join("runs").join(run)
+}
+
+/// The result of a run that did not come to run.
+pub(crate) fn failed(state: &Path, run: &str, failure: Failure) -> (Outcome, RunResult) {
+    let folder = folder(state, run).display().to_string();
+    (
+        Outcome::Failed,
+        RunResult {
+            folder,
+            failure: Some(failure),
+            ..RunResult::default()
+        },
+    )
+}
+
+/// The inputs of a run: the flow, and a file of data.
+pub(crate) struct Work {
+    pub(crate) flow: Opened,
+    pub(crate) data: Option<OpenedFile>,
+    /// Whose connections it may use, and what holds the keys of some.
+    pub(crate) holder: Option<Holder>,
+    pub(crate) broker: Broker,
+}
+
+/// Runs a flow in `runner`.
+///
+/// # Errors
+///
+/// The failure of the run; its result says the same.
+pub(crate) async fn run(
+    folders: &Folders,
+    runner: &Runner,
+    run: &str,
+    work: Work,
+    wish: &RunWish,
+    output: &Rc<Output>,
+) -> (Outcome, RunResult) {
+    let mut results = match Results::begin(folders, run) {
+        Ok(results) => results,
+        Err(error) => return failed(&folders.state, run, disk::named(&folders.state, io_failure(&error))),
+    };
+    let mut not_kept = Vec::new();
+    let ended = match stage(folders, runner.user, run, work, wish, output).await {
+        Ok(Staged { message, before, given }) => {
+            let failure = follow(runner, run, &message, &given, &mut results, output).await;
+            // With the sandbox all that runs in it ends, a moment later.
+            if runner.is_dead() {
+                runner.ended().await;
+            }
+            let (mine, name) = (folders.clone(), run.to_owned());
+            let kept = tokio::task::spawn_blocking(move || keep_files(&mine, &name, &before)).await;
+            let kept = kept.unwrap_or_else(|error| Kept::none(&io::Error::other(error)));
+            for line in &kept.left_out {
+                output.say(LineKind::Stderr, &format!("not kept: {line}"));
+            }
+            not_kept = kept.left_out;
+            if not_kept.len() > MOST_NAMED {
+                let more = not_kept.len() - MOST_NAMED;
+                not_kept.truncate(MOST_NAMED);
+                not_kept.push(format!("{more} more, which the run's output names"));
+            }
+            failure.or(kept.failure)
+        }
+        Err(failure) => Some(failure),
+    };
+    output.flush();
+    let ended = ended.map(|failure| disk::named(&folders.state, failure));
+    let (outcome, result) = results.end(ended.map(|failure| with_log(failure, &output.path)));
+    let said = Some(output.count());
+    (
+        outcome,
+        RunResult {
+            said,
+            not_kept,
+            ..result
+        },
+    )
+}
+
+/// Says where the whole output is, once.
+pub(crate) fn with_log(failure: Failure, log: &Path) -> Failure {
+    let message = failure.message.trim_end_matches('.');
+    Failure {
+        message: format!("{message}. The run's output is in {}.", log.display()),
+        ..failure
+    }
+}
+
+pub(crate) fn io_failure(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::StorageFull {
+        let message = format!("There is no room for the run's folder ({error}). Make room, and run again.");
+        return Failure::new(Code::RunDiskFull, message);
+    }
+    Failure::new(
+        Code::RunFailed,
+        format!("The run's folder cannot be written: {error}. Put that right, and run again."),
+    )
+}
+
+/// A run that is laid out.
+struct Staged {
+    message: Value,
+    before: Stamps,
+    given: Given,
+}
+
+/// When a file was changed, in seconds and nanoseconds, and how big it was.
+type Stamp = (i64, i64, u64);
+/// The stamp of each file of a view.
+type Stamps = HashMap<PathBuf, Stamp>;
+
+/// Lays out the view of a run outside the sandbox, and moves it into it.
+async fn stage(
+    folders: &Folders,
+    user: Option<u32>,
+    run: &str,
+    work: Work,
+    wish: &RunWish,
+    output: &Rc<Output>,
+) -> Result<Staged, Failure> {
+    let file = flow_file(&work, wish).await?;
+    let view = work.flow.view().await?;
+    for warning in &view.warnings {
+        output.say(LineKind::Stderr, warning);
+    }
+    let staging = folders.session.join("staging").join(run);
+    let place = folders.work().join(run);
+    let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
+    let lay_out = move || -> Result<(Stamps, Map<String, Value>, Given), Failure> {
+        let given = Given::to_run(&state, work.holder.as_ref(), &id, &view, &wanted, &work.broker)?;
+        let io = |error: io::Error| io_failure(&error);
+        remove(&staging).map_err(io)?;
+        let root = staging.join("flow");
+        flow::view::copy_into(&view, &root).map_err(io)?;
+        if let Some(name) = wanted.file.as_ref().filter(|name| !root.join(name).is_file()) {
+            let message = format!("The flow's folder has no file {name}. Name one that it has");
+            return Err(Failure::new(Code::RunBadFlow, message));
+        }
+        let sources = stage_sources(&state, &id, work.data.as_ref(), &wanted, &staging, &place)?;
+        let mut before = HashMap::new();
+        for file in &view.files {
+            before.insert(file.target.clone(), stamp(&root.join(&file.target)).map_err(io)?);
+        }
+        if let Some(user) = user {
+            sandbox::files::give_all(&staging, user).map_err(io)?;
+        }
+        // In one step, so that nothing inside can lay a link in the way of what is written from outside.
+        fs::rename(&staging, &place).map_err(io)?;
+        Ok((before, sources, given))
+    };
+    let (before, sources, given) = tokio::task::spawn_blocking(lay_out)
+        .await
+        .map_err(|error| Failure::new(Code::RunFailed, error.to_string()))??;
+    let place = folders.work().join(run);
+    let message = json!({
+        "run": run,
+        "folder": place.join("flow"),
+        "file": file,
+        // Where images of its output are put.
+        "output": place.join("output"),
+        "data": sources,
+        "wish": wish,
+        "given": given.is_something(),
+        // What a run has completed that this one goes on with.
+        "earlier": wish.resume_from.as_ref().map(|_| place.join("resumed")),
+    });
+    Ok(Staged { message, before, given })
+}
+
+/// Lays out what a run works on beside the flow: data, and what earlier runs gave. Returns where the run finds each.
+fn stage_sources(
+    state: &Path,
+    run: &str,
+    data: Option<&OpenedFile>,
+    wish: &RunWish,
+    staging: &Path,
+    place: &Path,
+) -> Result<Map<String, Value>, Failure> {
+    let results = folder(state, run);
+    let mut sources = Map::new();
+    if let Some(data) = data {
+        let name = data_name(data.path());
+        data::stage(data.path(), &staging.join("data"))
+            .and_then(|()| data::stage(data.path(), &results.join("data")))?;
+        sources.insert("data".into(), json!(place.join("data").join(name)));
+    }
+    if let Some(resumed) = wish.resume_from.as_deref().map(|run| folder(state, run)) {
+        let output = results.join("output");
+        records::stage(&resumed, &staging.join("resumed"), &output).map_err(|error| {
+            let shown = resumed.display();
+            let message = format!(
+                "What the earlier run has completed cannot be taken over from {shown}: {error}. Run the flow anew"
+            );
+            Failure::new(Code::RunNoSuchRun, message)
+        })?;
+    }
+    if let Some(earlier) = wish.run.as_deref().map(|run| folder(state, run)) {
+        data::stage_earlier(&earlier, &staging.join("earlier"))?;
+        sources.insert("run.outputs".into(), json!(place.join("earlier/outputs.jsonl")));
+        if earlier.join("data").is_dir() {
+            sources.insert("run.inputs".into(), json!(place.join("earlier/data")));
+        }
+    }
+    Ok(sources)
+}
+
+/// The flow's file in its folder; none for a command or a bare entry.
+async fn flow_file(work: &Work, wish: &RunWish) -> Result<String, Failure> {
+    if !wish.command.is_empty() || wish.entry.is_some() {
+        return Ok(String::new());
+    }
+    if let Some(file) = &wish.file {
+        let is_name = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
+        return is_name.then(|| file.clone()).ok_or_else(|| {
+            let message = format!("{file} is no name of a file in the flow's folder. Name one");
+            Failure::new(Code::RunBadFlow, message)
+        });
+    }
+    work.flow.kind().await?.file().map(str::to_owned).ok_or_else(|| {
+        let message = format!(
+            "{} holds no flow.dag.yaml and no flow.flex.yaml. Add one, name the flow's file or its --entry, or say what to run: pfsession run {0} -- python script.py",
+            work.flow.path().display()
+        );
+        Failure::new(Code::RunBadFlow, message)
+    })
+}
+
+/// The name of a file of data, whose ending says what is in it.
+fn data_name(data: &Path) -> PathBuf {
+    data.file_name().map_or_else(|| "data.jsonl".into(), PathBuf::from)
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let about = fs::symlink_metadata(path)?;
+    Ok((about.mtime(), about.mtime_nsec(), about.len()))
+}
