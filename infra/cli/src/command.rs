@@ -125,13 +125,40 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Value {
         .to_value()
 }
 
-/// The schema of alternatives, each with its title. Each keeps its own definitions under its own address.
+/// The schema of alternatives, each with its title. Each keeps its own definitions under its own address. Alternatives of an alternative are some
+/// of the whole's.
 pub(crate) fn any_of(schemas: &[(&str, Value)]) -> Value {
-    let each = schemas.iter().enumerate().map(|(nth, (title, schema))| {
-        let mut schema = schema.clone();
+    let mut all: Vec<Value> = Vec::new();
+    for (title, schema) in schemas {
+        match schema["anyOf"].as_array().filter(|_| schema.get("$defs").is_none()) {
+            Some(alternatives) => all.extend(alternatives.iter().cloned()),
+            None => {
+                let mut schema = schema.clone();
+                schema["title"] = (*title).into();
+                all.push(schema);
+            }
+        }
+    }
+    for (nth, schema) in all.iter_mut().enumerate() {
         schema["$id"] = format!("schema:{nth}").into();
-        schema["title"] = (*title).into();
-        schema
-    });
-    json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": each.collect::<Vec<_>>() })
+    }
+    json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": all })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_alternative_has_an_address_of_its_own_also_within_another() {
+        let outer = any_of(&[("whole", schema_of::<Accepted>()), ("later", awaited::<OperationRow>())]);
+        let all = outer["anyOf"].as_array().unwrap();
+        let of = |key: &str| {
+            all.iter()
+                .map(|schema| schema[key].as_str().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("$id"), ["schema:0", "schema:1", "schema:2"]);
+        assert_eq!(of("title"), ["whole", "end", "with --no-wait"]);
+    }
 }
