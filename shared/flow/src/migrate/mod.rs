@@ -77,12 +77,9 @@ pub fn migrate(
     } = found;
     let lines = session_lines(lines, &mut notes)?;
     let (source, target) = own_requirements(&folder)?;
-    let mut requirements = saved(&folder, source.as_deref(), &target, |text, shown| {
+    let requirements = saved(&folder, source.as_deref(), &target, |text, shown| {
         Ok(with_lines(text, &lines, shown, &mut notes))
     })?;
-    if requirements.before.is_none() && lines.is_empty() {
-        requirements.after.clear();
-    }
     let has_requirements = requirements.before.is_some() || !lines.is_empty();
     let path = folder.path.join(file.name);
     let before = folder.read(&path, file.name)?;
