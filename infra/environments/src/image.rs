@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `promptflow` | promptflow and promptflow-tools, for flows |
 //! | `python` | nothing but Python, for any other folder |
-//! | `promptflow:3.11`, `python:3.12` | the same on that Python, if the machine has it |
+//! | `promptflow:3.11`, `python:3.12` | the same on that Python, if the machine has it; `python:3.12-slim` is Docker's |
 //! | any other | an image of a registry or an archive: see [`images::Name`]. Docker's own `python` is `docker.io/library/python` |
 
 use contract::{Code, Failure};
@@ -50,12 +50,15 @@ pub(crate) const PYTHON: Base = Base {
     runs_flows: false,
 };
 
-/// The registry of the hosted service's own image: flows that name it mean what is called `promptflow` here, whatever its tag is.
-const HOSTED: &str = "mcr.microsoft.com/azureml/promptflow/";
+/// The hosted service's own images: flows that name one mean what is called `promptflow` here, whatever its tag is.
+const HOSTED: [&str; 2] = [
+    "mcr.microsoft.com/azureml/promptflow/",
+    "azureml://registries/azureml/environments/promptflow",
+];
 
 /// The parts of a name: the packages, and the Python if it names one.
 fn parsed(image: &str) -> Option<(&'static Base, Option<&str>)> {
-    if image.starts_with(HOSTED) {
+    if HOSTED.iter().any(|prefix| image.starts_with(prefix)) {
         return Some((&PROMPTFLOW, None));
     }
     let (name, version) = match image.split_once(':') {
@@ -65,10 +68,15 @@ fn parsed(image: &str) -> Option<(&'static Base, Option<&str>)> {
     };
     let base = match name {
         "promptflow" | "default" => &PROMPTFLOW,
-        "python" => &PYTHON,
+        // `python:3.11-slim` is an image of Docker's.
+        "python" if version.is_none_or(is_version) => &PYTHON,
         _ => return None,
     };
     Some((base, version))
+}
+
+fn is_version(tag: &str) -> bool {
+    tag.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 /// Whether a name means a base image that is built in.
@@ -154,10 +162,21 @@ mod tests {
                 &PROMPTFLOW,
                 None,
             ),
+            (
+                "azureml://registries/azureml/environments/promptflow/versions/1",
+                &PROMPTFLOW,
+                None,
+            ),
         ] {
             assert_eq!(parsed(image), Some((base, version)), "{image}");
         }
-        for image in ["", "mine", "registry.example/promptflow", "ubuntu:24.04"] {
+        for image in [
+            "",
+            "mine",
+            "registry.example/promptflow",
+            "ubuntu:24.04",
+            "python:3.11-slim",
+        ] {
             assert_eq!(parsed(image), None, "{image}");
         }
     }

@@ -387,7 +387,17 @@ pub(crate) fn requirement(line: &flow::Line) -> Result<String, Failure> {
         let hash = hash.and_then(|hash| hash.split_once(':')).filter(|(kind, hex)| {
             kind.bytes().all(|byte| byte.is_ascii_alphanumeric()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
         });
-        let (kind, hex) = hash.ok_or_else(|| wrong("behind a requirement stand hashes alone, as --hash=sha256:…"))?;
+        let (kind, hex) = hash.ok_or_else(|| {
+            let name = flow::redact(option.split('=').next().unwrap_or(option));
+            wrong(&match name.as_str() {
+                "--hash" => "a hash is written as --hash=sha256:…".to_owned(),
+                "--only-binary" | "--no-binary" => {
+                    let package = requirement.split([' ', '=', '<', '>', '!', '~', '[', ';']).next().unwrap_or_default();
+                    format!("{name} stands in a line of its own, as `{name} {package}`")
+                }
+                _ => format!("{name} is no option of a requirement here, where only --hash=sha256:… is. Take it out, or take a wheel"),
+            })
+        })?;
         hashes.push_str(&format!(" --hash={kind}:{hex}"));
     }
     let requirement = requirement.trim();

@@ -67,6 +67,9 @@ impl Said<'_> {
         if has("lack of valid authentication credentials") || has("401 unauthorized") || has("403 forbidden") {
             return Some(refused(url_in(output), tail));
         }
+        if has("git operation failed") || has("failed to clone into") {
+            return self.of_a_repository();
+        }
         let why = reason(output);
         if has("couldn't parse requirement")
             || has("failed to parse") && has("requirement")
@@ -93,6 +96,45 @@ impl Said<'_> {
             return Some(unreachable(&reason(output), tail));
         }
         None
+    }
+
+    /// A failure of a package's repository.
+    fn of_a_repository(&self) -> Option<Failure> {
+        let has = |texts: &[&str]| texts.iter().any(|text| self.has(text));
+        let url = self.output.split('\'').find(|part| part.contains("://"))?;
+        let (code, text) = if has(&[
+            "could not resolve",
+            "failed to connect",
+            "couldn't connect",
+            "timed out",
+        ]) {
+            let remedy = "See that there is a network and that its URL is right, and start again.";
+            (Code::InstallIndexUnreachable, format!("cannot be reached. {remedy}"))
+        } else if has(&[
+            "could not read username",
+            "authentication failed",
+            "not found",
+            "403",
+            "terminal prompts disabled",
+        ]) {
+            let remedy =
+                "Correct its URL; if it is not for everybody, publish the package to an index and name it by its name.";
+            (
+                Code::InstallIndexRefused,
+                format!("is not there, or not for everybody. {remedy}"),
+            )
+        } else if let Some(revision) = self
+            .quoted("failed to fetch branch or tag")
+            .or_else(|| self.quoted("failed to fetch commit"))
+        {
+            (
+                Code::InstallNoSuchVersion,
+                format!("has no {revision}. Take another one in the requirements."),
+            )
+        } else {
+            return None;
+        };
+        Some(Failure::new(code, format!("The repository {url} {text} {}", self.tail)))
     }
 
     /// A failure of a package that no index has, or not in the version that is wanted.
@@ -157,6 +199,15 @@ impl Said<'_> {
             ));
         }
         let why = reason(output);
+        let other_platform = before_text(output, " has no wheels with a matching platform tag");
+        if let Some(package) = other_platform.filter(|package| package.contains("==") && !has("depends on")) {
+            let text = format!(
+                "{}{package} has no wheel for this platform. Take another version; if it is for Windows alone, write \
+                 `{package}; sys_platform == 'win32'`. {tail}",
+                self.at(&package)
+            );
+            return Some(Failure::new(Code::InstallNoSuchVersion, text));
+        }
         if has("no solution found") {
             let name = if has("no wheels with a matching") || has("have no source distribution") {
                 Code::InstallNoSuchVersion
@@ -296,6 +347,28 @@ mod tests {
                     https://index.example/simple, but not at the requested version (filelock==3.12.4). A compatible version may be available \
                     on a subsequent index (e.g., https://other.example/simple).\n";
         expect_test::expect!["Install.NoSuchVersion: the index https://index.example/simple has filelock, and not the version filelock==3.12.4. A package that an index before another has comes from it alone where one of them has a credential. Take another version, or have that index bring this one. The whole output is in LOG."].assert_eq(&failure(said, &|_| None, "LOG").to_string());
+    }
+
+    #[test]
+    fn a_repository_that_cannot_be_had_is_named_with_the_reason() {
+        let said = |why: &str| {
+            format!(
+                "error: Git operation failed\n  cause: failed to clone into: /s/git-v2/db/56cfe38e6e673b53\n  cause: {why}process didn't exit \
+                 successfully: `/usr/bin/git fetch --force 'https://host.example/tool.git' '+HEAD:refs/remotes/origin/HEAD'` (exit status: 128)\n"
+            )
+        };
+        let text = |why: &str, end: &str| failure(&(said(why) + end), &|_| None, "LOG").to_string();
+        expect_test::expect!["Install.IndexUnreachable: The repository https://host.example/tool.git cannot be reached. See that there is a network and that its URL is right, and start again. The whole output is in LOG."].assert_eq(&text("failed to fetch branch or tag `v1`: ", "fatal: unable to access 'https://host.example/tool.git/': Could not resolve host: host.example\n"));
+        expect_test::expect!["Install.IndexRefused: The repository https://host.example/tool.git is not there, or not for everybody. Correct its URL; if it is not for everybody, publish the package to an index and name it by its name. The whole output is in LOG."].assert_eq(&text("", "fatal: could not read Username for 'https://host.example': terminal prompts disabled\n"));
+        expect_test::expect!["Install.NoSuchVersion: The repository https://host.example/tool.git has no v1. Take another one in the requirements. The whole output is in LOG."].assert_eq(&text("failed to fetch branch or tag `v1`: ", "fatal: couldn't find remote ref refs/tags/v1\n"));
+    }
+
+    #[test]
+    fn a_package_for_another_platform_is_named_with_its_line_and_the_marker() {
+        let said = "error: No solution found when resolving dependencies\n  cause: Because pywin32==306 has no wheels with a matching platform tag \
+                    (e.g., `manylinux_2_36_x86_64`) and you require pywin32==306, we can conclude that your requirements are unsatisfiable.\n";
+        let place = |name: &str| (name == "pywin32").then(|| "requirements.txt:3".to_owned());
+        expect_test::expect!["Install.NoSuchVersion: requirements.txt:3: pywin32==306 has no wheel for this platform. Take another version; if it is for Windows alone, write `pywin32==306; sys_platform == 'win32'`. The whole output is in LOG."].assert_eq(&failure(said, &place, "LOG").to_string());
     }
 
     #[test]

@@ -201,6 +201,11 @@ impl Reader<'_> {
             Some(_) => return None,
             None => line.text.as_str(),
         };
+        // `file:.#egg=name` names the same folder.
+        let place = match place.strip_prefix("file:") {
+            Some(path) => path.split('#').next()?,
+            None => place,
+        };
         let (path, extras) = place.split_once('[').unwrap_or((place, ""));
         let is_path = path.starts_with('.') && !path.contains([' ', ';', '@', ':']);
         let extras = extras.strip_suffix(']').or(Some("").filter(|_| extras.is_empty()))?;

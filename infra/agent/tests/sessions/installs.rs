@@ -275,6 +275,18 @@ pub(crate) fn every_form_of_requirement_does_with_a_small_index_what_it_says() {
             "Install.HashMismatch",
         ),
         (
+            "an option behind a requirement",
+            format!("{index_line}\nalpha --only-binary=:all:\n"),
+            &[],
+            "Install.BadRequirement",
+        ),
+        (
+            "the same, as the refusal says to write it",
+            format!("{index_line}\n--only-binary alpha\nalpha\n"),
+            &[],
+            "alpha=2.0",
+        ),
+        (
             "one more index, in one line",
             format!("{index_line} --extra-index-url {}\ndelta\nalpha\n", other.url()),
             &[],

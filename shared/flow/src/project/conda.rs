@@ -14,7 +14,7 @@ const THERE: [&str; 4] = ["python", "pip", "setuptools", "wheel"];
 /// <https://docs.conda.io/projects/conda/en/stable/user-guide/tasks/manage-environments.html#create-env-file-manually>.
 pub(super) fn lines(_: &Folder, source: &Source) -> Result<Option<Vec<Line>>, Failure> {
     let such_as = "`dependencies` with a `pip` part";
-    let file = yaml::mapping(source.name, &source.text, Code::FlowBadProject, such_as)?;
+    let file = yaml::mapping(&source.name, &source.text, Code::FlowBadProject, such_as)?;
     let Some(entries) = file.get("dependencies").and_then(Value::as_array) else {
         return Ok(None);
     };

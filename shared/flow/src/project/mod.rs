@@ -6,6 +6,8 @@
 //! | `Pipfile` | `[packages]` | `Pipfile.lock` |
 //! | `environment.yml` | the `pip` part; a package of its conda part is refused by name | |
 //! | `setup.cfg` | `[options] install_requires` | |
+//! | `setup.py` | `install_requires`, if it is a list of texts | |
+//! | `x.py` | the comment `# /// script`, if one script has it | |
 //!
 //! The first that says something counts. A lock holds versions; its hashes do not count, as rows keep the lines and have a bound. A folder whose
 //! only description is one that nobody reads here is refused.
@@ -15,6 +17,8 @@ mod locks;
 mod pipfile;
 mod poetry;
 mod pyproject;
+mod python;
+mod script;
 mod setup;
 
 use crate::{
@@ -27,7 +31,7 @@ use std::{collections::HashMap, path::PathBuf};
 /// A project file as it was found.
 struct Source {
     path: PathBuf,
-    name: &'static str,
+    name: String,
     text: String,
     /// Where its lines end.
     ends: Vec<usize>,
@@ -43,24 +47,28 @@ fn word(line: &str) -> &str {
 }
 
 impl Source {
-    fn find(folder: &Folder, name: &'static str) -> Result<Option<Self>, Failure> {
+    fn find(folder: &Folder, name: &str) -> Result<Option<Self>, Failure> {
         let found = folder.follow(&folder.path.join(name), name)?;
         let Some(path) = found.filter(|found| found.is_file()) else {
             return Ok(None);
         };
         let text = folder.read(&path, name)?;
+        Ok(Some(Self::of(path, name, text)))
+    }
+
+    fn of(path: PathBuf, name: &str, text: String) -> Self {
         let ends = text.match_indices('\n').map(|(at, _)| at).collect();
         let mut naming = HashMap::new();
         for (at, line) in text.lines().enumerate() {
             naming.entry(word(line).to_owned()).or_insert(at + 1);
         }
-        Ok(Some(Self {
+        Self {
             path,
-            name,
+            name: name.to_owned(),
             text,
             ends,
             naming,
-        }))
+        }
     }
 
     /// The line that an offset in the text is in, from 1.
@@ -86,10 +94,15 @@ impl Source {
 
     /// A requirement that the file has for a package.
     fn line(&self, name: &str, text: String) -> Line {
+        self.line_of(self.line_naming(name), text)
+    }
+
+    /// A requirement that the file has in a line.
+    fn line_of(&self, number: usize, text: impl Into<String>) -> Line {
         Line {
-            file: self.name.to_owned(),
-            number: self.line_naming(name),
-            text,
+            file: self.name.clone(),
+            number,
+            text: text.into(),
             constraint: false,
         }
     }
@@ -127,33 +140,21 @@ fn bad(message: String) -> Failure {
 /// `Flow.BadProject`, `Flow.LocalPackage`, `Flow.TooLarge`; of a line, what a requirements file's would be.
 pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Failure> {
     type Read = fn(&Folder, &Source) -> Result<Option<Vec<Line>>, Failure>;
-    const KNOWN: [(&str, Read); 5] = [
+    const KNOWN: [(&str, Read); 6] = [
         ("pyproject.toml", pyproject::lines),
         ("Pipfile", pipfile::lines),
         ("environment.yml", conda::lines),
         ("environment.yaml", conda::lines),
-        ("setup.cfg", setup::lines),
+        ("setup.cfg", setup::of_cfg),
+        ("setup.py", setup::of_python),
     ];
     for (name, read) in KNOWN {
         let Some(source) = Source::find(folder, name)? else {
             continue;
         };
-        let Some(lines) = read(folder, &source)? else { continue };
-        if lines.len() > requirements::MOST_LINES {
-            let message = format!(
-                "{name} and its lock have more than {} packages. Make them fewer.",
-                requirements::MOST_LINES
-            );
-            return Err(Failure::new(Code::FlowTooLarge, message));
+        if let Some(lines) = read(folder, &source)? {
+            return checked(source, lines).map(Some);
         }
-        for line in &lines {
-            requirements::check(line)?;
-        }
-        return Ok(Some(Requirements {
-            file: source.path,
-            declared: false,
-            lines,
-        }));
     }
     const UNREAD: [&str; 6] = [
         "setup.py",
@@ -172,8 +173,30 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
                 " that lists them".to_owned()
             }
         ))),
-        None => Ok(None),
+        None => match script::find(folder)? {
+            Some((source, lines)) => checked(source, lines).map(Some),
+            None => Ok(None),
+        },
     }
+}
+
+fn checked(source: Source, lines: Vec<Line>) -> Result<Requirements, Failure> {
+    if lines.len() > requirements::MOST_LINES {
+        let message = format!(
+            "{} and its lock have more than {} packages. Make them fewer.",
+            source.name,
+            requirements::MOST_LINES
+        );
+        return Err(Failure::new(Code::FlowTooLarge, message));
+    }
+    for line in &lines {
+        requirements::check(line)?;
+    }
+    Ok(Requirements {
+        file: source.path,
+        declared: false,
+        lines,
+    })
 }
 
 /// The dependencies of the folder's own project, for a line that names it as a package.
@@ -184,13 +207,18 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
 ///
 /// `Flow.BadProject`, `Flow.LocalPackage`; of a line, what a requirements file's would be.
 pub(crate) fn own(folder: &Folder, line: &Line, extras: &str) -> Result<Vec<Line>, Failure> {
-    let (source, place) = own_file(folder, line)?;
     let extras: Vec<&str> = extras
         .split(',')
         .map(str::trim)
         .filter(|extra| !extra.is_empty())
         .collect();
-    let lines = pyproject::own(&source, &place, &extras)?;
+    let lines = match setup::own(folder, &format!("{}:{}", line.file, line.number), &extras)? {
+        Some(lines) if !pyproject::has_project(folder)? => lines,
+        _ => {
+            let (source, place) = own_file(folder, line)?;
+            pyproject::own(&source, &place, &extras)?
+        }
+    };
     for line in &lines {
         requirements::check(line)?;
     }
@@ -221,8 +249,10 @@ fn own_file(folder: &Folder, line: &Line) -> Result<(Source, String), Failure> {
     match Source::find(folder, "pyproject.toml")? {
         Some(source) => Ok((source, place)),
         None => {
-            let remedy = "Take the line out: the flow's own modules are found in its folder.";
-            Err(bad(format!("{place}: the folder has no pyproject.toml. {remedy}")))
+            let remedy = "Write them in place of the line: the flow's own modules are found in its folder.";
+            Err(bad(format!(
+                "{place}: the folder has no pyproject.toml, setup.cfg or setup.py that lists its packages. {remedy}"
+            )))
         }
     }
 }

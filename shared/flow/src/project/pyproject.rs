@@ -76,6 +76,13 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
     Ok(Some(lines))
 }
 
+/// Whether the folder's `pyproject.toml` describes a project.
+pub(super) fn has_project(folder: &Folder) -> Result<bool, Failure> {
+    let source = Source::find(folder, "pyproject.toml")?;
+    let file = source.map(|source| source.toml::<File>()).transpose()?;
+    Ok(file.is_some_and(|file| file.project.is_some()))
+}
+
 /// The requirements of a project, with some of its extras.
 ///
 /// * `place`: where they are named.

@@ -506,13 +506,13 @@ fn what_lies_on_the_machine_is_refused_with_the_remedy() {
             Flow.LocalPackage wheels/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage ~/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage ../mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-            Flow.BadProject the folder has no pyproject.toml. Take the line out: the flow's own modules are found in its folder.
+            Flow.BadProject the folder has no pyproject.toml, setup.cfg or setup.py that lists its packages. Write them in place of the line: the flow's own modules are found in its folder.
             Flow.LocalPackage /srv/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage mine @ file:///srv/mine.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage mine @ ./mine.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage file:///srv/mine.whl: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage git+file:///srv/mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
-            Flow.BadProject the folder has no pyproject.toml. Take the line out: the flow's own modules are found in its folder.
+            Flow.BadProject the folder has no pyproject.toml, setup.cfg or setup.py that lists its packages. Write them in place of the line: the flow's own modules are found in its folder.
             Flow.LocalPackage -e git+https://host/mine.git#egg=mine: local wheels, local folders and editable installs are not supported. Write `git+https://host/mine.git#egg=mine` without -e.
             Flow.LocalPackage --editable ./mine: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.
             Flow.LocalPackage --find-links ./wheels: local wheels, local folders and editable installs are not supported. Build the package in your image and set environment.image in the flow file, or publish it to an index.

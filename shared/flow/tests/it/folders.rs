@@ -158,6 +158,13 @@ fn each_kind_of_project_file_says_the_packages_and_its_lock_holds_their_versions
         lines(&[("setup.cfg", setup)]),
         ["setup.cfg:5: humanize>=4", "setup.cfg:6: six"]
     );
+    let setup = "from setuptools import setup\nsetup(\n    name='a',  # 'not'\n    install_requires=[\n        'humanize>=4',\n        \"six\",\n    ],\n)\n";
+    assert_eq!(
+        lines(&[("setup.py", setup)]),
+        ["setup.py:5: humanize>=4", "setup.py:6: six"]
+    );
+    let script = "import os\n# /// script\n# requires-python = \">=3.11\"\n# dependencies = [\n#   \"humanize==4.9.0\",\n# ]\n# ///\n";
+    assert_eq!(lines(&[("s.py", script), ("t.py", "")]), ["s.py:5: humanize==4.9.0"]);
     let pylock = "lock-version = \"1.0\"\n[[packages]]\nname = \"humanize\"\nversion = \"4.9.0\"\n";
     let project = "[project]\nname = \"a\"\ndependencies = [\"humanize\"]\n";
     assert_eq!(
@@ -215,6 +222,34 @@ fn a_project_file_that_names_what_is_not_supported_is_refused_by_name() {
             "setup.py",
             "from setuptools import setup\n".to_owned(),
             "Flow.BadProject: setup.py is the only description of the folder's packages, and is not read. Write a requirements.txt that lists them.",
+        ),
+        (
+            "setup.py",
+            "from setuptools import setup\nsetup(\n  install_requires=open('x').read())\n".to_owned(),
+            "Flow.BadProject: setup.py:3: install_requires is not written as a list of texts, and no code is run here. Write it so, or write a \
+             requirements.txt that lists the packages.",
+        ),
+        (
+            "setup.py",
+            "setup(install_requires=['a' 'b'])\n".to_owned(),
+            "Flow.BadProject: setup.py:1: install_requires is not written",
+        ),
+        (
+            "setup.py",
+            "setup(install_requires=['a'] + more)\n".to_owned(),
+            "Flow.BadProject: setup.py:1: install_requires is not written",
+        ),
+        (
+            "s.py",
+            "# /// script\n# dependencies = []\n".to_owned(),
+            "Flow.BadProject: s.py:1: the comment with the packages does not end. Write a line `# ///` behind it.",
+        ),
+        (
+            "s.py",
+            "# /// script\n# dependencies = ['inner']\n# [tool.uv.sources]\n# inner = { path = 'x' }\n# ///\n"
+                .to_owned(),
+            "Flow.BadProject: s.py:3: tool.uv.sources in the comment of a script is not supported. Write a requirements.txt that says where the packages \
+             come from.",
         ),
         (
             "requirements/base.txt",

@@ -95,8 +95,8 @@ fn each_remedy_of_a_fault_in_a_flow_folder_leads_to_none() {
         },
         Case {
             files: &[DAG, ("requirements.txt", "-e .[dev]\n")],
-            says: "Take the line out: the flow's own modules are found in its folder.",
-            then: &[DAG, ("requirements.txt", "")],
+            says: "Write them in place of the line: the flow's own modules are found in its folder.",
+            then: &[DAG, ("requirements.txt", "humanize\n")],
         },
         Case {
             files: &[DAG, ("requirements.txt", "-e git+https://host/mine.git#egg=mine\n")],
@@ -177,6 +177,16 @@ fn each_remedy_of_a_fault_in_a_flow_folder_leads_to_none() {
             )],
         },
         Case {
+            files: &[("setup.py", "setup(install_requires=more)")],
+            says: "Write it so, or write a requirements.txt that lists the packages.",
+            then: &[("setup.py", "setup(install_requires=[\"numpy\"])")],
+        },
+        Case {
+            files: &[("s.py", "# /// script\n# dependencies = []\n")],
+            says: "Write a line `# ///` behind it.",
+            then: &[("s.py", "# /// script\n# dependencies = []\n# ///\n")],
+        },
+        Case {
             files: &[("setup.py", "")],
             says: "Write a requirements.txt that lists them.",
             then: &[("setup.py", ""), ("requirements.txt", "numpy\n")],
@@ -252,6 +262,54 @@ fn a_line_that_names_the_folders_own_project_stands_for_its_dependencies_and_ext
             uv.lock:1: -c numpy==2.1.0
         "#]],
     );
+}
+
+#[test]
+fn the_own_project_may_be_described_by_setuptools() {
+    let code = "from setuptools import setup\nsetup(name=\"thingy\", install_requires=[\"humanize\"],\n  \
+        extras_require={\"dev\": [\"itsdangerous\"], \"self\": (\"Thingy[dev]\",)})\n";
+    let declarative =
+        "[options]\ninstall_requires = humanize\n[options.extras_require]\nself = six\ndev =\n  itsdangerous\n";
+    for line in ["-e .[dev]", "-e.[dev]", "--editable '.[dev]'", "file:.[dev]#egg=thingy"] {
+        lines(
+            &[("setup.py", code), ("requirements.txt", line)],
+            expect![[r#"
+                setup.py:2: humanize
+                setup.py:3: itsdangerous
+            "#]],
+        );
+        lines(
+            &[
+                ("setup.cfg", declarative),
+                ("setup.py", "setup()"),
+                ("requirements.txt", line),
+            ],
+            expect![[r#"
+                setup.cfg:2: humanize
+                setup.cfg:6: itsdangerous
+            "#]],
+        );
+    }
+    for (line, says) in [
+        (
+            "-e .[none]",
+            expect![
+                "Flow.BadProject: requirements.txt:1: setup.py has no extra none. Correct the line, or take the extra out."
+            ],
+        ),
+        (
+            "-e .[self]",
+            expect![
+                "Flow.BadProject: setup.py:3: an extra names the project itself. Name the packages of that extra in its place."
+            ],
+        ),
+    ] {
+        says.assert_eq(
+            &Tree::new(&[("setup.py", code), ("requirements.txt", line)])
+                .failure()
+                .to_string(),
+        );
+    }
 }
 
 #[test]
