@@ -3,6 +3,7 @@
 use crate::{
     answers::{absent, may_read, ok, problem, readable, waited},
     request::Request,
+    snapshots::{Flows, not_now},
 };
 use aws::Aws;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -11,6 +12,7 @@ use contract::{
     http::{FilePart, RunChange, RunFile, RunFiles, RunSummary, Runs},
     names,
     row::{RunRow, RunStatus},
+    stored::StoredFile,
 };
 use lifecycle::{
     Code, Failure,
@@ -100,8 +102,11 @@ fn not_deleted(folder: &Path, error: &io::Error) -> Failure {
     Failure::new(Code::RunNotDeleted, message)
 }
 
-fn files_elsewhere() -> Failure {
-    let message = "This service does not see the files of runs: they are where the run's session was.";
+fn files_elsewhere(run: &RunRow) -> Failure {
+    let message = match run.status.is_final() {
+        false => "This service sees the files of a run after its end, and the run has not ended.",
+        true => "This service does not see the files of this run: they are where its session was.",
+    };
     Failure::new(Code::RunFilesElsewhere, message)
 }
 
@@ -211,7 +216,7 @@ pub(crate) async fn change(aws: &Aws, caller: &Principal, id: &str, request: &Re
 }
 
 /// Removes it and all that is its own.
-pub(crate) async fn delete(aws: &Aws, caller: &Principal, id: &str) -> Result<Value, Fault> {
+pub(crate) async fn delete(aws: &Aws, flows: &Flows, caller: &Principal, id: &str) -> Result<Value, Fault> {
     let row = match found(aws, caller, id, Action::Use).await? {
         Ok(row) => row,
         Err(refused) => return Ok(refused),
@@ -227,6 +232,9 @@ pub(crate) async fn delete(aws: &Aws, caller: &Principal, id: &str) -> Result<Va
             _ => {}
         }
     }
+    if let Some((store, place)) = flows.stored(&row) {
+        store.forget_run(&place).await.map_err(not_now)?;
+    }
     aws.forget_run(&row).await?;
     Ok(ok(200, &row))
 }
@@ -234,16 +242,18 @@ pub(crate) async fn delete(aws: &Aws, caller: &Principal, id: &str) -> Result<Va
 /// The files of its folder, or a part of one.
 pub(crate) async fn files(
     aws: &Aws,
+    flows: &Flows,
     caller: &Principal,
     id: &str,
     request: &Request,
     wait: Millis,
 ) -> Result<Value, Fault> {
-    if let Err(refused) = found(aws, caller, id, Action::Read).await? {
-        return Ok(refused);
-    }
+    let row = match found(aws, caller, id, Action::Read).await? {
+        Ok(row) => row,
+        Err(refused) => return Ok(refused),
+    };
     let Some(folder) = folder_of(id) else {
-        return Ok(problem(404, files_elsewhere()));
+        return stored_files(flows, &row, request).await;
     };
     let Some(path) = request.text("path") else {
         let mut files = Vec::new();
@@ -269,11 +279,44 @@ pub(crate) async fn files(
             &FilePart {
                 next: from + content.len() as u64,
                 content: BASE64.encode(content),
+                download: None,
                 ended,
             },
         ),
         Err(_) => absent("file of the run", path),
     })
+}
+
+/// The files that a run has in the store, or where a part of one is to be read.
+async fn stored_files(flows: &Flows, row: &RunRow, request: &Request) -> Result<Value, Fault> {
+    let Some((store, place)) = flows.stored(row) else {
+        return Ok(problem(404, files_elsewhere(row)));
+    };
+    let index = match store.run_index(&place).await {
+        Ok(index) => index,
+        Err(::snapshots::Fault::Wrong(failure)) => return Ok(problem(404, failure)),
+        Err(fault) => return Err(not_now(fault)),
+    };
+    let Some(path) = request.text("path") else {
+        let files = index.files.into_iter();
+        let files = files.map(|StoredFile { path, bytes, .. }| RunFile { path, bytes });
+        return Ok(ok(200, &RunFiles { files: files.collect() }));
+    };
+    let Some(file) = index.files.iter().find(|file| file.path == path) else {
+        return Ok(absent("file of the run", path));
+    };
+    let from = request.number("offset").unwrap_or(0);
+    let part = store.download(&place, &index, file, from).await.map_err(not_now)?;
+    let (download, next) = part.map_or((None, from), |(download, next)| (Some(download), next));
+    Ok(ok(
+        200,
+        &FilePart {
+            content: String::new(),
+            download,
+            next,
+            ended: next >= file.bytes,
+        },
+    ))
 }
 
 /// The folder of a run, where this function sees it.
@@ -339,12 +382,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_with_a_run_says_why() {
+        let row = |sample: &str| -> RunRow {
+            let path = format!(
+                "{}/../../events/table/run/valid/{sample}.json",
+                env!("CARGO_MANIFEST_DIR")
+            );
+            serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+        };
         let full = io::Error::from_raw_os_error(13);
         let all = [
             bad_status(),
             bad_change("expected value at line 1 column 1"),
             not_deleted(Path::new("/runs/r"), &full),
-            files_elsewhere(),
+            files_elsewhere(&row("running")),
+            files_elsewhere(&row("completed")),
             not_ended("r"),
         ]
         .map(|failure| failure.to_string());
@@ -352,7 +403,8 @@ mod tests {
             Http.BadStatus: A run's status is NotStarted, Running, Completed, Failed or Canceled.
             Http.BadChange: This is no change of a run: expected value at line 1 column 1.
             Run.NotDeleted: The folder /runs/r cannot be removed: Permission denied (os error 13). Put that right.
-            Run.FilesElsewhere: This service does not see the files of runs: they are where the run's session was.
+            Run.FilesElsewhere: This service sees the files of a run after its end, and the run has not ended.
+            Run.FilesElsewhere: This service does not see the files of this run: they are where its session was.
             Run.NotEnded: The run r has not ended. Cancel it, or wait for its end."#]]
         .assert_eq(&all.join("\n"));
     }

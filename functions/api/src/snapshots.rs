@@ -7,7 +7,9 @@ use crate::{
 use ::snapshots::Store;
 use contract::{
     Code, Failure, Principal, names,
+    row::RunRow,
     snapshot::{Address, MOST_BYTES, Offer, Place},
+    stored::StoredObject,
 };
 use lifecycle::access::{Action, may};
 use serde_json::Value;
@@ -26,6 +28,16 @@ impl Flows {
         Self {
             store: Store::from_environment(look, Duration::from_secs(10)).zip(bucket),
         }
+    }
+
+    /// The store that has the run's files, and their index there; `None` if it has none of this run's own.
+    pub(crate) fn stored(&self, run: &RunRow) -> Option<(&Store, StoredObject)> {
+        let (store, bucket) = self.store.as_ref()?;
+        // A report is a session's own word, and speaks for its own run alone.
+        let is_own =
+            |object: &StoredObject| object.bucket == *bucket && object.flow == run.flow && object.run == run.id;
+        let object = StoredObject::read(run.result.as_ref()?.stored.as_deref()?).filter(is_own)?;
+        Some((store, object))
     }
 
     /// Whether the functions see folders where their users have them.
@@ -74,7 +86,6 @@ impl Flows {
             flow: offer.flow.key(),
             digest: offer.digest,
         };
-        let not_now = |fault: ::snapshots::Fault| Fault::outside("asking the store of flow folders")(fault.into());
         let upload = if store.has(&address).await.map_err(not_now)? {
             None
         } else {
@@ -83,6 +94,10 @@ impl Flows {
         let address = address.to_string();
         Ok(ok(200, &Place { address, upload }))
     }
+}
+
+pub(crate) fn not_now(fault: ::snapshots::Fault) -> Fault {
+    Fault::outside("asking the store")(fault.into())
 }
 
 pub(crate) fn read_offer(body: &str) -> Result<Offer, Failure> {

@@ -13,9 +13,11 @@ use contract::{
     command::Command,
     http::{Accepted, Problem, SessionView, Sessions, encoded},
     snapshot::{Offer, Place, Upload},
+    stored::Download,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    io::Read,
     sync::Mutex,
     thread::sleep,
     time::{Duration, Instant},
@@ -173,6 +175,20 @@ impl Client {
                 return Err(failed);
             }
             sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Reads a part of a file from the store. The store's address is a credential: no error has it.
+    pub(crate) fn download(&self, from: &Download) -> Result<Box<dyn Read>, Box<Trouble>> {
+        let not_read = |why: String| {
+            let message = format!("The service's store does not give the file: {why}");
+            Trouble::new(UNREACHABLE, Code::RunUnread, message).next("try again in a moment")
+        };
+        let answer = self.http.get(&from.url).header("range", &from.range).call();
+        let answer = answer.map_err(|error| not_read(flow::redact(&error.to_string())))?;
+        match answer.status().as_u16() {
+            206 => Ok(Box::new(answer.into_body().into_reader())),
+            status => Err(not_read(format!("it answered {status}"))),
         }
     }
 

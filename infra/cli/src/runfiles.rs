@@ -13,6 +13,7 @@ use contract::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::io::{self, BufRead, BufReader, Read};
 
 /// The file of a run's outputs, a line each; beside it the number of each line, and why it failed.
@@ -22,7 +23,7 @@ pub(crate) const LINES: &str = "output/lines.jsonl";
 pub(crate) const FLOW_RECORDS: &str = "flow_artifacts/000000000.jsonl";
 pub(crate) const NODE_RECORDS: &str = "node_artifacts/";
 
-/// The files of a run; `None` where the service does not see them.
+/// The files of a run; `None` where the service does not see them, and the store has none.
 pub(crate) fn list(client: &Client, run: &str) -> Result<Option<RunFiles>, Box<Trouble>> {
     client.find(&format!("/v1/runs/{run}/files"))
 }
@@ -33,10 +34,19 @@ pub(crate) struct Remote<'a> {
     run: String,
     path: String,
     follow: bool,
+    /// How much of it was read, and where the next part begins.
+    at: u64,
     next: u64,
-    part: io::Cursor<Vec<u8>>,
+    part: Box<dyn Read>,
     ended: bool,
+    /// Of one that comes from the store: the digest that it is to have, and that of what was read.
+    digest: Option<String>,
+    read: Sha256,
+    broken: u32,
 }
+
+/// How often a part that breaks off is asked for again.
+const MOST_BROKEN: u32 = 3;
 
 impl<'a> Remote<'a> {
     /// Opens a file; `None` if there is none, or the service does not see it.
@@ -46,9 +56,13 @@ impl<'a> Remote<'a> {
             run: run.to_owned(),
             path: path.to_owned(),
             follow,
+            at: 0,
             next: 0,
-            part: io::Cursor::default(),
+            part: Box::new(io::empty()),
             ended: false,
+            digest: None,
+            read: Sha256::new(),
+            broken: 0,
         };
         match remote.fetch() {
             Ok(()) => Ok(Some(remote)),
@@ -64,10 +78,7 @@ impl<'a> Remote<'a> {
     fn fetch(&mut self) -> Result<(), Box<Trouble>> {
         let wait = if self.follow { LONGEST_WAIT.as_millis() } else { 0 };
         let path = encoded(&self.path);
-        let address = format!(
-            "/v1/runs/{}/files?path={path}&offset={}&wait={wait}",
-            self.run, self.next
-        );
+        let address = format!("/v1/runs/{}/files?path={path}&offset={}&wait={wait}", self.run, self.at);
         let part: FilePart = self.client.get(&address)?;
         let content = BASE64.decode(&part.content).map_err(|_| {
             Trouble::new(
@@ -77,18 +88,49 @@ impl<'a> Remote<'a> {
             )
         })?;
         self.next = part.next;
-        self.ended = part.ended || !self.follow && content.is_empty();
-        self.part = io::Cursor::new(content);
+        self.ended = part.ended || !self.follow && part.next == self.at;
+        self.part = match part.download {
+            Some(from) => {
+                let part = self.client.download(&from)?;
+                self.digest = Some(from.digest);
+                Box::new(part.take(self.next - self.at))
+            }
+            None => Box::new(io::Cursor::new(content)),
+        };
         Ok(())
+    }
+
+    /// Whether the file is what the run's end said of it.
+    fn checked(&self) -> io::Result<()> {
+        let read = || hex::encode(self.read.clone().finalize());
+        match &self.digest {
+            Some(digest) if *digest != read() => Err(io::Error::other(
+                "it is not what the run wrote: it was changed in the store",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Read for Remote<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let read = self.part.read(buffer)?;
-            if read > 0 || self.ended {
-                return Ok(read);
+            let read = self.part.read(buffer);
+            let is_short = || self.at < self.next;
+            match read {
+                Ok(0) if !is_short() && self.ended => return self.checked().map(|()| 0),
+                Ok(0) if !is_short() => {}
+                Ok(read) if read > 0 => {
+                    self.at += read as u64;
+                    if self.digest.is_some() {
+                        self.read.update(&buffer[..read]);
+                    }
+                    return Ok(read);
+                }
+                broken if self.broken == MOST_BROKEN => {
+                    return broken.and(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+                _ => self.broken += 1,
             }
             self.fetch()
                 .map_err(|trouble| io::Error::other(trouble.failure.message))?;

@@ -201,6 +201,9 @@ pub struct RunResult {
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_kept: Vec<String>,
+    /// Where the index of its files is in the store, if the functions do not see `folder`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<String>,
 }
 
 fn is_zero(count: &u64) -> bool {

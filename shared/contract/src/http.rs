@@ -11,7 +11,7 @@
 //! | `GET /v1/runs/{id}` | `wait` likewise; `wish=digest` of the command that is to have made it | 200 [`RunRow`](crate::row::RunRow); 409 `Run.NameTaken` |
 //! | `PUT /v1/runs/{id}` | a [`RunChange`] | 200 [`RunRow`](crate::row::RunRow) |
 //! | `DELETE /v1/runs/{id}` | | 200 [`RunRow`](crate::row::RunRow) as it was; 409 if it has not ended |
-//! | `GET /v1/runs/{id}/files` | `path` and `offset`; `wait` for more of it | 200 [`FilePart`]; without `path` [`RunFiles`]; 404 where the functions do not see them |
+//! | `GET /v1/runs/{id}/files` | `path` and `offset`; `wait` for more of it | 200 [`FilePart`]; without `path` [`RunFiles`]; 404 where the functions do not see them and they are not in the store (yet) |
 //! | `GET /v1/output/{operation or run}` | `after=seq`, `wait` for a line after it | 200 [`Output`] |
 //! | `GET /v1/sessions` | `users=all` for those of the whole workspace, `key` for those whose key begins so, `limit`, `after=next` of the page before | 200 [`Sessions`]; 403 |
 //! | `GET /v1/sessions/{flow key}` | | 200 [`SessionView`] |
@@ -40,6 +40,7 @@ use crate::{
     network::Refused,
     packages::InstallRow,
     row::{LogRow, RunStatus},
+    stored::Download,
 };
 use lifecycle::{Code, Failure, compute::ComputePhase, session::Event};
 use schemars::JsonSchema;
@@ -228,6 +229,9 @@ pub struct RunFile {
 pub struct FilePart {
     /// Base64.
     pub content: String,
+    /// Where the part is, instead of `content`, if it is in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<Download>,
     /// Where the next part begins.
     pub next: u64,
     /// Whether this is the end of the file, and the run has ended: there will be no more.

@@ -13,6 +13,7 @@
 //! * [`row`]: what the table holds.
 //! * [`http`]: what the HTTP front answers.
 //! * [`snapshot`]: flow folders and data where nobody sees the user's machine.
+//! * [`stored`]: the files of runs, likewise.
 //! * [`workspace`]: the settings of a workspace.
 //! * [`webhook`]: what signed requests from outside mean.
 //! * [`names`]: the names of queues and environment variables.
@@ -33,6 +34,7 @@ pub mod people;
 pub mod row;
 pub mod snapshot;
 pub mod step;
+pub mod stored;
 pub mod tick;
 pub mod webhook;
 pub mod workspace;

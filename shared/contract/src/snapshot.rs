@@ -26,11 +26,7 @@ impl Address {
     pub fn read(text: &str) -> Option<Self> {
         let (bucket, key) = text.strip_prefix("s3://")?.split_once('/')?;
         let (flow, digest) = key.strip_prefix("flows/")?.split_once('/')?;
-        let is_bucket = (3..=63).contains(&bucket.len())
-            && bucket
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-        (is_bucket && is_hex(flow, 32) && is_hex(digest, 64)).then(|| Self {
+        (is_bucket(bucket) && is_hex(flow, 32) && is_hex(digest, 64)).then(|| Self {
             bucket: bucket.to_owned(),
             flow: flow.to_owned(),
             digest: digest.to_owned(),
@@ -49,7 +45,14 @@ impl fmt::Display for Address {
     }
 }
 
-fn is_hex(text: &str, digits: usize) -> bool {
+pub(crate) fn is_bucket(text: &str) -> bool {
+    (3..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+}
+
+pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 

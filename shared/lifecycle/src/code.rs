@@ -229,7 +229,8 @@ codes! {
     RunDiskFull = "Run.DiskFull", Final, "There is no room for the run's files.", "Make room, and run again.";
     RunExitCode = "Run.ExitCode", Final, "The command exited with a code that is not zero.", "Read its output.";
     RunFailed = "Run.Failed", Retry, "The run's files cannot be read or written.", "Read the cause in the text, and run again.";
-    RunFilesElsewhere = "Run.FilesElsewhere", Final, "The files of the run are on another machine.", "Read them there.";
+    RunFilesElsewhere = "Run.FilesElsewhere", Final, "The files of the run are on another machine.", "Wait for the run's end, which sends them to the store, or read them there.";
+    RunFilesGone = "Run.FilesGone", Final, "The files of the run are not in the store (any more).", "Run it again.";
     RunFilesNotKept = "Run.FilesNotKept", Final, "Not all files that the run made are kept.", "Have it make less, or make room.";
     RunHasEnded = "Run.HasEnded", Final, "The run has ended, and cannot be canceled.", "Look at its result.";
     RunImportFailed = "Run.ImportFailed", Final, "The flow's code imports a module that is not there.", "Add the package to the requirements, or correct the import.";

@@ -2,7 +2,7 @@
 //!
 //! * [`Folders`]: opens what a session's settings call its folder, whichever of the two it is.
 //! * [`aside`]: reads what a user wrote where nothing else waits for it.
-//! * [`Store`]: the object store: what is there, where to send what is not, and getting it.
+//! * [`Store`]: the object store: what is there, where to send what is not, and getting it; likewise the files of runs.
 //!
 //! No permission is checked here. Whoever opens says which flow it is for, and gets what is that flow's.
 
@@ -11,6 +11,7 @@
 mod aside;
 mod folders;
 mod store;
+mod stored;
 
 pub use aside::aside;
 pub use folders::{Folders, Laid, Opened, OpenedFile};

@@ -30,9 +30,9 @@ use std::{
 use ureq::tls::{RootCerts, TlsConfig};
 
 /// How long whoever was told where to send something has to begin.
-const TO_SEND: Duration = Duration::from_secs(600);
+pub(crate) const TO_SEND: Duration = Duration::from_secs(600);
 /// How long a request of this crate's own may take to arrive.
-const TO_ASK: Duration = Duration::from_secs(60);
+pub(crate) const TO_ASK: Duration = Duration::from_secs(60);
 /// An object sent longer ago than this is sent again, so that it does not expire while it is in use. The template's bucket keeps for at least
 /// twice as long.
 pub const FRESH: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -97,7 +97,9 @@ impl Store {
     ///
     /// [`Fault::NotNow`].
     pub async fn has(&self, address: &Address) -> Result<bool, Fault> {
-        let url = self.signed("HEAD", address, &[], TO_ASK).await?;
+        let url = self
+            .signed("HEAD", &address.bucket, &address.key(), &[], TO_ASK)
+            .await?;
         let answer = self.ask(move |http| http.head(&url).call()).await?;
         let sent = answer
             .headers()
@@ -117,15 +119,14 @@ impl Store {
     ///
     /// [`Fault::NotNow`], if there are no credentials now.
     pub async fn upload(&self, address: &Address, bytes: u64) -> Result<Upload, Fault> {
-        let digest: Vec<u8> = (0..address.digest.len() / 2)
-            .filter_map(|at| u8::from_str_radix(address.digest.get(2 * at..2 * at + 2)?, 16).ok())
-            .collect();
         let headers = [
             ("content-length", bytes.to_string()),
-            ("x-amz-checksum-sha256", BASE64.encode(digest)),
+            ("x-amz-checksum-sha256", checksum(&address.digest)),
         ];
         Ok(Upload {
-            url: self.signed("PUT", address, &headers, TO_SEND).await?,
+            url: self
+                .signed("PUT", &address.bucket, &address.key(), &headers, TO_SEND)
+                .await?,
             headers: headers
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
@@ -139,7 +140,7 @@ impl Store {
     ///
     /// `Snapshot.Missing`, `Snapshot.Refused`, `Snapshot.TooLarge`, `Snapshot.Damaged`, `Snapshot.NoRoom`; [`Fault::NotNow`] with `Snapshot.Unreachable`.
     pub async fn get(&self, address: &Address, to: &Path) -> Result<(), Fault> {
-        let url = self.signed("GET", address, &[], TO_ASK).await?;
+        let url = self.signed("GET", &address.bucket, &address.key(), &[], TO_ASK).await?;
         let (address, to) = (address.clone(), to.to_owned());
         self.blocking(move |http| {
             let mut answer = http.get(&url).call().map_err(|error| not_now(&flow::redact(&error.to_string())))?;
@@ -166,7 +167,7 @@ impl Store {
         .await
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(crate) async fn ask<T: Send + 'static>(
         &self,
         call: impl FnOnce(&ureq::Agent) -> Result<T, ureq::Error> + Send + 'static,
     ) -> Result<T, Fault> {
@@ -174,7 +175,7 @@ impl Store {
             .await
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ureq::Agent) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
@@ -185,10 +186,11 @@ impl Store {
     }
 
     /// A URL that is good for one request of this kind with these headers, for a time.
-    async fn signed(
+    pub(crate) async fn signed(
         &self,
         method: &str,
-        address: &Address,
+        bucket: &str,
+        key: &str,
         headers: &[(&str, String)],
         life: Duration,
     ) -> Result<String, Fault> {
@@ -198,15 +200,10 @@ impl Store {
             .await
             .map_err(|error| not_now(&error.to_string()))?;
         let url = match &self.endpoint {
-            Some(endpoint) => format!("{endpoint}/{}/{}", address.bucket, address.key()),
+            Some(endpoint) => format!("{endpoint}/{bucket}/{key}"),
             None => {
                 let suffix = if self.region.starts_with("cn-") { ".cn" } else { "" };
-                format!(
-                    "https://{}.s3.{}.amazonaws.com{suffix}/{}",
-                    address.bucket,
-                    self.region,
-                    address.key()
-                )
+                format!("https://{bucket}.s3.{}.amazonaws.com{suffix}/{key}", self.region)
             }
         };
         presigned(method, url, headers, credentials, &self.region, SystemTime::now(), life)
@@ -298,7 +295,12 @@ fn wrong(code: Code, what: String, next: &str) -> Fault {
     Fault::Wrong(Failure::new(code, format!("{what}. {next}.")))
 }
 
-fn not_now(why: &str) -> Fault {
+/// A digest in hex as S3's header has it.
+pub(crate) fn checksum(digest: &str) -> String {
+    BASE64.encode(hex::decode(digest).unwrap_or_default())
+}
+
+pub(crate) fn not_now(why: &str) -> Fault {
     Fault::NotNow(Failure::new(
         Code::SnapshotUnreachable,
         format!(

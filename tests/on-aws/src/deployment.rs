@@ -402,11 +402,20 @@ pub fn public_pem(key: &SigningKey) -> String {
 
 /// A token of the issuer that is deployed, good for an hour.
 pub fn token(key: &SigningKey) -> String {
+    signed_token(key, USER, &[Role::Owner, Role::DataScientist])
+}
+
+/// The same for somebody else.
+pub fn token_of(user: &str, roles: &[Role]) -> String {
+    signed_token(&issuer_key(), user, roles)
+}
+
+fn signed_token(key: &SigningKey, user: &str, roles: &[Role]) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let claims = Claims {
-        sub: USER.to_owned(),
+        sub: user.to_owned(),
         ws: "local".to_owned(),
-        roles: vec![Role::Owner, Role::DataScientist],
+        roles: roles.to_vec(),
         exp: now + 3600,
         aud: contract::http::AUDIENCE.to_owned(),
     };

@@ -7,7 +7,7 @@
 //! the account's number), and any time that AWS itself takes.
 
 use contract::{
-    Code, Phase,
+    Code, Phase, Role,
     command::RunWish,
     row::{OperationStatus, RunStatus},
     snapshot::Offer,
@@ -48,6 +48,10 @@ const AT_ONCE: &[Test<Deployment>] = &[
     (
         "a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_run_from_what_was_sent",
         a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_run_from_what_was_sent,
+    ),
+    (
+        "what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run",
+        what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run,
     ),
     (
         "what_is_sent_is_just_what_was_offered_and_for_no_flow_of_anybody_else",
@@ -306,6 +310,69 @@ fn a_flow_that_no_function_sees_is_sent_by_digest_started_installed_edited_and_r
     assert_eq!(row.folder, Some(second));
     api.stop("stop-by-digest", &folder).unwrap();
     assert_eq!(api.operation("stop-by-digest", LONG).status, OperationStatus::Succeeded);
+    nothing_is_left(deployment, &folder);
+}
+
+fn what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run(deployment: &Deployment) {
+    let folder = deployment.flow("much");
+    let path = folder.to_str().unwrap();
+    let source = "@tool\ndef one(text: str) -> str:\n    open('made.txt', 'w').write('made')\n    print('a word')\n    return text * 3_000_000\n";
+    write_flow(&folder, source, None);
+    let run = ["run", path, "--inputs", "text=ab", "--name", "much", "--json"];
+    let row: Value = serde_json::from_str(&done(deployment, &run)).unwrap();
+    let address = row["result"]["stored"].as_str().expect("it is in the store");
+    assert!(
+        address.starts_with("s3://") && row["result"].get("outputs").is_none(),
+        "{address}"
+    );
+    // What ran it is gone, as a container is.
+    let place = Path::new(row["result"]["folder"].as_str().unwrap()).to_owned();
+    let seen: Vec<(String, Vec<u8>)> = [
+        "output/outputs.jsonl",
+        "logs.txt",
+        "files/made.txt",
+        "output/lines.jsonl",
+    ]
+    .map(|name| (name.to_owned(), fs::read(place.join(name)).unwrap()))
+    .into();
+    assert!(seen[0].1.len() > 6_000_000 && seen[2].1 == b"made");
+    fs::remove_dir_all(&place).unwrap();
+
+    let copy = deployment.flow("much-copied");
+    done(
+        deployment,
+        &["runs", "download", "much", "--to", copy.to_str().unwrap()],
+    );
+    for (name, content) in &seen {
+        assert!(fs::read(copy.join(name)).unwrap() == *content, "{name}");
+    }
+    assert_eq!(done(deployment, &["runs", "outputs", "much"]).as_bytes(), seen[0].1);
+    assert!(done(deployment, &["logs", "much"]).contains("a word"));
+    // Somebody else has not this user's run: not its list, and no address of a part of it.
+    let mut stranger = deployment.api();
+    stranger.token = on_aws::deployment::token_of("bob", &[Role::DataScientist]);
+    let files = "/v1/runs/much/files?path=output/outputs.jsonl&offset=0";
+    assert_eq!(stranger.get::<Value>(files).unwrap_err().0, 404);
+    // A part that is another one is not taken for the run's.
+    let (bucket, index) = address.trim_start_matches("s3://").split_once('/').unwrap();
+    deployment.emulator.python("spoil.py", &[bucket, index]);
+    let spoiled = deployment.flow("much-spoiled");
+    let (succeeded, _, said) = deployment.pfsession(&["runs", "download", "much", "--to", spoiled.to_str().unwrap()]);
+    assert!(
+        !succeeded && said.contains("[Run.Unread]") && said.contains("changed in the store"),
+        "{said}"
+    );
+
+    let objects = || {
+        let there = deployment.account();
+        there.iter().filter(|what| what.contains("/much/")).count()
+    };
+    assert_eq!(objects(), 2, "an index and a part");
+    done(deployment, &["runs", "delete", "much"]);
+    assert_eq!(objects(), 0);
+    let (succeeded, ..) = deployment.pfsession(&["runs", "download", "much"]);
+    assert!(!succeeded);
+    done(deployment, &["stop", path]);
     nothing_is_left(deployment, &folder);
 }
 

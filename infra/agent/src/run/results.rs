@@ -129,6 +129,7 @@ impl Results {
                 said: None,
                 exit_code: self.exit_code,
                 not_kept: Vec::new(),
+                stored: None,
             },
         )
     }

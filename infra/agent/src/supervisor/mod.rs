@@ -23,12 +23,12 @@ use broker::Providers;
 use contract::{Failure, agent::AgentReport, packages::ByHand};
 use ed25519_dalek::SigningKey;
 use environments::{reach::Reach, store::Store, uv};
-use flows::flow_folders;
+use flows::{flow_folders, object_store};
 use install::Installing;
 use network::Counts;
 use reports::send_reports;
 use rustix::process::DumpableBehavior;
-use snapshots::Folders as FlowFolders;
+use snapshots::{Folders as FlowFolders, Store as ObjectStore};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, HashMap},
@@ -92,6 +92,7 @@ struct Agent {
     client: Client,
     place: Place,
     flows: FlowFolders,
+    store_of_runs: Option<ObjectStore>,
     /// Holds the keys of connections whose flows are not to see them.
     providers: Arc<Providers>,
     /// Whether it has answered, and that with a failure.
@@ -156,6 +157,7 @@ impl Agent {
             .decode(&spec.private_key)?
             .try_into()
             .map_err(|_| anyhow::anyhow!("the private key has not 32 bytes"))?;
+        let objects = object_store(&spec, &place);
         Ok(Self {
             folders: Folders {
                 state: spec.state.clone(),
@@ -163,7 +165,8 @@ impl Agent {
             },
             key: SigningKey::from_bytes(&key),
             client: place.queues(&spec),
-            flows: flow_folders(&spec, &place),
+            flows: flow_folders(&spec, objects.clone()),
+            store_of_runs: objects,
             providers: Arc::new(Providers::start(uv::network())?),
             place,
             is_refused: Cell::new(false),

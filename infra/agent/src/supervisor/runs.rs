@@ -5,7 +5,7 @@ use crate::{
     clock::boot_time, connections::Broker, contained::contained, disk, output::Output, report, run, runner::Runner,
 };
 use contract::{
-    Code, Failure, Settings,
+    Code, Failure, Outcome, Settings,
     agent::{AgentReport, RunResult},
     command::RunWish,
 };
@@ -44,9 +44,19 @@ impl Agent {
     pub(super) async fn run(self: Rc<Self>, run: String, settings: Settings, wish: RunWish) {
         self.look_for_newer_image();
         self.say(AgentReport::RunStarted { run: run.clone() });
+        let folder = settings.folder.value.clone();
         let work = Rc::clone(&self).run_to_its_end(run.clone(), settings, wish);
         let done = contained(Code::RunFailed, "The run was ended", work).await;
-        let (outcome, result) = done.unwrap_or_else(|failure| run::failed(&self.spec.state, &run, failure));
+        let (mut outcome, mut result) = done.unwrap_or_else(|failure| run::failed(&self.spec.state, &run, failure));
+        match self.keep_run(&run, &folder).await {
+            Ok(stored) => result.stored = stored,
+            Err(failure) => {
+                if outcome == Outcome::Succeeded {
+                    outcome = Outcome::Failed;
+                }
+                result.failure = result.failure.or(Some(failure));
+            }
+        }
         if let Some(failure) = &result.failure {
             tracing::warn!(
                 run,
@@ -64,17 +74,12 @@ impl Agent {
         self.say(AgentReport::RunDone { run, outcome, result });
     }
 
-    async fn run_to_its_end(
-        self: Rc<Self>,
-        run: String,
-        settings: Settings,
-        wish: RunWish,
-    ) -> (contract::Outcome, RunResult) {
+    async fn run_to_its_end(self: Rc<Self>, run: String, settings: Settings, wish: RunWish) -> (Outcome, RunResult) {
         let path = run::folder(&self.spec.state, &run).join("logs.txt");
         let is_canceled = self.stopped.borrow_mut().remove(&run);
         if let Some(failure) = is_canceled {
             let (_, result) = run::failed(&self.spec.state, &run, failure);
-            return (contract::Outcome::Canceled, result);
+            return (Outcome::Canceled, result);
         }
         let output = match Output::begin(&run, path, self.reports.clone()) {
             Ok(output) => output,
@@ -94,8 +99,8 @@ impl Agent {
         match stopped {
             Some(failure) => {
                 let outcome = match failure == lifecycle::session::canceled() {
-                    true => contract::Outcome::Canceled,
-                    false => contract::Outcome::Failed,
+                    true => Outcome::Canceled,
+                    false => Outcome::Failed,
                 };
                 let failure = Some(run::with_log(failure, &output.path));
                 (outcome, RunResult { failure, ..result })

@@ -9,6 +9,7 @@ use crate::{
     global::Service,
     options::{Wants, named_text, named_value, of_a_node},
     pieces::Heard,
+    runfiles::{OUTPUTS, Remote},
     snapshot,
     trouble::{FAILED, Trouble, USAGE},
     watch,
@@ -24,13 +25,7 @@ use contract::{
 };
 use flow::Signature;
 use serde_json::{Map, Value};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 /// The shortest time between two extensions of a session.
 const SHORTEST: Duration = Duration::from_secs(5);
@@ -171,7 +166,10 @@ impl Turns {
     /// Why the run failed.
     pub(crate) fn ask(&self, inputs: Map<String, Value>) -> Result<Map<String, Value>, Failure> {
         let id = self.send(inputs, false)?;
-        outputs_of(watch::until_end(&self.client, &id).map_err(|trouble| trouble.failure)?)
+        outputs_of(
+            &self.client,
+            watch::until_end(&self.client, &id).map_err(|trouble| trouble.failure)?,
+        )
     }
 
     /// Asks the flow once, and hears the pieces of its outputs as they come.
@@ -188,7 +186,7 @@ impl Turns {
         let mut heard = Heard::default();
         let take = |line: &OutputLine| heard.take(line).into_iter().for_each(&mut hear);
         let row = watch::listen(&self.client, &id, take).map_err(|trouble| trouble.failure)?;
-        outputs_of(row).map(|outputs| (outputs, heard))
+        outputs_of(&self.client, row).map(|outputs| (outputs, heard))
     }
 
     /// Sends a run with these inputs. Returns its id.
@@ -213,15 +211,15 @@ impl Turns {
 }
 
 /// The outputs of a run over one line.
-fn outputs_of(row: RunRow) -> Result<Map<String, Value>, Failure> {
+fn outputs_of(client: &Client, row: RunRow) -> Result<Map<String, Value>, Failure> {
     let result = row.result.unwrap_or_default();
     if row.status != RunStatus::Completed || result.failed_lines > 0 {
         let failure = row.failure.or(result.failure);
         return Err(failure.unwrap_or_else(|| Failure::new(Code::RunCanceled, "The run was canceled.")));
     }
     let there = || {
-        let text = fs::read_to_string(Path::new(&result.folder).join("output/outputs.jsonl")).ok()?;
-        serde_json::from_str(text.lines().next()?).ok()
+        let remote = Remote::open(client, &row.id, OUTPUTS, false).ok()??;
+        serde_json::from_str(&remote.lines().next()?.ok()?).ok()
     };
     match result.outputs.first().cloned().or_else(there) {
         Some(Value::Object(outputs)) => Ok(outputs),

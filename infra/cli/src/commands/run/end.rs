@@ -1,7 +1,9 @@
 //! The end of a run: its outputs and metrics, or why it failed.
 
 use crate::{
+    client::Client,
     global::Done,
+    runfiles::{self, Remote},
     terminal::{self, note},
     text::{self, home, out_as_said, out_json, took},
     trouble::{FAILED, Trouble},
@@ -17,12 +19,12 @@ use std::{
     path::Path,
 };
 
-pub(super) fn end_of_run(row: &RunRow, flow: &Flow, json: bool) -> Done {
+pub(super) fn end_of_run(client: Option<&Client>, row: &RunRow, flow: &Flow, json: bool) -> Done {
     let result = row.result.clone().unwrap_or_default();
     if json {
         out_json(row);
     } else {
-        print_outputs(&result);
+        print_outputs(client, row, &result)?;
         print_metrics(&result);
     }
     if row.status != RunStatus::Completed {
@@ -82,7 +84,9 @@ fn failed(row: &RunRow, result: RunResult, flow: &Flow) -> Box<Trouble> {
 
 /// Says how long a completed run took, and where its outputs are.
 fn say_completed(row: &RunRow, result: &RunResult, lines: &str) {
-    let place = if result.folder.is_empty() {
+    let place = if result.stored.is_some() {
+        format!(" All of it: pfsession runs download {}.", row.id)
+    } else if result.folder.is_empty() {
         String::new()
     } else {
         format!(" Outputs and log: {}.", text::folder(&result.folder, home().as_deref()))
@@ -115,8 +119,12 @@ fn missing_package(failure: &Failure) -> Option<&str> {
     Some(::flow::package_of(module)).filter(|package| package.bytes().all(is_name))
 }
 
-/// The outputs, one JSON object a line: as the answer has them, or else from the run's folder.
-fn print_outputs(result: &RunResult) {
+/// The outputs, one JSON object a line: as the answer has them, or else from the run's folder, or from the store.
+fn print_outputs(client: Option<&Client>, row: &RunRow, result: &RunResult) -> Result<(), Box<Trouble>> {
+    let stored = || match client.filter(|_| result.stored.is_some()) {
+        Some(client) => Remote::open(client, &row.id, runfiles::OUTPUTS, false),
+        None => Ok(None),
+    };
     let file = Path::new(&result.folder).join("output/outputs.jsonl");
     if !result.outputs.is_empty() {
         result.outputs.iter().for_each(out_json);
@@ -125,12 +133,17 @@ fn print_outputs(result: &RunResult) {
             .lines()
             .map_while(Result::ok)
             .for_each(|line| out_as_said(&line));
+    } else if let Some(remote) = stored()? {
+        for line in remote.lines() {
+            out_as_said(&line.map_err(|error| runfiles::unread(&error))?);
+        }
     } else if result.lines > 0 {
         let place = file.display();
         terminal::warn(&format!(
             "The outputs are larger than an answer carries. They are in {place}."
         ));
     }
+    Ok(())
 }
 
 /// The metrics of the flow's aggregation: from the run's folder, where it is exact, or else as the answer has it.
@@ -164,7 +177,7 @@ mod tests {
         let sample = include_str!("../../../../../events/table/run/valid/canceled.json");
         let mut row: RunRow = serde_json::from_str(sample).unwrap();
         row.failure = None;
-        let trouble = end_of_run(&row, &flow, false).unwrap_err();
+        let trouble = end_of_run(None, &row, &flow, false).unwrap_err();
         expect_test::expect![[r#"
             error: the run of flow did not succeed: The run was canceled. [Run.Canceled]
               whole output: pfsession logs start-for-run-2"#]]

@@ -174,7 +174,7 @@ impl Execute for Run {
         ));
         let row = watch::run(&client, &accepted.flow, &id, &digest, lines)?;
         drop(interrupted);
-        let done = end_of_run(&row, &flow, service.global.json);
+        let done = end_of_run(Some(&client), &row, &flow, service.global.json);
         // A user who is here is told of their other sessions. If these cannot be listed, the run has not failed.
         if let Ok(sessions) = client.sessions("") {
             warn_of_deletions(&sessions);
