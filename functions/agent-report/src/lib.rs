@@ -16,7 +16,7 @@ use lifecycle::{
     compute::Seen,
     session::{Event, Session},
 };
-use shell::{Fault, Happened, Ports, happen, observe_compute, record_packages};
+use shell::{Fault, Happened, Ports, happen, observe_compute, record_packages, record_use};
 use std::sync::Arc;
 
 /// Serves until the Lambda service ends the process.
@@ -101,6 +101,11 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
             "a report was dropped"
         );
         return Ok(());
+    }
+    if let AgentReport::RunDone { run, result, .. } = &body.report
+        && let Some(used) = result.used.filter(|_| session.runs.contains_key(run))
+    {
+        record_use(ports, &body.flow, run, used).await?;
     }
     // Whoever sees the end of an install sees what it came to.
     recorded(ports, session, &body.report).await?;

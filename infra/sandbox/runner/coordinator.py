@@ -6,9 +6,11 @@ there are, and whether each was answered, is this one's own knowledge.
 
 import json
 import os
+import resource
 
 from . import data, mapping
 from .crew import Crew
+from .strays import used
 from .wrong import Wrong
 
 
@@ -50,7 +52,8 @@ def see_through(spec, message, result, start, given=None):
     # Once the end is told, nothing of the run goes on.
     if not crew.end_all():
         os._exit(1)
-    tell({"done": {"lines": len(lines), "failed": failed, "retried": retried, "failure": failure}})
+    told = {"lines": len(lines), "failed": failed, "retried": retried, "failure": failure}
+    tell({"done": {**told, "used": used(crew.begun, [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)], crew.first_size)}})
     os._exit(0)
 
 

@@ -46,7 +46,7 @@ class Crew:
         self.spec, self.message, self.start, self.given, self.tell = spec, message, start, given, tell
         self.told = Bound()
         self.members, self.unnamed, self.endings = [], [], {}
-        self.begun, self.is_late, self.has_loader = time.monotonic(), False, False
+        self.begun, self.is_late, self.has_loader, self.first_size = time.monotonic(), False, False, 1
 
     # --- Loading the flow
 
@@ -105,6 +105,7 @@ class Crew:
         self.batch_seconds = self.number("PF_BATCH_TIMEOUT_SEC")
         wanted = self.number("PF_WORKER_COUNT")
         self.size, self.may_grow = min(wanted or max(WORKERS, self.spec["cores"]), max(len(self.waiting), 1)), wanted is None
+        self.first_size = self.size
         if self.size == 1:
             self.add(self.loader)
         self.busy, tick, told = None, time.monotonic(), 0

@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import sys
+import time
 
 from .control import Control, Lines
 from .coordinator import see_through
@@ -29,6 +30,7 @@ class Run:
         self.name, self.pid, self.fds = name, pid, {result: "result", out: "out", err: "err"}
         self.lines = {fd: Lines() for fd in self.fds}
         self.done, self.status, self.is_command = None, None, is_command
+        self.begun, self.used = time.monotonic(), None
 
 
 def check_variables(message):
@@ -96,7 +98,7 @@ def finish(control, run):
     if run.is_command:
         # As a shell says it: 128 and the signal's number.
         code = run.status if run.status >= 0 else 128 - run.status
-        control.send({"of": run.name, "done": {"exit_code": code}})
+        control.send({"of": run.name, "done": {"exit_code": code, "used": run.used}})
     else:
         control.send(run.done or {"of": run.name, "done": {}, "crashed": run.status})
 

@@ -7,7 +7,7 @@ import signal
 from .kernel import PR_SET_DUMPABLE, prctl, threads
 from .runs import SpareRun, check_variables, finish, spawn_command, spawn_run, take
 from .runtime import freeze, import_executor, run_a_dummy_flow
-from .strays import adopt, end_children
+from .strays import adopt, end_children, used
 from .wrong import Wrong
 
 # For how many milliseconds no run has come before the processes of the next one rehearse.
@@ -190,11 +190,11 @@ def reap(runs):
     ended = set()
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return ended
         if not pid:
             return ended
         ended.add(pid)
         if pid in runs:
-            runs[pid].status = os.waitstatus_to_exitcode(status)
+            runs[pid].status, runs[pid].used = os.waitstatus_to_exitcode(status), used(runs[pid].begun, [usage])

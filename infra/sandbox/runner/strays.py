@@ -43,6 +43,18 @@ def go_on_in_a_child(control):
     os._exit(code if code >= 0 else 128 - code)
 
 
+def used(begun, usages, processes=1):
+    """What a run used: processor time and time by the clock in milliseconds, and bytes of memory, at most.
+
+    * `begun`: `time.monotonic()` at its begin.
+    * `usages`: the kernel's accounts of its processes, the last one with the largest of them.
+    * `processes`: how many it begins with, each of which may need as much as the largest. What they share counts each time.
+    """
+    processor = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    took = time.monotonic() - begun
+    return {"processor": round(processor * 1000), "took": round(took * 1000), "memory": (usages[-1].ru_maxrss << 10) * processes}
+
+
 def reap():
     """Takes in which children have ended. Whether there are others."""
     try:

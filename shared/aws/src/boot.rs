@@ -5,6 +5,7 @@ use aws_sdk_dynamodb::config::{
     BehaviorVersion, Region, SharedCredentialsProvider, retry::RetryConfig, timeout::TimeoutConfig,
 };
 use contract::names;
+use lifecycle::size::Offer;
 use std::{env, time::Duration};
 
 /// Everything that a handler needs of the outside.
@@ -20,6 +21,7 @@ pub struct Aws {
     pub(crate) compute_requests: Option<String>,
     pub(crate) own_queue: Option<String>,
     pub(crate) sessions_per_user: usize,
+    pub(crate) offer: Offer,
     /// The namespace of metrics, if anybody collects them.
     pub(crate) metrics: Option<String>,
     pub(crate) trusted_senders: Vec<String>,
@@ -104,12 +106,21 @@ pub fn made_of(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runt
         sessions_per_user: look(names::SESSIONS_PER_USER)
             .and_then(|n| n.parse().ok())
             .unwrap_or(20),
+        offer: offer(look(names::COMPUTE_SUBNETS)),
         metrics: look(names::METRICS).filter(|namespace| !namespace.is_empty()),
         trusted_senders: list(names::TRUSTED_SENDERS),
         webhook_senders: list(names::WEBHOOK_SENDERS),
         driver_senders: list(names::DRIVER_SENDERS),
         identities: list(names::IDENTITIES),
     })
+}
+
+fn offer(subnets: Option<String>) -> Offer {
+    if subnets.unwrap_or_default().is_empty() {
+        Offer::WholeMachine
+    } else {
+        Offer::Ec2
+    }
 }
 
 /// Starts the log: JSON lines on standard output, as CloudWatch takes them; `RUST_LOG` sets the level.

@@ -50,6 +50,10 @@ pub(crate) fn network_key(flow: &str) -> Item {
     key(format!("FLOW#{flow}"), "NETWORK")
 }
 
+pub(crate) fn used_key(flow: &str) -> Item {
+    key(format!("FLOW#{flow}"), "USED")
+}
+
 pub(crate) fn install_key(flow: &str, number: u64) -> Item {
     key(format!("FLOW#{flow}"), format!("INSTALL#{number:012}"))
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
-use lifecycle::network::Network;
+use lifecycle::{network::Network, size::Used};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -204,6 +204,8 @@ pub struct RunResult {
     /// Where the index of its files is in the store, if the functions do not see `folder`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Used>,
 }
 
 fn is_zero(count: &u64) -> bool {

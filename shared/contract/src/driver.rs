@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A request to a compute driver. Each may come twice, late or out of order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "request", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "one is made and sent; there are never many")]
 pub enum ComputeRequest {
     /// A compute resource of this slot's user and size, under this id. Answered by `compute-up` (also if it is up already), or by
     /// `compute-gone` with the reason why there is none.

@@ -72,6 +72,8 @@ pub const ISSUER_KEY: &str = "PFSESSION_ISSUER_KEY";
 pub const SESSIONS_PER_USER: &str = "PFSESSION_SESSIONS_PER_USER";
 /// The roles, separated by commas, that a session may be started with where compute is on AWS.
 pub const IDENTITIES: &str = "PFSESSION_IDENTITIES";
+/// The subnets of compute on EC2; empty where compute is a machine that is there.
+pub const COMPUTE_SUBNETS: &str = "PFSESSION_COMPUTE_SUBNETS";
 /// The bucket for snapshots of flow folders; empty where the functions see the folders themselves.
 pub const FLOWS_BUCKET: &str = "PFSESSION_FLOWS_BUCKET";
 /// The folder of the runs' own folders, where functions see it; empty where they do not.

@@ -6,6 +6,7 @@
 //! | event log | `FLOW#{flow}` | `LOG#{revision, 12 digits}` |
 //! | packages | `FLOW#{flow}` | `PACKAGES` |
 //! | refused of the network | `FLOW#{flow}` | `NETWORK` |
+//! | what its last runs used | `FLOW#{flow}` | `USED` |
 //! | install | `FLOW#{flow}` | `INSTALL#{number, 12 digits}` |
 //! | operation | `OP#{id}` | `OP` |
 //! | run | `RUN#{id}` | `RUN` |
@@ -28,7 +29,10 @@
 use crate::{
     Code, Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish, packages::Setup,
 };
-use lifecycle::session::{Event, Message, Session};
+use lifecycle::{
+    session::{Event, Message, Session},
+    size::Used,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,6 +58,40 @@ pub struct LogRow {
     pub to: Phase,
     pub generation: u32,
     pub event: Event,
+}
+
+/// What the last runs of a flow used, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UsedRow {
+    pub runs: Vec<UsedByRun>,
+}
+
+/// What one run used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UsedByRun {
+    pub run: String,
+    pub used: Used,
+}
+
+impl UsedRow {
+    /// How many runs are kept.
+    pub const MOST: usize = 20;
+
+    /// Takes a run in, as the latest one; `None` if it is there.
+    pub fn with(&self, run: &str, used: Used) -> Option<Self> {
+        if self.runs.iter().any(|known| known.run == run) {
+            return None;
+        }
+        let run = UsedByRun {
+            run: run.to_owned(),
+            used,
+        };
+        let all = self.runs.iter().cloned().chain([run]);
+        let too_many = (self.runs.len() + 1).saturating_sub(Self::MOST);
+        Some(Self {
+            runs: all.skip(too_many).collect(),
+        })
+    }
 }
 
 /// An operation that somebody polls.

@@ -13,7 +13,7 @@ use contract::{
     notice::Notice,
     packages::{InstallRow, PackagesRow},
     people::RoleRow,
-    row::{LogRow, OperationRow, RunRow, SessionRow},
+    row::{LogRow, OperationRow, RunRow, SessionRow, UsedRow},
     step::StepMessage,
     tick::Tick,
     webhook::{DeliveryRow, WebhooksRow},
@@ -45,7 +45,7 @@ const fn kind<T: DeserializeOwned + Serialize + JsonSchema>(folder: &'static str
 }
 
 /// A folder of `functions/` has one of its own name.
-const KINDS: [Kind; 25] = [
+const KINDS: [Kind; 26] = [
     kind::<Command>("accept-command"),
     kind::<StepMessage>("start-session"),
     kind::<StepMessage>("install-packages"),
@@ -67,6 +67,7 @@ const KINDS: [Kind; 25] = [
     kind::<PackagesRow>("table/packages"),
     kind::<InstallRow>("table/install"),
     kind::<NetworkRow>("table/network"),
+    kind::<UsedRow>("table/used"),
     kind::<RoleRow>("table/role"),
     kind::<WorkspaceRow>("table/workspace"),
     kind::<Compute>("table/compute"),

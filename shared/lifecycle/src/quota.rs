@@ -89,7 +89,11 @@ impl Usage {
     }
 
     /// Whether there are processors for what is wanted.
-    fn has_room(&self, wanted: &Use, quota: &Quota, workspace: &str) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    pub fn has_room(&self, wanted: &Use, quota: &Quota, workspace: &str) -> Result<(), Failure> {
         let size = size::size(&wanted.size);
         let family = size.as_ref().map_or(size::WHOLE_MACHINE, |size| size.family);
         let needs = size

@@ -4,6 +4,9 @@
 //! (`m6i.xlarge`), or [`WHOLE_MACHINE`].
 
 mod catalogue;
+mod choice;
+
+pub use choice::{Choice, Offer, Used, choose, dollars};
 
 use crate::{Code, Failure, Millis, deadlines};
 use catalogue::{AZURE, AZURE_SINGLES, EC2, EC2_SINGLES, Series, Single};

@@ -4,7 +4,7 @@ use crate::{
     Fault, Known, Ports,
     command::{action_of, no_such_size, settings_of_wish},
     placement::{not_running, place},
-    workspace,
+    sizes, workspace,
 };
 use contract::{FlowRef, command::Command, http::Check, workspace::WorkspaceSettings};
 use lifecycle::{
@@ -39,6 +39,7 @@ pub async fn check(
     let mut settings = settings_of_wish(&command.wish, &command.flow.lineage).0;
     let misplaced = place(ports, command, known, &mut settings).await?;
     workspace::fill(&mut settings, &of);
+    sizes::choose(ports, &command.flow, &mut settings, &of).await?;
     let (principal, action) = (&known.principal, action_of(&command.wish));
     let role = (!may(principal, action, workspace, user)).then(|| denied(principal, action, workspace, user));
     let has_role = role.is_none();
@@ -110,7 +111,11 @@ async fn not_there(
 fn about_size(settings: &Settings) -> String {
     let below = size::size(&settings.size.value).is_some_and(|size| size.below_series_d);
     let below = if below { "; advised against: below series D" } else { "" };
-    format!("{}{below}", settings.size.value)
+    let chosen = match settings.choice.as_str() {
+        "" => String::new(),
+        why => format!("; chosen: {why}"),
+    };
+    format!("{}{below}{chosen}", settings.size.value)
 }
 
 fn data_store(of: &WorkspaceSettings) -> Check {

@@ -4,6 +4,7 @@ use crate::{
     Fault, Known, compute, instances,
     placement::place,
     ports::{Ports, Save, Write},
+    sizes,
     turn::{Happened, happen, refused_operation, refused_run},
     workspace,
 };
@@ -153,6 +154,7 @@ async fn in_workspace(
     // What is there keeps what it has, unless somebody names another thing.
     if makes {
         workspace::fill(settings, &of);
+        sizes::choose(ports, &command.flow, settings, &of).await?;
     }
     if let Some(named) = &settings.identity.value {
         match workspace::identity(named, &of, workspace) {

@@ -7,7 +7,7 @@ use contract::{
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
-    row::{LogRow, OperationEnd, OperationRow, RunEnd, RunRow, SessionRow},
+    row::{LogRow, OperationEnd, OperationRow, RunEnd, RunRow, SessionRow, UsedRow},
     webhook::WebhooksRow,
     workspace::WorkspaceRow,
 };
@@ -15,6 +15,7 @@ use lifecycle::{
     compute::{Compute, Slot},
     quota::Usage,
     session::{Message, Session},
+    size::Offer,
 };
 use std::future::Future;
 
@@ -30,6 +31,8 @@ pub trait Ports: Send + Sync {
     fn new_id(&self) -> String;
     /// The most sessions that one user has at once, if the workspace does not say.
     fn sessions_per_user(&self) -> usize;
+    /// The VM sizes that a session may be given for which nobody names one.
+    fn offer(&self) -> Offer;
 
     /// Reads a flow's session as it is now (not as it was a moment ago).
     fn load_session(&self, flow: &str) -> impl Future<Output = Result<Option<SessionRow>, Fault>> + Send;
@@ -92,6 +95,10 @@ pub trait Ports: Send + Sync {
     fn load_refused(&self, flow: &str) -> impl Future<Output = Result<Option<NetworkRow>, Fault>> + Send;
     /// Keeps what a session was refused, if nothing later is recorded: of a later generation, or a larger count.
     fn keep_refused(&self, flow: &str, row: &NetworkRow) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Reads what the last runs of a flow used.
+    fn load_used(&self, flow: &str) -> impl Future<Output = Result<Option<UsedRow>, Fault>> + Send;
+    /// Keeps what the last runs of a flow used. Of two at once one is lost: it is a sample.
+    fn keep_used(&self, flow: &str, row: &UsedRow) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Keeps lines of output; a line that comes twice is kept once.
     fn keep_output(
         &self,

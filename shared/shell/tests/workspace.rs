@@ -4,7 +4,9 @@
 mod world;
 
 use contract::{FlowRef, Origin, Phase, people::RoleRow, workspace::WorkspaceRow};
+use lifecycle::size::{Offer, Used};
 use serde_json::{Value, json};
+use shell::record_use;
 use world::World;
 
 fn world(settings: Value) -> World {
@@ -163,4 +165,48 @@ async fn an_identity_is_kept_by_its_id_and_an_unknown_one_lists_those_there_are(
         unknown,
         "Session.NoIdentity: The workspace local has no identity c-9. It has /ids/first, /ids/second."
     );
+}
+
+#[tokio::test]
+async fn a_size_that_nobody_names_is_the_cheapest_for_what_past_runs_used_and_a_named_one_wins() {
+    let world = world(json!({ "quota": { "vcpus": { "c": 2 } } }));
+    let settings = |lineage: &str| {
+        let state = world.state.lock().unwrap();
+        let settings = &state.sessions[&flow(lineage).key()].0.session.settings;
+        (settings.size.value.clone(), settings.choice.clone())
+    };
+    let local = "one machine has no cheaper size than all of it; no run of the flow was measured yet, which counts as 4 processors and 16 GiB";
+    assert_eq!(give(&world, "/a", "a", start(None)).await, None);
+    assert_eq!(settings("/a"), ("local".to_owned(), local.to_owned()));
+    // On EC2, with runs that were measured; one that comes twice counts once, and twenty are kept.
+    world.state.lock().unwrap().offer = Offer::Ec2;
+    let used = |memory: u64| Used {
+        processor: 500,
+        took: 1_000,
+        memory: memory << 20,
+    };
+    for (run, memory) in [("old", 100_000), ("old", 100_000)] {
+        record_use(&world, &flow("/b").key(), run, used(memory)).await.unwrap();
+    }
+    for n in 0..20 {
+        record_use(&world, &flow("/b").key(), &format!("r{n}"), used(300))
+            .await
+            .unwrap();
+    }
+    assert_eq!(give(&world, "/b", "b", start(None)).await, None);
+    let (size, choice) = settings("/b");
+    assert_eq!(size, "c6i.large");
+    assert_eq!(
+        choice,
+        "the cheapest that is large enough, at $0.085 an hour; the flow's last 20 runs used 0.5 processors and 300 MiB at most"
+    );
+    // What is there keeps its size; what the quota has no room for is passed over; what is named is taken as it is.
+    world.state.lock().unwrap().used.clear();
+    assert_eq!(give(&world, "/b", "b2", start(None)).await, None);
+    assert_eq!(settings("/b"), (size, choice));
+    record_use(&world, &flow("/c").key(), "r", used(300)).await.unwrap();
+    assert_eq!(give(&world, "/c", "c", start(None)).await, None);
+    assert_eq!(settings("/c").0, "m6i.large");
+    assert_eq!(give(&world, "/d", "d", start(Some("Standard_D2s_v5"))).await, None);
+    assert_eq!(settings("/d"), ("Standard_D2s_v5".to_owned(), String::new()));
 }

@@ -354,6 +354,7 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
         SESSIONS_PER_USER,
         METRICS,
         IDENTITIES,
+        COMPUTE_SUBNETS,
         FLOWS_BUCKET,
     ] {
         assert!(

@@ -1,6 +1,7 @@
 //! A workspace's settings, on the real thing: an owner writes them, starts have them, and others are told what bars them.
 
-use contract::Origin;
+use contract::{Origin, row::RunRow};
+use lifecycle::size::Used;
 use serde_json::{Value, json};
 use std::{fs, process::Output};
 use whole_system::{Api, Machine, write_flow};
@@ -186,4 +187,45 @@ fn somebody(machine: &Machine, name: &str, workspace: &str, roles: &[&str]) -> A
     arguments.extend(roles.iter().flat_map(|role| ["--role", role]));
     let token = machine.succeed(&arguments);
     Api::new(&machine.api().endpoint, token.trim(), name)
+}
+
+#[test]
+fn a_size_that_nobody_names_is_chosen_by_what_past_runs_used_and_show_and_why_say_how() {
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/measured");
+    write_flow(
+        &folder,
+        "@tool\ndef one(text: str):\n    sum(range(10**6)); return text\n",
+        None,
+    );
+    let at = folder.to_str().unwrap();
+    machine.succeed(&["run", at, "--inputs", "text=a", "--name", "by-a-flow"]);
+    let shown = machine.succeed(&["show", at]);
+    assert!(shown.contains("chosen: one machine has no cheaper size"), "{shown}");
+    assert!(shown.contains("no run of the flow was measured yet"), "{shown}");
+    machine.succeed(&[
+        "run",
+        at,
+        "--name",
+        "by-a-command",
+        "--",
+        "python",
+        "-c",
+        "sum(range(10**6))",
+    ]);
+    let used = |run: &str| -> Used {
+        let row: RunRow = machine.api().get(&format!("/v1/runs/{run}")).unwrap();
+        row.result.unwrap().used.expect("it was measured")
+    };
+    for run in ["by-a-flow", "by-a-command"] {
+        let used = used(run);
+        assert!((1 << 20..4 << 30).contains(&used.memory), "{run}: {used:?}");
+        assert!(used.processor > 0 && used.took > 0, "{run}: {used:?}");
+    }
+    machine.succeed(&["stop", at]);
+    machine.succeed(&["start", at]);
+    for command in ["show", "why"] {
+        let text = machine.succeed(&[command, at]);
+        assert!(text.contains("the flow's last 2 runs used"), "{command}: {text}");
+    }
 }

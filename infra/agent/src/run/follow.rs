@@ -178,6 +178,7 @@ impl Followed<'_> {
     }
 
     pub(super) fn end(&mut self, done: &Value, status: Option<i32>) -> Option<Failure> {
+        self.results.used = serde_json::from_value(done["used"].clone()).ok();
         match status {
             Some(_) if self.was_out_of_memory() => return Some(out_of_memory()),
             Some(status) if status < 0 => return Some(crashed(&format!("by signal {}", -status))),

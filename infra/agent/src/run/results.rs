@@ -7,6 +7,7 @@ use contract::{
     agent::{MOST_INLINE_OUTPUTS, RunResult},
 };
 use environments::scratch::remove_aside;
+use lifecycle::size::Used;
 use sandbox::{
     beneath::{Entry, FileType, Folder},
     removal::remove,
@@ -33,6 +34,7 @@ pub(super) struct Results {
     pub(super) bytes: usize,
     pub(super) metrics: Map<String, Value>,
     pub(super) exit_code: Option<i32>,
+    pub(super) used: Option<Used>,
     pub(super) records: Records,
 }
 
@@ -71,6 +73,7 @@ impl Results {
             bytes: 0,
             metrics: Map::new(),
             exit_code: None,
+            used: None,
             records,
         })
     }
@@ -130,6 +133,7 @@ impl Results {
                 exit_code: self.exit_code,
                 not_kept: Vec::new(),
                 stored: None,
+                used: self.used,
             },
         )
     }

@@ -190,6 +190,7 @@ fn main() -> anyhow::Result<()> {
             "failures_of_runs_have_names_and_say_what_to_do",
             failures_of_runs_have_names_and_say_what_to_do,
         ),
+        ("what_a_run_used_is_measured", what_a_run_used_is_measured),
         (
             "failures_of_installs_have_names_and_say_what_to_do",
             failures_of_installs_have_names_and_say_what_to_do,

@@ -426,3 +426,27 @@ pub(crate) fn a_long_line_of_output_is_whole_in_the_log() {
         assert_eq!(lines.next(), Some("next"));
     });
 }
+
+pub(crate) fn what_a_run_used_is_measured() {
+    let mine = "def main() -> str:\n    held = bytearray(200 << 20)\n    return str(sum(range(10**7)) and len(held))\n";
+    let used = once("measured", mine).used.expect("a flow's run is measured");
+    assert!((200 << 20..2 << 30).contains(&used.memory), "{used:?}");
+    assert!(used.processor >= 50 && used.took >= 50, "{used:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let it = flow(&folder.path().join("it"), &[("a.py", "")]);
+    let key = key(&unique("measured"));
+    machine.start(&key, 1, &it);
+    let code =
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'bytearray(200 << 20); sum(range(10**7))'])";
+    let command = ["python", "-c", code].map(str::to_owned).to_vec();
+    let wish = RunWish {
+        command,
+        ..RunWish::default()
+    };
+    let used = machine.run(&key, 1, &unique("measured"), &it, wish).used;
+    let used = used.expect("so is a command, with the processes that it has waited for");
+    assert!((200 << 20..2 << 30).contains(&used.memory), "{used:?}");
+    assert!(used.processor >= 50 && used.took >= 50, "{used:?}");
+    machine.remove(&key, 1);
+}

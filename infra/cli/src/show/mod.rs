@@ -121,6 +121,14 @@ fn size(named: &Named<String>) -> String {
     format!("{}{about} ({})", named.value, from(named.origin))
 }
 
+/// A VM size with how it was chosen, if nobody named it.
+pub(crate) fn chosen(size: String, choice: &str) -> String {
+    match choice {
+        "" => size,
+        why => format!("{size}\nchosen: {why}"),
+    }
+}
+
 /// Sessions, one a line.
 ///
 /// * `of_all`: whether they are of more than one user.
@@ -279,6 +287,7 @@ fn settings(session: &SessionView) -> impl Iterator<Item = (&'static str, String
         // Shown where they differ from what most sessions have.
         folder: _,
         compute: _,
+        choice,
         size: vm_size,
         identity,
         image,
@@ -302,7 +311,7 @@ fn settings(session: &SessionView) -> impl Iterator<Item = (&'static str, String
         hosts => format!("\nand {} ({})", hosts.join(", "), from(allow_hosts.origin)),
     };
     [
-        ("VM size", size(vm_size)),
+        ("VM size", chosen(size(vm_size), choice)),
         ("identity", format!("{whose} ({})", from(identity.origin))),
         ("base image", image),
         ("idle time", format!("{} ({})", took(idle.value), from(idle.origin))),

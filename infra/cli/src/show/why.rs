@@ -39,6 +39,10 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
             Cell::new(format!("{} [{}]", failure.message, failure.error)).fg(Color::Red),
         ));
     }
+    if !session.settings.choice.is_empty() {
+        let size = chosen(size(&session.settings.size), &session.settings.choice);
+        rows.push(("VM size", Cell::new(size)));
+    }
     rows.extend(refused(session));
     let kept = reasons
         .kept_by

@@ -22,7 +22,7 @@ use contract::{
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
-    row::{OperationRow, RunRow, SessionRow},
+    row::{OperationRow, RunRow, SessionRow, UsedRow},
     step::ExecutionInput,
     webhook::WebhooksRow,
     workspace::WorkspaceRow,
@@ -31,6 +31,7 @@ use lifecycle::{
     compute::{Compute, Slot},
     quota::Usage,
     session::{Message, Packages},
+    size::Offer,
 };
 use sends::{body_of, trace_attribute};
 use shell::{Due, DueRow, Fault, Ports, Save, Write};
@@ -55,6 +56,10 @@ impl Ports for Aws {
 
     fn sessions_per_user(&self) -> usize {
         self.sessions_per_user
+    }
+
+    fn offer(&self) -> Offer {
+        self.offer
     }
 
     async fn load_session(&self, flow: &str) -> Result<Option<SessionRow>, Fault> {
@@ -420,6 +425,26 @@ impl Ports for Aws {
             .send()
             .await;
         is_written(updated, "keeping what was refused").map(drop)
+    }
+
+    async fn load_used(&self, flow: &str) -> Result<Option<UsedRow>, Fault> {
+        self.get(items::used_key(flow))
+            .await?
+            .map(|item| items::body(&item))
+            .transpose()
+    }
+
+    async fn keep_used(&self, flow: &str, row: &UsedRow) -> Result<(), Fault> {
+        let kept = self
+            .dynamo
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(items::used_key(flow)))
+            .update_expression("SET body = :body")
+            .expression_attribute_values(":body", json(row))
+            .send()
+            .await;
+        is_written(kept, "keeping what runs used").map(drop)
     }
 
     async fn keep_output(&self, of: &str, lines: &[OutputLine]) -> Result<(), Fault> {

@@ -124,6 +124,8 @@ macro_rules! define {
         pub struct Settings {
             /// Where the flow folder is: an absolute path on one machine, a snapshot's address on AWS.
             pub folder: Named<String>,
+            /// How the VM size was chosen, if nobody named it: see [`crate::size::choose`]. Empty otherwise.
+            pub choice: String,
             $($(#[$doc])* pub $name: Named<$type>,)*
         }
 
@@ -132,6 +134,7 @@ macro_rules! define {
             pub fn new(folder: impl Into<String>) -> Self {
                 Self {
                     folder: folder.into().into(),
+                    choice: String::new(),
                     $($name: Named::from($default),)*
                 }
             }
@@ -140,6 +143,7 @@ macro_rules! define {
             pub fn over(&self, below: &Self) -> Self {
                 Self {
                     folder: self.folder.clone().over(below.folder.clone()),
+                    choice: if self.size.is_named() { &self.choice } else { &below.choice }.clone(),
                     $($name: self.$name.clone().over(below.$name.clone()),)*
                 }
             }
@@ -154,6 +158,9 @@ macro_rules! define {
                 $(if Setting::$variant.counts() == counts {
                     self.$name.value.clone_from(&other.$name.value);
                 })*
+                if counts == Setting::Size.counts() {
+                    self.choice.clone_from(&other.choice);
+                }
             }
         }
 
@@ -174,6 +181,9 @@ macro_rules! define {
                     #[cfg_attr($is_left_out, serde(default, skip_serializing_if = "is_default"))]
                     $name: $type,
                 )*
+                /// How the VM size was chosen, if nobody named it.
+                #[serde(default, skip_serializing_if = "is_default")]
+                choice: String,
                 #[serde(default, skip_serializing_if = "is_default")]
                 origins: Origins,
             }
@@ -197,6 +207,7 @@ macro_rules! define {
                 fn from(form: Settings) -> Self {
                     Self {
                         folder: Named::new(form.folder, form.origins.folder),
+                        choice: form.choice,
                         $($name: Named::new(form.$name, form.origins.$name),)*
                     }
                 }
@@ -210,6 +221,7 @@ macro_rules! define {
                             $($name: settings.$name.origin,)*
                         },
                         folder: settings.folder.value,
+                        choice: settings.choice,
                         $($name: settings.$name.value,)*
                     }
                 }

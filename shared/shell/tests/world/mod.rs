@@ -12,12 +12,13 @@ use contract::{
     network::NetworkRow,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
-    row::{LogRow, OperationRow, OperationStatus, RunRow, SessionRow},
+    row::{LogRow, OperationRow, OperationStatus, RunRow, SessionRow, UsedRow},
 };
 use lifecycle::{
     compute::{Compute, Seen, Slot},
     quota::Usage,
     session::{self, Event, Packages, Step},
+    size::Offer,
 };
 use shell::{Due, DueRow, Fault, Happened, Ports, Save, Sender, Write, accept, happen, observe_compute, sweep};
 use std::{
@@ -85,6 +86,8 @@ pub(crate) struct State {
     removed: BTreeMap<String, u32>,
     pub(crate) packages: BTreeMap<String, PackagesRow>,
     pub(crate) refused: BTreeMap<String, NetworkRow>,
+    pub(crate) used: BTreeMap<String, UsedRow>,
+    pub(crate) offer: Offer,
     pub(crate) installs: BTreeMap<(String, u64), InstallRow>,
     /// Every container that was ever started, to see that none was started twice.
     pub(crate) launched: Vec<(String, u32)>,
@@ -386,6 +389,10 @@ impl Ports for World {
 
     fn sessions_per_user(&self) -> usize {
         self.state.lock().unwrap().most_sessions
+    }
+
+    fn offer(&self) -> Offer {
+        self.state.lock().unwrap().offer
     }
 
     async fn load_session(&self, flow: &str) -> Result<Option<SessionRow>, Fault> {
@@ -729,6 +736,17 @@ impl Ports for World {
             if s.refused.get(flow).is_none_or(later) {
                 s.refused.insert(flow.to_owned(), row.clone());
             }
+            Ok(())
+        })
+    }
+
+    async fn load_used(&self, flow: &str) -> Result<Option<UsedRow>, Fault> {
+        self.call(|s| Ok(s.used.get(flow).cloned()))
+    }
+
+    async fn keep_used(&self, flow: &str, row: &UsedRow) -> Result<(), Fault> {
+        self.call(|s| {
+            s.used.insert(flow.to_owned(), row.clone());
             Ok(())
         })
     }

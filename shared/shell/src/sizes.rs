@@ -1,0 +1,55 @@
+//! The VM size of a session for which nobody names one, and what its choice rests on.
+
+use crate::{Fault, Ports, workspace};
+use contract::{FlowRef, row::UsedRow, workspace::WorkspaceSettings};
+use lifecycle::{
+    quota::Use,
+    session::Settings,
+    size::{self, Size, Used},
+};
+
+/// Puts a VM size into settings for which neither a command, a file, nor the workspace names one, and how it was chosen. A session on a compute
+/// instance has the instance's.
+///
+/// # Errors
+///
+/// As [`Ports`].
+pub(crate) async fn choose(
+    ports: &impl Ports,
+    flow: &FlowRef,
+    settings: &mut Settings,
+    of: &WorkspaceSettings,
+) -> Result<(), Fault> {
+    if settings.size.is_named() || settings.compute.value.is_some() {
+        return Ok(());
+    }
+    let used = ports.load_used(&flow.key()).await?.unwrap_or_default();
+    let past: Vec<Used> = used.runs.iter().map(|run| run.used).collect();
+    let usage = ports.load_usage(&flow.workspace, &flow.owner).await?;
+    let quota = workspace::quota(of, &flow.owner, ports.sessions_per_user());
+    let is_free = |size: &Size| {
+        let wanted = Use {
+            lineage: String::new(),
+            size: size.name.clone(),
+            compute: String::new(),
+        };
+        usage.has_room(&wanted, &quota, &flow.workspace).is_ok()
+    };
+    let choice = size::choose(&past, ports.offer(), is_free);
+    settings.size.value = choice.size;
+    settings.choice = choice.why;
+    Ok(())
+}
+
+/// Keeps what a run used, for the choice of its flow's next VM size. A run that comes twice counts once.
+///
+/// # Errors
+///
+/// As [`Ports`].
+pub async fn record_use(ports: &impl Ports, flow: &str, run: &str, used: Used) -> Result<(), Fault> {
+    let kept: UsedRow = ports.load_used(flow).await?.unwrap_or_default();
+    match kept.with(run, used) {
+        Some(row) => ports.keep_used(flow, &row).await,
+        None => Ok(()),
+    }
+}
