@@ -15,6 +15,7 @@ use contract::{
 use lifecycle::{
     access::{Action, denied, may},
     compute::{Compute, ComputePhase},
+    size,
 };
 use serde_json::Value;
 use shell::{Fault, Ports};
@@ -102,6 +103,7 @@ pub(crate) async fn view(aws: &Aws, held: &Compute, known: &BTreeMap<&str, &Sess
         phase: held.phase,
         since: held.since,
         size: held.slot.size.clone(),
+        price: size::size(&held.slot.size).and_then(|size| size.price),
         identity: held.slot.identity.clone(),
         instance: held.slot.instance.clone(),
         shutdown_due: shell::shutdown_due(aws, held).await?,

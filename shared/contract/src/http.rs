@@ -331,6 +331,9 @@ pub struct ComputeView {
     pub since: Option<Millis>,
     /// The VM size.
     pub size: String,
+    /// The list price of an hour of that size, in millionths of a US dollar; none where it is not known, or there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<u32>,
     /// The user-assigned identity; none is the user's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
@@ -343,6 +346,14 @@ pub struct ComputeView {
     pub sessions: Vec<SessionOnCompute>,
     /// By the control plane's clock, when this was read.
     pub now: Millis,
+}
+
+impl ComputeView {
+    /// What it has cost so far by the list price, in millionths of a US dollar.
+    pub fn cost(&self) -> Option<u64> {
+        let hours = self.now.saturating_sub(self.since?);
+        Some(u64::from(self.price?).saturating_mul(hours) / 3_600_000)
+    }
 }
 
 /// A session on a compute resource.

@@ -18,9 +18,10 @@ use contract::{
     Code, FlowRef,
     command::{Command, Wish},
     http::{ComputeView, Computes, encoded},
+    instance::Instances,
     row::{OperationRow, OperationStatus},
 };
-use lifecycle::compute::ComputePhase;
+use lifecycle::{compute::ComputePhase, size::dollars};
 use std::collections::BTreeMap;
 
 /// How much of an id is shown.
@@ -35,7 +36,7 @@ family! {
     }
 }
 
-/// List the compute resources that have sessions
+/// List the compute resources that have sessions, and your compute instances that run
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -160,13 +161,16 @@ impl Execute for DeleteCompute {
     }
 }
 
-/// All that have sessions: the caller's own, or everybody's.
+/// All that have sessions, the caller's own or everybody's, and the caller's compute instances.
 fn all(client: &Client, of_all: bool) -> Result<Vec<ComputeView>, Box<Trouble>> {
     let users = if of_all { "?users=all" } else { "" };
     let (mut computes, mut query) = (BTreeMap::new(), users.to_owned());
+    let page_of = |compute: ComputeView| ((compute.owner.clone(), compute.since, compute.id.clone()), compute);
+    // An instance may run without a session.
+    let own: Instances = client.get("/v1/instances")?;
+    computes.extend(own.instances.into_iter().filter_map(|own| own.compute).map(page_of));
     loop {
         let page: Computes = client.get(&format!("/v1/computes{query}"))?;
-        let page_of = |compute: ComputeView| ((compute.owner.clone(), compute.since, compute.id.clone()), compute);
         computes.extend(page.computes.into_iter().map(page_of));
         let Some(next) = page.next else { break };
         let sign = if users.is_empty() { '?' } else { '&' };
@@ -185,6 +189,8 @@ fn listed(computes: &[ComputeView]) -> String {
         "IDENTITY",
         "SESSIONS",
         "ACTIVE RUNS",
+        "LIST PRICE",
+        "SO FAR",
     ]);
     for compute in computes {
         rows.add_row([
@@ -196,6 +202,8 @@ fn listed(computes: &[ComputeView]) -> String {
             identity(compute),
             compute.sessions.len().to_string(),
             runs(compute).to_string(),
+            price(compute),
+            so_far(compute),
         ]);
     }
     show::rendered(rows)
@@ -209,9 +217,21 @@ fn details(compute: &ComputeView, home: Option<&str>) -> String {
         ("requested", since(compute)),
         ("VM size", compute.size.clone()),
         ("identity", identity(compute)),
+        ("list price", price(compute)),
+        ("so far", so_far(compute)),
     ];
     let lines = lines.map(|(name, value)| format!("{name:<10} {value}"));
     format!("{}\n\n{}", lines.join("\n"), active(compute, home))
+}
+
+fn price(compute: &ComputeView) -> String {
+    let price = compute.price.map(|price| format!("{} an hour", dollars(price.into())));
+    price.unwrap_or_else(|| "none known".to_owned())
+}
+
+/// What it has cost by its list price since it was requested.
+fn so_far(compute: &ComputeView) -> String {
+    compute.cost().map_or_else(|| "none known".to_owned(), dollars)
 }
 
 /// The active flows and runs of a compute resource.
@@ -320,7 +340,7 @@ mod tests {
         let session = |key: &str, runs: &[&str]| json!({ "key": key, "flow": flow, "phase": "ready", "since": 5_000, "current": null, "runs": runs });
         serde_json::from_value(json!({
             "id": "6f1c2d3e4b5a69788796a5b4c3d2e1f0", "workspace": "lab", "owner": "bob", "phase": "up", "since": 1_000,
-            "size": "Standard_D2s_v3", "sessions": [session("0123456789ab", &["run-1", "run-2"]), session("a0", &[])],
+            "size": "Standard_D2s_v3", "price": 96_000, "sessions": [session("0123456789ab", &["run-1", "run-2"]), session("a0", &[])],
             "now": 65_000,
         }))
         .unwrap()
@@ -335,6 +355,8 @@ mod tests {
             requested  1 min 4 s ago
             VM size    Standard_D2s_v3
             identity   the user's own
+            list price $0.096 an hour
+            so far     $0.002
 
             KEY       FLOW      PHASE  SINCE      ACTIVE RUNS
             01234567  /flows/a  ready  1 min ago  run-1, run-2
@@ -342,14 +364,15 @@ mod tests {
         .assert_eq(&details(&compute(), None));
         let unknown = ComputeView {
             since: None,
+            price: None,
             identity: Some("id-1".into()),
             sessions: Vec::new(),
             ..compute()
         };
         expect_test::expect![[r#"
-            COMPUTE   OWNER  PHASE  SINCE          VM SIZE          IDENTITY        SESSIONS  ACTIVE RUNS
-            6f1c2d3e  bob    up     1 min 4 s ago  Standard_D2s_v3  the user's own  2         2
-            6f1c2d3e  bob    up     not known      Standard_D2s_v3  id-1            0         0"#]]
+            COMPUTE   OWNER  PHASE  SINCE          VM SIZE          IDENTITY        SESSIONS  ACTIVE RUNS  LIST PRICE      SO FAR
+            6f1c2d3e  bob    up     1 min 4 s ago  Standard_D2s_v3  the user's own  2         2            $0.096 an hour  $0.002
+            6f1c2d3e  bob    up     not known      Standard_D2s_v3  id-1            0         0            none known      none known"#]]
         .assert_eq(&listed(&[compute(), unknown]));
         assert_eq!(
             [counted(0, "run"), counted(1, "run"), counted(2, "run")],
