@@ -1,6 +1,6 @@
 //! `api`: answers HTTP. It changes nothing itself: a command goes into the same queue as everybody's, and a read reads.
 //!
-//! The routes are in [`contract::http`].
+//! The routes are in [`contract::route`], their bodies and answers in [`contract::http`].
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
@@ -22,7 +22,10 @@ mod workspace;
 
 use answers::{ok, problem};
 use aws::Aws;
-use contract::http::Health;
+use contract::{
+    http::Health,
+    route::{Route, parts},
+};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use lifecycle::{Code, Failure, Millis};
 use request::Request;
@@ -35,8 +38,8 @@ use token::Issuer;
 /// The longest that a read waits.
 const LONGEST_WAIT: Millis = 20_000;
 
-/// The longest part of an address: a name of 100 bytes, each of them escaped.
-const LONGEST_PART: usize = 300;
+/// The longest part of an address: a name of 100 characters, of at most 4 bytes each.
+const LONGEST_PART: usize = 400;
 
 /// Serves until the Lambda service ends the process.
 ///
@@ -63,24 +66,25 @@ pub async fn run() -> Result<(), Error> {
 }
 
 async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) -> Value {
-    if request.path() == ["v1", "health"] {
-        return ok(
-            200,
-            &Health {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
-        );
+    let path = parts(request.path());
+    let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
+    let route = Route::of(request.method(), &path);
+    if route == Some(Route::Health) {
+        return healthy();
     }
     let caller = match issuer.caller(request.bearer()) {
         Ok(caller) => caller,
         Err(failure) => return problem(401, failure),
     };
-    if request.path().iter().any(|part| part.len() > LONGEST_PART) {
+    if path.iter().any(|part| part.len() > LONGEST_PART) {
         return too_long();
     }
+    let Some(route) = route else {
+        return no_such_route();
+    };
     let answered = async {
         let known = Known::look_up(aws, caller).await?;
-        Box::pin(answer(aws, flows, &known, request)).await
+        Box::pin(answer(aws, flows, &known, route, request)).await
     };
     match answered.await {
         Ok(answer) => answer,
@@ -90,6 +94,11 @@ async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) ->
             try_again()
         }
     }
+}
+
+fn healthy() -> Value {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    ok(200, &Health { version })
 }
 
 fn malformed() -> Value {
@@ -112,40 +121,38 @@ fn no_such_route() -> Value {
 }
 
 #[expect(clippy::cognitive_complexity, reason = "the table of routes, one call for each")]
-async fn answer(aws: &Aws, flows: &Flows, known: &Known, request: &Request) -> Result<Value, Fault> {
+async fn answer(aws: &Aws, flows: &Flows, known: &Known, route: Route<'_>, request: &Request) -> Result<Value, Fault> {
     let caller = &known.principal;
     let wait = request.number("wait").unwrap_or(0).min(LONGEST_WAIT);
-    match (request.method(), request.path().as_slice()) {
-        ("POST", ["v1", "commands"]) => commands::accept(aws, known, request).await,
-        ("POST", ["v1", "checks"]) => commands::check(aws, flows, known, request).await,
-        ("POST", ["v1", "snapshots"]) => flows.place(caller, request).await,
-        ("GET", ["v1", "operations", id]) => operations::read(aws, caller, id, wait).await,
-        ("GET", ["v1", "runs"]) => runs::list(aws, caller, request).await,
-        ("PUT", ["v1", "runs", id]) => runs::change(aws, caller, id, request).await,
-        ("DELETE", ["v1", "runs", id]) => runs::delete(aws, flows, caller, id).await,
-        ("GET", ["v1", "runs", id, "files"]) => runs::files(aws, flows, caller, id, request, wait).await,
-        ("GET", ["v1", "runs", id]) => runs::read(aws, caller, id, request, wait).await,
-        ("GET", ["v1", "output", of]) => operations::output(aws, caller, of, request.number("after"), wait).await,
-        ("GET", ["v1", "sessions"]) => sessions::list(aws, caller, request).await,
-        ("GET", ["v1", "sessions", key]) => sessions::read(aws, caller, key).await,
-        ("GET", ["v1", "sessions", key, "why"]) => sessions::why(aws, caller, key).await,
-        ("GET", ["v1", "sessions", key, "events"]) => sessions::events(aws, caller, key, request).await,
-        ("GET", ["v1", "sessions", key, "packages"]) => sessions::packages(aws, caller, key).await,
-        ("GET", ["v1", "sessions", key, "installs"]) => sessions::installs(aws, caller, key).await,
-        ("GET", ["v1", "computes"]) => computes::list(aws, caller, request).await,
-        ("GET", ["v1", "computes", id]) => computes::read(aws, caller, id, wait).await,
-        ("DELETE", ["v1", "computes", id]) => computes::delete(aws, caller, id).await,
-        ("GET", ["v1", "instances"]) => instances::list(aws, caller, request).await,
-        ("GET", ["v1", "instances", name]) => instances::read(aws, caller, name, request, wait).await,
-        ("GET", ["v1", "workspaces", workspace, "roles"]) => roles::list(aws, caller, workspace, request).await,
-        ("PUT", ["v1", "workspaces", workspace, "roles"]) => roles::write(aws, caller, workspace, request).await,
-        ("GET", ["v1", "workspaces", workspace, "settings"]) => workspace::read(aws, caller, workspace).await,
-        ("PUT", ["v1", "workspaces", workspace, "settings"]) => {
-            workspace::write(aws, flows, caller, workspace, request).await
-        }
-        ("GET", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::read(aws, caller, workspace).await,
-        ("PUT", ["v1", "workspaces", workspace, "webhooks"]) => webhooks::write(aws, caller, workspace, request).await,
-        _ => Ok(no_such_route()),
+    match route {
+        Route::Health => Ok(healthy()),
+        Route::SendCommand => commands::accept(aws, known, request).await,
+        Route::Check => commands::check(aws, flows, known, request).await,
+        Route::OfferSnapshot => flows.place(caller, request).await,
+        Route::Operation(id) => operations::read(aws, caller, id, wait).await,
+        Route::Runs => runs::list(aws, caller, request).await,
+        Route::Run(id) => runs::read(aws, caller, id, request, wait).await,
+        Route::ChangeRun(id) => runs::change(aws, caller, id, request).await,
+        Route::DeleteRun(id) => runs::delete(aws, flows, caller, id).await,
+        Route::RunFiles(id) => runs::files(aws, flows, caller, id, request, wait).await,
+        Route::Output(id) => operations::output(aws, caller, id, request.number("after"), wait).await,
+        Route::Sessions => sessions::list(aws, caller, request).await,
+        Route::Session(key) => sessions::read(aws, caller, key).await,
+        Route::Why(key) => sessions::why(aws, caller, key).await,
+        Route::Events(key) => sessions::events(aws, caller, key, request).await,
+        Route::Packages(key) => sessions::packages(aws, caller, key).await,
+        Route::Installs(key) => sessions::installs(aws, caller, key).await,
+        Route::Computes => computes::list(aws, caller, request).await,
+        Route::Compute(id) => computes::read(aws, caller, id, wait).await,
+        Route::DeleteCompute(id) => computes::delete(aws, caller, id).await,
+        Route::Instances => instances::list(aws, caller, request).await,
+        Route::Instance(name) => instances::read(aws, caller, name, request, wait).await,
+        Route::Roles(workspace) => roles::list(aws, caller, workspace, request).await,
+        Route::WriteRoles(workspace) => roles::write(aws, caller, workspace, request).await,
+        Route::WorkspaceSettings(workspace) => workspace::read(aws, caller, workspace).await,
+        Route::WriteWorkspaceSettings(workspace) => workspace::write(aws, flows, caller, workspace, request).await,
+        Route::Webhooks(workspace) => webhooks::read(aws, caller, workspace).await,
+        Route::WriteWebhooks(workspace) => webhooks::write(aws, caller, workspace, request).await,
     }
 }
 
@@ -163,7 +170,7 @@ mod tests {
         assert_eq!(said(malformed()), "400 Http.Malformed: This is no HTTP request.");
         assert_eq!(
             said(too_long()),
-            "400 Http.TooLong: A part of the address has more than 300 characters. No id is as long."
+            "400 Http.TooLong: A part of the address has more than 400 characters. No id is as long."
         );
         assert_eq!(
             said(try_again()),

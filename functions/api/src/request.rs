@@ -13,8 +13,8 @@ impl Request {
         &self.0.request_context.http.method
     }
 
-    pub(crate) fn path(&self) -> Vec<&str> {
-        self.0.raw_path.split('/').filter(|part| !part.is_empty()).collect()
+    pub(crate) fn path(&self) -> &str {
+        &self.0.raw_path
     }
 
     pub(crate) fn number(&self, name: &str) -> Option<u64> {

@@ -6,9 +6,8 @@ use crate::{
 };
 use aws::Aws;
 use contract::{
-    Principal,
-    http::encoded,
-    names,
+    Principal, names,
+    route::encoded,
     webhook::{MOST_RULES, MOST_RULES_BYTES, Rule, Webhooks, WebhooksRow},
 };
 use lifecycle::{

@@ -1,5 +1,6 @@
 //! Pages of a package index: what they say in either form, and the same for uv with the broker's own links.
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{borrow::Cow, collections::BTreeMap, fmt::Write};
@@ -171,7 +172,11 @@ fn parse_html(text: &str, base: &Url) -> Result<Vec<Link>, String> {
             b"a" => links.extend(attribute("href").and_then(|href| {
                 let (url, hashes) = target(&href, &base)?;
                 let last = url.path_segments()?.next_back()?.to_owned();
-                let filename = percent_decoded(&last).filter(|name| is_filename(name))?;
+                let filename = percent_decode_str(&last)
+                    .decode_utf8()
+                    .ok()
+                    .map(Cow::into_owned)
+                    .filter(|name| is_filename(name))?;
                 let metadata = attribute("data-core-metadata").or_else(|| attribute("data-dist-info-metadata"));
                 Some(Link {
                     filename,
@@ -207,20 +212,6 @@ fn target(href: &str, base: &Url) -> Option<(Url, BTreeMap<String, String>)> {
     let hashes = hashes.into_iter().collect();
     url.set_fragment(None);
     matches!(url.scheme(), "http" | "https").then_some((url, hashes))
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = [rest.next()?, rest.next()?];
-        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Whether it may be the last part of a path.

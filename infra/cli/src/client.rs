@@ -4,14 +4,15 @@
 //! sent again, and a host on this machine that left between two of them is started again.
 
 use crate::{
-    request::{Address, Sent, address_of, once},
+    request::{Address, address_of, once},
     service::Local,
     trouble::{FAILED, NONE, Trouble, UNREACHABLE, USAGE},
 };
 use contract::{
     Code,
     command::Command,
-    http::{Accepted, Problem, SessionView, Sessions, encoded},
+    http::{Accepted, Checks, Problem, SessionView, Sessions},
+    route::{Route, Target},
     snapshot::{Offer, Place, Upload},
     stored::Download,
 };
@@ -77,18 +78,21 @@ impl Client {
         })
     }
 
-    /// Reads what is at `path`.
+    /// Reads what is there.
     ///
     /// # Errors
     ///
     /// With exit code 4 when there is nothing.
-    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Box<Trouble>> {
-        self.call(path, Sent::Nothing)
+    pub(crate) fn get<'a, T: DeserializeOwned>(&self, target: impl Into<Target<'a>>) -> Result<T, Box<Trouble>> {
+        self.call(&target.into(), None)
     }
 
-    /// Reads what is at `path`, or nothing if there is nothing.
-    pub(crate) fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Box<Trouble>> {
-        match self.get(path) {
+    /// Reads what is there, or nothing if there is nothing.
+    pub(crate) fn find<'a, T: DeserializeOwned>(
+        &self,
+        target: impl Into<Target<'a>>,
+    ) -> Result<Option<T>, Box<Trouble>> {
+        match self.get(target) {
             Ok(found) => Ok(Some(found)),
             Err(trouble) if trouble.exit == NONE => Ok(None),
             Err(trouble) => Err(trouble),
@@ -97,24 +101,16 @@ impl Client {
 
     /// Reads all pages of a list of sessions.
     ///
-    /// * `which`: the query: nothing for the user's own sessions.
-    pub(crate) fn sessions(&self, which: &str) -> Result<Vec<SessionView>, Box<Trouble>> {
-        let (mut sessions, mut query) = (Vec::new(), which.to_owned());
+    /// * `which`: [`Route::Sessions`], with its query: nothing for the user's own sessions.
+    pub(crate) fn sessions<'a>(&self, which: impl Into<Target<'a>>) -> Result<Vec<SessionView>, Box<Trouble>> {
+        let which = which.into();
+        let (mut sessions, mut after) = (Vec::new(), None::<String>);
         loop {
-            let path = if query.is_empty() {
-                String::new()
-            } else {
-                format!("?{query}")
-            };
-            let page: Sessions = self.get(&format!("/v1/sessions{path}"))?;
+            let page: Sessions = self.get(which.clone().with_any("after", after))?;
             sessions.extend(page.sessions);
-            match page.next {
-                Some(next) => {
-                    query = format!("{which}&after={}", encoded(&next))
-                        .trim_start_matches('&')
-                        .to_owned()
-                }
-                None => return Ok(sessions),
+            after = page.next;
+            if after.is_none() {
+                return Ok(sessions);
             }
         }
     }
@@ -122,13 +118,13 @@ impl Client {
     /// Sends a command.
     pub(crate) fn send(&self, command: &Command) -> Result<Accepted, Box<Trouble>> {
         let body = serde_json::to_string(command).expect("a command is always JSON");
-        self.call("/v1/commands", Sent::Post(&body))
+        self.call(&Route::SendCommand.into(), Some(&body))
     }
 
-    /// Asks at `path` what a command would do.
-    pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, command: &Command) -> Result<T, Box<Trouble>> {
+    /// Looks at what a command needs, and does not send it.
+    pub(crate) fn check(&self, command: &Command) -> Result<Checks, Box<Trouble>> {
         let body = serde_json::to_string(command).expect("a command is always JSON");
-        self.call(path, Sent::Post(&body))
+        self.call(&Route::Check.into(), Some(&body))
     }
 
     /// Whether the service is on this machine, and so sees what this command sees.
@@ -139,7 +135,7 @@ impl Client {
     /// Asks where something is to be that the service does not see. `None` if it takes nothing, as it sees it all the same.
     pub(crate) fn offer(&self, offer: &Offer) -> Result<Option<Place>, Box<Trouble>> {
         let body = serde_json::to_string(offer).expect("an offer is always JSON");
-        match self.call("/v1/snapshots", Sent::Post(&body)) {
+        match self.call(&Route::OfferSnapshot.into(), Some(&body)) {
             Ok(place) => Ok(Some(place)),
             Err(trouble) if trouble.exit == NONE => Ok(None),
             Err(trouble) => Err(trouble),
@@ -192,30 +188,26 @@ impl Client {
         }
     }
 
-    /// Writes what is to be at `path`.
-    pub(crate) fn put<T: Serialize + DeserializeOwned>(&self, path: &str, value: &T) -> Result<T, Box<Trouble>> {
+    /// Writes or changes what is there, and gives back the whole.
+    pub(crate) fn put<T: DeserializeOwned>(&self, route: Route, value: &impl Serialize) -> Result<T, Box<Trouble>> {
         let body = serde_json::to_string(value).expect("a body is always JSON");
-        self.call(path, Sent::Put(&body))
+        self.call(&route.into(), Some(&body))
     }
 
-    /// Changes what is at `path`, and gives back the whole.
-    pub(crate) fn change<T: DeserializeOwned>(&self, path: &str, change: &impl Serialize) -> Result<T, Box<Trouble>> {
-        let body = serde_json::to_string(change).expect("a body is always JSON");
-        self.call(path, Sent::Put(&body))
+    /// Removes what is there, and gives back what it was.
+    pub(crate) fn delete<T: DeserializeOwned>(&self, route: Route) -> Result<T, Box<Trouble>> {
+        self.call(&route.into(), None)
     }
 
-    /// Removes what is at `path`, and gives back what it was.
-    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Box<Trouble>> {
-        self.call(path, Sent::Delete)
-    }
-
-    fn call<T: DeserializeOwned>(&self, path: &str, sent: Sent) -> Result<T, Box<Trouble>> {
+    /// Makes the request that the route names, with its method.
+    fn call<T: DeserializeOwned>(&self, target: &Target, body: Option<&str>) -> Result<T, Box<Trouble>> {
+        let path = target.to_string();
         let begun = Instant::now();
         let mut pause = Duration::from_millis(10);
         loop {
             let address = self.address.lock().expect("nobody panics with it").clone();
-            let failed = match once(&self.http, &address, path, sent) {
-                Ok((status, text)) if status < 500 && status != 429 => return understood(status, &text, path),
+            let failed = match once(&self.http, &address, target.route.method(), &path, body) {
+                Ok((status, text)) if status < 500 && status != 429 => return understood(status, &text, target.route),
                 Ok((status, text)) => Trouble::new(
                     UNREACHABLE,
                     Code::ServiceUnavailable,
@@ -251,14 +243,13 @@ impl Client {
     }
 }
 
-fn understood<T: DeserializeOwned>(status: u16, text: &str, path: &str) -> Result<T, Box<Trouble>> {
+fn understood<T: DeserializeOwned>(status: u16, text: &str, route: Route) -> Result<T, Box<Trouble>> {
     if (200..300).contains(&status) {
         return serde_json::from_str(text).map_err(|e| {
-            let of = path.split('?').next().unwrap_or(path);
             Trouble::new(
                 FAILED,
                 Code::ServiceOtherVersion,
-                format!("The service's answer to {of} is not understood: {e}"),
+                format!("The service's answer to {route} is not understood: {e}"),
             )
             .next("use a pfsession of the service's own version")
         });

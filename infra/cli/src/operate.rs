@@ -16,6 +16,7 @@ use contract::{
     Code, Failure, FlowRef, Kind,
     command::{Command, Wanted, Wish},
     http::SessionView,
+    route::Route,
     row::{OperationRow, OperationStatus},
 };
 use lifecycle::session::Counts;
@@ -56,7 +57,7 @@ pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish,
     let exit = end_of_operation(&row, flow, json)?;
     // That it cannot be asked now is no failure of what was done.
     if matches!(kind, Kind::Install | Kind::Update)
-        && let Ok(Some(session)) = client.find::<SessionView>(&format!("/v1/sessions/{}", flow.key()))
+        && let Ok(Some(session)) = client.find::<SessionView>(Route::Session(&flow.key()))
     {
         if let Some(stale) = show::stale(&session) {
             warn(&stale);
@@ -78,7 +79,7 @@ pub(crate) fn confirm_end(
     change: Option<&Wanted>,
     yes: &Yes,
 ) -> Result<(), Box<Trouble>> {
-    let Some(session) = client.find::<SessionView>(&format!("/v1/sessions/{}", flow.key()))? else {
+    let Some(session) = client.find::<SessionView>(Route::Session(&flow.key()))? else {
         return Ok(());
     };
     let has = &session.settings;

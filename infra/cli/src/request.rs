@@ -24,43 +24,29 @@ pub(crate) fn address_of(host: &HostFile) -> Address {
     }
 }
 
-/// The body of a request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Sent<'a> {
-    Nothing,
-    Post(&'a str),
-    Put(&'a str),
-    Delete,
-}
-
 /// One request, and its answer's status and text.
 pub(crate) fn once(
     http: &ureq::Agent,
     address: &Address,
+    method: &str,
     path: &str,
-    sent: Sent,
+    body: Option<&str>,
 ) -> Result<(u16, String), ureq::Error> {
     let url = format!("{}{path}", address.endpoint.trim_end_matches('/'));
     let bearer = format!("Bearer {}", address.token);
     let timeout = Some(LONGEST_WAIT + PATIENCE);
-    let mut answer = match sent {
-        Sent::Nothing => {
-            let request = http.get(&url).header("authorization", bearer);
-            request.config().timeout_global(timeout).build().call()?
+    let request = ureq::http::Request::builder()
+        .method(method)
+        .uri(url)
+        .header("authorization", bearer);
+    let mut answer = match body {
+        None => {
+            let request = http.configure_request(request.body(())?);
+            http.run(request.timeout_global(timeout).build())?
         }
-        Sent::Delete => {
-            let request = http.delete(&url).header("authorization", bearer);
-            request.config().timeout_global(timeout).build().call()?
-        }
-        Sent::Post(body) | Sent::Put(body) => {
-            let request = match sent {
-                Sent::Put(_) => http.put(&url),
-                _ => http.post(&url),
-            };
-            let request = request
-                .header("authorization", bearer)
-                .header("content-type", "application/json");
-            request.config().timeout_global(timeout).build().send(body)?
+        Some(body) => {
+            let request = request.header("content-type", "application/json").body(body)?;
+            http.run(http.configure_request(request).timeout_global(timeout).build())?
         }
     };
     let text = answer.body_mut().with_config().limit(MOST).read_to_string()?;

@@ -8,7 +8,8 @@ use crate::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Code, Failure,
-    http::{FilePart, RunFiles, encoded},
+    http::{FilePart, RunFiles},
+    route::Route,
     row::RunRow,
 };
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ pub(crate) const NODE_RECORDS: &str = "node_artifacts/";
 
 /// The files of a run; `None` where the service does not see them, and the store has none.
 pub(crate) fn list(client: &Client, run: &str) -> Result<Option<RunFiles>, Box<Trouble>> {
-    client.find(&format!("/v1/runs/{run}/files"))
+    client.find(Route::RunFiles(run))
 }
 
 /// A file of a run, read as it is asked for. One that grows is read on until the run has ended, if it is followed.
@@ -77,9 +78,8 @@ impl<'a> Remote<'a> {
 
     fn fetch(&mut self) -> Result<(), Box<Trouble>> {
         let wait = if self.follow { LONGEST_WAIT.as_millis() } else { 0 };
-        let path = encoded(&self.path);
-        let address = format!("/v1/runs/{}/files?path={path}&offset={}&wait={wait}", self.run, self.at);
-        let part: FilePart = self.client.get(&address)?;
+        let files = Route::RunFiles(&self.run).with("path", &self.path);
+        let part: FilePart = self.client.get(files.with("offset", self.at).with("wait", wait))?;
         let content = BASE64.decode(&part.content).map_err(|_| {
             Trouble::new(
                 FAILED,

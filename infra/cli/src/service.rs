@@ -4,7 +4,7 @@
 //! has the state folder's lock and the other leaves; both commands use the first.
 
 use crate::{
-    request::{Sent, address_of, once},
+    request::{address_of, once},
     trouble::{Trouble, UNREACHABLE},
     unix,
 };
@@ -81,7 +81,7 @@ impl Local {
 
     fn is_healthy(&self, host: &HostFile) -> bool {
         matches!(
-            once(&self.http(), &address_of(host), "/host/health", Sent::Nothing),
+            once(&self.http(), &address_of(host), "GET", "/host/health", None),
             Ok((200, _))
         )
     }
@@ -213,7 +213,7 @@ impl Local {
     /// Asks a host to leave, and waits until it is gone.
     pub(crate) fn end(&self, host: &HostFile) -> Result<(), Box<Trouble>> {
         let begun = Instant::now();
-        let answer = once(&self.http(), &address_of(host), "/host/down", Sent::Post("{}"));
+        let answer = once(&self.http(), &address_of(host), "POST", "/host/down", Some("{}"));
         let mut pause = Duration::from_millis(1);
         while is_alive(host.pid) {
             if begun.elapsed() > PATIENCE {

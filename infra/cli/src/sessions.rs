@@ -11,9 +11,10 @@ use crate::{
 };
 use contract::Code;
 use contract::http::{Events, SessionView};
+use contract::route::{Route, Target};
 
 pub(crate) fn session_of(client: &Client, flow: &Flow) -> Result<SessionView, Box<Trouble>> {
-    client.find(&format!("/v1/sessions/{}", flow.key()))?.ok_or_else(|| {
+    client.find(Route::Session(&flow.key()))?.ok_or_else(|| {
         Trouble::new(
             NONE,
             Code::SessionNoSession,
@@ -37,11 +38,8 @@ pub(crate) fn all_events(client: &Client, key: &str) -> Result<Events, Box<Troub
     let mut events = Vec::new();
     let mut after = 0;
     loop {
-        let address = match after {
-            0 => format!("/v1/sessions/{key}/events"),
-            after => format!("/v1/sessions/{key}/events?after={after}"),
-        };
-        let page: Option<Events> = client.find(&address)?;
+        let page: Option<Events> =
+            client.find(Target::from(Route::Events(key)).with_any("after", (after > 0).then_some(after)))?;
         let page = page.map(|page| page.events).unwrap_or_default();
         let last = page.last().map_or(0, |row| row.revision);
         let is_whole = page.len() < watch::SHORTEST_PAGE || last <= after;

@@ -16,6 +16,7 @@ use contract::{
     Code, Phase,
     agent::{Chunk, LineKind, OutputLine},
     http::{Output, SessionView},
+    route::{Route, Target},
     row::{OperationRow, OperationStatus, RunRow},
 };
 use serde::de::DeserializeOwned;
@@ -45,19 +46,25 @@ const ADMISSION: Duration = Duration::from_secs(60);
 
 /// Something that ends: an operation or a run.
 pub(crate) trait Ends: DeserializeOwned {
-    const ROUTE: &'static str;
+    fn route(id: &str) -> Route<'_>;
     fn has_ended(&self) -> bool;
 }
 
 impl Ends for OperationRow {
-    const ROUTE: &'static str = "/v1/operations";
+    fn route(id: &str) -> Route<'_> {
+        Route::Operation(id)
+    }
+
     fn has_ended(&self) -> bool {
         self.status != OperationStatus::InProgress
     }
 }
 
 impl Ends for RunRow {
-    const ROUTE: &'static str = "/v1/runs";
+    fn route(id: &str) -> Route<'_> {
+        Route::Run(id)
+    }
+
     fn has_ended(&self) -> bool {
         self.status.is_final()
     }
@@ -93,7 +100,7 @@ pub(crate) fn run(
     lines: Lines,
 ) -> Result<RunRow, Box<Trouble>> {
     let watch = Watch::begin(client, key, Some(id), lines);
-    let row: RunRow = until_end(client, &format!("{id}?wish={digest}"))?;
+    let row: RunRow = until_end_at(client, id, &Route::Run(id).with("wish", digest))?;
     if row.started.is_some() {
         let said = row.result.as_ref().and_then(|result| result.said);
         // Of a log, what has come by now will do.
@@ -109,7 +116,7 @@ pub(crate) fn run(
 ///
 /// `Run.NameTaken`, final, if another run has its name.
 pub(crate) fn run_of(client: &Client, id: &str, digest: &str) -> Result<bool, Box<Trouble>> {
-    let found = client.find::<RunRow>(&format!("/v1/runs/{id}?wish={digest}&wait=0"))?;
+    let found = client.find::<RunRow>(Route::Run(id).with("wish", digest).with("wait", 0))?;
     Ok(found.is_some())
 }
 
@@ -127,16 +134,17 @@ fn not_taken_up(id: &str) -> Box<Trouble> {
 ///
 /// When the service is not there, or never takes the command up.
 pub(crate) fn until_end<T: Ends>(client: &Client, id: &str) -> Result<T, Box<Trouble>> {
+    until_end_at(client, id, &T::route(id).into())
+}
+
+fn until_end_at<T: Ends>(client: &Client, id: &str, target: &Target) -> Result<T, Box<Trouble>> {
     let begun = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        let sign = if id.contains('?') { '&' } else { '?' };
-        match client.find::<T>(&format!("{}/{id}{sign}wait={}", T::ROUTE, LONGEST_WAIT.as_millis()))? {
+        match client.find::<T>(target.clone().with("wait", LONGEST_WAIT.as_millis()))? {
             Some(row) if row.has_ended() => return Ok(row),
             // It is accepted a moment after it was sent, and neither is a service bound to wait as long as it was asked to.
-            None if begun.elapsed() > ADMISSION => {
-                return Err(not_taken_up(id.split('?').next().unwrap_or(id)));
-            }
+            None if begun.elapsed() > ADMISSION => return Err(not_taken_up(id)),
             _ => {
                 thread::sleep(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -152,8 +160,8 @@ pub(crate) fn output(
     after: Option<u64>,
     wait: Duration,
 ) -> Result<Option<Output>, Box<Trouble>> {
-    let after = after.map(|seq| format!("after={seq}&")).unwrap_or_default();
-    client.find(&format!("/v1/output/{of}?{after}wait={}", wait.as_millis()))
+    let target = Target::from(Route::Output(of)).with_any("after", after);
+    client.find(target.with("wait", wait.as_millis()))
 }
 
 /// Where the lines go that a run says.
@@ -371,7 +379,7 @@ fn look(
     run: Option<&str>,
     begun: Instant,
 ) -> Result<bool, Box<Trouble>> {
-    let session: Option<SessionView> = client.find(&format!("/v1/sessions/{key}"))?;
+    let session: Option<SessionView> = client.find(Route::Session(key))?;
     let session = session.as_ref();
     let operation = session.and_then(|session| session.current.as_ref());
     let is_live = session.is_some_and(|session| session.phase.is_live());

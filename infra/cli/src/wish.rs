@@ -5,6 +5,7 @@ use crate::{
     text::quoted,
     trouble::{NONE, Trouble, USAGE},
 };
+use contract::route::Route;
 use contract::{Code, Failure, FlowRef, http::SessionView};
 use std::path::Path;
 
@@ -113,7 +114,7 @@ pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box
         is_key && session.key.starts_with(&what.to_ascii_lowercase())
             || gone.as_deref() == Some(Path::new(&session.flow.lineage))
     };
-    let mut meant = client.sessions("")?;
+    let mut meant = client.sessions(Route::Sessions)?;
     meant.retain(is_meant);
     if meant.is_empty() && is_key {
         meant = of_others(client, what)?;
@@ -136,7 +137,7 @@ pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box
 /// The sessions of the whole workspace whose keys begin so; none for a user who may not see them.
 fn of_others(client: &Client, key: &str) -> Result<Vec<SessionView>, Box<Trouble>> {
     let key = key.to_ascii_lowercase();
-    match client.sessions(&format!("users=all&key={key}")) {
+    match client.sessions(Route::Sessions.with("users", "all").with("key", key)) {
         Err(trouble) if trouble.failure.error == Code::AccessDenied => Ok(Vec::new()),
         found => found,
     }

@@ -270,7 +270,7 @@ impl Sources {
     pub(crate) fn secrets(&self) -> Vec<String> {
         let credentials = self.feeds().into_iter().filter_map(|feed| feed.credential);
         credentials
-            .flat_map(|credential| [contract::http::encoded(&credential.secret), credential.secret])
+            .flat_map(|credential| [contract::route::encoded(&credential.secret), credential.secret])
             .filter(|secret| !secret.is_empty())
             .collect()
     }

@@ -312,7 +312,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// A path as it is signed: what is escaped already is escaped once more.
 fn encoded(path: &str) -> String {
     path.split('/')
-        .map(contract::http::encoded)
+        .map(contract::route::encoded)
         .collect::<Vec<_>>()
         .join("/")
 }

@@ -52,13 +52,15 @@ def main():
         program = [spec["python"], "-I", "-c", BOOT, packages(), "inside", str(memory)]
         os.execve(program[0], program, spec["variables"])
     elif role == "inside":
-        from .serve import add_sites, serve
-
         spec = read_task(int(sys.argv[2]))
         prctl(PR_SET_DUMPABLE, 0)
-        add_sites(spec)
         os.set_inheritable(spec["control"], False)
         control = Control(socket.socket(fileno=spec["control"]))
+        # Who waits for the session is not to wait for the rest of this package.
+        control.send({"ready": {"warm": False}})
+        from .serve import add_sites, serve
+
+        add_sites(spec)
         try:
             serve(spec, control, warm=False)
         except Exception as error:  # noqa: BLE001

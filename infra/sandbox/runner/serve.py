@@ -26,13 +26,13 @@ def add_sites(spec):
 
 
 def serve(spec, control, warm):
-    """Is the runner of a session: process 1 of its sandbox. It ends with the supervisor's end of the socket, and all in the sandbox with it."""
+    """Is the runner of a session: process 1 of its sandbox. It ends with the supervisor's end of the socket, and all in the sandbox with it.
+    Whoever calls this has said that the session is ready."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Process 1 is where what has lost its parent goes; without namespaces of its own it is so by this.
     adopt()
     os.chdir("/")
     fork_safe = warm
-    control.send({"ready": {"warm": warm}})
     if not warm and spec.get("import", True):
         # The runtime asks /proc about its own process, whose files there belong to nobody here unless it can be dumped.
         # Nothing else runs in the sandbox yet.

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import socket
+from compileall import compile_dir
 
 from .control import Control
 from .groups import enter_groups, limit_groups
@@ -20,6 +21,8 @@ def warm(path, idle_seconds, root, user, places):
     import time
 
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # Sessions only read this package: what they load of it they would compile each time.
+    compile_dir(os.path.dirname(__file__), quiet=2)
     import_executor()
     run_a_dummy_flow()
     if threads() > 1:
@@ -195,6 +198,7 @@ def wait_to_become(channel, root, user, places, own_network):
         os.environ.clear()
         os.environ.update(spec["variables"])
         take_in_site(spec)
+        control.send({"ready": {"warm": True}})
         serve(spec, control, warm=True)
     except Exception as error:  # noqa: BLE001
         control.send({"failed": f"{type(error).__name__}: {error}"})

@@ -12,6 +12,7 @@
 //! * [`tick`]: what the schedule sends.
 //! * [`row`]: what the table holds.
 //! * [`http`]: what the HTTP front answers.
+//! * [`route`]: its routes.
 //! * [`snapshot`]: flow folders and data where nobody sees the user's machine.
 //! * [`stored`]: the files of runs, likewise.
 //! * [`workspace`]: the settings of a workspace.
@@ -31,6 +32,7 @@ pub mod network;
 pub mod notice;
 pub mod packages;
 pub mod people;
+pub mod route;
 pub mod row;
 pub mod snapshot;
 pub mod step;

@@ -16,7 +16,7 @@ use aws_sigv4::{
 use aws_smithy_runtime_api::client::identity::Identity;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
-    http::encoded,
+    route::encoded,
     snapshot::{Address, MOST_BYTES, Upload},
 };
 use lifecycle::{Code, Failure};

@@ -292,7 +292,7 @@ fn a_run_of_somebody_else_is_neither_seen_nor_changed() {
     let all: RunFiles = api.get("/v1/runs/mine/files").unwrap();
     assert!(all.files.iter().any(|file| file.path == "logs.txt"));
     for path in ["../../host.json", "/etc/passwd", "output/../../../host.json"] {
-        let wrong = api.get::<Value>(&format!("/v1/runs/mine/files?path={}", contract::http::encoded(path)));
+        let wrong = api.get::<Value>(&format!("/v1/runs/mine/files?path={}", contract::route::encoded(path)));
         assert_eq!(wrong.unwrap_err().0, 404, "{path}");
     }
     machine.succeed(&["stop", &place]);

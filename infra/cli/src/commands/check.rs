@@ -1,6 +1,5 @@
 //! `pfsession check`: the prerequisites of a start.
 
-use super::workspace::path_of;
 use crate::{
     client::Client,
     command::Execute,
@@ -17,6 +16,7 @@ use contract::{
     Code, Failure, Settings,
     command::{Command, Wanted, Wish},
     http::{Check as Checked, CheckResult, Checks},
+    route::Route,
     workspace::{WorkspaceRow, WorkspaceSettings},
 };
 use images::{Name, Store, accounts::Accounts};
@@ -59,7 +59,7 @@ impl Execute for Check {
         let flow = flow_at(&self.flow, &client.user)?;
         let wanted = self.wants.wanted();
         let mut checks = of_service(client, &flow, &wanted)?;
-        let of: WorkspaceRow = client.get(&path_of(client))?;
+        let of: WorkspaceRow = client.get(Route::WorkspaceSettings(&client.user.workspace))?;
         let folder = Path::new(&flow.reference.lineage);
         checks.extend(of_folder(folder, &wanted, &of.settings, state));
         checks.push(index(state));
@@ -86,7 +86,7 @@ pub(crate) fn of_service(client: &Client, flow: &Flow, wanted: &Wanted) -> Resul
             settings: wanted.clone(),
         },
     };
-    let Checks { checks } = client.ask("/v1/checks", &command)?;
+    let Checks { checks } = client.check(&command)?;
     Ok(checks)
 }
 

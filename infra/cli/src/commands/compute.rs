@@ -17,8 +17,9 @@ use clap::Args;
 use contract::{
     Code, FlowRef,
     command::{Command, Wish},
-    http::{ComputeView, Computes, encoded},
+    http::{ComputeView, Computes},
     instance::Instances,
+    route::{Route, Target},
     row::{OperationRow, OperationStatus},
 };
 use lifecycle::{compute::ComputePhase, size::dollars};
@@ -163,18 +164,19 @@ impl Execute for DeleteCompute {
 
 /// All that have sessions, the caller's own or everybody's, and the caller's compute instances.
 fn all(client: &Client, of_all: bool) -> Result<Vec<ComputeView>, Box<Trouble>> {
-    let users = if of_all { "?users=all" } else { "" };
-    let (mut computes, mut query) = (BTreeMap::new(), users.to_owned());
     let page_of = |compute: ComputeView| ((compute.owner.clone(), compute.since, compute.id.clone()), compute);
     // An instance may run without a session.
-    let own: Instances = client.get("/v1/instances")?;
-    computes.extend(own.instances.into_iter().filter_map(|own| own.compute).map(page_of));
+    let own: Instances = client.get(Route::Instances)?;
+    let own = own.instances.into_iter().filter_map(|own| own.compute);
+    let (mut computes, mut after) = (own.map(page_of).collect::<BTreeMap<_, _>>(), None::<String>);
     loop {
-        let page: Computes = client.get(&format!("/v1/computes{query}"))?;
+        let target = Target::from(Route::Computes).with_any("users", of_all.then_some("all"));
+        let page: Computes = client.get(target.with_any("after", after))?;
         computes.extend(page.computes.into_iter().map(page_of));
-        let Some(next) = page.next else { break };
-        let sign = if users.is_empty() { '?' } else { '&' };
-        query = format!("{users}{sign}after={}", encoded(&next));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
     }
     Ok(computes.into_values().collect())
 }
@@ -322,9 +324,8 @@ pub(crate) fn ends(compute: &ComputeView) -> String {
 
 /// Waits until no session is on a compute resource: each has a bound within which it stops.
 pub(crate) fn until_empty(client: &Client, id: &str) -> Result<(), Box<Trouble>> {
-    let path = format!("/v1/computes/{}?wait={}", encoded(id), LONGEST_WAIT.as_millis());
     while client
-        .find::<ComputeView>(&path)?
+        .find::<ComputeView>(Route::Compute(id).with("wait", LONGEST_WAIT.as_millis()))?
         .is_some_and(|left| !left.sessions.is_empty())
     {}
     Ok(())

@@ -10,6 +10,7 @@ use crate::{
     wish::Flow,
 };
 use clap::Args;
+use contract::route::Route;
 use contract::{Kind, command::Wish};
 
 /// End the service on this machine
@@ -38,7 +39,7 @@ impl Execute for Down {
             return Ok(0);
         };
         if self.stop_sessions {
-            let sessions = client.sessions("")?;
+            let sessions = client.sessions(Route::Sessions)?;
             let mut stops = Vec::new();
             for session in sessions.into_iter().filter(|session| session.phase.is_live()) {
                 let flow = Flow {

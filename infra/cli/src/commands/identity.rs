@@ -1,9 +1,6 @@
 //! `pfsession identity`: the workspace's user-assigned identities, and the permissions that one needs.
 
-use super::{
-    check::{of_service, shown},
-    workspace::path_of,
-};
+use super::check::{of_service, shown};
 use crate::{
     command::{Execute, family},
     global::{Done, Service},
@@ -16,6 +13,7 @@ use clap::Args;
 use contract::{
     command::Wanted,
     http::{Check as Checked, CheckResult, Checks},
+    route::Route,
     workspace::{WorkspaceRow, WorkspaceSettings},
 };
 use schemars::JsonSchema;
@@ -42,7 +40,7 @@ impl Execute for List {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let client = &*service.client()?;
-        let of: WorkspaceRow = client.get(&path_of(client))?;
+        let of: WorkspaceRow = client.get(Route::WorkspaceSettings(&client.user.workspace))?;
         let identities = identities(&of.settings);
         if service.global.json {
             out_json(&Identities { identities });

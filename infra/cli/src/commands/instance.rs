@@ -18,8 +18,8 @@ use clap::Args;
 use contract::{
     Code, FlowRef, IdleSeconds,
     command::{Command, Wish},
-    http::encoded,
     instance::{InstanceView, Instances},
+    route::{Route, Target},
     row::{OperationRow, OperationStatus},
 };
 use lifecycle::compute::ComputePhase;
@@ -89,7 +89,7 @@ impl Execute for List {
     type Json = Instances;
 
     fn execute(&self, service: &Service<'_>) -> Done {
-        let instances: Instances = service.client()?.get("/v1/instances")?;
+        let instances: Instances = service.client()?.get(Route::Instances)?;
         if service.global.json {
             out_json(&instances);
         } else if instances.instances.is_empty() {
@@ -115,7 +115,7 @@ impl Execute for Show {
     type Json = InstanceView;
 
     fn execute(&self, service: &Service<'_>) -> Done {
-        let instance = get(&*service.client()?, &self.name, "")?;
+        let instance = get(&*service.client()?, Route::Instance(&self.name).into())?;
         if service.global.json {
             out_json(&instance);
         } else {
@@ -167,7 +167,7 @@ impl Execute for Stop {
         let instance = self.end.name.clone();
         let ended = end(client, &self.end, "Stopping", Wish::StopInstance { instance })?;
         // So that a start that follows finds it stopped.
-        while let Some(compute) = get(client, &self.end.name, &settled())?.compute
+        while let Some(compute) = get(client, settled(&self.end.name))?.compute
             && compute.phase != ComputePhase::Up
         {}
         said(&ended, "is stopped", service.global.json);
@@ -217,8 +217,8 @@ fn said(instance: &InstanceView, what: &str, json: bool) {
     }
 }
 
-fn get(client: &Client, name: &str, query: &str) -> Result<InstanceView, Box<Trouble>> {
-    let found = client.get(&format!("/v1/instances/{}{query}", encoded(name)));
+fn get(client: &Client, target: Target) -> Result<InstanceView, Box<Trouble>> {
+    let found = client.get(target);
     found.map_err(|trouble| trouble.next("see those that there are: pfsession instance list"))
 }
 
@@ -247,7 +247,7 @@ fn decide(client: &Client, name: &str, wish: Wish) -> Result<(), Box<Trouble>> {
 fn until_up(client: &Client, name: &str, wish: Wish) -> Result<InstanceView, Box<Trouble>> {
     decide(client, name, wish)?;
     loop {
-        let instance = get(client, name, &settled())?;
+        let instance = get(client, settled(name))?;
         match instance.compute.as_ref().map(|compute| compute.phase) {
             Some(ComputePhase::Requested) => {}
             Some(ComputePhase::Up) => return Ok(instance),
@@ -257,8 +257,8 @@ fn until_up(client: &Client, name: &str, wish: Wish) -> Result<InstanceView, Box
 }
 
 /// Asks for an instance once it is neither starting nor stopping, or the longest wait is over.
-fn settled() -> String {
-    format!("?wait={}", LONGEST_WAIT.as_millis())
+fn settled(name: &str) -> Target<'_> {
+    Route::Instance(name).with("wait", LONGEST_WAIT.as_millis())
 }
 
 fn gone(name: &str) -> Box<Trouble> {
@@ -268,7 +268,7 @@ fn gone(name: &str) -> Box<Trouble> {
 
 /// Stops or deletes an instance. Gives back what it was.
 fn end(client: &Client, wanted: &EndInstance, what: &str, wish: Wish) -> Result<InstanceView, Box<Trouble>> {
-    let instance = get(client, &wanted.name, "")?;
+    let instance = get(client, Route::Instance(&wanted.name).into())?;
     if let Some(compute) = instance.compute.as_ref().filter(|compute| !compute.sessions.is_empty()) {
         let active = compute::active(compute, home().as_deref());
         let ends = compute::ends(compute);

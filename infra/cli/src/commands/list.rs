@@ -10,6 +10,7 @@ use crate::{
 };
 use clap::Args;
 use contract::http::Sessions;
+use contract::route::{Route, Target};
 
 /// List your sessions; those of everybody in the workspace too, if you are its owner
 #[derive(Args, Debug)]
@@ -34,7 +35,8 @@ impl Execute for List {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let client = service.client()?;
-        let mut sessions = client.sessions(if self.all_users { "users=all" } else { "" })?;
+        let mut sessions =
+            client.sessions(Target::from(Route::Sessions).with_any("users", self.all_users.then_some("all")))?;
         if !self.all {
             sessions.retain(|session| session.phase.is_live() || session.failure.is_some());
         }

@@ -12,8 +12,8 @@ use crate::{
 use clap::Args;
 use contract::{
     Code, Role as Stored,
-    http::encoded,
     people::{RoleRow, Roles},
+    route::{Route, Target},
 };
 
 family! {
@@ -71,8 +71,8 @@ impl Execute for List {
         let client = &*service.client()?;
         let (mut users, mut after) = (Vec::new(), None);
         loop {
-            let query = after.map_or_else(String::new, |after: String| format!("?after={}", encoded(&after)));
-            let page: Roles = client.get(&format!("{}{query}", path_of(client)))?;
+            let roles = Target::from(Route::Roles(&client.user.workspace));
+            let page: Roles = client.get(roles.with_any("after", after))?;
             users.extend(page.users);
             after = page.next;
             if after.is_none() {
@@ -154,21 +154,17 @@ fn user_name(text: &str) -> Result<String, String> {
 /// How often roles that somebody else changes meanwhile are read again.
 const TRIES: usize = 5;
 
-fn path_of(client: &Client) -> String {
-    format!("/v1/workspaces/{}/roles", encoded(&client.user.workspace))
-}
-
 /// Reads a user's roles, changes them, and writes them, anew when somebody else was faster.
 fn change(
     client: &Client,
     user: &str,
     how: impl Fn(&mut RoleRow) -> Result<(), Box<Trouble>>,
 ) -> Result<RoleRow, Box<Trouble>> {
-    let path = path_of(client);
+    let workspace = &client.user.workspace;
     for tried in 1.. {
-        let mut row: RoleRow = client.get(&format!("{path}?user={}", encoded(user)))?;
+        let mut row: RoleRow = client.get(Route::Roles(workspace).with("user", user))?;
         how(&mut row)?;
-        match client.put(&path, &row) {
+        match client.put(Route::WriteRoles(workspace), &row) {
             Err(trouble) if trouble.failure.error == Code::RoleChanged && tried < TRIES => {}
             done => return done,
         }

@@ -14,6 +14,7 @@ use crate::{
 use clap::Args;
 use contract::{
     http::SessionView,
+    route::Route,
     row::{OperationRow, RunRow},
     snapshot::Address,
 };
@@ -58,13 +59,13 @@ impl Execute for Show {
             show_session(&client, &flow, &session, json)?;
         } else if !contract::command::is_good_id(what) {
             return Err(wish::nothing_of(what));
-        } else if let Some(run) = client.find::<RunRow>(&format!("/v1/runs/{what}"))? {
+        } else if let Some(run) = client.find::<RunRow>(Route::Run(what))? {
             if json {
                 out_json(&run)
             } else {
                 out(&show::run(&run, home().as_deref()))
             }
-        } else if let Some(operation) = client.find::<OperationRow>(&format!("/v1/operations/{what}"))? {
+        } else if let Some(operation) = client.find::<OperationRow>(Route::Operation(what))? {
             if json {
                 out_json(&operation)
             } else {

@@ -21,6 +21,7 @@ use contract::{
     agent::{Chunk, OutputLine},
     command::{Command, RunWish, Wanted, Wish},
     http::SessionView,
+    route::Route,
     row::{OperationStatus, RunRow, RunStatus},
 };
 use flow::Signature;
@@ -142,7 +143,7 @@ impl Turns {
         let (client, flow) = (Arc::clone(&self.client), self.flow.clone());
         thread::spawn(move || {
             loop {
-                let view: Option<SessionView> = client.find(&format!("/v1/sessions/{}", flow.key())).ok().flatten();
+                let view: Option<SessionView> = client.find(Route::Session(&flow.key())).ok().flatten();
                 let idle = view.as_ref().map_or(60_000, |view| view.settings.idle.value);
                 thread::sleep(Duration::from_millis(idle / 3).max(SHORTEST));
                 // One that somebody has stopped is started by the next run.

@@ -10,6 +10,7 @@ use crate::{
 };
 use clap::Args;
 use contract::http;
+use contract::route::Route;
 
 /// Say why a session is as it is: what keeps it, what will end it and when, who wanted it so; also of one that is gone
 #[derive(Args, Debug)]
@@ -31,7 +32,7 @@ impl Execute for Why {
         let client = service.client()?;
         let what = &self.what;
         let flow = wish::find_flow(&client, what)?.ok_or_else(|| wish::nothing_of(what))?;
-        let Some(why) = client.find::<http::Why>(&format!("/v1/sessions/{}/why", flow.key()))? else {
+        let Some(why) = client.find::<http::Why>(Route::Why(&flow.key()))? else {
             return session_of(&client, &flow).map(|_| 0);
         };
         if service.global.json {

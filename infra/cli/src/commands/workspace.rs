@@ -12,7 +12,7 @@ use crate::{
 use clap::Args;
 use contract::{
     Code, Failure,
-    http::encoded,
+    route::Route,
     workspace::{QuotaSettings, WorkspaceRow, WorkspaceSettings},
 };
 use serde_json::{Map, Value, json};
@@ -42,7 +42,7 @@ impl Execute for Show {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let client = service.client()?;
-        let row = client.get(&path_of(&client))?;
+        let row = client.get(Route::WorkspaceSettings(&client.user.workspace))?;
         print(&row, service.global.json);
         Ok(0)
     }
@@ -114,20 +114,19 @@ fn warn_of_size(settings: &WorkspaceSettings) {
     }
 }
 
-pub(crate) fn path_of(client: &Client) -> String {
-    format!("/v1/workspaces/{}/settings", encoded(&client.user.workspace))
-}
-
 /// Reads the settings, changes them as the file says, and writes them, anew when somebody else was faster.
 fn update(client: &Client, file: &Path) -> Result<WorkspaceRow, Box<Trouble>> {
     let bad = |failure| Trouble::of(USAGE, failure);
     let wanted = flow::workspace_yaml(file).map_err(bad)?;
     each_is_good(file, &wanted).map_err(bad)?;
-    let path = path_of(client);
+    let workspace = &client.user.workspace;
     for tried in 1.. {
-        let row: WorkspaceRow = client.get(&path)?;
+        let row: WorkspaceRow = client.get(Route::WorkspaceSettings(workspace))?;
         let settings = changed(&row.settings, &wanted);
-        match client.put(&path, &WorkspaceRow { settings, ..row }) {
+        match client.put(
+            Route::WriteWorkspaceSettings(workspace),
+            &WorkspaceRow { settings, ..row },
+        ) {
             Err(trouble) if trouble.failure.error == Code::WorkspaceChanged && tried < TRIES => {}
             done => return done,
         }

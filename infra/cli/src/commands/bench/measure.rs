@@ -13,6 +13,7 @@ use contract::{
     command::{Command as Sent, RunWish, Wanted, Wish},
     http::SessionView,
     packages::PackagesRow,
+    route::Route,
     row::{OperationRow, OperationStatus, RunRow, RunStatus},
 };
 use std::{
@@ -114,7 +115,8 @@ impl Bench<'_> {
 
     fn one_at_a_time(&self) -> Result<(Vec<Figure>, String), Box<Trouble>> {
         let flow = self.flow("bench")?;
-        let packages = format!("/v1/sessions/{}/packages", flow.key());
+        let key = flow.key();
+        let packages = Route::Packages(&key);
         say("the first start, which makes the environments that this machine does not have yet");
         self.operate(&flow, "start", starting())?;
         self.run(&flow)?;
@@ -122,7 +124,7 @@ impl Bench<'_> {
             self.require("bench", packages)?;
             self.operate(&flow, "install", installing())?;
         }
-        let isolation = self.client.get::<PackagesRow>(&packages)?.isolation;
+        let isolation = self.client.get::<PackagesRow>(packages)?.isolation;
         let isolation = isolation.map_or_else(|| "not known".into(), |isolation| isolation.to_string());
         self.operate(&flow, "stop", Wish::Stop)?;
 
@@ -130,11 +132,13 @@ impl Bench<'_> {
             "{} rounds of start, run, install, packages, reset and stop",
             self.rounds
         ));
-        let ours = self.rounds_of(&flow, &packages)?;
+        let ours = self.rounds_of(&flow, packages)?;
         let new = self.new_environments(&flow)?;
         let mut requests = Vec::new();
         for _ in 0..self.rounds {
-            requests.push(timed(|| self.client.find::<SessionView>("/v1/sessions/0").map(|_| ()))?);
+            requests.push(timed(|| {
+                self.client.find::<SessionView>(Route::Session("0")).map(|_| ())
+            })?);
         }
         say("the floors and the plain ways");
         let plain = self.plain(!new.is_empty())?;
@@ -147,7 +151,7 @@ impl Bench<'_> {
 
     /// Times of each act of a session's life, by rounds: start, first run, second run, install in place of a package, install, packages, reset,
     /// stop.
-    fn rounds_of(&self, flow: &Flow, packages: &str) -> Result<[Vec<f64>; 8], Box<Trouble>> {
+    fn rounds_of(&self, flow: &Flow, packages: Route) -> Result<[Vec<f64>; 8], Box<Trouble>> {
         let mut ours: [Vec<f64>; 8] = Default::default();
         for _ in 0..self.rounds {
             let [start, first, second, replaced, install, listed, reset, stop] = &mut ours;

@@ -15,6 +15,7 @@ use crate::{
 };
 use clap::Args;
 use comfy_table::Cell;
+use contract::route::Route;
 use contract::{Code, Failure};
 use dockerfile::{DockerfileView, Of};
 use images::{Name, Store, accounts::Accounts};
@@ -117,7 +118,7 @@ impl Execute for Dockerfile {
         let client = service.client()?;
         let flow = wish::flow_at(&self.flow, &client.user)?;
         let row = packages::recorded(&client, &flow)?.ok_or_else(|| packages::none(&flow))?;
-        let session = client.find(&format!("/v1/sessions/{}", flow.key()))?;
+        let session = client.find(Route::Session(&flow.key()))?;
         let of = Of {
             typed: &flow.typed,
             row: &row,

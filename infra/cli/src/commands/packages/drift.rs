@@ -2,6 +2,7 @@
 
 use super::recorded;
 use crate::{client::Client, wish::Flow};
+use contract::route::Route;
 use contract::{Phase, http::SessionView};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -59,7 +60,7 @@ impl Drift {
 /// How the requirements in a flow folder and what its session has differ. `None` if they do not, if there is no session that runs are taken
 /// by, or if that cannot be said now.
 pub(crate) fn drift(client: &Client, flow: &Flow) -> Option<Drift> {
-    let session: SessionView = client.find(&format!("/v1/sessions/{}", flow.key())).ok()??;
+    let session: SessionView = client.find(Route::Session(&flow.key())).ok()??;
     if session.phase != Phase::Ready || session.current.is_some() {
         return None;
     }

@@ -20,6 +20,7 @@ use contract::{
     Code,
     http::Installs,
     packages::{Change, InstallRow, Package, PackageOrigin, PackagesRow},
+    route::Route,
 };
 use serde_json::Value;
 
@@ -110,11 +111,11 @@ pub(crate) fn none(flow: &Flow) -> Box<Trouble> {
 }
 
 pub(crate) fn recorded(client: &Client, flow: &Flow) -> Result<Option<PackagesRow>, Box<Trouble>> {
-    client.find(&format!("/v1/sessions/{}/packages", flow.key()))
+    client.find(Route::Packages(&flow.key()))
 }
 
 pub(crate) fn installs_of(client: &Client, flow: &Flow) -> Result<Vec<InstallRow>, Box<Trouble>> {
-    let found: Option<Installs> = client.find(&format!("/v1/sessions/{}/installs", flow.key()))?;
+    let found: Option<Installs> = client.find(Route::Installs(&flow.key()))?;
     found
         .map(|found| found.installs)
         .filter(|installs| !installs.is_empty())

@@ -22,6 +22,7 @@ use clap::Args;
 use contract::{
     Kind,
     command::{RunWish, Wish},
+    route::Route,
 };
 use end::end_of_run;
 use order::{RunOrder, resumed, run_order};
@@ -176,7 +177,7 @@ impl Execute for Run {
         drop(interrupted);
         let done = end_of_run(Some(&client), &row, &flow, service.global.json);
         // A user who is here is told of their other sessions. If these cannot be listed, the run has not failed.
-        if let Ok(sessions) = client.sessions("") {
+        if let Ok(sessions) = client.sessions(Route::Sessions) {
             warn_of_deletions(&sessions);
         }
         done

@@ -16,6 +16,7 @@ use contract::{
     Code,
     command::Wish,
     http::{RunChange, SessionView},
+    route::Route,
     row::{RunRow, RunStatus},
 };
 
@@ -92,7 +93,7 @@ impl Execute for Restore {
 fn change_of(service: &Service<'_>, run: &str, change: &RunChange, done: &str) -> Done {
     let client = &*service.client()?;
     let row = find(client, run)?;
-    let row: RunRow = client.change(&format!("/v1/runs/{}", row.id), change)?;
+    let row: RunRow = client.put(Route::ChangeRun(&row.id), change)?;
     if service.global.json {
         out_json(&row);
     } else {
@@ -119,7 +120,7 @@ impl Execute for Delete {
     fn execute(&self, service: &Service<'_>) -> Done {
         let client = &*service.client()?;
         let row = find(client, &self.run)?;
-        let row: RunRow = client.delete(&format!("/v1/runs/{}", row.id))?;
+        let row: RunRow = client.delete(Route::DeleteRun(&row.id))?;
         if service.global.json {
             out_json(&row);
         } else {
@@ -150,7 +151,7 @@ impl Execute for Cancel {
         }
         let flow = match row.of {
             Some(flow) => flow,
-            None => client.get::<SessionView>(&format!("/v1/sessions/{}", row.flow))?.flow,
+            None => client.get::<SessionView>(Route::Session(&row.flow))?.flow,
         };
         let id = format!("cancel-{}", wish::random::<6>());
         client.send(&command(&id, &flow, Wish::Cancel { run: row.id.clone() }))?;

@@ -9,7 +9,8 @@ use crate::{
     wish,
 };
 use clap::{Args, ValueEnum};
-use contract::http::{RunSummary, Runs, encoded};
+use contract::http::{RunSummary, Runs};
+use contract::route::{Route, Target};
 
 /// List your runs, newest first
 #[derive(Args, Debug)]
@@ -74,26 +75,22 @@ impl Execute for List {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let client = &*service.client()?;
-        let mut query = Vec::new();
-        if let Some(what) = &self.flow {
+        let flow = self.flow.as_deref().map(|what| {
             let flow = wish::find_flow(client, what)?.ok_or_else(|| wish::nothing_of(what))?;
-            query.push(format!("flow={}", flow.key()));
-        }
-        for (name, value) in [("name", &self.name), ("tag", &self.tag)] {
-            query.extend(value.as_ref().map(|value| format!("{name}={}", encoded(value))));
-        }
-        query.extend(self.status.map(|status| format!("status={}", status.word())));
-        if self.archived {
-            query.push("archived=1".into());
-        }
+            Ok::<_, Box<crate::trouble::Trouble>>(flow.key())
+        });
+        let which = Target::from(Route::Runs)
+            .with_any("flow", flow.transpose()?)
+            .with_any("name", self.name.as_ref())
+            .with_any("tag", self.tag.as_ref())
+            .with_any("status", self.status.map(StatusOfRun::word))
+            .with_any("archived", self.archived.then_some(1));
         let mut left = if self.all { usize::MAX } else { self.limit as usize };
         let mut after = self.after.clone();
         let mut runs: Vec<RunSummary> = Vec::new();
         while left > 0 {
-            let mut query = query.clone();
-            query.push(format!("limit={}", left.min(100)));
-            query.extend(after.as_ref().map(|after| format!("after={}", encoded(after))));
-            let page: Runs = client.get(&format!("/v1/runs?{}", query.join("&")))?;
+            let page = which.clone().with("limit", left.min(100));
+            let page: Runs = client.get(page.with_any("after", after))?;
             left = left.saturating_sub(page.runs.len());
             runs.extend(page.runs);
             after = page.next;

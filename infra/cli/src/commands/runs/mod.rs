@@ -14,6 +14,7 @@ use crate::{
     trouble::{NONE, Trouble},
 };
 use change::{Archive, Cancel, Delete, Rename, Restore};
+use contract::route::Route;
 use contract::{Code, http, row::RunRow};
 use diff::Diff;
 use download::Download;
@@ -50,12 +51,12 @@ family! {
 /// `Run.None` with the nearest name, if there is no such run.
 pub(crate) fn find(client: &Client, run: &str) -> Result<RunRow, Box<Trouble>> {
     if contract::command::is_good_id(run)
-        && let Some(row) = client.find::<RunRow>(&format!("/v1/runs/{run}"))?
+        && let Some(row) = client.find::<RunRow>(Route::Run(run))?
     {
         return Ok(row);
     }
     // That there is no list to look for it in is no other failure.
-    let known: http::Runs = client.get("/v1/runs?limit=100").unwrap_or(http::Runs {
+    let known: http::Runs = client.get(Route::Runs.with("limit", 100)).unwrap_or(http::Runs {
         runs: Vec::new(),
         next: None,
     });

@@ -7,7 +7,7 @@ mod rule;
 mod secrets;
 
 use crate::{
-    client::{Client, User},
+    client::Client,
     command::{Execute, NoJson, family},
     global::{Done, Service},
     options::{Wants, named_value},
@@ -21,6 +21,7 @@ use clap::Args;
 use contract::{
     Code,
     command::Wish,
+    route::Route,
     webhook::{Rule, SenderKind, Webhooks},
 };
 use rule::{Event, Signs, Then, event, push, rule_id, rule_of};
@@ -277,13 +278,8 @@ impl Execute for Rotate {
     }
 }
 
-fn path_of(user: &User) -> String {
-    let workspace = contract::http::encoded(&user.workspace);
-    format!("/v1/workspaces/{workspace}/webhooks")
-}
-
 fn read(client: &Client) -> Result<Webhooks, Box<Trouble>> {
-    client.get(&path_of(&client.user))
+    client.get(Route::Webhooks(&client.user.workspace))
 }
 
 /// Reads the rules, changes them, and writes them, anew when somebody else was faster.
@@ -292,7 +288,7 @@ fn change(client: &Client, how: impl Fn(&mut Vec<Rule>) -> Result<(), Box<Troubl
         let mut webhooks = read(client)?;
         how(&mut webhooks.rules)?;
         webhooks.address = None;
-        match client.put(&path_of(&client.user), &webhooks) {
+        match client.put(Route::WriteWebhooks(&client.user.workspace), &webhooks) {
             Err(trouble) if trouble.failure.error == Code::WebhookChanged && tried < TRIES => {}
             done => return done,
         }
