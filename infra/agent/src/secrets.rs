@@ -68,7 +68,7 @@ fn in_ascii(json: &str) -> String {
 pub(crate) struct Parts<K>(BTreeMap<K, String>);
 
 impl<K: Ord> Parts<K> {
-    /// What can be told after a part.
+    /// The text that can be passed on after a part.
     pub(crate) fn take(&mut self, secrets: &Secrets, of: K, part: &str) -> String {
         let waiting = self.0.remove(&of).unwrap_or_default();
         let mut text = secrets.hide(&(waiting + part));
@@ -79,12 +79,12 @@ impl<K: Ord> Parts<K> {
         text
     }
 
-    /// What still waits of a text that has ended.
+    /// The rest of a text that has ended.
     pub(crate) fn end(&mut self, of: &K) -> String {
         self.0.remove(of).unwrap_or_default()
     }
 
-    /// What still waits of all texts.
+    /// The rest of all texts.
     pub(crate) fn end_all(&mut self) -> BTreeMap<K, String> {
         std::mem::take(&mut self.0)
     }

@@ -1,4 +1,4 @@
-//! What people read when packages cannot be installed: real installs, from a package index on loopback that is as bad as can be.
+//! The error texts of failed installs: real installs, from a faulty package index on loopback.
 //!
 //! It is its own agent program, so it has no test harness.
 

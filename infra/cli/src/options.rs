@@ -151,7 +151,7 @@ pub(crate) struct Yes {
     pub(crate) yes: bool,
 }
 
-/// What stands for an empty list of hosts.
+/// The word for an empty list of hosts.
 const NO_HOST: &str = "none";
 
 /// A host that may be reached, as it is stored.

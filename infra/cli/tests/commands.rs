@@ -16,7 +16,7 @@ use std::{
 /// {"sub":"ann","ws":"lab"}
 const TOKEN: &str = "e30.eyJzdWIiOiJhbm4iLCJ3cyI6ImxhYiJ9.x";
 
-/// What the service answers: status and body, or nothing, which drops the connection.
+/// The service's answer: status and body, or nothing, which drops the connection.
 type Answers = dyn Fn(&Service, &Request) -> Option<(u16, Value)> + Send + Sync;
 
 #[derive(Clone, Debug)]
@@ -236,7 +236,7 @@ impl Ended {
     }
 }
 
-/// What was made up at random is left out.
+/// Random parts are left out.
 fn without_ids(text: &str) -> String {
     let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     let mut out = String::new();

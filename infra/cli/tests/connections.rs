@@ -27,7 +27,7 @@ fn connection(state: &Path, arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// What it says as JSON.
+/// Its output as JSON.
 fn json_of(state: &Path, arguments: &[&str], input: &str) -> Value {
     let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
     let output = connection(state, &arguments, input);

@@ -85,7 +85,7 @@ impl Service {
             .unwrap()
     }
 
-    /// What was sent to it; a run also asks about its session.
+    /// The requests that it had; a run also asks about its session.
     fn had(&self) -> Vec<String> {
         let had = self.had.lock().unwrap();
         let requests = had.iter().map(|(request, _)| request);

@@ -50,7 +50,7 @@ impl Machine {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What a command says that must not succeed.
+    /// The output of a command that has to fail.
     fn fail(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let said = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! What a person reads when a command cannot do what it should: each text of the command line itself, as it comes out.
+//! The error texts of the command line itself, as they are printed.
 
 use contract::{Code, Failure};
 use expect_test::expect;
@@ -39,7 +39,7 @@ fn service(status: u16, body: &str) -> String {
     endpoint
 }
 
-/// What the command says, without what differs from machine to machine.
+/// The command's output, without the parts that differ between machines.
 fn said(home: &Path, endpoint: Option<&str>, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pfsession"));
     command

@@ -1,4 +1,4 @@
-//! What a session installs with by itself: pip and uv, in the environment that it has.
+//! pip and uv for a session, in its own environment.
 //!
 //! uv is in every environment. pip comes at its first use, into the session's own layer: it would be in every lock, and few sessions ask for it.
 

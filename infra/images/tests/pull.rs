@@ -30,7 +30,7 @@ impl Place {
         self.store.pull(&name.parse().unwrap(), &Accounts::default(), &silent)
     }
 
-    /// What lies in a folder of the store.
+    /// The content of a folder of the store.
     fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path().join("images").join(folder)).unwrap();
         entries

@@ -1,4 +1,4 @@
-//! What SQS promises, by its own SDK.
+//! The promises of SQS, by its own SDK.
 
 mod common;
 

@@ -283,7 +283,7 @@ time.sleep(60)
     });
 }
 
-/// What this process has of memory, in bytes.
+/// The memory of this process, in bytes.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
     status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096

@@ -48,7 +48,7 @@ impl Line {
     }
 }
 
-/// What a transaction may have ended, by its name.
+/// The things that a transaction may end, by name.
 pub(crate) enum Ended {
     Operation(String),
     Run(String),

@@ -159,7 +159,7 @@ pub enum LineKind {
     Chunk,
 }
 
-/// What a run that streams has given of its output so far. It has a bound: the whole is the run's output.
+/// The output so far of a run that streams. It has a bound: the whole is the run's output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chunk {

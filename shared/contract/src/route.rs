@@ -5,7 +5,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::{borrow::Cow, fmt};
 
-/// What is escaped in a part of a URL.
+/// The characters that are escaped in a part of a URL.
 ///
 /// # Source
 ///
@@ -103,7 +103,7 @@ impl fmt::Display for Route<'_> {
     }
 }
 
-/// What a request asks for: a route and its query. Displays as path and query.
+/// The target of a request: a route and its query. Displays as path and query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     pub route: Route<'a>,

@@ -74,7 +74,7 @@ const KINDS: [Kind; 26] = [
     kind::<InstanceRow>("table/instance"),
 ];
 
-/// What a schema does not say: how many bits a number has, and what is in a text of any length.
+/// Bounds that a schema does not have: the bits of a number, and the content of a text.
 const BEYOND_A_SCHEMA: [&str; 3] = [
     "accept-command/invalid/generation-of-33-bits.json",
     "accept-command/invalid/variable-with-a-nul.json",

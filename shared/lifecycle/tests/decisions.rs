@@ -1,4 +1,4 @@
-//! What the core decides, by value: one test for each thing that it once decided wrongly, or that is easily decided wrongly.
+//! The core's decisions, by value: one test for each that was once wrong, or is easily wrong.
 
 use lifecycle::{
     Code, Failure, Millis,
@@ -131,7 +131,7 @@ impl Life {
         Self::installing().on(installed(1, "s", 3))
     }
 
-    /// What the last event says to the tokens of steps; `None` is a success.
+    /// The last event's answers to the tokens of steps; `None` is a success.
     fn answers(&self) -> Vec<(&str, Option<&str>)> {
         fn answer(effect: &Effect) -> Option<(&str, Option<&str>)> {
             let Effect::Message(Message::AnswerStep { token, failure }) = effect else {
@@ -475,7 +475,7 @@ fn a_silent_agent_is_the_reason_even_when_its_install_is_late_too() {
     assert_eq!(life.ends(), [("i", Outcome::Failed, Some("Session.AgentSilent"))]);
 }
 
-/// What a command names, and nothing else.
+/// The settings that a command names, and no others.
 fn saying(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut wants = Settings {
         size: "unsaid".to_owned().into(),

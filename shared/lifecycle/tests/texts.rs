@@ -1,4 +1,4 @@
-//! What people read when the core says no or something has ended: each text as it is decided.
+//! The texts of the core's refusals and of ends, as they are decided.
 
 use expect_test::expect;
 use lifecycle::{

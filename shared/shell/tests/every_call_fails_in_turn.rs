@@ -384,7 +384,7 @@ async fn what_the_webhooks_function_says_counts_only_as_far_as_a_rule_says_it() 
     );
 }
 
-/// What an agent says that it has.
+/// The packages in an agent's report.
 fn installation(
     count: u32,
     lock: &str,

@@ -1,4 +1,4 @@
-//! What the settings of a workspace mean for starts: defaults, bounds, identities and quotas.
+//! The effect of a workspace's settings on starts: defaults, bounds, identities and quotas.
 
 #[expect(dead_code, reason = "this file needs a part of the world")]
 mod world;

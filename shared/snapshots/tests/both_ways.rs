@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// What the store answers for a path: a status, and a body of this length that begins so.
+/// The store's answer for a path: a status, and a body of this length that begins so.
 #[derive(Clone)]
 struct Answer {
     status: u16,
@@ -118,7 +118,7 @@ fn packed(folder: &Path) -> Vec<u8> {
         .into_inner()
 }
 
-/// What both adapters have to do.
+/// The tests of both adapters.
 async fn check_opens(folders: &Folders, flow: &str) {
     let opened = folders.open(&flow_key(), flow).await.unwrap();
     let lines = opened.environment().await.unwrap().requirements.unwrap().lines;

@@ -1,4 +1,4 @@
-//! What an attack from inside a session must not change, looked at from outside.
+//! The state outside a session that no attack from inside may change.
 //!
 //! The attacks are Python files in `attacks/`, and `tests/attacks.rs` runs them in sessions of every kind. A new attack that could change
 //! something else adds it to [`Outside`].
@@ -12,11 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What one attack said of itself, as `attacks/attack.py` prints it.
+/// The report of one attack, as `attacks/attack.py` prints it.
 #[derive(Debug, Deserialize)]
 pub struct Said {
     pub attack: String,
-    /// What it got; nothing if the wall held.
+    /// Its gain; nothing if the wall held.
     pub got: Value,
     /// Whether it was left out, as the session's isolation says that there is no such wall.
     #[serde(default)]
@@ -113,7 +113,7 @@ impl Outside {
         Self(seen)
     }
 
-    /// What is different in `later`.
+    /// The differences in `later`.
     pub fn changes(&self, later: &Self) -> Vec<String> {
         let names = self.0.keys().chain(later.0.keys());
         let of = |seen: &Self, name: &String| seen.0.get(name).cloned().unwrap_or_default();
@@ -126,7 +126,7 @@ impl Outside {
     }
 }
 
-/// What others may set of a process.
+/// The settings of a process that others may change.
 fn process(pid: u32) -> String {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
     let stat = read("stat");

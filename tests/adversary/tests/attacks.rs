@@ -337,7 +337,7 @@ fn warm_is_there(state: &Path) -> bool {
     panic!("the warm process has not come");
 }
 
-/// What other programs of the user have open.
+/// The open files of the user's other programs.
 struct Planted {
     abstract_name: String,
     path: PathBuf,

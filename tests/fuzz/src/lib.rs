@@ -51,7 +51,7 @@ impl Random {
     }
 }
 
-/// What breaks parsers of every kind.
+/// Texts that break parsers of every kind.
 const WORDS: [&str; 36] = [
     "\0",
     "\r\n",
@@ -232,7 +232,7 @@ fn shown(name: &str, input: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// What fuzzing a target says, if it fails.
+    /// The message of a target that fails.
     fn said(target: impl Fn(&[u8])) -> Option<String> {
         let seeds = [b"name = value".to_vec(), b"[list]".to_vec()];
         let run = AssertUnwindSafe(|| fuzz("a target", &seeds, &["="], target));

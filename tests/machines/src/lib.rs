@@ -90,7 +90,7 @@ pub struct World {
     requests: String,
 }
 
-/// What a state machine has called.
+/// The calls of a state machine.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub action: String,
@@ -274,7 +274,7 @@ impl World {
             .collect()
     }
 
-    /// What the pipe does with a message of the queue `compute-requests`.
+    /// The pipe's part for a message of the queue `compute-requests`.
     pub fn ask(&self, request: &contract::driver::ComputeRequest, message: &str) -> String {
         let body = serde_json::to_string(request).expect("JSON");
         self.start(json!([{ "messageId": message, "body": body, "eventSource": "aws:sqs" }]))
@@ -378,7 +378,7 @@ impl World {
         instances.collect()
     }
 
-    /// What an instance does by itself when it has started: it joins the cluster. Waits for one.
+    /// An instance's part once it has started: it joins the cluster. Waits for one.
     pub fn join_an_instance(&self) -> Value {
         let instance = self.wait_for("an instance", || self.instances().into_iter().next());
         let document = json!({
@@ -441,7 +441,7 @@ impl World {
         })
     }
 
-    /// What the executions came to, for whoever reads a failure.
+    /// The ends of the executions, for the reader of a failure.
     pub fn story(&self) -> String {
         let listed = self.call(
             "stepfunctions",
@@ -479,7 +479,7 @@ impl World {
     }
 }
 
-/// What sessions run in when nobody says another.
+/// The default base image of sessions.
 pub const DEFAULT_IMAGE: &str =
     "registry.example/base@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 

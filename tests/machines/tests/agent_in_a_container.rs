@@ -180,7 +180,7 @@ impl Drop for Agent {
     }
 }
 
-/// What the agent says next that is not a line of output, signed with `key`; a wish for a lease is granted on the way, if `grant`.
+/// The agent's next report that is no line of output, signed with `key`; a request for a lease is granted on the way, if `grant`.
 fn says(world: &World, key: &str, grant: bool) -> AgentReport {
     loop {
         let signed: SignedReport = serde_json::from_value(world.agent_report()).expect("a signed report");

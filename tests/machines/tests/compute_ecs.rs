@@ -80,7 +80,7 @@ fn up(world: &World) {
     assert_eq!(world.report(), DriverReport::ComputeUp { compute: "c1".into() });
 }
 
-/// What the agent does with its first word: it answers the token with the public half of its key.
+/// The agent's first report: it answers the token with the public half of its key.
 fn greet(world: &World, generation: u32) {
     let word = world.agent_command(&world.flow, generation);
     assert_eq!(word["command"], "greet");

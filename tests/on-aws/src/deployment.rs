@@ -18,7 +18,7 @@ use whole_system::{Api, Machine, lambdas, root, wait_for};
 
 /// Who uses it.
 pub const USER: &str = "ann";
-/// What the names of its queues, functions and state machine begin with: the template's default.
+/// Prefix of the names of its queues, functions and state machine: the template's default.
 const PREFIX: &str = "pfsession-";
 /// The tools that a deployment needs.
 pub const TOOLS: [&str; 3] = ["ministack", "sam", "aws"];
@@ -142,7 +142,7 @@ impl Deployment {
         assert!(python.wait().expect("it ends").success());
     }
 
-    /// What is left of sessions on the driver's machine: agents, sandboxes, folders.
+    /// The rest of sessions on the driver's machine: agents, sandboxes, folders.
     pub fn left(&self) -> BTreeSet<String> {
         let mut left = BTreeSet::new();
         for (pid, command) in self.machine.processes() {
@@ -232,7 +232,7 @@ impl Deployment {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
-    /// What there is of it in the account, one a line.
+    /// Its resources in the account, one a line.
     pub fn account(&self) -> BTreeSet<String> {
         let left = self.emulator.python("left.py", &["pfsession"]);
         left.lines().map(str::to_owned).collect()
@@ -293,7 +293,7 @@ fn start_driver(machine: &Machine, arguments: &[&str]) -> Child {
         .expect("pfsession runs")
 }
 
-/// What the driver prints once it serves.
+/// The driver's line once it serves.
 fn first_line(driver: &mut Child) -> Value {
     let mut line = String::new();
     BufReader::new(driver.stdout.take().expect("its output"))

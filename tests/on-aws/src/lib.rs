@@ -147,7 +147,7 @@ impl Emulator {
         String::from_utf8(output.stdout).expect("it says text")
     }
 
-    /// What it has said so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         let log = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()

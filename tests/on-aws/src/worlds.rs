@@ -106,7 +106,7 @@ impl World {
         format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")
     }
 
-    /// What a queue gives now, or within so many seconds.
+    /// The messages of a queue now, or within so many seconds.
     pub async fn receive(&self, queue: &str, most: i32, within: i32) -> Vec<Message> {
         let received = self
             .sqs

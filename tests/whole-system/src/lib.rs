@@ -291,7 +291,7 @@ impl Machine {
         found
     }
 
-    /// What is left of sessions: processes that are not the host or its functions, session and compute folders.
+    /// The rest of sessions: processes that are not the host or its functions, session and compute folders.
     pub fn leftovers(&self) -> BTreeSet<String> {
         let mut left = BTreeSet::new();
         for (pid, command) in self.processes() {
@@ -598,7 +598,7 @@ pub fn typed(machine: &Machine, api: &Api, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// What a command printed, to both of its outputs.
+/// A command's output, of both streams.
 pub fn said(output: &Output) -> String {
     format!(
         "{}{}",
@@ -627,7 +627,7 @@ pub fn write_flow(folder: &Path, source: &str, requirements: Option<&str>) {
 }
 
 impl Machine {
-    /// What is left in the queues and in the table of what should have ended: messages, queues of agents, dead letters, unsent effects,
+    /// The rest in queues and table of things that should have ended: messages, queues of agents, dead letters, unsent effects,
     /// compute resources that are not gone, sessions in a quota. As any AWS tool sees it.
     pub fn unfinished(&self) -> BTreeSet<String> {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! What a user does in a first hour, on the real thing: the released binary, real processes, real flows.
+//! A user's first hour, on the real thing: the released binary, real processes, real flows.
 
 use contract::{
     Named, Origin, Phase,
@@ -101,7 +101,7 @@ fn write_files(folder: &Path, files: &[(&str, &str)]) {
     }
 }
 
-/// What `tests/flows/record.py` recorded of promptflow itself, by the folder of the flow.
+/// The results of promptflow itself, recorded by `tests/flows/record.py`, by the folder of the flow.
 fn recorded() -> Vec<(std::path::PathBuf, Value)> {
     let mut all: Vec<_> = fs::read_dir(root().join("tests/flows/recorded"))
         .unwrap()
@@ -381,7 +381,7 @@ fn broken_index(folder: &Path) -> Index {
     Index { server, port }
 }
 
-/// What is wrong with a flow (its requirements, more YAML), the failure's stable name, and a word of what is said.
+/// A fault of a flow (its requirements, more YAML), the failure's code, and a word of its message.
 type Case<'a> = (&'a str, Option<&'a str>, Option<&'a str>, &'a str, &'a str);
 
 #[test]

@@ -38,7 +38,7 @@ fn take(root: &Path, path: &Path) {
     fs::copy(path, target).unwrap();
 }
 
-/// What programs and libraries need of libraries.
+/// The libraries that programs and libraries need.
 fn libraries(files: &[PathBuf]) -> BTreeSet<PathBuf> {
     let mut all = BTreeSet::new();
     for file in files {

@@ -1,4 +1,4 @@
-//! What `--json` prints is what `pfsession schema` says, command by command, on the real thing.
+//! The output of `--json` fits `pfsession schema`, command by command, on the real thing.
 
 use serde_json::Value;
 use whole_system::{Machine, flow, root};

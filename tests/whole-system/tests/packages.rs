@@ -1,4 +1,4 @@
-//! What a user does with the packages of a session, on the real thing.
+//! A user's acts on the packages of a session, on the real thing.
 
 use contract::{
     Phase,
@@ -14,7 +14,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// What the tool says of the cow in the session.
+/// The tool's output in the session.
 fn cow(machine: &Machine, folder: &str) -> String {
     let said = machine.succeed(&["run", folder, "--inputs", "text=cow"]);
     let output: serde_json::Value = serde_json::from_str(said.trim()).unwrap();

@@ -174,7 +174,7 @@ fn a_role_counts_from_the_next_command_on_also_for_tokens_already_given() {
     assert_eq!(own.put("/v1/workspaces/elsewhere/roles", &far).unwrap_err().0, 403);
 }
 
-/// What is asked over HTTP, and by which roles it is answered: own, somebody else's, another workspace's.
+/// The requests over HTTP, and the roles that get an answer: own, somebody else's, another workspace's.
 const OVER_HTTP: [(&str, [(&str, &str); 5]); 7] = [
     (
         "use",

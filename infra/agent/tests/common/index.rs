@@ -13,7 +13,7 @@ use std::{
 struct Shelf {
     /// By file name.
     wheels: BTreeMap<String, Vec<u8>>,
-    /// What a request has to bring.
+    /// The credential that a request needs.
     authorization: Option<String>,
 }
 

@@ -27,7 +27,7 @@ use std::{
 #[derive(Default)]
 pub(crate) struct World {
     queues: Mutex<HashMap<String, VecDeque<String>>>,
-    /// What the driver reported, and what agents did, in order of arrival.
+    /// The reports of the driver and of agents, in order of arrival.
     pub(crate) driver_reports: Mutex<Vec<DriverReport>>,
     pub(crate) agent_reports: Mutex<Vec<(SignedReport, SignedBody)>>,
     pub(crate) credentials: Mutex<HashMap<(String, u32), String>>,
@@ -458,7 +458,7 @@ impl Machine {
         })
     }
 
-    /// What agents said of an operation or a run.
+    /// The agents' reports on an operation or a run.
     pub(crate) fn output(&self, of: &str) -> String {
         let reports = self.world.agent_reports.lock().unwrap();
         let mut lines = Vec::new();

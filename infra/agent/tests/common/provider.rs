@@ -32,7 +32,7 @@ impl Provider {
         provider
     }
 
-    /// What it was asked for, at its end.
+    /// The requests that it had, at its end.
     pub(crate) fn asked(mut self) -> Vec<Value> {
         self.process.kill().unwrap();
         let lines = self.said.by_ref().lines();

@@ -10,7 +10,7 @@ use std::{
 /// A user that nobody is.
 const USER: u32 = 54_321;
 
-/// What is different for a test that runs in a process of its own.
+/// The settings of a test that runs in a process of its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Machine {
     /// It is an ordinary user's.
@@ -150,7 +150,7 @@ pub(crate) fn again(machine: Machine, state: &Path, arguments: &[&str]) -> Outpu
     output
 }
 
-/// What has failed ends nothing, and shall be told at once.
+/// A failure ends nothing, and is reported at once.
 fn end_what_is_in(group: &Path) {
     for pid in fs::read_to_string(group.join("cgroup.procs"))
         .unwrap_or_default()

@@ -234,7 +234,7 @@ pub(crate) fn every_form_of_requirement_does_with_a_small_index_what_it_says() {
             }
         }
     };
-    /// What it is, the requirements, more files, and what is installed of ours or why it is not.
+    /// Name, requirements, more files, and the packages of ours that are installed, or the error.
     type Case<'a> = (&'a str, String, &'a [(&'a str, &'a str)], &'a str);
     let cases: &[Case] = &[
         ("a name", format!("{index_line}\nalpha"), &[], "alpha=2.0"),

@@ -1,4 +1,4 @@
-//! What a session sees and can do, in each tier.
+//! The view and the rights of a session, in each tier.
 
 use super::*;
 

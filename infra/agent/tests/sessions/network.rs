@@ -1,4 +1,4 @@
-//! What a session reaches of the network.
+//! The network of a session.
 
 use super::*;
 

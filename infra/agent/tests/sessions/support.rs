@@ -1,4 +1,4 @@
-//! What several subjects need.
+//! Helpers of several tests.
 
 use super::*;
 
@@ -70,7 +70,7 @@ pub(crate) fn mounts_with(text: &str) -> bool {
 
 pub(crate) const IMPORTS: &str = "import importlib.metadata\ndef main() -> dict:\n    import cowsay\n    return {'version': importlib.metadata.version('cowsay'), 'file': cowsay.__file__}\n";
 
-/// What an agent said last of what is installed.
+/// An agent's last report of the installed packages.
 pub(crate) fn installation(machine: &Machine, key: &str) -> contract::packages::Installation {
     let reports = machine.world.agent_reports.lock().unwrap();
     let said = reports.iter().rev().filter(|(_, body)| body.flow == key);
@@ -248,7 +248,7 @@ pub(crate) fn each(name: &str, mut look: impl FnMut(&mut dyn FnMut(&str, &str, R
     machine.remove(&key, 1);
 }
 
-/// What the driver wrote of a session's processes: the agent's id, and its sandboxes'.
+/// The driver's record of a session's processes: the agent's id, and those of its sandboxes.
 pub(crate) fn process_ids(machine: &Machine, key: &str, generation: u32) -> (i32, Vec<i32>) {
     let session = machine.state.join("sessions").join(key).join(generation.to_string());
     let agent: Value = serde_json::from_slice(&fs::read(session.join("agent.json")).unwrap()).unwrap();
@@ -319,7 +319,7 @@ pub(crate) fn unique(name: &str) -> String {
     )
 }
 
-/// What is said by `command` in a session.
+/// The output of `command` in a session.
 pub(crate) fn command(program: &[&str]) -> RunWish {
     RunWish {
         command: program.iter().map(|word| (*word).to_owned()).collect(),

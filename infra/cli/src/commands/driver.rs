@@ -33,7 +33,7 @@ Examples:
   eval \"$(aws configure export-credentials --profile me --format env)\" && AWS_REGION=eu-west-1 pfsession driver
   AWS_ENDPOINT_URL=http://127.0.0.1:4566 pfsession driver --end-sessions")]
 pub(crate) struct Driver {
-    /// What stands before the names of the control plane's queues
+    /// Prefix of the names of the control plane's queues
     #[arg(long, value_name = "PREFIX", default_value = "pfsession-")]
     pub(crate) queue_prefix: String,
     /// End this machine's sessions when the driver ends
@@ -41,7 +41,7 @@ pub(crate) struct Driver {
     pub(crate) end_sessions: bool,
 }
 
-/// What a driver serves when it has begun.
+/// The things that a driver serves once it has begun.
 ///
 /// * `requests`: the queue of compute requests.
 /// * `sessions`: the number of sessions that it found again.

@@ -25,7 +25,7 @@ pub(crate) struct Host {
     pub(crate) trial: Trial,
 }
 
-/// What tests of the service set.
+/// Settings for tests of the service.
 #[derive(Args, Debug)]
 pub(crate) struct Trial {
     /// Faults to inject: seed=1,duplicate=0.1,kill-host@queue.sent=3

@@ -52,7 +52,7 @@ pub(crate) struct MigrationView {
     image: Option<String>,
     /// The files that change.
     files: Vec<FileChange>,
-    /// What was left out or is for the user to see to: a sentence each.
+    /// Parts that were left out or need the user: a sentence each.
     notes: Vec<String>,
     /// Whether the files are written.
     written: bool,

@@ -35,7 +35,7 @@ pub(crate) struct Token {
         requires = "workspace"
     )]
     pub(crate) user: Option<String>,
-    /// What they may do there: data-scientist has sessions of their own, owner also sees and stops those of others
+    /// Role there: data-scientist has sessions of their own, owner also sees and stops those of others
     #[arg(long = "role", value_enum, value_name = "ROLE", default_value = "data-scientist")]
     pub(crate) roles: Vec<TokenRole>,
     /// How long it is good, such as 8h or 30days

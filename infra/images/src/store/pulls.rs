@@ -1,4 +1,4 @@
-//! What is pulled: an image from where it is, layer by layer.
+//! Pulls an image from its source, layer by layer.
 
 use super::{AT_ONCE, Image, Record, Store, now};
 use crate::{

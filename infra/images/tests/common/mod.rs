@@ -150,7 +150,7 @@ pub struct State {
     pub cut: HashMap<String, usize>,
     /// Requests, as `GET path`, with the range behind it.
     pub seen: Vec<String>,
-    /// What each request had for its authorization.
+    /// The authorization of each request.
     pub authorizations: Vec<String>,
 }
 

@@ -92,7 +92,7 @@ impl Session {
         })
     }
 
-    /// What it prints until its end.
+    /// Its output until its end.
     pub(crate) async fn output(&mut self) -> String {
         let mut text = String::new();
         let mut stdout = self.child.stdout.take().unwrap();

@@ -1,4 +1,4 @@
-//! What a runtime's environment consists of.
+//! The parts of a runtime's environment.
 
 use super::{MOST_FILES, dockerfile, pip_file};
 use crate::{Code, Failure, folder::read_text, redact, requirements::Line, yaml};
@@ -10,7 +10,7 @@ use std::path::Path;
 pub(super) struct Definition {
     pub(super) image: Option<String>,
     pub(super) lines: Vec<Line>,
-    /// What is not in it: a sentence each.
+    /// Parts that were left out: a sentence each.
     pub(super) notes: Vec<String>,
 }
 

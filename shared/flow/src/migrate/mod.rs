@@ -33,7 +33,7 @@ pub struct Migration {
     pub flow_file: Option<Saved>,
     /// The base image that the flow file names afterwards.
     pub image: Option<String>,
-    /// What was left out or is for the user to see to: a sentence each.
+    /// Parts that were left out or need the user: a sentence each.
     pub notes: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a user writes is read, or refused with a code, within a time that its size alone decides.
+//! Each file of a user is read, or refused with a code, in a time that depends on its size alone.
 
 use crate::tree::Tree;
 use flow::{Code, Failure};
@@ -15,7 +15,7 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// What is said of a flow folder, if it is refused.
+/// The error for a flow folder, if it is refused.
 fn refused(what: &str, files: &[(&str, &str)]) -> Option<Failure> {
     let tree = Tree::new(files);
     let (folder, root) = (tree.folder(), flow::include_root(&tree.folder()));

@@ -4,7 +4,7 @@ use expect_test::expect;
 use flow::{Secret, connection, connections};
 use serde_json::Value;
 
-/// What promptflow 1.18.5 made of each document; `record.py` beside it makes it again.
+/// promptflow 1.18.5's result for each document; `record.py` beside it makes it again.
 const RECORDED: &str = include_str!("../connections/promptflow.json");
 
 #[test]

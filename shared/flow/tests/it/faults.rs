@@ -1,4 +1,4 @@
-//! What a person reads when a flow folder is not as it should be: the fault, and the text.
+//! The error texts for flow folders with a fault.
 
 use crate::tree::Tree;
 use expect_test::{Expect, expect};

@@ -1,4 +1,4 @@
-//! What a flow folder is, when it is as it should be.
+//! Flow folders without faults, by value.
 
 use crate::tree::{Tree, shown};
 use expect_test::{Expect, expect};

@@ -13,7 +13,7 @@ fn tree(flow: &[(&str, &str)], definition: &[(&str, &str)]) -> Tree {
     Tree::new(&files)
 }
 
-/// What a migration changes: the requirements, the flow file, and the notes; or the error.
+/// The changes of a migration: the requirements, the flow file, and the notes; or the error.
 fn migrated(tree: &Tree, definition: &str, image: Option<&str>) -> (String, String, String) {
     let path = (!definition.is_empty()).then(|| tree.at(definition));
     let result = migrate(&tree.folder(), &tree.at("/repo"), path.as_deref(), image);

@@ -1,4 +1,4 @@
-//! What an error says to do is done, and there is no error any more.
+//! The remedy of each error is performed, and the error is gone.
 
 use crate::tree::Tree;
 use expect_test::{Expect, expect};

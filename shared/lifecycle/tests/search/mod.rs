@@ -114,7 +114,7 @@ pub(crate) fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
     search.done(found, None)
 }
 
-/// What is broken, in which state, or by which act in it.
+/// A broken property, with the state or the act in it.
 type Seen = (Broken, u32, Option<Act>);
 
 type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
@@ -125,7 +125,7 @@ struct Search<'a> {
     parts: Parts,
     seen: Numbered<Box<[u32]>, u32>,
     states: Vec<State>,
-    /// What is known of states in which nothing goes wrong any more: how long until each session is down, and until nothing is left.
+    /// Bounds of states in which nothing fails any more: the time until each session is down, and until nothing is left.
     ends: Numbered<Box<[u32]>, (Millis, Millis)>,
     /// Likewise, how long until no compute resource is draining.
     drained: Numbered<Box<[u32]>, Millis>,

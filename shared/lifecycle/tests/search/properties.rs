@@ -1,4 +1,4 @@
-//! What must always hold, as named properties: of one decision, and of a whole world.
+//! The invariants, as named properties: of one decision, and of a whole world.
 //!
 //! The numbers are those of the list in the design. What the core does not carry (11 and 12: credentials and roles) is tested elsewhere.
 

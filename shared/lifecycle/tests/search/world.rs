@@ -30,7 +30,7 @@ pub(crate) const IDLE: Millis = 30_000;
 /// How far the driver's clock is behind the control plane's, and how much longer an agent thinks a lease is: together less than the margin.
 pub(crate) const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
 
-/// What the core decides.
+/// The core's decision.
 pub(crate) type Decided = Result<(Session, Vec<Effect>), Refusal>;
 
 pub(crate) type StartInstance = fn(Option<&Compute>, &Slot, Option<Millis>, &str, Millis) -> Option<Compute>;
@@ -74,12 +74,12 @@ impl Core {
     };
 }
 
-/// What may happen in a world, at most.
+/// The bounds of a world.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     /// The owner of each flow. Flows of one owner share a compute resource.
     pub(crate) owners: Vec<&'static str>,
-    /// What users may want, of each flow.
+    /// The commands of users, for each flow.
     pub(crate) menu: Vec<Wish>,
     /// How many commands each flow gets.
     pub(crate) commands: u8,
@@ -107,12 +107,12 @@ pub(crate) enum Wish {
 pub(crate) struct World {
     pub(crate) flows: Vec<Rc<Flow>>,
     pub(crate) computes: Rc<Computes>,
-    /// What is under way, sorted.
+    /// The messages under way, sorted.
     pub(crate) bag: Rc<Vec<Message>>,
     pub(crate) left: Left,
 }
 
-/// What may still happen.
+/// The budget that is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Left {
     pub(crate) faults: u8,
@@ -132,9 +132,9 @@ pub(crate) struct Flow {
     pub(crate) executions: BTreeMap<String, Execution>,
     /// The highest generation that its driver has removed.
     pub(crate) removed: u32,
-    /// What its driver has launched: generation, and on which compute resource.
+    /// The containers that its driver has launched: generation and compute resource.
     pub(crate) launched: BTreeMap<u32, String>,
-    /// What its driver is launching: it has looked before, and will look after.
+    /// The containers that its driver is launching: it has looked before, and will look after.
     pub(crate) launching: Option<Launch>,
     pub(crate) containers: Vec<Container>,
     /// The generations whose agent has brought the environment to what the requirements say.
@@ -193,7 +193,7 @@ pub(crate) struct Container {
 pub(crate) struct Computes {
     pub(crate) rows: BTreeMap<String, Compute>,
     pub(crate) slots: BTreeMap<Slot, String>,
-    /// What the driver has now, and what it was told to delete and so will never make.
+    /// The containers that the driver has now, and those that it was told to delete and so will never make.
     pub(crate) exist: BTreeSet<String>,
     pub(crate) deleted: BTreeSet<String>,
 }
@@ -304,7 +304,7 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-/// What a flow's base image is, as whoever claims a compute resource for its session finds it.
+/// A flow's base image, as it is found when a compute resource is claimed for its session.
 fn image(session: &Session) -> Named<String> {
     let named = session.settings.image.value.clone();
     named.unwrap_or_else(|| "base".into()).into()
@@ -486,7 +486,7 @@ impl World {
         crashes.chain(lost).collect::<Vec<_>>().into_iter()
     }
 
-    /// What is due now.
+    /// The timers that are due now.
     pub(crate) fn due(&self, core: &Core) -> Vec<Act> {
         let mut acts = Vec::new();
         for (f, flow) in self.flows.iter().enumerate() {
@@ -519,7 +519,7 @@ impl World {
         acts
     }
 
-    /// What happens next when nobody dawdles and no message is under way.
+    /// The next event when every party is prompt and no message is under way.
     pub(crate) fn must(&self, core: &Core) -> Act {
         let launched = (0..self.flows.len())
             .find(|f| self.flows[*f].launching.is_some())
@@ -1647,7 +1647,7 @@ fn shift_effect(effect: &mut Effect, by: Millis) {
     }
 }
 
-/// What time does to a session as it is stored.
+/// A stored session after some time.
 trait Shift {
     fn shift(&mut self, by: Millis);
 }

@@ -43,7 +43,7 @@ use whole_system::{root, write_flow};
 
 /// MB, as `MemorySize` has them.
 const SIZES: [u32; 5] = [128, 256, 512, 1024, 1769];
-/// What the template deploys a function with: its memory, by its place in [`SIZES`], and the most messages that come in one invocation.
+/// A function's settings in the template: its memory, by its place in [`SIZES`], and the most messages of one invocation.
 fn deployed(template: &Yaml, function: &str) -> (usize, u32) {
     let logical: String = function
         .split('-')
@@ -114,7 +114,7 @@ fn poll() {
     }
 }
 
-/// What happened in a life, as the Runtime API saw it.
+/// The phases of a function's life, as the Runtime API saw them.
 struct Life {
     begun: Instant,
     polled: Option<Duration>,
@@ -467,7 +467,7 @@ fn unzip(zip: &Path, folder: &Path) -> PathBuf {
     program
 }
 
-/// What every function finds in its environment.
+/// The environment of every function.
 fn variables(world: &World) -> Vec<(String, String)> {
     let endpoint = &world.variables["AWS_ENDPOINT_URL"];
     let url = |name: &str| format!("{endpoint}/{ACCOUNT}/{name}");

@@ -51,7 +51,7 @@ fn main() {
     });
 }
 
-/// What a user has of it, on this machine.
+/// The figures of a user's acts, on this machine.
 fn bench(machine: &Machine, arguments: &[&str]) {
     let status = machine
         .command(&[&["bench"], arguments].concat())
@@ -63,7 +63,7 @@ fn bench(machine: &Machine, arguments: &[&str]) {
     );
 }
 
-/// What a sweep takes from the moment at which [`DUE`] of so many sessions are idle for too long.
+/// The time of a sweep from the moment at which [`DUE`] of so many sessions are idle for too long.
 fn sweeps(counts: &[usize]) {
     println!(
         "| sessions in the table, {DUE} of them due | from the due time to Stopped (median) | 90 % within | the last |"

@@ -197,7 +197,7 @@ Secrets are asked for at the terminal, or come from standard input as lines NAME
 Example:
   pf connection list > connections.json && pfsession connection import connections.json")]
 pub(crate) struct Import {
-    /// What `pf connection list` has printed, or - for standard input
+    /// File with the output of `pf connection list`, or - for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]

@@ -28,7 +28,7 @@ Example:
 pub(crate) struct Rename {
     /// The run
     run: String,
-    /// What people are to call it
+    /// Display name of the run
     name: String,
 }
 

@@ -61,10 +61,10 @@ pub(crate) struct AddWebhook {
     /// The flow's folder
     #[arg(value_name = "FLOW")]
     pub(crate) flow: PathBuf,
-    /// What happens: push, release, deployment, another of GitHub's events, or the type of a Standard Webhook
+    /// The event: push, release, deployment, another of GitHub's, or the type of a Standard Webhook
     #[arg(long, value_name = "EVENT", value_parser = event)]
     pub(crate) on: Event,
-    /// What is done then
+    /// The action of the rule
     #[arg(long, value_name = "COMMAND")]
     pub(crate) then: Then,
     /// Who sends it: the name of its secret, and the end of its address [default: github]
@@ -73,7 +73,7 @@ pub(crate) struct AddWebhook {
     /// How it is signed; GitHub's own events are GitHub's
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<Signs>,
-    /// What the rule is called [default: made of the flow, the event and the command]
+    /// Name of the rule [default: made of the flow, the event and the command]
     #[arg(long, value_parser = rule_id)]
     pub(crate) name: Option<String>,
     /// A secret that the sender made itself, in a file, or - for standard input; without it, one is made

@@ -33,7 +33,7 @@ impl Event {
     }
 }
 
-/// What a webhook has done.
+/// The action of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Then {
     Install,
