@@ -108,7 +108,7 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
         record_use(ports, &body.flow, run, used).await?;
     }
     // Whoever sees the end of an install sees what it came to.
-    recorded(ports, session, &body.report).await?;
+    record(ports, session, &body.report).await?;
     report(ports, session, &body).await
 }
 
@@ -192,7 +192,7 @@ fn event_of(report: &AgentReport, generation: u32) -> Option<Event> {
 }
 
 /// Keeps what an agent says of what is installed, and of how that ended.
-async fn recorded(ports: &impl Ports, session: &Session, report: &AgentReport) -> Result<(), Fault> {
+async fn record(ports: &impl Ports, session: &Session, report: &AgentReport) -> Result<(), Fault> {
     let (by, setup, installation) = match report {
         AgentReport::Installed {
             operation,

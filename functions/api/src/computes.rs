@@ -1,7 +1,7 @@
 //! Compute resources with the flows and runs that are active on them: listed, read and deleted.
 
 use crate::{
-    answers::{absent, may_read, ok, problem, waited},
+    answers::{absent, may_read, ok, problem, wait_for},
     request::Request,
     sessions::{self, operation_view},
 };
@@ -42,7 +42,7 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
 /// One of them; with `wait`, once no session is on it.
 pub(crate) async fn read(aws: &Aws, caller: &Principal, id: &str, wait: Millis) -> Result<Value, Fault> {
     let is_empty = |held: &Option<Compute>| held.as_ref().is_none_or(|held| held.sessions.is_empty());
-    let held = waited(aws, wait, || aws.load_compute(id), is_empty).await?;
+    let held = wait_for(aws, wait, || aws.load_compute(id), is_empty).await?;
     match held.filter(|held| may_read(caller, &of(held))) {
         Some(held) => Ok(ok(200, &view(aws, &held, &BTreeMap::new()).await?)),
         None => Ok(absent("compute resource", id)),

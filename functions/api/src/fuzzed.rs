@@ -82,7 +82,7 @@ fn read_as_each_body(body: &str) {
     let _ = runs::read_change(body);
     let _ = snapshots::read_offer(body);
     if let Ok(wanted) = webhooks::read_rules(body)
-        && let Ok(rules) = webhooks::checked(&ann(), "lab", &[], wanted.rules)
+        && let Ok(rules) = webhooks::check_rules(&ann(), "lab", &[], wanted.rules)
     {
         assert!(
             rules

@@ -1,7 +1,7 @@
 //! Compute instances: the caller's own, or for an owner those of a user.
 
 use crate::{
-    answers::{absent, may_read, ok, problem, waited},
+    answers::{absent, may_read, ok, problem, wait_for},
     computes,
     request::Request,
 };
@@ -54,7 +54,7 @@ pub(crate) async fn read(
         let phase = held.as_ref().map(|held| held.phase);
         matches!(phase, None | Some(ComputePhase::Up | ComputePhase::Gone))
     };
-    waited(aws, wait, || aws.load_slot(&slot), is_settled).await?;
+    wait_for(aws, wait, || aws.load_slot(&slot), is_settled).await?;
     Ok(ok(200, &view(aws, row).await?))
 }
 

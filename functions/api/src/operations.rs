@@ -1,6 +1,6 @@
 //! Operations, and what they and runs write.
 
-use crate::answers::{absent, ok, readable, waited, waited_from};
+use crate::answers::{absent, ok, readable, wait_for, waited_from};
 use aws::Aws;
 use contract::{
     Millis, Principal,
@@ -13,7 +13,7 @@ use shell::{Fault, Ports};
 /// An operation, after its end or after `wait`.
 pub(crate) async fn read(aws: &Aws, caller: &Principal, id: &str, wait: Millis) -> Result<Value, Fault> {
     let has_ended = |row: &OperationRow| row.status != OperationStatus::InProgress;
-    let found = waited(
+    let found = wait_for(
         aws,
         wait,
         || aws.load_operation(id),
@@ -24,7 +24,7 @@ pub(crate) async fn read(aws: &Aws, caller: &Principal, id: &str, wait: Millis) 
     };
     // The end of the one it joined is its own.
     if let Some(to) = row.joined.clone() {
-        let found = waited(
+        let found = wait_for(
             aws,
             wait,
             || aws.load_operation(&to),

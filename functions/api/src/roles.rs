@@ -17,7 +17,7 @@ use serde_json::Value;
 use shell::{Fault, Ports};
 
 pub(crate) async fn list(aws: &Aws, caller: &Principal, workspace: &str, request: &Request) -> Result<Value, Fault> {
-    if let Some(refused) = refused(caller, workspace) {
+    if let Some(refused) = refuse(caller, workspace) {
         return Ok(refused);
     }
     if let Some(user) = request.text("user") {
@@ -32,7 +32,7 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, workspace: &str, request
 }
 
 pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, request: &Request) -> Result<Value, Fault> {
-    if let Some(refused) = refused(caller, workspace) {
+    if let Some(refused) = refuse(caller, workspace) {
         return Ok(refused);
     }
     let wanted: RoleRow = match serde_json::from_str(&request.body().unwrap_or_default()) {
@@ -48,7 +48,7 @@ pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, reques
     let user = &wanted.user.clone();
     let stored = aws.load_roles(workspace, user).await?;
     if stored.unwrap_or_else(|| nothing(workspace, user)).revision != wanted.revision {
-        return Ok(changed(user));
+        return Ok(changed_meanwhile(user));
     }
     let row = RoleRow {
         revision: wanted.revision + 1,
@@ -61,7 +61,7 @@ pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, reques
     }
     match aws.save_roles(&row).await {
         Ok(()) => Ok(ok(200, &row)),
-        Err(Fault::Conflict) => Ok(changed(user)),
+        Err(Fault::Conflict) => Ok(changed_meanwhile(user)),
         Err(fault) => Err(fault),
     }
 }
@@ -83,7 +83,7 @@ fn nothing(workspace: &str, user: &str) -> RoleRow {
     }
 }
 
-fn refused(caller: &Principal, workspace: &str) -> Option<Value> {
+fn refuse(caller: &Principal, workspace: &str) -> Option<Value> {
     let action = Action::AssignRoles;
     (!may(caller, action, workspace, "")).then(|| problem(403, denied(caller, action, workspace, "")))
 }
@@ -92,7 +92,7 @@ fn malformed(why: String) -> Value {
     problem(400, Failure::new(Code::RoleMalformed, why))
 }
 
-fn changed(user: &str) -> Value {
+fn changed_meanwhile(user: &str) -> Value {
     let message = format!("The roles of {user} were changed meanwhile. Read them again, and change those.");
     problem(409, Failure::new(Code::RoleChanged, message))
 }
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn what_is_not_written_says_why() {
         let texts = [
-            said(&changed("bob")),
+            said(&changed_meanwhile("bob")),
             said(&malformed("These are no roles of a user: EOF.".to_owned())),
             own("ann").to_string(),
         ];

@@ -1,7 +1,7 @@
 //! Runs as things: the list of a user's runs, what is changed of one, and the files of its folder where this function sees them.
 
 use crate::{
-    answers::{absent, may_read, ok, problem, readable, waited},
+    answers::{absent, may_read, ok, problem, readable, wait_for},
     request::Request,
     snapshots::{Flows, not_now},
 };
@@ -54,7 +54,7 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
         });
         let name = request
             .text("name")
-            .is_none_or(|name| row.id.contains(name) || row.called().is_some_and(|own| own.contains(name)));
+            .is_none_or(|name| row.id.contains(name) || row.display_name().is_some_and(|own| own.contains(name)));
         tag && name
             && status.is_none_or(|status| row.status == status)
             && request.text("flow").is_none_or(|flow| row.flow == flow)
@@ -126,7 +126,7 @@ fn summary(row: RunRow, flow: FlowRef) -> RunSummary {
         accepted: row.accepted,
         started: row.started,
         ended: row.ended,
-        display_name: row.called().map(str::to_owned),
+        display_name: row.display_name().map(str::to_owned),
         tags: row.wish.tags,
         lines: row.result.as_ref().map(|result| result.lines),
         failed_lines: row.result.as_ref().map(|result| result.failed_lines),
@@ -137,7 +137,7 @@ fn summary(row: RunRow, flow: FlowRef) -> RunSummary {
 }
 
 /// A run, if it is there, and the caller may do this with it.
-async fn found(aws: &Aws, caller: &Principal, id: &str, action: Action) -> Result<Result<RunRow, Value>, Fault> {
+async fn find(aws: &Aws, caller: &Principal, id: &str, action: Action) -> Result<Result<RunRow, Value>, Fault> {
     let Some(row) = aws.load_run(id).await?.filter(|row| row.deleted.is_none()) else {
         return Ok(Err(absent("run", id)));
     };
@@ -184,7 +184,7 @@ pub(crate) async fn read(
             .text("wish")
             .is_some_and(|wish| row.digest.as_deref().is_some_and(|own| own != wish) || row.deleted.is_some())
     };
-    let found = waited(
+    let found = wait_for(
         aws,
         wait,
         || aws.load_run(id),
@@ -205,7 +205,7 @@ pub(crate) async fn change(aws: &Aws, caller: &Principal, id: &str, request: &Re
         Ok(change) => change,
         Err(why) => return Ok(problem(400, bad_change(&why))),
     };
-    if let Err(refused) = found(aws, caller, id, Action::Use).await? {
+    if let Err(refused) = find(aws, caller, id, Action::Use).await? {
         return Ok(refused);
     }
     aws.change_run(id, &change).await?;
@@ -217,7 +217,7 @@ pub(crate) async fn change(aws: &Aws, caller: &Principal, id: &str, request: &Re
 
 /// Removes it and all that is its own.
 pub(crate) async fn delete(aws: &Aws, flows: &Flows, caller: &Principal, id: &str) -> Result<Value, Fault> {
-    let row = match found(aws, caller, id, Action::Use).await? {
+    let row = match find(aws, caller, id, Action::Use).await? {
         Ok(row) => row,
         Err(refused) => return Ok(refused),
     };
@@ -248,7 +248,7 @@ pub(crate) async fn files(
     request: &Request,
     wait: Millis,
 ) -> Result<Value, Fault> {
-    let row = match found(aws, caller, id, Action::Read).await? {
+    let row = match find(aws, caller, id, Action::Read).await? {
         Ok(row) => row,
         Err(refused) => return Ok(refused),
     };
@@ -273,7 +273,7 @@ pub(crate) async fn files(
         Ok((content, ended)) => *ended || !content.is_empty(),
         Err(_) => true,
     };
-    Ok(match waited(aws, wait, read, is_there).await? {
+    Ok(match wait_for(aws, wait, read, is_there).await? {
         Ok((content, ended)) => ok(
             200,
             &FilePart {

@@ -19,7 +19,7 @@ use shell::{Fault, Ports, action_of};
 use std::collections::BTreeSet;
 
 pub(crate) async fn read(aws: &Aws, caller: &Principal, workspace: &str) -> Result<Value, Fault> {
-    if let Some(refused) = refused(caller, workspace) {
+    if let Some(refused) = refuse(caller, workspace) {
         return Ok(refused);
     }
     let row = aws.load_webhooks(workspace).await?;
@@ -28,7 +28,7 @@ pub(crate) async fn read(aws: &Aws, caller: &Principal, workspace: &str) -> Resu
 }
 
 pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, request: &Request) -> Result<Value, Fault> {
-    if let Some(refused) = refused(caller, workspace) {
+    if let Some(refused) = refuse(caller, workspace) {
         return Ok(refused);
     }
     let wanted = match read_rules(&request.body().unwrap_or_default()) {
@@ -43,7 +43,7 @@ pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, reques
     if stored.as_ref().map_or(0, |row| row.revision) != wanted.revision {
         return Ok(changed());
     }
-    let rules = match checked(
+    let rules = match check_rules(
         caller,
         workspace,
         &stored.map(|row| row.rules).unwrap_or_default(),
@@ -67,7 +67,7 @@ pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, reques
     }
 }
 
-fn refused(caller: &Principal, workspace: &str) -> Option<Value> {
+fn refuse(caller: &Principal, workspace: &str) -> Option<Value> {
     // The rules are the workspace's, and no owner of a flow is asked.
     if may(caller, Action::SetRules, workspace, "") {
         return None;
@@ -94,7 +94,7 @@ pub(crate) fn read_rules(body: &str) -> Result<Webhooks, Failure> {
 /// # Errors
 ///
 /// `Webhook.Malformed`, `Access.Denied`: final for these rules.
-pub(crate) fn checked(
+pub(crate) fn check_rules(
     caller: &Principal,
     workspace: &str,
     before: &[Rule],
@@ -175,11 +175,11 @@ mod tests {
             user("alice", &[Role::Owner, Role::DataScientist]),
             user("bob", &[Role::Owner, Role::DataScientist]),
         );
-        let alices = checked(&alice, "ws", &[], vec![rule("a", "alice", "install")]).unwrap();
+        let alices = check_rules(&alice, "ws", &[], vec![rule("a", "alice", "install")]).unwrap();
         assert_eq!(alices[0].by, Some(alice.clone()));
         // Bob adds one of his own, and sends Alice's along as he read it, or without her name.
         for sent in [alices[0].clone(), rule("a", "alice", "install")] {
-            let both = checked(&bob, "ws", &alices, vec![sent, rule("b", "bob", "install")]).unwrap();
+            let both = check_rules(&bob, "ws", &alices, vec![sent, rule("b", "bob", "install")]).unwrap();
             assert_eq!(
                 both.iter().map(|r| r.by.clone().unwrap()).collect::<Vec<_>>(),
                 [alice.clone(), bob.clone()]
@@ -189,13 +189,13 @@ mod tests {
         let mut changed = alices[0].clone();
         changed.event = "release".into();
         assert_eq!(
-            checked(&bob, "ws", &alices, vec![changed]).unwrap_err().error,
+            check_rules(&bob, "ws", &alices, vec![changed]).unwrap_err().error,
             Code::AccessDenied
         );
         let mut forged = rule("c", "alice", "install");
         forged.by = Some(alice.clone());
         assert_eq!(
-            checked(&bob, "ws", &alices, vec![forged]).unwrap_err().error,
+            check_rules(&bob, "ws", &alices, vec![forged]).unwrap_err().error,
             Code::AccessDenied
         );
     }
@@ -208,7 +208,7 @@ mod tests {
             (rule("a", "alice", "install"), false),
             (rule("a", "bob", "install"), false),
         ] {
-            let made = checked(&owner, "ws", &[], vec![rule.clone()]);
+            let made = check_rules(&owner, "ws", &[], vec![rule.clone()]);
             assert_eq!(made.is_ok(), is_allowed, "{rule:?}: {made:?}");
         }
         let sweep: Rule = {
@@ -217,7 +217,7 @@ mod tests {
             serde_json::from_value(as_json).unwrap()
         };
         assert_eq!(
-            checked(&owner, "ws", &[], vec![sweep]).unwrap_err().error,
+            check_rules(&owner, "ws", &[], vec![sweep]).unwrap_err().error,
             Code::AccessDenied
         );
     }
@@ -232,7 +232,7 @@ mod tests {
         elsewhere.flow.workspace = "other".into();
         for wrong in [many, vec![rule("a", "bob", "stop"); 2], vec![elsewhere]] {
             assert_eq!(
-                checked(&bob, "ws", &[], wrong).unwrap_err().error,
+                check_rules(&bob, "ws", &[], wrong).unwrap_err().error,
                 Code::WebhookMalformed
             );
         }
@@ -240,9 +240,9 @@ mod tests {
 
     #[test]
     fn only_the_role_owner_sees_and_sets_rules() {
-        assert!(refused(&user("bob", &[Role::DataScientist]), "ws").is_some());
-        assert!(refused(&user("bob", &[Role::Owner]), "other").is_some());
-        assert!(refused(&user("bob", &[Role::Owner]), "ws").is_none());
+        assert!(refuse(&user("bob", &[Role::DataScientist]), "ws").is_some());
+        assert!(refuse(&user("bob", &[Role::Owner]), "other").is_some());
+        assert!(refuse(&user("bob", &[Role::Owner]), "ws").is_none());
     }
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
             vec![elsewhere],
             many,
         ]
-        .map(|wanted| checked(&bob, "ws", &[], wanted).unwrap_err().to_string());
+        .map(|wanted| check_rules(&bob, "ws", &[], wanted).unwrap_err().to_string());
         expect_test::expect![[r#"
             Access.Denied: The rule a would do what bob may not do with the session of alice in the workspace ws. A rule does what its maker may: its flow is the maker's own, with the role data-scientist, or it stops.
             Webhook.Malformed: Two rules are called a. Name one otherwise.

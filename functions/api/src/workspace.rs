@@ -49,7 +49,7 @@ pub(crate) async fn write(
     }
     let stored = aws.load_workspace(workspace).await?;
     if stored.map_or(0, |row| row.revision) != wanted.revision {
-        return Ok(problem(409, changed(workspace)));
+        return Ok(problem(409, changed_meanwhile(workspace)));
     }
     let row = WorkspaceRow {
         revision: wanted.revision + 1,
@@ -59,7 +59,7 @@ pub(crate) async fn write(
     };
     match aws.save_workspace(&row).await {
         Ok(()) => Ok(ok(200, &row)),
-        Err(Fault::Conflict) => Ok(problem(409, changed(workspace))),
+        Err(Fault::Conflict) => Ok(problem(409, changed_meanwhile(workspace))),
         Err(fault) => Err(fault),
     }
 }
@@ -84,7 +84,7 @@ fn read_row(workspace: &str, body: &str) -> Result<WorkspaceRow, Failure> {
     Ok(row)
 }
 
-fn changed(workspace: &str) -> Failure {
+fn changed_meanwhile(workspace: &str) -> Failure {
     Failure::new(
         Code::WorkspaceChanged,
         format!("The settings of {workspace} were changed meanwhile. Read them again, and change those."),
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn settings_that_are_not_written_say_why() {
         let texts = [
-            changed("lab"),
+            changed_meanwhile("lab"),
             read_row("lab", "{").unwrap_err(),
             read_row("lab", r#"{ "workspace": "x", "revision": 0, "settings": {} }"#).unwrap_err(),
             read_row(

@@ -82,7 +82,7 @@ async fn look(
     let Some(row) = ports.load_session(&step.flow).await? else {
         return Ok(Ok(None));
     };
-    let to_come = wanted(&row.session, step);
+    let to_come = wanted_settings(&row.session, step);
     let settings = &to_come;
     let workspace = &row.session.workspace;
     let of = shell::workspace::settings_of(ports, workspace).await?;
@@ -111,7 +111,7 @@ async fn look(
 }
 
 /// The settings of this step's session. One that is taken down for another gets the other's.
-fn wanted(session: &Session, step: &StepMessage) -> Settings {
+fn wanted_settings(session: &Session, step: &StepMessage) -> Settings {
     let current = session.current.as_ref().filter(|o| o.id == step.operation);
     match (step.step, current.and_then(|o| o.wants.as_ref())) {
         (Step::StopSession, Some(wants)) => wants.over(&session.settings),

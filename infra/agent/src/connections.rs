@@ -262,7 +262,7 @@ impl Given {
         }
         for (variable, value) in &wish.environment_variables {
             if let Some((name, key)) = reference(value) {
-                variables.insert(variable.clone(), referred(&given, variable, name, key)?);
+                variables.insert(variable.clone(), resolve_reference(&given, variable, name, key)?);
             }
         }
         let connections = given
@@ -334,7 +334,12 @@ fn reference(value: &str) -> Option<(&str, &str)> {
     (!name.is_empty() && !key.is_empty() && !key.contains('.')).then_some((name, key))
 }
 
-fn referred(known: &BTreeMap<&str, Connection>, variable: &str, name: &str, key: &str) -> Result<String, Failure> {
+fn resolve_reference(
+    known: &BTreeMap<&str, Connection>,
+    variable: &str,
+    name: &str,
+    key: &str,
+) -> Result<String, Failure> {
     let connection = known.get(name).ok_or_else(|| {
         Failure::new(
             Code::ConnectionNone,

@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinSet};
 /// # Errors
 ///
 /// That the work has panicked.
-pub(crate) async fn contained<T: 'static>(
+pub(crate) async fn catch_panic<T: 'static>(
     code: Code,
     what: &str,
     work: impl Future<Output = T> + 'static,
@@ -19,7 +19,7 @@ pub(crate) async fn contained<T: 'static>(
     tasks.spawn_local(work);
     let panic = match tasks.join_next().await {
         Some(Ok(done)) => return Ok(done),
-        Some(Err(error)) => said(error),
+        Some(Err(error)) => panic_message(error),
         None => "the task was never begun".to_owned(),
     };
     tracing::error!(fault = code.as_str(), cause = panic, "a task has panicked");
@@ -32,7 +32,7 @@ pub(crate) async fn contained<T: 'static>(
 }
 
 /// The message of a task's panic.
-fn said(error: JoinError) -> String {
+fn panic_message(error: JoinError) -> String {
     let Ok(panic) = error.try_into_panic() else {
         return "the task was canceled".to_owned();
     };
@@ -57,7 +57,7 @@ mod tests {
         expected: Expect,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let done = tokio::task::LocalSet::new().block_on(&runtime, contained(code, what, work));
+        let done = tokio::task::LocalSet::new().block_on(&runtime, catch_panic(code, what, work));
         expected.assert_eq(&done.map_or_else(|failure| failure.to_string(), |done| format!("{done:?}")));
     }
 
@@ -88,7 +88,7 @@ mod tests {
         let held = Rc::new(());
         let inside = Rc::clone(&held);
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let work = contained(Code::RunFailed, "", async move {
+            let work = catch_panic(Code::RunFailed, "", async move {
                 let _held = inside;
                 std::future::pending::<()>().await
             });

@@ -139,7 +139,7 @@ fn write(file: &fs::File, said: &Said) {
 }
 
 /// Why the agent of a session ended, if it was for the disk.
-pub fn ended(session: &Path) -> Option<Failure> {
+pub fn recorded_end(session: &Path) -> Option<Failure> {
     read(session)?.ended
 }
 
@@ -159,7 +159,7 @@ pub fn failure_of_full(state: &Path) -> Option<Failure> {
 }
 
 /// A run's failure, with how full the disk is and whose it is, if it is for want of room.
-pub(crate) fn named(state: &Path, failure: Failure) -> Failure {
+pub(crate) fn name_full_disk(state: &Path, failure: Failure) -> Failure {
     let is_bare = failure.error == Code::RunDiskFull && failure.message.starts_with("There is no room");
     match Room::of(state).ok().filter(Room::is_short) {
         Some(room) if is_bare => {
@@ -456,14 +456,14 @@ mod tests {
         fs::create_dir_all(&session).unwrap();
         let mut watch = Watch::begin(folder.path(), &session, "/flows/mine").unwrap();
         let size = || fs::metadata(session.join(SAID)).unwrap().len();
-        assert_eq!((size(), ended(&session)), (SAID_BYTES as u64, None));
+        assert_eq!((size(), recorded_end(&session)), (SAID_BYTES as u64, None));
         let failure = watch.end(&Failure::new(Code::RunDiskFull, "It is full. Make room"));
         assert_eq!(failure.error, Code::SessionDiskFull);
         assert!(
             failure.message.starts_with("It is full. The session was ended"),
             "{failure}"
         );
-        assert_eq!((size(), ended(&session)), (SAID_BYTES as u64, Some(failure)));
+        assert_eq!((size(), recorded_end(&session)), (SAID_BYTES as u64, Some(failure)));
         // What it began with counts, also at a later look.
         assert_eq!((watch.grown(100), watch.grown(70), watch.grown(270)), (100, 70, 270));
         watch.history = vec![(Instant::now(), 200)];

@@ -103,13 +103,13 @@ impl Output {
         if inner.tail.len() == TAIL {
             inner.tail.pop_front();
         }
-        inner.tail.push_back(cut(&text, &self.path));
+        inner.tail.push_back(cut_line(&text, &self.path));
         if inner.lines > MOST_LINES {
             return;
         }
         let text = match inner.lines {
             MOST_LINES => format!("there is more; all of it is in {}", self.path.display()),
-            _ => cut(&text, &self.path),
+            _ => cut_line(&text, &self.path),
         };
         let waits = inner.waits();
         inner.settle();
@@ -211,7 +211,7 @@ impl Inner {
 }
 
 /// A line as it is reported: a long one ends with where the whole of it is.
-fn cut(text: &str, file: &Path) -> String {
+fn cut_line(text: &str, file: &Path) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((at, _)) => format!("{}… (cut here; the whole line is in {})", &text[..at], file.display()),
         None => text.to_owned(),

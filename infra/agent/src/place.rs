@@ -62,7 +62,7 @@ impl Place {
     }
 
     /// Why the session may not go on, if it may not.
-    pub(crate) fn refused(&self) -> Option<&Failure> {
+    pub(crate) fn refusal(&self) -> Option<&Failure> {
         match self {
             Self::Machine(_) => None,
             Self::Container(container) => container.refused.as_ref(),

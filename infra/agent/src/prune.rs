@@ -137,7 +137,7 @@ mod tests {
         file.set_modified(SystemTime::now() - DAY * days).unwrap();
     }
 
-    fn left(folder: &Path) -> Vec<String> {
+    fn names_in(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(folder)
             .into_iter()
             .flatten()
@@ -183,8 +183,8 @@ mod tests {
                 ..RETENTION
             },
         );
-        assert_eq!(left(&state.join("runs")), ["big", "busy", "new"]);
-        assert_eq!(left(&state.join("secret-variables")), ["waits"]);
-        assert_eq!(left(&state.join("logs")), ["agent-f-2.log", "install-2.txt"]);
+        assert_eq!(names_in(&state.join("runs")), ["big", "busy", "new"]);
+        assert_eq!(names_in(&state.join("secret-variables")), ["waits"]);
+        assert_eq!(names_in(&state.join("logs")), ["agent-f-2.log", "install-2.txt"]);
     }
 }

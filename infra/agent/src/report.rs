@@ -81,7 +81,7 @@ pub(crate) fn bounded_setup(mut setup: Setup) -> Setup {
 ///
 /// SQS, *SendMessage*: "A message can include only XML, JSON, and unformatted text", with the characters "#x9 | #xA | #xD | #x20 to #xD7FF |
 /// #xE000 to #xFFFD | #x10000 to #x10FFFF".
-pub(crate) fn signed(key: &SigningKey, body: &mut SignedBody) -> String {
+pub(crate) fn sign_bounded(key: &SigningKey, body: &mut SignedBody) -> String {
     let text = sign(key, body);
     if text.len() <= MOST_REPORT {
         return text;
@@ -194,7 +194,7 @@ mod tests {
             generation: 1,
             report,
         };
-        let text = signed(&key, &mut body);
+        let text = sign(&key, &mut body);
         assert!(text.len() <= MOST_REPORT, "{} bytes", text.len());
         let read: SignedReport = serde_json::from_str(&text).unwrap();
         assert!(read.is_signed_by(&public_half(&key)));

@@ -12,7 +12,7 @@ use std::{
 /// Writes down which processes a session's sandboxes are, for whoever has to end them when this one cannot.
 pub(crate) fn note(folders: &Folders, identity: Identity) -> io::Result<()> {
     let path = folders.session.join("sandboxes.json");
-    let mut all = noted(&folders.session)?;
+    let mut all = read_notes(&folders.session)?;
     all.retain(|each| Identity::of(each.pid) == Some(*each));
     all.push(identity);
     write_atomically(&path, &serde_json::to_vec(&all)?)
@@ -31,7 +31,7 @@ pub(crate) fn note_groups(folders: &Folders, own: &[PathBuf]) -> io::Result<()> 
 /// # Errors
 ///
 /// When the list cannot be read: its processes could then outlive their session. Final until somebody has seen to that.
-pub fn noted(session: &Path) -> io::Result<Vec<Identity>> {
+pub fn read_notes(session: &Path) -> io::Result<Vec<Identity>> {
     list(&session.join("sandboxes.json"))
 }
 
@@ -86,17 +86,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let session = folder.path();
         let it = Identity::of(std::process::id() as i32).unwrap();
-        assert_eq!(noted(session).unwrap(), []);
+        assert_eq!(read_notes(session).unwrap(), []);
         let folders = Folders {
             state: session.to_owned(),
             session: session.to_owned(),
         };
         note(&folders, it).unwrap();
-        assert_eq!(noted(session).unwrap(), [it]);
+        assert_eq!(read_notes(session).unwrap(), [it]);
         let path = session.join("sandboxes.json");
         for damaged in ["", "[{\"pid\": 7", "{}"] {
             fs::write(&path, damaged).unwrap();
-            let error = noted(session).unwrap_err().to_string();
+            let error = read_notes(session).unwrap_err().to_string();
             assert!(error.contains("sandboxes.json is damaged"), "{error}");
             // A further sandbox would take the place of what is not known.
             assert!(note(&folders, it).is_err(), "{damaged}");
@@ -105,6 +105,6 @@ mod tests {
         let before = SystemTime::now() - Duration::from_millis(boot_time()) - Duration::from_secs(60);
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(before).unwrap();
-        assert_eq!(noted(session).unwrap(), []);
+        assert_eq!(read_notes(session).unwrap(), []);
     }
 }

@@ -37,7 +37,7 @@ impl Secrets {
     }
 
     /// Where the end of a text may be the beginning of a secret.
-    fn begun(&self, text: &str) -> usize {
+    fn find_begin(&self, text: &str) -> usize {
         let begins = |at: &usize| self.0.iter().any(|secret| secret.starts_with(&text[*at..]));
         let longest = self.0.first().map_or(0, String::len);
         let starts = text.char_indices().map(|(at, _)| at);
@@ -72,7 +72,7 @@ impl<K: Ord> Parts<K> {
     pub(crate) fn take(&mut self, secrets: &Secrets, of: K, part: &str) -> String {
         let waiting = self.0.remove(&of).unwrap_or_default();
         let mut text = secrets.hide(&(waiting + part));
-        let end = text.split_off(secrets.begun(&text));
+        let end = text.split_off(secrets.find_begin(&text));
         if !end.is_empty() {
             self.0.insert(of, end);
         }

@@ -133,7 +133,7 @@ pub enum Fault {
 impl Fault {
     fn unreachable(url: &Url, why: &str) -> Self {
         Self::Unreachable {
-            url: upstream::shown(url),
+            url: upstream::to_shown(url),
             why: why.to_owned(),
         }
     }
@@ -176,8 +176,8 @@ impl Broker {
     }
 
     /// A text of uv's with the feeds' own URLs in the place of the broker's.
-    pub fn told(&self, text: &str) -> String {
-        self.server.told(text, self.address)
+    pub fn without_broker(&self, text: &str) -> String {
+        self.server.without_broker(text, self.address)
     }
 
     /// Why an index could not be read last.

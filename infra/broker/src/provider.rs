@@ -64,7 +64,7 @@ pub struct Provider {
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider")
-            .field("address", &upstream::shown(&self.address))
+            .field("address", &upstream::to_shown(&self.address))
             .finish_non_exhaustive()
     }
 }
@@ -216,7 +216,7 @@ struct Head {
 /// Why a request is not forwarded: the status that says so, and the reason.
 type Refused = (u16, String);
 
-fn refused(status: u16, why: &str) -> Refused {
+fn refuse(status: u16, why: &str) -> Refused {
     (status, why.to_owned())
 }
 
@@ -238,7 +238,7 @@ impl Shared {
         if self.connections.fetch_add(1, Ordering::SeqCst) >= MOST_CONNECTIONS {
             return answer(
                 &mut stream,
-                &refused(503, "The session has too many connections to the broker at once."),
+                &refuse(503, "The session has too many connections to the broker at once."),
             );
         }
         let talk = move || {
@@ -266,14 +266,14 @@ impl Shared {
 
     /// Where a path leads.
     fn target(&self, path: &str) -> Result<(Arc<Target>, Url), Refused> {
-        let none = || refused(404, "There is no such connection, or its run is over.");
+        let none = || refuse(404, "There is no such connection, or its run is over.");
         let (token, rest) = path
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
             .ok_or_else(none)?;
         let target = lock(&self.targets).get(token).cloned().ok_or_else(none)?;
         let url = url_of(&target.provider.address, rest)
-            .ok_or_else(|| refused(403, "The path is not below the address of the connection."))?;
+            .ok_or_else(|| refuse(403, "The path is not below the address of the connection."))?;
         Ok((target, url))
     }
 }
@@ -320,7 +320,7 @@ impl Target {
     }
 
     fn ask(&self, url: &Url, head: Head, stream: &mut TcpStream) -> Result<Response<Body>, Refused> {
-        let failed = |why: &dyn fmt::Display| refused(502, &format!("The request cannot be sent: {why}."));
+        let failed = |why: &dyn fmt::Display| refuse(502, &format!("The request cannot be sent: {why}."));
         let mut request = Request::builder().method(head.method).uri(url.as_str());
         for (name, value) in &head.headers {
             if is_passed_on(name) && !KEYS.contains(&name.as_str()) {
@@ -348,9 +348,9 @@ impl Target {
             }
         };
         answered.map_err(|error| match upstream::fault(url, &error) {
-            Fault::Unreachable { url, why } => refused(502, &format!("{url} cannot be reached: {why}.")),
-            Fault::NotTrusted { url } => refused(502, &format!("The certificate of {url} is not trusted.")),
-            other => refused(502, &format!("{other:?}")),
+            Fault::Unreachable { url, why } => refuse(502, &format!("{url} cannot be reached: {why}.")),
+            Fault::NotTrusted { url } => refuse(502, &format!("The certificate of {url} is not trusted.")),
+            other => refuse(502, &format!("{other:?}")),
         })
     }
 
@@ -366,13 +366,13 @@ impl Target {
     /// Passes an answer on as it comes, with stars in the place of the key.
     fn pass_on(&self, url: &Url, response: &mut Response<Body>, stream: &mut TcpStream) -> Result<(), Refused> {
         if response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED {
-            let why = format!("{} sends elsewhere, which is not followed.", upstream::shown(url));
-            return Err(refused(502, &why));
+            let why = format!("{} sends elsewhere, which is not followed.", upstream::to_shown(url));
+            return Err(refuse(502, &why));
         }
         let encoding = response.headers().get(header::CONTENT_ENCODING);
         // The client has unpacked gzip already.
         if encoding.is_some_and(|value| !matches!(value.as_bytes(), b"identity" | b"gzip")) {
-            return Err(refused(
+            return Err(refuse(
                 502,
                 "The provider answers in an encoding that nobody asked for.",
             ));
@@ -509,21 +509,21 @@ const METHODS: [Method; 6] = [
 /// How long a request's body is, which its head has to say.
 fn length_of(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     if headers.contains_key(header::UPGRADE) {
-        return Err(refused(501, "The broker forwards no WebSocket."));
+        return Err(refuse(501, "The broker forwards no WebSocket."));
     }
     if headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(refused(411, "The broker takes a body whose length the request says."));
+        return Err(refuse(411, "The broker takes a body whose length the request says."));
     }
     let length = match headers.get_all(header::CONTENT_LENGTH).iter().collect::<Vec<_>>()[..] {
         [] => None,
         [length] => {
             let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
-            Some(length.ok_or_else(|| refused(400, "The length of the body is no number."))?)
+            Some(length.ok_or_else(|| refuse(400, "The length of the body is no number."))?)
         }
-        _ => return Err(refused(400, "The request says the length of its body more than once.")),
+        _ => return Err(refuse(400, "The request says the length of its body more than once.")),
     };
     if length.is_some_and(|length| length > MOST_BODY) {
-        return Err(refused(413, "The request's body has more than 512 MiB."));
+        return Err(refuse(413, "The request's body has more than 512 MiB."));
     }
     Ok(length)
 }
@@ -543,9 +543,9 @@ fn read_head(stream: &mut TcpStream) -> Result<Option<Head>, Refused> {
             Ok(httparse::Status::Complete(end)) => end,
             Ok(httparse::Status::Partial) if read.len() < MOST_HEAD => continue,
             Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-                return Err(refused(431, "The request's headers are too large."));
+                return Err(refuse(431, "The request's headers are too large."));
             }
-            Err(_) => return Err(refused(400, "That is no request.")),
+            Err(_) => return Err(refuse(400, "That is no request.")),
         };
         let mut headers = HeaderMap::new();
         for each in request.headers.iter() {
@@ -556,7 +556,7 @@ fn read_head(stream: &mut TcpStream) -> Result<Option<Head>, Refused> {
         }
         let method = request.method.and_then(|method| method.parse::<Method>().ok());
         let method = method.filter(|method| METHODS.contains(method));
-        let method = method.ok_or_else(|| refused(405, "The broker forwards no request of this method."))?;
+        let method = method.ok_or_else(|| refuse(405, "The broker forwards no request of this method."))?;
         let length = length_of(&headers)?;
         if headers.contains_key(header::EXPECT) {
             let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");

@@ -162,7 +162,7 @@ impl Upstream {
             if !is_allowed(&url, &next) {
                 return Err(Fault::unreachable(
                     &url,
-                    &format!("it sends to {}, which is not followed", shown(&next)),
+                    &format!("it sends to {}, which is not followed", to_shown(&next)),
                 ));
             }
             url = next;
@@ -301,13 +301,13 @@ pub(crate) fn fault(url: &Url, error: &ureq::Error) -> Fault {
         other => other.to_string(),
     };
     match said.contains("invalid peer certificate") {
-        true => Fault::NotTrusted { url: shown(url) },
+        true => Fault::NotTrusted { url: to_shown(url) },
         false => Fault::unreachable(url, &said),
     }
 }
 
 /// A URL as it may be told.
-pub(crate) fn shown(url: &Url) -> String {
+pub(crate) fn to_shown(url: &Url) -> String {
     let mut url = url.clone();
     let _ = (url.set_username(""), url.set_password(None));
     // What stands there may be a signature.

@@ -343,7 +343,7 @@ fn why_an_index_cannot_be_read_is_known_and_a_text_has_its_own_url() {
     );
     assert_eq!(status("text"), 424);
     assert!(matches!(broker.fault(), Some(Fault::Unreachable { why, .. }) if why.contains("no page of an index")));
-    let told = broker.told(&format!(
+    let told = broker.without_broker(&format!(
         "failed to fetch `{address}slow/` of {address} ({})",
         address.trim_end_matches('/')
     ));

@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn each_command_has_a_json_schema_but_those_that_print_none() {
-        let all = schema::named(&Cli::command(), &Command::schemas(), &[]);
+        let all = schema::find_schemas(&Cli::command(), &Command::schemas(), &[]);
         let without: Vec<&str> = all
             .iter()
             .filter(|(_, schema)| schema().is_none())

@@ -101,7 +101,7 @@ pub(crate) enum AwaitedOperation {}
 
 impl Printed for AwaitedOperation {
     fn schema() -> Option<Value> {
-        Some(awaited::<OperationRow>())
+        Some(schema_of_end::<OperationRow>())
     }
 }
 
@@ -110,11 +110,11 @@ pub(crate) enum AwaitedRun {}
 
 impl Printed for AwaitedRun {
     fn schema() -> Option<Value> {
-        Some(awaited::<RunRow>())
+        Some(schema_of_end::<RunRow>())
     }
 }
 
-fn awaited<End: JsonSchema>() -> Value {
+fn schema_of_end<End: JsonSchema>() -> Value {
     any_of(&[("end", schema_of::<End>()), ("with --no-wait", schema_of::<Accepted>())])
 }
 
@@ -151,7 +151,10 @@ mod tests {
 
     #[test]
     fn each_alternative_has_an_address_of_its_own_also_within_another() {
-        let outer = any_of(&[("whole", schema_of::<Accepted>()), ("later", awaited::<OperationRow>())]);
+        let outer = any_of(&[
+            ("whole", schema_of::<Accepted>()),
+            ("later", schema_of_end::<OperationRow>()),
+        ]);
         let all = outer["anyOf"].as_array().unwrap();
         let of = |key: &str| {
             all.iter()

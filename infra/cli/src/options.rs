@@ -88,7 +88,7 @@ impl Wants {
     }
 
     /// The settings that were typed.
-    pub(crate) fn wanted(&self) -> Wanted {
+    pub(crate) fn to_wanted(&self) -> Wanted {
         Wanted {
             folder: None,
             size: self.size.clone(),
@@ -114,7 +114,7 @@ impl Wants {
 
     /// The settings that were typed, or `None`, which keeps those that the session has.
     pub(crate) fn change(&self) -> Option<Wanted> {
-        Some(self.wanted()).filter(|wanted| *wanted != Wanted::default())
+        Some(self.to_wanted()).filter(|wanted| *wanted != Wanted::default())
     }
 }
 

@@ -7,7 +7,7 @@ use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 pub(crate) fn function(name: Option<OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&error),
+        Err(error) => return fail(&error),
     };
     let ended = runtime.block_on(async {
         match name.as_ref().and_then(|name| name.to_str()) {
@@ -24,7 +24,7 @@ pub(crate) fn function(name: Option<OsString>) -> ExitCode {
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => fail(&error),
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn agent() -> ExitCode {
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&format!("{error:#}")),
+        Err(error) => fail(&format!("{error:#}")),
     }
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn user() -> String {
         .unwrap_or_else(|| format!("user-{id}"))
 }
 
-fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     note!("error: {error}");
     ExitCode::FAILURE
 }

@@ -48,9 +48,9 @@ impl Progress {
             return;
         }
         if well {
-            self.done("✓", "32")
+            self.finish("✓", "32")
         } else {
-            self.done("✗", "31")
+            self.finish("✗", "31")
         }
         self.doing = what.into();
         self.detail.clear();
@@ -111,7 +111,7 @@ impl Progress {
     }
 
     /// Ends the act: its line stays, with how long it took.
-    pub(crate) fn done(&mut self, mark: &str, colour: &'static str) {
+    pub(crate) fn finish(&mut self, mark: &str, colour: &'static str) {
         self.close();
         if !self.doing.is_empty() {
             match &self.moving {
@@ -128,13 +128,13 @@ impl Progress {
 
     /// Nothing goes on any more.
     pub(crate) fn end(&mut self) {
-        self.done("✓", "32");
+        self.finish("✓", "32");
         self.clear();
     }
 
     /// Nothing goes on any more, and what went on did not succeed.
     pub(crate) fn fail(&mut self) {
-        self.done("✗", "31");
+        self.finish("✗", "31");
         self.clear();
     }
 

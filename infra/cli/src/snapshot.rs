@@ -92,7 +92,7 @@ fn send(client: &Client, flow: &Flow, bytes: &[u8]) -> Result<Option<String>, Bo
 /// # Errors
 ///
 /// As [`folder`].
-pub(crate) fn seen(
+pub(crate) fn send_all(
     client: &Client,
     flow: &Flow,
     wanted: &mut Wanted,
@@ -123,7 +123,11 @@ pub(crate) fn seen_data(client: &Client, flow: &Flow, run: &mut RunWish) -> Resu
 /// # Errors
 ///
 /// As [`folder`].
-pub(crate) fn changed(client: &Client, flow: &Flow, wanted: Option<Wanted>) -> Result<Option<Wanted>, Box<Trouble>> {
+pub(crate) fn send_folder(
+    client: &Client,
+    flow: &Flow,
+    wanted: Option<Wanted>,
+) -> Result<Option<Wanted>, Box<Trouble>> {
     Ok(match folder(client, flow)? {
         Some(address) => Some(Wanted {
             folder: Some(address),

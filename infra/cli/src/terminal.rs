@@ -121,7 +121,7 @@ pub(crate) fn print_piece(text: &str) {
 }
 
 /// A line that a session said, as it goes to standard error.
-pub(crate) fn said(line: &str) -> Text {
+pub(crate) fn line_of_session(line: &str) -> Text {
     if std::io::stderr().is_terminal() {
         Text::plain(line)
     } else {

@@ -46,7 +46,7 @@ pub(crate) fn out_piece(text: &str) {
         text.into()
     };
     let mut out = io::stdout().lock();
-    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+    end_if_unread(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
 /// Whether standard output is a terminal.
@@ -66,15 +66,15 @@ pub(crate) fn out_json(value: &impl serde::Serialize) {
 
 /// Prints text on standard output as it is: this program's own, or what a session said where no terminal is.
 pub(crate) fn out_text(text: &[u8]) {
-    written(io::stdout().lock().write_all(text));
+    end_if_unread(io::stdout().lock().write_all(text));
 }
 
 /// Writes a line to standard output.
 fn write(line: &str) {
-    written(writeln!(io::stdout().lock(), "{line}"));
+    end_if_unread(writeln!(io::stdout().lock(), "{line}"));
 }
 
-fn written(done: io::Result<()>) {
+fn end_if_unread(done: io::Result<()>) {
     let Err(error) = done else { return };
     if error.kind() == ErrorKind::BrokenPipe && !FINISHES.load(Ordering::Relaxed) {
         end_unread();
@@ -85,7 +85,7 @@ fn written(done: io::Result<()>) {
 
 /// The exit code of a command that has done what it does: no success if what it printed was not taken.
 pub(crate) fn exit_code(exit: u8) -> u8 {
-    written(io::stdout().lock().flush());
+    end_if_unread(io::stdout().lock().flush());
     match NOT_WRITTEN.get() {
         None => exit,
         Some(error) if error.kind() == ErrorKind::BrokenPipe => end_unread(),

@@ -337,7 +337,7 @@ impl Shown {
                 LineKind::Stdout if is_run && self.lines == Lines::AsSaid => self.progress.out(&line.text),
                 LineKind::Chunk if is_run && self.lines == Lines::Pieces => self.show_piece(line),
                 LineKind::Stdout | LineKind::Stderr if is_run && !self.lines.is_log() => {
-                    self.progress.line(&terminal::said(&line.text))
+                    self.progress.line(&terminal::line_of_session(&line.text))
                 }
                 LineKind::Stdout | LineKind::Stderr if is_run => self.progress.line(&Text::painted(&line.text, "2")),
                 LineKind::Stdout | LineKind::Stderr | LineKind::Chunk => {}

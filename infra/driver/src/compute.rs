@@ -126,7 +126,7 @@ pub struct DriverConfig {
 }
 
 /// The report of a session's end.
-pub(crate) fn gone(flow: String, generation: u32, failure: Option<Failure>) -> DriverReport {
+pub(crate) fn report_gone(flow: String, generation: u32, failure: Option<Failure>) -> DriverReport {
     DriverReport::SessionGone {
         flow,
         generation,

@@ -1,7 +1,7 @@
 //! Hands compute requests to a platform, and reports what it observed.
 
 use crate::{
-    compute::{ComputeDriver, DriverConfig, HostPorts, Launch, gone},
+    compute::{ComputeDriver, DriverConfig, HostPorts, Launch, report_gone},
     platform::Platform,
 };
 use agent::bounded;
@@ -55,7 +55,7 @@ impl Driver {
             }
             ComputeRequest::ReleaseCompute { compute } => {
                 self.platform().release_compute(good_id(&compute)?).await?;
-                released(compute)
+                report_released(compute)
             }
             ComputeRequest::LaunchSession {
                 flow,
@@ -79,7 +79,7 @@ impl Driver {
                 };
                 match self.platform().launch_session(launch).await? {
                     Ok(key) => DriverReport::SessionUp { flow, generation, key },
-                    Err(failure) => gone(flow, generation, failure),
+                    Err(failure) => report_gone(flow, generation, failure),
                 }
             }
             ComputeRequest::CheckImage {
@@ -101,7 +101,7 @@ impl Driver {
                 self.platform()
                     .remove_session(good_id(&flow)?, generation, compute)
                     .await?;
-                gone(flow, generation, None)
+                report_gone(flow, generation, None)
             }
         })
     }
@@ -133,7 +133,7 @@ impl Driver {
     }
 }
 
-fn released(compute: String) -> DriverReport {
+fn report_released(compute: String) -> DriverReport {
     DriverReport::ComputeGone {
         compute,
         why: "it was released".into(),

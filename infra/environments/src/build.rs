@@ -55,7 +55,7 @@ impl Store {
     /// # Errors
     ///
     /// `Install.NoSuchLock`; else as [`Self::get`].
-    pub async fn locked(
+    pub async fn get_locked(
         &self,
         lock: &str,
         lines: &[flow::Line],
@@ -73,7 +73,7 @@ impl Store {
                 ),
             )
         };
-        let pruned = self.index.pruned(lock).ok_or_else(gone)?;
+        let pruned = self.index.find_pruned(lock).ok_or_else(gone)?;
         let text = fs::read_to_string(self.index.path(&format!("{lock}.txt"))).map_err(|_| gone())?;
         let job = self.job(lines, say, log, false).await?;
         if pruned.base == pruned.key {
@@ -81,7 +81,7 @@ impl Store {
             self.build_whole(&job, &pruned, &text).await?;
             return Ok(pruned);
         }
-        let base = Box::pin(self.locked(&pruned.base, &[], say, log)).await?;
+        let base = Box::pin(self.get_locked(&pruned.base, &[], say, log)).await?;
         let base_lock = fs::read_to_string(self.index.path(&format!("{}.txt", base.key)))
             .map_err(|error| self.index.failure(error))?;
         self.build_from(&job, &base, &base_lock, &text, &self.index.askers(lock))

@@ -19,19 +19,19 @@ const MOST_LOCK: u64 = 32 << 20;
 pub(crate) fn read_lock(folder: &Path) -> Result<String, Failure> {
     let bytes = Folder::open(folder)
         .and_then(|folder| folder.read_bounded(Path::new("lock.txt"), MOST_LOCK))
-        .map_err(tampered)?;
-    let text = String::from_utf8(bytes).map_err(|_| tampered(io::Error::other("the lock is no text")))?;
+        .map_err(bad_build)?;
+    let text = String::from_utf8(bytes).map_err(|_| bad_build(io::Error::other("the lock is no text")))?;
     match lock::check(&text) {
         Ok(()) => Ok(text),
         // What the line says is not told: it may be no line of the lock's.
-        Err(_) => Err(tampered(io::Error::other(
+        Err(_) => Err(bad_build(io::Error::other(
             "the lock has a line that no resolver writes",
         ))),
     }
 }
 
 /// The failure of a build that left something else than it should.
-pub(crate) fn tampered(error: io::Error) -> Failure {
+pub(crate) fn bad_build(error: io::Error) -> Failure {
     Failure::new(
         Code::InstallTampered,
         format!(

@@ -232,7 +232,7 @@ impl Output<'_> {
         let job = self.job;
         let text = String::from_utf8_lossy(line);
         self.names_broker |= job.broker.is_in(&text);
-        let mut text = flow::redact(&job.broker.told(text.trim_end()));
+        let mut text = flow::redact(&job.broker.without_broker(text.trim_end()));
         for secret in &job.secrets {
             text = text.replace(secret, "***");
         }

@@ -188,7 +188,7 @@ async fn ask(place: &Place<'_>, image: &images::Image, program: String) -> Resul
     socket.set_nonblocking(true).map_err(text)?;
     let mut words = Words::new(UnixStream::from_std(socket).map_err(text)?);
     let said = async {
-        closed(&mut words).await?;
+        wait_for_close(&mut words).await?;
         let (stdout, stderr) = child.stdout.take().zip(child.stderr.take()).ok_or("no output")?;
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         let (mut stdout, mut stderr) = (stdout.take(MOST_SAID), stderr.take(MOST_SAID));
@@ -202,7 +202,7 @@ async fn ask(place: &Place<'_>, image: &images::Image, program: String) -> Resul
 }
 
 /// Waits until the sandbox is closed.
-async fn closed(words: &mut Words) -> Result<(), String> {
+async fn wait_for_close(words: &mut Words) -> Result<(), String> {
     loop {
         let line = words.next().await.map_err(|error| error.to_string())?;
         match Word::read(&line.ok_or("it ended before it was closed")?) {

@@ -57,7 +57,7 @@ const HOSTED: [&str; 2] = [
 ];
 
 /// The parts of a name: the packages, and the Python if it names one.
-fn parsed(image: &str) -> Option<(&'static Base, Option<&str>)> {
+fn parse(image: &str) -> Option<(&'static Base, Option<&str>)> {
     if HOSTED.iter().any(|prefix| image.starts_with(prefix)) {
         return Some((&PROMPTFLOW, None));
     }
@@ -81,7 +81,7 @@ fn is_version(tag: &str) -> bool {
 
 /// Whether a name means a base image that is built in.
 pub fn is_built_in(image: &str) -> bool {
-    parsed(image).is_some()
+    parse(image).is_some()
 }
 
 /// The meaning of a base image's name.
@@ -125,7 +125,7 @@ pub fn image_of(name: &str) -> Result<Option<images::Name>, Failure> {
 /// `Image.BadName`, `Install.NoSuchImage`, `Install.PythonMissing`. Final until somebody names another image or installs that Python.
 pub fn find(image: &str, default: Option<Python>) -> Result<Found, Failure> {
     let there = || Python::all().iter().map(Python::minor).collect::<Vec<_>>().join(" or ");
-    let Some((base, version)) = parsed(image) else {
+    let Some((base, version)) = parse(image) else {
         return image.parse().map(Found::Image);
     };
     let python = match version {
@@ -168,7 +168,7 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(parsed(image), Some((base, version)), "{image}");
+            assert_eq!(parse(image), Some((base, version)), "{image}");
         }
         for image in [
             "",
@@ -177,7 +177,7 @@ mod tests {
             "ubuntu:24.04",
             "python:3.11-slim",
         ] {
-            assert_eq!(parsed(image), None, "{image}");
+            assert_eq!(parse(image), None, "{image}");
         }
     }
 

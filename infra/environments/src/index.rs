@@ -78,12 +78,12 @@ impl Index {
     }
 
     /// Removed environments that can be built again from their locks.
-    pub(crate) fn pruned(&self, key: &str) -> Option<Environment> {
+    pub(crate) fn find_pruned(&self, key: &str) -> Option<Environment> {
         serde_json::from_slice(&fs::read(self.path(&format!("{key}.gone.json"))).ok()?).ok()
     }
 
     /// The environment that a request was resolved to, if that is no older than `age`, in seconds.
-    pub(crate) fn resolved(&self, request: &str, age: u64) -> Option<Environment> {
+    pub(crate) fn find_resolved(&self, request: &str, age: u64) -> Option<Environment> {
         let found: Resolved =
             serde_json::from_slice(&fs::read(self.path(&format!("index/{request}.json"))).ok()?).ok()?;
         if now().saturating_sub(found.at) > age {

@@ -1,7 +1,7 @@
 //! Installs a lock: a whole environment, or a layer over its base image.
 
 use crate::{
-    built::{make_read_only, new_pth_files, tampered},
+    built::{bad_build, make_read_only, new_pth_files},
     index::{Environment, now},
     job::Job,
     lock::{blocks_not_in, changes, pins, require_hashes},
@@ -59,8 +59,8 @@ impl Store {
         let sandbox = self.whole_sandbox(job, &place, lock, lock_path);
         (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
         self.run(sandbox, job).await?;
-        make_read_only(&place, None).await.map_err(tampered)?;
-        add_uv(&place, &job.uv).map_err(tampered)?;
+        make_read_only(&place, None).await.map_err(bad_build)?;
+        add_uv(&place, &job.uv).map_err(bad_build)?;
         let is_base = environment.base == environment.key;
         if !is_base || self.root.is_some() {
             let base = if is_base {
@@ -135,8 +135,8 @@ impl Store {
         self.run(sandbox, job).await?;
         let site = self.python.site_packages();
         let (upper, below) = (layer.upper(), &layer.below);
-        environment.pth = new_pth_files(&upper, &site, &below.join(&site)).map_err(tampered)?;
-        let shadows = make_read_only(&upper, Some(below)).await.map_err(tampered)?;
+        environment.pth = new_pth_files(&upper, &site, &below.join(&site)).map_err(bad_build)?;
+        let shadows = make_read_only(&upper, Some(below)).await.map_err(bad_build)?;
         // What only adds files leaves what the base imports as it was.
         if shadows || !environment.pure {
             self.check_imports(job, below, std::slice::from_ref(&upper), &changed)

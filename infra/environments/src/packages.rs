@@ -12,7 +12,7 @@ use std::{
 /// The packages of an environment.
 ///
 /// * `lock`, `base`: the locks of the environment and of its base image; `asked_by`: of both together.
-pub(crate) fn listed(lock: &str, base: &str, asked_by: &AskedBy, lines: &[flow::Line]) -> Listed {
+pub(crate) fn list_packages(lock: &str, base: &str, asked_by: &AskedBy, lines: &[flow::Line]) -> Listed {
     let base: BTreeMap<String, String> = base.lines().filter_map(pin).collect();
     let mut named: BTreeMap<String, String> = BTreeMap::new();
     for line in lines
@@ -45,7 +45,7 @@ pub(crate) fn listed(lock: &str, base: &str, asked_by: &AskedBy, lines: &[flow::
         .collect();
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     Listed {
-        requirements: lines.iter().map(flow::Line::said).collect(),
+        requirements: lines.iter().map(flow::Line::to_shown).collect(),
         packages,
     }
 }
@@ -122,7 +122,7 @@ mod tests {
             line(4, "Mine @ https://host/a/mine-1.0.whl", false),
             line(5, "blinker<2", true),
         ];
-        let listed = listed(&lock, "colorama==0.4\nblinker==1.0\n", &asked_by, &lines);
+        let listed = list_packages(&lock, "colorama==0.4\nblinker==1.0\n", &asked_by, &lines);
         let told: Vec<String> = listed
             .packages
             .iter()

@@ -123,7 +123,7 @@ fn proxy(name: &str, value: &str) -> Option<Host> {
 }
 
 /// Refused connections, as they are reported.
-pub fn refused(counts: &Counts) -> Refused {
+pub fn report_refused(counts: &Counts) -> Refused {
     let counts = counts.read();
     Refused {
         total: counts.total(),

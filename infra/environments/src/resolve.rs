@@ -30,7 +30,7 @@ impl Store {
         let folder = Scratch::new(&self.index.path("")).map_err(io)?;
         let file = |name: &str| folder.0.join(name).display().to_string();
         let (input, limits, lock) = (file("requirements.txt"), file("constraints.txt"), file("lock.txt"));
-        let (wanted, constraints) = self.wanted(job, over)?;
+        let (wanted, constraints) = self.requirements_and_constraints(job, over)?;
         // The plain base image has nothing in it.
         if wanted.is_empty() {
             return Ok((String::new(), AskedBy::default()));
@@ -80,7 +80,11 @@ impl Store {
     }
 
     /// The packages to resolve, and what their versions must meet.
-    fn wanted(&self, job: &Job<'_>, over: &Over<'_>) -> Result<(Vec<String>, Vec<String>), Failure> {
+    fn requirements_and_constraints(
+        &self,
+        job: &Job<'_>,
+        over: &Over<'_>,
+    ) -> Result<(Vec<String>, Vec<String>), Failure> {
         let own = |constraint: bool| {
             let lines = job
                 .lines

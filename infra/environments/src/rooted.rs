@@ -43,7 +43,11 @@ pub const NOT_HELD: &str = "owners of the image's files, which are all the sessi
 /// Whether a session on this image need not wait for a download.
 pub fn is_here(store: &Path, name: &Name) -> bool {
     let images = images::Store::open(store).ok();
-    images.is_some_and(|images| images.known(name).is_some_and(|digest| images.find(&digest).is_some()))
+    images.is_some_and(|images| {
+        images
+            .known_digest(name)
+            .is_some_and(|digest| images.find(&digest).is_some())
+    })
 }
 
 /// Checks that a base image can be had: that there is one of this name, and that it may be pulled or is here. Nothing is pulled.

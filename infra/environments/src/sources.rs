@@ -467,7 +467,7 @@ mod tests {
         }
     }
 
-    fn added(lines: &[&str]) -> Result<Sources, Failure> {
+    fn sources_of(lines: &[&str]) -> Result<Sources, Failure> {
         let mut sources = Sources::default();
         let lines: Vec<flow::Line> = lines.iter().map(|text| line(text)).collect();
         sources.add(&lines, &Feeds::default()).map(|()| sources)
@@ -495,7 +495,7 @@ mod tests {
             "--config-settings x=y",
             "--cache-dir /any/host/path",
         ] {
-            let failure = added(&[bad]).unwrap_err();
+            let failure = sources_of(&[bad]).unwrap_err();
             assert_eq!(failure.error, Code::InstallBadOption, "{bad}");
             assert!(failure.message.starts_with("requirements.txt:3: "), "{failure}");
         }
@@ -503,7 +503,7 @@ mod tests {
 
     #[test]
     fn what_uv_is_told_is_written_anew_from_parsed_values() {
-        let sources = added(&[
+        let sources = sources_of(&[
             "-i http://me:s3cret@one.example/simple#x",
             "--extra-index-url https://two.example/simple/",
             "-f https://three.example/page?a=b",
@@ -536,7 +536,7 @@ mod tests {
     #[test]
     fn a_further_index_hides_no_version_of_the_next_unless_one_has_a_credential() {
         const STRATEGY: &str = "--index-strategy=unsafe-first-match";
-        let has = |lines: &[&str]| added(lines).unwrap().resolving().contains(&STRATEGY.to_owned());
+        let has = |lines: &[&str]| sources_of(lines).unwrap().resolving().contains(&STRATEGY.to_owned());
         assert!(!has(&["alpha"]));
         assert!(has(&["--extra-index-url https://two.example/simple/"]));
         assert!(!has(&["--extra-index-url https://me:s3cret@two.example/simple/"]));

@@ -204,7 +204,7 @@ impl Store {
 
     /// The base image, if it is there.
     pub fn find_base(&self) -> Option<Environment> {
-        self.index.resolved(&self.base_request(), BASE_AGE)
+        self.index.find_resolved(&self.base_request(), BASE_AGE)
     }
 
     /// The environment of these requirements, if it is there and was resolved lately.
@@ -213,20 +213,20 @@ impl Store {
         if is_empty(lines) {
             Some(base)
         } else {
-            self.index.resolved(&self.request(&base.key, lines), REQUEST_AGE)
+            self.index.find_resolved(&self.request(&base.key, lines), REQUEST_AGE)
         }
     }
 
     /// Whether the environment of a lock was built on the image that there is now: a tag may stand for another one by now.
     pub fn is_on_this_root(&self, lock: &str) -> bool {
-        let pruned = || self.index.pruned(lock);
+        let pruned = || self.index.find_pruned(lock);
         let base = self.find_base().map(|base| base.key);
         let is_it = |environment: Environment| Some(environment.base) == base;
         self.root.is_none() || self.index.complete(lock).or_else(pruned).is_none_or(is_it)
     }
 
     /// The packages of an environment, and why each is there.
-    pub fn listed(&self, environment: &Environment, lines: &[flow::Line]) -> Listed {
+    pub fn list_packages(&self, environment: &Environment, lines: &[flow::Line]) -> Listed {
         let mut asked_by = self.index.askers(&environment.base);
         for (name, askers) in self.index.askers(&environment.key) {
             let known = asked_by.entry(name).or_default();
@@ -235,7 +235,7 @@ impl Store {
             known.dedup();
         }
         // What the root has is there, whether or not an environment's lock names it.
-        packages::listed(
+        packages::list_packages(
             &over(&self.root_lock(), &self.index.lock_of(&environment.key)),
             &self.index.lock_of(&environment.base),
             &asked_by,
@@ -249,7 +249,7 @@ impl Store {
     }
 
     /// Where in a session's own layer the packages are that its code has written.
-    pub fn written(&self, layer: &Path) -> Written {
+    pub fn own_packages(&self, layer: &Path) -> Written {
         Written {
             layer: layer.to_owned(),
             site: Path::new("upper").join(self.python.site_packages()),

@@ -40,7 +40,7 @@ impl Said<'_> {
     }
 
     /// The word behind a text.
-    fn quoted(&self, before: &str) -> Option<String> {
+    fn word_after(&self, before: &str) -> Option<String> {
         let at = self.lower.find(before)? + before.len();
         let rest = self.output[at..].trim_start_matches(['`', ' ']);
         let word = rest.split([' ', '`', '\n', ',', ';']).next()?;
@@ -65,7 +65,7 @@ impl Said<'_> {
             ));
         }
         if has("lack of valid authentication credentials") || has("401 unauthorized") || has("403 forbidden") {
-            return Some(refused(url_in(output), tail));
+            return Some(index_refused(url_in(output), tail));
         }
         if has("git operation failed") || has("failed to clone into") {
             return self.of_a_repository();
@@ -81,7 +81,7 @@ impl Said<'_> {
             ));
         }
         if has("hash mismatch") {
-            let package = self.quoted("hash mismatch for").unwrap_or_default();
+            let package = self.word_after("hash mismatch for").unwrap_or_default();
             return Some(mismatch(&self.at(&package), &package, tail));
         }
         if has("invalid peer certificate") {
@@ -154,8 +154,8 @@ impl Said<'_> {
             ));
         }
         let asks_for = self
-            .quoted("there is no version of")
-            .or_else(|| self.quoted("only the following versions of"));
+            .word_after("there is no version of")
+            .or_else(|| self.word_after("only the following versions of"));
         let wanted = asks_for.filter(|_| !has("depends on"))?;
         let package = wanted
             .split(['=', '<', '>', '!', '~'])
@@ -183,7 +183,7 @@ impl Said<'_> {
         let has = |text: &str| self.has(text);
         let (output, tail) = (self.output, &self.tail);
         if has("build backend returned an error") || has("failed to build") {
-            let package = self.quoted("failed to build").unwrap_or_else(|| "a package".into());
+            let package = self.word_after("failed to build").unwrap_or_else(|| "a package".into());
             let said = output
                 .lines()
                 .map(str::trim)
@@ -231,7 +231,7 @@ pub(crate) fn fault_failure(fault: &Fault, place: &dyn Fn(&str) -> Option<String
     match fault {
         Fault::Unreachable { url, why } => unreachable(&format!("{url}: {why}"), &tail),
         Fault::NotTrusted { url } => not_trusted(url, &tail),
-        Fault::Refused { url } => refused(url, &tail),
+        Fault::Refused { url } => index_refused(url, &tail),
         Fault::HashMismatch { file } => {
             let mut parts = file.split('-');
             let (name, version) = match file.contains(".whl") {
@@ -267,7 +267,7 @@ fn not_trusted(url: &str, tail: &str) -> Failure {
     )
 }
 
-fn refused(url: &str, tail: &str) -> Failure {
+fn index_refused(url: &str, tail: &str) -> Failure {
     Failure::new(
         Code::InstallIndexRefused,
         format!(

@@ -111,7 +111,7 @@ fn fault(program: &Path, known: &Path) -> Option<String> {
         return last.fault;
     }
     asked.fault = match version(program) {
-        Ok(version) => untested(&version),
+        Ok(version) => reason_against(&version),
         // It may run the next time.
         Err(why) => return Some(why),
     };
@@ -155,7 +155,7 @@ fn version(program: &Path) -> Result<String, String> {
 }
 
 /// Why a version is not used.
-fn untested(version: &str) -> Option<String> {
+fn reason_against(version: &str) -> Option<String> {
     let mut parts = version.split('.').map(|part| part.parse().ok());
     let is_tested = match (parts.next().flatten(), parts.next().flatten()) {
         (Some(major), Some(minor)) => TESTED[0] <= (major, minor) && (major, minor) < TESTED[1],

@@ -255,7 +255,7 @@ impl Writer {
         match kind {
             EntryType::GNULongName => return self.long(&mut entry).map(|name| self.long_name = Some(name)),
             EntryType::GNULongLink => return self.long(&mut entry).map(|name| self.long_link = Some(name)),
-            EntryType::XHeader => return self.extended(&mut entry),
+            EntryType::XHeader => return self.read_extended_header(&mut entry),
             EntryType::XGlobalHeader => return Ok(()),
             _ => {}
         }
@@ -312,7 +312,7 @@ impl Writer {
         Ok(name)
     }
 
-    fn extended<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), Fault> {
+    fn read_extended_header<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), Fault> {
         if entry.size() > MOST_PAX {
             return Err(Fault::TooLarge(format!(
                 "an extended header has more than {MOST_PAX} bytes"

@@ -188,7 +188,7 @@ impl Registry {
                     continue;
                 }
                 Ok(answer) => match answer.status() {
-                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied()),
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.access_denied()),
                     StatusCode::NOT_FOUND => return Err(self.not_found()),
                     StatusCode::TOO_MANY_REQUESTS => "it wants fewer requests (429)".to_owned(),
                     status => format!("it answers with {status}"),
@@ -215,7 +215,7 @@ impl Registry {
         match (of_kind("bearer"), &self.account) {
             (Some(rest), _) => self.token(rest).map(|token| format!("Bearer {token}")),
             (None, Some(account)) if of_kind("basic").is_some() && !account.is_token() => Ok(account.basic()),
-            _ => Err(self.denied()),
+            _ => Err(self.access_denied()),
         }
     }
 
@@ -259,7 +259,7 @@ impl Registry {
         let mut answer = answer.map_err(|error| self.unreachable(&words(&error)))?;
         match answer.status() {
             status if status.is_success() => {}
-            status if status.is_client_error() => return Err(self.denied()),
+            status if status.is_client_error() => return Err(self.access_denied()),
             status => return Err(self.unreachable(&format!("its service for tokens answers with {status}"))),
         }
         let mut text = Vec::new();
@@ -285,7 +285,7 @@ impl Registry {
         )
     }
 
-    fn denied(&self) -> Failure {
+    fn access_denied(&self) -> Failure {
         let registry = &self.reference.registry;
         let who = match &self.account {
             Some(_) => "with the account that is given for it",

@@ -446,9 +446,9 @@ fn a_tag_is_resolved_anew_and_a_digest_that_is_here_needs_no_registry() {
     let name: Name = text.parse().unwrap();
     assert_eq!(place.pull(&text).unwrap().record.digest, old.digest());
     registry.push("a", "1", &new);
-    assert_eq!(place.store.known(&name).unwrap(), old.digest());
+    assert_eq!(place.store.known_digest(&name).unwrap(), old.digest());
     assert_eq!(place.store.latest(&name, &Accounts::default()).unwrap(), new.digest());
-    assert_eq!(place.store.known(&name).unwrap(), new.digest());
+    assert_eq!(place.store.known_digest(&name).unwrap(), new.digest());
     let asked = registry.state().seen.len();
     place.pull(&name.pinned(&old.digest())).unwrap();
     assert_eq!(registry.state().seen.len(), asked);

@@ -83,11 +83,11 @@ impl Caller {
         if allowed {
             return Ok(());
         }
-        Err(AwsError::denied(
+        Err(AwsError::access_denied(
             "AccessDeniedException",
             format!("An agent may not do {service}.{operation} here."),
         )
-        .called("AccessDenied"))
+        .with_query_code("AccessDenied"))
     }
 }
 
@@ -166,7 +166,7 @@ impl Access {
     ///
     /// An [`AwsError`] with status 403. Final: the caller has no key here, or signed too little.
     pub(crate) fn claim<'a>(&self, headers: &'a HeaderMap) -> Result<Claim<'a>, AwsError> {
-        let missing = || AwsError::denied("MissingAuthenticationToken", "This request is not signed.");
+        let missing = || AwsError::access_denied("MissingAuthenticationToken", "This request is not signed.");
         // Of two values one would be signed and the other read.
         let text = |name: &str| {
             let mut all = headers.get_all(name).iter();
@@ -182,14 +182,14 @@ impl Access {
             .get(key_id)
             .cloned()
             .ok_or_else(|| {
-                AwsError::denied(
+                AwsError::access_denied(
                     "UnrecognizedClientException",
                     "There is no key of this id. The one in host.json is current.",
                 )
             })?;
         for name in SIGNED {
             if text(name).is_none() || !signed.split(';').any(|one| one == name) {
-                return Err(AwsError::denied(
+                return Err(AwsError::access_denied(
                     "InvalidSignatureException",
                     format!("The header {name} has to be there once, and signed."),
                 ));
@@ -198,7 +198,7 @@ impl Access {
         let date = text("x-amz-date").ok_or_else(missing)?;
         let time = parse_time(date).ok_or_else(wrong)?;
         if skew(time).as_secs() > SKEW {
-            return Err(AwsError::denied(
+            return Err(AwsError::access_denied(
                 "InvalidSignatureException",
                 "Signature expired: sign again, by a clock that is right.",
             ));
@@ -298,7 +298,7 @@ impl Claim<'_> {
 }
 
 fn wrong() -> AwsError {
-    AwsError::denied(
+    AwsError::access_denied(
         "InvalidSignatureException",
         "The signature does not match the request and this host's key of that id.",
     )

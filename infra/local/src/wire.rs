@@ -33,14 +33,14 @@ impl AwsError {
         }
     }
 
-    pub(crate) fn denied(kind: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn access_denied(kind: &str, message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::FORBIDDEN,
             ..Self::new(kind, message)
         }
     }
 
-    pub(crate) fn called(self, query: &'static str) -> Self {
+    pub(crate) fn with_query_code(self, query: &'static str) -> Self {
         Self {
             query: Some(query),
             ..self

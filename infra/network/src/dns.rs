@@ -26,10 +26,10 @@ fn question(message: &[u8]) -> Option<String> {
     if packet.question_count() != 1 || packet.flags().bits() & 0x8000 != 0 {
         return None;
     }
-    asked(message)
+    read_question(message)
 }
 
-fn asked(message: &[u8]) -> Option<String> {
+fn read_question(message: &[u8]) -> Option<String> {
     let packet = DnsPacket::new_checked(message).ok()?;
     let (_, question) = DnsQuestion::parse(packet.payload()).ok()?;
     let mut name = String::new();
@@ -52,7 +52,7 @@ fn addresses(message: &[u8], name: &str) -> Vec<IpAddr> {
     let Ok(packet) = DnsPacket::new_checked(message) else {
         return Vec::new();
     };
-    if packet.question_count() != 1 || asked(message).as_deref() != Some(name) {
+    if packet.question_count() != 1 || read_question(message).as_deref() != Some(name) {
         return Vec::new();
     }
     let Ok((mut rest, _)) = DnsQuestion::parse(packet.payload()) else {

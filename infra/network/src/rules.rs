@@ -105,7 +105,7 @@ impl Gate {
     }
 
     /// The name of `to`.
-    pub(crate) fn called(&self, to: SocketAddr) -> String {
+    pub(crate) fn name_of(&self, to: SocketAddr) -> String {
         match self.names.of(canonical(to.ip())).last() {
             Some(name) => format!("{name}:{} ({})", to.port(), to.ip()),
             None => to.to_string(),
@@ -226,7 +226,7 @@ mod tests {
         gate.names.learn("192.168.0.1".parse().unwrap(), "rebind.example");
         assert_eq!(gate.pass("192.168.0.1:80".parse().unwrap()), Err("private"));
         assert_eq!(
-            gate.called("192.168.0.1:80".parse().unwrap()),
+            gate.name_of("192.168.0.1:80".parse().unwrap()),
             "rebind.example:80 (192.168.0.1)"
         );
     }

@@ -158,7 +158,7 @@ impl UnderWay {
         }
     }
 
-    fn cut(&self, stays: impl Fn(&Pair) -> bool) {
+    fn cut_connections(&self, stays: impl Fn(&Pair) -> bool) {
         self.by_ends.borrow_mut().retain(|pair, _| stays(pair));
     }
 }
@@ -223,8 +223,8 @@ impl Stack {
     fn change(self: &Rc<Self>, rules: &Rules) {
         self.gate.borrow_mut().set(rules.clone());
         let stays = |pair: &Pair| self.far(pair.to).is_ok();
-        self.connections.cut(stays);
-        self.conversations.cut(stays);
+        self.connections.cut_connections(stays);
+        self.conversations.cut_connections(stays);
         self.open_loopback(rules);
     }
 
@@ -269,15 +269,15 @@ impl Stack {
         match self.far(pair.to) {
             Ok(far) => Some(far),
             Err(why) => {
-                let called = self.gate.borrow().called(pair.to);
+                let called = self.gate.borrow().name_of(pair.to);
                 self.count(called, why);
-                self.unreached(packet, Unreached::Prohibited);
+                self.send_unreachable(packet, Unreached::Prohibited);
                 None
             }
         }
     }
 
-    fn unreached(&self, packet: &[u8], why: Unreached) {
+    fn send_unreachable(&self, packet: &[u8], why: Unreached) {
         if let Some(answer) = packet::unreachable(packet, why) {
             self.link.send(&answer);
         }
@@ -324,7 +324,7 @@ impl Stack {
             // The session says it again, or has given up.
             () = given_up(&mut packets) => {
                 // It hears of a cut; what it has given up it does not hear.
-                self.unreached(&first, Unreached::Prohibited);
+                self.send_unreachable(&first, Unreached::Prohibited);
                 return;
             }
         };
@@ -342,9 +342,9 @@ impl Stack {
             }
             Ok(Err(error)) => {
                 tracing::debug!(to = %address, %error, "not reached");
-                self.unreached(&first, Unreached::Host);
+                self.send_unreachable(&first, Unreached::Host);
             }
-            Err(_) => self.unreached(&first, Unreached::Host),
+            Err(_) => self.send_unreachable(&first, Unreached::Host),
         }
     }
 
@@ -369,7 +369,7 @@ impl Stack {
         spawn_local(async move {
             let ended = stack.converse(pair, far, datagrams).await;
             if ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-                stack.unreached(&first, Unreached::Port);
+                stack.send_unreachable(&first, Unreached::Port);
             }
             stack.conversations.end(&pair, number);
             drop(place);

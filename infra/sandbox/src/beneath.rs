@@ -76,7 +76,7 @@ impl Entry<'_> {
                 let path = format!("/proc/self/fd/{}", file.as_raw_fd());
                 std::fs::set_permissions(path, Permissions::from_mode(mode))
             }
-            _ => Err(changed(self.path)),
+            _ => Err(changed_meanwhile(self.path)),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Folder {
         let file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         match FileType::from_raw_mode(fs::fstat(&file)?.st_mode) {
             FileType::RegularFile => Ok(File::from(file)),
-            _ => Err(changed(path)),
+            _ => Err(changed_meanwhile(path)),
         }
     }
 
@@ -269,7 +269,7 @@ impl Folder {
     }
 }
 
-fn changed(path: &Path) -> io::Error {
+fn changed_meanwhile(path: &Path) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
         format!("{} is no regular file", path.display()),

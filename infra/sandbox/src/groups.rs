@@ -155,7 +155,7 @@ fn may_make_groups(folder: &Path) -> bool {
 }
 
 /// The limits of a session's group, for each place.
-pub fn limited(places: &[Place], limits: Option<Limits>) -> Vec<Group> {
+pub fn groups_with_limits(places: &[Place], limits: Option<Limits>) -> Vec<Group> {
     let of = |place: &Place| {
         let mut out = Vec::new();
         for controller in &place.controllers {
@@ -289,7 +289,7 @@ mod tests {
             memory: 1 << 34,
         });
         let told = |place: Place, limits| -> Vec<String> {
-            let groups = limited(&[place], limits);
+            let groups = groups_with_limits(&[place], limits);
             let all = groups.iter().flat_map(|group| &group.limits);
             all.map(|(_, file, value)| format!("{file}={value}")).collect()
         };

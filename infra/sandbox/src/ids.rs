@@ -43,7 +43,7 @@ pub fn of(folder: &Path, name: &str) -> anyhow::Result<Option<u32>> {
     let first = match ranges.get(name) {
         Some(first) => *first,
         None => {
-            let taken = taken(["/etc/subuid", "/etc/subgid"], ["/etc/passwd", "/etc/group"]);
+            let taken = taken_ranges(["/etc/subuid", "/etc/subgid"], ["/etc/passwd", "/etc/group"]);
             let begin = files::digest(&[&folder.display().to_string(), name]);
             let begin = u64::from_str_radix(&begin[..8], 16)? % COUNT;
             let first = free(begin, &ranges, &taken).context("all ranges of user ids are taken")?;
@@ -67,7 +67,7 @@ pub(crate) fn any() -> Option<u32> {
 }
 
 /// The ids that users were given here.
-pub fn known(folder: &Path) -> Vec<u32> {
+pub fn known_users(folder: &Path) -> Vec<u32> {
     let mut ranges = read(&folder.join(FILE)).unwrap_or_default();
     ranges.remove(BUILDS);
     ranges
@@ -110,7 +110,7 @@ fn free(begin: u64, ranges: &BTreeMap<String, u64>, taken: &[Range<u64>]) -> Opt
 }
 
 /// The ids that this machine's files give out: ranges of subordinate ids, and users and groups.
-fn taken(subordinate: [&str; 2], named: [&str; 2]) -> Vec<Range<u64>> {
+fn taken_ranges(subordinate: [&str; 2], named: [&str; 2]) -> Vec<Range<u64>> {
     let lines = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let mut taken = Vec::new();
     for path in subordinate {

@@ -143,7 +143,7 @@ pub async fn probe(state: &Path) -> anyhow::Result<Isolation> {
                 .filter(|path| !path.starts_with("/usr"))
                 .collect(),
             seccomp: seccomp(true),
-            groups: groups::limited(&groups::places(), None),
+            groups: groups::groups_with_limits(&groups::places(), None),
             execute: vec![
                 python.executable.display().to_string(),
                 "-I".into(),

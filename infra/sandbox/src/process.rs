@@ -50,7 +50,7 @@ impl Held {
     }
 
     /// Waits until it has ended.
-    pub async fn ended(&self) -> io::Result<()> {
+    pub async fn wait_for_end(&self) -> io::Result<()> {
         // SAFETY: the descriptor that is owned is the one that is given out, always.
         let fd = unsafe { AsyncFd::register_with_interest(self.fd.try_clone()?, Interest::READABLE) }?;
         fd.readable().await?.retain_ready();
@@ -60,6 +60,6 @@ impl Held {
     /// Ends it, and waits until it has. Whether it did within `most`.
     pub async fn end(&self, most: Duration) -> bool {
         self.kill();
-        matches!(tokio::time::timeout(most, self.ended()).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(most, self.wait_for_end()).await, Ok(Ok(())))
     }
 }

@@ -127,7 +127,7 @@ enum Values {
     Only(&'static [u32]),
 }
 
-const fn refused(call: libc::c_long, at: u32, values: &'static [u32]) -> Argument {
+const fn refuse_values(call: libc::c_long, at: u32, values: &'static [u32]) -> Argument {
     let values = Values::Refused(values);
     Argument { call, at, values }
 }
@@ -139,11 +139,11 @@ const fn only(call: libc::c_long, at: u32, values: &'static [u32]) -> Argument {
 
 const ARGUMENTS: &[Argument] = &[
     // TIOCSTI and TIOCLINUX type into a terminal.
-    refused(libc::SYS_ioctl, 1, &[0x5412, 0x541c]),
+    refuse_values(libc::SYS_ioctl, 1, &[0x5412, 0x541c]),
     // PER_LINUX and PER_LINUX32, with UNAME26, and the question which it is.
     only(libc::SYS_personality, 0, &[0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff]),
     // PR_SCHED_CORE reaches other processes.
-    refused(libc::SYS_prctl, 0, &[62]),
+    refuse_values(libc::SYS_prctl, 0, &[62]),
 ];
 
 /// Sockets are local, of the internet, or of the kernel's tables: those of a virtual machine's host, of raw packets and of the kernel's ciphers

@@ -46,9 +46,9 @@ impl Aws {
     /// Who put a message into the queue. On AWS a role's sender id has the name of its session behind a colon, which anybody chooses.
     pub fn sender(&self, record: &Record) -> Sender {
         let id = record.attributes.sender_id.clone();
-        let speaks_for = if listed(&self.trusted_senders, &id) {
+        let speaks_for = if is_listed(&self.trusted_senders, &id) {
             SpeaksFor::Anybody
-        } else if listed(&self.webhook_senders, &id) {
+        } else if is_listed(&self.webhook_senders, &id) {
             SpeaksFor::MakersOfRules
         } else {
             SpeaksFor::Itself
@@ -58,7 +58,7 @@ impl Aws {
 
     /// Whether a compute driver put it there.
     pub fn is_driver(&self, record: &Record) -> bool {
-        listed(&self.driver_senders, &record.attributes.sender_id)
+        is_listed(&self.driver_senders, &record.attributes.sender_id)
     }
 
     /// Puts a message that is no command where nobody trips over it.
@@ -73,7 +73,7 @@ impl Aws {
 
     /// Hands a message back so that it comes again soon, and later each time: its order in the queue is kept.
     async fn hand_back(&self, record: &Record) {
-        let Ok(queue) = crate::ports::needed(&self.own_queue, names::OWN_QUEUE) else {
+        let Ok(queue) = crate::ports::require(&self.own_queue, names::OWN_QUEUE) else {
             return;
         };
         let times: i32 = record
@@ -99,7 +99,7 @@ impl Aws {
     }
 }
 
-fn listed(senders: &[String], id: &str) -> bool {
+fn is_listed(senders: &[String], id: &str) -> bool {
     !id.is_empty()
         && senders.iter().any(|s| {
             s == id
@@ -152,7 +152,7 @@ fn time_left(deadline: u64) -> Duration {
 /// # Errors
 ///
 /// Those of the work; [`Fault::Outside`] if it panics or does not end in time.
-async fn contained(
+async fn catch_panic(
     work: impl Future<Output = Result<(), Fault>> + Send + 'static,
     most: Duration,
 ) -> Result<(), Fault> {
@@ -208,7 +208,7 @@ where
                     traced(trace.as_deref(), &body, async { handle(aws, taken).await }).await
                 };
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
-                if let Err(fault) = contained(turn, left).await {
+                if let Err(fault) = catch_panic(turn, left).await {
                     tracing::warn!(
                         message = record.message_id,
                         fault = fault.code().as_str(),

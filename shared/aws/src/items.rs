@@ -198,7 +198,7 @@ pub(crate) fn session_item(row: &SessionRow, due_at: Option<Millis>) -> Item {
 pub(crate) fn session_of(item: &Item) -> Result<SessionRow, Fault> {
     let mut row: SessionRow = body(item)?;
     if let Some(AttributeValue::M(outbox)) = item.get("outbox") {
-        let entry = |(key, value): (&String, &AttributeValue)| Ok((key.clone(), parsed::<Message>(value)?));
+        let entry = |(key, value): (&String, &AttributeValue)| Ok((key.clone(), parse::<Message>(value)?));
         row.outbox = outbox.iter().map(entry).collect::<Result<BTreeMap<_, _>, Fault>>()?;
     }
     Ok(row)
@@ -206,9 +206,9 @@ pub(crate) fn session_of(item: &Item) -> Result<SessionRow, Fault> {
 
 pub(crate) fn operation_of(item: &Item) -> Result<OperationRow, Fault> {
     let mut row: OperationRow = body(item)?;
-    row.setup = item.get("setup").map(parsed).transpose()?;
+    row.setup = item.get("setup").map(parse).transpose()?;
     Ok(match item.get("end") {
-        Some(end) => row.with_end(parsed(end)?),
+        Some(end) => row.with_end(parse(end)?),
         None => row,
     })
 }
@@ -221,7 +221,7 @@ pub(crate) fn run_of(item: &Item) -> Result<RunRow, Fault> {
     row.display_name = item.get("display_name").and_then(|name| name.as_s().ok().cloned());
     row.archived = item.get("archived").is_some_and(|is| is.as_bool() == Ok(&true));
     if let Some(end) = item.get("end") {
-        return Ok(row.with_end(parsed(end)?));
+        return Ok(row.with_end(parse(end)?));
     }
     if row.started.is_some() && !row.status.is_final() {
         row.status = RunStatus::Running;
@@ -231,10 +231,10 @@ pub(crate) fn run_of(item: &Item) -> Result<RunRow, Fault> {
 
 pub(crate) fn body<T: DeserializeOwned>(item: &Item) -> Result<T, Fault> {
     let missing = || Fault::outside("reading a row")("the row has no body".into());
-    parsed(item.get("body").ok_or_else(missing)?)
+    parse(item.get("body").ok_or_else(missing)?)
 }
 
-fn parsed<T: DeserializeOwned>(value: &AttributeValue) -> Result<T, Fault> {
+fn parse<T: DeserializeOwned>(value: &AttributeValue) -> Result<T, Fault> {
     let text = value
         .as_s()
         .map_err(|_| Fault::outside("reading a row")("an attribute is no text".into()))?;

@@ -54,7 +54,7 @@ pub(crate) enum Ended {
     Run(String),
 }
 
-pub(crate) fn ended(writes: &[Write]) -> Vec<Ended> {
+pub(crate) fn ends_of(writes: &[Write]) -> Vec<Ended> {
     let ended = |write: &Write| match write {
         Write::EndOperation { operation, .. } => Some(Ended::Operation(operation.clone())),
         Write::NewOperation(row) if row.ended.is_some() => Some(Ended::Operation(row.id.clone())),
@@ -204,7 +204,7 @@ mod tests {
         };
         let operation = "o2".to_owned();
         let writes = [Write::NewOperation(going_on), Write::EndOperation { operation, end }];
-        let ended = ended(&writes);
+        let ended = ends_of(&writes);
         assert!(matches!(&ended[..], [Ended::Operation(id)] if id == "o2"));
     }
 

@@ -22,7 +22,7 @@ enum Said {
     Line(OutputLine),
 }
 
-fn said(row: &Item) -> Result<Vec<OutputLine>, Fault> {
+fn lines_of(row: &Item) -> Result<Vec<OutputLine>, Fault> {
     Ok(match items::body(row)? {
         Said::Lines(lines) => lines,
         Said::Line(line) => vec![line],
@@ -82,7 +82,7 @@ impl Aws {
             let read = self.range(format!("OUT#{of}"), from, "~".to_owned(), ROWS, "reading output");
             let (rows, goes_on) = read.await?;
             for row in &rows {
-                lines.extend(said(row)?);
+                lines.extend(lines_of(row)?);
             }
             let last = rows.last().and_then(|row| row.get("sk")?.as_s().ok());
             match last {
@@ -173,12 +173,12 @@ mod tests {
     fn a_row_of_an_earlier_version_is_one_line_and_has_its_place_among_those_of_many() {
         let line = r#"{"seq":7,"at":1,"kind":"stdout","text":"seven"}"#;
         let row = |body: &str| Item::from([("body".to_owned(), text(body))]);
-        let [one]: [OutputLine; 1] = said(&row(line)).unwrap().try_into().unwrap();
+        let [one]: [OutputLine; 1] = lines_of(&row(line)).unwrap().try_into().unwrap();
         assert_eq!(
-            said(&row(&format!("[{line},{line}]"))).unwrap(),
+            lines_of(&row(&format!("[{line},{line}]"))).unwrap(),
             [one.clone(), one.clone()]
         );
-        assert!(said(&row("{}")).is_err());
+        assert!(lines_of(&row("{}")).is_err());
         let places = [
             items::output_key("of", std::slice::from_ref(&one)),
             items::key("OUT#of".into(), format!("{:012}", 8)),

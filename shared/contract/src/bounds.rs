@@ -96,25 +96,25 @@ fn is_key(text: &str) -> bool {
 
 /// A workspace or a user: up to 100 characters.
 pub(crate) fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    bounded(String::deserialize(from)?, 100, false)
+    check_length(String::deserialize(from)?, 100, false)
 }
 
 /// A lineage: up to 1000 characters.
 pub(crate) fn line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    bounded(String::deserialize(from)?, 1000, true)
+    check_length(String::deserialize(from)?, 1000, true)
 }
 
 /// A setting: up to 1000 characters.
 pub(crate) fn setting<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Option::<String>::deserialize(from)?
-        .map(|text| bounded(text, 1000, false))
+        .map(|text| check_length(text, 1000, false))
         .transpose()
 }
 
 /// A folder: up to 1000 characters. It is a part of no row's key, and `C#/flow` is a good name.
 pub(crate) fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Option::<String>::deserialize(from)?
-        .map(|text| bounded(text, 1000, true))
+        .map(|text| check_length(text, 1000, true))
         .transpose()
 }
 
@@ -127,7 +127,7 @@ fn is_bounded(text: &str, most: usize, hash: bool) -> bool {
     (1..=most).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c == '#' && !hash)
 }
 
-fn bounded<E: Error>(text: String, most: usize, hash: bool) -> Result<String, E> {
+fn check_length<E: Error>(text: String, most: usize, hash: bool) -> Result<String, E> {
     if is_bounded(&text, most, hash) {
         return Ok(text);
     }
@@ -185,7 +185,7 @@ pub(crate) fn identities<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<
             "a user has at most {MOST_IDENTITIES} identities"
         )));
     }
-    names.into_iter().map(|name| bounded(name, 1000, false)).collect()
+    names.into_iter().map(|name| check_length(name, 1000, false)).collect()
 }
 
 /// Environment variables: what the operating system takes.

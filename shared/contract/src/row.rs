@@ -242,7 +242,7 @@ pub const NAME_KEPT: Millis = 600_000;
 
 impl RunRow {
     /// Its display name.
-    pub fn called(&self) -> Option<&str> {
+    pub fn display_name(&self) -> Option<&str> {
         self.display_name.as_deref().or(self.wish.display_name.as_deref())
     }
 

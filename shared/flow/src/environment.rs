@@ -100,7 +100,7 @@ fn with_own_project(folder: &Folder, requirements: &mut Requirements) -> Result<
         }
     }
     if is_alone {
-        requirements.lines.extend(crate::project::locked(folder)?);
+        requirements.lines.extend(crate::project::read_locks(folder)?);
     }
     Ok(())
 }

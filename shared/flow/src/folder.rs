@@ -374,7 +374,7 @@ impl Folder {
         }
         let path = self.path.join(relative);
         let Some(source) = self.follow(&path, &format!("{place}: the include {written}"))? else {
-            if let Some(folder) = self.zipped(&path, &format!("{place}: the include {written}"))? {
+            if let Some(folder) = self.folder_of_zip(&path, &format!("{place}: the include {written}"))? {
                 return Ok(Include {
                     written: written.to_owned(),
                     place: place.to_owned(),
@@ -409,7 +409,7 @@ impl Folder {
     /// The folder that `X.zip` stands for where there is no such file.
     ///
     /// * `path`: where there is nothing, not even a link to nothing.
-    fn zipped(&self, path: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
+    fn folder_of_zip(&self, path: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
         let is_zip = path.extension().is_some_and(|extension| extension == "zip");
         if !is_zip || fs::symlink_metadata(path).is_ok() {
             return Ok(None);

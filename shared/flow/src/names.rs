@@ -48,7 +48,7 @@ pub fn package_of(module: &str) -> &str {
 }
 
 /// The real name of a package that PyPI has only to refuse it. `bs4` is none: it installs beautifulsoup4.
-pub(crate) fn renamed(package: &str) -> Option<&'static str> {
+pub(crate) fn current_name(package: &str) -> Option<&'static str> {
     match package {
         "sklearn" => Some("scikit-learn"),
         _ => None,
@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn only_a_package_that_cannot_be_installed_is_renamed() {
-        assert_eq!(renamed("sklearn"), Some("scikit-learn"));
-        assert_eq!(renamed("bs4"), None);
+        assert_eq!(current_name("sklearn"), Some("scikit-learn"));
+        assert_eq!(current_name("bs4"), None);
     }
 
     #[test]

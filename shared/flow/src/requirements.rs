@@ -46,7 +46,7 @@ pub struct Line {
 /// As it may be logged.
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}: {}", self.file, self.number, self.said())
+        write!(f, "{}:{}: {}", self.file, self.number, self.to_shown())
     }
 }
 
@@ -60,7 +60,7 @@ impl Line {
     }
 
     /// The line as it may be kept and shown: without a credential, and with `-c` before it if it only limits versions.
-    pub fn said(&self) -> String {
+    pub fn to_shown(&self) -> String {
         let constraint = if self.constraint { "-c " } else { "" };
         format!("{constraint}{}", redact(&self.text))
     }
@@ -422,14 +422,14 @@ fn local(line: &Line) -> Failure {
         Code::FlowLocalPackage,
         &format!(
             "{}: local wheels, local folders and editable installs are not supported. {}",
-            shown(line),
+            show_line(line),
             remedy::of_local(text)
         ),
     )
 }
 
 /// A line may be as long as the file; its beginning is enough to find it by.
-fn shown(line: &Line) -> String {
+fn show_line(line: &Line) -> String {
     redact(&line.text).chars().take(200).collect()
 }
 
@@ -468,7 +468,7 @@ fn check_package(line: &Line) -> Result<(), Failure> {
         return Err(local(line));
     }
     if let Some(remedy) = url.and_then(remedy::of_ssh) {
-        let shown = shown(line);
+        let shown = show_line(line);
         return Err(bad(
             line,
             &format!("{shown} needs a key for SSH, and a session has none. {remedy}"),
@@ -476,20 +476,20 @@ fn check_package(line: &Line) -> Result<(), Failure> {
     }
     if let (None, Some(url)) = (name, url) {
         return match named_by(url) {
-            Some(name) if HELD_BY_THE_IMAGE.contains(&name.as_str()) => pinned(&place(line), &name),
+            Some(name) if HELD_BY_THE_IMAGE.contains(&name.as_str()) => refuse_pin(&place(line), &name),
             _ => Ok(()),
         };
     }
     let parsed = requirement::parse(written).map_err(|error| {
         let said = error.lines().next().unwrap_or_default().trim_end_matches('.');
-        let shown = shown(line);
+        let shown = show_line(line);
         bad(
             line,
             &format!("{shown} is not a requirement: {said}. Write it as name, or name==version."),
         )
     })?;
     let name = parsed.name.to_string();
-    if let Some(other) = names::renamed(&name) {
+    if let Some(other) = names::current_name(&name) {
         let rest = written.get(name.len()..).unwrap_or_default();
         return Err(bad(
             line,
@@ -497,7 +497,7 @@ fn check_package(line: &Line) -> Result<(), Failure> {
         ));
     }
     if is_pin(parsed.version_or_url.as_ref()) && HELD_BY_THE_IMAGE.contains(&name.as_str()) {
-        return pinned(&place(line), &name);
+        return refuse_pin(&place(line), &name);
     }
     Ok(())
 }
@@ -538,7 +538,7 @@ fn without_hashes(text: &str) -> &str {
     text.find(" --").map_or(text, |at| &text[..at]).trim_end()
 }
 
-fn pinned(place: &str, name: &str) -> Result<(), Failure> {
+fn refuse_pin(place: &str, name: &str) -> Result<(), Failure> {
     Err(Failure::new(
         Code::FlowPinnedPromptflow,
         format!(

@@ -42,7 +42,7 @@ pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<S
             ),
         ));
     }
-    saved(&folder, source.as_deref(), &target, |text, shown| {
+    save_files(&folder, source.as_deref(), &target, |text, shown| {
         with_packages(text, packages, shown)
     })
 }
@@ -64,7 +64,7 @@ pub fn save_extras(folder: &Path, include_root: &Path, extras: &[String]) -> Res
         constraint: false,
     };
     crate::project::own(&folder, &line(extras), &extras.join(","))?;
-    saved(&folder, source.as_deref(), &target, |text, _| {
+    save_files(&folder, source.as_deref(), &target, |text, _| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let is_own = |line: &&mut String| line.starts_with("-e .[") || matches!(line.trim_end(), "-e ." | "-e ./");
         match lines.iter_mut().find(is_own) {
@@ -124,7 +124,7 @@ pub fn save_groups(folder: &Path, include_root: &Path, groups: &[String]) -> Res
         crate::project::group(&folder, &line(group), group)?;
     }
     let has_project = source.is_none() && crate::project::requirements(&folder)?.is_some();
-    saved(&folder, source.as_deref(), &target, |text, _| {
+    save_files(&folder, source.as_deref(), &target, |text, _| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.extend(has_project.then(|| "-e .".to_owned()));
         for group in groups {
@@ -137,7 +137,7 @@ pub fn save_groups(folder: &Path, include_root: &Path, groups: &[String]) -> Res
     })
 }
 
-pub(crate) fn saved(
+pub(crate) fn save_files(
     folder: &Folder,
     source: Option<&Path>,
     target: &Path,

@@ -235,7 +235,7 @@ impl<'a> Walk<'a> {
             }
             self.folders.insert(target.to_owned());
         }
-        self.bounded()?;
+        self.check_bounds()?;
         inside.push(source.to_owned());
         let read = fs::read_dir(source).and_then(|entries| {
             entries
@@ -298,7 +298,7 @@ impl<'a> Walk<'a> {
                     .push(format!("{now} takes the place of {before} as {}.", target.display()));
             }
         }
-        self.bounded()
+        self.check_bounds()
     }
 
     fn collision(&self, target: &Path) -> Failure {
@@ -309,7 +309,7 @@ impl<'a> Walk<'a> {
         Failure::new(Code::FlowIncludeCollision, message)
     }
 
-    fn bounded(&self) -> Result<(), Failure> {
+    fn check_bounds(&self) -> Result<(), Failure> {
         let count = self.count();
         let what = if count > MOST_FILES || self.looked_at > MOST_LOOKS {
             format!("more than {MOST_FILES} files and folders")

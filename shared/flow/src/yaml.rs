@@ -58,7 +58,7 @@ pub(crate) fn read<T: DeserializeOwned>(shown: &str, text: &str, code: Code, inf
             code,
             format!(
                 "{shown}{line}: the YAML is wrong: {}. Correct it.",
-                crate::redact(&said(&error))
+                crate::redact(&describe(&error))
             ),
         )
     })
@@ -68,7 +68,7 @@ pub(crate) fn read<T: DeserializeOwned>(shown: &str, text: &str, code: Code, inf
 const LONGEST: usize = 300;
 
 /// The parser's message, without the place.
-fn said(error: &Error) -> String {
+fn describe(error: &Error) -> String {
     match error.without_snippet() {
         Error::AliasError { .. }
         | Error::Budget { .. }

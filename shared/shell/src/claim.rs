@@ -34,7 +34,7 @@ pub(crate) async fn leave(
             if left.phase == ComputePhase::Releasing && held.phase != ComputePhase::Releasing {
                 release = Some(Message::ReleaseCompute { compute });
             }
-            writes.push(changed(left, &held));
+            writes.push(write_changed(left, &held));
         }
     }
     Ok((writes, release))
@@ -96,7 +96,7 @@ pub(crate) async fn claim_of(
     });
     let mut writes = vec![usage];
     match joined {
-        Some(held) => writes.push(changed(claimed, held)),
+        Some(held) => writes.push(write_changed(claimed, held)),
         None => writes.extend(new_compute(slot, claimed, in_slot.map(|c| c.id))),
     }
     Ok(writes)
@@ -156,7 +156,7 @@ fn new_compute(slot: Slot, compute: Compute, was: Option<String>) -> [Write; 2] 
     ]
 }
 
-pub(crate) fn changed(next: Compute, read: &Compute) -> Write {
+pub(crate) fn write_changed(next: Compute, read: &Compute) -> Write {
     Write::Compute {
         compute: Compute {
             revision: read.revision + 1,

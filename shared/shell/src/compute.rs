@@ -5,7 +5,7 @@
 
 use crate::{
     Fault, Known,
-    claim::changed,
+    claim::write_changed,
     ports::{Ports, Save, Write},
     turn::{Happened, happen, refused_operation},
 };
@@ -48,7 +48,7 @@ pub(crate) async fn delete(ports: &impl Ports, command: &Command, known: &Known,
             (Some(denied), _) => (Some(denied), None),
             (None, Some(held)) if held.phase != ComputePhase::Gone => (
                 None,
-                compute::drain(held, deleted(id, by), now).map(|next| (next, held)),
+                compute::drain(held, compute_deleted(id, by), now).map(|next| (next, held)),
             ),
             (None, _) => (Some(no_such_compute(id, &command.flow.owner)), None),
         };
@@ -60,14 +60,14 @@ pub(crate) async fn delete(ports: &impl Ports, command: &Command, known: &Known,
                 "refused"
             );
         }
-        let mut row = refused_operation(&command.id, Kind::Stop, &happened, deleted(id, by), now);
+        let mut row = refused_operation(&command.id, Kind::Stop, &happened, compute_deleted(id, by), now);
         if failure.is_none() {
             row.status = OperationStatus::Succeeded;
         }
         row.failure = failure;
         let writes = [Write::NewOperation(row)].into_iter();
         let writes = writes
-            .chain(next.clone().map(|(next, held)| changed(next, held)))
+            .chain(next.clone().map(|(next, held)| write_changed(next, held)))
             .collect();
         match ports.save(Save { writes }).await {
             Err(Fault::Conflict) => {}
@@ -134,7 +134,7 @@ pub(crate) async fn look(ports: &impl Ports, held: &Compute, now: Millis) -> Res
     let stop = !release && !busy && next.is_idle(now);
     match ports
         .save(Save {
-            writes: vec![changed(next, held)],
+            writes: vec![write_changed(next, held)],
         })
         .await
     {
@@ -178,7 +178,7 @@ fn is_of(held: &Compute, command: &Command) -> bool {
     (&held.slot.workspace, &held.slot.owner) == (&command.flow.workspace, &command.flow.owner)
 }
 
-fn deleted(id: &str, by: &str) -> Failure {
+fn compute_deleted(id: &str, by: &str) -> Failure {
     Failure::new(
         Code::SessionComputeDeleted,
         format!(
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn what_a_deletion_says_of_itself() {
         let texts = [
-            deleted("c1", "ann").to_string(),
+            compute_deleted("c1", "ann").to_string(),
             no_such_compute("c1", "bob").to_string(),
         ];
         assert_eq!(

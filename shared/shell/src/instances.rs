@@ -4,7 +4,7 @@
 
 use crate::{
     Fault, Known,
-    claim::changed,
+    claim::write_changed,
     compute::stop_sessions,
     placement::{none, slot_of},
     ports::{Ports, Save, Write},
@@ -113,7 +113,7 @@ async fn decide(
             None,
         ) => {
             if instance == SERVERLESS {
-                return Ok(Err(reserved()));
+                return Ok(Err(name_is_reserved()));
             }
             let named = (size.as_ref(), identity.as_deref());
             let (size, identity) = match size_and_identity(ports, &command.flow.workspace, named).await? {
@@ -147,9 +147,10 @@ async fn decide(
         (wish, Some(row)) => {
             let mut next = Next::default();
             if let Some(held) = ports.load_slot(&slot_of(&row)).await?
-                && let Some(drained) = compute::drain(&held, ended(name, known.principal.name(), wish), ports.now())
+                && let Some(drained) =
+                    compute::drain(&held, instance_ended(name, known.principal.name(), wish), ports.now())
             {
-                next.writes.push(changed(drained.clone(), &held));
+                next.writes.push(write_changed(drained.clone(), &held));
                 next.compute = Some(drained);
             }
             if matches!(wish, Wish::DeleteInstance { .. }) {
@@ -248,7 +249,7 @@ fn exists(name: &str) -> Failure {
     Failure::new(Code::InstanceExists, message)
 }
 
-fn reserved() -> Failure {
+fn name_is_reserved() -> Failure {
     let message = format!("{SERVERLESS} is the name of the compute that is no instance. Take another name.");
     Failure::new(Code::InstanceExists, message)
 }
@@ -259,7 +260,7 @@ fn stopping(name: &str) -> Failure {
 }
 
 /// Why the sessions on an instance end with it.
-fn ended(name: &str, by: &str, wish: &Wish) -> Failure {
+fn instance_ended(name: &str, by: &str, wish: &Wish) -> Failure {
     let (code, what, next) = match wish {
         Wish::DeleteInstance { .. } => (Code::InstanceDeleted, "deleted", "Start the session on other compute."),
         _ => (
@@ -281,10 +282,10 @@ mod tests {
         let instance = || "dev".to_owned();
         let texts = [
             exists("dev"),
-            reserved(),
+            name_is_reserved(),
             stopping("dev"),
-            ended("dev", "ann", &Wish::StopInstance { instance: instance() }),
-            ended("dev", "ann", &Wish::DeleteInstance { instance: instance() }),
+            instance_ended("dev", "ann", &Wish::StopInstance { instance: instance() }),
+            instance_ended("dev", "ann", &Wish::DeleteInstance { instance: instance() }),
         ];
         expect_test::expect![[r#"
             Instance.Exists: There is a compute instance dev already. Take another name, or delete it first.

@@ -54,7 +54,7 @@ pub(crate) async fn place(
         }
         let has = ports.load_session(&command.flow.key()).await?;
         let on = has.and_then(|row| row.session.settings.compute.value);
-        return Ok(on.map(|name| fixed(&name)));
+        return Ok(on.map(|name| size_is_fixed(&name)));
     };
     // Size and identity go with the compute resource, so they count for as much.
     let compute = settings.compute.origin;
@@ -70,7 +70,7 @@ pub(crate) async fn place(
         return Ok(None);
     }
     if is_fixed {
-        return Ok(Some(fixed(name)));
+        return Ok(Some(size_is_fixed(name)));
     }
     let Some(row) = ports.load_instance(workspace, owner, name).await? else {
         return Ok(Some(none(name, owner)));
@@ -121,7 +121,7 @@ pub(crate) fn not_running(name: &str) -> Failure {
     Failure::new(Code::InstanceNotRunning, message)
 }
 
-fn fixed(name: &str) -> Failure {
+fn size_is_fixed(name: &str) -> Failure {
     let message = format!(
         "The compute instance {name} has its own VM size and identity, so a session on it takes none. Leave them out, or switch the \
          session to serverless compute."
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_session_that_cannot_be_on_an_instance_is_told_why() {
-        let texts = [not_running("dev"), fixed("dev"), none("dev", "ann")];
+        let texts = [not_running("dev"), size_is_fixed("dev"), none("dev", "ann")];
         expect_test::expect![[r#"
             Instance.NotRunning: The compute instance dev does not run, and a session does not start one. Start the instance, then the session again.
             Instance.FixedSettings: The compute instance dev has its own VM size and identity, so a session on it takes none. Leave them out, or switch the session to serverless compute.

@@ -2,7 +2,7 @@
 
 use crate::{
     Fault,
-    claim::{changed, claim_of, leave},
+    claim::{claim_of, leave, write_changed},
     placement::free,
     ports::{Ports, Save, Write, due_of},
 };
@@ -407,7 +407,7 @@ pub async fn observe_compute(ports: &impl Ports, id: &str, seen: Seen, why: &str
                     sessions: on_it.clone(),
                     ..next
                 };
-                writes.push(changed(next, compute));
+                writes.push(write_changed(next, compute));
                 ports.save(Save { writes }).await?;
             }
         }

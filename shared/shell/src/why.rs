@@ -168,13 +168,13 @@ mod tests {
             why(&self.session, &self.history, None, self.now)
         }
 
-        fn wanted(self, id: &str, kind: Kind) -> Self {
+        fn with_wanted(self, id: &str, kind: Kind) -> Self {
             let wants = (kind == Kind::Start).then(settings);
             let operation = Operation::new(id, kind, wants);
             self.on("alice", Event::Wanted { operation })
         }
 
-        fn entered(self, operation: &str, step: Step) -> Self {
+        fn with_step(self, operation: &str, step: Step) -> Self {
             let compute = (step == Step::ClaimCompute).then(|| Claimed {
                 id: "c".into(),
                 up: true,
@@ -203,15 +203,15 @@ mod tests {
                 warning: None,
             };
             Self::new()
-                .wanted("s", Kind::Start)
-                .entered("s", Step::ClaimCompute)
-                .entered("s", Step::LaunchSession)
+                .with_wanted("s", Kind::Start)
+                .with_step("s", Step::ClaimCompute)
+                .with_step("s", Step::LaunchSession)
                 .on("driver", up)
-                .entered("s", Step::InstallPackages)
+                .with_step("s", Step::InstallPackages)
                 .on("agent", installed)
         }
 
-        fn gone(self) -> Self {
+        fn with_end(self) -> Self {
             let failure = None;
             self.on("driver", Event::SessionGone { generation: 1, failure })
         }
@@ -292,7 +292,7 @@ mod tests {
         };
         let mut later = ready;
         later.now += 60_000;
-        let gone = later.on("sweep", idle).entered("i", Step::StopSession).gone();
+        let gone = later.on("sweep", idle).with_step("i", Step::StopSession).with_end();
         let why = gone.why();
         assert_eq!(gone.session.phase, Phase::Stopped);
         assert!(matches!(why.because.unwrap().event, Event::SessionGone { .. }));
@@ -300,7 +300,7 @@ mod tests {
         assert!(matches!(began.event, Event::IdleSeen { .. }) && began.by == "sweep");
         assert!(why.kept_by.is_empty() && why.ends.is_empty());
 
-        let failed = Life::ready().gone();
+        let failed = Life::ready().with_end();
         assert_eq!(failed.session.phase, Phase::Failed);
         let why = failed.why();
         assert_eq!(why.began, why.because, "nobody wanted it");
@@ -308,7 +308,9 @@ mod tests {
 
     #[test]
     fn a_session_on_its_way_is_kept_by_its_operation_and_ends_by_its_deadline() {
-        let life = Life::new().wanted("s", Kind::Start).wanted("i", Kind::Install);
+        let life = Life::new()
+            .with_wanted("s", Kind::Start)
+            .with_wanted("i", Kind::Install);
         let (s, i) = ("s".to_owned(), "i".to_owned());
         let kept = [
             Keeper::Operation {

@@ -98,7 +98,7 @@ impl Store {
     /// [`Fault::NotNow`].
     pub async fn has(&self, address: &Address) -> Result<bool, Fault> {
         let url = self
-            .signed("HEAD", &address.bucket, &address.key(), &[], TO_ASK)
+            .sign("HEAD", &address.bucket, &address.key(), &[], TO_ASK)
             .await?;
         let answer = self.ask(move |http| http.head(&url).call()).await?;
         let sent = answer
@@ -125,7 +125,7 @@ impl Store {
         ];
         Ok(Upload {
             url: self
-                .signed("PUT", &address.bucket, &address.key(), &headers, TO_SEND)
+                .sign("PUT", &address.bucket, &address.key(), &headers, TO_SEND)
                 .await?,
             headers: headers
                 .into_iter()
@@ -140,7 +140,7 @@ impl Store {
     ///
     /// `Snapshot.Missing`, `Snapshot.Refused`, `Snapshot.TooLarge`, `Snapshot.Damaged`, `Snapshot.NoRoom`; [`Fault::NotNow`] with `Snapshot.Unreachable`.
     pub async fn get(&self, address: &Address, to: &Path) -> Result<(), Fault> {
-        let url = self.signed("GET", &address.bucket, &address.key(), &[], TO_ASK).await?;
+        let url = self.sign("GET", &address.bucket, &address.key(), &[], TO_ASK).await?;
         let (address, to) = (address.clone(), to.to_owned());
         self.blocking(move |http| {
             let mut answer = http.get(&url).call().map_err(|error| not_now(&flow::redact(&error.to_string())))?;
@@ -186,7 +186,7 @@ impl Store {
     }
 
     /// A URL that is good for one request of this kind with these headers, for a time.
-    pub(crate) async fn signed(
+    pub(crate) async fn sign(
         &self,
         method: &str,
         bucket: &str,
@@ -206,7 +206,7 @@ impl Store {
                 format!("https://{bucket}.s3.{}.amazonaws.com{suffix}/{key}", self.region)
             }
         };
-        presigned(method, url, headers, credentials, &self.region, SystemTime::now(), life)
+        presign(method, url, headers, credentials, &self.region, SystemTime::now(), life)
             .map_err(|error| not_now(&error))
     }
 }
@@ -214,7 +214,7 @@ impl Store {
 /// # Source
 ///
 /// "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)" (Amazon S3 API reference).
-fn presigned(
+fn presign(
     method: &str,
     url: String,
     headers: &[(&str, String)],
@@ -325,7 +325,7 @@ mod tests {
             None,
             "example",
         );
-        let url = presigned(
+        let url = presign(
             "GET",
             "https://examplebucket.s3.amazonaws.com/test.txt".to_owned(),
             &[],

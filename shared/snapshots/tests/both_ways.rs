@@ -122,7 +122,10 @@ fn packed(folder: &Path) -> Vec<u8> {
 async fn check_opens(folders: &Folders, flow: &str) {
     let opened = folders.open(&flow_key(), flow).await.unwrap();
     let lines = opened.environment().await.unwrap().requirements.unwrap().lines;
-    assert_eq!(lines.iter().map(flow::Line::said).collect::<Vec<_>>(), ["six==1.16.0"]);
+    assert_eq!(
+        lines.iter().map(flow::Line::to_shown).collect::<Vec<_>>(),
+        ["six==1.16.0"]
+    );
     let view = opened.view().await.unwrap();
     let targets: Vec<_> = view
         .files

@@ -555,7 +555,7 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
         };
         aws.change_run("row-run", &change).await.unwrap();
         let changed = aws.load_run("row-run").await.unwrap().unwrap();
-        assert_eq!((changed.called(), changed.archived), (Some("mine"), true));
+        assert_eq!((changed.display_name(), changed.archived), (Some("mine"), true));
         aws.forget_run(&changed).await.unwrap();
         assert!(listed(None).await.is_empty());
         assert!(aws.load_run("row-run").await.unwrap().unwrap().deleted.is_some());

@@ -40,7 +40,7 @@ pub(super) async fn follow(
         Err(error) => return Some(io_failure(&error)),
     };
     let Ok(mut said) = runner.run(run, message, file).await else {
-        return Some(crashed("its sandbox was gone"));
+        return Some(crash("its sandbox was gone"));
     };
     while let Some(what) = said.recv().await {
         if let ControlFlow::Break(failure) = followed.take(what) {
@@ -49,10 +49,10 @@ pub(super) async fn follow(
         }
     }
     followed.tell_rest();
-    Some(crashed("its sandbox ended"))
+    Some(crash("its sandbox ended"))
 }
 
-pub(super) fn crashed(how: &str) -> Failure {
+pub(super) fn crash(how: &str) -> Failure {
     Failure::new(
         Code::RunCrashed,
         format!("The run's process ended in the middle: {how}. See what ended it, and run again"),
@@ -181,8 +181,8 @@ impl Followed<'_> {
         self.results.used = serde_json::from_value(done["used"].clone()).ok();
         match status {
             Some(_) if self.was_out_of_memory() => return Some(out_of_memory()),
-            Some(status) if status < 0 => return Some(crashed(&format!("by signal {}", -status))),
-            Some(status) => return Some(crashed(&format!("it exited with code {status}"))),
+            Some(status) if status < 0 => return Some(crash(&format!("by signal {}", -status))),
+            Some(status) => return Some(crash(&format!("it exited with code {status}"))),
             None => {}
         }
         if let Some(code) = done.get("exit_code") {

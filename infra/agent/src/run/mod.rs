@@ -64,7 +64,7 @@ pub(crate) fn folder(state: &Path, run: &str) -> PathBuf {
 }
 
 /// The result of a run that did not come to run.
-pub(crate) fn failed(state: &Path, run: &str, failure: Failure) -> (Outcome, RunResult) {
+pub(crate) fn fail(state: &Path, run: &str, failure: Failure) -> (Outcome, RunResult) {
     let folder = folder(state, run).display().to_string();
     (
         Outcome::Failed,
@@ -100,7 +100,13 @@ pub(crate) async fn run(
 ) -> (Outcome, RunResult) {
     let mut results = match Results::begin(folders, run) {
         Ok(results) => results,
-        Err(error) => return failed(&folders.state, run, disk::named(&folders.state, io_failure(&error))),
+        Err(error) => {
+            return fail(
+                &folders.state,
+                run,
+                disk::name_full_disk(&folders.state, io_failure(&error)),
+            );
+        }
     };
     let mut not_kept = Vec::new();
     let ended = match stage(folders, runner.user, run, work, wish, output).await {
@@ -108,7 +114,7 @@ pub(crate) async fn run(
             let failure = follow(runner, run, &message, &given, &mut results, output).await;
             // With the sandbox all that runs in it ends, a moment later.
             if runner.is_dead() {
-                runner.ended().await;
+                runner.wait_for_end().await;
             }
             let (mine, name) = (folders.clone(), run.to_owned());
             let kept = tokio::task::spawn_blocking(move || keep_files(&mine, &name, &before)).await;
@@ -127,7 +133,7 @@ pub(crate) async fn run(
         Err(failure) => Some(failure),
     };
     output.flush();
-    let ended = ended.map(|failure| disk::named(&folders.state, failure));
+    let ended = ended.map(|failure| disk::name_full_disk(&folders.state, failure));
     let (outcome, result) = results.end(ended.map(|failure| with_log(failure, &output.path)));
     let said = Some(output.count());
     (

@@ -147,8 +147,8 @@ impl Runner {
     }
 
     /// Waits until it has ended, and all in its sandbox with it, if that does not take too long.
-    pub(crate) async fn ended(&self) {
-        let _ = tokio::time::timeout(LAST_BREATH, self.process.ended()).await;
+    pub(crate) async fn wait_for_end(&self) {
+        let _ = tokio::time::timeout(LAST_BREATH, self.process.wait_for_end()).await;
     }
 
     /// Ends it and all in its sandbox, and drops its layer.

@@ -168,7 +168,7 @@ impl Start<'_> {
             site: packages.join(self.store.python.site_packages()),
             pth: self.environment.pth.clone(),
             cores: cores(self.limits),
-            groups: groups::limited(self.places, self.limits),
+            groups: groups::groups_with_limits(self.places, self.limits),
             size: self.limits.map(|limits| (limits.cpus, limits.memory)),
             import: self.store.base.runs_flows,
             image,
@@ -183,7 +183,7 @@ impl Start<'_> {
 
     /// Without namespaces nothing is laid over the environment: what comes to it lies beside it.
     fn lay_beside(&self, layer: &Path, sandbox: &mut Sandbox, block: &mut BTreeMap<String, String>) -> io::Result<()> {
-        let written = self.store.written(layer).path();
+        let written = self.store.own_packages(layer).path();
         fs::create_dir_all(&written)?;
         sandbox.sites = vec![written.clone()];
         let layers = std::iter::once(&self.environment.key).filter(|_| self.environment.below.is_some());
@@ -279,7 +279,7 @@ impl Start<'_> {
             writer: tokio::sync::Mutex::new(writer),
             runs,
             dead,
-            written: self.store.written(&begun.layer),
+            written: self.store.own_packages(&begun.layer),
             layer: begun.layer,
             _parent: begun.parent,
             groups: first.groups,

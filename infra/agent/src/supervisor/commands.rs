@@ -127,7 +127,7 @@ impl Agent {
     async fn greet(self: Rc<Self>, token: String) {
         if self.place.is_container() {
             self.place.answer(token, public_half(&self.key)).await;
-            self.is_refused.set(self.place.refused().is_some());
+            self.is_refused.set(self.place.refusal().is_some());
         }
     }
 }

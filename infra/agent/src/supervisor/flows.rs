@@ -81,7 +81,7 @@ impl Agent {
     }
 
     /// The requirement lines of a flow.
-    pub(super) async fn wanted(&self, settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
+    pub(super) async fn read_requirements(&self, settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
         let environment = self.open(&settings.folder.value).await?.environment().await?;
         Ok(environment
             .requirements

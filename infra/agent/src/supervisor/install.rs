@@ -1,7 +1,7 @@
 //! Installs: brings the session to what its requirements say, or to a lock.
 
 use super::Agent;
-use crate::{contained::contained, disk, output::Output, report, write_atomically};
+use crate::{contained::catch_panic, disk, output::Output, report, write_atomically};
 use contract::{
     Code, Failure, Settings,
     agent::{AgentReport, LineKind},
@@ -79,7 +79,7 @@ impl Agent {
         counts: Rc<Cell<u32>>,
     ) {
         let work = Rc::clone(&self).install(of.clone(), settings, packages);
-        let done = contained(Code::InstallCrashed, "The install was ended", work).await;
+        let done = catch_panic(Code::InstallCrashed, "The install was ended", work).await;
         let (result, setup) = done.unwrap_or_else(|failure| (Err(failure), None));
         let attempt = counts.get();
         let report = match result {
@@ -155,7 +155,7 @@ impl Agent {
         let log = output.path.display().to_string();
         let say = |kind: LineKind, text: String| output.say(kind, &text);
         let store = self.store(Some(&say)).await?;
-        let lines = match self.wanted(settings).await {
+        let lines = match self.read_requirements(settings).await {
             // What is wrong with the requirements now says nothing of a lock; they only name the indexes that it may need.
             Err(_) if lock.is_some() => Vec::new(),
             lines => lines?,
@@ -176,7 +176,7 @@ impl Agent {
             fits
         });
         let environment = match &lock {
-            Some(lock) => store.locked(lock, &lines, &say, &log).await?,
+            Some(lock) => store.get_locked(lock, &lines, &say, &log).await?,
             None => store.get(&lines, resolve, &say, &log).await?,
         };
         let _changing = self.changing.lock().await;
@@ -184,7 +184,7 @@ impl Agent {
         for _ in 0..2 {
             match self.have_runner(&store, &environment).await {
                 Ok(()) => {
-                    let listed = lock.is_none().then(|| store.listed(&environment, &lines));
+                    let listed = lock.is_none().then(|| store.list_packages(&environment, &lines));
                     return Ok(self.installation(&environment.key, listed).await);
                 }
                 Err(error) => why = error,

@@ -12,7 +12,7 @@ impl Agent {
     /// then nobody can find this session to end it. Nothing else that is sent holds it up.
     pub(super) async fn keep_the_lease(self: Rc<Self>) {
         let place = identity(&self.spec.state).ok().flatten();
-        let is_let_in = self.place.refused().is_none();
+        let is_let_in = self.place.refusal().is_none();
         let mut nonce = 0;
         let mut next = 0;
         loop {

@@ -195,7 +195,7 @@ impl Agent {
     /// Works until the lease has run out, or the session has to end for another reason, which is the error.
     async fn until_the_end(self: &Rc<Self>, outgoing: UnboundedReceiver<AgentReport>) -> anyhow::Result<()> {
         let mut lasting = JoinSet::new();
-        if self.place.refused().is_none() {
+        if self.place.refusal().is_none() {
             lasting.spawn_local(send_reports(Rc::clone(self), outgoing));
             spawn_local(Rc::clone(self).prepare());
         }

@@ -40,7 +40,7 @@ impl Agent {
             generation: self.spec.generation,
             report,
         };
-        let mut signed = report::signed(&self.key, &mut body);
+        let mut signed = report::sign_bounded(&self.key, &mut body);
         let (mut pause, mut is_stripped) = (FIRST_PAUSE, false);
         while until.is_none_or(|until| boot_time() < until) {
             let sent = self
@@ -63,7 +63,7 @@ impl Agent {
                         return;
                     }
                     report::strip(&mut body.report);
-                    signed = report::signed(&self.key, &mut body);
+                    signed = report::sign_bounded(&self.key, &mut body);
                 }
                 Err(error) => {
                     if pause == FIRST_PAUSE {
@@ -78,7 +78,7 @@ impl Agent {
 
     /// Reports what was refused, if that is more than was reported.
     pub(super) fn report_refused(&self) {
-        let refused = reach::refused(&self.counts);
+        let refused = reach::report_refused(&self.counts);
         if refused.total > self.refused_reported.get() {
             self.refused_reported.set(refused.total);
             self.say(AgentReport::Refused { refused });

@@ -2,7 +2,7 @@
 
 use super::{Agent, flows::patiently};
 use crate::{
-    clock::boot_time, connections::Broker, contained::contained, disk, output::Output, report, run, runner::Runner,
+    clock::boot_time, connections::Broker, contained::catch_panic, disk, output::Output, report, run, runner::Runner,
 };
 use contract::{
     Code, Failure, Outcome, Settings,
@@ -46,8 +46,8 @@ impl Agent {
         self.say(AgentReport::RunStarted { run: run.clone() });
         let folder = settings.folder.value.clone();
         let work = Rc::clone(&self).run_to_its_end(run.clone(), settings, wish);
-        let done = contained(Code::RunFailed, "The run was ended", work).await;
-        let (mut outcome, mut result) = done.unwrap_or_else(|failure| run::failed(&self.spec.state, &run, failure));
+        let done = catch_panic(Code::RunFailed, "The run was ended", work).await;
+        let (mut outcome, mut result) = done.unwrap_or_else(|failure| run::fail(&self.spec.state, &run, failure));
         match self.keep_run(&run, &folder).await {
             Ok(stored) => result.stored = stored,
             Err(failure) => {
@@ -78,22 +78,22 @@ impl Agent {
         let path = run::folder(&self.spec.state, &run).join("logs.txt");
         let is_canceled = self.stopped.borrow_mut().remove(&run);
         if let Some(failure) = is_canceled {
-            let (_, result) = run::failed(&self.spec.state, &run, failure);
+            let (_, result) = run::fail(&self.spec.state, &run, failure);
             return (Outcome::Canceled, result);
         }
         let output = match Output::begin(&run, path, self.reports.clone()) {
             Ok(output) => output,
             Err(error) => {
-                let failure = disk::named(&self.spec.state, run::io_failure(&error));
-                return run::failed(&self.spec.state, &run, failure);
+                let failure = disk::name_full_disk(&self.spec.state, run::io_failure(&error));
+                return run::fail(&self.spec.state, &run, failure);
             }
         };
         let (outcome, result) = match self.living_runner().await {
             Ok(runner) => match self.work(&runner, &settings, &wish).await {
                 Ok(work) => run::run(&self.folders, &runner, &run, work, &wish, &output).await,
-                Err(failure) => run::failed(&self.spec.state, &run, failure),
+                Err(failure) => run::fail(&self.spec.state, &run, failure),
             },
-            Err(failure) => run::failed(&self.spec.state, &run, failure),
+            Err(failure) => run::fail(&self.spec.state, &run, failure),
         };
         let stopped = self.stopped.borrow_mut().remove(&run);
         match stopped {

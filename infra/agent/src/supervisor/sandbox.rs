@@ -27,7 +27,7 @@ impl Agent {
     pub(super) async fn prepare(self: Rc<Self>) {
         let _changing = self.changing.lock().await;
         let Ok(store) = self.store(None).await else { return };
-        let Ok(lines) = self.wanted(&self.spec.settings).await else {
+        let Ok(lines) = self.read_requirements(&self.spec.settings).await else {
             return;
         };
         if let Some(environment) = store.find(&lines)

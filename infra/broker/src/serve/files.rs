@@ -5,7 +5,7 @@ use crate::{
     Fault, Feed,
     downloads::{Head, New},
     page::{self, Link},
-    upstream::{Found, shown},
+    upstream::{Found, to_shown},
 };
 use std::{
     fs::File,
@@ -55,7 +55,7 @@ impl Server {
         match answer.status().as_u16() {
             200 => {}
             404 | 410 => return Ok(None),
-            401 | 403 => return Err(Fault::Refused { url: shown(url) }),
+            401 | 403 => return Err(Fault::Refused { url: to_shown(url) }),
             status => return Err(Fault::unreachable(url, &format!("it answers with status {status}"))),
         }
         let body = answer.body_mut().with_config().limit(MOST_METADATA).read_to_vec();
@@ -106,7 +106,14 @@ impl Server {
         };
         let status = answer.status().as_u16();
         match status {
-            401 | 403 => return self.fail(client, Fault::Refused { url: shown(&link.url) }),
+            401 | 403 => {
+                return self.fail(
+                    client,
+                    Fault::Refused {
+                        url: to_shown(&link.url),
+                    },
+                );
+            }
             404 | 410 => return client.answer(Answer::new(404), b""),
             200 | 206 | 416 => {}
             _ => {

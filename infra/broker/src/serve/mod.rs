@@ -8,7 +8,7 @@ use crate::{
     Config, Fault, Kind,
     downloads::Downloads,
     page::Link,
-    upstream::{Upstream, shown},
+    upstream::{Upstream, to_shown},
 };
 use files::headers_for;
 use http::{Answer, Client, next_request, part};
@@ -131,14 +131,14 @@ impl Server {
         lock(&self.fault).clone()
     }
 
-    pub(crate) fn told(&self, text: &str, address: SocketAddr) -> String {
+    pub(crate) fn without_broker(&self, text: &str, address: SocketAddr) -> String {
         if !text.contains(&self.token) {
             return text.to_owned();
         }
         let mut text = text.to_owned();
         for (number, feed) in self.config.feeds.iter().enumerate() {
             let own = format!("http://{address}{}", self.path(number));
-            let url = shown(&feed.url);
+            let url = to_shown(&feed.url);
             let url = url.trim_end_matches('/');
             text = text
                 .replace(&own, &format!("{url}/"))
@@ -151,7 +151,7 @@ impl Server {
             .collect();
         for ((feed, id), link) in links {
             let own = format!("http://{address}{}", self.place(feed, &id, &link));
-            text = text.replace(&own, &shown(&link.url));
+            text = text.replace(&own, &to_shown(&link.url));
         }
         text.replace(&self.token, "***")
     }
@@ -205,7 +205,7 @@ impl Server {
             let Some((path, headers)) = next_request(&mut client, &mut read)? else {
                 return Ok(());
             };
-            match path.and_then(|path| self.asked(&path)) {
+            match path.and_then(|path| self.target_of(&path)) {
                 Some(Asked::Page { feed, package }) => self.serve_page(&mut client, feed, &package)?,
                 Some(Asked::File { feed, id, is_metadata }) => {
                     self.serve_link(&mut client, feed, &id, is_metadata, &headers)?
@@ -217,7 +217,7 @@ impl Server {
     }
 
     /// The target of a path. It names a package or a link that was served, and no path of the index.
-    fn asked(&self, path: &str) -> Option<Asked> {
+    fn target_of(&self, path: &str) -> Option<Asked> {
         let path = path.split(['?', '#']).next()?.strip_prefix('/')?;
         let (token, rest) = path.split_once('/')?;
         if Sha256::digest(token) != Sha256::digest(&self.token) {

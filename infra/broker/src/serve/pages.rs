@@ -5,7 +5,7 @@ use crate::{
     Fault, Feed, Kind,
     downloads::{Head, MOST_PAGE, now},
     page::{self, Link},
-    upstream::{Found, shown},
+    upstream::{Found, to_shown},
 };
 use std::{io, sync::Arc};
 use ureq::http::{HeaderMap, header};
@@ -96,7 +96,7 @@ impl Server {
             (404 | 410, _) => return Ok(None),
             (401 | 403, _) => {
                 return Err(Fault::Refused {
-                    url: shown(&feed.url).trim_end_matches('/').to_owned(),
+                    url: to_shown(&feed.url).trim_end_matches('/').to_owned(),
                 });
             }
             (status, _) => return Err(Fault::unreachable(&at, &format!("it answers with status {status}"))),

@@ -57,7 +57,7 @@ impl Execute for Check {
         let local = client.is_here().then(|| service.local()).transpose()?;
         let state = local.as_ref().map(|local| local.state.as_path());
         let flow = flow_at(&self.flow, &client.user)?;
-        let wanted = self.wants.wanted();
+        let wanted = self.wants.to_wanted();
         let mut checks = of_service(client, &flow, &wanted)?;
         let of: WorkspaceRow = client.get(Route::WorkspaceSettings(&client.user.workspace))?;
         let folder = Path::new(&flow.reference.lineage);
@@ -67,7 +67,7 @@ impl Execute for Check {
         if service.global.json {
             out_json(&Checks { checks });
         } else {
-            out(&shown(&checks));
+            out(&table_of(&checks));
             match is_lacking {
                 true => note!("The session of {} cannot start as it is.", flow.typed),
                 false => note!("The session of {} can start.", flow.typed),
@@ -154,10 +154,10 @@ fn index(state: Option<&Path>) -> Checked {
         Ok(None) => return Checked::held("network", "no package index is asked".to_owned()),
         Ok(Some(address)) => address,
     };
-    reached(&address)
+    check_address(&address)
 }
 
-fn reached(address: &str) -> Checked {
+fn check_address(address: &str) -> Checked {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))
         .http_status_as_error(false)
@@ -176,7 +176,7 @@ fn reached(address: &str) -> Checked {
 }
 
 /// A check a line.
-pub(crate) fn shown(checks: &[Checked]) -> String {
+pub(crate) fn table_of(checks: &[Checked]) -> String {
     let mut rows = table(&["PREREQUISITE", "RESULT", ""]);
     for check in checks {
         let result = match check.result {
@@ -208,7 +208,7 @@ mod tests {
             ..Wanted::default()
         };
         let checks = of_folder(folder.path(), &wanted("No/Image:At:All"), &of, Some(state.path()));
-        let text = shown(&checks).replace(&folder.path().display().to_string(), "FLOW");
+        let text = table_of(&checks).replace(&folder.path().display().to_string(), "FLOW");
         expect_test::expect![[r#"
             PREREQUISITE  RESULT
             requirements  LACKING  requirements.txt:1: promptflow is in the base image already, and another version of it breaks it. Take the pin, or the line, out. [Flow.PinnedPromptflow]
@@ -216,7 +216,7 @@ mod tests {
         let elsewhere = of_folder(folder.path(), &wanted("a/b"), &of, None);
         assert_eq!(elsewhere[1].result, CheckResult::NotCheckable);
         // Nothing listens at port 1 of this machine.
-        let gone = reached("http://127.0.0.1:1/simple");
+        let gone = check_address("http://127.0.0.1:1/simple");
         assert_eq!(
             (gone.result, gone.error),
             (CheckResult::Lacking, Some(Code::InstallIndexUnreachable))

@@ -60,7 +60,7 @@ impl Execute for List {
         } else if computes.is_empty() {
             note!("There is no compute resource: no session is on one. A start gets one: pfsession start FLOW");
         } else {
-            out(&listed(&computes));
+            out(&list_table(&computes));
         }
         Ok(0)
     }
@@ -181,7 +181,7 @@ fn all(client: &Client, of_all: bool) -> Result<Vec<ComputeView>, Box<Trouble>> 
     Ok(computes.into_values().collect())
 }
 
-fn listed(computes: &[ComputeView]) -> String {
+fn list_table(computes: &[ComputeView]) -> String {
     let mut rows = show::table(&[
         "COMPUTE",
         "OWNER",
@@ -308,7 +308,7 @@ fn ambiguous(id: &str, many: usize) -> Box<Trouble> {
     Trouble::new(USAGE, Code::ComputeAmbiguous, message).next("type more of the id: pfsession compute list --json")
 }
 
-fn counted(count: usize, what: &str) -> String {
+fn count_of(count: usize, what: &str) -> String {
     match count {
         0 => format!("no {what}"),
         1 => format!("1 {what}"),
@@ -318,8 +318,8 @@ fn counted(count: usize, what: &str) -> String {
 
 /// The sessions and runs that end with a compute resource.
 pub(crate) fn ends(compute: &ComputeView) -> String {
-    let sessions = counted(compute.sessions.len(), "session");
-    format!("{sessions} and {}", counted(runs(compute), "active run"))
+    let sessions = count_of(compute.sessions.len(), "session");
+    format!("{sessions} and {}", count_of(runs(compute), "active run"))
 }
 
 /// Waits until no session is on a compute resource: each has a bound within which it stops.
@@ -374,9 +374,9 @@ mod tests {
             COMPUTE   OWNER  PHASE  SINCE          VM SIZE          IDENTITY        SESSIONS  ACTIVE RUNS  LIST PRICE      SO FAR
             6f1c2d3e  bob    up     1 min 4 s ago  Standard_D2s_v3  the user's own  2         2            $0.096 an hour  $0.002
             6f1c2d3e  bob    up     not known      Standard_D2s_v3  id-1            0         0            none known      none known"#]]
-        .assert_eq(&listed(&[compute(), unknown]));
+        .assert_eq(&list_table(&[compute(), unknown]));
         assert_eq!(
-            [counted(0, "run"), counted(1, "run"), counted(2, "run")],
+            [count_of(0, "run"), count_of(1, "run"), count_of(2, "run")],
             ["no run", "1 run", "2 runs"]
         );
     }

@@ -1,6 +1,6 @@
 //! `pfsession identity`: the workspace's user-assigned identities, and the permissions that one needs.
 
-use super::check::{of_service, shown};
+use super::check::{of_service, table_of};
 use crate::{
     command::{Execute, family},
     global::{Done, Service},
@@ -92,7 +92,7 @@ impl Execute for Check {
         if service.global.json {
             out_json(&Checks { checks });
         } else {
-            out(&shown(&checks));
+            out(&table_of(&checks));
             note!("What cannot be checked here is the cloud's own: its roles are not seen from this service.");
         }
         Ok(u8::from(is_lacking))
@@ -184,6 +184,6 @@ mod tests {
             key vault             not checkable here  Contributor, and Key Vault Administrator (with RBAC)
             container registry    not checkable here  Contributor
             application insights  not checkable here  Contributor
-            identity              LACKING             Managed Identity Operator (of who starts the session): bob lacks it. [Access.Denied]"#]].assert_eq(&shown(&manifest(Some(denied))));
+            identity              LACKING             Managed Identity Operator (of who starts the session): bob lacks it. [Access.Denied]"#]].assert_eq(&table_of(&manifest(Some(denied))));
     }
 }

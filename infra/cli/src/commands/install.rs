@@ -1,6 +1,6 @@
 //! `pfsession install`.
 
-use super::packages::{changed, installs_of};
+use super::packages::{change_line, installs_of};
 use crate::{
     command::{AwaitedOperation, Execute, Printed, any_of, schema_of},
     global::{Done, Service},
@@ -140,7 +140,7 @@ impl Install {
             true => Some(lock_before(&installs_of(&client, &flow)?, &flow)?),
             false => None,
         };
-        let settings = snapshot::changed(&client, &flow, self.wants.change())?;
+        let settings = snapshot::send_folder(&client, &flow, self.wants.change())?;
         let wish = Wish::Install { settings, lock };
         let done = operate(&client, &flow, Kind::Install, wish, self.no_wait, json).map_err(|trouble| match trouble
             .failure
@@ -158,7 +158,7 @@ impl Install {
             && let Some(last) = installs.last()
         {
             for change in &last.changes {
-                note!("  {}", changed(change));
+                note!("  {}", change_line(change));
             }
         }
         Ok(done)

@@ -72,7 +72,7 @@ impl Execute for CreateInstance {
             idle_shutdown_seconds: self.idle_shutdown,
         };
         let instance = until_up(&*service.client()?, &self.name, create)?;
-        said(&instance, "is created and runs", service.global.json);
+        say(&instance, "is created and runs", service.global.json);
         Ok(0)
     }
 }
@@ -95,7 +95,7 @@ impl Execute for List {
         } else if instances.instances.is_empty() {
             note!("You have no compute instance. Create one: pfsession instance create NAME");
         } else {
-            out(&listed(&instances.instances));
+            out(&list_table(&instances.instances));
         }
         Ok(0)
     }
@@ -141,7 +141,7 @@ impl Execute for Start {
     fn execute(&self, service: &Service<'_>) -> Done {
         let instance = self.name.clone();
         let instance = until_up(&*service.client()?, &self.name, Wish::StartInstance { instance })?;
-        said(&instance, "runs", service.global.json);
+        say(&instance, "runs", service.global.json);
         Ok(0)
     }
 }
@@ -167,10 +167,10 @@ impl Execute for Stop {
         let instance = self.end.name.clone();
         let ended = end(client, &self.end, "Stopping", Wish::StopInstance { instance })?;
         // So that a start that follows finds it stopped.
-        while let Some(compute) = get(client, settled(&self.end.name))?.compute
+        while let Some(compute) = get(client, settled_target(&self.end.name))?.compute
             && compute.phase != ComputePhase::Up
         {}
-        said(&ended, "is stopped", service.global.json);
+        say(&ended, "is stopped", service.global.json);
         Ok(0)
     }
 }
@@ -196,7 +196,7 @@ impl Execute for Delete {
             "Deleting",
             Wish::DeleteInstance { instance },
         )?;
-        said(&ended, "is deleted", service.global.json);
+        say(&ended, "is deleted", service.global.json);
         Ok(0)
     }
 }
@@ -210,7 +210,7 @@ pub(crate) struct EndInstance {
     pub(crate) yes: Yes,
 }
 
-fn said(instance: &InstanceView, what: &str, json: bool) {
+fn say(instance: &InstanceView, what: &str, json: bool) {
     note!("The compute instance {} {what}.", instance.instance.name);
     if json {
         out_json(instance);
@@ -247,21 +247,21 @@ fn decide(client: &Client, name: &str, wish: Wish) -> Result<(), Box<Trouble>> {
 fn until_up(client: &Client, name: &str, wish: Wish) -> Result<InstanceView, Box<Trouble>> {
     decide(client, name, wish)?;
     loop {
-        let instance = get(client, settled(name))?;
+        let instance = get(client, settled_target(name))?;
         match instance.compute.as_ref().map(|compute| compute.phase) {
             Some(ComputePhase::Requested) => {}
             Some(ComputePhase::Up) => return Ok(instance),
-            _ => return Err(gone(name)),
+            _ => return Err(instance_gone(name)),
         }
     }
 }
 
 /// Asks for an instance once it is neither starting nor stopping, or the longest wait is over.
-fn settled(name: &str) -> Target<'_> {
+fn settled_target(name: &str) -> Target<'_> {
     Route::Instance(name).with("wait", LONGEST_WAIT.as_millis())
 }
 
-fn gone(name: &str) -> Box<Trouble> {
+fn instance_gone(name: &str) -> Box<Trouble> {
     let message = format!("The compute instance {name} was stopped meanwhile, or its machine could not be had");
     Trouble::new(FAILED, Code::InstanceGone, message).next(format!("start it: pfsession instance start {name}"))
 }
@@ -292,7 +292,7 @@ fn phase(instance: &InstanceView) -> &'static str {
     })
 }
 
-fn listed(instances: &[InstanceView]) -> String {
+fn list_table(instances: &[InstanceView]) -> String {
     let mut rows = show::table(&[
         "NAME",
         "PHASE",
@@ -385,7 +385,7 @@ mod tests {
             dev   stopped  Standard_D2s_v3  the user's own  never          0         0
             dev   running  Standard_D2s_v3  the user's own  2 h: in 1 h    1         1
             dev   running  Standard_D2s_v3  the user's own  2 h: in use    1         1"#]]
-        .assert_eq(&listed(&[stopped, idle.clone(), used]));
+        .assert_eq(&list_table(&[stopped, idle.clone(), used]));
         expect_test::expect![[r#"
             instance      dev
             owner         bob
@@ -401,6 +401,6 @@ mod tests {
         expect_test::expect![
             "Instance.Gone: The compute instance dev was stopped meanwhile, or its machine could not be had"
         ]
-        .assert_eq(&gone("dev").failure.to_string());
+        .assert_eq(&instance_gone("dev").failure.to_string());
     }
 }

@@ -43,7 +43,7 @@ impl Execute for Reset {
     fn execute(&self, service: &Service<'_>) -> Done {
         let client = service.client()?;
         let flow = wish::flow_at(&self.flow, &client.user)?;
-        let settings = snapshot::changed(&client, &flow, self.wants.change())?;
+        let settings = snapshot::send_folder(&client, &flow, self.wants.change())?;
         let resolve = self.resolve;
         confirm_end(&client, &flow, "A reset", None, &self.yes)?;
         let wish = Wish::Reset { settings, resolve };

@@ -27,7 +27,7 @@ impl Execute for Schema {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let mut known = Vec::new();
-        for (name, schema) in named(&(service.command_line)(), &(service.schemas)(), &[]) {
+        for (name, schema) in find_schemas(&(service.command_line)(), &(service.schemas)(), &[]) {
             known.extend(schema().map(|schema| (name, schema)));
         }
         known.push(("failure".to_owned(), schema_of::<Failure>()));
@@ -48,14 +48,14 @@ impl Execute for Schema {
 /// The commands below a command, each with the function that makes its schema.
 ///
 /// * `path`: the names of the families that the command is in.
-pub(crate) fn named(command: &clap::Command, schemas: &Schemas, path: &[&str]) -> Vec<(String, MakeSchema)> {
+pub(crate) fn find_schemas(command: &clap::Command, schemas: &Schemas, path: &[&str]) -> Vec<(String, MakeSchema)> {
     match schemas {
         Schemas::Command(schema) => vec![(path.join(" "), *schema)],
         // Both are in the order of the variants that declare them.
         Schemas::Family(all) => {
             let below = command.get_subcommands().zip(all);
             below
-                .flat_map(|(command, schemas)| named(command, schemas, &[path, &[command.get_name()]].concat()))
+                .flat_map(|(command, schemas)| find_schemas(command, schemas, &[path, &[command.get_name()]].concat()))
                 .collect()
         }
     }

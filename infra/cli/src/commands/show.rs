@@ -94,7 +94,7 @@ struct Whole<'a> {
 
 /// Shows a session, with how well it is kept apart, and how its packages differ from what is saved.
 fn show_session(client: &Client, flow: &Flow, session: &SessionView, json: bool) -> Result<(), Box<Trouble>> {
-    let row = packages::recorded(client, flow)?;
+    let row = packages::recorded_packages(client, flow)?;
     // A snapshot is of what was there.
     let folder = match Address::read(&session.settings.folder.value) {
         Some(_) => Path::new(&session.flow.lineage),
@@ -102,7 +102,7 @@ fn show_session(client: &Client, flow: &Flow, session: &SessionView, json: bool)
     };
     let drift = row
         .as_ref()
-        .zip(packages::saved(folder))
+        .zip(packages::lines_in_folder(folder))
         .map(|(row, saved)| Drift::between(&saved, &row.requirements));
     if json {
         out_json(&Whole {

@@ -37,7 +37,7 @@ impl Execute for Sizes {
     const READS: bool = true;
 
     fn execute(&self, service: &Service<'_>) -> Done {
-        let sizes = found(self)?;
+        let sizes = find(self)?;
         if service.global.json {
             out_json(&SizeList { sizes });
             return Ok(0);
@@ -102,7 +102,7 @@ impl From<Size> for SizeView {
 }
 
 /// The sizes whose series or family is the one that was typed, or else those whose names begin so.
-fn found(wanted: &Sizes) -> Result<Vec<SizeView>, Box<Trouble>> {
+fn find(wanted: &Sizes) -> Result<Vec<SizeView>, Box<Trouble>> {
     let all = || {
         size::catalogue()
             .into_iter()
@@ -207,7 +207,7 @@ mod tests {
             what: Some(what.to_owned()),
             gpu,
         };
-        let sizes = found(&wanted).map_err(|trouble| trouble.to_string());
+        let sizes = find(&wanted).map_err(|trouble| trouble.to_string());
         sizes.unwrap().into_iter().map(|size| size.name).collect()
     }
 
@@ -226,7 +226,7 @@ mod tests {
             what: Some("Av2".into()),
             gpu: false,
         };
-        let sizes = found(&wanted).map_err(|trouble| trouble.to_string()).unwrap();
+        let sizes = find(&wanted).map_err(|trouble| trouble.to_string()).unwrap();
         expect_test::expect![[r#"
             SERIES  FAMILY  VCPUS   MEMORY GIB  GPU  $ AN HOUR
             Av2     A       1 to 8  2 to 16          0.043 to 0.399  advised against: below series D
@@ -241,7 +241,7 @@ mod tests {
             what: Some("Standard_D3s_v3".into()),
             gpu: false,
         };
-        let text = found(&none).err().unwrap().to_string();
+        let text = find(&none).err().unwrap().to_string();
         expect_test::expect![[r#"
             error: There is no VM size Standard_D3s_v3. The nearest one is Standard_D2s_v3. Name one as Azure does, such as Standard_D4s_v3, or as EC2 does, such as m6i.xlarge; local is all of the machine. [Session.NoSuchSize]
               next: see all series: pfsession sizes"#]].assert_eq(&text);

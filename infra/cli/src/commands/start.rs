@@ -34,8 +34,8 @@ impl Execute for Start {
     fn execute(&self, service: &Service<'_>) -> Done {
         let client = service.client()?;
         let flow = wish::flow_at(&self.flow, &client.user)?;
-        let mut settings = self.wants.wanted();
-        snapshot::seen(&client, &flow, &mut settings, None)?;
+        let mut settings = self.wants.to_wanted();
+        snapshot::send_all(&client, &flow, &mut settings, None)?;
         let wish = Wish::Start { settings };
         operate(&client, &flow, Kind::Start, wish, self.no_wait, service.global.json)
     }

@@ -104,7 +104,7 @@ impl Turns {
             mut wish,
             ..
         } = run_order(&asked.as_run(), &client.user)?;
-        snapshot::seen(&client, &flow, &mut wanted, Some(&mut wish))?;
+        snapshot::send_all(&client, &flow, &mut wanted, Some(&mut wish))?;
         let id = flow.new_id(Some("start"));
         let accepted = client.send(&Command {
             id: id.clone(),

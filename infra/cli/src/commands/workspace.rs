@@ -97,7 +97,7 @@ fn print(row: &WorkspaceRow, json: bool) {
     if json {
         out_json(row);
     } else {
-        out(&shown(row));
+        out(&details(row));
     }
 }
 
@@ -122,7 +122,7 @@ fn update(client: &Client, file: &Path) -> Result<WorkspaceRow, Box<Trouble>> {
     let workspace = &client.user.workspace;
     for tried in 1.. {
         let row: WorkspaceRow = client.get(Route::WorkspaceSettings(workspace))?;
-        let settings = changed(&row.settings, &wanted);
+        let settings = merge(&row.settings, &wanted);
         match client.put(
             Route::WriteWorkspaceSettings(workspace),
             &WorkspaceRow { settings, ..row },
@@ -147,7 +147,7 @@ fn each_is_good(file: &Path, wanted: &Map<String, Value>) -> Result<(), Failure>
     Ok(())
 }
 
-fn changed(settings: &WorkspaceSettings, wanted: &Map<String, Value>) -> WorkspaceSettings {
+fn merge(settings: &WorkspaceSettings, wanted: &Map<String, Value>) -> WorkspaceSettings {
     let Ok(Value::Object(mut all)) = serde_json::to_value(settings) else {
         unreachable!("settings are an object")
     };
@@ -162,7 +162,7 @@ fn changed(settings: &WorkspaceSettings, wanted: &Map<String, Value>) -> Workspa
 }
 
 /// A setting a line.
-fn shown(row: &WorkspaceRow) -> String {
+fn details(row: &WorkspaceRow) -> String {
     let WorkspaceSettings {
         default_vm_size,
         default_base_image,
@@ -198,7 +198,7 @@ fn shown(row: &WorkspaceRow) -> String {
     line("working directory", or(working_directory.clone(), "none"));
     line("quota of each user", quota_of(quota));
     for (user, own) in &quota.users {
-        line(&format!("quota of {user}"), said(own.sessions, &own.vcpus));
+        line(&format!("quota of {user}"), quota_line(own.sessions, &own.vcpus));
     }
     if let Some(identity) = identity {
         line("identity", identity.r#type.clone());
@@ -219,10 +219,10 @@ fn shown(row: &WorkspaceRow) -> String {
 }
 
 fn quota_of(quota: &QuotaSettings) -> String {
-    said(quota.sessions, &quota.vcpus)
+    quota_line(quota.sessions, &quota.vcpus)
 }
 
-fn said(sessions: Option<u32>, vcpus: &BTreeMap<String, u32>) -> String {
+fn quota_line(sessions: Option<u32>, vcpus: &BTreeMap<String, u32>) -> String {
     let sessions = sessions.map(|count| format!("{count} sessions"));
     let vcpus = vcpus
         .iter()
@@ -246,7 +246,7 @@ mod tests {
         }))
         .unwrap();
         let wanted = json!({ "working_directory": null, "quota": { "vcpus": { "D": 4 } } });
-        let after = changed(&before, wanted.as_object().unwrap());
+        let after = merge(&before, wanted.as_object().unwrap());
         assert_eq!(
             serde_json::to_value(&after).unwrap(),
             json!({ "default_vm_size": "local", "quota": { "vcpus": { "D": 4 } } })
@@ -260,7 +260,11 @@ mod tests {
             workspace: "local".into(),
             ..WorkspaceRow::default()
         };
-        let text = format!("{}\n\n{}", shown(&serde_json::from_str(sample).unwrap()), shown(&none));
+        let text = format!(
+            "{}\n\n{}",
+            details(&serde_json::from_str(sample).unwrap()),
+            details(&none)
+        );
         expect_test::expect![[r#"
             workspace           lab
             default VM size     Standard_D4s_v5

@@ -190,7 +190,7 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
         ("generation", Cell::new(session.generation)),
     ];
     rows.extend(settings(session).map(|(name, text)| (name, Cell::new(text))));
-    rows.extend(refused(session));
+    rows.extend(refused_connections(session));
     rows.extend(image_rows(session));
     let of_flow = &session.settings.folder.value;
     if *of_flow != session.flow.lineage {
@@ -321,7 +321,7 @@ fn settings(session: &SessionView) -> impl Iterator<Item = (&'static str, String
 }
 
 /// Its refused connections.
-fn refused(session: &SessionView) -> Option<(&'static str, Cell)> {
+fn refused_connections(session: &SessionView) -> Option<(&'static str, Cell)> {
     let refused = session.refused.as_ref().filter(|refused| refused.total > 0)?;
     let mut by: Vec<_> = refused.by.iter().collect();
     by.sort_by_key(|refusal| std::cmp::Reverse(refusal.times));

@@ -156,7 +156,10 @@ pub(crate) fn run(row: &RunRow, home: Option<&str>) -> String {
         ("wanted by", Cell::new(&row.by)),
         ("accepted", Cell::new(clock(row.accepted))),
     ];
-    for (name, text) in [("name", row.called()), ("description", row.wish.description.as_deref())] {
+    for (name, text) in [
+        ("name", row.display_name()),
+        ("description", row.wish.description.as_deref()),
+    ] {
         rows.extend(text.map(|text| (name, Cell::new(text))));
     }
     for (name, texts) in [("tags", &row.wish.tags), ("properties", &row.wish.properties)] {

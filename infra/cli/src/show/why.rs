@@ -15,14 +15,14 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
         ("flow", Cell::new(folder(&session.flow.lineage, home))),
         ("phase", Cell::new(format!("{}{since}", phase(session.phase)))),
     ];
-    let because = reasons.because.iter().map(decided);
+    let because = reasons.because.iter().map(decision_text);
     rows.extend(because.map(|text| ("because", Cell::new(text))));
     if reasons.began != reasons.because {
         rows.extend(
             reasons
                 .began
                 .iter()
-                .map(|decision| ("begun by", Cell::new(decided(decision)))),
+                .map(|decision| ("begun by", Cell::new(decision_text(decision)))),
         );
     }
     if reasons.last != reasons.because {
@@ -30,7 +30,7 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
             reasons
                 .last
                 .iter()
-                .map(|decision| ("last decision", Cell::new(decided(decision)))),
+                .map(|decision| ("last decision", Cell::new(decision_text(decision)))),
         );
     }
     if let Some(failure) = &session.failure {
@@ -43,7 +43,7 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
         let size = chosen(size(&session.settings.size), &session.settings.choice);
         rows.push(("VM size", Cell::new(size)));
     }
-    rows.extend(refused(session));
+    rows.extend(refused_connections(session));
     let kept = reasons
         .kept_by
         .iter()
@@ -61,12 +61,12 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
     let seen = reasons
         .signals
         .iter()
-        .map(|signal| ("seen", Cell::new(seen(signal, now))));
+        .map(|signal| ("seen", Cell::new(signal_line(signal, now))));
     rows.extend(seen);
     pairs(rows)
 }
 
-fn decided(decision: &Decision) -> String {
+fn decision_text(decision: &Decision) -> String {
     let by = match decision.by.as_str() {
         "states" => "the state machine",
         other => other,
@@ -134,7 +134,7 @@ fn ends(end: &End, session: &SessionView) -> String {
 }
 
 /// A signal, and when it was seen last.
-fn seen(signal: &Signal, now: Millis) -> String {
+fn signal_line(signal: &Signal, now: Millis) -> String {
     let what = match signal.kind {
         SignalKind::ComputeUp => "compute resource up",
         SignalKind::ContainerUp => "container up",

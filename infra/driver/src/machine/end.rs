@@ -1,7 +1,7 @@
 //! The end of a session on one machine, asked for or not.
 
 use super::{Machine, tidy::GONE};
-use crate::compute::gone;
+use crate::compute::report_gone;
 use agent::{disk, sandboxes};
 use contract::{Code, Failure, names};
 use sandbox::{
@@ -25,7 +25,7 @@ impl Machine {
     /// Notices when an agent ends that nobody ended.
     pub(super) fn watch(self: &Arc<Self>, flow: &str, generation: u32, process: Identity, child: Option<Child>) {
         let name = (flow.to_owned(), generation);
-        if !self.watched().insert(name.clone()) {
+        if !self.watched_agents().insert(name.clone()) {
             return;
         }
         let machine = Arc::clone(self);
@@ -34,7 +34,7 @@ impl Machine {
                 Some(mut child) => drop(child.wait().await),
                 None => {
                     if let Some(held) = process.open() {
-                        let _ = held.ended().await;
+                        let _ = held.wait_for_end().await;
                     }
                 }
             }
@@ -42,12 +42,12 @@ impl Machine {
             let name = (flow.clone(), generation);
             let mut pause = Duration::from_millis(500);
             // Its folder, which says it, may be gone by the second try.
-            let failure = machine.died(&flow, generation);
+            let failure = machine.failure_of_agent(&flow, generation);
             let lock = machine.lock(&flow);
             // Whoever removes it meanwhile takes it off the list.
-            while machine.watched().contains(&name) {
+            while machine.watched_agents().contains(&name) {
                 let held = lock.lock().await;
-                if !machine.watched().contains(&name) {
+                if !machine.watched_agents().contains(&name) {
                     return;
                 }
                 tracing::warn!(
@@ -67,7 +67,7 @@ impl Machine {
                     ),
                 }
                 // It is off the list and not yet reported.
-                machine.watched().insert(name.clone());
+                machine.watched_agents().insert(name.clone());
                 drop(held);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(30));
@@ -75,8 +75,8 @@ impl Machine {
         });
     }
 
-    pub(super) fn died(&self, flow: &str, generation: u32) -> Failure {
-        if let Some(failure) = disk::ended(&self.files.session(flow, generation)) {
+    pub(super) fn failure_of_agent(&self, flow: &str, generation: u32) -> Failure {
+        if let Some(failure) = disk::recorded_end(&self.files.session(flow, generation)) {
             return failure;
         }
         Failure::new(
@@ -93,7 +93,7 @@ impl Machine {
         self.take_down(flow, generation).await?;
         self.config
             .ports
-            .report(gone(flow.to_owned(), generation, failure))
+            .report(report_gone(flow.to_owned(), generation, failure))
             .await
     }
 
@@ -119,14 +119,17 @@ impl Machine {
     /// Ends an agent and its sandboxes for certain, and drops what they had.
     pub(super) async fn end(&self, flow: &str, generation: u32) -> anyhow::Result<()> {
         let begun = Instant::now();
-        self.watched().remove(&(flow.to_owned(), generation));
+        self.watched_agents().remove(&(flow.to_owned(), generation));
         let session = self.files.session(flow, generation);
-        let agent = self.files.launched(flow, generation).map(|launched| launched.process);
+        let agent = self
+            .files
+            .read_launched(flow, generation)
+            .map(|launched| launched.process);
         let mut groups = Vec::new();
         // Twice, as the agent may have started a sandbox while it was being ended; all at once, as each takes its time.
         for _ in 0..2 {
             groups = sandboxes::noted_groups(&session)?;
-            let noted = agent.into_iter().chain(sandboxes::noted(&session)?);
+            let noted = agent.into_iter().chain(sandboxes::read_notes(&session)?);
             let mut held: Vec<_> = noted.filter_map(Identity::open).collect();
             // The kernel would end those in a sandbox one after the other.
             held.extend(groups::members(&groups));
@@ -166,7 +169,7 @@ impl Machine {
             .await
     }
 
-    fn watched(&self) -> MutexGuard<'_, HashSet<(String, u32)>> {
+    fn watched_agents(&self) -> MutexGuard<'_, HashSet<(String, u32)>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -46,7 +46,7 @@ impl Files {
         self.state.join("logs").join(format!("agent-{flow}-{generation}.log"))
     }
 
-    pub(super) fn launched(&self, flow: &str, generation: u32) -> Option<Launched> {
+    pub(super) fn read_launched(&self, flow: &str, generation: u32) -> Option<Launched> {
         serde_json::from_slice(&fs::read(self.session(flow, generation).join("agent.json")).ok()?).ok()
     }
 
@@ -55,14 +55,14 @@ impl Files {
         Ok(write_atomically(&path, &serde_json::to_vec(launched)?)?)
     }
 
-    pub(super) fn removed(&self, flow: &str) -> u32 {
+    pub(super) fn last_removed(&self, flow: &str) -> u32 {
         let text = fs::read_to_string(self.state.join("sessions").join(flow).join("removed")).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     }
 
     /// Once this has returned, no crash and no loss of power brings the generation back.
     pub(super) fn record_removed(&self, flow: &str, generation: u32) -> io::Result<()> {
-        if self.removed(flow) >= generation {
+        if self.last_removed(flow) >= generation {
             return Ok(());
         }
         let folder = self.state.join("sessions").join(flow);

@@ -124,14 +124,17 @@ impl Machine {
         for (flow, generation) in self.files.sessions() {
             let lock = self.lock(&flow);
             let _held = lock.lock().await;
-            let launched = self.files.launched(&flow, generation);
+            let launched = self.files.read_launched(&flow, generation);
             let result = match launched.filter(|launched| launched.up) {
                 Some(launched) if launched.process.open().is_some() => {
                     tracing::info!(flow, generation, "an agent outlived the host");
                     self.watch(&flow, generation, launched.process, None);
                     Ok(())
                 }
-                Some(_) => self.remove(&flow, generation, Some(self.died(&flow, generation))).await,
+                Some(_) => {
+                    self.remove(&flow, generation, Some(self.failure_of_agent(&flow, generation)))
+                        .await
+                }
                 // A launch that was cut off: its request comes again.
                 None => self.end(&flow, generation).await,
             };
@@ -180,7 +183,7 @@ impl Machine {
         if !sandbox::ids::has_ids() {
             return Some(None);
         }
-        match sandbox::ids::known(&self.config.state).as_slice() {
+        match sandbox::ids::known_users(&self.config.state).as_slice() {
             [user] => Some(Some(*user)),
             _ => None,
         }
@@ -191,7 +194,7 @@ impl Machine {
         for (flow, generation) in self.files.sessions() {
             let lock = self.lock(&flow);
             let _held = lock.lock().await;
-            let launched = self.files.launched(&flow, generation);
+            let launched = self.files.read_launched(&flow, generation);
             if launched.is_some_and(|launched| launched.compute == compute) {
                 self.remove(&flow, generation, None).await?;
             }

@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// The digest that a name had when it was last asked for.
-    pub fn known(&self, name: &Name) -> Option<String> {
+    pub fn known_digest(&self, name: &Name) -> Option<String> {
         if let Some(digest) = name.digest() {
             return Some(digest.to_owned());
         }
@@ -201,7 +201,7 @@ impl Store {
         if let Some(image) = self.find(&digest) {
             return Ok(image);
         }
-        let wanted = source.wanted(&name.to_string(), &digest, name)?;
+        let wanted = source.read_contents(&name.to_string(), &digest, name)?;
         self.have_layers(&source, &wanted, name, progress)?;
         self.finish(&wanted, progress)
     }
@@ -212,13 +212,13 @@ impl Store {
     ///
     /// When the store cannot be written.
     pub fn hold(&self, digest: &str) -> io::Result<Held> {
-        let file = self.used(digest)?;
+        let file = self.open_mark(digest)?;
         file.lock_shared()?;
         file.set_modified(SystemTime::now())?;
         Ok(Held(file))
     }
 
-    fn used(&self, digest: &str) -> io::Result<File> {
+    fn open_mark(&self, digest: &str) -> io::Result<File> {
         let path = self.root.join(format!("{}.used", file_name(digest)));
         File::options().create(true).truncate(false).write(true).open(path)
     }
@@ -230,7 +230,7 @@ impl Store {
             .records()
             .into_iter()
             .map(|record| {
-                let used = self.used(&record.digest).ok();
+                let used = self.open_mark(&record.digest).ok();
                 let time = used.as_ref().and_then(|file| file.metadata().ok()?.modified().ok());
                 let names = tags
                     .iter()

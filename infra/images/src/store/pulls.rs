@@ -185,7 +185,7 @@ pub(super) struct Wanted {
 
 impl Source {
     /// Reads what an image is made of. Each document is read when it is known to be what its digest says.
-    pub(super) fn wanted(&self, shown: &str, digest: &str, name: &Name) -> Result<Wanted, Failure> {
+    pub(super) fn read_contents(&self, shown: &str, digest: &str, name: &Name) -> Result<Wanted, Failure> {
         let fetch = |digest: &str| match self {
             Self::Registry(registry) => registry.manifest(Some(digest)).map(|(_, bytes)| bytes),
             Self::Layout(archive) | Self::Docker(archive, _) => archive.small_blob(digest),

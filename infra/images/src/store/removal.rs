@@ -68,7 +68,7 @@ impl Store {
 
     /// Takes away an image's record, if nobody holds it. Whether it did.
     pub(super) fn forget(&self, digest: &str) -> io::Result<bool> {
-        if self.used(digest)?.try_lock().is_err() {
+        if self.open_mark(digest)?.try_lock().is_err() {
             return Ok(false);
         }
         fs::remove_file(self.root.join("records").join(format!("{}.json", file_name(digest))))?;

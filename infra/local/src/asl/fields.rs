@@ -25,7 +25,7 @@ impl Fields {
         self.rest.remove(name)
     }
 
-    pub(super) fn required(&mut self, name: &str) -> Result<Value, Unsupported> {
+    pub(super) fn require(&mut self, name: &str) -> Result<Value, Unsupported> {
         self.optional(name)
             .ok_or_else(|| Unsupported(format!("{} has no {name}", self.of)))
     }
@@ -48,7 +48,7 @@ impl Fields {
     }
 
     pub(super) fn texts(&mut self, name: &str) -> Result<Vec<String>, Unsupported> {
-        serde_json::from_value(self.required(name)?).map_err(|_| self.wrong(name))
+        serde_json::from_value(self.require(name)?).map_err(|_| self.wrong(name))
     }
 
     pub(super) fn number(&mut self, name: &str) -> Result<Option<f64>, Unsupported> {

@@ -83,7 +83,7 @@ impl Definition {
     ///
     /// [`Unsupported`], which names the state and the field. Final.
     pub(crate) fn read(text: &str, substitute: &BTreeMap<String, String>) -> Result<Self, Unsupported> {
-        let text = substituted(text, substitute)?;
+        let text = fill_in(text, substitute)?;
         let value: Value =
             serde_json::from_str(&text).map_err(|cause| Unsupported(format!("it is no JSON: {cause}")))?;
         let mut fields = Fields::of("the state machine", &value)?;
@@ -93,7 +93,7 @@ impl Definition {
             return Err(Unsupported("its Version is not 1.0".into()));
         }
         let start_at = fields.text("StartAt")?;
-        let Value::Object(states) = fields.required("States")? else {
+        let Value::Object(states) = fields.require("States")? else {
             return Err(Unsupported("its States are no object".into()));
         };
         fields.end()?;
@@ -112,7 +112,7 @@ impl Definition {
     }
 }
 
-fn substituted(text: &str, substitute: &BTreeMap<String, String>) -> Result<String, Unsupported> {
+fn fill_in(text: &str, substitute: &BTreeMap<String, String>) -> Result<String, Unsupported> {
     let (mut out, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once("${") {
         let (name, after) = after
@@ -143,7 +143,7 @@ impl State {
                     return Err(Unsupported(format!("{} has the resource {resource:?}", fields.of)));
                 }
                 Self::Task(Task {
-                    parameters: parameters(&of, fields.required("Parameters")?)?,
+                    parameters: parameters(&of, fields.require("Parameters")?)?,
                     timeout: fields.seconds("TimeoutSeconds")?,
                     heartbeat: fields.seconds("HeartbeatSeconds")?,
                     result_path: fields.result_path()?,

@@ -398,10 +398,10 @@ impl Pool {
         let path = path.strip_prefix("2018-06-01/runtime/").unwrap_or_default();
         match (method, path.split('/').collect::<Vec<_>>().as_slice()) {
             (&Method::GET, ["invocation", "next"]) => self.next(process).await,
-            (&Method::POST, ["invocation", id, "response"]) => self.answered(&process, id, Ok(body)),
+            (&Method::POST, ["invocation", id, "response"]) => self.take_answer(&process, id, Ok(body)),
             (&Method::POST, ["invocation", id, "error"]) => {
                 let error = String::from_utf8_lossy(&body[..body.len().min(2000)]).into_owned();
-                self.answered(&process, id, Err(Unanswered::Failed(error)))
+                self.take_answer(&process, id, Err(Unanswered::Failed(error)))
             }
             (&Method::POST, ["init", "error"]) => {
                 let error = String::from_utf8_lossy(&body[..body.len().min(2000)]).into_owned();
@@ -411,7 +411,7 @@ impl Pool {
                     cause = error,
                     "a function does not start"
                 );
-                accepted()
+                accepted_response()
             }
             _ => respond(
                 StatusCode::NOT_FOUND,
@@ -470,7 +470,7 @@ impl Pool {
         state.idle.push(idle);
     }
 
-    fn answered(&self, process: &Process, id: &str, outcome: Result<Bytes, Unanswered>) -> Response<Body> {
+    fn take_answer(&self, process: &Process, id: &str, outcome: Result<Bytes, Unanswered>) -> Response<Body> {
         let strikes = self.faults.strikes("kill-function");
         if strikes.is_some_and(|dice| dice % 2 == 0) {
             process.kill();
@@ -486,7 +486,7 @@ impl Pool {
                 if strikes.is_some() {
                     process.kill();
                 }
-                accepted()
+                accepted_response()
             }
             other => {
                 *current = other;
@@ -500,6 +500,6 @@ impl Pool {
     }
 }
 
-fn accepted() -> Response<Body> {
+fn accepted_response() -> Response<Body> {
     respond(StatusCode::ACCEPTED, "application/json", r#"{"status":"OK"}"#)
 }

@@ -68,7 +68,7 @@ struct Execution {
 
 impl Execution {
     /// One that has entered no state yet.
-    fn begun(id: i64, name: &str, input: String, data: Value, now: i64) -> Self {
+    fn begin(id: i64, name: &str, input: String, data: Value, now: i64) -> Self {
         Self {
             id,
             name: name.to_owned(),
@@ -149,9 +149,9 @@ impl Machine {
             "ListExecutions" => self.list(&read(body)?),
             "GetExecutionHistory" => self.history(&read(body)?),
             "StopExecution" => self.stop(read(body)?),
-            "ListStateMachines" => Ok(json!({ "stateMachines": [self.described()] })),
+            "ListStateMachines" => Ok(json!({ "stateMachines": [self.summary()] })),
             "DescribeStateMachine" => {
-                let mut described = self.described();
+                let mut described = self.summary();
                 described["status"] = "ACTIVE".into();
                 described["definition"] = self.definition.text.clone().into();
                 described["roleArn"] = format!("arn:aws:iam::{ACCOUNT}:role/{}", self.name).into();
@@ -164,7 +164,7 @@ impl Machine {
         }
     }
 
-    fn described(&self) -> Value {
+    fn summary(&self) -> Value {
         json!({ "stateMachineArn": self.arn(), "name": self.name, "type": "STANDARD", "creationDate": 0 })
     }
 
@@ -200,7 +200,7 @@ impl Machine {
                         "INSERT INTO execution (name, input, status, started, trace) VALUES (?1, ?2, 'RUNNING', ?3, ?4)",
                     )?
                     .execute(params![name, text, now, input.trace_header])?;
-                    let execution = Execution::begun(db.last_insert_rowid(), &name, text, data, now);
+                    let execution = Execution::begin(db.last_insert_rowid(), &name, text, data, now);
                     record(
                         db,
                         execution.id,
@@ -287,7 +287,7 @@ impl Machine {
         bells: &mut Bells,
     ) -> Result<(), AwsError> {
         let Some(State::Task(task)) = self.definition.states.get(&execution.state) else {
-            return self.lost(db, execution, bells);
+            return self.lose(db, execution, bells);
         };
         let id = execution.id;
         match end {

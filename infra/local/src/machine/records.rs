@@ -94,7 +94,7 @@ pub(super) fn record(db: &Transaction<'_>, execution: i64, kind: &str, detail: V
     Ok(())
 }
 
-pub(super) fn entered(state: &State) -> &'static str {
+pub(super) fn kind_of_entry(state: &State) -> &'static str {
     match state {
         State::Task(_) => "TaskStateEntered",
         State::Choice { .. } => "ChoiceStateEntered",

@@ -2,7 +2,7 @@
 
 use super::{
     Bells, End, Execution, MOST_STEPS, Machine,
-    records::{entered, finish, iso_time, record, save},
+    records::{finish, iso_time, kind_of_entry, record, save},
 };
 use crate::{
     asl::{State, Task},
@@ -28,7 +28,7 @@ impl Machine {
     }
 
     /// The definition has changed under an execution, and does not have its state any more.
-    pub(super) fn lost(&self, db: &Transaction<'_>, execution: Execution, _: &mut Bells) -> Result<(), AwsError> {
+    pub(super) fn lose(&self, db: &Transaction<'_>, execution: Execution, _: &mut Bells) -> Result<(), AwsError> {
         let cause = format!("The state machine has no state {:?} any more.", execution.state);
         Ok(finish(
             db,
@@ -57,9 +57,14 @@ impl Machine {
                 execution.wake_at,
             ) = (None, None, None, None);
             let Some(state) = self.definition.states.get(&execution.state) else {
-                return self.lost(db, execution, bells);
+                return self.lose(db, execution, bells);
             };
-            record(db, execution.id, entered(state), json!({ "state": execution.state }))?;
+            record(
+                db,
+                execution.id,
+                kind_of_entry(state),
+                json!({ "state": execution.state }),
+            )?;
             to = match state {
                 State::Task(task) => return self.send_task(db, execution, task, bells),
                 State::Wait { milliseconds, .. } => {
@@ -186,7 +191,7 @@ impl Machine {
             return match self.definition.states.get(&execution.state) {
                 Some(State::Task(task)) => self.send_task(db, execution, task, bells),
                 Some(State::Wait { next, .. }) => self.leave(db, execution, next.as_ref(), bells),
-                _ => self.lost(db, execution, bells),
+                _ => self.lose(db, execution, bells),
             };
         }
         let error = if late(execution.timeout_at) {

@@ -36,11 +36,12 @@ pub(super) fn name_in(url: &str) -> &str {
 }
 
 pub(super) fn invalid(message: impl Into<String>) -> AwsError {
-    AwsError::new("InvalidParameterValue", message).called("InvalidParameterValue")
+    AwsError::new("InvalidParameterValue", message).with_query_code("InvalidParameterValue")
 }
 
 pub(super) fn bad_receipt() -> AwsError {
-    AwsError::new("ReceiptHandleIsInvalid", "This is no receipt of this host.").called("ReceiptHandleIsInvalid")
+    AwsError::new("ReceiptHandleIsInvalid", "This is no receipt of this host.")
+        .with_query_code("ReceiptHandleIsInvalid")
 }
 
 pub(super) fn check_receipt(receipt: &str) -> Result<(), AwsError> {
@@ -123,22 +124,22 @@ pub(super) fn check_batch<'a>(ids: impl Iterator<Item = &'a str>) -> Result<(), 
                 "InvalidBatchEntryId",
                 "An entry's id is 1 to 80 letters, digits, - and _.",
             )
-            .called("AWS.SimpleQueueService.InvalidBatchEntryId"));
+            .with_query_code("AWS.SimpleQueueService.InvalidBatchEntryId"));
         }
         if !seen.insert(id) {
             return Err(
                 AwsError::new("BatchEntryIdsNotDistinct", format!("The id {id:?} is there twice."))
-                    .called("AWS.SimpleQueueService.BatchEntryIdsNotDistinct"),
+                    .with_query_code("AWS.SimpleQueueService.BatchEntryIdsNotDistinct"),
             );
         }
     }
     match count {
         0 => Err(AwsError::new("EmptyBatchRequest", "The batch has no entries.")
-            .called("AWS.SimpleQueueService.EmptyBatchRequest")),
+            .with_query_code("AWS.SimpleQueueService.EmptyBatchRequest")),
         1..=MOST_ENTRIES => Ok(()),
         _ => Err(
             AwsError::new("TooManyEntriesInBatchRequest", "A batch has at most 10 entries.")
-                .called("AWS.SimpleQueueService.TooManyEntriesInBatchRequest"),
+                .with_query_code("AWS.SimpleQueueService.TooManyEntriesInBatchRequest"),
         ),
     }
 }
@@ -157,7 +158,7 @@ pub(super) fn settings_of(
                 "InvalidAttributeValue",
                 format!("{attribute} is from {least} to {most}."),
             )
-            .called("InvalidAttributeValue")),
+            .with_query_code("InvalidAttributeValue")),
         };
         let seconds = |least, most| number(least, most).map(|seconds| seconds * 1000);
         match attribute.as_str() {
@@ -183,7 +184,7 @@ pub(super) fn settings_of(
                         "InvalidAttributeValue",
                         "RedrivePolicy names a dead-letter queue, and from 1 to 1000 receives.",
                     )
-                    .called("InvalidAttributeValue"));
+                    .with_query_code("InvalidAttributeValue"));
                 };
                 settings.dead_letter = Some((target.to_owned(), most));
             }
@@ -192,7 +193,7 @@ pub(super) fn settings_of(
                     "InvalidAttributeName",
                     format!("This host does not know {attribute}={text} for {name:?}."),
                 )
-                .called("InvalidAttributeName"));
+                .with_query_code("InvalidAttributeName"));
             }
         }
     }

@@ -13,9 +13,10 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// A message that may be sent, with what the queue adds.
-pub(super) fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, AwsError> {
-    let missing =
-        |what: &str| Err(AwsError::new("MissingParameter", format!("{what} is missing.")).called("MissingParameter"));
+pub(super) fn check_message(caller: &Caller, queue: &Queue, message: Outgoing) -> Result<New, AwsError> {
+    let missing = |what: &str| {
+        Err(AwsError::new("MissingParameter", format!("{what} is missing.")).with_query_code("MissingParameter"))
+    };
     if message.message_body.is_empty() {
         return missing("MessageBody");
     }
@@ -27,7 +28,7 @@ pub(super) fn checked(caller: &Caller, queue: &Queue, message: Outgoing) -> Resu
             "InvalidMessageContents",
             "The message has a control character that no message may have.",
         )
-        .called("InvalidMessageContents"));
+        .with_query_code("InvalidMessageContents"));
     }
     check_word("MessageGroupId", message.message_group_id.as_deref())?;
     check_word("MessageDeduplicationId", message.message_deduplication_id.as_deref())?;
@@ -124,7 +125,7 @@ pub(super) fn digest_of_attributes(attributes: &Map<String, Value>) -> Result<St
     Ok(format!("{:x}", md5::compute(&bytes)))
 }
 
-pub(super) fn told(queue: &Queue, id: &str, seq: i64, digests: Digests) -> Value {
+pub(super) fn sent_answer(queue: &Queue, id: &str, seq: i64, digests: Digests) -> Value {
     let mut told = json!({ "MessageId": id, "MD5OfMessageBody": digests.body });
     if let Some(digest) = digests.attributes {
         told["MD5OfMessageAttributes"] = digest.into();
@@ -139,7 +140,7 @@ pub(super) fn told(queue: &Queue, id: &str, seq: i64, digests: Digests) -> Value
 }
 
 /// A message as `ReceiveMessage` answers it.
-pub(super) fn described(message: &Message, wanted: &impl Fn(&str) -> bool, wanted_attributes: &[String]) -> Value {
+pub(super) fn describe(message: &Message, wanted: &impl Fn(&str) -> bool, wanted_attributes: &[String]) -> Value {
     let mut described = json!({
         "MessageId": message.id,
         "ReceiptHandle": message.receipt,

@@ -16,7 +16,7 @@ use checks::{
     bad_receipt, check_batch, check_receipt, check_word, invalid, name_in, settings_of, size, subject, visibility,
     within,
 };
-use messages::{checked, described, digests, told};
+use messages::{check_message, describe, digests, sent_answer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -119,7 +119,7 @@ impl Sqs {
             "ChangeMessageVisibilityBatch" => self.change_visibility_batch(&read(body)?),
             "GetQueueUrl" => {
                 let ByName { queue_name, .. } = read(body)?;
-                Ok(json!({ "QueueUrl": self.url(&*self.named(&queue_name)?) }))
+                Ok(json!({ "QueueUrl": self.url(&*self.queue_of_name(&queue_name)?) }))
             }
             "ListQueues" => {
                 let input: Map<String, Value> = read(body)?;
@@ -148,7 +148,7 @@ impl Sqs {
                 "UnsupportedOperation",
                 format!("This host does not know SQS's {operation}."),
             )
-            .called("AWS.SimpleQueueService.UnsupportedOperation")),
+            .with_query_code("AWS.SimpleQueueService.UnsupportedOperation")),
         }
     }
 
@@ -156,26 +156,28 @@ impl Sqs {
         format!("{}{}", self.prefix, queue.name)
     }
 
-    fn named(&self, name: &str) -> Result<Arc<Queue>, AwsError> {
+    fn queue_of_name(&self, name: &str) -> Result<Arc<Queue>, AwsError> {
         self.queues.get(name).ok_or_else(|| {
             AwsError::new("QueueDoesNotExist", format!("There is no queue {name:?}."))
-                .called("AWS.SimpleQueueService.NonExistentQueue")
+                .with_query_code("AWS.SimpleQueueService.NonExistentQueue")
         })
     }
 
     fn at(&self, url: &str) -> Result<Arc<Queue>, AwsError> {
-        self.named(name_in(url))
+        self.queue_of_name(name_in(url))
     }
 
     fn send(&self, caller: &Caller, message: Outgoing) -> Result<Value, AwsError> {
         let queue = self.at(&message.queue_url)?;
         let digests = digests(&message)?;
-        let sent = self.queues.send(&queue, vec![checked(caller, &queue, message)?])?;
+        let sent = self
+            .queues
+            .send(&queue, vec![check_message(caller, &queue, message)?])?;
         let sent = sent
             .into_iter()
             .next()
             .ok_or_else(|| AwsError::new("InternalFailure", "Nothing was sent."))?;
-        Ok(told(&queue, &sent.id, sent.seq, digests))
+        Ok(sent_answer(&queue, &sent.id, sent.seq, digests))
     }
 
     fn send_batch(&self, caller: &Caller, batch: Batch<Outgoing>) -> Result<Value, AwsError> {
@@ -184,13 +186,13 @@ impl Sqs {
         if batch.entries.iter().map(size).sum::<usize>() > MOST_BYTES {
             return Err(
                 AwsError::new("BatchRequestTooLong", "The messages together are larger than 1 MiB.")
-                    .called("AWS.SimpleQueueService.BatchRequestTooLong"),
+                    .with_query_code("AWS.SimpleQueueService.BatchRequestTooLong"),
             );
         }
         let (mut good, mut told_later, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for entry in batch.entries {
             let id = entry.id.clone();
-            match digests(&entry).and_then(|digests| Ok((digests, checked(caller, &queue, entry)?))) {
+            match digests(&entry).and_then(|digests| Ok((digests, check_message(caller, &queue, entry)?))) {
                 Ok((digests, message)) => {
                     good.push(message);
                     told_later.push((id, digests));
@@ -203,7 +205,7 @@ impl Sqs {
             .into_iter()
             .zip(told_later)
             .map(|(sent, (id, digests))| {
-                let mut entry = told(&queue, &sent.id, sent.seq, digests);
+                let mut entry = sent_answer(&queue, &sent.id, sent.seq, digests);
                 entry["Id"] = id.into();
                 entry
             })
@@ -235,7 +237,7 @@ impl Sqs {
         };
         let messages: Vec<_> = messages
             .iter()
-            .map(|message| described(message, &wanted, &input.message_attribute_names))
+            .map(|message| describe(message, &wanted, &input.message_attribute_names))
             .collect();
         Ok(json!({ "Messages": messages }))
     }
@@ -294,7 +296,7 @@ impl Sqs {
         {
             Changed::Done => Ok(()),
             Changed::NotInFlight => Err(AwsError::new("MessageNotInflight", "The message is not in flight.")
-                .called("AWS.SimpleQueueService.MessageNotInflight")),
+                .with_query_code("AWS.SimpleQueueService.MessageNotInflight")),
             Changed::Gone => Err(invalid("The message is no longer there.")),
         }
     }
@@ -380,7 +382,7 @@ impl Sqs {
                     "QueueNameExists",
                     format!("There is a queue {name:?} with other attributes."),
                 )
-                .called("QueueAlreadyExists"))
+                .with_query_code("QueueAlreadyExists"))
             };
         }
         Ok(json!({ "QueueUrl": self.url(&*self.queues.ensure(name, wanted)?) }))

@@ -221,16 +221,16 @@ impl Parser<'_> {
             }
             Some("size") => {
                 let size = Operand::Size(self.arguments(Self::path)?);
-                return self.compared(size);
+                return self.read_comparison(size);
             }
             Some(other) => return Err(invalid(format!("The function {other} is not known here."))),
             None => {}
         }
         let left = self.operand()?;
-        self.compared(left)
+        self.read_comparison(left)
     }
 
-    fn compared(&mut self, left: Operand) -> Result<Condition, AwsError> {
+    fn read_comparison(&mut self, left: Operand) -> Result<Condition, AwsError> {
         if self.take_word("BETWEEN") {
             let low = self.operand()?;
             if !self.take_word("AND") {

@@ -221,7 +221,7 @@ impl Scope<'_> {
                 match tagged.tag.to_string().as_str() {
                     "!Ref" => self.reference(of, &argument),
                     "!GetAtt" => self.attribute(of, &argument),
-                    "!Sub" => self.substituted(of, &argument),
+                    "!Sub" => self.substitute(of, &argument),
                     tag => no(format!("{of} uses {tag}")),
                 }
             }
@@ -324,7 +324,7 @@ impl Scope<'_> {
         }
     }
 
-    fn substituted(&self, of: &str, text: &str) -> Read<String> {
+    fn substitute(&self, of: &str, text: &str) -> Read<String> {
         let (mut out, mut rest) = (String::new(), text);
         while let Some((before, after)) = rest.split_once("${") {
             let Some((name, after)) = after.split_once('}') else {

@@ -36,7 +36,7 @@ use lifecycle::{
 use sends::{body_of, trace_attribute};
 use shell::{Due, DueRow, Fault, Ports, Save, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use writes::{made, new_user, refused};
+use writes::{fault_of_transaction, new_user, put_item};
 
 /// How long output and history of what is over is kept, in seconds.
 const KEPT: u64 = 14 * 86_400;
@@ -151,7 +151,7 @@ impl Ports for Aws {
             .writes
             .iter()
             .filter_map(|write| match write {
-                Write::NewRun(row) => items::listed_run(row).map(|item| made(self.put(item))),
+                Write::NewRun(row) => items::listed_run(row).map(|item| put_item(self.put(item))),
                 _ => None,
             })
             .collect();
@@ -160,7 +160,7 @@ impl Ports for Aws {
                 self.list_user(workspace, owner).await?;
             }
         }
-        let ended = self.metrics.as_ref().map(|_| metrics::ended(&save.writes));
+        let ended = self.metrics.as_ref().map(|_| metrics::ends_of(&save.writes));
         let now = self.now();
         let writes = save.writes.into_iter().map(|write| self.transact(write, now));
         let writes = writes.chain(listed).collect();
@@ -175,7 +175,7 @@ impl Ports for Aws {
                 self.tell_ended(ended.unwrap_or_default()).await;
                 Ok(())
             }
-            Err(error) => Err(refused(error)),
+            Err(error) => Err(fault_of_transaction(error)),
         }
     }
 
@@ -334,7 +334,7 @@ impl Ports for Aws {
     }
 
     async fn send_command(&self, command: &Command) -> Result<(), Fault> {
-        let queue = needed(&self.commands, names::COMMANDS.url_variable)?;
+        let queue = require(&self.commands, names::COMMANDS.url_variable)?;
         let sent = self
             .sqs
             .send_message()
@@ -350,7 +350,7 @@ impl Ports for Aws {
     }
 
     async fn ask_driver(&self, request: &ComputeRequest) -> Result<(), Fault> {
-        let queue = needed(&self.compute_requests, names::COMPUTE_REQUESTS.url_variable)?;
+        let queue = require(&self.compute_requests, names::COMPUTE_REQUESTS.url_variable)?;
         let sent = self
             .sqs
             .send_message()
@@ -519,7 +519,7 @@ impl Aws {
     }
 }
 
-pub(crate) fn needed<'a>(value: &'a Option<String>, variable: &'static str) -> Result<&'a str, Fault> {
+pub(crate) fn require<'a>(value: &'a Option<String>, variable: &'static str) -> Result<&'a str, Fault> {
     value
         .as_deref()
         .ok_or_else(|| Fault::outside("reading the environment")(format!("{variable} is not set").into()))

@@ -1,6 +1,6 @@
 //! The messages, executions and answers that a decision sends.
 
-use super::needed;
+use super::require;
 use crate::{Aws, trace};
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 use contract::{
@@ -73,7 +73,7 @@ impl Aws {
     }
 
     pub(super) async fn start_execution(&self, input: &ExecutionInput) -> Result<(), Fault> {
-        let machine = needed(&self.state_machine, names::STATE_MACHINE)?;
+        let machine = require(&self.state_machine, names::STATE_MACHINE)?;
         let started = self
             .sfn
             .start_execution()
@@ -127,7 +127,7 @@ impl Aws {
     }
 
     pub(super) async fn tell_agent(&self, flow: &str, generation: u32, command: &AgentCommand) -> Result<(), Fault> {
-        let beside = needed(&self.compute_requests, names::COMPUTE_REQUESTS.url_variable)?;
+        let beside = require(&self.compute_requests, names::COMPUTE_REQUESTS.url_variable)?;
         let queue = names::agent_queue_url(beside, flow, generation).ok_or_else(|| {
             Fault::outside("reading the environment")(format!("{beside} is no queue of compute requests").into())
         })?;
@@ -149,7 +149,7 @@ impl Aws {
 
     /// Puts what is no command where nobody trips over it.
     pub(crate) async fn bury(&self, body: &str, group: &str, id: &str) -> Result<(), Fault> {
-        let queue = needed(&self.commands_dead, names::COMMANDS_DEAD.url_variable)?;
+        let queue = require(&self.commands_dead, names::COMMANDS_DEAD.url_variable)?;
         let sent = self
             .sqs
             .send_message()

@@ -19,10 +19,10 @@ impl Aws {
         match write {
             Write::Session { row, read, due } => {
                 let item = items::session_item(&row, due);
-                made(at_revision(self.put(item), (read != 0).then_some(read)))
+                put_item(at_revision(self.put(item), (read != 0).then_some(read)))
             }
-            Write::Log { flow, entry } => made(self.put(with_body(items::log_key(&flow, entry.revision), &entry))),
-            Write::NewOperation(row) => made(at_revision(
+            Write::Log { flow, entry } => put_item(self.put(with_body(items::log_key(&flow, entry.revision), &entry))),
+            Write::NewOperation(row) => put_item(at_revision(
                 self.put(with_body(items::operation_key(&row.id), &row)),
                 None,
             )),
@@ -31,7 +31,7 @@ impl Aws {
                     .put(with_body(items::run_key(&row.id), &row))
                     .condition_expression("attribute_not_exists(pk) OR deleted < :t")
                     .expression_attribute_values(":t", number(now.saturating_sub(NAME_KEPT)));
-                made(put)
+                put_item(put)
             }
             Write::EndOperation { operation, end } => self.end(items::operation_key(&operation), json(&end)),
             Write::EndRun { run, end } => self.end(items::run_key(&run), json(&end)),
@@ -39,11 +39,11 @@ impl Aws {
                 let mut item = with_body(items::compute_key(&compute.id), &compute);
                 item.insert("revision".to_owned(), number(compute.revision));
                 items::due(&mut item, &compute.id, compute.due);
-                made(at_revision(self.put(item), read))
+                put_item(at_revision(self.put(item), read))
             }
             Write::Slot { slot, compute, was } => {
                 let put = self.put(with_body(items::slot_key(&slot), &compute));
-                made(match was {
+                put_item(match was {
                     None => at_revision(put, None),
                     Some(was) => put
                         .condition_expression("#b = :w")
@@ -55,7 +55,7 @@ impl Aws {
                 let mut item = with_body(items::quota_key(&workspace, &user), &usage);
                 item.insert("revision".to_owned(), number(usage.revision));
                 let put = self.put(item);
-                made(match usage.revision.saturating_sub(1) {
+                put_item(match usage.revision.saturating_sub(1) {
                     // A row of an earlier version has none.
                     0 => put.condition_expression("attribute_not_exists(revision)"),
                     read => at_revision(put, Some(read)),
@@ -66,7 +66,7 @@ impl Aws {
                 item.insert("body".to_owned(), json(&row));
                 item.insert("revision".to_owned(), number(row.revision));
                 let put = self.put(item);
-                made(match row.revision.saturating_sub(1) {
+                put_item(match row.revision.saturating_sub(1) {
                     0 => put.condition_expression("attribute_not_exists(pk)"),
                     read => put
                         .condition_expression("revision = :r")
@@ -85,10 +85,10 @@ impl Aws {
             Write::Packages { flow, row, read } => {
                 let mut item = with_body(items::packages_key(&flow), &row);
                 item.insert("revision".to_owned(), number(row.number));
-                made(at_revision(self.put(item), read))
+                put_item(at_revision(self.put(item), read))
             }
             Write::NewInstall { flow, entry } => {
-                made(self.put(with_body(items::install_key(&flow, entry.packages.number), &entry)))
+                put_item(self.put(with_body(items::install_key(&flow, entry.packages.number), &entry)))
             }
             Write::ForgetInstall { flow, number } => {
                 let forget = Delete::builder()
@@ -102,7 +102,7 @@ impl Aws {
 
     /// Writes how an operation or a run ended into its row.
     pub(super) fn end(&self, key: Item, end: AttributeValue) -> TransactWriteItem {
-        changed(
+        update_item(
             self.update(key)
                 .update_expression("SET #e = :e")
                 .expression_attribute_names("#e", "end")
@@ -135,13 +135,13 @@ pub(super) fn at_revision(put: PutBuilder, read: Option<u64>) -> PutBuilder {
     }
 }
 
-pub(super) fn made(put: PutBuilder) -> TransactWriteItem {
+pub(super) fn put_item(put: PutBuilder) -> TransactWriteItem {
     TransactWriteItem::builder()
         .put(put.build().expect("a put has a table and an item"))
         .build()
 }
 
-pub(super) fn changed(update: aws_sdk_dynamodb::types::builders::UpdateBuilder) -> TransactWriteItem {
+pub(super) fn update_item(update: aws_sdk_dynamodb::types::builders::UpdateBuilder) -> TransactWriteItem {
     TransactWriteItem::builder()
         .update(update.build().expect("an update has a table, a key and an expression"))
         .build()
@@ -159,7 +159,7 @@ pub(super) fn new_user(write: &Write) -> Option<(&str, &str)> {
 }
 
 /// Maps a failed transaction to a fault.
-pub(super) fn refused(error: SdkError<TransactWriteItemsError>) -> Fault {
+pub(super) fn fault_of_transaction(error: SdkError<TransactWriteItemsError>) -> Fault {
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else {
         return Fault::outside("saving")(error.into());
     };

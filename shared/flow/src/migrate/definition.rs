@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path, is_built: bool) -> Result<Definition, Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let ends = |ending: &str| name.ends_with(ending);
     if name.starts_with("dockerfile") || ends(".dockerfile") {
-        return built(path, &shown, is_built);
+        return read_dockerfile(path, &shown, is_built);
     }
     if ends(".txt") || ends(".in") {
         let lines = pip_file(path, &shown, &mut { MOST_FILES })?;
@@ -67,7 +67,7 @@ pub(super) fn read(path: &Path, is_built: bool) -> Result<Definition, Failure> {
 }
 
 /// A Dockerfile; the image that it made has all of it.
-fn built(path: &Path, shown: &str, is_built: bool) -> Result<Definition, Failure> {
+fn read_dockerfile(path: &Path, shown: &str, is_built: bool) -> Result<Definition, Failure> {
     match is_built {
         true => Ok(Definition::default()),
         false => dockerfile::read(path, shown),
@@ -104,7 +104,7 @@ fn azure(path: &Path, shown: &str, text: &str, document: &Value, is_built: bool)
                     return Err(bad(shown, "build: `path` and `dockerfile_path` should be texts."));
                 };
                 let file = Path::new(folder).join(file);
-                built(&path.with_file_name(&file), &file.display().to_string(), is_built)?
+                read_dockerfile(&path.with_file_name(&file), &file.display().to_string(), is_built)?
             }
             ("image" | "conda_file" | "build", other) => {
                 let what = format!("{key} is {}. Correct it.", yaml::type_of(other));

@@ -34,7 +34,7 @@ pub(super) fn with_environment(shown: &str, text: &str, wanted: &Wanted<'_>) -> 
         expected["environment"][key] = json!(value);
     }
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-    let after = changed(text, &keys, &before["environment"], end);
+    let after = set_keys(text, &keys, &before["environment"], end);
     if read(&after).is_ok_and(|after| after == expected) {
         return Ok(after);
     }
@@ -49,7 +49,7 @@ pub(super) fn with_environment(shown: &str, text: &str, wanted: &Wanted<'_>) -> 
     Err(Failure::new(Code::FlowBadFlowFile, message))
 }
 
-fn changed(text: &str, keys: &[(&str, String)], environment: &Value, end: &str) -> String {
+fn set_keys(text: &str, keys: &[(&str, String)], environment: &Value, end: &str) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let pair = |indent: &str, key: &str, value: &str| format!("{indent}{key}: {}", scalar(value));
     let Some(at) = lines.iter().position(|line| line.starts_with("environment:")) else {

@@ -19,7 +19,7 @@ use crate::{
     folder::{Folder, read_text},
     redact,
     requirements::{Line, check, logical_lines, name_of, options, without_pin},
-    save::{Saved, own_requirements, saved},
+    save::{Saved, own_requirements, save_files},
 };
 use definition::Definition;
 use std::path::Path;
@@ -77,7 +77,7 @@ pub fn migrate(
     } = found;
     let lines = session_lines(lines, &mut notes)?;
     let (source, target) = own_requirements(&folder)?;
-    let requirements = saved(&folder, source.as_deref(), &target, |text, shown| {
+    let requirements = save_files(&folder, source.as_deref(), &target, |text, shown| {
         Ok(with_lines(text, &lines, shown, &mut notes))
     })?;
     let has_requirements = requirements.before.is_some() || !lines.is_empty();
@@ -140,7 +140,7 @@ fn with_lines(text: &str, lines: &[Line], shown: &str, notes: &mut Vec<String>) 
         let name = name_of(&line.text).filter(|_| !line.text.starts_with('-'));
         let there = name.and_then(|name| known.iter().find(|known| name_of(known).as_ref() == Some(&name)));
         if let Some(there) = there {
-            let (there, said) = (redact(there), line.said());
+            let (there, said) = (redact(there), line.to_shown());
             notes.push(format!(
                 "{}:{}: {said} is left out: {shown} has {there}.",
                 line.file, line.number
@@ -176,7 +176,7 @@ fn pip_file(path: &Path, shown: &str, left: &mut usize) -> Result<Vec<Line>, Fai
                 Some(("-r" | "--requirement" | "-c" | "--constraint", _)) => {
                     let message = format!(
                         "{shown}:{number}: {} is not taken over. Write what it says into {shown} itself, and migrate again.",
-                        line.said()
+                        line.to_shown()
                     );
                     return Err(Failure::new(Code::FlowBadRequirement, message));
                 }

@@ -262,7 +262,7 @@ fn own_file(folder: &Folder, line: &Line) -> Result<(Source, String), Failure> {
 /// # Errors
 ///
 /// `Flow.BadProject`.
-pub(crate) fn locked(folder: &Folder) -> Result<Vec<Line>, Failure> {
+pub(crate) fn read_locks(folder: &Folder) -> Result<Vec<Line>, Failure> {
     locks::constraints(folder, &LOCKS)
 }
 

@@ -71,8 +71,8 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
             None => Ok(None),
         };
     };
-    let mut lines = wanted(source, project, &file.tool.uv, &[])?;
-    lines.extend(super::locked(folder)?);
+    let mut lines = wanted_lines(source, project, &file.tool.uv, &[])?;
+    lines.extend(super::read_locks(folder)?);
     Ok(Some(lines))
 }
 
@@ -99,7 +99,7 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
     while let Some(extra) = open.pop() {
         let found = project.extras.iter().find(|(name, _)| normalized(name) == extra);
         let Some((name, dependencies)) = found else {
-            let there = listed(project.extras.keys());
+            let there = list_names(project.extras.keys());
             return Err(bad(format!(
                 "{place}: the project has no extra {extra}. {there}. Correct the line, or take the extra out."
             )));
@@ -124,7 +124,7 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
             }
         }
     }
-    wanted(source, project, &file.tool.uv, &named)
+    wanted_lines(source, project, &file.tool.uv, &named)
 }
 
 fn normalized(name: &str) -> String {
@@ -132,7 +132,7 @@ fn normalized(name: &str) -> String {
 }
 
 /// Says which names there are.
-fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+fn list_names<'a>(names: impl Iterator<Item = &'a String>) -> String {
     let names: Vec<&str> = names.map(String::as_str).collect();
     match names.is_empty() {
         true => "It has none".to_owned(),
@@ -152,7 +152,7 @@ pub(super) fn group(source: &Source, place: &str, name: &str) -> Result<Vec<Line
     while let Some(group) = open.pop() {
         let found = file.groups.iter().find(|(name, _)| normalized(name) == group);
         let Some((name, dependencies)) = found else {
-            let there = listed(file.groups.keys());
+            let there = list_names(file.groups.keys());
             return Err(bad(format!(
                 "{place}: the project has no dependency group {group}. {there}. Correct the name, or take the group out."
             )));
@@ -181,7 +181,7 @@ pub(super) fn group(source: &Source, place: &str, name: &str) -> Result<Vec<Line
     Ok(lines)
 }
 
-fn wanted(source: &Source, mut project: Project, uv: &Uv, extras: &[String]) -> Result<Vec<Line>, Failure> {
+fn wanted_lines(source: &Source, mut project: Project, uv: &Uv, extras: &[String]) -> Result<Vec<Line>, Failure> {
     if project.dynamic.iter().any(|key| key == "dependencies") {
         return Err(bad(format!(
             "{}: its dependencies are dynamic, so that only its build system knows them. List them under `dependencies`, or in a \

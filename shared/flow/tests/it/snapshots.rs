@@ -74,7 +74,7 @@ fn what_is_laid_out_again_has_the_environment_and_the_view_of_its_folder() {
     assert_eq!((mode("run.sh"), mode("one.py")), (0o755, 0o644));
     // Its includes are in it, and are not looked for again.
     let lines = |requirements: Option<flow::Requirements>| -> Vec<String> {
-        requirements.unwrap().lines.iter().map(flow::Line::said).collect()
+        requirements.unwrap().lines.iter().map(flow::Line::to_shown).collect()
     };
     let of_folder = flow::environment(&tree.folder(), &root).unwrap();
     let of_view = flow::environment(&to, Reach::View).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{
     figures::{Figure, times},
-    measure::{Bench, say, starting, timed},
+    measure::{Bench, say, starting, time},
 };
 use crate::{trouble::Trouble, wish::Flow};
 use contract::command::{Wanted, Wish};
@@ -18,7 +18,7 @@ impl Bench<'_> {
         };
         let (flow, beside) = (self.flow("on-image")?, self.flow("built-in")?);
         let start = |flow: &Flow, wish: Wish| {
-            let took = timed(|| self.operate(flow, "start", wish))?;
+            let took = time(|| self.operate(flow, "start", wish))?;
             self.operate(flow, "stop", Wish::Stop)?;
             Ok::<_, Box<Trouble>>(took)
         };

@@ -91,7 +91,7 @@ impl Bench<'_> {
         let row: OperationRow = watch::until_end(&self.client, id)?;
         match row.status {
             OperationStatus::Succeeded => Ok(row),
-            _ => Err(failed(id, row.failure)),
+            _ => Err(failure_of(id, row.failure)),
         }
     }
 
@@ -99,7 +99,7 @@ impl Bench<'_> {
         let row: RunRow = watch::until_end(&self.client, id)?;
         match row.status {
             RunStatus::Completed => Ok(row),
-            _ => Err(failed(id, row.failure)),
+            _ => Err(failure_of(id, row.failure)),
         }
     }
 
@@ -136,7 +136,7 @@ impl Bench<'_> {
         let new = self.new_environments(&flow)?;
         let mut requests = Vec::new();
         for _ in 0..self.rounds {
-            requests.push(timed(|| {
+            requests.push(time(|| {
                 self.client.find::<SessionView>(Route::Session("0")).map(|_| ())
             })?);
         }
@@ -156,16 +156,16 @@ impl Bench<'_> {
         for _ in 0..self.rounds {
             let [start, first, second, replaced, install, listed, reset, stop] = &mut ours;
             self.require("bench", "")?;
-            start.push(timed(|| self.operate(flow, "start", starting()))?);
-            first.push(timed(|| self.run(flow))?);
-            second.push(timed(|| self.run(flow))?);
+            start.push(time(|| self.operate(flow, "start", starting()))?);
+            first.push(time(|| self.run(flow))?);
+            second.push(time(|| self.run(flow))?);
             self.require("bench", ONE_REPLACED)?;
-            replaced.push(timed(|| self.operate(flow, "install", installing()))?);
+            replaced.push(time(|| self.operate(flow, "install", installing()))?);
             self.require("bench", TWO_PACKAGES)?;
-            install.push(timed(|| self.operate(flow, "install", installing()))?);
-            listed.push(timed(|| self.client.get::<PackagesRow>(packages).map(|_| ()))?);
-            reset.push(timed(|| self.operate(flow, "reset", resetting()))?);
-            stop.push(timed(|| self.operate(flow, "stop", Wish::Stop))?);
+            install.push(time(|| self.operate(flow, "install", installing()))?);
+            listed.push(time(|| self.client.get::<PackagesRow>(packages).map(|_| ()))?);
+            reset.push(time(|| self.operate(flow, "reset", resetting()))?);
+            stop.push(time(|| self.operate(flow, "stop", Wish::Stop))?);
         }
         Ok(ours)
     }
@@ -176,7 +176,7 @@ impl Bench<'_> {
         for packages in NEW_PACKAGES {
             self.require("bench", packages)?;
             let before = self.environments();
-            let took = timed(|| self.operate(flow, "start", starting()))?;
+            let took = time(|| self.operate(flow, "start", starting()))?;
             // Once they have been made they are there.
             if self.environments() > before {
                 new.push(took);
@@ -263,7 +263,7 @@ fn running() -> Wish {
     }
 }
 
-fn failed(id: &str, failure: Option<contract::Failure>) -> Box<Trouble> {
+fn failure_of(id: &str, failure: Option<contract::Failure>) -> Box<Trouble> {
     match failure {
         Some(failure) => Trouble::of(FAILED, failure).what(format!("The benchmark's {id} has failed")),
         None => Trouble::new(
@@ -287,11 +287,11 @@ pub(super) fn say(what: &str) {
     note!("measuring: {what}");
 }
 
-pub(super) fn shown(path: &Path) -> String {
+pub(super) fn show_path(path: &Path) -> String {
     path.display().to_string()
 }
 
-pub(super) fn timed(what: impl FnOnce() -> Result<(), Box<Trouble>>) -> Result<f64, Box<Trouble>> {
+pub(super) fn time(what: impl FnOnce() -> Result<(), Box<Trouble>>) -> Result<f64, Box<Trouble>> {
     let begun = Instant::now();
     what()?;
     Ok(begun.elapsed().as_secs_f64() * 1000.0)

@@ -2,7 +2,7 @@
 
 use super::{
     figures::{Plain, Times, times},
-    measure::{Bench, NEW_PACKAGES, TWO_PACKAGES, shown},
+    measure::{Bench, NEW_PACKAGES, TWO_PACKAGES, show_path},
 };
 use crate::trouble::Trouble;
 use std::{
@@ -19,22 +19,22 @@ impl Bench<'_> {
     pub(super) fn plain(&self, is_new: bool) -> Result<Plain, Box<Trouble>> {
         let spaces = "unshare --user --map-root-user --mount --pid --ipc --uts --fork true";
         let mut plain = Plain {
-            spaces: measured("namespaces and exec", self.rounds, &words(spaces)),
-            exec: measured("exec", self.rounds, &words("true")),
+            spaces: measure_plain("namespaces and exec", self.rounds, &words(spaces)),
+            exec: measure_plain("exec", self.rounds, &words("true")),
             ..Plain::default()
         };
         let Some(python) = self.base_python() else {
             return Ok(plain);
         };
-        let of = |arguments: &str| [vec![shown(&python)], words(arguments)].concat();
-        plain.python = measured("a bare interpreter", self.rounds, &of("-I -S -c pass"));
+        let of = |arguments: &str| [vec![show_path(&python)], words(arguments)].concat();
+        plain.python = measure_plain("a bare interpreter", self.rounds, &of("-I -S -c pass"));
         let flow = self.place.join("bench").display().to_string();
         // The service that it leaves running is then not the user's own, and can be ended.
         let home = vec!["env".to_owned(), format!("HOME={}", self.place.display())];
         let pf = |arguments: &str| [home.clone(), of("-m promptflow._cli.pf"), words(arguments)].concat();
         let command = [pf("flow test --flow"), vec![flow]].concat();
         self.require("bench", "")?;
-        plain.pf_test = measured("`pf flow test`", 3, &command);
+        plain.pf_test = measure_plain("`pf flow test`", 3, &command);
         is_done(&pf("service stop"));
         plain.two = self.installers(&python, TWO_PACKAGES, 5);
         // This takes minutes, and whoever wants one round wants to see that it works.
@@ -51,7 +51,7 @@ impl Bench<'_> {
         pythons.filter(|python| python.exists()).find(|python| {
             is_done(
                 &[
-                    vec![shown(python)],
+                    vec![show_path(python)],
                     words("-c"),
                     vec!["import promptflow.executor".into()],
                 ]
@@ -65,7 +65,7 @@ impl Bench<'_> {
         let target = self.place.join("installed");
         let cache = self.place.join("uv-cache");
         let installed = |what: &str, command: Vec<String>, rounds: usize| {
-            let command = [command, vec![shown(&target)], words(packages)].concat();
+            let command = [command, vec![show_path(&target)], words(packages)].concat();
             let once = || {
                 let _ = fs::remove_dir_all(&target);
                 let begun = Instant::now();
@@ -78,11 +78,11 @@ impl Bench<'_> {
             Some(times(what.to_owned(), &all))
         };
         let uv = self.store.join("tools/uv");
-        let uv = if uv.is_file() { shown(&uv) } else { "uv".into() };
+        let uv = if uv.is_file() { show_path(&uv) } else { "uv".into() };
         let uv = [
             vec![uv],
             words("pip install --compile-bytecode --link-mode copy --python"),
-            vec![shown(python), "--cache-dir".into(), shown(&cache)],
+            vec![show_path(python), "--cache-dir".into(), show_path(&cache)],
             words("--target"),
         ];
         let pip = words("python3 -m pip install --quiet --target");
@@ -98,7 +98,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// How long a command takes, if this machine can do it.
-fn measured(what: &str, rounds: usize, command: &[String]) -> Option<Times> {
+fn measure_plain(what: &str, rounds: usize, command: &[String]) -> Option<Times> {
     if !is_done(command) {
         return None;
     }

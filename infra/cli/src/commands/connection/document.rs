@@ -67,7 +67,7 @@ pub(super) fn missing(document: &Document, old: Option<&Connection>) -> Vec<Stri
 }
 
 /// The connection with its secrets, or the keys of those that it lacks.
-pub(super) fn filled(
+pub(super) fn fill_in(
     document: Document,
     old: Option<&Connection>,
     given: &BTreeMap<String, String>,

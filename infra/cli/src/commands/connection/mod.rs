@@ -18,7 +18,7 @@ use crate::{
 use agent::connections::{Connections, Holder, Scope};
 use clap::Args;
 use contract::{Code, Failure};
-use document::{filled, is_brokered, is_standard_input, missing, name_of, set, text_of};
+use document::{fill_in, is_brokered, is_standard_input, missing, name_of, set, text_of};
 use flow::{Connection as Kept, Secret};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -279,7 +279,7 @@ impl Here {
             true => BTreeMap::new(),
             false => ask(&wanted, is_standard_input(&typed.file))?,
         };
-        let mut connection = filled(document, None, &given).map_err(|keys| no_secret(&name, &keys))?;
+        let mut connection = fill_in(document, None, &given).map_err(|keys| no_secret(&name, &keys))?;
         connection.brokered = is_brokered;
         if is_brokered {
             note!("A flow gets the address of a broker, and not its key; --brokered=false gives it the key.");
@@ -354,7 +354,7 @@ impl Here {
             true => BTreeMap::new(),
             false => ask(&wanted, typed.file.as_deref().is_some_and(is_standard_input))?,
         };
-        let mut connection = filled(document, Some(&old), &given).map_err(|keys| no_secret(name, &keys))?;
+        let mut connection = fill_in(document, Some(&old), &given).map_err(|keys| no_secret(name, &keys))?;
         connection.brokered = is_brokered;
         self.keep(name, scope, connection)
     }
@@ -394,7 +394,7 @@ impl Here {
             let own = keys
                 .filter_map(|key| Some((key.clone(), given.get(&full(&name, key))?.clone())))
                 .collect();
-            match filled(document, None, &own) {
+            match fill_in(document, None, &own) {
                 Ok(mut connection) => {
                     connection.brokered = is_brokered;
                     kept.push((name, connection));

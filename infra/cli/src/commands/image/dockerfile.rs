@@ -114,7 +114,7 @@ fn base_of(name: &str, digest: Option<String>, state: &Path) -> Result<Base, Box
         let message = format!("{} cannot be used: {error}. Put that right.", state.display());
         Trouble::of(FAILED, Failure::new(Code::ImageFailed, message))
     })?;
-    let digest = digest.or_else(|| store.known(&parsed));
+    let digest = digest.or_else(|| store.known_digest(&parsed));
     let user = digest
         .as_ref()
         .and_then(|digest| store.find(digest))

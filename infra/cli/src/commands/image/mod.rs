@@ -117,7 +117,7 @@ impl Execute for Dockerfile {
         let state = service.local()?.state;
         let client = service.client()?;
         let flow = wish::flow_at(&self.flow, &client.user)?;
-        let row = packages::recorded(&client, &flow)?.ok_or_else(|| packages::none(&flow))?;
+        let row = packages::recorded_packages(&client, &flow)?.ok_or_else(|| packages::none(&flow))?;
         let session = client.find(Route::Session(&flow.key()))?;
         let of = Of {
             typed: &flow.typed,

@@ -1,6 +1,6 @@
 //! The difference between the saved requirements and the installed ones.
 
-use super::recorded;
+use super::recorded_packages;
 use crate::{client::Client, wish::Flow};
 use contract::route::Route;
 use contract::{Phase, http::SessionView};
@@ -19,7 +19,7 @@ pub(crate) struct Drift {
 
 impl Drift {
     /// The difference in one sentence, and what to do.
-    pub(crate) fn said(&self, flow: &Flow) -> String {
+    pub(crate) fn describe(&self, flow: &Flow) -> String {
         let list = |what: &str, lines: &[String]| match lines {
             [] => None,
             all if all.len() <= 3 => Some(format!("{what}: {}", all.join(", "))),
@@ -64,16 +64,16 @@ pub(crate) fn drift(client: &Client, flow: &Flow) -> Option<Drift> {
     if session.phase != Phase::Ready || session.current.is_some() {
         return None;
     }
-    let row = recorded(client, flow).ok()??;
-    let drift = Drift::between(&saved(Path::new(&flow.reference.lineage))?, &row.requirements);
+    let row = recorded_packages(client, flow).ok()??;
+    let drift = Drift::between(&lines_in_folder(Path::new(&flow.reference.lineage))?, &row.requirements);
     (row.generation == session.generation && drift != Drift::default()).then_some(drift)
 }
 
 /// The lines of the requirements in a flow folder. `None` if it cannot be read.
-pub(crate) fn saved(folder: &Path) -> Option<Vec<String>> {
+pub(crate) fn lines_in_folder(folder: &Path) -> Option<Vec<String>> {
     let environment = flow::environment(folder, &flow::include_root(folder)).ok()?;
     let lines = environment.requirements.map(|requirements| requirements.lines);
-    Some(lines.unwrap_or_default().iter().map(flow::Line::said).collect())
+    Some(lines.unwrap_or_default().iter().map(flow::Line::to_shown).collect())
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
         };
         let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let drift = Drift::between(&lines("a b c d e"), &lines("e f"));
-        expect!["The requirements have changed since the install (saved, not installed: a, b and 2 more; installed, not saved: f), and this run has what is installed. Install first: pfsession run ./cow --install"].assert_eq(&drift.said(&flow));
+        expect!["The requirements have changed since the install (saved, not installed: a, b and 2 more; installed, not saved: f), and this run has what is installed. Install first: pfsession run ./cow --install"].assert_eq(&drift.describe(&flow));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod drift;
 
-pub(crate) use drift::{Drift, drift, saved};
+pub(crate) use drift::{Drift, drift, lines_in_folder};
 
 use crate::{
     client::Client,
@@ -87,11 +87,11 @@ impl Execute for Packages {
             } else if changes.is_empty() {
                 note!("There is no difference.");
             } else {
-                changes.iter().for_each(|change| out(&changed(change)));
+                changes.iter().for_each(|change| out(&change_line(change)));
             }
             return Ok(0);
         }
-        let row = recorded(client, &flow)?.ok_or_else(|| none(&flow))?;
+        let row = recorded_packages(client, &flow)?.ok_or_else(|| none(&flow))?;
         if json {
             out_json(&row)
         } else {
@@ -110,7 +110,7 @@ pub(crate) fn none(flow: &Flow) -> Box<Trouble> {
         .next(format!("start its session: pfsession start {}", flow.typed))
 }
 
-pub(crate) fn recorded(client: &Client, flow: &Flow) -> Result<Option<PackagesRow>, Box<Trouble>> {
+pub(crate) fn recorded_packages(client: &Client, flow: &Flow) -> Result<Option<PackagesRow>, Box<Trouble>> {
     client.find(Route::Packages(&flow.key()))
 }
 
@@ -152,7 +152,7 @@ fn difference(installs: &[InstallRow], between: &[String]) -> Result<Vec<Change>
     }
 }
 
-pub(crate) fn changed(change: &Change) -> String {
+pub(crate) fn change_line(change: &Change) -> String {
     match (&change.from, &change.to) {
         (None, Some(to)) => format!("+ {} {to}", change.name),
         (Some(from), None) => format!("- {} {from}", change.name),
@@ -189,7 +189,7 @@ fn history(installs: &[InstallRow]) -> String {
     for InstallRow { packages, changes } in installs {
         let what = match changes.len() {
             0 => "nothing".to_owned(),
-            1..=6 => changes.iter().map(changed).collect::<Vec<_>>().join(", "),
+            1..=6 => changes.iter().map(change_line).collect::<Vec<_>>().join(", "),
             many => {
                 let added = changes.iter().filter(|change| change.from.is_none()).count();
                 let gone = changes.iter().filter(|change| change.to.is_none()).count();
@@ -310,7 +310,7 @@ mod tests {
         .assert_eq(&lines(&history(&installs)));
         let between = |what: &[&str]| {
             let what: Vec<String> = what.iter().map(|each| (*each).to_owned()).collect();
-            difference(&installs, &what).map(|changes| changes.iter().map(changed).collect::<Vec<_>>())
+            difference(&installs, &what).map(|changes| changes.iter().map(change_line).collect::<Vec<_>>())
         };
         assert_eq!(between(&["1"]).unwrap(), ["~ a 1 → 2", "- b 1", "+ c 1"]);
         assert_eq!(between(&["bbbb", "aaaa"]).unwrap(), ["~ a 2 → 1", "+ b 1", "- c 1"]);

@@ -28,7 +28,7 @@ pub(super) fn end_of_run(client: Option<&Client>, row: &RunRow, flow: &Flow, jso
         print_metrics(&result);
     }
     if row.status != RunStatus::Completed {
-        return Err(failed(row, result, flow));
+        return Err(failure_of(row, result, flow));
     }
     let lines = if result.exit_code.is_some() {
         "the command".into()
@@ -50,7 +50,7 @@ pub(super) fn end_of_run(client: Option<&Client>, row: &RunRow, flow: &Flow, jso
 }
 
 /// Why a run did not complete, and what to do.
-fn failed(row: &RunRow, result: RunResult, flow: &Flow) -> Box<Trouble> {
+fn failure_of(row: &RunRow, result: RunResult, flow: &Flow) -> Box<Trouble> {
     let failure = row
         .failure
         .clone()

@@ -25,7 +25,7 @@ use contract::{
     route::Route,
 };
 use end::end_of_run;
-use order::{RunOrder, resumed, run_order};
+use order::{RunOrder, resume, run_order};
 use secrets::{SecretVariables, secret_variables};
 use std::path::PathBuf;
 
@@ -134,11 +134,11 @@ impl Execute for Run {
             wish,
         } = self.order(&client)?;
         if self.install && packages::drift(&client, &flow).is_some() {
-            let settings = snapshot::changed(&client, &flow, None)?;
+            let settings = snapshot::send_folder(&client, &flow, None)?;
             let install = Wish::Install { settings, lock: None };
             operate(&client, &flow, Kind::Install, install, false, false)?;
         }
-        let lines = printed(&wish, service.global.json);
+        let lines = lines_to_print(&wish, service.global.json);
         warn_of_size(&wanted);
         let wish = Wish::Run {
             settings: wanted,
@@ -161,7 +161,7 @@ impl Execute for Run {
         if !self.install
             && let Some(drift) = packages::drift(&client, &flow)
         {
-            warn(&drift.said(&flow));
+            warn(&drift.describe(&flow));
         }
         if self.no_wait {
             match service.global.json {
@@ -188,10 +188,10 @@ impl Run {
     /// The run that is sent, with its flow and data where a service elsewhere reads them.
     fn order(&self, client: &Client) -> Result<RunOrder, Box<Trouble>> {
         let mut order = match &self.resume_from {
-            Some(earlier) => resumed(self, runs::find(client, earlier)?, client.is_here())?,
+            Some(earlier) => resume(self, runs::find(client, earlier)?, client.is_here())?,
             None => {
                 let mut order = run_order(self, &client.user)?;
-                snapshot::seen(client, &order.flow, &mut order.wanted, Some(&mut order.wish))?;
+                snapshot::send_all(client, &order.flow, &mut order.wanted, Some(&mut order.wish))?;
                 order
             }
         };
@@ -201,7 +201,7 @@ impl Run {
 }
 
 /// The lines of a run's output that are printed while it runs.
-fn printed(wish: &RunWish, json: bool) -> watch::Lines {
+fn lines_to_print(wish: &RunWish, json: bool) -> watch::Lines {
     match (wish.command.is_empty(), json) {
         _ if wish.stream => watch::Lines::Pieces,
         (true, _) => watch::Lines::Log,

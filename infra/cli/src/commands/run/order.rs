@@ -41,7 +41,7 @@ pub(crate) fn not_resumable(run: &str, why: &str) -> Box<Trouble> {
 /// # Errors
 ///
 /// When the earlier run is no flow's, or its flow is not known any more. Final.
-pub(crate) fn resumed(run: &Run, earlier: RunRow, is_here: bool) -> Result<RunOrder, Box<Trouble>> {
+pub(crate) fn resume(run: &Run, earlier: RunRow, is_here: bool) -> Result<RunOrder, Box<Trouble>> {
     let cannot = |why: &str| not_resumable(&earlier.id, why);
     if !earlier.wish.command.is_empty() {
         return Err(cannot("it is a command, which has no lines"));
@@ -64,7 +64,7 @@ pub(crate) fn resumed(run: &Run, earlier: RunRow, is_here: bool) -> Result<RunOr
         wanted: Wanted {
             // Elsewhere the flow is what was sent with that run.
             folder: earlier.folder.clone().filter(|_| !is_here),
-            ..run.wants.wanted()
+            ..run.wants.to_wanted()
         },
         wish: RunWish {
             resume_from: Some(earlier.id.clone()),
@@ -110,7 +110,7 @@ pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>
         }
         (None, None) => None,
     };
-    let mut typed = run.wants.wanted();
+    let mut typed = run.wants.to_wanted();
     let is_bare = || flow::kind(Path::new(&flow.reference.lineage)).is_ok_and(|kind| kind == flow::Kind::Folder);
     if (flow_file.is_some() || run.entry.is_some()) && typed.image.is_none() && is_bare() {
         // The folder does not say that it holds a flow.
@@ -184,10 +184,10 @@ fn wish_of(run: &Run, file: flow::RunYaml) -> RunWish {
         file: None,
         entry: run.entry.clone(),
         variant: run.variant.clone().or(file.variant),
-        environment_variables: merged(file.environment_variables.here(), &variables(run)),
+        environment_variables: merge(file.environment_variables.here(), &variables(run)),
         secret_variables: BTreeSet::new(),
         connections: by_node(file.connections, &run.connections),
-        init: merged(file.init.here(), &run.init),
+        init: merge(file.init.here(), &run.init),
         command: run.command.clone(),
         stream: run.stream,
         display_name: file.display_name,
@@ -203,7 +203,7 @@ fn file_of(typed: &Path) -> Option<String> {
     (flow::is_flow_file(typed) && !flow::is_plain_flow_name(name)).then(|| name.to_owned())
 }
 
-fn merged<V: Clone>(mut below: BTreeMap<String, V>, above: &[(String, V)]) -> BTreeMap<String, V> {
+fn merge<V: Clone>(mut below: BTreeMap<String, V>, above: &[(String, V)]) -> BTreeMap<String, V> {
     below.extend(above.iter().cloned());
     below
 }

@@ -86,7 +86,7 @@ impl Execute for Diff {
             out_json(&differences);
         } else {
             for difference in differences.iter().take(MOST_PRINTED) {
-                out(&said(difference));
+                out(&describe(difference));
             }
             if differences.len() > MOST_PRINTED {
                 note!("{} more: --json prints all.", differences.len() - MOST_PRINTED);
@@ -97,7 +97,7 @@ impl Execute for Diff {
     }
 }
 
-fn said(difference: &Difference) -> String {
+fn describe(difference: &Difference) -> String {
     let shown = |value: &Option<Value>| value.as_ref().map_or("(nothing)".to_owned(), Value::to_string);
     let place = difference
         .line_number

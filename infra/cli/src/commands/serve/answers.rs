@@ -18,7 +18,7 @@ pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
 }
 
 /// The answer of a run that has failed.
-pub(crate) fn failed(failure: &Failure) -> Response {
+pub(crate) fn failure_response(failure: &Failure) -> Response {
     let (status, code) = match is_the_users(failure) {
         true => (StatusCode::BAD_REQUEST, "UserError"),
         false => (StatusCode::INTERNAL_SERVER_ERROR, "SystemError"),

@@ -111,9 +111,9 @@ pub(crate) async fn answer(
                 outputs.retain(|name, _| !hidden.contains(name));
                 accepted.json(outputs)
             }
-            Err(failure) => answers::failed(&failure),
+            Err(failure) => answers::failure_response(&failure),
         },
-        None => answers::failed(&lost()),
+        None => answers::failure_response(&lost()),
     }
 }
 
@@ -142,7 +142,7 @@ async fn tell(
             Told::Chunk(Chunk::GoesOn { .. }) => {}
             Told::Ended(ended) => {
                 let ended = (*ended).and_then(|(outputs, heard)| {
-                    let (streamed, rest) = parted(outputs, heard.names.as_deref().unwrap_or_default());
+                    let (streamed, rest) = split_outputs(outputs, heard.names.as_deref().unwrap_or_default());
                     if heard.outputs.is_none() {
                         whole(rest);
                     }
@@ -150,7 +150,7 @@ async fn tell(
                         match heard.rest(&name, &text) {
                             Some("") => {}
                             Some(rest) => say(json!({ name: rest })),
-                            None => return Err(cut(&name)),
+                            None => return Err(pieces_differ(&name)),
                         }
                     }
                     Ok(())
@@ -167,7 +167,7 @@ async fn tell(
 }
 
 /// The texts that came in pieces, and the outputs beside them.
-fn parted(outputs: Map<String, Value>, names: &[String]) -> (Vec<(String, String)>, Map<String, Value>) {
+fn split_outputs(outputs: Map<String, Value>, names: &[String]) -> (Vec<(String, String)>, Map<String, Value>) {
     let (mut streamed, mut rest) = (Vec::new(), Map::new());
     for (name, value) in outputs {
         match value {
@@ -178,7 +178,7 @@ fn parted(outputs: Map<String, Value>, names: &[String]) -> (Vec<(String, String
     (streamed, rest)
 }
 
-fn cut(name: &str) -> Failure {
+fn pieces_differ(name: &str) -> Failure {
     let message = format!(
         "The output {name} is another than its pieces were: a secret was hidden in them, or they hold what is no text. Ask for it without Accept: \
          text/event-stream"
@@ -254,6 +254,6 @@ mod tests {
     #[test]
     fn an_output_that_differs_from_its_pieces_says_what_to_do() {
         expect![[r#"Serve.PiecesDiffer: The output answer is another than its pieces were: a secret was hidden in them, or they hold what is no text. Ask for it without Accept: text/event-stream"#]]
-            .assert_eq(&cut("answer").to_string());
+            .assert_eq(&pieces_differ("answer").to_string());
     }
 }

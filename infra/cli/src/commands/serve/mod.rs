@@ -19,7 +19,7 @@ use crate::{
     trouble::{FAILED, Trouble},
     wish,
 };
-use answers::{error, failed, json_of};
+use answers::{error, failure_response, json_of};
 use axum::{
     Router,
     body::Bytes,
@@ -218,7 +218,7 @@ async fn score(State(served): State<Arc<Served>>, headers: HeaderMap, body: Byte
             outputs.retain(|name, _| !hidden.contains(name));
             accepted.json(outputs)
         }
-        Err(failure) => failed(&failure),
+        Err(failure) => failure_response(&failure),
     }
 }
 

@@ -22,10 +22,10 @@ pub(super) fn swagger(signature: &Signature) -> Value {
                 "requestBody": {
                     "description": "promptflow input data",
                     "required": !inputs.is_empty(),
-                    "content": { "application/json": { "schema": asked(inputs), "example": signature.sample.clone().unwrap_or(json!({})) } },
+                    "content": { "application/json": { "schema": request_schema(inputs), "example": signature.sample.clone().unwrap_or(json!({})) } },
                 },
                 "responses": {
-                    "200": { "description": "successful operation", "content": { "application/json": { "schema": answered(signature) } } },
+                    "200": { "description": "successful operation", "content": { "application/json": { "schema": response_schema(signature) } } },
                     "400": { "description": "Invalid input" },
                     "default": { "description": "unexpected error" },
                 },
@@ -54,7 +54,7 @@ fn info(signature: &Signature) -> Value {
 }
 
 /// The schema of a request's body.
-fn asked(inputs: &[Field]) -> Value {
+fn request_schema(inputs: &[Field]) -> Value {
     let mut asked = json!({ "type": "object" });
     if !inputs.is_empty() {
         let properties: Map<String, Value> = inputs.iter().map(|field| (field.name.clone(), schema(field))).collect();
@@ -65,7 +65,7 @@ fn asked(inputs: &[Field]) -> Value {
 }
 
 /// The schema of an answer's body.
-fn answered(signature: &Signature) -> Value {
+fn response_schema(signature: &Signature) -> Value {
     let outputs: Vec<&Field> = signature
         .outputs
         .iter()

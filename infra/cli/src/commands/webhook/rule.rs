@@ -174,7 +174,7 @@ fn wish_of(add: &AddWebhook) -> Result<Wish, Box<Trouble>> {
             lock: None,
         },
         Then::Start => Wish::Start {
-            settings: add.wants.wanted(),
+            settings: add.wants.to_wanted(),
         },
         Then::Reset => Wish::Reset {
             settings: None,
@@ -182,7 +182,7 @@ fn wish_of(add: &AddWebhook) -> Result<Wish, Box<Trouble>> {
         },
         Then::Stop => Wish::Stop,
         Then::Run => Wish::Run {
-            settings: add.wants.wanted(),
+            settings: add.wants.to_wanted(),
             run: RunWish {
                 data: add.data.as_deref().map(wish::data_file).transpose()?,
                 inputs: add.inputs.iter().cloned().collect(),

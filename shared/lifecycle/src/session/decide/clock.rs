@@ -34,7 +34,7 @@ impl Turn {
             // Nothing was ever launched, or it has certainly ended itself, and nothing launches it any more.
             Phase::Stopping if late && ended => {
                 self.forget();
-                self.gone(None);
+                self.take_loss(None);
             }
             Phase::Stopping if late => {
                 self.s.deadline = Some(self.now + deadlines::STOPPING);
@@ -42,7 +42,7 @@ impl Turn {
             }
             Phase::Installing | Phase::Ready if ended => {
                 self.forget();
-                self.gone(Some(Failure::new(
+                self.take_loss(Some(Failure::new(
                     Code::SessionAgentSilent,
                     "The session's agent has not been heard of, and has ended itself by now. Start the session again.",
                 )));

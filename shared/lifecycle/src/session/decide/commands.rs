@@ -7,7 +7,7 @@ use super::{
 use crate::deadlines;
 
 impl Turn {
-    pub(super) fn wanted(&mut self, wanted: &Operation) -> Result<(), Refusal> {
+    pub(super) fn take_operation(&mut self, wanted: &Operation) -> Result<(), Refusal> {
         let known = |slot: &Option<Operation>| slot.as_ref().is_some_and(|o| o.id == wanted.id);
         if known(&self.s.current) || known(&self.s.next) {
             return Ok(());
@@ -114,7 +114,7 @@ impl Turn {
             }
         }
         self.active();
-        self.ended(update.id.clone(), Outcome::Succeeded, None, None);
+        self.end_operation(update.id.clone(), Outcome::Succeeded, None, None);
         true
     }
 
@@ -155,7 +155,7 @@ impl Turn {
                 // It is Ready: that is what was wanted.
                 self.active();
                 let warning = self.otherwise(operation.wants.as_ref());
-                self.ended(operation.id, Outcome::Succeeded, None, warning);
+                self.end_operation(operation.id, Outcome::Succeeded, None, warning);
                 return Ok(());
             }
             Kind::Start | Kind::Reset if !live => {
@@ -169,7 +169,7 @@ impl Turn {
             Kind::Stop if !live => {
                 self.s.phase = Phase::Stopped;
                 self.s.failure = None;
-                self.ended(operation.id, Outcome::Succeeded, None, None);
+                self.end_operation(operation.id, Outcome::Succeeded, None, None);
                 return Ok(());
             }
             Kind::Stop => {
@@ -219,8 +219,8 @@ impl Turn {
         if let Some(current) = self.s.current.take() {
             // One that had failed before the stop came has failed, and says why.
             match self.s.failure.take() {
-                Some(failure) => self.ended(current.id, Outcome::Failed, Some(failure), None),
-                None => self.ended(current.id, Outcome::Canceled, Some(why_superseded(stop)), None),
+                Some(failure) => self.end_operation(current.id, Outcome::Failed, Some(failure), None),
+                None => self.end_operation(current.id, Outcome::Canceled, Some(why_superseded(stop)), None),
             }
         }
         self.cancel_what_waits(stop);
@@ -228,7 +228,7 @@ impl Turn {
 
     pub(super) fn cancel_what_waits(&mut self, stop: &Operation) {
         if let Some(next) = self.s.next.take() {
-            self.ended(next.id, Outcome::Canceled, Some(why_superseded(stop)), None);
+            self.end_operation(next.id, Outcome::Canceled, Some(why_superseded(stop)), None);
         }
         self.end_waiting_runs(Outcome::Canceled, stop.why.clone().unwrap_or_else(stopped));
     }

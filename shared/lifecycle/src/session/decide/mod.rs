@@ -29,7 +29,7 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
         now,
     };
     match event {
-        Event::Wanted { operation } => turn.wanted(operation)?,
+        Event::Wanted { operation } => turn.take_operation(operation)?,
         Event::IdleSeen {
             operation,
             generation,
@@ -80,7 +80,7 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
             operation,
             attempt,
             warning,
-        } => turn.installed(*generation, operation, *attempt, warning.as_ref()),
+        } => turn.take_installed(*generation, operation, *attempt, warning.as_ref()),
         Event::InstallFailed {
             generation,
             operation,
@@ -92,7 +92,7 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
             nonce,
             runs,
         } => turn.alive(*generation, *nonce, runs),
-        Event::Activity { generation } => turn.used(*generation),
+        Event::Activity { generation } => turn.take_use(*generation),
         Event::RunDone {
             generation,
             run,
@@ -137,18 +137,18 @@ impl Turn {
             {
                 self.s.settings.folder = wants.folder;
             }
-            self.ended(done.id, outcome, failure, warning);
+            self.end_operation(done.id, outcome, failure, warning);
         }
         if let Some(next) = self.s.next.take() {
             let id = next.id.clone();
             if let Err(refusal) = self.begin(next) {
-                self.ended(id, Outcome::Failed, Some(refusal.into()), None);
+                self.end_operation(id, Outcome::Failed, Some(refusal.into()), None);
             }
         }
         self.send_waiting_runs();
     }
 
-    pub(super) fn ended(
+    pub(super) fn end_operation(
         &mut self,
         operation: String,
         outcome: Outcome,
@@ -188,7 +188,7 @@ impl Turn {
         self.s.last_activity = self.s.last_activity.max(self.now);
     }
 
-    pub(super) fn granted(&mut self) {
+    pub(super) fn grant_lease(&mut self) {
         let until = self.now + deadlines::LEASE + deadlines::LEASE_MARGIN;
         self.s.alive_until = self.s.alive_until.max(Some(until));
     }

@@ -16,7 +16,7 @@ impl Turn {
 
     pub(super) fn compute_gone(&mut self, compute: &str, why: &str) {
         if self.s.compute.as_deref() == Some(compute) {
-            self.gone(Some(Failure::new(
+            self.take_loss(Some(Failure::new(
                 Code::SessionComputeLost,
                 format!("The compute resource is gone ({why}). Start the session again."),
             )));
@@ -29,7 +29,7 @@ impl Turn {
         if self.s.compute.as_deref() != Some(compute) || is_leaving {
             return Ok(());
         }
-        self.wanted(&Operation {
+        self.take_operation(&Operation {
             why: Some(why.clone()),
             ..Operation::new(operation, Kind::Stop, None)
         })
@@ -44,7 +44,7 @@ impl Turn {
             });
         } else if self.s.phase == Phase::Launching {
             self.s.agent_key = Some(key.to_owned());
-            self.granted();
+            self.grant_lease();
             self.enter(Phase::Installing, deadlines::INSTALLING);
             self.answer(None);
         } else if !self.s.phase.is_live() {
@@ -60,7 +60,7 @@ impl Turn {
             if self.is_anew_where_it_is() {
                 self.container_gone(failure.cloned());
             } else {
-                self.gone(failure.cloned());
+                self.take_loss(failure.cloned());
             }
         }
     }
@@ -78,7 +78,7 @@ impl Turn {
         }
     }
 
-    pub(super) fn installed(&mut self, generation: u32, operation: &str, attempt: u32, warning: Option<&String>) {
+    pub(super) fn take_installed(&mut self, generation: u32, operation: &str, attempt: u32, warning: Option<&String>) {
         if self.is_install(generation, operation, attempt) {
             self.ready();
             self.end(Outcome::Succeeded, None, warning.cloned());
@@ -92,7 +92,7 @@ impl Turn {
     }
 
     /// Somebody used the session by another way than a command.
-    pub(super) fn used(&mut self, generation: u32) {
+    pub(super) fn take_use(&mut self, generation: u32) {
         if generation == self.s.generation && self.s.phase.is_live() {
             self.active();
         }
@@ -134,7 +134,7 @@ impl Turn {
         if generation != self.s.generation || !matches!(self.s.phase, Phase::Installing | Phase::Ready) {
             return;
         }
-        self.granted();
+        self.grant_lease();
         let until = self.now + deadlines::RUN_LEASE;
         for run in runs {
             if let Some(Lease::Until(lease)) = self.s.runs.get_mut(run) {
@@ -175,7 +175,7 @@ impl Turn {
     }
 
     /// There is no container of this generation any more, and its compute resource is left to whoever else is on it.
-    pub(super) fn gone(&mut self, why: Option<Failure>) {
+    pub(super) fn take_loss(&mut self, why: Option<Failure>) {
         if let Some(compute) = self.s.compute.take() {
             self.write(Row::LeaveCompute { compute });
         }

@@ -19,7 +19,7 @@ impl Turn {
         match self.s.phase {
             Phase::Stopped | Phase::Failed => self.begin(start())?,
             // The session that is going takes no run; the one that comes after it does.
-            Phase::Stopping if !self.comes_back() => self.wanted(&start())?,
+            Phase::Stopping if !self.comes_back() => self.take_operation(&start())?,
             _ => {}
         }
         self.s.runs.insert(run.to_owned(), Lease::Waiting);

@@ -23,7 +23,7 @@ pub(crate) fn escaped(text: &str) -> String {
 }
 
 /// A value as the page shows it.
-pub(crate) fn shown(value: Option<&Value>) -> String {
+pub(crate) fn value_text(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => return String::new(),
         Some(Value::String(text)) => text.clone(),
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn no_text_of_a_run_is_markup_in_the_page() {
         let text = "</pre><script>alert('1')</script>\" onload=x & \u{202e}\u{1b}";
-        let html = shown(Some(&text.into()));
+        let html = value_text(Some(&text.into()));
         let inner = html.strip_prefix("<pre>").unwrap().strip_suffix("</pre>").unwrap();
         assert!(!inner.contains(['<', '>', '"', '\'', '\u{202e}', '\u{1b}']), "{inner}");
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{Code, row::RunRow};
-use markup::{escaped, shown};
+use markup::{escaped, value_text};
 use pictures::Images;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -160,12 +160,12 @@ fn head(
         .unwrap_or_default();
     let metrics = runfiles::value(&metrics_of(client, row)?);
     let has_metrics = metrics.as_object().is_none_or(|metrics| !metrics.is_empty());
-    let metrics = has_metrics.then(|| format!("<h2>Metrics</h2>{}", shown(Some(&metrics))));
+    let metrics = has_metrics.then(|| format!("<h2>Metrics</h2>{}", value_text(Some(&metrics))));
     writeln!(
         page,
         "<h1>{}</h1><p>{}</p><p class=\"{status}\">{}</p><p>{}</p>{failure}{}",
         escaped(&row.id),
-        escaped(row.called().unwrap_or_default()),
+        escaped(row.display_name().unwrap_or_default()),
         show::run_status(row.status),
         escaped(flow),
         metrics.unwrap_or_default(),
@@ -196,9 +196,9 @@ fn write_lines(
             line.line_number,
             line.status,
             line.status,
-            shown(line.inputs.as_ref()),
-            shown(line.output.as_ref()) + &images.of(line.output.as_ref())?,
-            shown(error.as_ref()),
+            value_text(line.inputs.as_ref()),
+            value_text(line.output.as_ref()) + &images.of(line.output.as_ref())?,
+            value_text(error.as_ref()),
             line.duration.map(|seconds| format!("{seconds:.3}")).unwrap_or_default(),
             line.tokens
                 .filter(|count| *count > 0)
@@ -226,11 +226,11 @@ fn of_nodes(records: &[(String, Record)]) -> String {
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}{}</td><td>{}{}</td><td>{}</td><td>{}</td></tr>",
             escaped(node),
             escaped(record.status.as_deref().unwrap_or_default()),
-            shown(info.inputs.as_ref()),
-            shown(info.output.as_ref()),
-            shown(message),
-            shown(said("stdout").as_ref()),
-            shown(said("stderr").as_ref()),
+            value_text(info.inputs.as_ref()),
+            value_text(info.output.as_ref()),
+            value_text(message),
+            value_text(said("stdout").as_ref()),
+            value_text(said("stderr").as_ref()),
             info.duration()
                 .map(|seconds| format!("{seconds:.3}"))
                 .unwrap_or_default(),

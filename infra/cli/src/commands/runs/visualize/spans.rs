@@ -1,6 +1,6 @@
 //! The spans of a run in a table, as its tracing made them.
 
-use super::markup::{escaped, shown};
+use super::markup::{escaped, value_text};
 use crate::{runfiles::unread, trouble::Trouble};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -104,7 +104,7 @@ fn row(span: &Span, depth: usize) -> String {
         escaped(&span.start_time),
         took.unwrap_or_default(),
         span.attributes.len(),
-        shown(Some(&attributes)),
+        value_text(Some(&attributes)),
     )
 }
 
