@@ -124,8 +124,8 @@ impl Said<'_> {
                 format!("is not there, or not for everybody. {remedy}"),
             )
         } else if let Some(revision) = self
-            .quoted("failed to fetch branch or tag")
-            .or_else(|| self.quoted("failed to fetch commit"))
+            .word_after("failed to fetch branch or tag")
+            .or_else(|| self.word_after("failed to fetch commit"))
         {
             (
                 Code::InstallNoSuchVersion,

@@ -97,9 +97,7 @@ impl Store {
     ///
     /// [`Fault::NotNow`].
     pub async fn has(&self, address: &Address) -> Result<bool, Fault> {
-        let url = self
-            .sign("HEAD", &address.bucket, &address.key(), &[], TO_ASK)
-            .await?;
+        let url = self.sign("HEAD", &address.bucket, &address.key(), &[], TO_ASK).await?;
         let answer = self.ask(move |http| http.head(&url).call()).await?;
         let sent = answer
             .headers()

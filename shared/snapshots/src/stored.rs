@@ -52,7 +52,7 @@ impl Store {
     ///
     /// `Run.FilesGone`, final, if it is not there (any more) or not what its address says; [`Fault::NotNow`].
     pub async fn run_index(&self, place: &StoredObject) -> Result<Index, Fault> {
-        let url = self.signed("GET", &place.bucket, &place.key(), &[], TO_ASK).await?;
+        let url = self.sign("GET", &place.bucket, &place.key(), &[], TO_ASK).await?;
         let mut answer = self.ask(move |http| http.get(&url).call()).await?;
         match answer.status().as_u16() {
             200 => {}
@@ -90,7 +90,7 @@ impl Store {
         };
         let place = index.sibling(part);
         let download = Download {
-            url: self.signed("GET", &place.bucket, &place.key(), &[], TO_SEND).await?,
+            url: self.sign("GET", &place.bucket, &place.key(), &[], TO_SEND).await?,
             range: format!("bytes={first}-{}", after - 1),
             digest: file.digest.clone(),
         };
@@ -111,9 +111,7 @@ impl Store {
         // The index last: while it is there, this can be done again.
         for digest in index.parts.iter().chain([&place.digest]) {
             let object = place.sibling(digest);
-            let url = self
-                .signed("DELETE", &object.bucket, &object.key(), &[], TO_ASK)
-                .await?;
+            let url = self.sign("DELETE", &object.bucket, &object.key(), &[], TO_ASK).await?;
             let answer = self.ask(move |http| http.delete(&url).call()).await?;
             match answer.status().as_u16() {
                 200..=299 | 404 => {}
@@ -136,7 +134,7 @@ impl Store {
             ("x-amz-checksum-sha256", checksum(&object.digest)),
         ];
         let url = self
-            .signed("PUT", &object.bucket, &object.key(), &headers, TO_SEND)
+            .sign("PUT", &object.bucket, &object.key(), &headers, TO_SEND)
             .await?;
         let answer = self.ask(move |http| {
             let mut request = http.put(&url);
