@@ -147,8 +147,7 @@ async fn decide(
         (wish, Some(row)) => {
             let mut next = Next::default();
             if let Some(held) = ports.load_slot(&slot_of(&row)).await?
-                && let Some(drained) =
-                    compute::drain(&held, instance_ended(name, known.principal.name(), wish), ports.now())
+                && let Some(drained) = compute::drain(&held, why_end(name, known.principal.name(), wish), ports.now())
             {
                 next.writes.push(write_changed(drained.clone(), &held));
                 next.compute = Some(drained);
@@ -260,7 +259,7 @@ fn stopping(name: &str) -> Failure {
 }
 
 /// Why the sessions on an instance end with it.
-fn instance_ended(name: &str, by: &str, wish: &Wish) -> Failure {
+fn why_end(name: &str, by: &str, wish: &Wish) -> Failure {
     let (code, what, next) = match wish {
         Wish::DeleteInstance { .. } => (Code::InstanceDeleted, "deleted", "Start the session on other compute."),
         _ => (
@@ -284,8 +283,8 @@ mod tests {
             exists("dev"),
             name_is_reserved(),
             stopping("dev"),
-            instance_ended("dev", "ann", &Wish::StopInstance { instance: instance() }),
-            instance_ended("dev", "ann", &Wish::DeleteInstance { instance: instance() }),
+            why_end("dev", "ann", &Wish::StopInstance { instance: instance() }),
+            why_end("dev", "ann", &Wish::DeleteInstance { instance: instance() }),
         ];
         expect_test::expect![[r#"
             Instance.Exists: There is a compute instance dev already. Take another name, or delete it first.

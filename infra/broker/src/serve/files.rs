@@ -107,20 +107,14 @@ impl Server {
         let status = answer.status().as_u16();
         match status {
             401 | 403 => {
-                return self.fail(
-                    client,
-                    Fault::Refused {
-                        url: to_shown(&link.url),
-                    },
-                );
+                let url = to_shown(&link.url);
+                return self.fail(client, Fault::Refused { url });
             }
             404 | 410 => return client.answer(Answer::new(404), b""),
             200 | 206 | 416 => {}
             _ => {
-                return self.fail(
-                    client,
-                    Fault::unreachable(&link.url, &format!("it answers with status {status}")),
-                );
+                let why = format!("it answers with status {status}");
+                return self.fail(client, Fault::unreachable(&link.url, &why));
             }
         }
         let mut head = Answer::new(status).with(header::CONTENT_TYPE, FILE);

@@ -156,12 +156,9 @@ pub(crate) fn run(row: &RunRow, home: Option<&str>) -> String {
         ("wanted by", Cell::new(&row.by)),
         ("accepted", Cell::new(clock(row.accepted))),
     ];
-    for (name, text) in [
-        ("name", row.display_name()),
-        ("description", row.wish.description.as_deref()),
-    ] {
-        rows.extend(text.map(|text| (name, Cell::new(text))));
-    }
+    rows.extend(row.display_name().map(|text| ("name", Cell::new(text))));
+    let description = row.wish.description.as_ref();
+    rows.extend(description.map(|text| ("description", Cell::new(text))));
     for (name, texts) in [("tags", &row.wish.tags), ("properties", &row.wish.properties)] {
         let lines: Vec<String> = texts.iter().map(|(key, value)| format!("{key}: {value}")).collect();
         if !lines.is_empty() {
