@@ -32,12 +32,12 @@ Examples:
   pfsession stop ./my-flow                       delete a session
 
 Exit codes:
-  0    done
+  0    success
   1    the operation or the run failed, or some lines of the run did; of a command that was run, its own exit code
-  2    the command is not one, or names something that is not there
+  2    bad usage, or an argument names something that does not exist
   3    the service cannot be reached or started
   4    there is no such session, operation or run
-  130  interrupted; what was begun goes on";
+  130  interrupted; operations that have begun go on";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

@@ -14,11 +14,11 @@ use contract::{Code, Failure, agent::Chunk};
 use serde_json::{Map, Value};
 use std::io::{BufRead, IsTerminal, stdin};
 
-/// Chat with a flow: each line that you type is said to it, with all that was said before
+/// Chat with a flow: each line that you type is a question, sent with the chat's history
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each answer is a run in the flow's session. The flow's file marks what is said and answered (is_chat_input, is_chat_history, is_chat_output). An \
-empty line or Ctrl-D ends the chat. An answer comes when it is whole.
+Each answer is a run in the flow's session. The flow's file marks question, history and answer (is_chat_input, is_chat_history, is_chat_output). An \
+empty line or Ctrl-D ends the chat. A streamed answer is printed as it comes.
 
 Examples:
   pfsession chat ./my-chat-flow
@@ -27,7 +27,7 @@ Examples:
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) asked: Asked,
-    /// The input that you say, if the flow's file marks none
+    /// The input that takes the question, if the flow's file marks none
     #[arg(long, value_name = "NAME")]
     pub(crate) chat_input: Option<String>,
     /// A value of another input: NAME=TEXT or NAME:=JSON

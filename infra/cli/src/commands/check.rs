@@ -30,7 +30,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 /// How long a package index may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Check all that a flow's session needs to start, without starting it; the exit code is 1 if something is lacking
+/// Check the prerequisites of a flow's session, without a start; the exit code is 1 if one is lacking
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Each prerequisite is held, lacking, or not checkable here: role, vm-size, idle-time, identity (there, and yours to assign), data-store, \

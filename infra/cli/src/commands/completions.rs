@@ -7,7 +7,7 @@ use crate::{
 };
 use clap::Args;
 
-/// Print the completions of a shell: commands and options, by the tab key
+/// Print the completion script for a shell
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

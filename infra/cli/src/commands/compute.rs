@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 const ID: usize = 8;
 
 family! {
-    /// See the compute resources that your sessions are on, and delete one with all that is on it
+    /// List and show the compute resources of your sessions, and delete one with its sessions
     Compute {
         List(List),
         Show(Show),
@@ -45,7 +45,7 @@ Examples:
   pfsession compute list --all-users
   pfsession compute list --json | jq -r '.computes[] | .id, .sessions[].flow.lineage'")]
 pub(crate) struct List {
-    /// Those of everybody in the workspace; this needs the role owner
+    /// Include those of all users of the workspace; needs the role owner
     #[arg(long)]
     all_users: bool,
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use contract::route::Route;
 use contract::{Kind, command::Wish};
 
-/// End the service on this machine
+/// Stop the service on this machine
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Sessions that are not stopped end by themselves within about a minute, unless the service comes back before.
@@ -22,7 +22,7 @@ Examples:
   pfsession down
   pfsession down --stop-sessions")]
 pub(crate) struct Down {
-    /// Stop all sessions first, and wait for it
+    /// Stop all sessions first, and wait until they have stopped
     #[arg(long)]
     stop_sessions: bool,
 }

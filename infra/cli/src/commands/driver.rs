@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
-/// Make this machine a compute instance of a control plane elsewhere: sessions that it asks for run here
+/// Serve a control plane elsewhere as a compute instance: its sessions run on this machine
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The control plane is found as every AWS tool finds it: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, and AWS_ENDPOINT_URL \

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Print the variables with which every AWS tool works against the service on this machine
+/// Print environment variables for AWS tools that use the service on this machine
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:

@@ -11,7 +11,7 @@ use crate::{
 use clap::Args;
 use contract::http;
 
-/// Print the history of a flow's session: what happened, when, and who wanted it
+/// Print the history of a flow's session: each event, its time and its user
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -12,7 +12,7 @@ use contract::{
     command::{Wanted, Wish},
 };
 
-/// Put off a session's deletion: its idle time begins anew, as if it had been used
+/// Postpone a session's deletion: its idle time starts again, as after a use
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bring a session's packages to what the flow's requirements say now, or add packages to them first
+/// Install the flow's requirements in its session, or add packages to them first
 #[derive(Args, Debug)]
 #[command(after_help = "\
 An install is done whole or not at all: one that fails or is stopped leaves the session as it was. Packages that are named here are saved in the \
@@ -41,16 +41,16 @@ pub(crate) struct Install {
     /// The flow's folder
     #[arg(value_name = "FLOW")]
     pub(crate) flow: PathBuf,
-    /// Save this in the flow's requirements first, in place of a line that names the same package: humanize, 'flask<4'
+    /// A requirement to save in the flow's requirements first, in place of the line for the same package: humanize, 'flask<4'
     #[arg(value_name = "PACKAGE")]
     pub(crate) packages: Vec<String>,
-    /// An extra of the folder's own project, whose packages are installed from here on: it is saved in the requirements as -e .[NAME]
+    /// An extra of the folder's own project to install from now on: it is saved in the requirements as -e .[NAME]
     #[arg(long = "extra", value_name = "NAME", value_parser = extra, conflicts_with = "packages")]
     pub(crate) extras: Vec<String>,
     /// A dependency group of the folder's own project, likewise: it is saved in the requirements as --group NAME
     #[arg(long = "group", value_name = "NAME", value_parser = extra, conflicts_with_all = ["packages", "extras"])]
     pub(crate) groups: Vec<String>,
-    /// Only save: install nothing
+    /// Save the requirements, and install nothing
     #[arg(long)]
     pub(crate) save_only: bool,
     /// Go back to the packages before the last install

@@ -56,7 +56,7 @@ pub(crate) struct CreateInstance {
     /// The user-assigned identity that sessions on it act as, in place of yours
     #[arg(long, value_name = "ID")]
     pub(crate) identity: Option<String>,
-    /// Shut it down, with all sessions on it, when nobody used it for this long: 30m, 1h [default: never]
+    /// Shut it down, with all its sessions, after this time without use: 30m, 1h [default: never]
     #[arg(long, value_name = "TIME", value_parser = idle)]
     pub(crate) idle_shutdown: Option<IdleSeconds>,
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use contract::http::Sessions;
 use contract::route::{Route, Target};
 
-/// List your sessions; those of everybody in the workspace too, if you are its owner
+/// List your sessions; owners can list those of all users of the workspace
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -21,10 +21,10 @@ Examples:
   pfsession list --all-users       then show, why, events, logs and stop take a key of this list
   pfsession list --json | jq -r '.sessions[].flow.lineage'")]
 pub(crate) struct List {
-    /// Also those that are stopped
+    /// Include stopped sessions
     #[arg(long)]
     all: bool,
-    /// Those of everybody in the workspace; this needs the role owner
+    /// Include those of all users of the workspace; needs the role owner
     #[arg(long)]
     all_users: bool,
 }

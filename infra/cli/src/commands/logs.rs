@@ -31,7 +31,7 @@ Examples:
 pub(crate) struct Logs {
     /// The flow's folder, the start of a session's key, or the id of an operation or a run
     what: String,
-    /// Go on until its end
+    /// Follow the output until its end
     #[arg(long, short)]
     follow: bool,
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use similar::TextDiff;
 use std::path::{Path, PathBuf};
 
-/// Take the environment of a runtime over into a flow: its base image and its packages
+/// Move the environment of a runtime into a flow: its base image and its packages
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Reads Azure's environment.yml, a conda file, a pip file or a Dockerfile. Writes `environment:` of the flow file and the flow's requirements file, \

@@ -10,7 +10,7 @@ use clap::Args;
 use contract::Code;
 use std::io::{self, IsTerminal};
 
-/// Give the credential of a private package feed, which {private} in its URL stands for
+/// Store the credential of a private package feed; {private} in its URL stands for it
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The token is read from standard input, as a command line is seen by others. It is kept in the state folder for you alone, goes to this host and to \
@@ -23,7 +23,7 @@ Examples:
 pub(crate) struct Private {
     /// The feed's host, with its port if its URL has one
     host: Option<String>,
-    /// Forget it
+    /// Remove the credential
     #[arg(long, requires = "host")]
     remove: bool,
 }

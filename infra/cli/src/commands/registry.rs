@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::io::{self, IsTerminal};
 
 family! {
-    /// Keep accounts at registries, with which images are pulled
+    /// Manage the accounts at registries that images are pulled with
     Registry {
         Login(Login),
         Logout(Logout),
@@ -23,7 +23,7 @@ family! {
     }
 }
 
-/// Keep an account at a registry
+/// Store an account at a registry
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The password or token is read from standard input, as a command line is seen by others.
@@ -58,7 +58,7 @@ impl Execute for Login {
     }
 }
 
-/// Forget the account at a registry
+/// Remove the account at a registry
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:

@@ -11,7 +11,7 @@ use clap::Args;
 use contract::{Kind, command::Wish};
 use std::path::PathBuf;
 
-/// Delete a flow's session and make it anew, with the same environment; helps when its packages are in conflict
+/// Delete a flow's session and create it again, with the same environment; helps if its packages conflict
 ///
 /// It gets the packages that were last installed in it, at the same versions, whatever else the requirements say by now; on another base
 /// image, what the requirements say.
@@ -25,7 +25,7 @@ pub(crate) struct Reset {
     /// The flow's folder
     #[arg(value_name = "FLOW")]
     pub(crate) flow: PathBuf,
-    /// Resolve the flow's requirements anew, in place of the packages that it had
+    /// Resolve the flow's requirements again, instead of its last packages
     #[arg(long)]
     pub(crate) resolve: bool,
     /// Do not wait for the end; print the operation's id

@@ -17,7 +17,7 @@ use contract::{
 };
 
 family! {
-    /// Say who may do what in the workspace; this needs the role owner or role-administrator
+    /// Manage the roles of users in the workspace; needs the role owner or role-administrator
     Role {
         Assign(AssignRole),
         List(List),
@@ -25,7 +25,7 @@ family! {
     }
 }
 
-/// Give a user a role
+/// Assign a role to a user
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A role counts from the user's next command on, also with a token that they have. It is added to what their token says. Roles: data-scientist has \
@@ -41,7 +41,7 @@ pub(crate) struct AssignRole {
     pub(crate) user: String,
     /// The role
     pub(crate) role: AnyRole,
-    /// The identity that the role managed-identity-operator is about
+    /// The identity of the role managed-identity-operator
     #[arg(long, value_name = "IDENTITY", required_if_eq("role", "managed-identity-operator"))]
     pub(crate) identity: Option<String>,
 }
@@ -56,7 +56,7 @@ impl Execute for AssignRole {
     }
 }
 
-/// List who was given which role
+/// List the users and their roles
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -103,7 +103,7 @@ impl Execute for List {
     }
 }
 
-/// Take a role from a user, or all of them
+/// Revoke a user's role, or all roles
 #[derive(Args, Debug)]
 #[command(after_help = "\
 It counts from the user's next command on, also with a token that they have. From then on the user has the roles that were assigned here, and none \
@@ -119,7 +119,7 @@ pub(crate) struct RevokeRole {
     pub(crate) user: String,
     /// The role [default: all of them]
     pub(crate) role: Option<AnyRole>,
-    /// The identity that the role managed-identity-operator is about [default: all of them]
+    /// The identity of the role managed-identity-operator [default: all of them]
     #[arg(long, value_name = "IDENTITY", requires = "role")]
     pub(crate) identity: Option<String>,
 }

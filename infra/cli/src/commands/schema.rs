@@ -10,7 +10,7 @@ use clap::Args;
 use contract::{Code, Failure};
 use serde_json::Value;
 
-/// Print the JSON schema of what a command prints with --json
+/// Print the JSON schema of a command's output with --json
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -11,7 +11,7 @@ use clap::Args;
 use contract::{Kind, command::Wish};
 use std::path::PathBuf;
 
-/// Start a flow's session, or say that it is there
+/// Start a flow's session; succeeds if it runs already
 #[derive(Args, Debug)]
 #[command(after_help = settings_help!("\
 Examples:

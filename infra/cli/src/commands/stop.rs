@@ -10,7 +10,7 @@ use crate::{
 use clap::Args;
 use contract::{Kind, command::Wish};
 
-/// Delete a flow's session, in whatever phase it is
+/// Delete a flow's session, in any phase
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Make a bearer token for a user of a deployment that has no identity provider
+/// Create a bearer token for a user of a deployment without an identity provider
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The issuer's key is made in the file if there is none. Whoever has that file can be anybody: keep it where you keep such things.
@@ -38,7 +38,7 @@ pub(crate) struct Token {
     /// Role there: data-scientist has sessions of their own, owner also sees and stops those of others
     #[arg(long = "role", value_enum, value_name = "ROLE", default_value = "data-scientist")]
     pub(crate) roles: Vec<TokenRole>,
-    /// How long it is good, such as 8h or 30days
+    /// The time for which it is valid, such as 8h or 30days
     #[arg(long = "for", value_name = "TIME", default_value = "12h", value_parser = humantime::parse_duration)]
     pub(crate) life: std::time::Duration,
 }

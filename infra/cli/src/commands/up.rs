@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Start the service on this machine, and keep it until `pfsession down`
+/// Start the service on this machine, until `pfsession down`
 #[derive(Args, Debug)]
 #[command(after_help = "\
 There is no need to: any command starts the service if none runs. One that was started that way leaves some minutes after its last session.
@@ -22,7 +22,7 @@ Examples:
   pfsession up
   pfsession up --foreground --port 9000")]
 pub(crate) struct Up {
-    /// Stay in this terminal, and log to it
+    /// Stay in the foreground, and log to the terminal
     #[arg(long)]
     foreground: bool,
     /// Listen on this port of 127.0.0.1; without it, a free one

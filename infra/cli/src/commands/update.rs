@@ -11,7 +11,7 @@ use crate::{
 use clap::Args;
 use contract::{Code, Kind, command::Wish};
 
-/// Change the settings of a session: what is named changes, the rest stays
+/// Change the settings of a session: settings that are named change, the rest stays
 ///
 /// A new idle time counts also on a session that is about to be deleted. Connections that a new network does not allow are cut; from or to
 /// `open`, it counts from the next run on. Until a reset, `pfsession show` says that the base image is stale.

@@ -12,7 +12,7 @@ use clap::Args;
 use contract::http;
 use contract::route::Route;
 
-/// Say why a session is as it is: what keeps it, what will end it and when, who wanted it so; also of one that is gone
+/// Explain a session's state: what keeps it, what ends it and when, and who asked for it; also after its end
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

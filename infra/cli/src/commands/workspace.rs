@@ -48,7 +48,7 @@ impl Execute for Show {
     }
 }
 
-/// Change the settings as a file says; this needs the role owner
+/// Change the settings by a file; needs the role owner
 #[derive(Args, Debug)]
 #[command(after_help = "\
 What the file names replaces what there is; what is null in it is taken away; the rest stays. The settings count from the next command on, and a \
@@ -74,7 +74,7 @@ A file may have:
 Examples:
   pfsession workspace update -f workspace.yml")]
 pub(crate) struct Update {
-    /// The file of settings
+    /// The file with the settings
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
 }

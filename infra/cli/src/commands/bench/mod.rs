@@ -21,23 +21,23 @@ use figures::{Figure, Report, Times, ms};
 use measure::{Bench as Measuring, not_written};
 use std::{fs, path::PathBuf};
 
-/// Measure how fast sessions are on this machine, beside what cannot be gone below and what there is without this
+/// Measure the speed of sessions on this machine, beside the physical floor and the plain alternative
 ///
-/// It has a service of its own for as long as it lasts, and no session of yours sees it. The environments are yours: what it needs and you do
-/// not have is made first, which takes its time once. A figure means something on a machine that does nothing else meanwhile.
+/// It runs on a service of its own, apart from your sessions. It uses your package environments, and builds those that are missing first.
+/// Figures need a machine without other load.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   pfsession bench
   pfsession bench --rounds 41 --at-once 20 --json > figures.json")]
 pub(crate) struct Bench {
-    /// How often each thing is done
+    /// The number of rounds of each measurement
     #[arg(long, value_name = "N", default_value_t = 15)]
     pub(crate) rounds: usize,
-    /// How many sessions are started, run in and stopped at once at the end; 0 for none
+    /// The number of sessions to start, run and stop at once at the end; 0 for none
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=50))]
     pub(crate) at_once: u8,
-    /// An image of a registry or an archive, from which sessions are started too
+    /// Also start sessions from this image, of a registry or an archive
     #[arg(long, value_name = "REF")]
     pub(crate) image: Option<String>,
     /// A state folder whose tables are in it as they are, beside which is measured; it is kept

@@ -32,7 +32,7 @@ use views::{ConnectionList, ConnectionView, lines, table, view};
 const WORKSPACE: &str = "local";
 
 family! {
-    /// Keep the connections that flows name: to model providers, and to other services
+    /// Manage the connections that flows name, to model providers and other services
     Connection {
         Create(CreateConnection),
         List(List),
@@ -43,7 +43,7 @@ family! {
     }
 }
 
-/// Keep a connection, in place of one of its name
+/// Create a connection, or replace the one of that name
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The file is promptflow's own: name, type, and the keys of that type. A secret that is left out, empty, or <user-input> is asked for: at the \
@@ -131,7 +131,7 @@ impl Execute for Show {
     }
 }
 
-/// Change a connection: what is named changes, the rest stays
+/// Change a connection: values that are named change, the rest stays
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A secret that the file leaves empty, or as stars or <no-change>, stays; <user-input> is asked for.
@@ -144,7 +144,7 @@ Examples:
 pub(crate) struct UpdateConnection {
     /// The connection's name
     pub(crate) name: String,
-    /// Take what this file says, or - for standard input
+    /// The file with the new values, or - for standard input
     #[arg(long, short, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// A value that is no secret
@@ -168,7 +168,7 @@ impl Execute for UpdateConnection {
     }
 }
 
-/// Forget a connection
+/// Delete a connection
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -189,7 +189,7 @@ impl Execute for Delete {
     }
 }
 
-/// Keep all connections of promptflow's own list; it has no secrets, which are asked for
+/// Import the connections of promptflow's own list; it has no secrets, so they are asked for
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Secrets are asked for at the terminal, or come from standard input as lines NAME.KEY=SECRET.

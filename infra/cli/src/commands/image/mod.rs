@@ -28,7 +28,7 @@ use std::{
 };
 
 family! {
-    /// Have base images on this machine: pull, list and remove them
+    /// Manage the base images of this machine
     Image {
         Pull(Pull),
         List(List),
@@ -37,7 +37,7 @@ family! {
     }
 }
 
-/// Pull an image, so that no session waits for it
+/// Pull an image ahead, so that no session waits for it
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A name is registry/name:tag, registry/name@sha256:…, docker-archive:/file or oci-archive:/file.
@@ -133,7 +133,7 @@ impl Execute for Dockerfile {
     }
 }
 
-/// Remove an image; one that nobody has used for 30 days goes by itself
+/// Remove an image; images that were not used for 30 days are removed automatically
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

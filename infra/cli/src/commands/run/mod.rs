@@ -29,7 +29,7 @@ use order::{RunOrder, resume, run_order};
 use secrets::{SecretVariables, secret_variables};
 use std::path::PathBuf;
 
-/// Run a flow, in the session that it has or gets
+/// Run a flow in its session; starts the session if there is none
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Outputs go to standard output, one JSON object a line; progress and the flow's log go to standard error. Ctrl-C leaves the run going.
@@ -51,7 +51,7 @@ pub(crate) struct Run {
     /// The flow's folder, its file (YAML or prompty), or a run.yml that names it
     #[arg(value_name = "FLOW or RUN.YML", required_unless_present = "resume_from")]
     pub(crate) flow: Option<PathBuf>,
-    /// Run over each row of a file (JSON lines, JSON, CSV, TSV), or of a folder's files; without it, once
+    /// The data: a file (JSON lines, JSON, CSV, TSV) or a folder of files, with a run for each row; without it, one run
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
     /// An earlier run that the column mapping names: '${run.outputs.answer}', '${run.inputs.question}'
@@ -68,16 +68,16 @@ pub(crate) struct Run {
     /// The function or class of a flex flow without a file: module:name
     #[arg(long, value_name = "MODULE:NAME")]
     pub(crate) entry: Option<String>,
-    /// How many lines run at once; without it, four, and more while the processor is idle
+    /// The number of lines that run at once; without it, four, and more while the processor is idle
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) workers: Option<u32>,
-    /// How long one line may take, in seconds [default: 600]
+    /// The longest time of one line, in seconds [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) line_timeout: Option<u32>,
     /// A value of an input, when there is no data: NAME=TEXT or NAME:=JSON
     #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
     pub(crate) inputs: Vec<(String, serde_json::Value)>,
-    /// Where an input comes from: NAME='${data.column}'; without it, its default or the column of its name
+    /// The source of an input: NAME='${data.column}'; without it, its default or the column of its name
     #[arg(long, value_name = "NAME=SOURCE", value_parser = named_text, num_args = 1..)]
     pub(crate) column_mapping: Vec<(String, String)>,
     /// A variant of a node: '${node.variant}'
@@ -101,10 +101,10 @@ pub(crate) struct Run {
     /// Do not wait for the end; print the run's id
     #[arg(long)]
     pub(crate) no_wait: bool,
-    /// Show what the flow gives in pieces as it comes, on standard error; it runs once, without --data
+    /// Show streamed output as it comes, on standard error; the flow runs once, without --data
     #[arg(long, conflicts_with_all = ["data", "run", "resume_from", "no_wait", "command"])]
     pub(crate) stream: bool,
-    /// First install what the requirements say, if they have changed since the last install
+    /// First install the requirements, if they have changed since the last install
     #[arg(long)]
     pub(crate) install: bool,
     #[command(flatten)]

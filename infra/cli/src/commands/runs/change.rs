@@ -20,7 +20,7 @@ use contract::{
     row::{RunRow, RunStatus},
 };
 
-/// Give a run another display name; its own name stays
+/// Change a run's display name; its own name stays
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -44,7 +44,7 @@ impl Execute for Rename {
     }
 }
 
-/// Leave a run out of lists
+/// Hide a run from lists
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -68,7 +68,7 @@ impl Execute for Archive {
     }
 }
 
-/// Have lists show a run again that was archived
+/// Show an archived run in lists again
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -130,7 +130,7 @@ impl Execute for Delete {
     }
 }
 
-/// End a run and all its processes, and nothing else: its session stays
+/// Cancel a run and end its processes; its session stays
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:

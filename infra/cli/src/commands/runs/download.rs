@@ -27,7 +27,7 @@ Example:
 pub(crate) struct Download {
     /// The run
     run: String,
-    /// The folder, which is not there yet [default: the run's name]
+    /// The folder to create [default: the run's name]
     #[arg(long, value_name = "FOLDER")]
     to: Option<PathBuf>,
 }

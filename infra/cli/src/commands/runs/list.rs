@@ -29,16 +29,16 @@ pub(crate) struct List {
     /// Only those with this tag: NAME, or NAME=VALUE
     #[arg(long, value_name = "TAG")]
     pub(crate) tag: Option<String>,
-    /// Only those that are so
+    /// Only those with this status
     #[arg(long, value_enum, ignore_case = true)]
     pub(crate) status: Option<StatusOfRun>,
-    /// Those that are archived, in place of the others
+    /// The archived ones instead
     #[arg(long)]
     pub(crate) archived: bool,
-    /// How many at most
+    /// The largest number
     #[arg(long, value_name = "COUNT", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
-    /// Go on where a list before has ended, as it says
+    /// Continue after an earlier list, at the place that it printed
     #[arg(long, value_name = "PLACE")]
     pub(crate) after: Option<String>,
     /// All there are

@@ -25,7 +25,7 @@ use std::io::Read;
 use visualize::Visualize;
 
 family! {
-    /// List your runs, look at what came of them, compare, cancel and delete them
+    /// List, show, compare, cancel and delete runs
     Runs {
         List(List),
         Show(Show),

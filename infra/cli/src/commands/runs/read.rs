@@ -14,7 +14,7 @@ use clap::Args;
 use contract::{agent::OutputLine, row::RunRow};
 use serde_json::{Map, Value};
 
-/// Show a run; with --nodes, what each node of it did in each line
+/// Show a run; with --nodes, each node's record for each line
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -119,7 +119,7 @@ impl Execute for Details {
     }
 }
 
-/// Print what a run's aggregation measured
+/// Print a run's metrics
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -176,7 +176,7 @@ Example:
 pub(crate) struct Logs {
     /// The run
     run: String,
-    /// Go on until its end
+    /// Follow the output until its end
     #[arg(long, short)]
     follow: bool,
 }

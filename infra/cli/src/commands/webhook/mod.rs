@@ -34,7 +34,7 @@ use std::path::PathBuf;
 const TRIES: usize = 5;
 
 family! {
-    /// Say what happens when somebody outside says that something happened: a push, a release, a deployment
+    /// Manage webhook rules: commands that signed events from outside start, such as a push or a release
     Webhook {
         Add(Box<AddWebhook>),
         List(List),
@@ -43,7 +43,7 @@ family! {
     }
 }
 
-/// Add a rule: when this happens, do that with a flow's session
+/// Add a rule: an event, and the command that it starts for a flow's session
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Prints the address to send to, and, once, the secret to sign with. What is not signed with it, too old or a repetition changes nothing. The rule is \
@@ -67,10 +67,10 @@ pub(crate) struct AddWebhook {
     /// The action of the rule
     #[arg(long, value_name = "COMMAND")]
     pub(crate) then: Then,
-    /// Who sends it: the name of its secret, and the end of its address [default: github]
+    /// The sender: the name of its secret, and the end of its address [default: github]
     #[arg(long, value_name = "SENDER", value_parser = rule_id)]
     pub(crate) from: Option<String>,
-    /// How it is signed; GitHub's own events are GitHub's
+    /// The kind of signature; GitHub's own events have GitHub's
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<Signs>,
     /// Name of the rule [default: made of the flow, the event and the command]
@@ -223,7 +223,7 @@ impl Execute for Remove {
     }
 }
 
-/// Make a new secret for a sender; the one before it stays good until the next time
+/// Create a new secret for a sender; the one before it stays valid until the next rotation
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
