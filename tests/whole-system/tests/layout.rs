@@ -189,3 +189,53 @@ fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     };
     edges.keys().filter(|name| reaches(name)).cloned().collect()
 }
+
+#[test]
+fn each_file_below_src_is_a_module() {
+    for (name, source) in crates() {
+        let mut modules: BTreeSet<PathBuf> = ["lib.rs", "main.rs"].map(|root| source.join(root)).into();
+        modules.extend(files(&source.join("bin")));
+        for (path, text) in texts(&source) {
+            modules.extend(declared(&path, &text));
+        }
+        let orphans: Vec<PathBuf> = files(&source)
+            .into_iter()
+            .filter(|path| !modules.contains(path))
+            .collect();
+        assert!(
+            orphans.is_empty(),
+            "{name}: files that no `mod` names, so nothing compiles them: {orphans:?}"
+        );
+    }
+}
+
+#[test]
+fn a_module_is_looked_for_where_rust_looks_for_it() {
+    let of = |path: &str, text: &str| -> Vec<String> {
+        let files = declared(Path::new(path), text);
+        files.iter().map(|path| path.display().to_string()).collect()
+    };
+    assert_eq!(of("src/lib.rs", "pub mod a;"), ["src/a.rs", "src/a/mod.rs"]);
+    assert_eq!(of("src/a/mod.rs", "mod b;"), ["src/a/b.rs", "src/a/b/mod.rs"]);
+    assert_eq!(
+        of("src/a.rs", "pub(crate) mod b;\nmod tests {}"),
+        ["src/a/b.rs", "src/a/b/mod.rs"]
+    );
+}
+
+/// The files that the modules which a file declares may be in.
+fn declared(path: &Path, text: &str) -> Vec<PathBuf> {
+    let is_root = ["lib.rs", "main.rs", "mod.rs"].iter().any(|name| path.ends_with(name));
+    let folder = if is_root {
+        path.parent().expect("a file is in a folder").to_owned()
+    } else {
+        path.with_extension("")
+    };
+    let names = text.lines().filter_map(|line| {
+        let (_, name) = line.trim().strip_suffix(';')?.split_once("mod ")?;
+        name.chars().all(|c| c.is_alphanumeric() || c == '_').then_some(name)
+    });
+    names
+        .flat_map(|name| [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")])
+        .collect()
+}
