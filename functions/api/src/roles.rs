@@ -1,4 +1,4 @@
-//! Who has which role in a workspace: listed, read and written, a user at a time.
+//! The roles of users in a workspace: listed, read and written, a user at a time.
 
 use crate::{
     answers::{ok, problem},

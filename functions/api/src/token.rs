@@ -8,7 +8,7 @@ use contract::{
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use lifecycle::{Code, Failure};
 
-/// Who issues bearer tokens, by their public key.
+/// The issuer of bearer tokens, by its public key.
 pub(crate) struct Issuer {
     /// `None`: nobody does, and no token is good.
     key: Option<(DecodingKey, Validation)>,

@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 ///
 /// # Errors
 ///
-/// That the work has panicked.
+/// The work has panicked.
 pub(crate) async fn catch_panic<T: 'static>(
     code: Code,
     what: &str,

@@ -51,7 +51,7 @@ pub struct AgentSpec {
     pub python: Option<Python>,
     /// Where groups can be made.
     pub places: Vec<Place>,
-    /// Who the session is on this machine, if another user than the agent.
+    /// The session's user on this machine, if another than the agent's.
     pub user: Option<u32>,
     /// Whether flow folders may be snapshots in an object store.
     pub has_snapshots: bool,

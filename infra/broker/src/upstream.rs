@@ -120,7 +120,7 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// That the host cannot be reached or is not trusted. Answers of any other status than 5xx are answers.
+    /// The host cannot be reached or is not trusted. Answers of any other status than 5xx are answers.
     pub(crate) fn ask(&self, feed: &Feed, url: &Url, is_head: bool, headers: &HeaderMap) -> Result<Found, Fault> {
         if self.network.is_offline {
             return Err(Fault::unreachable(url, "the network was disabled by UV_OFFLINE"));
@@ -249,7 +249,7 @@ fn place(url: &Url) -> Option<HostPort> {
 ///
 /// # Errors
 ///
-/// That the proxy's URL is none.
+/// The proxy's URL is not valid.
 pub(crate) fn client_of(network: &Network, url: &Url, patience: Duration) -> Result<Agent, Fault> {
     let proxy = match url.scheme() {
         "https" => &network.https_proxy,

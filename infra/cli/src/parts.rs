@@ -58,7 +58,7 @@ pub(crate) fn start_log() {
         .init();
 }
 
-/// Who uses this machine: the name that goes with the process's user id.
+/// The user of this machine: the name that goes with the process's user id.
 pub(crate) fn user() -> String {
     let id = nix::unistd::getuid();
     let name = nix::unistd::User::from_uid(id).ok().flatten().map(|user| user.name);

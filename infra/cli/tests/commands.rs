@@ -172,7 +172,7 @@ impl Home {
         .key()
     }
 
-    /// One that does not end by itself is a failure.
+    /// A command that does not end by itself is a failure.
     fn bounded(&self, endpoint: &str, arguments: &[&str]) -> Command {
         let command = self.command(endpoint, &[]);
         let mut bounded = Command::new("timeout");

@@ -77,7 +77,7 @@ pub(crate) struct Place<'a> {
     /// The Python of this machine, which makes sandboxes.
     pub(crate) machine: &'a Python,
     pub(crate) runner: &'a Path,
-    /// Who builds are on this machine.
+    /// The user of builds on this machine.
     pub(crate) builder: Option<u32>,
 }
 

@@ -31,7 +31,7 @@ impl Reach {
         Self::new(settings.network.value, &settings.allow_hosts.value)
     }
 
-    /// One that is no host opens nothing: the control plane has refused it long before.
+    /// An entry that is no host opens nothing: the control plane has refused it long before.
     pub fn new(network: Network, hosts: &[String]) -> Self {
         Self {
             network,

@@ -42,7 +42,7 @@ pub struct Store {
     pub root: Option<Root>,
     /// The folder of the runner's Python package.
     pub runner: PathBuf,
-    /// Who builds are on this machine, where this process is root.
+    /// The user of builds on this machine, where this process is root.
     pub(crate) builder: Option<u32>,
     /// Whether a sandbox can be made; learnt on the way.
     pub namespaces: Cell<bool>,

@@ -1,4 +1,4 @@
-//! Who calls. Every request of an AWS protocol is signed with a key of the caller's own, and the host signs it again to see.
+//! The caller of a request. Every request of an AWS protocol is signed with a key of the caller's own, and the host signs it again to see.
 //!
 //! A user of this machine, each function, and each session's agent has a key. Functions get theirs new at each start of the host; the others'
 //! are kept, because agents outlive the host and scripts keep what they were told.
@@ -39,7 +39,7 @@ const TOKEN_LIFE: u64 = 30 * 86_400;
 /// How many derived keys are kept at hand.
 const MOST_DERIVED: usize = 1024;
 
-/// Who signed a request.
+/// The signer of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Caller {
     User(String),
@@ -234,7 +234,7 @@ impl Access {
     }
 }
 
-/// Who a request's head says that its caller is, and how that is to be checked.
+/// The caller that a request's head names, and how that is to be checked.
 pub(crate) struct Claim<'a> {
     key_id: &'a str,
     scope: &'a str,
@@ -248,7 +248,7 @@ pub(crate) struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    /// Who signed this request.
+    /// The signer of this request.
     ///
     /// # Errors
     ///
@@ -379,7 +379,7 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     )
 }
 
-/// Who issues bearer tokens: a key in a file. On one machine it is the host's own; a deployment that has no identity provider may keep one.
+/// The issuer of bearer tokens: a key in a file. On one machine it is the host's own; a deployment that has no identity provider may keep one.
 pub struct Issuer {
     key: SigningKey,
 }

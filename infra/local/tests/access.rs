@@ -1,4 +1,4 @@
-//! Who gets an answer, and who does not.
+//! Callers with and without an answer.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Who gets in: strangers at the ports, and those who never finish what they say.
+//! Strangers at the ports, and peers that never finish a request.
 
 mod common;
 

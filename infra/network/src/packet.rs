@@ -98,7 +98,7 @@ pub(crate) enum Unreached {
     /// The rules do not let it be reached.
     Prohibited,
     Host,
-    /// Nobody listens there.
+    /// No process listens there.
     Port,
 }
 

@@ -19,10 +19,10 @@ const SIZE: u64 = 1 << 16;
 const COUNT: u64 = 4096;
 /// The id within its range that a session is.
 const SESSION: u64 = 1000;
-/// Who has which range, by the first id.
+/// The owner of each range, by the first id.
 const FILE: &str = "ids.json";
 
-/// Who builds are, beside the users.
+/// The user of builds, beside the users.
 pub const BUILDS: &str = "builds";
 
 /// The id on this machine of whom `name` names, the same each time. `None` where this process is not the machine's root.

@@ -43,7 +43,7 @@ struct Batch {
 }
 
 impl Aws {
-    /// Who put a message into the queue. On AWS a role's sender id has the name of its session behind a colon, which anybody chooses.
+    /// The sender of a message in the queue. On AWS a role's sender id has the name of its session behind a colon, which anybody chooses.
     pub fn sender(&self, record: &Record) -> Sender {
         let id = record.attributes.sender_id.clone();
         let speaks_for = if is_listed(&self.trusted_senders, &id) {

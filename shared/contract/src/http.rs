@@ -114,7 +114,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// One that is met; `what` was found.
+    /// A check that is met; `what` was found.
     pub fn held(check: &str, what: String) -> Self {
         Self {
             check: check.to_owned(),
@@ -132,7 +132,7 @@ impl Check {
         }
     }
 
-    /// One that is not met, with the failure that a start would end with.
+    /// A check that is not met, with the failure that a start would end with.
     pub fn lacking(check: &str, failure: Failure) -> Self {
         Self {
             check: check.to_owned(),
@@ -149,7 +149,7 @@ impl Check {
 pub enum CheckResult {
     Held,
     Lacking,
-    /// Who was asked cannot know it.
+    /// The service that was asked cannot know it.
     NotCheckable,
 }
 
@@ -335,7 +335,7 @@ pub struct ComputeView {
 }
 
 impl ComputeView {
-    /// What it has cost so far by the list price, in millionths of a US dollar.
+    /// Its cost so far by the list price, in millionths of a US dollar.
     pub fn cost(&self) -> Option<u64> {
         let hours = self.now.saturating_sub(self.since?);
         Some(u64::from(self.price?).saturating_mul(hours) / 3_600_000)
@@ -393,7 +393,7 @@ pub struct Reasons {
 pub struct Decision {
     pub revision: u64,
     pub at: Millis,
-    /// Who wanted or saw it.
+    /// The user or part that wanted or saw it.
     pub by: String,
     pub from: Phase,
     pub to: Phase,

@@ -1,4 +1,4 @@
-//! Who has which role in a workspace, whatever a token or a queue says of them.
+//! The roles of users in a workspace, whatever a token or a queue says of them.
 
 use crate::{Millis, Role, bounds};
 use schemars::JsonSchema;

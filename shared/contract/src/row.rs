@@ -52,7 +52,7 @@ pub struct SessionRow {
 pub struct LogRow {
     pub revision: u64,
     pub at: Millis,
-    /// Who wanted or saw it.
+    /// The user or part that wanted or saw it.
     pub by: String,
     pub from: Phase,
     pub to: Phase,
@@ -60,13 +60,13 @@ pub struct LogRow {
     pub event: Event,
 }
 
-/// What the last runs of a flow used, oldest first.
+/// The use of the last runs of a flow, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UsedRow {
     pub runs: Vec<UsedByRun>,
 }
 
-/// What one run used.
+/// The use of one run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UsedByRun {
     pub run: String,

@@ -1,4 +1,4 @@
-//! Who may do what with whose session.
+//! The actions that a principal may take, and on whose session.
 
 use crate::{Code, Failure};
 

@@ -21,7 +21,7 @@ use lifecycle::{
     size,
 };
 
-/// Who put a message into a queue, as the queue has proved them to be.
+/// The sender of a message, as the queue has proved them to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sender {
     pub id: String,

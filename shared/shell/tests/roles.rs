@@ -25,7 +25,7 @@ fn roles(of: &str) -> (Vec<Role>, Vec<String>) {
     }
 }
 
-/// Who may do what: with their own session, with somebody else's in the workspace, with one of another workspace.
+/// The rights of each role: with their own session, with somebody else's in the workspace, with one of another workspace.
 const MATRIX: [(&str, &str); 35] = [
     ("use none", "---"),
     ("use scientist", "x--"),

@@ -21,7 +21,7 @@ use std::{
 
 /// The longest that an input may take, on a busy machine in a build for tests.
 const SLOW: Duration = Duration::from_secs(10);
-/// One that takes longer ends the process: it may never end.
+/// An input that takes longer ends the process: it may never end.
 const HANGS: Duration = Duration::from_secs(60);
 /// The most bytes of an input.
 const LONGEST: usize = 64 << 10;

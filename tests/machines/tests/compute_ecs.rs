@@ -1,6 +1,6 @@
 //! `infra/compute-ecs.asl.json` against moto's EC2, ECS, SQS and DynamoDB.
 //!
-//! What this shows is calls, their order and what they say. It cannot show that an instance joins the cluster, that a role may do what it
+//! This shows calls, their order and what they say. It cannot show that an instance joins the cluster, that a role may do what it
 //! should, or that an image is pulled: the test plays the instance (it registers itself) and the agent (it answers its token). Where moto is
 //! not as AWS:
 //!

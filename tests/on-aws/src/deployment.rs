@@ -16,7 +16,7 @@ use std::{
 };
 use whole_system::{Api, Machine, lambdas, root, wait_for};
 
-/// Who uses it.
+/// Its user.
 pub const USER: &str = "ann";
 /// Prefix of the names of its queues, functions and state machine: the template's default.
 const PREFIX: &str = "pfsession-";

@@ -4,7 +4,7 @@
 //! * [`deployment`]: the whole template in `ministack`, put there by `sam deploy`, with this machine as its compute instance.
 //! * [`worlds`]: queues, a table and a state machine in each of three worlds, ours included, behind the same adapters.
 //!
-//! What emulators can show: that what is deployed is taken, that calls mean what we think, and in which order things happen. What they cannot:
+//! Emulators can show that the template is taken, that calls mean what we think, and in which order things happen. They cannot show
 //! roles (`ministack` checks none unless told to, and calls every sender by the account's number), quotas, capacity, the time that things take.
 
 pub mod deployment;

@@ -2,7 +2,7 @@
 //! files; commands by boto3 and by HTTP; queues, functions and the state machine as they are there; and sessions made on this machine by
 //! `pfsession driver`, with real packages and real runs.
 //!
-//! What this shows is that the template is taken, that each part finds the others by what the template tells it, and that the promises hold where queues,
+//! This shows that the template is taken, that each part finds the others by what the template tells it, and that the promises hold where queues,
 //! functions and the state machine are somebody else's. What it does not: roles (none is checked), who sent a message (all senders have
 //! the account's number), and any time that AWS itself takes.
 

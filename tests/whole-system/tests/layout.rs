@@ -239,3 +239,38 @@ fn declared(path: &Path, text: &str) -> Vec<PathBuf> {
         .flat_map(|name| [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")])
         .collect()
 }
+
+#[test]
+fn documentation_begins_with_a_noun_or_a_verb() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = Vec::new();
+    for group in ["shared", "functions", "infra", "tests"] {
+        for (path, text) in texts(&root.join(group)) {
+            let lines = clauses(&text);
+            found.extend(lines.iter().map(|line| format!("{}: {line}", path.display())));
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// The first lines of documentation that begin with a relative clause.
+fn clauses(text: &str) -> Vec<&str> {
+    let is_documentation = |line: &str| line.trim().starts_with("///") || line.trim().starts_with("//!");
+    let mut before = "";
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let words = ["What", "Who", "Whoever", "Nobody", "One that"].map(|word| format!(" {word} "));
+        let rest = line.trim().get(3..).unwrap_or_default();
+        if is_documentation(line) && !is_documentation(before) && words.iter().any(|word| rest.starts_with(word)) {
+            found.push(line);
+        }
+        before = line;
+    }
+    found
+}
+
+#[test]
+fn a_relative_clause_at_the_beginning_of_documentation_is_found() {
+    let text = "/// What is left.\nfn a() {}\n/// The rest.\n/// What follows is no beginning.\nfn b() {}";
+    assert_eq!(clauses(text), ["/// What is left."]);
+}

@@ -16,7 +16,7 @@ use tokio::{
     sync::mpsc::UnboundedSender,
 };
 
-/// Who hears what is said of each run.
+/// The receiver of each run's reports.
 pub(super) type Runs = Rc<RefCell<HashMap<String, UnboundedSender<What>>>>;
 
 /// A message of a runner.

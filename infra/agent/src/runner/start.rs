@@ -59,7 +59,7 @@ pub(crate) struct Start<'a> {
     pub(crate) places: &'a [Place],
     /// The limits of the VM size; `None` is the whole machine.
     pub(crate) limits: Option<Limits>,
-    /// Who it is on this machine, if another than this process's own.
+    /// Its user on this machine, if another than this process's own.
     pub(crate) user: Option<u32>,
     /// Its network settings.
     pub(crate) reach: &'a Reach,

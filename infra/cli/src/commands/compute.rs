@@ -231,7 +231,7 @@ fn price(compute: &ComputeView) -> String {
     price.unwrap_or_else(|| "none known".to_owned())
 }
 
-/// What it has cost by its list price since it was requested.
+/// Its cost by the list price since it was requested.
 fn so_far(compute: &ComputeView) -> String {
     compute.cost().map_or_else(|| "none known".to_owned(), dollars)
 }

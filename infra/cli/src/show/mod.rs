@@ -59,7 +59,7 @@ pub(crate) fn at(now: Millis, then: Millis) -> String {
     format!("{} (at {})", ahead(now, then), clock(then))
 }
 
-/// That a session is deleted soon, and what keeps it.
+/// The warning that a session is deleted soon, with the command that keeps it.
 pub(crate) fn deleted_soon(session: &SessionView, home: Option<&str>) -> Option<String> {
     Some(format!(
         "The session of {} is deleted {} if nobody uses it. Keep it: pfsession extend {}",
@@ -69,7 +69,7 @@ pub(crate) fn deleted_soon(session: &SessionView, home: Option<&str>) -> Option<
     ))
 }
 
-/// That a session's base image is not the one that is wanted.
+/// The warning that a session's base image is not the one that is wanted.
 pub(crate) fn stale(session: &SessionView) -> Option<String> {
     let has = session.image.as_ref()?;
     let Some(wanted) = &session.stale_image else {

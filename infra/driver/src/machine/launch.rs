@@ -208,7 +208,7 @@ impl Machine {
         })
     }
 
-    /// Who the sessions of a compute resource are on this machine, if this is root.
+    /// The user of a compute resource's sessions on this machine, if this is root.
     fn user(&self, compute: &str) -> anyhow::Result<Option<u32>> {
         let slot: Slot = serde_json::from_slice(&fs::read(self.files.compute(compute)?.join("slot.json"))?)?;
         sandbox::ids::of(

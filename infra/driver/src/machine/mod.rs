@@ -178,7 +178,7 @@ impl Machine {
         }
     }
 
-    /// Who the next session will be on this machine, as far as that can be known: the only user that there was.
+    /// The user of the next session on this machine, as far as that can be known: the only user that there was.
     fn next_user(&self) -> Option<Option<u32>> {
         if !sandbox::ids::has_ids() {
             return Some(None);

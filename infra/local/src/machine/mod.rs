@@ -67,7 +67,7 @@ struct Execution {
 }
 
 impl Execution {
-    /// One that has entered no state yet.
+    /// An execution that has entered no state yet.
     fn begin(id: i64, name: &str, input: String, data: Value, now: i64) -> Self {
         Self {
             id,

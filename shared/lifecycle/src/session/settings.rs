@@ -15,7 +15,7 @@ pub enum Origin {
     FlowFile,
     /// The workspace's settings.
     Workspace,
-    /// Nobody named it.
+    /// The default: it was not named.
     #[default]
     Default,
 }

@@ -8,7 +8,7 @@
 use super::{Limits, Size, WHOLE_MACHINE, catalogue::EC2, sizes_of_series};
 use crate::Millis;
 
-/// What one run used.
+/// The use of one run.
 ///
 /// * `processor`: time on all processors together.
 /// * `took`: time by the clock.
@@ -42,7 +42,7 @@ pub struct Choice {
 
 /// The series that `compute-ecs.asl.json` tries first.
 const ORDERED: [&str; 3] = ["c6i", "m6i", "r6i"];
-/// What a flow has of which no run was measured.
+/// The size for a flow of which no run was measured.
 const UNKNOWN: Limits = Limits {
     cpus: 4,
     memory: 16 << 30,

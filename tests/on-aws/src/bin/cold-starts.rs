@@ -69,7 +69,7 @@ fn deployed(template: &Yaml, function: &str) -> (usize, u32) {
 const EVENTS: usize = 6;
 /// Microseconds.
 const PERIOD: u32 = 20_000;
-/// Who sends everything, as the functions see it.
+/// The sender of everything, as the functions see it.
 const SENDER: &str = "measured";
 const SECRET: &str = "It's a Secret to Everybody";
 const PING: &str = r#"{"zen":"x"}"#;

@@ -28,7 +28,7 @@ impl Turn {
         Ok(())
     }
 
-    /// One that waits ends here. The agent ends one that it was told of, and reports that.
+    /// A waiting run ends here. The agent ends one that it was told of, and reports that.
     pub(super) fn cancel_wanted(&mut self, run: &str) {
         match self.s.runs.get(run) {
             None => {}
