@@ -15,7 +15,7 @@ use snapshots::{Folders, Store};
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// How long a snapshot may take to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves until the Lambda service ends the process.
 ///
@@ -35,7 +35,7 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
 fn folders(look: impl Fn(&str) -> Option<String>) -> Folders {
     match look(names::FLOWS_BUCKET).filter(|bucket| !bucket.is_empty()) {
         None => Folders::here(),
-        Some(bucket) => match Store::from_environment(&look, PATIENCE) {
+        Some(bucket) => match Store::from_environment(&look, SNAPSHOT_TIMEOUT) {
             Some(store) => Folders::in_store(store, &bucket, &std::env::temp_dir().join("pfsession"), 1),
             // Without credentials the clients would not have been made either.
             None => Folders::here(),

@@ -21,7 +21,7 @@ const ENOUGH: (usize, usize) = (1_000, 48 << 10);
 /// How many of the last lines are kept at hand.
 const TAIL: usize = 20;
 /// How long a line waits for others.
-const PATIENCE: Duration = Duration::from_millis(100);
+const LINE_DELAY: Duration = Duration::from_millis(100);
 
 /// Where the lines go.
 pub(crate) struct Output {
@@ -153,7 +153,7 @@ impl Output {
         } else if !waited {
             let output = Rc::clone(self);
             tokio::task::spawn_local(async move {
-                tokio::time::sleep(PATIENCE).await;
+                tokio::time::sleep(LINE_DELAY).await;
                 output.flush();
             });
         }

@@ -37,7 +37,7 @@ const MOST_HEADERS: usize = 100;
 const MOST_BODY: u64 = 512 << 20;
 const CHUNK: usize = 64 << 10;
 /// How long a request may take to be said, and the reader of an answer to take a part of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a provider may take for an answer or for a part of one, as OpenAI's own client has it.
 const ANSWERING: Duration = Duration::from_secs(600);
 /// Enough for TLS.
@@ -231,8 +231,8 @@ impl Drop for Place {
 
 impl Shared {
     fn admit(self: &Arc<Self>, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+        stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
         stream.set_nodelay(true)?;
         let place = Place(Arc::clone(self));
         if self.connections.fetch_add(1, Ordering::SeqCst) >= MOST_CONNECTIONS {

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The longest that a read waits, as the contract has it.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(20_000);
 /// How long an answer may take beyond that.
-const PATIENCE: Duration = Duration::from_secs(15);
+const ANSWER_MARGIN: Duration = Duration::from_secs(15);
 /// The most bytes of an answer.
 const MOST: u64 = 256 << 20;
 
@@ -34,7 +34,7 @@ pub(crate) fn once(
 ) -> Result<(u16, String), ureq::Error> {
     let url = format!("{}{path}", address.endpoint.trim_end_matches('/'));
     let bearer = format!("Bearer {}", address.token);
-    let timeout = Some(LONGEST_WAIT + PATIENCE);
+    let timeout = Some(LONGEST_WAIT + ANSWER_MARGIN);
     let request = ureq::http::Request::builder()
         .method(method)
         .uri(url)

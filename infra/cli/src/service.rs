@@ -25,7 +25,7 @@ use std::{
 /// How long a host that was started by itself stays without a session.
 const IDLE_EXIT: Duration = Duration::from_secs(600);
 /// How long a host may take to be there, and to be gone.
-const PATIENCE: Duration = Duration::from_secs(30);
+const HOST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A larger log is put aside when a host starts.
 const LARGEST_LOG: u64 = 10 << 20;
 
@@ -149,7 +149,9 @@ impl Local {
                 return Ok(host);
             }
             let why = match child.try_wait() {
-                _ if begun.elapsed() > PATIENCE => format!("The service was not there after {} s", PATIENCE.as_secs()),
+                _ if begun.elapsed() > HOST_TIMEOUT => {
+                    format!("The service was not there after {} s", HOST_TIMEOUT.as_secs())
+                }
                 // It found another host in the folder, which is there at any moment, or is just leaving.
                 Ok(Some(status)) if status.success() => {
                     child = spawn()?;
@@ -216,7 +218,7 @@ impl Local {
         let answer = once(&self.http(), &address_of(host), "POST", "/host/down", Some("{}"));
         let mut pause = Duration::from_millis(1);
         while is_alive(host.pid) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > HOST_TIMEOUT {
                 let said = match answer {
                     Ok((status, _)) => format!("it answered {status}"),
                     Err(error) => format!("it did not answer: {error}"),

@@ -64,7 +64,7 @@ sys.stdout.write(json.dumps(words()))
 ";
 
 /// How long an image's Python may take to say what it has.
-const PATIENCE: Duration = Duration::from_secs(120);
+const FACTS_TIMEOUT: Duration = Duration::from_secs(120);
 
 const MOST_SAID: u64 = 16 << 20;
 
@@ -196,7 +196,7 @@ async fn ask(place: &Place<'_>, image: &images::Image, program: String) -> Resul
         read.map_err(text)?;
         serde_json::from_slice(&out).map_err(|_| last_line(&errors))
     };
-    tokio::time::timeout(PATIENCE, said)
+    tokio::time::timeout(FACTS_TIMEOUT, said)
         .await
         .map_err(|_| "it takes too long".to_owned())?
 }

@@ -16,7 +16,7 @@ use std::{
 const TESTED: [(u32, u32); 2] = [(0, 8), (0, 14)];
 
 /// How long a uv may take to say its version.
-const PATIENCE: Duration = Duration::from_secs(10);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A uv that was asked for its version.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,7 +144,7 @@ fn version(program: &Path) -> Result<String, String> {
         let _ = stdout.take(1000).read_to_string(&mut text);
         let _ = sender.send(text);
     });
-    let said = said.recv_timeout(PATIENCE);
+    let said = said.recv_timeout(VERSION_TIMEOUT);
     let _ = child.kill();
     let _ = child.wait();
     let text = said.map_err(|_| "it does not say its version".to_owned())?;

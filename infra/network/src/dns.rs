@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// How long a resolver may take before the next is asked.
-const PATIENCE: Duration = Duration::from_secs(4);
+const RESOLVER_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a connection may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 /// The largest answer over UDP: what EDNS allows.
@@ -113,7 +113,7 @@ pub(crate) async fn answer(gate: &RefCell<Gate>, question: &[u8]) -> Option<Resu
         return Some(Err(name));
     }
     for resolver in resolvers() {
-        match tokio::time::timeout(PATIENCE, ask(resolver, question)).await {
+        match tokio::time::timeout(RESOLVER_TIMEOUT, ask(resolver, question)).await {
             Ok(Ok(answer)) => {
                 learn(gate, &name, &answer);
                 return Some(Ok(answer));
@@ -174,7 +174,7 @@ pub(crate) async fn serve(
             return Ok(());
         };
         let answer = if gate.borrow().resolves(&name) {
-            match tokio::time::timeout(PATIENCE, ask_by_stream(&mut upstream, &question)).await {
+            match tokio::time::timeout(RESOLVER_TIMEOUT, ask_by_stream(&mut upstream, &question)).await {
                 Ok(Ok(answer)) => {
                     learn(gate, &name, &answer);
                     answer

@@ -90,10 +90,7 @@ pub fn agent_queue(flow: &str, generation: u32) -> String {
 }
 
 /// The URL of the queue of a session's agent, which is beside the queue of compute requests and has the same prefix.
-///
-/// # Errors
-///
-/// `None` if that is no URL of a queue of compute requests: final, the template is wrong.
+/// `None` if that is no URL of a queue of compute requests: the template is wrong.
 pub fn agent_queue_url(compute_requests_url: &str, flow: &str, generation: u32) -> Option<String> {
     let before = compute_requests_url.strip_suffix(COMPUTE_REQUESTS.name)?;
     Some(format!("{before}{}", agent_queue(flow, generation)))

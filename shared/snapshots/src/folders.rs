@@ -13,8 +13,10 @@ use std::{
     time::Duration,
 };
 
-/// How long the files that say what a flow is may take to be read, and how long the whole folder.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(120));
+/// The longest time to read the files that describe a flow.
+const DESCRIPTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest time to read a whole folder.
+const FOLDER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where flow folders are read: on this machine, in a store, or both.
 pub struct Folders {
@@ -81,7 +83,7 @@ impl Opened {
     ///
     /// As [`flow::environment()`] and [`aside`].
     pub async fn environment(&self) -> Result<Environment, Failure> {
-        self.read(PATIENCE.0, |opened| match opened {
+        self.read(DESCRIPTION_TIMEOUT, |opened| match opened {
             Self::Here(path) => flow::environment(path, &flow::include_root(path)),
             Self::View(laid) => flow::environment(laid, Reach::View),
         })
@@ -99,7 +101,8 @@ impl Opened {
     ///
     /// As [`flow::base_image`] and [`aside`].
     pub async fn base_image(&self) -> Result<Named<String>, Failure> {
-        self.read(PATIENCE.0, |opened| flow::base_image(opened.path())).await
+        self.read(DESCRIPTION_TIMEOUT, |opened| flow::base_image(opened.path()))
+            .await
     }
 
     /// The base image of a flow that names none.
@@ -108,7 +111,8 @@ impl Opened {
     ///
     /// As [`flow::default_image`] and [`aside`].
     pub async fn default_image(&self) -> Result<&'static str, Failure> {
-        self.read(PATIENCE.0, |opened| flow::default_image(opened.path())).await
+        self.read(DESCRIPTION_TIMEOUT, |opened| flow::default_image(opened.path()))
+            .await
     }
 
     /// The kind of the folder.
@@ -117,7 +121,7 @@ impl Opened {
     ///
     /// As [`flow::kind`] and [`aside`].
     pub async fn kind(&self) -> Result<Kind, Failure> {
-        self.read(PATIENCE.0, |opened| flow::kind(opened.path())).await
+        self.read(DESCRIPTION_TIMEOUT, |opened| flow::kind(opened.path())).await
     }
 
     /// The view of a run of the flow.
@@ -126,7 +130,7 @@ impl Opened {
     ///
     /// As [`flow::view::list`] and [`aside`].
     pub async fn view(&self) -> Result<View, Failure> {
-        self.read(PATIENCE.1, |opened| match opened {
+        self.read(FOLDER_TIMEOUT, |opened| match opened {
             Self::Here(path) => flow::view::list(path, &flow::include_root(path)),
             Self::View(laid) => flow::view::list(laid, Reach::View),
         })

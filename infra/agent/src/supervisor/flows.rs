@@ -7,7 +7,7 @@ use snapshots::{Fault, Folders as FlowFolders, Opened, Store as ObjectStore};
 use std::time::Duration;
 
 /// How long a snapshot may take to come.
-const PATIENCE: Duration = Duration::from_secs(600);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How many snapshots and files of data are kept for the next run.
 const MOST_KEPT: usize = 4;
@@ -27,7 +27,7 @@ pub(super) fn object_store(spec: &AgentSpec, place: &Place) -> Option<ObjectStor
         endpoint.as_deref(),
         &spec.region,
         place.credentials(),
-        PATIENCE,
+        SNAPSHOT_TIMEOUT,
     ))
 }
 

@@ -28,7 +28,7 @@ use std::{
 /// uv asks for some 50 things at once.
 const MOST_CONNECTIONS: usize = 128;
 /// How long a connection may be silent between two requests, and how long a reader may take for a part of an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_HEAD: usize = 16 << 10;
 const MOST_METADATA: u64 = 16 << 20;
 const CHUNK: usize = 64 << 10;
@@ -172,8 +172,8 @@ impl Server {
         while open.len() >= MOST_CONNECTIONS && !self.is_stopping.load(Ordering::SeqCst) {
             open = self.closed.wait(open).unwrap_or_else(PoisonError::into_inner);
         }
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+        stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
         stream.set_nodelay(true)?;
         open.insert(number, stream.try_clone()?);
         drop(open);

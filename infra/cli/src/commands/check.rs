@@ -28,7 +28,7 @@ use std::{
 use ureq::tls::{RootCerts, TlsConfig};
 
 /// How long a package index may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Check the prerequisites of a flow's session, without a start; the exit code is 1 if one is lacking
 #[derive(Args, Debug)]
@@ -159,7 +159,7 @@ fn index(state: Option<&Path>) -> Checked {
 
 fn check_address(address: &str) -> Checked {
     let config = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(INDEX_TIMEOUT))
         .http_status_as_error(false)
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .build();

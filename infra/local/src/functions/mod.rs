@@ -42,7 +42,7 @@ use tokio::{sync::oneshot, time::Instant};
 /// How long one process more than the first may be idle.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long work waits for a busy process before another is started.
-const PATIENCE: Duration = Duration::from_millis(25);
+const BUSY_WAIT: Duration = Duration::from_millis(25);
 /// The longest pause before a process that keeps ending is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A log larger than this is put aside.
@@ -293,7 +293,7 @@ impl Pool {
     async fn idle_for_queue(self: &Arc<Self>, queues: &Queues, queue: &Queue) -> Result<Idle, Unanswered> {
         let mut idle = std::pin::pin!(self.idle());
         loop {
-            match tokio::time::timeout(PATIENCE, idle.as_mut()).await {
+            match tokio::time::timeout(BUSY_WAIT, idle.as_mut()).await {
                 Ok(idle) => return idle,
                 Err(_) => {
                     let state = lock(&self.state);

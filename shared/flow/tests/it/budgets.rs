@@ -5,13 +5,13 @@ use flow::{Code, Failure};
 use std::time::{Duration, Instant};
 
 /// The longest that a file of 1 MiB takes in a build for tests on a busy machine; those that grew without a bound took minutes or never ended.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LONGEST_READ: Duration = Duration::from_secs(10);
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let done = work();
     let took = started.elapsed();
-    assert!(took < PATIENCE, "{what} took {took:?}");
+    assert!(took < LONGEST_READ, "{what} took {took:?}");
     done
 }
 
