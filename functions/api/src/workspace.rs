@@ -12,7 +12,7 @@ use lifecycle::{
     access::{Action, denied, may},
 };
 use serde_json::Value;
-use shell::{Fault, Ports};
+use shell::{EVERYBODY, Fault, Ports, Save, Write};
 use std::path::Path;
 
 pub(crate) async fn read(aws: &Aws, caller: &Principal, workspace: &str) -> Result<Value, Fault> {
@@ -58,11 +58,47 @@ pub(crate) async fn write(
         ..wanted
     };
     match aws.save_workspace(&row).await {
-        Ok(()) => Ok(ok(200, &row)),
+        Ok(()) => {
+            if row.settings.quota.total.is_some() {
+                count_all(aws, workspace).await?;
+            }
+            Ok(ok(200, &row))
+        }
         Err(Fault::Conflict) => Ok(problem(409, changed_meanwhile(workspace))),
         Err(fault) => Err(fault),
     }
 }
+
+/// Counts what all users have together: what came before the workspace had a quota of that is in no total.
+async fn count_all(aws: &Aws, workspace: &str) -> Result<(), Fault> {
+    for _ in 0..TRIES {
+        let before = aws.load_usage(workspace, EVERYBODY).await?;
+        let (mut usages, mut last) = (Vec::new(), String::new());
+        loop {
+            let users = aws.users_after(workspace, &last).await?;
+            let Some(end) = users.last() else { break };
+            last.clone_from(end);
+            for user in users {
+                usages.push((aws.load_usage(workspace, &user).await?, user));
+            }
+        }
+        let usage = shell::sum_usages(&before, usages.iter().map(|(usage, user)| (user.as_str(), usage)));
+        let write = Write::Usage {
+            workspace: workspace.to_owned(),
+            user: EVERYBODY.to_owned(),
+            usage,
+        };
+        match aws.save(Save { writes: vec![write] }).await {
+            // Somebody started or stopped something meanwhile.
+            Err(Fault::Conflict) => {}
+            done => return done,
+        }
+    }
+    Err(Fault::Conflict)
+}
+
+/// How often all users' usage is counted again.
+const TRIES: usize = 30;
 
 fn nothing(workspace: &str) -> WorkspaceRow {
     WorkspaceRow {

@@ -109,7 +109,7 @@ pub struct DataStore {
     pub r#type: String,
 }
 
-/// How much each user may have at once; `users` says it for some in place of that.
+/// How much each user may have at once; `users` says it for some in place of that, and `total` how much all users may have together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuotaSettings {
@@ -120,6 +120,8 @@ pub struct QuotaSettings {
     pub vcpus: BTreeMap<String, u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub users: BTreeMap<String, UserQuota>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<UserQuota>,
 }
 
 impl QuotaSettings {
@@ -128,7 +130,7 @@ impl QuotaSettings {
     }
 }
 
-/// How much one user may have at once. What it leaves out is everybody's.
+/// How much one user may have at once, or all together. What it leaves out is everybody's, or has no bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserQuota {

@@ -18,7 +18,7 @@ const KEYS: [&str; 8] = [
 ];
 /// Keys of the same file elsewhere, which say nothing here.
 const PASSED: [&str; 2] = ["$schema", "name"];
-const QUOTA: [&str; 3] = ["sessions", "vcpus", "users"];
+const QUOTA: [&str; 4] = ["sessions", "vcpus", "users", "total"];
 const USER: [&str; 2] = ["sessions", "vcpus"];
 const IDENTITY: [&str; 2] = ["type", "user_assigned_identities"];
 const DETAILS: [&str; 1] = ["client_id"];
@@ -50,7 +50,9 @@ fn read(shown: &str, text: &str) -> Result<Map<String, Value>, Failure> {
     let all = Value::Object(whole.clone());
     let quota = within(&all, "quota");
     file.check(&quota, &["quota"], &QUOTA)?;
-    for (user, quota) in within(&Value::Object(quota), "users") {
+    let quota = Value::Object(quota);
+    file.check(&within(&quota, "total"), &["quota", "total"], &USER)?;
+    for (user, quota) in within(&quota, "users") {
         let quota = quota.as_object().cloned().unwrap_or_default();
         file.check(&quota, &["quota", "users", &user], &USER)?;
     }

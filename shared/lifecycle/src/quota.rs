@@ -1,4 +1,4 @@
-//! How much one user may have at once in a workspace: sessions, and processors of each family of VM sizes.
+//! How much one user, or all users together, may have at once in a workspace: sessions, and processors of each family of VM sizes.
 //!
 //! # Source
 //!
@@ -8,9 +8,36 @@
 use crate::{Code, Failure, size};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The quota of one user. What it does not name has no bound.
+/// For whom a quota is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Whose {
+    #[default]
+    User,
+    /// All users of the workspace together.
+    Everybody,
+}
+
+impl Whose {
+    fn what(self) -> &'static str {
+        match self {
+            Self::User => "for you",
+            Self::Everybody => "for everybody together",
+        }
+    }
+
+    /// How room is made, before "then start this one again".
+    fn stop(self, of_yours: &'static str) -> &'static str {
+        match self {
+            Self::User => of_yours,
+            Self::Everybody => "Stop one of yours, or ask one of these users or an owner of the workspace to stop one",
+        }
+    }
+}
+
+/// The quota of one user, or of all. What it does not name has no bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
+    pub whose: Whose,
     pub sessions: Option<u32>,
     /// Processors, by the family of VM sizes: `D`, `NC`, `m`.
     pub vcpus: BTreeMap<String, u32>,
@@ -55,8 +82,10 @@ impl Usage {
         if let Some(most) = quota.sessions.filter(|most| held >= *most) {
             let all = next.sessions.values().collect();
             return Err(used_up(&format!(
-                "The quota of sessions in the workspace {workspace} is {most} for you, in use by {}. Stop one that you do not need",
-                holders(all)
+                "The quota of sessions in the workspace {workspace} is {most} {}, in use by {}. {}",
+                quota.whose.what(),
+                holders(all),
+                quota.whose.stop("Stop one that you do not need")
             )));
         }
         next.has_room(wanted, quota, workspace)?;
@@ -111,11 +140,12 @@ impl Usage {
                 let next = if needs > *most {
                     "Name a smaller VM size, or one of another family"
                 } else {
-                    "Stop one of these"
+                    quota.whose.stop("Stop one of these")
                 };
                 return Err(used_up(&format!(
-                    "The quota of vCPUs of family {family} in the workspace {workspace} is {most} for you. {} needs {needs} more, and \
+                    "The quota of vCPUs of family {family} in the workspace {workspace} is {most} {}. {} needs {needs} more, and \
                      {holders}. {next}",
+                    quota.whose.what(),
                     wanted.size
                 )));
             }
@@ -195,6 +225,7 @@ mod tests {
 
     fn quota(sessions: Option<u32>, vcpus: &[(&str, u32)]) -> Quota {
         Quota {
+            whose: Whose::User,
             sessions,
             vcpus: vcpus
                 .iter()
@@ -226,6 +257,26 @@ mod tests {
                 .message
                 .contains("is 0 for you, in use by no session.")
         );
+    }
+
+    #[test]
+    fn a_quota_of_all_users_says_who_holds_it_and_who_can_make_room() {
+        let all = Quota {
+            whose: Whose::Everybody,
+            ..quota(Some(2), &[("D", 4)])
+        };
+        let d4 = "Standard_D4s_v5";
+        let one = Usage::default()
+            .enter("a", &place("bob", d4, "c1"), &all, "lab")
+            .unwrap();
+        let two = one.enter("b", &place("ann", "local", "c2"), &all, "lab").unwrap();
+        let texts = [
+            two.enter("c", &place("eve", "local", "c3"), &all, "lab"),
+            one.hold(&place("eve", d4, "c3"), &all, "lab"),
+        ];
+        expect_test::expect![[r#"
+            Session.QuotaExceeded: The quota of sessions in the workspace lab is 2 for everybody together, in use by ann (local), bob (Standard_D4s_v5). Stop one of yours, or ask one of these users or an owner of the workspace to stop one, then start this one again.
+            Session.QuotaExceeded: The quota of vCPUs of family D in the workspace lab is 4 for everybody together. Standard_D4s_v5 needs 4 more, and 4 are in use: bob (Standard_D4s_v5). Stop one of yours, or ask one of these users or an owner of the workspace to stop one, then start this one again."#]].assert_eq(&texts.map(|refused| refused.unwrap_err().to_string()).join("\n"));
     }
 
     #[test]

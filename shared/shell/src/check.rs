@@ -2,7 +2,8 @@
 
 use crate::{
     Fault, Known, Ports,
-    command::{action_of, no_such_size, settings_of_wish},
+    admission::{self, Counted},
+    command::{action_of, refuse_size, settings_of_wish},
     placement::{not_running, place},
     sizes, workspace,
 };
@@ -11,7 +12,7 @@ use lifecycle::{
     Failure,
     access::{denied, may},
     compute::{self, ComputePhase},
-    quota::Use,
+    quota::{Use, Whose},
     session::{Session, Settings},
     size,
 };
@@ -49,7 +50,11 @@ pub async fn check(
             role,
             format!("{} may have sessions in the workspace {workspace}", principal.name()),
         ),
-        of_failure("vm-size", no_such_size(&settings.size.value), about_size(&settings)),
+        of_failure(
+            "vm-size",
+            refuse_size(ports, &settings.size.value),
+            about_size(&settings),
+        ),
         of_failure(
             "idle-time",
             workspace::refuse(&settings, &of, workspace),
@@ -75,21 +80,7 @@ pub async fn check(
         checks.push(of_failure("compute", failure, name.clone()));
     }
     checks.push(data_store(&of));
-    checks.push(match &of.working_directory {
-        None => Check::held("working-directory", "none is named, and none is needed".to_owned()),
-        Some(folder) => match is_folder(folder) {
-            Some(true) => Check::held("working-directory", folder.clone()),
-            Some(false) => of_failure(
-                "working-directory",
-                workspace::no_working_directory(&of, &is_folder),
-                folder.clone(),
-            ),
-            None => Check::not_checkable(
-                "working-directory",
-                format!("{folder} is on a machine that the service does not see"),
-            ),
-        },
-    });
+    checks.push(working_directory(&of, is_folder));
     checks.push(quota(ports, command, &settings, &of).await?);
     Ok(checks)
 }
@@ -128,6 +119,24 @@ fn data_store(of: &WorkspaceSettings) -> Check {
     }
 }
 
+fn working_directory(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -> Check {
+    match &of.working_directory {
+        None => Check::held("working-directory", "none is named, and none is needed".to_owned()),
+        Some(folder) => match is_folder(folder) {
+            Some(true) => Check::held("working-directory", folder.clone()),
+            Some(false) => of_failure(
+                "working-directory",
+                workspace::no_working_directory(of, &is_folder),
+                folder.clone(),
+            ),
+            None => Check::not_checkable(
+                "working-directory",
+                format!("{folder} is on a machine that the service does not see"),
+            ),
+        },
+    }
+}
+
 async fn quota(
     ports: &impl Ports,
     command: &Command,
@@ -143,17 +152,24 @@ async fn quota(
         size: settings.size.value.clone(),
         compute: takes.map(|compute| compute.id).unwrap_or_default(),
     };
-    let usage = ports.load_usage(workspace, user).await?;
-    let quota = workspace::quota(of, user, ports.sessions_per_user());
-    let refused = usage.enter(&session.flow, &wanted, &quota, workspace).err();
-    let most = quota
-        .sessions
-        .map_or_else(|| "any number".to_owned(), |most| most.to_string());
-    Ok(of_failure(
-        "quota",
-        refused,
-        format!("{} of {most} sessions are in use", usage.sessions.len()),
-    ))
+    let quotas = admission::load_quotas(ports, of, workspace, user).await?;
+    let refused = quotas.iter().find_map(|counted| {
+        let wanted = counted.name_use(&wanted, user);
+        counted
+            .usage
+            .enter(&session.flow, &wanted, &counted.quota, workspace)
+            .err()
+    });
+    let in_use = |counted: &Counted| {
+        let most = counted.quota.sessions.map(|most| most.to_string());
+        let most = most.unwrap_or_else(|| "any number".to_owned());
+        let whose = match counted.quota.whose {
+            Whose::User => "",
+            Whose::Everybody => ", and of everybody together ",
+        };
+        format!("{whose}{} of {most} sessions are in use", counted.usage.sessions.len())
+    };
+    Ok(of_failure("quota", refused, quotas.iter().map(in_use).collect()))
 }
 
 fn of_failure(check: &str, failure: Option<Failure>, what: String) -> Check {

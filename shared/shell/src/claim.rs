@@ -1,10 +1,9 @@
 //! Claims of compute resources: taken in the turn that needs one, given up in the turn that leaves it.
 
 use crate::{
-    Fault,
+    Fault, admission,
     placement::not_running,
     ports::{Ports, Write},
-    workspace,
 };
 use contract::{Millis, row::SessionRow};
 use lifecycle::{
@@ -21,12 +20,9 @@ pub(crate) async fn leave(
     compute: String,
     now: Millis,
 ) -> Result<(Vec<Write>, Option<Message>), Fault> {
-    let mut writes = Vec::new();
     let (flow, used) = (&row.session.flow, row.session.last_activity);
     let (workspace, user) = (row.flow.workspace.clone(), row.flow.owner.clone());
-    if let Some(usage) = ports.load_usage(&workspace, &user).await?.leave(flow) {
-        writes.push(Write::Usage { workspace, user, usage });
-    }
+    let mut writes = admission::dismiss(ports, &workspace, &user, |usage| usage.leave(flow)).await?;
     let mut release = None;
     if let Some(held) = ports.load_compute(&compute).await? {
         let left = compute::leave(&held, flow, used, now);
@@ -81,8 +77,8 @@ pub(crate) async fn claim_of(
         *cause = slot.instance.as_deref().map(not_running);
         return Ok(Vec::new());
     };
-    let usage = match enter(ports, row, &slot, &claimed.id).await? {
-        Ok(usage) => usage,
+    let mut writes = match enter(ports, row, &slot, &claimed.id).await? {
+        Ok(writes) => writes,
         Err(failure) => {
             *cause = Some(failure);
             return Ok(Vec::new());
@@ -94,7 +90,6 @@ pub(crate) async fn claim_of(
         up: claimed.phase == ComputePhase::Up,
         new: joined.is_none(),
     });
-    let mut writes = vec![usage];
     match joined {
         Some(held) => writes.push(write_changed(claimed, held)),
         None => writes.extend(new_compute(slot, claimed, in_slot.map(|c| c.id))),
@@ -124,24 +119,23 @@ async fn held_by(ports: &impl Ports, session: &Session) -> Result<Option<Compute
     Ok(held.filter(|c| c.sessions.contains(&session.flow)))
 }
 
-/// Takes a session into its user's quota, or says what bars it.
+/// Takes a session into the quotas that count for its user, or says what bars it.
 async fn enter(
     ports: &impl Ports,
     row: &SessionRow,
     slot: &Slot,
     compute: &str,
-) -> Result<Result<Write, Failure>, Fault> {
-    let (workspace, user) = (row.session.workspace.clone(), row.session.owner.clone());
-    let settings = workspace::settings_of(ports, &workspace).await?;
-    let quota = workspace::quota(&settings, &user, ports.sessions_per_user());
+) -> Result<Result<Vec<Write>, Failure>, Fault> {
+    let (workspace, user) = (&row.session.workspace, &row.session.owner);
     let wanted = Use {
         lineage: row.flow.lineage.clone(),
         size: slot.size.clone(),
         compute: compute.to_owned(),
     };
-    let usage = ports.load_usage(&workspace, &user).await?;
-    let entered = usage.enter(&row.session.flow, &wanted, &quota, &workspace);
-    Ok(entered.map(|usage| Write::Usage { workspace, user, usage }))
+    admission::admit(ports, (workspace, user), &wanted, |usage, wanted, quota| {
+        usage.enter(&row.session.flow, wanted, quota, workspace)
+    })
+    .await
 }
 
 /// The rows of a new compute resource in its slot, in place of the one that the slot had.

@@ -3,8 +3,9 @@
 //! An instance is a row of its own, and while it runs a compute resource whose slot names it. A session joins that, and does not start it.
 
 use crate::{
-    Fault, Known,
+    Fault, Known, admission,
     claim::write_changed,
+    command::refuse_size,
     compute::stop_sessions,
     placement::{none, slot_of},
     ports::{Ports, Save, Write},
@@ -21,7 +22,7 @@ use contract::{
 use lifecycle::{
     Code, Failure,
     compute::{self, Compute, ComputePhase},
-    quota::Use,
+    quota::{Quota, Usage, Use},
     session::Event,
     size,
 };
@@ -169,8 +170,8 @@ async fn size_and_identity(
     let of = workspace::settings_of(ports, workspace).await?;
     let size = size.or(of.default_vm_size.as_ref());
     let size = size.map_or(size::WHOLE_MACHINE, String::as_str);
-    if size::size(size).is_none() {
-        return Ok(Err(size::no_such_size(size)));
+    if let Some(failure) = refuse_size(ports, size) {
+        return Ok(Err(failure));
     }
     let identity = identity.map(|named| workspace::identity(named, &of, workspace));
     Ok(identity.transpose().map(|identity| (size.to_owned(), identity)))
@@ -188,26 +189,22 @@ async fn start(ports: &impl Ports, row: InstanceRow) -> Result<Result<Next, Fail
     let Some(compute) = compute::start(held.as_ref(), &slot, after, &ports.new_id(), ports.now()) else {
         return Ok(Err(stopping(&row.name)));
     };
-    let (workspace, user) = (row.workspace.clone(), row.owner.clone());
-    let of = workspace::settings_of(ports, &workspace).await?;
-    let quota = workspace::quota(&of, &user, ports.sessions_per_user());
     let wanted = Use {
         lineage: format!("the compute instance {}", row.name),
         size: row.size.clone(),
         compute: compute.id.clone(),
     };
-    let usage = ports.load_usage(&workspace, &user).await?;
-    let usage = match usage.hold(&wanted, &quota, &workspace) {
-        Ok(usage) => usage,
+    let hold = |usage: &Usage, wanted: &Use, quota: &Quota| usage.hold(wanted, quota, &row.workspace);
+    let mut writes = match admission::admit(ports, (&row.workspace, &row.owner), &wanted, hold).await? {
+        Ok(writes) => writes,
         Err(failure) => return Ok(Err(failure)),
     };
-    let writes = vec![
+    writes.extend([
         // It is still there, and nobody deletes it meanwhile.
         Write::Instance(InstanceRow {
             revision: row.revision + 1,
             ..row
         }),
-        Write::Usage { workspace, user, usage },
         Write::Slot {
             slot,
             compute: compute.id.clone(),
@@ -217,7 +214,7 @@ async fn start(ports: &impl Ports, row: InstanceRow) -> Result<Result<Next, Fail
             compute: compute.clone(),
             read: None,
         },
-    ];
+    ]);
     let compute = Some(compute);
     Ok(Ok(Next { writes, compute }))
 }

@@ -8,6 +8,7 @@
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
+mod admission;
 mod check;
 mod claim;
 mod command;
@@ -23,6 +24,7 @@ mod turn;
 mod why;
 pub mod workspace;
 
+pub use admission::{EVERYBODY, sum_usages};
 pub use check::check;
 pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
 pub use packages::record_packages;

@@ -1,7 +1,7 @@
 //! A compute instance that a session is put on: its slot, its settings, and why it cannot be had.
 
 use crate::{
-    Fault, Known,
+    Fault, Known, admission,
     ports::{Ports, Write},
     workspace,
 };
@@ -103,14 +103,13 @@ pub async fn shutdown_due(ports: &impl Ports, held: &Compute) -> Result<Option<M
     Ok(Some(shutdown.due()))
 }
 
-/// Takes a compute instance that is gone out of its user's quota.
-pub(crate) async fn free(ports: &impl Ports, compute: &Compute) -> Result<Option<Write>, Fault> {
+/// Takes a compute instance that is gone out of the quotas that it is in.
+pub(crate) async fn free(ports: &impl Ports, compute: &Compute) -> Result<Vec<Write>, Fault> {
     if compute.slot.instance.is_none() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let (workspace, user) = (compute.slot.workspace.clone(), compute.slot.owner.clone());
-    let usage = ports.load_usage(&workspace, &user).await?.release(&compute.id);
-    Ok(usage.map(|usage| Write::Usage { workspace, user, usage }))
+    let (workspace, user) = (&compute.slot.workspace, &compute.slot.owner);
+    admission::dismiss(ports, workspace, user, |usage| usage.release(&compute.id)).await
 }
 
 /// Why a session cannot be on an instance now.

@@ -1,6 +1,9 @@
 //! The VM size of a session for which nobody names one, and what its choice rests on.
 
-use crate::{Fault, Ports, workspace};
+use crate::{
+    Fault, Ports,
+    admission::{self, Counted},
+};
 use contract::{FlowRef, row::UsedRow, workspace::WorkspaceSettings};
 use lifecycle::{
     quota::Use,
@@ -25,15 +28,15 @@ pub(crate) async fn choose(
     }
     let used = ports.load_used(&flow.key()).await?.unwrap_or_default();
     let past: Vec<Used> = used.runs.iter().map(|run| run.used).collect();
-    let usage = ports.load_usage(&flow.workspace, &flow.owner).await?;
-    let quota = workspace::quota(of, &flow.owner, ports.sessions_per_user());
+    let quotas = admission::load_quotas(ports, of, &flow.workspace, &flow.owner).await?;
     let is_free = |size: &Size| {
         let wanted = Use {
             lineage: String::new(),
             size: size.name.clone(),
             compute: String::new(),
         };
-        usage.has_room(&wanted, &quota, &flow.workspace).is_ok()
+        let has_room = |counted: &Counted| counted.usage.has_room(&wanted, &counted.quota, &flow.workspace);
+        quotas.iter().all(|counted| has_room(counted).is_ok())
     };
     let choice = size::choose(&past, ports.offer(), is_free);
     settings.size.value = choice.size;

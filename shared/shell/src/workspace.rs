@@ -4,7 +4,7 @@ use crate::{Fault, Ports};
 use contract::workspace::{IdentitySettings, PRIMARY, WorkspaceRow, WorkspaceSettings};
 use lifecycle::{
     Code, Failure,
-    quota::Quota,
+    quota::{Quota, Whose},
     session::{Named, Origin, Settings},
     size,
 };
@@ -99,12 +99,23 @@ pub fn quota(of: &WorkspaceSettings, user: &str, sessions: usize) -> Quota {
     let mut vcpus = all.vcpus.clone();
     vcpus.extend(own.map(|own| own.vcpus.clone()).unwrap_or_default());
     Quota {
+        whose: Whose::User,
         sessions: own
             .and_then(|own| own.sessions)
             .or(all.sessions)
             .or_else(|| u32::try_from(sessions).ok()),
         vcpus,
     }
+}
+
+/// The quota of all users together, if the workspace has one.
+pub fn quota_of_all(of: &WorkspaceSettings) -> Option<Quota> {
+    let total = of.quota.total.as_ref()?;
+    Some(Quota {
+        whose: Whose::Everybody,
+        sessions: total.sessions,
+        vcpus: total.vcpus.clone(),
+    })
 }
 
 /// Whether these settings may be kept.
@@ -120,7 +131,8 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
         return Err(size::no_such_size(name));
     }
     let users = of.quota.users.values().map(|user| &user.vcpus);
-    families(users.chain([&of.quota.vcpus]))?;
+    let total = of.quota.total.iter().map(|total| &total.vcpus);
+    families(users.chain(total).chain([&of.quota.vcpus]))?;
     if let Some(store) = &of.default_data_store
         && !OBJECT_STORES.contains(&store.r#type.as_str())
     {

@@ -4,9 +4,12 @@
 mod world;
 
 use contract::{FlowRef, Origin, Phase, people::RoleRow, workspace::WorkspaceRow};
-use lifecycle::size::{Offer, Used};
+use lifecycle::{
+    quota::Usage,
+    size::{Offer, Used},
+};
 use serde_json::{Value, json};
-use shell::record_use;
+use shell::{record_use, sum_usages};
 use world::World;
 
 fn world(settings: Value) -> World {
@@ -209,4 +212,49 @@ async fn a_size_that_nobody_names_is_the_cheapest_for_what_past_runs_used_and_a_
     assert_eq!(settings("/c").0, "m6i.large");
     assert_eq!(give(&world, "/d", "d", start(Some("Standard_D2s_v5"))).await, None);
     assert_eq!(settings("/d"), ("Standard_D2s_v5".to_owned(), String::new()));
+}
+
+#[tokio::test]
+async fn a_quota_of_all_users_counts_what_each_of_them_has_until_it_ends() {
+    let total = json!({ "sessions": 2, "vcpus": { "D": 4 } });
+    let world = world(json!({ "quota": { "total": total } }));
+    assert_eq!(give(&world, "/a", "a", start(Some("Standard_D4s_v5"))).await, None);
+    assert_eq!(give(&world, "/b", "b", start(Some("local"))).await, None);
+    // The other users' part is theirs, so what bars this one is told by names of users alone.
+    {
+        let mut state = world.state.lock().unwrap();
+        let all = state.usage.get_mut(&("local".to_owned(), String::new())).unwrap();
+        assert_eq!((all.sessions.len(), all.vcpus("D").0), (2, 4));
+        for held in all.sessions.values_mut() {
+            assert_eq!(held.lineage, "alice");
+            held.lineage = "bob".to_owned();
+        }
+    }
+    let over = give(&world, "/c", "c", start(Some("local"))).await.unwrap();
+    assert_eq!(
+        over,
+        "Session.QuotaExceeded: The quota of sessions in the workspace local is 2 for everybody together, in use by bob (Standard_D4s_v5), \
+         bob (local). Stop one of yours, or ask one of these users or an owner of the workspace to stop one, then start this one again."
+    );
+    assert_eq!(give(&world, "/b", "stop-b", json!({ "command": "stop" })).await, None);
+    assert_eq!(give(&world, "/c", "c2", start(Some("local"))).await, None);
+    let state = world.state.lock().unwrap();
+    let own = &state.usage[&("local".to_owned(), "alice".to_owned())];
+    let all = sum_usages(&Usage::default(), [("alice", own), ("bob", own)]);
+    assert_eq!((all.revision, all.sessions.len(), own.sessions.len()), (1, 2, 2));
+    assert!(all.sessions.values().all(|held| held.lineage != "/c"));
+}
+
+#[tokio::test]
+async fn a_size_with_a_gpu_is_refused_when_it_is_asked_for_where_none_is_ordered() {
+    let world = world(json!({}));
+    world.state.lock().unwrap().offer = Offer::Ec2;
+    let refused = give(&world, "/a", "a", start(Some("Standard_NC4as_T4_v3")))
+        .await
+        .unwrap();
+    assert_eq!(
+        refused,
+        "Compute.NoGpu: The VM size Standard_NC4as_T4_v3 has 1 T4, and no instance with a GPU is ordered here. Choose a VM size without one."
+    );
+    assert!(world.state.lock().unwrap().usage.is_empty(), "nothing was made");
 }

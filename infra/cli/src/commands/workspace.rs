@@ -65,6 +65,7 @@ A file may have:
     vcpus: { D: 16, NC: 0 }               by family of VM sizes: pfsession sizes
     users:
       bob: { sessions: 10 }
+    total: { sessions: 40, vcpus: { D: 64 } }   of all users together
   identity:
     type: system_assigned, user_assigned
     user_assigned_identities:
@@ -199,6 +200,9 @@ fn details(row: &WorkspaceRow) -> String {
     line("quota of each user", quota_of(quota));
     for (user, own) in &quota.users {
         line(&format!("quota of {user}"), quota_line(own.sessions, &own.vcpus));
+    }
+    if let Some(total) = &quota.total {
+        line("quota of all users", quota_line(total.sessions, &total.vcpus));
     }
     if let Some(identity) = identity {
         line("identity", identity.r#type.clone());

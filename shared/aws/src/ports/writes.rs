@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::{
 };
 use contract::{Millis, row::NAME_KEPT};
 use serde::Serialize;
-use shell::{Fault, Write};
+use shell::{EVERYBODY, Fault, Write};
 
 impl Aws {
     #[expect(clippy::too_many_lines, reason = "one arm for each kind of row")]
@@ -152,7 +152,7 @@ pub(super) fn new_user(write: &Write) -> Option<(&str, &str)> {
     match write {
         Write::Session { row, read: 0, .. } => Some((&row.flow.workspace, &row.flow.owner)),
         // A session of an earlier version has its row, and its user may have no place in the list.
-        Write::Usage { workspace, user, .. } => Some((workspace, user)),
+        Write::Usage { workspace, user, .. } if user != EVERYBODY => Some((workspace, user)),
         Write::Instance(row) => Some((&row.workspace, &row.owner)),
         _ => None,
     }
