@@ -3,7 +3,7 @@
 use crate::{
     Fault, Known, Ports,
     admission::{self, Counted},
-    command::{action_of, refuse_size, settings_of_wish},
+    command::{action_of, settings_of_wish},
     placement::{not_running, place},
     sizes, workspace,
 };
@@ -52,7 +52,7 @@ pub async fn check(
         ),
         of_failure(
             "vm-size",
-            refuse_size(ports, &settings.size.value),
+            sizes::refuse_size(ports, &settings.size.value),
             about_size(&settings),
         ),
         of_failure(

@@ -18,7 +18,6 @@ use lifecycle::{
     Code, Failure,
     access::Action,
     session::{Event, Kind, Operation, Packages, Settings},
-    size::{self, Offer},
 };
 
 /// The sender of a message, as the queue has proved them to be.
@@ -98,7 +97,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     if let Some(failure) = known.refuse(ports, &command).await? {
         return refuse(ports, &command, &happened, failure).await;
     }
-    if let Some(failure) = barred.or_else(|| refuse_size(ports, &settings.size.value)) {
+    if let Some(failure) = barred.or_else(|| sizes::refuse_size(ports, &settings.size.value)) {
         return refuse(ports, &command, &happened, failure).await;
     }
     let read = run.map(|run| [run.run.as_deref(), run.resume_from.as_deref()]);
@@ -201,19 +200,6 @@ async fn not_to_be_read(ports: &impl Ports, earlier: &str, by: &str) -> Result<O
         )),
         Some(_) => None,
     })
-}
-
-/// Why a session or an instance cannot have this VM size here, if it cannot. Whether a machine that is there has a GPU, only its driver knows.
-pub(crate) fn refuse_size(ports: &impl Ports, name: &str) -> Option<Failure> {
-    let Some(size) = size::size(name) else {
-        return Some(size::no_such_size(name));
-    };
-    let gpu = size.gpu.filter(|_| ports.offer() == Offer::Ec2)?;
-    let message = format!(
-        "The VM size {name} has {} {}, and no instance with a GPU is ordered here. Choose a VM size without one.",
-        gpu.count, gpu.model
-    );
-    Some(Failure::new(Code::ComputeNoGpu, message))
 }
 
 /// For whom the command is. What a stranger says about that counts for nothing.

@@ -5,10 +5,10 @@
 use crate::{
     Fault, Known, admission,
     claim::write_changed,
-    command::refuse_size,
     compute::stop_sessions,
     placement::{none, slot_of},
     ports::{Ports, Save, Write},
+    sizes::refuse_size,
     turn::{Happened, refused_operation},
     workspace,
 };

@@ -6,9 +6,10 @@ use crate::{
 };
 use contract::{FlowRef, row::UsedRow, workspace::WorkspaceSettings};
 use lifecycle::{
+    Code, Failure,
     quota::Use,
     session::Settings,
-    size::{self, Size, Used},
+    size::{self, Offer, Size, Used},
 };
 
 /// Puts a VM size into settings for which neither a command, a file, nor the workspace names one, and how it was chosen. A session on a compute
@@ -42,6 +43,19 @@ pub(crate) async fn choose(
     settings.size.value = choice.size;
     settings.choice = choice.why;
     Ok(())
+}
+
+/// Why a session or an instance cannot have this VM size here, if it cannot. Whether a machine that is there has a GPU, only its driver knows.
+pub(crate) fn refuse_size(ports: &impl Ports, name: &str) -> Option<Failure> {
+    let Some(size) = size::size(name) else {
+        return Some(size::no_such_size(name));
+    };
+    let gpu = size.gpu.filter(|_| ports.offer() == Offer::Ec2)?;
+    let message = format!(
+        "The VM size {name} has {} {}, and no instance with a GPU is ordered here. Choose a VM size without one.",
+        gpu.count, gpu.model
+    );
+    Some(Failure::new(Code::ComputeNoGpu, message))
 }
 
 /// Keeps what a run used, for the choice of its flow's next VM size. A run that comes twice counts once.
