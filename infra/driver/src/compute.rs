@@ -54,7 +54,7 @@ pub trait ComputeDriver: Send + Sync {
     fn launch_session(self: Arc<Self>, launch: Launch) -> Answer<'static, Result<String, Option<Failure>>>;
 
     /// Checks whether a base image can be had. Pulls nothing. The inner error says why it cannot be had.
-    fn check_image(self: Arc<Self>, image: String) -> Answer<'static, Result<(), Failure>>;
+    fn check_image(self: Arc<Self>, flow: String, image: String) -> Answer<'static, Result<(), Failure>>;
 
     /// Ends this generation and every older one, and sees that none of them comes back, whatever crashes.
     ///

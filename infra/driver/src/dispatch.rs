@@ -87,12 +87,10 @@ impl Driver {
                 generation,
                 operation,
                 image,
-            } => DriverReport::ImageChecked {
-                flow,
-                generation,
-                operation,
-                failure: self.platform().check_image(image).await?.err().map(bounded),
-            },
+            } => {
+                let checked = self.platform().check_image(flow.clone(), image).await?;
+                report_checked_image(flow, generation, operation, checked)
+            }
             ComputeRequest::RemoveSession {
                 flow,
                 generation,
@@ -148,6 +146,20 @@ fn good_id(id: &str) -> anyhow::Result<String> {
     Ok(id.to_owned())
 }
 
+fn report_checked_image(
+    flow: String,
+    generation: u32,
+    operation: String,
+    checked: Result<(), Failure>,
+) -> DriverReport {
+    DriverReport::ImageChecked {
+        flow,
+        generation,
+        operation,
+        failure: checked.err().map(bounded),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +188,7 @@ mod tests {
                 "There is none.",
             ))))))
         }
-        fn check_image(self: Arc<Self>, _: String) -> Answer<'static, Result<(), Failure>> {
+        fn check_image(self: Arc<Self>, _: String, _: String) -> Answer<'static, Result<(), Failure>> {
             Box::pin(ready(Ok(Err(Failure::new(Code::InstallNoSuchImage, "There is none.")))))
         }
         fn remove_session(self: Arc<Self>, _: String, _: u32, _: Option<String>) -> Answer<'static, ()> {

@@ -1,7 +1,9 @@
 //! The environment of requirements or of a lock: found, else resolved and built.
 
 use crate::{
-    digest, hold,
+    digest,
+    facts::no_python,
+    hold,
     index::Environment,
     job::{Job, Say},
     lock::{AskedBy, blocks_not_in, over, pins},
@@ -32,6 +34,12 @@ impl Store {
     /// `Install.*`, each of which says what to do.
     pub async fn get(&self, lines: &[flow::Line], anew: bool, say: Say<'_>, log: &str) -> Result<Environment, Failure> {
         check_urls(lines)?;
+        if let Some(root) = self.root.as_ref().filter(|root| !root.has_python()) {
+            return match self.base.runs_flows || !is_empty(lines) {
+                true => Err(no_python(&root.name)),
+                false => self.empty(),
+            };
+        }
         if let Some(environment) = self.find(lines).filter(|_| !anew) {
             return Ok(environment);
         }
@@ -46,6 +54,28 @@ impl Store {
             made = self.make(lines, say, log, true).await;
         }
         made
+    }
+
+    /// The environment on an image without Python, which has nothing.
+    fn empty(&self) -> Result<Environment, Failure> {
+        let request = self.base_request();
+        let key = digest(&[&request]);
+        if let Some(environment) = self.index.complete(&key) {
+            return Ok(environment);
+        }
+        let environment = Environment {
+            key: key.clone(),
+            below: None,
+            base: key.clone(),
+            pure: true,
+            pth: Vec::new(),
+        };
+        fs::create_dir_all(self.index.path(&key)).map_err(|error| self.index.failure(error))?;
+        self.index.write_lock(&key, "")?;
+        self.index.write_askers(&key, &AskedBy::default())?;
+        self.index.mark(&environment)?;
+        self.index.remember(&request, &environment)?;
+        Ok(environment)
     }
 
     /// The environment of a lock that was built here before; builds it again if it is gone.

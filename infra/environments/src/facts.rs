@@ -115,14 +115,20 @@ pub(crate) async fn facts(
     Ok(facts)
 }
 
-/// The interpreter of an image, or why no session can have it.
-pub(crate) fn usable(name: &str, facts: &Facts) -> Result<Python, Failure> {
+/// The failure of a session whose image has no Python, and that needs one.
+pub(crate) fn no_python(name: &str) -> Failure {
+    let message = format!(
+        "The image {name} has no python3 in its PATH, which flows and packages need; without them it runs commands. Name one that has, or \
+         add Python to it."
+    );
+    Failure::new(Code::ImageNoPython, message)
+}
+
+/// The interpreter of an image, `None` if it has none; or why no session can have it.
+pub(crate) fn usable(name: &str, facts: &Facts) -> Result<Option<Python>, Failure> {
     let refused = |code: Code, why: String| Err(Failure::new(code, format!("The image {name} {why}")));
     let Some(python) = &facts.python else {
-        return refused(
-            Code::ImageNoPython,
-            "has no python3 in its PATH, which a session needs. Name one that has, or add Python to it.".into(),
-        );
+        return Ok(None);
     };
     if facts.is_musl {
         return refused(
@@ -145,7 +151,7 @@ pub(crate) fn usable(name: &str, facts: &Facts) -> Result<Python, Failure> {
         );
         return refused(Code::ImageBadPython, why);
     }
-    Ok(python.clone())
+    Ok(Some(python.clone()))
 }
 
 /// Runs an image's Python in a sandbox, and takes in what it says.
@@ -238,12 +244,8 @@ mod tests {
         };
         let check =
             |facts: Facts, expected: Expect| expected.assert_eq(&usable("ex.org/a:1", &facts).unwrap_err().to_string());
-        check(
-            Facts::default(),
-            expect![
-                "Image.NoPython: The image ex.org/a:1 has no python3 in its PATH, which a session needs. Name one that has, or add Python to it."
-            ],
-        );
+        assert_eq!(usable("ex.org/a:1", &Facts::default()), Ok(None));
+        expect!["Image.NoPython: The image ex.org/a:1 has no python3 in its PATH, which flows and packages need; without them it runs commands. Name one that has, or add Python to it."].assert_eq(&no_python("ex.org/a:1").to_string());
         let of = |version: &str| Facts {
             python: Some(python(version)),
             ..Facts::default()

@@ -30,8 +30,8 @@ pub struct Root {
     config: Config,
     tree: PathBuf,
     pub(crate) facts: Facts,
-    /// Its interpreter, as environments are built on it.
-    pub(crate) python: Python,
+    /// Its interpreter, as environments are built on it; `None` if it has none, and runs nothing but commands.
+    pub(crate) python: Option<Python>,
     uid: u32,
     user: String,
     _held: images::Held,
@@ -111,6 +111,11 @@ impl Root {
             user,
             _held: held,
         })
+    }
+
+    /// Whether it has a Python.
+    pub fn has_python(&self) -> bool {
+        self.python.is_some()
     }
 
     /// Which image it is, for all time.

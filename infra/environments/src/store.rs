@@ -121,7 +121,9 @@ impl Store {
             builder: self.builder,
         };
         let root = Root::have(&place, name, say).await?;
-        self.python = root.python.clone();
+        if let Some(python) = &root.python {
+            self.python = python.clone();
+        }
         self.root = Some(root);
         Ok(())
     }

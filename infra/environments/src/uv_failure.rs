@@ -101,7 +101,10 @@ impl Said<'_> {
     /// A failure of a package's repository.
     fn of_a_repository(&self) -> Option<Failure> {
         let has = |texts: &[&str]| texts.iter().any(|text| self.has(text));
-        let url = self.output.split('\'').find(|part| part.contains("://"))?;
+        let words = self.output.split(['\'', '`', ' ', '\n']);
+        let url = words
+            .map(|word| word.trim_start_matches("git+"))
+            .find(|word| word.contains("://"))?;
         let (code, text) = if has(&[
             "could not resolve",
             "failed to connect",
@@ -353,7 +356,7 @@ mod tests {
     fn a_repository_that_cannot_be_had_is_named_with_the_reason() {
         let said = |why: &str| {
             format!(
-                "error: Git operation failed\n  cause: failed to clone into: /s/git-v2/db/56cfe38e6e673b53\n  cause: {why}process didn't exit \
+                "error: Failed to download `tool @ git+https://host.example/tool.git`\n  cause: Git operation failed\n  cause: failed to clone into: /s/git-v2/db/56cfe38e6e673b53\n  cause: {why}process didn't exit \
                  successfully: `/usr/bin/git fetch --force 'https://host.example/tool.git' '+HEAD:refs/remotes/origin/HEAD'` (exit status: 128)\n"
             )
         };

@@ -33,9 +33,20 @@ def main():
         spec = control.receive()
         if spec is None:
             return
+        program = spec.get("execute")
+        if not program and not spec["python"]:
+            # The image has none to begin anew with: what serves a command is loaded before nothing of this machine is seen any more.
+            from .serve import serve
+
+            os.get_exec_path(spec["variables"])
+            isolate(spec, control)
+            os.environ.clear()
+            os.environ.update(spec["variables"])
+            control.send({"ready": {"warm": False}})
+            serve_or_say(serve, spec, control)
+            return
         isolate(spec, control)
         os.set_inheritable(inner.fileno(), True)
-        program = spec.get("execute")
         if program:
             # Its network begins outside, and it only then.
             if spec["network"] != "host" and control.receive() is None:
@@ -61,10 +72,7 @@ def main():
         from .serve import add_sites, serve
 
         add_sites(spec)
-        try:
-            serve(spec, control, warm=False)
-        except Exception as error:  # noqa: BLE001
-            control.send({"failed": f"{type(error).__name__}: {error}"})
+        serve_or_say(serve, spec, control)
     elif role == "run":
         from .coordinator import see_through
         from .runs import spawn_worker
@@ -91,6 +99,13 @@ def main():
         add_sites(control.receive())
         import_executor()
         work(control)
+
+
+def serve_or_say(serve, spec, control):
+    try:
+        serve(spec, control, warm=False)
+    except Exception as error:  # noqa: BLE001
+        control.send({"failed": f"{type(error).__name__}: {error}"})
 
 
 def read_task(fd):

@@ -261,10 +261,49 @@ def spawn_command(message, given):
     program = [sys.executable, "-I", "-S", "-c", BECOME, message["folder"], "" if given is None else str(given), *wish["command"]]
     if given is not None:
         os.set_inheritable(given, True)
+    pid, ends = spawn(program, command_variables(message), b"", pipes(), [signal.SIGCHLD, signal.SIGPIPE])
+    return Run(message["run"], pid, *ends, is_command=True)
+
+
+def command_variables(message):
     # What it prints is to be seen as it comes, not when a buffer is full.
     variables = {"PYTHONUNBUFFERED": "1", **os.environ}
     if own := own_source(message["folder"]):
         variables["PYTHONPATH"] = os.pathsep.join([*own, *filter(None, [variables.get("PYTHONPATH")])])
-    variables |= wish.get("environment_variables") or {}
-    pid, ends = spawn(program, variables, b"", pipes(), [signal.SIGCHLD, signal.SIGPIPE])
-    return Run(message["run"], pid, *ends, is_command=True)
+    return variables | (message["wish"].get("environment_variables") or {})
+
+
+def fork_command(message, given):
+    """The same as a fork of this process, where there is no Python to become the command."""
+    (result, result_in), (out, out_in), (err, err_in) = pipes()
+    variables = command_variables(message)
+    pid = os.fork()
+    if not pid:
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_DFL)
+            os.setpgid(0, 0)
+            adopt()
+            if given is not None:
+                with os.fdopen(given) as file:
+                    variables.update(json.load(file)["variables"])
+            null(0)
+            for fd, to in ((out_in, 1), (err_in, 2)):
+                os.dup2(fd, to)
+            close_descriptors([])
+            become_command(message["wish"]["command"], message["folder"], variables)
+        finally:
+            os._exit(1)
+    for fd in (result_in, out_in, err_in):
+        os.close(fd)
+    return Run(message["run"], pid, result, out, err, is_command=True)
+
+
+def become_command(command, folder, variables):
+    try:
+        os.chdir(folder)
+        os.execvpe(command[0], command, variables)
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+        os._exit(126 if isinstance(error, PermissionError) else 127)

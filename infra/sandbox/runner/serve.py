@@ -5,7 +5,7 @@ import select
 import signal
 
 from .kernel import PR_SET_DUMPABLE, prctl, threads
-from .runs import SpareRun, check_variables, finish, spawn_command, spawn_run, take
+from .runs import SpareRun, check_variables, finish, fork_command, spawn_command, spawn_run, take
 from .runtime import freeze, import_executor, run_a_dummy_flow
 from .strays import adopt, end_children, used
 from .wrong import Wrong
@@ -113,7 +113,7 @@ class Runner:
         """Starts a run; what is `given` to it alone is handed on, and not read here."""
         check_variables(message)
         if message["wish"].get("command"):
-            run = spawn_command(message, given)
+            run = (spawn_command if self.spec["python"] else fork_command)(message, given)
         elif not self.fork_safe:
             run = spawn_run(self.spec, message, given)
         elif self.spare and self.spare.is_ready():

@@ -54,12 +54,18 @@ fn libraries(files: &[PathBuf]) -> BTreeSet<PathBuf> {
 
 /// A root folder with this machine's Python at `/opt/python`, and `/bin/sh`.
 fn python_root(root: &Path) -> String {
+    python_root_at(root, "opt/python")
+}
+
+/// The same with Python at another place.
+fn python_root_at(root: &Path, prefix: &str) -> String {
+    let place = root.join(prefix);
     let about = "import os, sys; print(os.path.realpath(sys._base_executable), sys.base_prefix, '%d.%d' % sys.version_info[:2])";
     let about = execute("python3", &["-I", "-S", "-c", about]);
-    let [executable, prefix, minor] = about.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
-    let library = root.join(format!("opt/python/lib/python{minor}"));
+    let [executable, from, minor] = about.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
+    let library = place.join(format!("lib/python{minor}"));
     fs::create_dir_all(&library).unwrap();
-    let from = format!("{prefix}/lib/python{minor}");
+    let from = format!("{from}/lib/python{minor}");
     execute(
         "sh",
         &[
@@ -70,7 +76,7 @@ fn python_root(root: &Path) -> String {
             &library.display().to_string(),
         ],
     );
-    let bin = root.join("opt/python/bin");
+    let bin = place.join("bin");
     fs::create_dir_all(&bin).unwrap();
     fs::copy(executable, bin.join(format!("python{minor}"))).unwrap();
     std::os::unix::fs::symlink(format!("python{minor}"), bin.join("python3")).unwrap();
@@ -80,7 +86,15 @@ fn python_root(root: &Path) -> String {
     let mut files: Vec<PathBuf> = dynload.collect();
     // uv needs a library that no Python does, as Rust's programs do.
     let own = std::env::current_exe().unwrap();
-    files.extend([PathBuf::from(executable), "/bin/sh".into(), "/bin/cat".into(), own]);
+    files.extend([PathBuf::from(executable), own]);
+    shell_root(root, &files);
+    minor.to_owned()
+}
+
+/// A root folder with `/bin/sh` and `/bin/cat`, and the libraries of these programs and of more.
+fn shell_root(root: &Path, more: &[PathBuf]) {
+    let mut files = vec!["/bin/sh".into(), "/bin/cat".into()];
+    files.extend_from_slice(more);
     for library in libraries(&files) {
         take(root, &library);
         // Parts of glibc that uv names as well.
@@ -103,7 +117,6 @@ fn python_root(root: &Path) -> String {
         "root:x:0:0::/root:/bin/sh\napp:x:4321:4321::/app:/bin/sh\n",
     )
     .unwrap();
-    minor.to_owned()
 }
 
 /// An image with Python, a package of its own, and a text.
@@ -244,8 +257,122 @@ fn an_image_that_no_session_can_have_says_why() {
         assert!(text.contains(code), "{image}: {text}");
         assert_eq!(agents(), 0, "{image}: no agent was started for it");
     }
+    fs::write(folder.join("requirements.txt"), "humanize\n").unwrap();
     let text = refused(&name);
     assert!(text.contains("[Image.NoPython]"), "{text}");
+}
+
+#[test]
+fn a_command_runs_on_an_image_that_has_no_python() {
+    let place = tempfile::tempdir().unwrap();
+    shell_root(place.path(), &[]);
+    let registry = Registry::start();
+    let config = json!({ "Env": ["PATH=/bin", "COLOR=blue"], "User": "app" });
+    let layers = vec![Layer::new().tree(place.path()), Layer::new().file("srv/text", "first ")];
+    let name = registry.push("own/shell", "1", &Image::gzipped(config, layers));
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/bare");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("own"), "own ").unwrap();
+    let it = folder.to_str().unwrap();
+    machine.succeed(&["start", it, "--image", &name]);
+    let look = "cat /srv/text own; read id rest < /proc/self/status; echo $COLOR $WORD; test -e /usr/bin || exit 3";
+    for generation in 1..=2 {
+        let ended = machine.run(&["run", it, "--env", "WORD=given", "--", "sh", "-c", look]);
+        assert_eq!(ended.status.code(), Some(3), "{}", said(&ended));
+        assert_eq!(String::from_utf8_lossy(&ended.stdout).trim(), "first own blue given");
+        let ended = machine.run(&["run", it, "--", "python3", "-c", ""]);
+        assert_eq!(ended.status.code(), Some(127), "{}", said(&ended));
+        assert!(said(&ended).contains("python3: No such file"), "{}", said(&ended));
+        let listed: PackagesRow = serde_json::from_str(&machine.succeed(&["packages", it, "--json"])).unwrap();
+        assert_eq!(listed.packages, [], "{generation}");
+        if generation == 1 {
+            machine.succeed(&["reset", it]);
+        }
+    }
+    // What needs Python is refused before the session goes.
+    fs::write(folder.join("requirements.txt"), "humanize\n").unwrap();
+    for arguments in [["reset", it], ["install", it]] {
+        let ended = machine.run(&arguments);
+        let text = said(&ended);
+        assert!(
+            !ended.status.success() && text.contains("[Image.NoPython]"),
+            "{arguments:?}: {text}"
+        );
+    }
+    fs::remove_file(folder.join("requirements.txt")).unwrap();
+    assert_eq!(
+        machine.succeed(&["run", it, "--", "cat", "own", "/srv/text"]).trim(),
+        "own first"
+    );
+    machine.succeed(&["stop", it]);
+}
+
+#[test]
+fn the_python_of_a_conda_image_is_found_with_its_packages() {
+    let place = tempfile::tempdir().unwrap();
+    let minor = python_root_at(place.path(), "opt/conda");
+    let site = format!("opt/conda/lib/python{minor}/site-packages");
+    let own = Layer::new()
+        .file("opt/conda/conda-meta/history", "")
+        .file(&format!("{site}/imagepkg/__init__.py"), "WORD = 'of conda'\n")
+        .file(
+            &format!("{site}/imagepkg-1.5.dist-info/METADATA"),
+            "Metadata-Version: 2.1\nName: imagepkg\nVersion: 1.5\n",
+        );
+    // As continuumio/miniconda3 has it; Debian's own Python would come behind it.
+    let config = json!({ "Env": ["PATH=/opt/conda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/bash"] });
+    let registry = Registry::start();
+    let image = Image::gzipped(config, vec![Layer::new().tree(place.path()), own]);
+    let name = registry.push("own/conda", "1", &image);
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/on-conda");
+    fs::create_dir_all(&folder).unwrap();
+    let it = folder.to_str().unwrap();
+    let code = "import imagepkg, sys; print(imagepkg.WORD, sys.base_prefix)";
+    let ran = machine.succeed(&["run", it, "--image", &name, "--", "python", "-c", code]);
+    assert_eq!(ran.trim(), "of conda /opt/conda");
+    let listed: PackagesRow = serde_json::from_str(&machine.succeed(&["packages", it, "--json"])).unwrap();
+    let packages = listed.packages;
+    let of_image = packages.iter().find(|package| package.name == "imagepkg").unwrap();
+    assert_eq!(of_image.origin, PackageOrigin::BaseImage);
+    machine.succeed(&["stop", it]);
+}
+
+#[test]
+fn a_python_on_musl_is_refused_by_name_and_a_reset_onto_it_leaves_the_session() {
+    let place = tempfile::tempdir().unwrap();
+    let minor = python_root(place.path());
+    // Python knows by what it was built with.
+    let library = place.path().join(format!("opt/python/lib/python{minor}"));
+    for file in fs::read_dir(library).unwrap().flatten() {
+        if file.file_name().to_string_lossy().starts_with("_sysconfigdata") {
+            let text = fs::read_to_string(file.path()).unwrap();
+            fs::write(file.path(), text.replace("linux-gnu", "linux-musl")).unwrap();
+        }
+    }
+    let registry = Registry::start();
+    let config = json!({ "Env": ["PATH=/opt/python/bin:/bin"] });
+    let image = Image::gzipped(config, vec![Layer::new().tree(place.path())]);
+    let name = registry.push("own/alpine", "1", &image);
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/on-musl");
+    fs::create_dir_all(&folder).unwrap();
+    let it = folder.to_str().unwrap();
+    machine.succeed(&["start", it]);
+    let ended = machine.run(&["reset", it, "--image", &name]);
+    assert!(
+        !ended.status.success() && said(&ended).contains("[Image.Musl]"),
+        "{}",
+        said(&ended)
+    );
+    assert_eq!(
+        machine
+            .succeed(&["run", it, "--", "python", "-c", "print(6 * 7)"])
+            .trim(),
+        "42"
+    );
+    machine.succeed(&["stop", it]);
 }
 
 #[test]
@@ -301,7 +428,9 @@ fn a_reset_onto_an_image_that_cannot_be_had_leaves_the_session_as_it_is() {
     // The image is had before the session goes.
     let bare = Image::gzipped(json!({}), vec![Layer::new().program("bin/sh", "none")]);
     let name = registry.push("no/python", "1", &bare);
+    fs::write(folder.join("requirements.txt"), "humanize\n").unwrap();
     refused(&["reset", it, "--image", &name], "[Image.NoPython]");
+    fs::remove_file(folder.join("requirements.txt")).unwrap();
     let other = Image::gzipped(json!({}), vec![Layer::new().program("bin/sh", "other")]);
     let name = registry.push("bad/layer", "1", &other);
     let layer = &other.layers[0];
@@ -312,11 +441,12 @@ fn a_reset_onto_an_image_that_cannot_be_had_leaves_the_session_as_it_is() {
     refused(&["reset", it, "--image", &name], "[Image.DigestMismatch]");
     refused(&["reset", it, "--image", "python:2.7"], "[Install.NoSuchImage]");
     // A new size makes the session anew, too.
-    let update = ["update", it, "--size", "Standard_D2_v3", "--image", &missing];
-    refused(&update, "[Image.NotFound]");
-    // Alone it counts from the next reset on.
-    machine.succeed(&["update", it, "--image", &missing]);
-    refused(&["reset", it], "[Image.NotFound]");
+    let update = ["update", it, "--size", "Standard_D2_v3", "--image", &name];
+    refused(&update, "[Image.DigestMismatch]");
+    // Alone it counts from the next reset on, and is asked for now.
+    refused(&["update", it, "--image", &missing], "[Image.NotFound]");
+    machine.succeed(&["update", it, "--image", &name]);
+    refused(&["reset", it], "[Image.DigestMismatch]");
     fs::write(folder.join("flow.dag.yaml"), "inputs: [").unwrap();
     refused(&["reset", it, "--image", "python"], "[Flow.BadFlowFile]");
     fs::remove_file(folder.join("flow.dag.yaml")).unwrap();

@@ -164,7 +164,11 @@ impl Start<'_> {
                 work: layer.join("work"),
                 at: vec![packages.clone()],
             }),
-            python: packages.join("bin/python"),
+            python: match &self.store.root {
+                // The process that closes the sandbox goes on as its runner.
+                Some(root) if !root.has_python() => PathBuf::new(),
+                _ => packages.join("bin/python"),
+            },
             site: packages.join(self.store.python.site_packages()),
             pth: self.environment.pth.clone(),
             cores: cores(self.limits),

@@ -119,15 +119,21 @@ pub(super) fn image(name: Option<&String>, state: Option<&Path>) -> Checked {
     let Some(state) = state else {
         return Checked::not_checkable("base-image", format!("{name} is pulled where the session will be"));
     };
-    let asked = match environments::image_of(name) {
-        Err(failure) => Err(failure),
-        Ok(None) => return Checked::held("base-image", format!("{name} is built in")),
-        Ok(Some(reference)) => digest(&reference, state),
-    };
-    match asked {
-        Ok(digest) => Checked::held("base-image", format!("{name} is {digest}")),
+    match ask(name, state) {
+        Ok(None) => Checked::held("base-image", format!("{name} is built in")),
+        Ok(Some(digest)) => Checked::held("base-image", format!("{name} is {digest}")),
         Err(failure) => Checked::lacking("base-image", failure),
     }
+}
+
+/// The digest that a base image's name stands for; `None` of one that is built in.
+///
+/// # Errors
+///
+/// Why it cannot be had.
+pub(super) fn ask(name: &str, state: &Path) -> Result<Option<String>, Failure> {
+    let reference = environments::image_of(name)?;
+    reference.map(|reference| digest(&reference, state)).transpose()
 }
 
 /// Asks what an image's name stands for, with the account that there is.

@@ -2,6 +2,7 @@
 
 use crate::{
     command::{AwaitedOperation, Execute},
+    commands::{check, image},
     global::{Done, Service},
     operate::{confirm_end, operate},
     options::{Wants, Yes, changes_help, settings_help},
@@ -9,12 +10,13 @@ use crate::{
     wish,
 };
 use clap::Args;
-use contract::{Code, Kind, command::Wish};
+use contract::{Code, Failure, Kind, command::Wish};
 
 /// Change the settings of a session: settings that are named change, the rest stays
 ///
 /// A new idle time counts also on a session that is about to be deleted. Connections that a new network does not allow are cut; from or to
-/// `open`, it counts from the next run on. Until a reset, `pfsession show` says that the base image is stale.
+/// `open`, it counts from the next run on. Until a reset, `pfsession show` says that the base image is stale; one
+/// that cannot be had is refused at once.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{}\n\n{}", settings_help!("\
 Examples:
@@ -45,6 +47,12 @@ impl Execute for Update {
         })?;
         let client = service.client()?;
         let flow = wish::find_flow(&client, &self.what)?.ok_or_else(|| wish::nothing_of(&self.what))?;
+        if let Some(image) = self.wants.image.as_deref().filter(|_| client.is_here()) {
+            check::ask(image, &service.local()?.state).map_err(|failure| {
+                let message = format!("{} The session goes on as it was.", failure.message);
+                image::trouble(Failure::new(failure.error, message))
+            })?;
+        }
         confirm_end(&client, &flow, "Another compute resource", Some(&settings), &self.yes)?;
         let wish = Wish::Update { settings };
         operate(&client, &flow, Kind::Update, wish, self.no_wait, service.global.json)

@@ -17,6 +17,9 @@ pub(super) struct Launched {
     /// The public half of its key.
     pub(super) key: String,
     pub(super) compute: String,
+    /// The session's folder.
+    #[serde(default)]
+    pub(super) folder: Option<PathBuf>,
     /// Whether it said its first word.
     pub(super) up: bool,
 }

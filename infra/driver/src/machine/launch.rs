@@ -143,6 +143,7 @@ impl Machine {
             process,
             key: public_half(&SigningKey::from_bytes(&secret)),
             compute: launch.compute.clone(),
+            folder: Some(launch.settings.folder.value.clone().into()),
             up: false,
         };
         self.files.write_launched(flow, generation, &launched)?;

@@ -240,12 +240,15 @@ impl ComputeDriver for Machine {
         })
     }
 
-    fn check_image(self: Arc<Self>, image: String) -> Answer<'static, Result<(), Failure>> {
+    fn check_image(self: Arc<Self>, flow: String, image: String) -> Answer<'static, Result<(), Failure>> {
         Box::pin(async move {
             self.check_place()?;
+            let newest = self.files.generations(&flow).into_iter().max();
+            let launched = newest.and_then(|generation| self.files.read_launched(&flow, generation));
+            let folder = launched.and_then(|launched| launched.folder);
             let (state, python) = (self.config.state.clone(), self.python());
             let runtime = tokio::runtime::Handle::current();
-            let have = move || runtime.block_on(environments::have_image(&state, &image, python));
+            let have = move || runtime.block_on(environments::have_image(&state, &image, python, folder.as_deref()));
             Ok(tokio::task::spawn_blocking(have).await?)
         })
     }
