@@ -38,8 +38,8 @@ use token::Issuer;
 /// The longest that a read waits.
 const LONGEST_WAIT: Millis = 20_000;
 
-/// The longest part of an address: a name of 100 characters, of at most 4 bytes each.
-const LONGEST_PART: usize = 400;
+/// The longest part of an address, decoded. A name has at most 100 bytes.
+const LONGEST_PART: usize = 300;
 
 /// Serves until the Lambda service ends the process.
 ///
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(said(malformed()), "400 Http.Malformed: This is no HTTP request.");
         assert_eq!(
             said(too_long()),
-            "400 Http.TooLong: A part of the address has more than 400 characters. No id is as long."
+            "400 Http.TooLong: A part of the address has more than 300 characters. No id is as long."
         );
         assert_eq!(
             said(try_again()),
