@@ -7,6 +7,7 @@
 mod answers;
 mod commands;
 mod computes;
+mod connections;
 #[cfg(test)]
 mod fuzzed;
 mod instances;
@@ -17,6 +18,7 @@ mod runs;
 mod sessions;
 mod snapshots;
 mod token;
+mod vault;
 mod webhooks;
 mod workspace;
 
@@ -34,6 +36,7 @@ use shell::{Fault, Known};
 use snapshots::Flows;
 use std::sync::Arc;
 use token::Issuer;
+use vault::Vault;
 
 /// The longest that a read waits.
 const LONGEST_WAIT: Millis = 20_000;
@@ -49,13 +52,16 @@ const LONGEST_PART: usize = 300;
 pub async fn run() -> Result<(), Error> {
     let aws = Arc::new(aws::boot()?);
     let issuer = Arc::new(Issuer::from_environment()?);
-    let flows = Arc::new(Flows::from_environment());
+    let stores = Arc::new(Stores {
+        flows: Flows::from_environment(),
+        vault: Vault::from_environment(),
+    });
     let answer = |event: LambdaEvent<Value>| {
-        let (aws, issuer, flows) = (aws.clone(), issuer.clone(), flows.clone());
+        let (aws, issuer, stores) = (aws.clone(), issuer.clone(), stores.clone());
         async move {
             let answer = async {
                 Ok::<Value, Error>(match serde_json::from_value::<Request>(event.payload) {
-                    Ok(request) => Box::pin(handle(&aws, &issuer, &flows, &request)).await,
+                    Ok(request) => Box::pin(handle(&aws, &issuer, &stores, &request)).await,
                     Err(_) => malformed(),
                 })
             };
@@ -65,12 +71,22 @@ pub async fn run() -> Result<(), Error> {
     lambda_runtime::run(service_fn(answer)).await
 }
 
-async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) -> Value {
+/// What this function has besides the table and the queues.
+struct Stores {
+    flows: Flows,
+    vault: Option<Vault>,
+}
+
+async fn handle(aws: &Aws, issuer: &Issuer, stores: &Stores, request: &Request) -> Value {
     let path = parts(request.path());
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
     let route = Route::of(request.method(), &path);
     if route == Some(Route::Health) {
         return healthy();
+    }
+    // A session has no token: its own key proves it.
+    if let Some(Route::GiveConnections(key)) = route {
+        return told(connections::give(aws, stores.vault.as_ref(), key, request).await);
     }
     let caller = match issuer.caller(request.bearer()) {
         Ok(caller) => caller,
@@ -84,9 +100,13 @@ async fn handle(aws: &Aws, issuer: &Issuer, flows: &Flows, request: &Request) ->
     };
     let answered = async {
         let known = Known::look_up(aws, caller).await?;
-        Box::pin(answer(aws, flows, &known, route, request)).await
+        Box::pin(answer(aws, stores, &known, route, request)).await
     };
-    match answered.await {
+    told(answered.await)
+}
+
+fn told(answered: Result<Value, Fault>) -> Value {
+    match answered {
         Ok(answer) => answer,
         Err(Fault::Meaningless(failure)) => problem(400, failure),
         Err(fault) => {
@@ -121,7 +141,14 @@ fn no_such_route() -> Value {
 }
 
 #[expect(clippy::cognitive_complexity, reason = "the table of routes, one call for each")]
-async fn answer(aws: &Aws, flows: &Flows, known: &Known, route: Route<'_>, request: &Request) -> Result<Value, Fault> {
+async fn answer(
+    aws: &Aws,
+    stores: &Stores,
+    known: &Known,
+    route: Route<'_>,
+    request: &Request,
+) -> Result<Value, Fault> {
+    let (flows, vault) = (&stores.flows, stores.vault.as_ref());
     let caller = &known.principal;
     let wait = request.number("wait").unwrap_or(0).min(LONGEST_WAIT);
     match route {
@@ -153,6 +180,10 @@ async fn answer(aws: &Aws, flows: &Flows, known: &Known, route: Route<'_>, reque
         Route::WriteWorkspaceSettings(workspace) => workspace::write(aws, flows, caller, workspace, request).await,
         Route::Webhooks(workspace) => webhooks::read(aws, caller, workspace).await,
         Route::WriteWebhooks(workspace) => webhooks::write(aws, caller, workspace, request).await,
+        Route::Connections(workspace) => connections::list(aws, vault, caller, workspace).await,
+        Route::KeepConnection(workspace) => connections::write(aws, vault, caller, workspace, request).await,
+        Route::DeleteConnection(workspace) => connections::delete(aws, vault, caller, workspace, request).await,
+        Route::GiveConnections(key) => connections::give(aws, vault, key, request).await,
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Connections {
     workspaces: BTreeMap<String, OfWorkspace>,
 }
 
-type Named = BTreeMap<String, Connection>;
+pub(crate) type Named = BTreeMap<String, Connection>;
 
 #[derive(Default, Serialize, Deserialize)]
 struct OfWorkspace {
@@ -125,6 +125,39 @@ impl Connections {
             Scope::Workspace => &mut workspace.shared,
             Scope::User => workspace.users.entry(holder.user.clone()).or_default(),
         }
+    }
+}
+
+/// Who keeps the connections of a session's user.
+pub(crate) trait Keeper: Send {
+    /// The connections that the user may use, with or without their secrets.
+    ///
+    /// # Errors
+    ///
+    /// `Connection.NotStored`, final; `Connection.Unreachable`.
+    fn known(&self, state: &Path) -> Result<Named, Failure>;
+
+    /// Of those that are known, the ones of these names, with their secrets.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keeper::known`].
+    fn chosen(&self, known: Named, names: BTreeSet<String>) -> Result<Named, Failure>;
+}
+
+/// The state folder of this machine keeps them.
+impl Keeper for Holder {
+    fn known(&self, state: &Path) -> Result<Named, Failure> {
+        let all = Connections::read(state)?;
+        let of = all.of(self).into_iter();
+        Ok(of
+            .map(|(name, (_, connection))| (name.to_owned(), connection.clone()))
+            .collect())
+    }
+
+    fn chosen(&self, mut known: Named, names: BTreeSet<String>) -> Result<Named, Failure> {
+        known.retain(|name, _| names.contains(name));
+        Ok(known)
     }
 }
 
@@ -231,9 +264,10 @@ impl Given {
     /// # Errors
     ///
     /// `Connection.None`, `Connection.NoSuchKey`, `Connection.NotBrokered`, `Connection.NotStored`, `Run.NoSecretVariables`. Final.
+    /// `Connection.Unreachable`, worth a retry.
     pub(crate) fn to_run(
         state: &Path,
-        holder: Option<&Holder>,
+        keeper: Option<&dyn Keeper>,
         run: &str,
         view: &View,
         wish: &RunWish,
@@ -241,22 +275,28 @@ impl Given {
     ) -> Result<Self, Failure> {
         let mut variables = take_variables(state, run, &wish.secret_variables)?;
         let mut secrets: Vec<String> = variables.values().cloned().collect();
-        let all = Connections::read(state)?;
-        let known = holder.map(|holder| all.of(holder)).unwrap_or_default();
-        let mut named: BTreeSet<&str> = known.keys().copied().collect();
+        let known = keeper
+            .map(|keeper| keeper.known(state))
+            .transpose()?
+            .unwrap_or_default();
+        let mut named: BTreeSet<String> = known.keys().cloned().collect();
         let texts = texts(view, named.is_empty());
         let own = serde_json::to_string(wish).unwrap_or_default();
         named.retain(|name| is_named(name, &own) || texts.iter().any(|text| is_named(name, text)));
         let (mut given, mut ways) = (BTreeMap::new(), Vec::new());
-        for (name, (_, connection)) in known.into_iter().filter(|(name, _)| named.contains(name)) {
+        let chosen = match keeper {
+            Some(keeper) => keeper.chosen(known, named)?,
+            None => known,
+        };
+        for (name, connection) in chosen {
             secrets.extend(connection.secrets.values().cloned());
             let connection = if connection.brokered {
-                let (behind, way) = broker.hold(name, connection)?;
+                let (behind, way) = broker.hold(&name, &connection)?;
                 secrets.push(way.token().to_owned());
                 ways.push(way);
                 behind
             } else {
-                connection.clone()
+                connection
             };
             given.insert(name, connection);
         }
@@ -267,7 +307,7 @@ impl Given {
         }
         let connections = given
             .iter()
-            .map(|(name, connection)| ((*name).to_owned(), connection.for_executor(name)));
+            .map(|(name, connection)| (name.clone(), connection.for_executor(name)));
         let connections = connections.collect();
         Ok(Self {
             connections,
@@ -335,7 +375,7 @@ fn reference(value: &str) -> Option<(&str, &str)> {
 }
 
 fn resolve_reference(
-    known: &BTreeMap<&str, Connection>,
+    known: &BTreeMap<String, Connection>,
     variable: &str,
     name: &str,
     key: &str,

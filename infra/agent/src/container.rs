@@ -73,6 +73,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
     let container = clients(&told.region, refused)?;
     let spec = AgentSpec {
         flow: told.flow,
+        service: env::var(names::SERVICE).ok().filter(|url| !url.is_empty()),
         holder: None,
         generation: told.generation,
         settings: told.settings,

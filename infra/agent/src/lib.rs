@@ -30,6 +30,7 @@ mod run;
 mod runner;
 pub mod sandboxes;
 mod secrets;
+mod service;
 mod spec;
 pub mod sqs;
 mod supervisor;

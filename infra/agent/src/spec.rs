@@ -23,7 +23,10 @@ pub struct AgentCredentials {
 pub struct AgentSpec {
     /// The flow's key.
     pub flow: String,
-    /// Whose session it is; none in a container, where nobody's connections are known yet.
+    /// Where the service's HTTP front is, if it keeps the connections of its users.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Whose session it is; none in a container, whose service knows it.
     #[serde(default)]
     pub holder: Option<Holder>,
     /// The generation of the session.

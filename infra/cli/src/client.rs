@@ -195,8 +195,8 @@ impl Client {
     }
 
     /// Removes what is there, and gives back what it was.
-    pub(crate) fn delete<T: DeserializeOwned>(&self, route: Route) -> Result<T, Box<Trouble>> {
-        self.call(&route.into(), None)
+    pub(crate) fn delete<'a, T: DeserializeOwned>(&self, target: impl Into<Target<'a>>) -> Result<T, Box<Trouble>> {
+        self.call(&target.into(), None)
     }
 
     /// Makes the request that the route names, with its method.

@@ -121,6 +121,8 @@ pub struct DriverConfig {
     pub agent_queue_prefix: String,
     /// Whether flow folders may be snapshots in an object store, which agents ask with their own credentials.
     pub has_snapshots: bool,
+    /// Where the service's HTTP front is, if it keeps the connections of its users.
+    pub service: Option<String>,
     /// The control plane.
     pub ports: Arc<dyn HostPorts>,
 }

@@ -114,6 +114,8 @@ pub struct Config {
     pub state: PathBuf,
     pub executable: PathBuf,
     pub end_sessions: bool,
+    /// Where the control plane's HTTP front is, if sessions have the connections that it keeps.
+    pub service: Option<String>,
 }
 
 /// The findings of a driver that begins to serve.
@@ -163,6 +165,7 @@ pub async fn serve(config: Config, serving: impl FnOnce(&Serving)) -> Result<usi
             reports_queue_url: reports.clone(),
             agent_queue_prefix: beside.clone(),
             has_snapshots: true,
+            service: config.service,
             ports: Arc::new(Ports {
                 client: client.clone(),
                 reports,

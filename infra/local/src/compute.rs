@@ -103,6 +103,7 @@ pub(crate) fn open(opening: Opening, queues: Arc<Queues>, access: Arc<Access>) -
         reports_queue_url: format!("{}{}", opening.prefix, names::REPORTS.name),
         agent_queue_prefix: opening.prefix,
         has_snapshots: false,
+        service: None,
         ports,
     };
     Driver::open(Platform::Machine, config).context("the compute driver cannot be opened")

@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use contract::{
     Millis,
     agent::OutputLine,
+    connections::ConnectionRow,
     names,
     row::{OperationRow, RunRow, RunStatus, SessionRow},
 };
@@ -40,6 +41,17 @@ pub(crate) fn session_key(flow: &str) -> Item {
 
 pub(crate) fn log_key(flow: &str, revision: u64) -> Item {
     key(format!("FLOW#{flow}"), format!("LOG#{revision:012}"))
+}
+
+/// The partition of a workspace's connections, and where in it those of a user, or of nobody, begin.
+pub(crate) fn connections_of(workspace: &str, user: Option<&str>) -> (String, String) {
+    let whose = user.map_or_else(|| "WORKSPACE#".to_owned(), |user| format!("USER#{user}#"));
+    (format!("CONNECTIONS#{workspace}"), whose)
+}
+
+pub(crate) fn connection_key(row: &ConnectionRow) -> Item {
+    let (pk, whose) = connections_of(&row.workspace, row.user.as_deref());
+    key(pk, format!("{whose}{}", row.name))
 }
 
 pub(crate) fn packages_key(flow: &str) -> Item {

@@ -6,6 +6,7 @@
 
 mod batch;
 mod boot;
+mod connections;
 mod items;
 mod metrics;
 mod ports;

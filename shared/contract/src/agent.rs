@@ -253,9 +253,7 @@ pub struct SignedBody {
 impl SignedReport {
     /// Signs a report with the session's own key.
     pub fn sign(key: &SigningKey, body: &SignedBody) -> Self {
-        let body = serde_json::to_string(body).expect("a report is always JSON");
-        let signature = BASE64.encode(key.sign(body.as_bytes()).to_bytes());
-        Self { body, signature }
+        sign(key, body)
     }
 
     /// Whether the body was signed by the owner of `key` (public half, base64).
@@ -273,6 +271,13 @@ impl SignedReport {
             _ => false,
         }
     }
+}
+
+/// Signs something that a session says, with its own key.
+pub fn sign(key: &SigningKey, what: &impl Serialize) -> SignedReport {
+    let body = serde_json::to_string(what).expect("what a session says is always JSON");
+    let signature = BASE64.encode(key.sign(body.as_bytes()).to_bytes());
+    SignedReport { body, signature }
 }
 
 /// The public half of a session's key, as it is stored.

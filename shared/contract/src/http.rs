@@ -27,6 +27,10 @@
 //! | `GET /v1/workspaces/{workspace}/roles` | `after=next` of the page before | 200 [`Roles`](crate::people::Roles); 403 |
 //! | `GET /v1/workspaces/{workspace}/roles` | `user` | 200 [`RoleRow`](crate::people::RoleRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/roles` | [`RoleRow`](crate::people::RoleRow), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
+//! | `GET /v1/workspaces/{workspace}/connections` | | 200 [`ConnectionRows`](crate::connections::ConnectionRows): the caller's own and the workspace's, without secrets; 403; 404 where the service keeps none |
+//! | `PUT /v1/workspaces/{workspace}/connections` | [`ConnectionWish`](crate::connections::ConnectionWish) | 200 [`ConnectionRow`](crate::connections::ConnectionRow); 400; 403 |
+//! | `DELETE /v1/workspaces/{workspace}/connections` | `name`, `for_workspace` | 200 [`ConnectionRow`](crate::connections::ConnectionRow), as it was; 403; 404 |
+//! | `POST /v1/sessions/{flow key}/connections` | [`ConnectionsWanted`](crate::connections::ConnectionsWanted), signed by the session; no token | 200 [`GivenConnections`](crate::connections::GivenConnections); 403 |
 //! | `GET /v1/workspaces/{workspace}/settings` | | 200 [`WorkspaceRow`](crate::workspace::WorkspaceRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/settings` | [`WorkspaceRow`](crate::workspace::WorkspaceRow), with the revision that was read | 200 the same; 400, 403; 409 if somebody else was faster |
 //! | `GET /v1/workspaces/{workspace}/webhooks` | | 200 [`Webhooks`](crate::webhook::Webhooks) |

@@ -4,6 +4,7 @@
 //!
 //! * [`command`]: what anybody may send to the commands queue.
 //! * [`step`]: what the state machine sends to the handlers' queues.
+//! * [`connections`]: connections that the service keeps.
 //! * [`driver`]: what the handlers ask of a compute driver, and what it reports.
 //! * [`agent`]: what the handlers tell a session's agent, and what it reports, signed.
 //! * [`packages`]: what a session has installed, and how that came about.
@@ -24,6 +25,7 @@
 pub mod agent;
 mod bounds;
 pub mod command;
+pub mod connections;
 pub mod driver;
 pub mod http;
 pub mod instance;

@@ -89,6 +89,10 @@ routes! {
     Instance(name) => "GET" ["v1", "instances", name];
     Roles(workspace) => "GET" ["v1", "workspaces", workspace, "roles"];
     WriteRoles(workspace) => "PUT" ["v1", "workspaces", workspace, "roles"];
+    Connections(workspace) => "GET" ["v1", "workspaces", workspace, "connections"];
+    KeepConnection(workspace) => "PUT" ["v1", "workspaces", workspace, "connections"];
+    DeleteConnection(workspace) => "DELETE" ["v1", "workspaces", workspace, "connections"];
+    GiveConnections(key) => "POST" ["v1", "sessions", key, "connections"];
     WorkspaceSettings(workspace) => "GET" ["v1", "workspaces", workspace, "settings"];
     WriteWorkspaceSettings(workspace) => "PUT" ["v1", "workspaces", workspace, "settings"];
     Webhooks(workspace) => "GET" ["v1", "workspaces", workspace, "webhooks"];

@@ -103,6 +103,7 @@ codes! {
     ConnectionNotBrokered = "Connection.NotBrokered", Final, "The key stays with a broker, which cannot serve this connection or variable.", "Use the connection through the broker's address, or store it without a broker.";
     ConnectionNotStored = "Connection.NotStored", Final, "The store of connections cannot be read or written.", "Correct the permissions or the disk that the text names.";
     ConnectionSecretInArgument = "Connection.SecretInArgument", Final, "A secret was given as an argument, which others on the machine can see.", "Give it on standard input.";
+    ConnectionUnreachable = "Connection.Unreachable", Retry, "The service that keeps connections does not give them.", "Run again in a moment.";
     DriverAlreadyRunning = "Driver.AlreadyRunning", Final, "Another driver or service uses the state folder.", "End that one, or name another state folder.";
     DriverCredentials = "Driver.Credentials", Retry, "Keys for an agent could not be made or withdrawn.", "Read the cause in the log.";
     DriverFailed = "Driver.Failed", Retry, "The compute driver cannot work.", "Read the cause in the text and remove it.";
@@ -149,6 +150,7 @@ codes! {
     HttpBadStatus = "Http.BadStatus", Final, "The parameter `status` is no status of a run.", "Use a status that the text names.";
     HttpBadUsers = "Http.BadUsers", Final, "The parameter `users` is neither `all` nor left out.", "Use `all`, or leave it out.";
     HttpMalformed = "Http.Malformed", Final, "The request is no HTTP request of this API.", "Correct the request.";
+    HttpNoConnections = "Http.NoConnections", Final, "The service keeps no connections.", "Keep them on the machine of the service.";
     HttpNoSnapshots = "Http.NoSnapshots", Final, "The service reads flow folders where they are, and takes no snapshots.", "Name the flow folder's path.";
     HttpNoSuchRoute = "Http.NoSuchRoute", Final, "The API has no such route.", "Correct the address.";
     HttpNotFound = "Http.NotFound", Final, "There is no such thing, or none that the caller may see.", "Correct the id, or ask for a role.";

@@ -54,3 +54,6 @@ for reservation in boto3.client("ec2").describe_instances(Filters=tagged)["Reser
 for bucket in boto3.client("s3").list_buckets()["Buckets"]:
     for found in boto3.client("s3").list_objects_v2(Bucket=bucket["Name"]).get("Contents", []):
         print(f"object {bucket['Name']}/{found['Key']}")
+for page in boto3.client("secretsmanager").get_paginator("list_secrets").paginate():
+    for secret in page["SecretList"]:
+        print(f"secret {secret['Name']}")

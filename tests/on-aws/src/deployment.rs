@@ -42,6 +42,7 @@ impl Deployment {
         let url = deploy(&emulator, &key, "", &[]);
         let mut machine = Machine::new();
         machine.variables.extend(emulator.variables());
+        machine.variables.push(("PFSESSION_SERVICE".to_owned(), url.clone()));
         let mut driver = start_driver(&machine, &[]);
         first_line(&mut driver);
         Self {

@@ -54,6 +54,10 @@ const AT_ONCE: &[Test<Deployment>] = &[
         what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run,
     ),
     (
+        "connections_are_in_secrets_manager_and_reach_the_runs_of_their_user_alone",
+        connections_are_in_secrets_manager_and_reach_the_runs_of_their_user_alone,
+    ),
+    (
         "what_is_sent_is_just_what_was_offered_and_for_no_flow_of_anybody_else",
         what_is_sent_is_just_what_was_offered_and_for_no_flow_of_anybody_else,
     ),
@@ -376,6 +380,180 @@ fn what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run(deployment:
     nothing_is_left(deployment, &folder);
 }
 
+/// A provider of models that takes this key alone.
+struct Provider(std::process::Child, String);
+
+impl Provider {
+    fn start(key: &str) -> Self {
+        let mut child = std::process::Command::new("python3")
+            .arg(whole_system::root().join("tests/provider.py"))
+            .arg(key)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        let mut said = std::io::BufReader::new(child.stdout.as_mut().unwrap());
+        std::io::BufRead::read_line(&mut said, &mut address).unwrap();
+        Self(child, address.trim_end().to_owned())
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Says digests of what it is given, and what a provider answers it.
+const CONNECTED: &str = "import hashlib, json, os, urllib.request
+@tool
+def one(text: str) -> dict:
+    digest = lambda name: hashlib.sha256(os.environ[name].encode()).hexdigest()
+    body = json.dumps({'model': 'gpt', 'messages': [{'role': 'user', 'content': text}]}).encode()
+    head = {'content-type': 'application/json', 'authorization': 'Bearer x'}
+    asked = urllib.request.urlopen(urllib.request.Request(os.environ['HELD'] + '/chat/completions', body, head))
+    print('the key is', os.environ['OWN'], flush=True)
+    return {'own': digest('OWN'), 'shared': digest('SHARED'), 'said': json.load(asked)['choices'][0]['message']['content']}
+";
+
+fn connections_are_in_secrets_manager_and_reach_the_runs_of_their_user_alone(deployment: &Deployment) {
+    let folder = deployment.flow("connected");
+    let path = folder.to_str().unwrap();
+    write_flow(&folder, CONNECTED, None);
+    let secret = |of: &str| format!("hidden-{of}-{}", snapshots::digest(of.as_bytes()));
+    let provider = Provider::start(&secret("held"));
+    let file = deployment.flow("connection.yml");
+    let create = |text: String, more: &[&str]| {
+        fs::write(&file, text).unwrap();
+        let said = done(
+            deployment,
+            &[&["connection", "create", "-f", file.to_str().unwrap()], more].concat(),
+        );
+        fs::remove_file(&file).unwrap();
+        said
+    };
+    let custom = |name: &str, of: &str| {
+        format!(
+            "name: {name}\ntype: custom\nconfigs:\n  place: here\nsecrets:\n  key: {}\n",
+            secret(of)
+        )
+    };
+    create(custom("both", "workspace"), &["--for-workspace"]);
+    create(custom("shared", "shared"), &["--for-workspace"]);
+    create(custom("both", "own"), &[]);
+    let held = format!(
+        "name: held\ntype: open_ai\nbase_url: {}/v1\napi_key: {}\n",
+        provider.1,
+        secret("held")
+    );
+    create(held, &[]);
+    // What is changed keeps the secret, which no answer has.
+    done(deployment, &["connection", "update", "both", "--set", "place=there"]);
+    let shown = done(deployment, &["connection", "show", "both"]);
+    assert!(
+        shown.contains("there") && shown.contains("******") && shown.contains("user"),
+        "{shown}"
+    );
+
+    let run = |name: &str| {
+        let variables = ["OWN=${both.key}", "SHARED=${shared.key}", "HELD=${held.base_url}"];
+        let run = ["run", path, "--name", name, "--inputs", "text=hi", "--env"];
+        lines(&done(deployment, &[&run[..], &variables].concat()))
+    };
+    let expected = |own: &str| {
+        let digest = |of: &str| snapshots::digest(secret(of).as_bytes());
+        [json!({ "said": { "own": digest(own), "shared": digest("shared"), "said": "echo: hi" } })]
+    };
+    assert_eq!(
+        run("connected-1"),
+        expected("own"),
+        "a user's own comes first, and the broker has the key"
+    );
+    assert!(done(deployment, &["logs", "connected-1"]).contains("the key is ***"));
+    done(deployment, &["connection", "delete", "both"]);
+    assert_eq!(
+        run("connected-2"),
+        expected("workspace"),
+        "what is changed counts in the next run"
+    );
+
+    // Nobody else gets them: not a user without the role, not who signs with another key, not who signs nothing.
+    let mut bob = deployment.api();
+    bob.token = on_aws::deployment::token_of("bob", &[Role::DataScientist]);
+    let place = "/v1/workspaces/local/connections";
+    let seen: Value = bob.get(place).unwrap();
+    let names: Vec<&Value> = seen["connections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["name"])
+        .collect();
+    assert_eq!(names, ["both", "shared"]);
+    let others =
+        json!({ "name": "x", "for_workspace": true, "type": "custom", "module": "m", "configs": {}, "secrets": {} });
+    assert_eq!(bob.put(place, &others).unwrap_err().0, 403);
+    let session = deployment.api().session(&folder).unwrap();
+    let key = deployment.api().flow(&folder).key();
+    let wanted = contract::connections::ConnectionsWanted {
+        flow: key.clone(),
+        generation: session.generation,
+        at: session.now,
+        names: Some(["shared".to_owned()].into()),
+    };
+    let forged = contract::agent::sign(&ed25519_dalek::SigningKey::from_bytes(&[9; 32]), &wanted);
+    let url = format!("{}/v1/sessions/{key}/connections", deployment.url);
+    for body in [json!(forged), json!({ "body": forged.body, "signature": "" })] {
+        let said = deployment.emulator.python("post.py", &[&url, &body.to_string()]);
+        assert!(said.starts_with("403 ") && said.contains("Report.Unproved"), "{said}");
+    }
+
+    let everything = deployment.emulator.python("everything.py", &[]);
+    let kept: Vec<&str> = everything.lines().filter(|line| line.starts_with("secret ")).collect();
+    let places = ["user/ann/held", "workspace/both", "workspace/shared"];
+    let expected = places.map(|place| format!("secret pfsession-connections/local/{place}"));
+    assert_eq!(kept, expected);
+    let mut written = vec![
+        ("the account".to_owned(), everything),
+        ("the emulator's log".to_owned(), deployment.emulator.log()),
+    ];
+    let mut folders = vec![deployment.machine.state().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(kind) if kind.is_file() => {
+                    let bytes = fs::read(entry.path()).unwrap_or_default();
+                    written.push((
+                        entry.path().display().to_string(),
+                        String::from_utf8_lossy(&bytes).into_owned(),
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(
+        written.iter().any(|(_, text)| text.contains("connected-1")),
+        "it would not be seen"
+    );
+    for (place, text) in &written {
+        for of in ["workspace", "shared", "own", "held"] {
+            assert!(!text.contains(&secret(of)), "the secret of {of} is in {place}");
+        }
+    }
+    for (name, more) in [
+        ("held", &[][..]),
+        ("both", &["--for-workspace"]),
+        ("shared", &["--for-workspace"]),
+    ] {
+        done(deployment, &[&["connection", "delete", name], more].concat());
+    }
+    assert!(!deployment.emulator.python("everything.py", &[]).contains("\nsecret "));
+    done(deployment, &["stop", path]);
+    nothing_is_left(deployment, &folder);
+}
+
 fn what_is_sent_is_just_what_was_offered_and_for_no_flow_of_anybody_else(deployment: &Deployment) {
     let (api, folder) = (deployment.api(), deployment.flow("offered"));
     let offer = |bytes: &[u8]| Offer {
@@ -559,6 +737,13 @@ fn what_was_deployed_is_removed_and_nothing_is_left(deployment: &Deployment) {
     deployment.have_compute();
     // A bucket that holds something is not deleted.
     deployment.sent(&flow("one-node"));
+    // A connection's secret is no resource of the stack.
+    let file = deployment.flow("left.yml");
+    fs::write(&file, "name: left\ntype: custom\nsecrets:\n  key: x\n").unwrap();
+    done(
+        deployment,
+        &["connection", "create", "-f", file.to_str().unwrap(), "--for-workspace"],
+    );
     let there = deployment.account();
     let has = |what: &str| there.iter().any(|line| line.starts_with(what));
     for what in [
@@ -580,6 +765,7 @@ fn what_was_deployed_is_removed_and_nothing_is_left(deployment: &Deployment) {
         "instance profile",
         "security group",
         "pipe",
+        "secret",
     ] {
         assert!(has(what), "this would not see that a {what} is left: {there:#?}");
     }

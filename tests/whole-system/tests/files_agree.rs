@@ -356,6 +356,7 @@ fn the_names_of_queues_and_variables_in_the_code_are_those_of_the_template() {
         IDENTITIES,
         COMPUTE_SUBNETS,
         FLOWS_BUCKET,
+        CONNECTIONS_PREFIX,
     ] {
         assert!(
             text.contains(&format!("{variable}:")),
@@ -382,7 +383,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("stop-session", &["lifecycle", "contract", "shell", "aws"]),
     ("idle-tick", &["lifecycle", "contract", "shell", "aws"]),
     ("agent-report", &["lifecycle", "contract", "shell", "aws"]),
-    ("api", &["lifecycle", "contract", "shell", "aws", "flow", "snapshots"]),
+    (
+        "api",
+        &["lifecycle", "contract", "shell", "aws", "flow", "snapshots", "socket"],
+    ),
     ("webhook", &["lifecycle", "contract", "shell", "aws"]),
     ("sandbox", &["contract", "lifecycle"]),
     ("broker", &[]),

@@ -24,7 +24,7 @@ mod follow;
 mod results;
 
 use crate::{
-    connections::{Broker, Given, Holder},
+    connections::{Broker, Given, Keeper},
     data, disk,
     folders::Folders,
     output::Output,
@@ -80,8 +80,8 @@ pub(crate) fn fail(state: &Path, run: &str, failure: Failure) -> (Outcome, RunRe
 pub(crate) struct Work {
     pub(crate) flow: Opened,
     pub(crate) data: Option<OpenedFile>,
-    /// Whose connections it may use, and what holds the keys of some.
-    pub(crate) holder: Option<Holder>,
+    /// Who has the connections that it may use, and what holds the keys of some.
+    pub(crate) keeper: Option<Box<dyn Keeper>>,
     pub(crate) broker: Broker,
 }
 
@@ -196,7 +196,7 @@ async fn stage(
     let place = folders.work().join(run);
     let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
     let lay_out = move || -> Result<(Stamps, Map<String, Value>, Given), Failure> {
-        let given = Given::to_run(&state, work.holder.as_ref(), &id, &view, &wanted, &work.broker)?;
+        let given = Given::to_run(&state, work.keeper.as_deref(), &id, &view, &wanted, &work.broker)?;
         let io = |error: io::Error| io_failure(&error);
         remove(&staging).map_err(io)?;
         let root = staging.join("flow");

@@ -2,7 +2,14 @@
 
 use super::{Agent, flows::patiently};
 use crate::{
-    clock::boot_time, connections::Broker, contained::catch_panic, disk, output::Output, report, run, runner::Runner,
+    clock::boot_time,
+    connections::{Broker, Keeper},
+    contained::catch_panic,
+    disk,
+    output::Output,
+    report, run,
+    runner::Runner,
+    service::Service,
 };
 use contract::{
     Code, Failure, Outcome, Settings,
@@ -109,6 +116,19 @@ impl Agent {
         }
     }
 
+    /// Who has the connections of the session's user: the service, if it is known where it is, else this machine.
+    fn keeper(&self) -> Option<Box<dyn Keeper>> {
+        match &self.spec.service {
+            Some(url) => Some(Box::new(Service {
+                url: url.clone(),
+                flow: self.spec.flow.clone(),
+                generation: self.spec.generation,
+                key: self.key.clone(),
+            })),
+            None => Some(Box::new(self.spec.holder.clone()?)),
+        }
+    }
+
     /// Opens what a run works on: the flow folder, and the data.
     async fn work(&self, runner: &Runner, settings: &Settings, wish: &RunWish) -> Result<run::Work, Failure> {
         let data = match &wish.data {
@@ -119,7 +139,7 @@ impl Agent {
         Ok(run::Work {
             flow,
             data,
-            holder: self.spec.holder.clone(),
+            keeper: self.keeper(),
             broker: Broker {
                 providers: Arc::clone(&self.providers),
                 at: runner.finds(self.providers.address()),

@@ -482,6 +482,7 @@ fn open(state: &Path, world: &Arc<World>, endpoint: &str) -> Arc<Driver> {
         reports_queue_url: format!("{endpoint}/reports"),
         agent_queue_prefix: format!("{endpoint}/"),
         has_snapshots: false,
+        service: None,
         ports: Arc::clone(world) as Arc<dyn HostPorts>,
     };
     Driver::open(Platform::Machine, config).unwrap()

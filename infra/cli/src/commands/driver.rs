@@ -36,6 +36,9 @@ pub(crate) struct Driver {
     /// Prefix of the names of the control plane's queues
     #[arg(long, value_name = "PREFIX", default_value = "pfsession-")]
     pub(crate) queue_prefix: String,
+    /// The control plane's HTTP front, such as the stack's output Endpoint: sessions have the connections that it keeps. Without it, those of this machine
+    #[arg(long, env = "PFSESSION_SERVICE", value_name = "URL")]
+    pub(crate) service: Option<String>,
     /// End this machine's sessions when the driver ends
     #[arg(long)]
     pub(crate) end_sessions: bool,
@@ -65,6 +68,7 @@ impl Execute for Driver {
             state: local.state.join("driver"),
             executable: std::env::current_exe().map_err(not_here)?,
             end_sessions: self.end_sessions,
+            service: self.service.clone(),
         };
         start_log();
         let runtime = tokio::runtime::Builder::new_multi_thread()

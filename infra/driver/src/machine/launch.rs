@@ -187,6 +187,7 @@ impl Machine {
         fs::File::create(&log)?;
         Ok(AgentSpec {
             flow: flow.to_owned(),
+            service: config.service.clone(),
             holder: Some(Holder {
                 workspace: launch.workspace.clone(),
                 user: launch.owner.clone(),

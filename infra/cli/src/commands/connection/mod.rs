@@ -3,23 +3,24 @@
 //! A secret comes by a prompt or by standard input, never by an argument, and is shown nowhere.
 
 mod document;
+mod keeper;
 mod views;
 
 use crate::{
     command::{Execute, NoJson, family},
     global::{Done, Service},
     options::named_text,
-    parts,
     secrets::{ask, ask_lines},
     terminal::{note, warn},
     text::{out, out_json},
     trouble::{FAILED, NONE, Trouble, USAGE},
 };
-use agent::connections::{Connections, Holder, Scope};
+use agent::connections::Scope;
 use clap::Args;
-use contract::{Code, Failure};
+use contract::Code;
 use document::{fill_in, is_brokered, is_standard_input, missing, name_of, set, text_of};
 use flow::{Connection as Kept, Secret};
+use keeper::Keeper;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
@@ -27,9 +28,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use views::{ConnectionList, ConnectionView, lines, table, view};
-
-/// The workspace of this machine, if none is named.
-const WORKSPACE: &str = "local";
 
 family! {
     /// Manage the connections that flows name, to model providers and other services
@@ -47,8 +45,8 @@ family! {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The file is promptflow's own: name, type, and the keys of that type. A secret that is left out, empty, or <user-input> is asked for: at the \
-terminal, or from standard input, where one stands alone and several are lines KEY=SECRET. It is kept in the state folder for you alone. A run \
-gets the connections whose names stand in its flow's files or in its own settings, in memory.
+terminal, or from standard input, where one stands alone and several are lines KEY=SECRET. It is kept in the state folder for you alone; \
+with --endpoint, by the service, in AWS Secrets Manager. A run gets the connections whose names stand in its flow's files or in its own settings, in memory.
 
 No flow gets the key of a new connection to OpenAI, Azure OpenAI or a serverless endpoint. It gets the address of a broker of its session, which adds \
 the key to what goes to that provider. A flow that has to have the key itself: --brokered=false.
@@ -228,40 +226,29 @@ fn scope(for_workspace: bool) -> Scope {
     }
 }
 
-/// The connections of this machine, and who asks.
+/// The connections that a command is about.
 struct Here {
-    state: std::path::PathBuf,
-    holder: Holder,
+    keeper: Keeper,
     json: bool,
 }
 
 impl Here {
     fn of(service: &Service<'_>) -> Result<Self, Box<Trouble>> {
         Ok(Self {
-            state: service.local()?.state,
-            holder: Holder {
-                workspace: service.global.workspace.clone().unwrap_or_else(|| WORKSPACE.into()),
-                user: parts::user(),
-            },
+            keeper: Keeper::of(service)?,
             json: service.global.json,
         })
-    }
-
-    fn read(&self) -> Result<Connections, Box<Trouble>> {
-        Connections::read(&self.state).map_err(|failure| Trouble::of(FAILED, failure))
     }
 
     /// Keeps a connection, and says so.
     fn keep(&self, name: &str, scope: Scope, connection: Kept) -> Done {
         let shown = view(name, scope, &connection);
-        let before = Connections::change(&self.state, |all| {
-            Ok::<_, Failure>(all.of_scope(&self.holder, scope).insert(name.to_owned(), connection))
-        })
-        .map_err(|failure| Trouble::of(FAILED, failure))?;
+        let is_there = self.keeper.of_scope(scope)?.contains_key(name);
+        self.keeper.keep(scope, vec![(name.to_owned(), connection)])?;
         if self.json {
             out_json(&shown);
         } else {
-            let done = if before.is_some() { "replaced" } else { "kept" };
+            let done = if is_there { "replaced" } else { "kept" };
             note!("The connection {name} is {done}. It counts in the next run.");
         }
         Ok(0)
@@ -293,10 +280,9 @@ impl Here {
     }
 
     fn list(&self) -> Done {
-        let all = self.read()?;
-        let views = all.of(&self.holder).into_iter();
+        let views = self.keeper.all()?.into_iter();
         let connections: Vec<_> = views
-            .map(|(name, (scope, connection))| view(name, scope, connection))
+            .map(|(name, (scope, connection))| view(&name, scope, &connection))
             .collect();
         if self.json {
             out_json(&ConnectionList { connections });
@@ -309,26 +295,25 @@ impl Here {
     }
 
     fn show(&self, name: &str) -> Done {
-        let all = self.read()?;
-        let known = all.of(&self.holder);
+        let known = self.keeper.all()?;
         let (scope, connection) = known.get(name).ok_or_else(|| none(name))?;
         let shown = view(name, *scope, connection);
         if self.json {
             out_json(&shown);
         } else {
             out(&lines(&shown));
+            if self.keeper.is_elsewhere() {
+                note!(
+                    "The service keeps its secrets in AWS Secrets Manager. An agent has them in memory while its run lasts."
+                );
+            }
         }
         Ok(0)
     }
 
     fn update(&self, typed: &UpdateConnection) -> Done {
         let (name, scope) = (&typed.name, scope(typed.for_workspace));
-        let mut all = self.read()?;
-        let old = all
-            .of_scope(&self.holder, scope)
-            .get(name)
-            .cloned()
-            .ok_or_else(|| none(name))?;
+        let old = self.keeper.of_scope(scope)?.remove(name).ok_or_else(|| none(name))?;
         let (text, shown) = match &typed.file {
             Some(file) => (text_of(file)?, file.display().to_string()),
             None => (old.scrubbed(name).to_string(), name.clone()),
@@ -360,11 +345,10 @@ impl Here {
     }
 
     fn delete(&self, name: &str, scope: Scope) -> Done {
-        let gone = Connections::change(&self.state, |all| {
-            Ok::<_, Failure>(all.of_scope(&self.holder, scope).remove(name))
-        })
-        .map_err(|failure| Trouble::of(FAILED, failure))?;
-        gone.map(|_| 0).ok_or_else(|| none(name))
+        match self.keeper.remove(scope, name)? {
+            true => Ok(0),
+            false => Err(none(name)),
+        }
     }
 
     /// Keeps all connections of a list whose secrets are given, and says which are not.
@@ -403,11 +387,7 @@ impl Here {
             }
         }
         let count = kept.len();
-        Connections::change(&self.state, |all| {
-            all.of_scope(&self.holder, scope).extend(kept);
-            Ok::<_, Failure>(())
-        })
-        .map_err(|failure| Trouble::of(FAILED, failure))?;
+        self.keeper.keep(scope, kept)?;
         if !left.is_empty() {
             return Err(Trouble::new(
                 FAILED,

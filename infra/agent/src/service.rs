@@ -1,0 +1,180 @@
+//! The service's HTTP front, where it keeps the connections of a session's user.
+//!
+//! A session first learns their names, then gets those that its run names, with their secrets, into this process's memory. It proves with its
+//! own key which session it is.
+
+use crate::connections::{Keeper, Named};
+use contract::{
+    Code, Failure,
+    agent::{SignedReport, sign},
+    connections::{ConnectionsWanted, GivenConnections},
+    http::Problem,
+};
+use ed25519_dalek::SigningKey;
+use serde_json::json;
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    thread::sleep,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use ureq::tls::{RootCerts, TlsConfig};
+use url::{Host, Url};
+
+/// How long one request may take, and how long to wait before each further one.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+];
+
+/// The service's HTTP front, as a session asks it.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) url: String,
+    pub(crate) flow: String,
+    pub(crate) generation: u32,
+    pub(crate) key: SigningKey,
+}
+
+impl Keeper for Service {
+    fn known(&self, _state: &Path) -> Result<Named, Failure> {
+        self.ask(None)
+    }
+
+    fn chosen(&self, _known: Named, names: BTreeSet<String>) -> Result<Named, Failure> {
+        match names.is_empty() {
+            true => Ok(Named::new()),
+            false => self.ask(Some(names)),
+        }
+    }
+}
+
+impl Service {
+    fn ask(&self, names: Option<BTreeSet<String>>) -> Result<Named, Failure> {
+        let address = self.address()?;
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(PATIENCE))
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+        let http: ureq::Agent = config.build().into();
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let signed = self.signed(names.clone());
+            let failure = match http.post(address.as_str()).send_json(&signed) {
+                Ok(mut answer) if answer.status() == 200 => {
+                    let given = answer.body_mut().read_json::<GivenConnections>();
+                    return given.map(named).map_err(|_| unreachable("its answer is not one"));
+                }
+                Ok(mut answer) => {
+                    let status = answer.status().as_u16();
+                    match answer.body_mut().read_json::<Problem>() {
+                        Ok(problem) if status < 500 => return Err(problem.error),
+                        _ => unreachable(&format!("it answered {status}")),
+                    }
+                }
+                Err(error) => unreachable(&flow::redact(&error.to_string())),
+            };
+            match pauses.next() {
+                Some(pause) => sleep(pause),
+                None => return Err(failure),
+            }
+        }
+    }
+
+    /// Where to ask. Secrets come by TLS, or from this machine.
+    fn address(&self) -> Result<Url, Failure> {
+        let url = Url::parse(&self.url).ok();
+        let is_safe = |url: &Url| match url.host() {
+            Some(Host::Ipv4(ip)) if ip.is_loopback() => true,
+            _ => url.scheme() == "https",
+        };
+        let mut url = url
+            .filter(is_safe)
+            .ok_or_else(|| unreachable("its address begins with https:// nowhere but on this machine"))?;
+        let path = format!(
+            "{}/v1/sessions/{}/connections",
+            url.path().trim_end_matches('/'),
+            self.flow
+        );
+        url.set_path(&path);
+        Ok(url)
+    }
+
+    fn signed(&self, names: Option<BTreeSet<String>>) -> SignedReport {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let wanted = ConnectionsWanted {
+            flow: self.flow.clone(),
+            generation: self.generation,
+            at: now.map_or(0, |now| now.as_millis() as u64),
+            names,
+        };
+        sign(&self.key, &wanted)
+    }
+}
+
+fn named(given: GivenConnections) -> Named {
+    let of = given.connections.into_iter().filter_map(|given| {
+        let open = given.open;
+        let connection = json!({
+            "type": open.kind, "module": open.module, "configs": open.configs,
+            "secrets": given.secrets, "brokered": open.brokered,
+        });
+        Some((given.name, serde_json::from_value(connection).ok()?))
+    });
+    of.collect()
+}
+
+fn unreachable(why: &str) -> Failure {
+    let message = format!(
+        "The service that keeps the connections of this session's user does not give them: {}. Run again in a moment.",
+        why.trim_end_matches('.')
+    );
+    Failure::new(Code::ConnectionUnreachable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::agent::public_half;
+
+    fn service(url: &str) -> Service {
+        Service {
+            url: url.into(),
+            flow: "0f".repeat(16),
+            generation: 3,
+            key: SigningKey::from_bytes(&[1; 32]),
+        }
+    }
+
+    #[test]
+    fn secrets_come_by_tls_or_from_this_machine_alone() {
+        let asked = |url: &str| service(url).address().map(|url| url.to_string());
+        assert_eq!(
+            asked("https://a.example/front/").unwrap(),
+            format!("https://a.example/front/v1/sessions/{}/connections", "0f".repeat(16))
+        );
+        assert!(asked("http://127.0.0.1:4566/x").is_ok());
+        for wrong in [
+            "http://a.example",
+            "http://localhost.a.example",
+            "ftp://127.0.0.2.example",
+            "no",
+        ] {
+            assert!(asked(wrong).is_err(), "{wrong}");
+        }
+        expect_test::expect!["Connection.Unreachable: The service that keeps the connections of this session's user does not give them: it answered 500. Run again in a moment."]
+            .assert_eq(&unreachable("it answered 500").to_string());
+    }
+
+    #[test]
+    fn a_request_is_signed_with_the_sessions_own_key() {
+        let service = service("https://a.example");
+        let signed = service.signed(Some(["a".to_owned()].into()));
+        assert!(signed.is_signed_by(&public_half(&service.key)));
+        let wanted: ConnectionsWanted = serde_json::from_str(&signed.body).unwrap();
+        assert_eq!((wanted.generation, wanted.names.unwrap().len()), (3, 1));
+    }
+}
