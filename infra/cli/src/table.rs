@@ -19,3 +19,12 @@ pub(crate) fn rendered(mut table: Table) -> String {
     }
     table.trim_fmt()
 }
+
+/// Names and values, a pair a line.
+pub(crate) fn pairs(rows: Vec<(&str, Cell)>) -> String {
+    let mut table = table(&[]);
+    for (name, value) in rows {
+        table.add_row([Cell::new(name).add_attribute(Attribute::Dim), value]);
+    }
+    rendered(table)
+}

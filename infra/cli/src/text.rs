@@ -144,6 +144,16 @@ pub(crate) fn ago(now: Millis, then: Millis) -> String {
     format!("{} ago", took(rounded(now.saturating_sub(then))))
 }
 
+/// The time from now to then: `in 5 min`.
+pub(crate) fn ahead(now: Millis, then: Millis) -> String {
+    format!("in {}", took(rounded(then.saturating_sub(now))))
+}
+
+/// When something is, for a person who may act on it.
+pub(crate) fn at(now: Millis, then: Millis) -> String {
+    format!("{} (at {})", ahead(now, then), clock(then))
+}
+
 /// To the second, from a second on: more than that says nothing in a table.
 pub(crate) fn rounded(millis: Millis) -> Millis {
     if millis < 60_000 { millis } else { millis / 1000 * 1000 }

@@ -1,6 +1,13 @@
 //! The history of a session.
 
-use super::*;
+use super::operations::kind;
+use crate::{
+    table::{rendered, table},
+    text::{clock, phase, rounded, took},
+};
+use comfy_table::{Attribute, Cell};
+use contract::{Outcome, Step, row::LogRow};
+use lifecycle::session::Event;
 
 /// A history, oldest first.
 pub(crate) fn events(events: &[LogRow]) -> String {

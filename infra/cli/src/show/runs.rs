@@ -1,6 +1,16 @@
 //! Runs and their lines.
 
-use super::*;
+use crate::{
+    runfiles::{Line, Record, members},
+    table::{pairs, rendered, table},
+    text::{clock, folder, took},
+};
+use comfy_table::{Cell, Color};
+use contract::{
+    Millis,
+    http::RunSummary,
+    row::{RunRow, RunStatus},
+};
 
 /// The name of a run's status.
 pub(crate) fn run_status(status: RunStatus) -> &'static str {

@@ -1,6 +1,11 @@
 //! Rules of webhooks.
 
-use super::*;
+use crate::{
+    table::{rendered, table},
+    text::folder,
+};
+use comfy_table::Cell;
+use contract::{command::Wish, webhook::Rule};
 
 /// Rules of webhooks, as a table.
 pub(crate) fn rules(rules: &[Rule], home: Option<&str>) -> String {

@@ -1,7 +1,20 @@
 //! Why a session is as it is.
 
-use super::{events::what_happened, *};
+use super::{
+    events::what_happened,
+    operations::kind,
+    sessions::{KEY, chosen, refused_connections, size},
+};
+use crate::{
+    table::pairs,
+    text::{ago, at, clock, folder, phase, short, took},
+};
+use comfy_table::{Cell, Color};
 use contract::http::Signal;
+use contract::{
+    Millis,
+    http::{Decision, End, Keeper, SessionView, SignalKind, Why},
+};
 
 /// Why a session is as it is.
 pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
