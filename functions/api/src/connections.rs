@@ -50,7 +50,7 @@ pub(crate) async fn write(
 ) -> Result<Value, Fault> {
     let wish = read_wish(&request.body().unwrap_or_default()).map_err(Fault::Meaningless)?;
     let user = (!wish.for_workspace).then(|| caller.name());
-    if let Some(refused) = refused(caller, workspace, user) {
+    if let Some(refused) = refuse(caller, workspace, user) {
         return Ok(refused);
     }
     let Some(vault) = vault else {
@@ -102,7 +102,7 @@ pub(crate) async fn delete(
     request: &Request,
 ) -> Result<Value, Fault> {
     let user = request.text("for_workspace").is_none().then(|| caller.name());
-    if let Some(refused) = refused(caller, workspace, user) {
+    if let Some(refused) = refuse(caller, workspace, user) {
         return Ok(refused);
     }
     let Some(vault) = vault else {
@@ -161,7 +161,7 @@ async fn usable(aws: &Aws, workspace: &str, user: &str) -> Result<BTreeMap<Strin
     Ok(rows.into_iter().map(|row| (row.name.clone(), row)).collect())
 }
 
-fn refused(caller: &Principal, workspace: &str, user: Option<&str>) -> Option<Value> {
+fn refuse(caller: &Principal, workspace: &str, user: Option<&str>) -> Option<Value> {
     let (action, owner) = match user {
         Some(user) => (Action::Use, user),
         None => (Action::WriteWorkspace, ""),

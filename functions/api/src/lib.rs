@@ -71,7 +71,7 @@ pub async fn run() -> Result<(), Error> {
     lambda_runtime::run(service_fn(answer)).await
 }
 
-/// What this function has besides the table and the queues.
+/// The parts that this function has besides the table and the queues.
 struct Stores {
     flows: Flows,
     vault: Option<Vault>,
@@ -86,7 +86,7 @@ async fn handle(aws: &Aws, issuer: &Issuer, stores: &Stores, request: &Request) 
     }
     // A session has no token: its own key proves it.
     if let Some(Route::GiveConnections(key)) = route {
-        return told(connections::give(aws, stores.vault.as_ref(), key, request).await);
+        return to_answer(connections::give(aws, stores.vault.as_ref(), key, request).await);
     }
     let caller = match issuer.caller(request.bearer()) {
         Ok(caller) => caller,
@@ -102,10 +102,10 @@ async fn handle(aws: &Aws, issuer: &Issuer, stores: &Stores, request: &Request) 
         let known = Known::look_up(aws, caller).await?;
         Box::pin(answer(aws, stores, &known, route, request)).await
     };
-    told(answered.await)
+    to_answer(answered.await)
 }
 
-fn told(answered: Result<Value, Fault>) -> Value {
+fn to_answer(answered: Result<Value, Fault>) -> Value {
     match answered {
         Ok(answer) => answer,
         Err(Fault::Meaningless(failure)) => problem(400, failure),

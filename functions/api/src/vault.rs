@@ -73,7 +73,7 @@ impl Vault {
             {
                 Ok(None)
             }
-            Err(error) => Err(outside(said(&error))),
+            Err(error) => Err(outside(error_name(&error))),
         }
     }
 
@@ -89,9 +89,12 @@ impl Vault {
                     .is_some_and(|e| e.is_resource_exists_exception()) =>
             {
                 let put = self.client.put_secret_value().secret_id(name).secret_string(&text);
-                put.send().await.map(|_| ()).map_err(|error| outside(said(&error)))
+                put.send()
+                    .await
+                    .map(|_| ())
+                    .map_err(|error| outside(error_name(&error)))
             }
-            Err(error) => Err(outside(said(&error))),
+            Err(error) => Err(outside(error_name(&error))),
         }
     }
 
@@ -112,7 +115,7 @@ impl Vault {
             {
                 Ok(())
             }
-            Err(error) => Err(outside(said(&error))),
+            Err(error) => Err(outside(error_name(&error))),
         }
     }
 }
@@ -133,7 +136,7 @@ fn part(text: &str) -> String {
 }
 
 /// The name of an error alone: an error of a request may hold the request.
-fn said<E: aws_sdk_secretsmanager::error::ProvideErrorMetadata>(error: &SdkError<E>) -> String {
+fn error_name<E: aws_sdk_secretsmanager::error::ProvideErrorMetadata>(error: &SdkError<E>) -> String {
     let code = error.as_service_error().and_then(|error| error.code());
     code.unwrap_or("no answer").to_owned()
 }

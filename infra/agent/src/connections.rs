@@ -128,26 +128,26 @@ impl Connections {
     }
 }
 
-/// Who keeps the connections of a session's user.
+/// The keeper of the connections of a session's user.
 pub(crate) trait Keeper: Send {
     /// The connections that the user may use, with or without their secrets.
     ///
     /// # Errors
     ///
     /// `Connection.NotStored`, final; `Connection.Unreachable`.
-    fn known(&self, state: &Path) -> Result<Named, Failure>;
+    fn load(&self, state: &Path) -> Result<Named, Failure>;
 
     /// Of those that are known, the ones of these names, with their secrets.
     ///
     /// # Errors
     ///
-    /// As [`Keeper::known`].
-    fn chosen(&self, known: Named, names: BTreeSet<String>) -> Result<Named, Failure>;
+    /// As [`Keeper::load`].
+    fn choose(&self, known: Named, names: BTreeSet<String>) -> Result<Named, Failure>;
 }
 
 /// The state folder of this machine keeps them.
 impl Keeper for Holder {
-    fn known(&self, state: &Path) -> Result<Named, Failure> {
+    fn load(&self, state: &Path) -> Result<Named, Failure> {
         let all = Connections::read(state)?;
         let of = all.of(self).into_iter();
         Ok(of
@@ -155,7 +155,7 @@ impl Keeper for Holder {
             .collect())
     }
 
-    fn chosen(&self, mut known: Named, names: BTreeSet<String>) -> Result<Named, Failure> {
+    fn choose(&self, mut known: Named, names: BTreeSet<String>) -> Result<Named, Failure> {
         known.retain(|name, _| names.contains(name));
         Ok(known)
     }
@@ -275,17 +275,14 @@ impl Given {
     ) -> Result<Self, Failure> {
         let mut variables = take_variables(state, run, &wish.secret_variables)?;
         let mut secrets: Vec<String> = variables.values().cloned().collect();
-        let known = keeper
-            .map(|keeper| keeper.known(state))
-            .transpose()?
-            .unwrap_or_default();
+        let known = keeper.map(|keeper| keeper.load(state)).transpose()?.unwrap_or_default();
         let mut named: BTreeSet<String> = known.keys().cloned().collect();
         let texts = texts(view, named.is_empty());
         let own = serde_json::to_string(wish).unwrap_or_default();
         named.retain(|name| is_named(name, &own) || texts.iter().any(|text| is_named(name, text)));
         let (mut given, mut ways) = (BTreeMap::new(), Vec::new());
         let chosen = match keeper {
-            Some(keeper) => keeper.chosen(known, named)?,
+            Some(keeper) => keeper.choose(known, named)?,
             None => known,
         };
         for (name, connection) in chosen {

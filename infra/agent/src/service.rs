@@ -39,11 +39,11 @@ pub(crate) struct Service {
 }
 
 impl Keeper for Service {
-    fn known(&self, _state: &Path) -> Result<Named, Failure> {
+    fn load(&self, _state: &Path) -> Result<Named, Failure> {
         self.ask(None)
     }
 
-    fn chosen(&self, _known: Named, names: BTreeSet<String>) -> Result<Named, Failure> {
+    fn choose(&self, _known: Named, names: BTreeSet<String>) -> Result<Named, Failure> {
         match names.is_empty() {
             true => Ok(Named::new()),
             false => self.ask(Some(names)),

@@ -22,7 +22,7 @@ pub const MOST_BYTES: usize = 60_000;
 /// How old a session's request may be, in milliseconds.
 pub const LONGEST_AGE: Millis = 300_000;
 
-/// What of a connection is no secret.
+/// The parts of a connection that are no secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Open {
     #[serde(rename = "type")]

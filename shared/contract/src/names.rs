@@ -76,7 +76,7 @@ pub const IDENTITIES: &str = "PFSESSION_IDENTITIES";
 pub const COMPUTE_SUBNETS: &str = "PFSESSION_COMPUTE_SUBNETS";
 /// The bucket for snapshots of flow folders; empty where the functions see the folders themselves.
 pub const FLOWS_BUCKET: &str = "PFSESSION_FLOWS_BUCKET";
-/// What the names of connections' secrets begin with in Secrets Manager; empty where the machine keeps connections itself.
+/// Prefix of the names of connections' secrets in Secrets Manager; empty where the machine keeps connections itself.
 pub const CONNECTIONS_PREFIX: &str = "PFSESSION_CONNECTIONS_PREFIX";
 /// Where the service's HTTP front is, for a session's agent. `compute-ecs.asl.json` sets it.
 pub const SERVICE: &str = "PFSESSION_SERVICE";

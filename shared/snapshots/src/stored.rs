@@ -57,7 +57,7 @@ impl Store {
         match answer.status().as_u16() {
             200 => {}
             // Where nobody may list, what is not there is refused.
-            403 | 404 => return Err(gone(place).into()),
+            403 | 404 => return Err(files_gone(place).into()),
             status => return Err(not_now(&format!("it answered {status}"))),
         }
         let name = place.digest.clone();
@@ -70,7 +70,7 @@ impl Store {
                 .then(|| serde_json::from_slice(&text).ok())
                 .flatten())
         });
-        read.await?.ok_or_else(|| gone(place).into())
+        read.await?.ok_or_else(|| files_gone(place).into())
     }
 
     /// Where a file goes on from `offset`, and where the part after that begins; `None` at its end.
@@ -165,7 +165,7 @@ fn unreadable(folder: &Path, error: &io::Error) -> Fault {
     Fault::Wrong(Failure::new(Code::RunFilesNotKept, message))
 }
 
-fn gone(place: &StoredObject) -> Failure {
+fn files_gone(place: &StoredObject) -> Failure {
     let message = format!(
         "The files of the run {} are not in the store (any more). Run it again.",
         place.run
@@ -293,7 +293,7 @@ mod tests {
         let no_disk = io::Error::from_raw_os_error(5);
         let said = [
             unreadable(Path::new("/runs/run-1"), &no_disk).into_failure(),
-            gone(&place),
+            files_gone(&place),
         ];
         expect![[r#"
             Run.FilesNotKept: The run's folder /runs/run-1 cannot be read to send it to the store: Input/output error (os error 5). Put that right, and run again.

@@ -80,7 +80,7 @@ pub(crate) fn fail(state: &Path, run: &str, failure: Failure) -> (Outcome, RunRe
 pub(crate) struct Work {
     pub(crate) flow: Opened,
     pub(crate) data: Option<OpenedFile>,
-    /// Who has the connections that it may use, and what holds the keys of some.
+    /// The keeper of the connections that it may use, and the broker that holds the keys of some.
     pub(crate) keeper: Option<Box<dyn Keeper>>,
     pub(crate) broker: Broker,
 }

@@ -116,7 +116,7 @@ impl Agent {
         }
     }
 
-    /// Who has the connections of the session's user: the service, if it is known where it is, else this machine.
+    /// The keeper of the connections of the session's user: the service, if it is known where it is, else this machine.
     fn keeper(&self) -> Option<Box<dyn Keeper>> {
         match &self.spec.service {
             Some(url) => Some(Box::new(Service {

@@ -76,7 +76,7 @@ impl Keeper {
                 let rows: ConnectionRows = client.get(Route::Connections(&client.user.workspace))?;
                 let is_of = |row: &ConnectionRow| row.user.is_none() == (scope == Scope::Workspace);
                 let rows = rows.connections.into_iter().filter(is_of);
-                rows.map(|row| Ok((row.name.clone(), shown(row)?))).collect()
+                rows.map(|row| Ok((row.name.clone(), to_connection(row)?))).collect()
             }
         }
     }
@@ -129,7 +129,7 @@ fn other_version() -> Box<Trouble> {
 }
 
 /// A row as a connection, whose secrets stay with the service.
-fn shown(row: ConnectionRow) -> Result<Connection, Box<Trouble>> {
+fn to_connection(row: ConnectionRow) -> Result<Connection, Box<Trouble>> {
     let secrets: BTreeMap<&String, &str> = row.secrets.iter().map(|key| (key, SCRUBBED)).collect();
     let connection = json!({
         "type": row.open.kind, "module": row.open.module, "configs": row.open.configs,
