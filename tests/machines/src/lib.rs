@@ -142,6 +142,7 @@ impl World {
             ("DefaultIdentity", "arn:aws:iam::123456789012:role/session".to_owned()),
             ("LogGroup", stack.clone()),
             ("Region", "us-east-1".to_owned()),
+            ("Service", "https://service.example/".to_owned()),
         ];
         let mut definition = include_str!("../../../infra/compute-ecs.asl.json").to_owned();
         for (name, value) in substitutions {
