@@ -779,14 +779,15 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     machine.succeed(&["reset", at]);
     assert_eq!(api.session(&folder).unwrap().image.unwrap().value, named);
 
-    machine.succeed(&["update", at, "--image", "127.0.0.1:1/mine:1"]);
-    let failed = machine.run(&["reset", at]);
+    let failed = machine.run(&["update", at, "--image", "127.0.0.1:1/mine:1"]);
     let said = String::from_utf8(failed.stderr).unwrap();
     assert!(
         said.contains("The image 127.0.0.1:1/mine:1 cannot be had") && said.contains("[Image.Unreachable]"),
         "{said}"
     );
     assert!(said.contains("The session goes on as it was."), "{said}");
+    let kept = api.session(&folder).unwrap();
+    assert_eq!((kept.image.unwrap().value, kept.stale_image), (named, None));
     machine.succeed(&["stop", at]);
     nothing_is_left(&machine);
 }
