@@ -341,7 +341,10 @@ fn a_session_is_a_task_on_exactly_its_compute_resource_and_up_when_its_agent_has
     );
     let container = &run["overrides"]["containerOverrides"][0];
     assert_eq!((&container["memory"], &container["cpu"]), (&json!(14336), &json!(64)));
-    assert_eq!(container["environment"].as_array().unwrap().len(), 1);
+    let names = |variable: &Value| text(&variable["name"]);
+    let variables = container["environment"].as_array().unwrap();
+    let variables: Vec<String> = variables.iter().map(names).collect();
+    assert_eq!(variables, ["PFSESSION_AGENT", "PFSESSION_SERVICE"]);
     let told: Value = serde_json::from_str(&text(&container["environment"][0]["value"])).unwrap();
     assert_eq!(
         (&told["flow"], &told["generation"], &told["until"]),
