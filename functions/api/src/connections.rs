@@ -22,7 +22,7 @@ use lifecycle::{
     Code, Failure, Millis,
     access::{Action, denied, may},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use shell::{Fault, Ports};
 use std::collections::BTreeMap;
 
@@ -50,11 +50,9 @@ pub(crate) async fn write(
 ) -> Result<Value, Fault> {
     let wish = read_wish(&request.body().unwrap_or_default()).map_err(Fault::Meaningless)?;
     let user = (!wish.for_workspace).then(|| caller.name());
-    if let Some(refused) = refuse(caller, workspace, user) {
-        return Ok(refused);
-    }
-    let Some(vault) = vault else {
-        return Ok(problem(404, not_kept()));
+    let vault = match vault_for(vault, caller, workspace, user) {
+        Ok(vault) => vault,
+        Err(refused) => return Ok(refused),
     };
     let place = vault.name(workspace, user, &wish.name);
     if place.len() > LONGEST_NAME {
@@ -102,11 +100,9 @@ pub(crate) async fn delete(
     request: &Request,
 ) -> Result<Value, Fault> {
     let user = request.text("for_workspace").is_none().then(|| caller.name());
-    if let Some(refused) = refuse(caller, workspace, user) {
-        return Ok(refused);
-    }
-    let Some(vault) = vault else {
-        return Ok(problem(404, not_kept()));
+    let vault = match vault_for(vault, caller, workspace, user) {
+        Ok(vault) => vault,
+        Err(refused) => return Ok(refused),
     };
     let name = request.text("name").unwrap_or_default();
     let stored = aws.connections_of(workspace, user).await?;
@@ -161,12 +157,21 @@ async fn usable(aws: &Aws, workspace: &str, user: &str) -> Result<BTreeMap<Strin
     Ok(rows.into_iter().map(|row| (row.name.clone(), row)).collect())
 }
 
-fn refuse(caller: &Principal, workspace: &str, user: Option<&str>) -> Option<Value> {
+/// Gives who may change the connections of a user, or of the workspace itself, the place of their secrets; else the refusal.
+fn vault_for<'a>(
+    vault: Option<&'a Vault>,
+    caller: &Principal,
+    workspace: &str,
+    user: Option<&str>,
+) -> Result<&'a Vault, Value> {
     let (action, owner) = match user {
         Some(user) => (Action::Use, user),
         None => (Action::WriteWorkspace, ""),
     };
-    (!may(caller, action, workspace, owner)).then(|| problem(403, denied(caller, action, workspace, owner)))
+    if !may(caller, action, workspace, owner) {
+        return Err(problem(403, denied(caller, action, workspace, owner)));
+    }
+    vault.ok_or_else(|| problem(404, not_kept()))
 }
 
 fn is_fresh(at: Millis, now: Millis) -> bool {
@@ -176,10 +181,7 @@ fn is_fresh(at: Millis, now: Millis) -> bool {
 /// Reads a connection that is to be kept. What is wrong with it is said without its text, which has secrets.
 pub(crate) fn read_wish(body: &str) -> Result<ConnectionWish, Failure> {
     let wish: ConnectionWish = serde_json::from_str(body).map_err(|_| bad("its JSON has not the keys of one"))?;
-    let connection = json!({
-        "type": wish.open.kind, "module": wish.open.module, "configs": wish.open.configs,
-        "secrets": wish.secrets, "brokered": wish.open.brokered,
-    });
+    let connection = wish.open.with_secrets(&wish.secrets);
     if connection.to_string().len() > MOST_BYTES {
         return Err(bad(&format!("it has more than {MOST_BYTES} bytes")));
     }
@@ -222,6 +224,7 @@ fn unproved() -> Failure {
 mod tests {
     use super::*;
     use expect_test::expect;
+    use serde_json::json;
 
     #[test]
     fn what_is_no_connection_says_why_and_has_no_secret() {

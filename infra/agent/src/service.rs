@@ -9,9 +9,9 @@ use contract::{
     agent::{SignedReport, sign},
     connections::{ConnectionsWanted, GivenConnections},
     http::Problem,
+    route::Route,
 };
 use ed25519_dalek::SigningKey;
-use serde_json::json;
 use std::{
     collections::BTreeSet,
     path::Path,
@@ -21,8 +21,9 @@ use std::{
 use ureq::tls::{RootCerts, TlsConfig};
 use url::{Host, Url};
 
-/// How long one request may take, and how long to wait before each further one.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest time of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time before each further request.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(200),
     Duration::from_secs(1),
@@ -57,7 +58,7 @@ impl Service {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(REQUEST_TIMEOUT))
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
         let http: ureq::Agent = config.build().into();
         let mut pauses = PAUSES.into_iter();
@@ -94,12 +95,8 @@ impl Service {
         let mut url = url
             .filter(is_safe)
             .ok_or_else(|| unreachable("its address begins with https:// nowhere but on this machine"))?;
-        let path = format!(
-            "{}/v1/sessions/{}/connections",
-            url.path().trim_end_matches('/'),
-            self.flow
-        );
-        url.set_path(&path);
+        let front = url.path().trim_end_matches('/');
+        url.set_path(&format!("{front}{}", Route::GiveConnections(&self.flow)));
         Ok(url)
     }
 
@@ -117,12 +114,15 @@ impl Service {
 
 fn named(given: GivenConnections) -> Named {
     let of = given.connections.into_iter().filter_map(|given| {
-        let open = given.open;
-        let connection = json!({
-            "type": open.kind, "module": open.module, "configs": open.configs,
-            "secrets": given.secrets, "brokered": open.brokered,
-        });
-        Some((given.name, serde_json::from_value(connection).ok()?))
+        let connection = serde_json::from_value(given.open.with_secrets(&given.secrets)).ok();
+        if connection.is_none() {
+            tracing::warn!(
+                name = given.name,
+                kind = given.open.kind,
+                "a connection of a type that this version does not know is left out"
+            );
+        }
+        Some((given.name, connection?))
     });
     of.collect()
 }

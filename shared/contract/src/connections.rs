@@ -34,6 +34,16 @@ pub struct Open {
     pub brokered: bool,
 }
 
+impl Open {
+    /// The whole connection, as `flow::Connection` is read, with these secrets by their keys.
+    pub fn with_secrets(&self, secrets: &impl Serialize) -> serde_json::Value {
+        serde_json::json!({
+            "type": self.kind, "module": self.module, "configs": self.configs,
+            "secrets": secrets, "brokered": self.brokered,
+        })
+    }
+}
+
 /// A stored connection, without its secrets.
 ///
 /// * `user`: whose it is; the workspace's own has none.

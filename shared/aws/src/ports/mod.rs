@@ -34,6 +34,7 @@ use lifecycle::{
     size::Offer,
 };
 use sends::{body_of, trace_attribute};
+use serde::de::DeserializeOwned;
 use shell::{Due, DueRow, Fault, Ports, Save, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use writes::{fault_of_transaction, new_user, put_item};
@@ -84,10 +85,7 @@ impl Ports for Aws {
     }
 
     async fn load_packages(&self, flow: &str) -> Result<Option<PackagesRow>, Fault> {
-        self.get(items::packages_key(flow))
-            .await?
-            .map(|item| items::body(&item))
-            .transpose()
+        self.load_body(items::packages_key(flow)).await
     }
 
     async fn installs(&self, flow: &str) -> Result<Vec<InstallRow>, Fault> {
@@ -99,10 +97,7 @@ impl Ports for Aws {
     }
 
     async fn load_compute(&self, id: &str) -> Result<Option<Compute>, Fault> {
-        self.get(items::compute_key(id))
-            .await?
-            .map(|item| items::body(&item))
-            .transpose()
+        self.load_body(items::compute_key(id)).await
     }
 
     async fn load_slot(&self, slot: &Slot) -> Result<Option<Compute>, Fault> {
@@ -113,31 +108,19 @@ impl Ports for Aws {
     }
 
     async fn load_instance(&self, workspace: &str, owner: &str, name: &str) -> Result<Option<InstanceRow>, Fault> {
-        self.get(items::instance_key(workspace, owner, name))
-            .await?
-            .map(|item| items::body(&item))
-            .transpose()
+        self.load_body(items::instance_key(workspace, owner, name)).await
     }
 
     async fn load_webhooks(&self, workspace: &str) -> Result<Option<WebhooksRow>, Fault> {
-        self.get(items::webhooks_key(workspace))
-            .await?
-            .map(|item| items::body(&item))
-            .transpose()
+        self.load_body(items::webhooks_key(workspace)).await
     }
 
     async fn load_roles(&self, workspace: &str, user: &str) -> Result<Option<RoleRow>, Fault> {
-        self.get(items::role_key(workspace, user))
-            .await?
-            .map(|item| items::body(&item))
-            .transpose()
+        self.load_body(items::role_key(workspace, user)).await
     }
 
     async fn load_workspace(&self, workspace: &str) -> Result<Option<WorkspaceRow>, Fault> {
-        self.get(items::workspace_key(workspace))
-            .await?
-            .map(|item| items::body(&item))
-            .transpose()
+        self.load_body(items::workspace_key(workspace)).await
     }
 
     async fn load_usage(&self, workspace: &str, user: &str) -> Result<Usage, Fault> {
@@ -403,10 +386,7 @@ impl Ports for Aws {
     }
 
     async fn load_refused(&self, flow: &str) -> Result<Option<NetworkRow>, Fault> {
-        self.get(items::network_key(flow))
-            .await?
-            .map(|item| items::body(&item))
-            .transpose()
+        self.load_body(items::network_key(flow)).await
     }
 
     async fn keep_refused(&self, flow: &str, row: &NetworkRow) -> Result<(), Fault> {
@@ -428,10 +408,7 @@ impl Ports for Aws {
     }
 
     async fn load_used(&self, flow: &str) -> Result<Option<UsedRow>, Fault> {
-        self.get(items::used_key(flow))
-            .await?
-            .map(|item| items::body(&item))
-            .transpose()
+        self.load_body(items::used_key(flow)).await
     }
 
     async fn keep_used(&self, flow: &str, row: &UsedRow) -> Result<(), Fault> {
@@ -503,6 +480,11 @@ impl Aws {
             .send()
             .await;
         is_written(updated, what).map(drop)
+    }
+
+    /// Reads the body of a row.
+    async fn load_body<T: DeserializeOwned>(&self, key: Item) -> Result<Option<T>, Fault> {
+        self.get(key).await?.map(|item| items::body(&item)).transpose()
     }
 
     pub(crate) async fn get(&self, key: Item) -> Result<Option<Item>, Fault> {

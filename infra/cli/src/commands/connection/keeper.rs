@@ -13,7 +13,6 @@ use contract::{
     route::Route,
 };
 use flow::{Connection, SCRUBBED};
-use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// The workspace of this machine, if none is named.
@@ -131,11 +130,7 @@ fn other_version() -> Box<Trouble> {
 /// A row as a connection, whose secrets stay with the service.
 fn to_connection(row: ConnectionRow) -> Result<Connection, Box<Trouble>> {
     let secrets: BTreeMap<&String, &str> = row.secrets.iter().map(|key| (key, SCRUBBED)).collect();
-    let connection = json!({
-        "type": row.open.kind, "module": row.open.module, "configs": row.open.configs,
-        "secrets": secrets, "brokered": row.open.brokered,
-    });
-    serde_json::from_value(connection).map_err(|_| other_version())
+    serde_json::from_value(row.open.with_secrets(&secrets)).map_err(|_| other_version())
 }
 
 /// A connection as the service takes it. A secret that is [`SCRUBBED`] stays as it is.
