@@ -115,7 +115,13 @@ pub(crate) async fn why(aws: &Aws, caller: &Principal, key: &str) -> Result<Valu
     };
     let history = aws.latest_history(key).await?;
     let session = whole_view(aws, &row).await?;
-    let reasons = shell::why(&row.session, &history, session.instance_due, aws.now());
+    let reasons = shell::why(
+        &row.session,
+        &history,
+        session.instance_due,
+        session.daily_due,
+        aws.now(),
+    );
     let why = Why { session, reasons };
     Ok(ok(200, &why))
 }
@@ -148,8 +154,13 @@ async fn whole_view(ports: &impl Ports, row: &SessionRow) -> Result<SessionView,
         Some(held) => shell::shutdown_due(ports, held).await?,
         None => None,
     };
+    let daily_due = match &row.session.compute {
+        Some(_) => shell::daily_due(ports, &row.flow.workspace, &row.flow.owner).await?,
+        None => None,
+    };
     Ok(SessionView {
         instance_due,
+        daily_due,
         refused: refused
             .filter(|refused| refused.generation == row.session.generation)
             .map(|row| row.refused),
@@ -189,7 +200,9 @@ fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
         last_activity: session.last_activity,
         idle_due: session.idle_due(),
         instance_due: None,
+        daily_due: None,
         warned: session.warned.is_some(),
+        stopped_for: session.stopped_for.clone(),
         failure: session.failure.clone(),
         refused: None,
         now,

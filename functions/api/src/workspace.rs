@@ -6,7 +6,10 @@ use crate::{
     snapshots::Flows,
 };
 use aws::Aws;
-use contract::{Principal, workspace::WorkspaceRow};
+use contract::{
+    Principal,
+    workspace::{QuotaSettings, WorkspaceRow},
+};
 use lifecycle::{
     Code, Failure,
     access::{Action, denied, may},
@@ -48,7 +51,7 @@ pub(crate) async fn write(
         return Ok(problem(400, failure));
     }
     let stored = aws.load_workspace(workspace).await?;
-    if stored.map_or(0, |row| row.revision) != wanted.revision {
+    if stored.as_ref().map_or(0, |row| row.revision) != wanted.revision {
         return Ok(problem(409, changed_meanwhile(workspace)));
     }
     let row = WorkspaceRow {
@@ -57,8 +60,12 @@ pub(crate) async fn write(
         at: aws.now(),
         ..wanted
     };
+    let had = stored.map(|row| row.settings.quota).unwrap_or_default();
     match aws.save_workspace(&row).await {
         Ok(()) => {
+            if has_daily_time(&had) || has_daily_time(&row.settings.quota) {
+                watch_all(aws, workspace).await?;
+            }
             if row.settings.quota.total.is_some() {
                 count_all(aws, workspace).await?;
             }
@@ -69,18 +76,48 @@ pub(crate) async fn write(
     }
 }
 
+fn has_daily_time(of: &QuotaSettings) -> bool {
+    let of_users = of.users.values().map(|user| user.session_seconds_per_day);
+    of_users.chain([of.session_seconds_per_day]).any(|time| time.is_some())
+}
+
+/// Has the sweep look at the time of each user's sessions by the new settings.
+async fn watch_all(aws: &Aws, workspace: &str) -> Result<(), Fault> {
+    for user in all_users(aws, workspace).await? {
+        for _ in 0..TRIES {
+            let Some(write) = shell::watch_anew(aws, workspace, &user).await? else {
+                break;
+            };
+            match aws.save(Save { writes: vec![write] }).await {
+                // One of the user's sessions has come or gone meanwhile, which has looked at the settings too.
+                Err(Fault::Conflict) => {}
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn all_users(aws: &Aws, workspace: &str) -> Result<Vec<String>, Fault> {
+    let (mut all, mut last) = (Vec::new(), String::new());
+    loop {
+        let users = aws.users_after(workspace, &last).await?;
+        let Some(end) = users.last() else { return Ok(all) };
+        last.clone_from(end);
+        all.extend(users);
+    }
+}
+
 /// Counts what all users have together: what came before the workspace had a quota of that is in no total.
 async fn count_all(aws: &Aws, workspace: &str) -> Result<(), Fault> {
     for _ in 0..TRIES {
         let before = aws.load_usage(workspace, EVERYBODY).await?;
-        let (mut usages, mut last) = (Vec::new(), String::new());
-        loop {
-            let users = aws.users_after(workspace, &last).await?;
-            let Some(end) = users.last() else { break };
-            last.clone_from(end);
-            for user in users {
-                usages.push((aws.load_usage(workspace, &user).await?, user));
-            }
+        let mut usages = Vec::new();
+        for user in all_users(aws, workspace).await? {
+            usages.push((aws.load_usage(workspace, &user).await?, user));
         }
         let usage = shell::sum_usages(&before, usages.iter().map(|(usage, user)| (user.as_str(), usage)));
         let write = Write::Usage {

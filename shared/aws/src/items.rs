@@ -142,6 +142,7 @@ pub(crate) fn usage_of(item: &Item) -> Result<Usage, Fault> {
                 lineage: String::new(),
                 size: lifecycle::size::WHOLE_MACHINE.to_owned(),
                 compute: String::new(),
+                since: None,
             });
         }
     }

@@ -153,6 +153,14 @@ pub enum Wish {
     },
     /// From the sweep alone: a warning of the deletion at `due`, if it is still to come then.
     WarnIfIdle { generation: u32, due: Millis },
+    /// From the sweep alone: a warning that the user's time of the day is used up at `due`.
+    WarnOfDailyTime { generation: u32, due: Millis },
+    /// From the sweep alone: a stop, as the user's time of the day is used up. It stops nothing from `until` on, when the time begins anew.
+    StopForTheDay {
+        generation: u32,
+        until: Millis,
+        why: Failure,
+    },
     /// From the sweep alone: look at what is due.
     Check,
 }

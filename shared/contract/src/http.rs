@@ -288,9 +288,15 @@ pub struct SessionView {
     /// When its compute instance is shut down, and this session with it, if nothing uses the instance before; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_due: Option<Millis>,
+    /// When it is stopped, as its user's sessions have lived then for as long as they may on one day; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_due: Option<Millis>,
     /// Whether its user was warned of its own deletion.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
+    /// Why it is stopped, if no user of the flow asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_for: Option<Failure>,
     pub failure: Option<Failure>,
     /// Its refused connections; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -435,6 +441,8 @@ pub enum End {
     },
     /// Its compute instance is shut down for idleness, with all sessions on it.
     InstanceIdle { at: Millis },
+    /// Its user's sessions have lived then for as long as they may on one day. `warned`: whether its user was warned of that.
+    DailyTime { at: Millis, warned: bool },
     /// The phase has lasted too long.
     Deadline { at: Millis },
     /// Its agent is held for ended if it is not heard before.

@@ -118,6 +118,10 @@ pub struct QuotaSettings {
     /// Processors, by the family of VM sizes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vcpus: BTreeMap<String, u32>,
+    /// How long the sessions of a user may live on one day of UTC, all of them together: a cap on what they cost. When it is used up, they
+    /// are stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_seconds_per_day: Option<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub users: BTreeMap<String, UserQuota>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,6 +142,9 @@ pub struct UserQuota {
     pub sessions: Option<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vcpus: BTreeMap<String, u32>,
+    /// As that of everybody; all users together have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_seconds_per_day: Option<u32>,
 }
 
 /// The identities of a workspace.

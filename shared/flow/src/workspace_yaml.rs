@@ -18,8 +18,8 @@ const KEYS: [&str; 8] = [
 ];
 /// Keys of the same file elsewhere, which say nothing here.
 const PASSED: [&str; 2] = ["$schema", "name"];
-const QUOTA: [&str; 4] = ["sessions", "vcpus", "users", "total"];
-const USER: [&str; 2] = ["sessions", "vcpus"];
+const QUOTA: [&str; 5] = ["sessions", "vcpus", "session_seconds_per_day", "users", "total"];
+const USER: [&str; 3] = ["sessions", "vcpus", "session_seconds_per_day"];
 const IDENTITY: [&str; 2] = ["type", "user_assigned_identities"];
 const DETAILS: [&str; 1] = ["client_id"];
 const STORE: [&str; 2] = ["name", "type"];

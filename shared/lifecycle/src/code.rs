@@ -280,6 +280,7 @@ codes! {
     SessionComputeDeleted = "Session.ComputeDeleted", Retry, "The compute resource of the session was deleted.", "Start the session again.";
     SessionComputeLost = "Session.ComputeLost", Retry, "The compute resource of the session is gone.", "Start the session again.";
     SessionContainerEnded = "Session.ContainerEnded", Retry, "The session's container ended without a report.", "Start the session again.";
+    SessionDailyTimeUsedUp = "Session.DailyTimeUsedUp", Final, "The user's sessions have lived for as long as they may on one day.", "Start the session on the next day, or ask an owner of the workspace for more.";
     SessionDiskFull = "Session.DiskFull", Final, "There is no room for another session.", "Make room, and start again.";
     SessionIdleTooLong = "Session.IdleTooLong", Final, "The idle time is longer than the workspace allows.", "Take a shorter idle time.";
     SessionImageNotByDigest = "Session.ImageNotByDigest", Final, "A session with an identity needs an image named by digest.", "Name the image by its digest.";

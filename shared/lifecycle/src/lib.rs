@@ -11,7 +11,7 @@
 //! * [`Code`]: the error codes.
 //! * [`access`]: who may do what ([`access::may`]).
 //! * [`size`]: what each VM size is.
-//! * [`quota`]: how much one user may have at once ([`quota::Usage::enter`]).
+//! * [`quota`]: how much one user may have at once and on one day ([`quota::Usage::enter`]).
 //! * [`network`]: what a session may reach of the network.
 //! * [`deadlines`]: every number of milliseconds that a promise rests on.
 

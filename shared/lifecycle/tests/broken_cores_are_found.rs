@@ -8,12 +8,13 @@ use lifecycle::{
     Failure, Millis,
     compute::{self, Compute, ComputePhase, Slot},
     deadlines,
+    quota::{Daily, Quota, Usage, Use},
     session::{Effect, Event, Kind, Lease, Message, Operation, Outcome, Phase, Refusal, Row, Session, Step, decide},
 };
 use search::{
     properties::{self, *},
     search,
-    world::{Bounds, Core, Decided, ON_INSTANCE, Wish},
+    world::{Bounds, Core, Decided, ON_DAILY, ON_INSTANCE, Wish},
 };
 
 const OPERATIONS: [Wish; 5] = [
@@ -97,6 +98,78 @@ fn a_reset_that_does_not_wait_for_the_old_container() {
 
 fn deleted(bounds: Bounds) -> Bounds {
     Bounds { drains: 1, ..bounds }
+}
+
+fn on_daily() -> Bounds {
+    Bounds {
+        owners: vec![ON_DAILY],
+        menu: vec![Wish::Operation(Kind::Start), Wish::Run],
+        faults: 0,
+        ..one_flow()
+    }
+}
+
+#[test]
+fn a_time_of_the_day_that_is_counted_only_while_the_session_is_there() {
+    fn broken(usage: &Usage, flow: &str, now: Millis) -> Option<Usage> {
+        let left = usage.leave(flow, now)?;
+        Some(Usage { past: None, ..left })
+    }
+    let core = Core {
+        leave_quota: broken,
+        ..Core::REAL
+    };
+    found(core, &on_daily(), DAILY_COUNTED);
+}
+
+#[test]
+fn a_time_of_the_day_that_bars_no_start() {
+    fn broken(
+        usage: &Usage,
+        flow: &str,
+        wanted: &Use,
+        quota: &Quota,
+        workspace: &str,
+        now: Millis,
+    ) -> Result<Usage, Failure> {
+        let without = Quota {
+            daily: None,
+            ..quota.clone()
+        };
+        let entered = usage.enter(flow, wanted, &without, workspace, now)?;
+        Ok(entered.watched(quota, now))
+    }
+    let core = Core {
+        enter: broken,
+        ..Core::REAL
+    };
+    found(core, &on_daily(), DAILY_REFUSED);
+}
+
+#[test]
+fn a_time_of_the_day_that_ends_with_its_warning() {
+    fn broken(usage: &Usage, quota: &Quota, now: Millis) -> Option<(Usage, Daily)> {
+        usage.look(quota, now).map(|(next, what)| match what {
+            Daily::Warn { due } => (next, Daily::Stop { until: due + 1 }),
+            what => (next, what),
+        })
+    }
+    let core = Core {
+        look_daily: broken,
+        ..Core::REAL
+    };
+    found(core, &on_daily(), DAILY_STOP);
+}
+
+#[test]
+fn a_time_of_the_day_that_a_run_holds_up() {
+    fn broken(session: &Session, event: &Event, now: Millis) -> Decided {
+        match event {
+            Event::DailyTimeUsedUp { .. } if !session.runs.is_empty() => Ok((session.clone(), Vec::new())),
+            _ => decide(session, event, now),
+        }
+    }
+    found(decides(broken), &on_daily(), DAILY_ENDS);
 }
 
 #[test]

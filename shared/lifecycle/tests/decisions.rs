@@ -87,6 +87,7 @@ fn run(id: &str) -> Event {
 }
 
 /// A session with a life so far, and the effects of the last event in it.
+#[derive(Clone)]
 struct Life {
     session: Session,
     effects: Vec<Effect>,
@@ -517,6 +518,54 @@ fn idle_near(session: &Session) -> Event {
         generation: session.generation,
         due: session.idle_due().expect("it is Ready and quiet"),
     }
+}
+
+#[test]
+fn a_session_is_stopped_in_use_when_its_users_time_of_the_day_is_used_up() {
+    let ready = Life::ready();
+    let until = ready.now + 100_000;
+    let why = Failure::new(Code::SessionDailyTimeUsedUp, "");
+    let used_up = |generation| Event::DailyTimeUsedUp {
+        operation: "daily".into(),
+        generation,
+        until,
+        why: why.clone(),
+    };
+    let near = |due| Event::DailyTimeNear { generation: 1, due };
+    let busy = ready.on(run("r"));
+    let warned = busy.on(near(until));
+    let told = |life: &Life| {
+        let is_warning = |effect: &&Effect| matches!(effect, Effect::Message(Message::WarnDailyTime { .. }));
+        life.effects.iter().filter(is_warning).count()
+    };
+    assert_eq!((told(&warned), warned.session.daily_warned), (1, Some(until)));
+    assert_eq!(told(&warned.clone().on(near(until))), 0, "once for each end");
+    assert_eq!(
+        told(&warned.clone().on(near(until - 1))),
+        1,
+        "it comes earlier, or later"
+    );
+    // Of an older session, or late: the time has begun anew by then.
+    for life in [
+        warned.clone().on(used_up(0)),
+        warned.clone().later(100_000).on(used_up(1)),
+    ] {
+        assert_eq!(life.session.phase, Phase::Ready);
+    }
+    let stopping = warned.on(used_up(1));
+    assert_eq!(stopping.session.phase, Phase::Stopping);
+    let gone = stopping.on(gone(1));
+    assert_eq!(
+        (gone.session.phase, &gone.session.stopped_for, gone.session.daily_warned),
+        (Phase::Stopped, &Some(why.clone()), None)
+    );
+    let ended = Effect::Row(Row::RunEnded {
+        run: "r".into(),
+        outcome: Outcome::Canceled,
+        failure: Some(why),
+    });
+    assert!(gone.effects.contains(&ended), "its run is told why: {:?}", gone.effects);
+    assert_eq!(gone.on(wanted("again", Kind::Start)).session.stopped_for, None);
 }
 
 #[test]

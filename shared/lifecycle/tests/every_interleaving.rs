@@ -14,7 +14,7 @@ mod search;
 use lifecycle::session::{EDGES, Kind, Phase};
 use search::{
     search,
-    world::{Bounds, Core, ON_INSTANCE, Wish},
+    world::{Bounds, Core, ON_DAILY, ON_INSTANCE, Wish},
 };
 
 const START: Wish = Wish::Operation(Kind::Start);
@@ -198,4 +198,40 @@ fn a_compute_instance_is_started_and_stopped_under_its_sessions() {
     };
     let found = search(&Core::REAL, &two, either(15_000, 3_000_000));
     found.expect_whole("a compute instance with two flows", false);
+}
+
+#[test]
+fn the_time_of_a_users_day_is_used_up() {
+    let one = Bounds {
+        owners: vec![ON_DAILY],
+        menu: either(
+            vec![START, UPDATE, Wish::Run],
+            vec![START, STOP, INSTALL, RESET, UPDATE, Wish::Run],
+        ),
+        commands: 2,
+        faults: either(0, 2),
+        activities: 0,
+        asks: 0,
+        drains: 0,
+        starts: 0,
+    };
+    let found = search(&Core::REAL, &one, either(60_000, 3_000_000));
+    found.expect_whole("the time of a day", either(true, false));
+    let at_fault = Bounds {
+        menu: vec![Wish::Run],
+        commands: 1,
+        faults: either(1, 2),
+        ..one.clone()
+    };
+    let found = search(&Core::REAL, &at_fault, either(60_000, 3_000_000));
+    found.expect_whole("the time of a day, with faults", false);
+    let two = Bounds {
+        owners: vec![ON_DAILY, ON_DAILY],
+        menu: vec![START, STOP],
+        commands: either(1, 2),
+        faults: 1,
+        ..one
+    };
+    let found = search(&Core::REAL, &two, either(40_000, 3_000_000));
+    found.expect_whole("the time of a day, of two flows", false);
 }

@@ -157,6 +157,12 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
         compute: compute.into(),
         why: failure(),
     };
+    let used_up = |generation, until| Event::DailyTimeUsedUp {
+        operation: "n".into(),
+        generation,
+        until,
+        why: failure(),
+    };
     let alive = |generation| Event::Alive {
         generation,
         nonce: 1,
@@ -217,6 +223,17 @@ fn events() -> Vec<(&'static str, Event, Millis)> {
             },
             50_000,
         ),
+        (
+            "time of the day near",
+            Event::DailyTimeNear {
+                generation: 2,
+                due: NOW + 59_000,
+            },
+            50_000,
+        ),
+        ("time of the day used up", used_up(2, NOW + 1), 0),
+        ("time of the day used up, on the day before", used_up(2, NOW), 0),
+        ("time of the day used up, of an older one", used_up(1, NOW + 1), 0),
         (
             "idle near, before newer activity",
             Event::IdleNear {
@@ -349,11 +366,13 @@ fn every_phase_by_every_event() {
           Provisioning/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Provisioning/o
               on run; image seen; image seen, and another by now; activity
           Provisioning/o             run r Canceled
               on cancel of a run
+          Provisioning/o             WarnDailyTime
+              on time of the day near
           Launching/o                AnswerStep t done, AnswerStep t2 done
               on claim-compute, it is up
           Provisioning/o             CreateCompute
@@ -375,7 +394,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Provisioning (reset)
           Provisioning/o             n joins o
@@ -387,11 +406,13 @@ fn every_phase_by_every_event() {
           Provisioning/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Provisioning/o
               on run; image seen; image seen, and another by now; activity
           Provisioning/o             run r Canceled
               on cancel of a run
+          Provisioning/o             WarnDailyTime
+              on time of the day near
           Launching/o                AnswerStep t done, AnswerStep t2 done
               on claim-compute, it is up
           Provisioning/o             CreateCompute
@@ -413,7 +434,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; another compute to be deleted; session up; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (start, update)
           Launching/o                n joins o
@@ -427,11 +448,13 @@ fn every_phase_by_every_event() {
           Launching/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Launching/o
               on run; image seen; image seen, and another by now; activity
           Launching/o                run r Canceled
               on cancel of a run
+          Launching/o                WarnDailyTime
+              on time of the day near
           Launching/o                AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Launching/o                LaunchSession 2
@@ -451,7 +474,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Launching (reset)
           Launching/o                n joins o
@@ -463,11 +486,13 @@ fn every_phase_by_every_event() {
           Launching/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Launching/o
               on run; image seen; image seen, and another by now; activity
           Launching/o                run r Canceled
               on cancel of a run
+          Launching/o                WarnDailyTime
+              on time of the day near
           Launching/o                AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Launching/o                LaunchSession 2
@@ -487,7 +512,7 @@ fn every_phase_by_every_event() {
           Stopping/o failing         AnswerStep t TimedOut, RemoveSession 2
               on tick, the phase is late; tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (start, update)
           Installing/o               n joins o
@@ -501,11 +526,13 @@ fn every_phase_by_every_event() {
           Installing/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Installing/o
               on run; image seen; image seen, and another by now; activity
           Installing/o               run r Canceled
               on cancel of a run
+          Installing/o               WarnDailyTime
+              on time of the day near
           Installing/o               AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Installing/o               AgentInstall
@@ -531,7 +558,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (reset)
           Installing/o               n joins o
@@ -543,11 +570,13 @@ fn every_phase_by_every_event() {
           Installing/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, run r Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Installing/o
               on run; image seen; image seen, and another by now; activity
           Installing/o               run r Canceled
               on cancel of a run
+          Installing/o               WarnDailyTime
+              on time of the day near
           Installing/o               AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Installing/o               AgentInstall
@@ -573,7 +602,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, AnswerStep t AgentSilent, run r Failed, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done; run done, in an older one; tick, nothing is late
 
         Installing (install)
           Installing/o then start
@@ -587,11 +616,13 @@ fn every_phase_by_every_event() {
           Installing/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Installing/o
               on run; image seen; image seen, and another by now; activity
           Installing/o               AgentCancelRun r
               on cancel of a run
+          Installing/o               WarnDailyTime
+              on time of the day near
           Installing/o               AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; stop-session; stop-session, with an image to check; stop-session, which cannot be; a clean-up of another operation
           Installing/o               AgentInstall
@@ -619,7 +650,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t AgentSilent, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed, an earlier attempt; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (no operation)
           Ready                      n Succeeded
@@ -631,13 +662,15 @@ fn every_phase_by_every_event() {
           Ready/reset                StartExecution n
               on reset
           Stopping/stop              StartExecution n
-              on stop; idle seen, and so it is; idle seen, of its instance, before its own time; compute to be deleted
+              on stop; idle seen, and so it is; idle seen, of its instance, before its own time; time of the day used up; compute to be deleted
           Ready                      AgentRun n
               on run
           Ready                      AgentCancelRun r
               on cancel of a run
           Ready                      WarnIdle
               on idle near, and so it is
+          Ready                      WarnDailyTime
+              on time of the day near
           Ready                      AnswerStep t2 Superseded
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be; a step of another operation
           Ready                      AnswerStep t2 done
@@ -655,7 +688,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
+              on cancel of a run that is not there; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late; tick, the phase is late
 
         Ready (reset)
           Ready/o                    n joins o
@@ -667,11 +700,13 @@ fn every_phase_by_every_event() {
           Ready/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Ready/o
               on run; image seen; image seen, and another by now; activity
           Ready/o                    AgentCancelRun r
               on cancel of a run
+          Ready/o                    WarnDailyTime
+              on time of the day near
           Ready/o                    AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
@@ -701,7 +736,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Ready (update)
           Ready/o                    n joins o
@@ -715,11 +750,13 @@ fn every_phase_by_every_event() {
           Ready/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Ready/o
               on run; image seen; image seen, and another by now; activity
           Ready/o                    AgentCancelRun r
               on cancel of a run
+          Ready/o                    WarnDailyTime
+              on time of the day near
           Ready/o                    AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
@@ -749,7 +786,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (stop)
           Stopping/o then start
@@ -762,6 +799,8 @@ fn every_phase_by_every_event() {
               on stop
           Stopping/o                 AgentCancelRun r
               on cancel of a run
+          Stopping/o                 WarnDailyTime
+              on time of the day near
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
@@ -779,7 +818,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done, o Succeeded
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (reset)
           Stopping/o                 n joins o
@@ -791,11 +830,13 @@ fn every_phase_by_every_event() {
           Stopping/o then update
               on update of the size
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Stopping/o
               on run; image seen; image seen, and another by now; activity
           Stopping/o                 AgentCancelRun r
               on cancel of a run
+          Stopping/o                 WarnDailyTime
+              on time of the day near
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
@@ -815,7 +856,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping (update)
           Stopping/o                 n joins o
@@ -829,11 +870,13 @@ fn every_phase_by_every_event() {
           Stopping/o then reset
               on reset
           Stopping/stop              AnswerStep t Superseded, o Canceled, StartExecution n
-              on stop; compute to be deleted
+              on stop; time of the day used up; compute to be deleted
           Stopping/o
               on run; image seen; image seen, and another by now; activity
           Stopping/o                 AgentCancelRun r
               on cancel of a run
+          Stopping/o                 WarnDailyTime
+              on time of the day near
           Stopping/o                 AnswerStep t2 done
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; a clean-up of another operation
           Stopping/o                 RemoveSession 2
@@ -853,7 +896,7 @@ fn every_phase_by_every_event() {
           Provisioning/o +1          RemoveSession 2, LeaveCompute, run r Canceled, AnswerStep t done
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopping, failing (start, reset, update)
           Stopping/o then start failing
@@ -868,6 +911,8 @@ fn every_phase_by_every_event() {
               on stop
           Stopping/o failing         AgentCancelRun r
               on cancel of a run
+          Stopping/o failing         WarnDailyTime
+              on time of the day near
           Stopping/o failing         AnswerStep t2 Why
               on claim-compute, it is up; claim-compute, it is new; claim-compute, which cannot be; launch-session; install-packages; stop-session; stop-session, with an image to check; stop-session, which cannot be
           Stopping/o failing         RemoveSession 2
@@ -887,7 +932,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 2, LeaveCompute, run r Failed, AnswerStep t Why, o Failed
               on tick, the lease is over
           nothing
-              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
+              on cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day used up; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute to be deleted; another compute to be deleted; session up; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen, by an older one; alive; alive, an older one; run done, in an older one; tick, nothing is late
 
         Stopped (no operation)
           Provisioning/start +1      StartExecution n
@@ -909,7 +954,7 @@ fn every_phase_by_every_event() {
           Stopped                    RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day near; time of the day used up; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
 
         Failed (no operation)
           Provisioning/start +1      StartExecution n
@@ -931,7 +976,7 @@ fn every_phase_by_every_event() {
           Failed                     RemoveSession 1
               on session up, an older one
           nothing
-              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
+              on cancel of a run; cancel of a run that is not there; idle seen, and so it is; idle seen, of its instance, before its own time; idle near, and so it is; time of the day near; time of the day used up; time of the day used up, on the day before; time of the day used up, of an older one; idle near, before newer activity; idle seen, before newer activity; image checked; image checked, it cannot be had; image checked, for an older one; compute up; compute gone; compute to be deleted; another compute to be deleted; session gone; session gone, an older one; installed; installed, an earlier attempt; install failed; image seen; image seen, and another by now; image seen, by an older one; alive; alive, an older one; run done; run done, in an older one; activity; tick, nothing is late; tick, the phase is late; tick, the lease is over
     "#]].assert_eq(&page.join("\n"));
 }
 
@@ -1182,5 +1227,6 @@ fn named(effect: &Effect) -> String {
         Effect::Message(Message::AgentNetwork { .. }) => "AgentNetwork".into(),
         Effect::Message(Message::AgentLease { .. }) => "AgentLease".into(),
         Effect::Message(Message::WarnIdle { .. }) => "WarnIdle".into(),
+        Effect::Message(Message::WarnDailyTime { .. }) => "WarnDailyTime".into(),
     }
 }

@@ -151,13 +151,15 @@ async fn quota(
         lineage: command.flow.lineage.clone(),
         size: settings.size.value.clone(),
         compute: takes.map(|compute| compute.id).unwrap_or_default(),
+        since: None,
     };
+    let now = ports.now();
     let quotas = admission::load_quotas(ports, of, workspace, user).await?;
     let refused = quotas.iter().find_map(|counted| {
         let wanted = counted.name_use(&wanted, user);
         counted
             .usage
-            .enter(&session.flow, &wanted, &counted.quota, workspace)
+            .enter(&session.flow, &wanted, &counted.quota, workspace, now)
             .err()
     });
     let in_use = |counted: &Counted| {

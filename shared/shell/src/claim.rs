@@ -22,7 +22,7 @@ pub(crate) async fn leave(
 ) -> Result<(Vec<Write>, Option<Message>), Fault> {
     let (flow, used) = (&row.session.flow, row.session.last_activity);
     let (workspace, user) = (row.flow.workspace.clone(), row.flow.owner.clone());
-    let mut writes = admission::dismiss(ports, &workspace, &user, |usage| usage.leave(flow)).await?;
+    let mut writes = admission::dismiss(ports, &workspace, &user, |usage| usage.leave(flow, now)).await?;
     let mut release = None;
     if let Some(held) = ports.load_compute(&compute).await? {
         let left = compute::leave(&held, flow, used, now);
@@ -77,7 +77,7 @@ pub(crate) async fn claim_of(
         *cause = slot.instance.as_deref().map(not_running);
         return Ok(Vec::new());
     };
-    let mut writes = match enter(ports, row, &slot, &claimed.id).await? {
+    let mut writes = match enter(ports, row, &slot, &claimed.id, now).await? {
         Ok(writes) => writes,
         Err(failure) => {
             *cause = Some(failure);
@@ -125,15 +125,17 @@ async fn enter(
     row: &SessionRow,
     slot: &Slot,
     compute: &str,
+    now: Millis,
 ) -> Result<Result<Vec<Write>, Failure>, Fault> {
     let (workspace, user) = (&row.session.workspace, &row.session.owner);
     let wanted = Use {
         lineage: row.flow.lineage.clone(),
         size: slot.size.clone(),
         compute: compute.to_owned(),
+        since: None,
     };
     admission::admit(ports, (workspace, user), &wanted, |usage, wanted, quota| {
-        usage.enter(&row.session.flow, wanted, quota, workspace)
+        usage.enter(&row.session.flow, wanted, quota, workspace, now)
     })
     .await
 }

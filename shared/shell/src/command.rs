@@ -133,6 +133,8 @@ pub(crate) fn settings_of_wish<'a>(wish: &'a Wish, lineage: &str) -> (Settings, 
         | Wish::StopOnCompute { .. }
         | Wish::StopIfIdle { .. }
         | Wish::WarnIfIdle { .. }
+        | Wish::WarnOfDailyTime { .. }
+        | Wish::StopForTheDay { .. }
         | Wish::Check => (defaults(&Wanted::default(), lineage), None),
     }
 }
@@ -239,7 +241,12 @@ pub fn action_of(wish: &Wish) -> Action {
         | Wish::DeleteCompute { .. }
         | Wish::StopInstance { .. }
         | Wish::DeleteInstance { .. } => Action::Stop,
-        Wish::StopOnCompute { .. } | Wish::StopIfIdle { .. } | Wish::WarnIfIdle { .. } | Wish::Check => Action::Sweep,
+        Wish::StopOnCompute { .. }
+        | Wish::StopIfIdle { .. }
+        | Wish::WarnIfIdle { .. }
+        | Wish::WarnOfDailyTime { .. }
+        | Wish::StopForTheDay { .. }
+        | Wish::Check => Action::Sweep,
     }
 }
 
@@ -271,13 +278,20 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
             run: command.id.clone(),
             wants: settings.clone(),
         },
+        wish => event_of_sweep(wish, &command.id),
+    }
+}
+
+/// The event of a wish of the sweep. Others are decided on the row of a compute resource or an instance.
+fn event_of_sweep(wish: &Wish, id: &str) -> Event {
+    match wish {
         Wish::StopIfIdle {
             generation,
             activity,
             why,
         } => Event::IdleSeen {
             why: why.clone(),
-            operation: command.id.clone(),
+            operation: id.to_owned(),
             generation: *generation,
             activity: *activity,
         },
@@ -285,18 +299,22 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
             generation: *generation,
             due: *due,
         },
+        Wish::WarnOfDailyTime { generation, due } => Event::DailyTimeNear {
+            generation: *generation,
+            due: *due,
+        },
+        Wish::StopForTheDay { generation, until, why } => Event::DailyTimeUsedUp {
+            operation: id.to_owned(),
+            generation: *generation,
+            until: *until,
+            why: why.clone(),
+        },
         Wish::StopOnCompute { compute, why } => Event::ComputeDrained {
-            operation: command.id.clone(),
+            operation: id.to_owned(),
             compute: compute.clone(),
             why: why.clone(),
         },
-        // They are decided on the row of a compute resource or an instance.
-        Wish::Check
-        | Wish::DeleteCompute { .. }
-        | Wish::CreateInstance { .. }
-        | Wish::StartInstance { .. }
-        | Wish::StopInstance { .. }
-        | Wish::DeleteInstance { .. } => Event::Tick,
+        _ => Event::Tick,
     }
 }
 
@@ -307,7 +325,7 @@ async fn already_decided(ports: &impl Ports, command: &Command) -> Result<bool, 
             .await?
             .is_some_and(|row| row.deleted.is_none()),
         // They change only what is due or there, so they need no row.
-        Wish::Cancel { .. } | Wish::Check | Wish::WarnIfIdle { .. } => false,
+        Wish::Cancel { .. } | Wish::Check | Wish::WarnIfIdle { .. } | Wish::WarnOfDailyTime { .. } => false,
         _ => ports.load_operation(&command.id).await?.is_some(),
     })
 }

@@ -193,6 +193,7 @@ async fn start(ports: &impl Ports, row: InstanceRow) -> Result<Result<Next, Fail
         lineage: format!("the compute instance {}", row.name),
         size: row.size.clone(),
         compute: compute.id.clone(),
+        since: None,
     };
     let hold = |usage: &Usage, wanted: &Use, quota: &Quota| usage.hold(wanted, quota, &row.workspace);
     let mut writes = match admission::admit(ports, (&row.workspace, &row.owner), &wanted, hold).await? {

@@ -122,6 +122,8 @@ pub enum DueRow {
     Session(String),
     /// A compute resource, by its id.
     Compute(String),
+    /// A user's quota.
+    Usage { workspace: String, user: String },
 }
 
 /// One transaction.

@@ -35,6 +35,7 @@ pub(crate) async fn choose(
             lineage: String::new(),
             size: size.name.clone(),
             compute: String::new(),
+            since: None,
         };
         let has_room = |counted: &Counted| counted.usage.has_room(&wanted, &counted.quota, &flow.workspace);
         quotas.iter().all(|counted| has_room(counted).is_ok())

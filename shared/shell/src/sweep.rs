@@ -3,6 +3,7 @@
 use crate::{
     Fault,
     compute::{look, send_stops},
+    daily,
     ports::{DueRow, Ports, Save, Write, due_of},
 };
 use contract::{
@@ -68,6 +69,7 @@ pub async fn sweep(ports: &impl Ports, shard: u32) -> Result<Swept, Fault> {
             match &due.what {
                 DueRow::Session(flow) => swept.over_deadline += u64::from(look_after_session(ports, flow, now).await?),
                 DueRow::Compute(id) => look_after_compute(ports, id, now).await?,
+                DueRow::Usage { workspace, user } => daily::look_after(ports, workspace, user, now).await?,
             }
         }
         last = Some(page);

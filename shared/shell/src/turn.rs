@@ -365,6 +365,8 @@ fn name_of(event: &Event) -> &'static str {
         Event::Wanted { .. } => "wanted",
         Event::IdleSeen { .. } => "idle-seen",
         Event::IdleNear { .. } => "idle-near",
+        Event::DailyTimeNear { .. } => "daily-time-near",
+        Event::DailyTimeUsedUp { .. } => "daily-time-used-up",
         Event::RunWanted { .. } => "run-wanted",
         Event::CancelWanted { .. } => "cancel-wanted",
         Event::StepEntered { .. } => "step-entered",

@@ -13,9 +13,16 @@ use lifecycle::{
 /// Says why `session` is in its phase, what keeps it, what will end it and when, and which signals of it were seen.
 ///
 /// * `history`: its latest entries, oldest first. What they do not reach back to is left out.
+/// * `daily_due`: when its user's time of the day is used up: see [`crate::daily_due`].
 /// * `instance_due`: when its compute instance is shut down for idleness: see [`crate::shutdown_due`].
 /// * `now`: by the shell's clock.
-pub fn why(session: &Session, history: &[LogRow], instance_due: Option<Millis>, now: Millis) -> Reasons {
+pub fn why(
+    session: &Session,
+    history: &[LogRow],
+    instance_due: Option<Millis>,
+    daily_due: Option<Millis>,
+    now: Millis,
+) -> Reasons {
     let entered = |row: &&LogRow| row.from != row.to;
     let began = |row: &&LogRow| match session.phase {
         // A session that failed without a stop has one entry for both.
@@ -27,7 +34,7 @@ pub fn why(session: &Session, history: &[LogRow], instance_due: Option<Millis>, 
         began: history.iter().rev().filter(entered).find(began).map(decision),
         last: history.last().map(decision),
         kept_by: keepers(session),
-        ends: ends(session, instance_due),
+        ends: ends(session, instance_due, daily_due),
         signals: signals(session, history, now),
     }
 }
@@ -63,7 +70,7 @@ fn keepers(session: &Session) -> Vec<Keeper> {
 }
 
 /// The deadlines of the session and its phase, soonest first.
-fn ends(session: &Session, instance_due: Option<Millis>) -> Vec<End> {
+fn ends(session: &Session, instance_due: Option<Millis>, daily_due: Option<Millis>) -> Vec<End> {
     let mut ends: Vec<(Millis, End)> = Vec::new();
     if let Some(at) = session.idle_due() {
         ends.push((
@@ -83,6 +90,10 @@ fn ends(session: &Session, instance_due: Option<Millis>) -> Vec<End> {
         .filter(|_| matches!(session.phase, Phase::Installing | Phase::Ready));
     ends.extend(silent.map(|at| (at, End::AgentSilent { at })));
     ends.extend(instance_due.map(|at| (at, End::InstanceIdle { at })));
+    ends.extend(daily_due.map(|at| {
+        let warned = session.daily_warned == Some(at);
+        (at, End::DailyTime { at, warned })
+    }));
     ends.sort_by_key(|(at, _)| *at);
     ends.into_iter().map(|(_, end)| end).collect()
 }
@@ -103,7 +114,7 @@ fn signals(session: &Session, history: &[LogRow], now: Millis) -> Vec<Signal> {
             Event::RunWanted { .. } => SignalKind::RunWanted,
             Event::RunDone { .. } => SignalKind::RunDone,
             Event::Activity { .. } => SignalKind::Used,
-            Event::IdleNear { .. } => SignalKind::Warned,
+            Event::IdleNear { .. } | Event::DailyTimeNear { .. } => SignalKind::Warned,
             Event::SessionGone { .. } | Event::ComputeGone { .. } => SignalKind::Gone,
             _ => continue,
         };
@@ -165,7 +176,7 @@ mod tests {
         }
 
         fn why(&self) -> Reasons {
-            why(&self.session, &self.history, None, self.now)
+            why(&self.session, &self.history, None, None, self.now)
         }
 
         fn with_wanted(self, id: &str, kind: Kind) -> Self {
@@ -330,7 +341,7 @@ mod tests {
     #[test]
     fn what_the_history_does_not_reach_back_to_is_left_out() {
         let life = Life::ready();
-        let why = why(&life.session, &[], None, life.now);
+        let why = why(&life.session, &[], None, None, life.now);
         assert_eq!((why.because, why.began, why.last), (None, None, None));
         assert_eq!(why.ends.len(), 2);
     }

@@ -105,6 +105,10 @@ pub fn quota(of: &WorkspaceSettings, user: &str, sessions: usize) -> Quota {
             .or(all.sessions)
             .or_else(|| u32::try_from(sessions).ok()),
         vcpus,
+        daily: own
+            .and_then(|own| own.session_seconds_per_day)
+            .or(all.session_seconds_per_day)
+            .map(|seconds| lifecycle::Millis::from(seconds) * 1000),
     }
 }
 
@@ -115,6 +119,7 @@ pub fn quota_of_all(of: &WorkspaceSettings) -> Option<Quota> {
         whose: Whose::Everybody,
         sessions: total.sessions,
         vcpus: total.vcpus.clone(),
+        daily: None,
     })
 }
 
@@ -133,6 +138,15 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
     let users = of.quota.users.values().map(|user| &user.vcpus);
     let total = of.quota.total.iter().map(|total| &total.vcpus);
     families(users.chain(total).chain([&of.quota.vcpus]))?;
+    let total = of.quota.total.as_ref();
+    if total.is_some_and(|total| total.session_seconds_per_day.is_some()) {
+        return failed(
+            Code::WorkspaceMalformed,
+            "The quota of all users together has no session_seconds_per_day: the time of a day is each user's own. Write it below quota, or \
+             below one of quota.users."
+                .to_owned(),
+        );
+    }
     if let Some(store) = &of.default_data_store
         && !OBJECT_STORES.contains(&store.r#type.as_str())
     {

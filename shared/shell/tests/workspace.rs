@@ -5,6 +5,7 @@ mod world;
 
 use contract::{FlowRef, Origin, Phase, people::RoleRow, workspace::WorkspaceRow};
 use lifecycle::{
+    Code,
     quota::Usage,
     size::{Offer, Used},
 };
@@ -243,6 +244,28 @@ async fn a_quota_of_all_users_counts_what_each_of_them_has_until_it_ends() {
     let all = sum_usages(&Usage::default(), [("alice", own), ("bob", own)]);
     assert_eq!((all.revision, all.sessions.len(), own.sessions.len()), (1, 2, 2));
     assert!(all.sessions.values().all(|held| held.lineage != "/c"));
+}
+
+#[tokio::test]
+async fn sessions_are_warned_and_stopped_when_the_time_of_a_day_is_used_up_and_a_start_is_refused_until_the_next() {
+    let world = world(json!({ "quota": { "session_seconds_per_day": 40 } }));
+    assert_eq!(give(&world, "/a", "a", start(None)).await, None);
+    let key = flow("/a").key();
+    {
+        let state = world.state.lock().unwrap();
+        let session = &state.sessions[&key].0.session;
+        assert_eq!(session.phase, Phase::Stopped);
+        let why = session.stopped_for.as_ref().expect("nobody asked for it");
+        assert_eq!(why.error, Code::SessionDailyTimeUsedUp);
+        assert_eq!(state.warned.len(), 1);
+        let own = &state.usage[&("local".to_owned(), "alice".to_owned())];
+        assert_eq!((own.sessions.len(), own.due), (0, None));
+    }
+    let refused = give(&world, "/b", "b", start(None)).await.unwrap();
+    expect_test::expect!["Session.DailyTimeUsedUp: Your sessions may live for 40 s a day in the workspace local, all of them together, and have lived for 40 s today. The time begins anew at 1970-01-02 00:00 UTC. Start the session then, or ask an owner of the workspace for more."].assert_eq(&refused);
+    assert!(world.state.lock().unwrap().computes.len() == 1, "nothing was made");
+    world.state.lock().unwrap().now = 86_400_000;
+    assert_eq!(give(&world, "/b", "b2", start(None)).await, None);
 }
 
 #[tokio::test]

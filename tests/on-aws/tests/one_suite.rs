@@ -280,8 +280,9 @@ fn what_a_user_has_is_written_only_over_what_was_read(worlds: &Worlds) {
                 lineage: flow.to_owned(),
                 size: "local".to_owned(),
                 compute: "c1".to_owned(),
+                since: None,
             };
-            usage.enter(flow, &wanted, &Quota::default(), "w").unwrap()
+            usage.enter(flow, &wanted, &Quota::default(), "w", 0).unwrap()
         };
         let write = |usage: &Usage| Write::Usage {
             workspace: "w".to_owned(),
@@ -297,7 +298,7 @@ fn what_a_user_has_is_written_only_over_what_was_read(worlds: &Worlds) {
             Err(Fault::Conflict)
         ));
         assert_eq!(aws.load_usage("w", &user).await.unwrap(), one);
-        let left = one.leave("q1").unwrap();
+        let left = one.leave("q1", 0).unwrap();
         save(aws, vec![write(&left)]).await.unwrap();
         assert_eq!(aws.load_usage("w", &user).await.unwrap(), left);
     });
@@ -434,7 +435,7 @@ fn what_was_sent_leaves_the_outbox_and_nothing_else_does(worlds: &Worlds) {
                         .into_iter()
                         .filter_map(|due| match due.what {
                             DueRow::Session(flow) => Some(flow),
-                            DueRow::Compute(_) => None,
+                            DueRow::Compute(_) | DueRow::Usage { .. } => None,
                         }),
                 );
             }
@@ -475,7 +476,7 @@ fn what_is_due_is_found_by_its_time_and_not_before(worlds: &Worlds) {
                 .iter()
                 .filter_map(|due| match &due.what {
                     DueRow::Session(flow) => Some(flow),
-                    DueRow::Compute(_) => None,
+                    DueRow::Compute(_) | DueRow::Usage { .. } => None,
                 })
                 .filter(|flow| flow.starts_with("due-"))
                 .collect();

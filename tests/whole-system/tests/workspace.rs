@@ -1,6 +1,6 @@
 //! A workspace's settings, on the real thing: an owner writes them, starts have them, and others are told what bars them.
 
-use contract::{Origin, row::RunRow};
+use contract::{Origin, notice::Notice, row::RunRow};
 use lifecycle::size::Used;
 use serde_json::{Value, json};
 use std::{fs, process::Output};
@@ -228,4 +228,55 @@ fn a_size_that_nobody_names_is_chosen_by_what_past_runs_used_and_show_and_why_sa
         let text = machine.succeed(&[command, at]);
         assert!(text.contains("the flow's last 2 runs used"), "{command}: {text}");
     }
+}
+
+#[test]
+fn sessions_are_warned_and_stopped_once_they_have_lived_for_the_time_of_a_day() {
+    let machine = Machine::new();
+    let file = machine.state().join("workspace.yml");
+    let set = |seconds: u32| {
+        fs::write(&file, format!("quota:\n  session_seconds_per_day: {seconds}\n")).unwrap();
+        machine.succeed(&["workspace", "update", "-f", file.to_str().unwrap()])
+    };
+    let folder = machine.state().join("busy");
+    write_flow(&folder, "@tool\ndef one(text: str): return text\n", None);
+    let at = folder.to_str().unwrap();
+    machine.succeed(&["start", at]);
+    // A cap that comes while the session lives counts for it, and a run does not hold it up.
+    let shown = set(8);
+    assert!(shown.contains("8 s of sessions a day"), "{shown}");
+    let before = machine.succeed(&["show", at]);
+    assert!(before.contains("as the time of the day is used up then"), "{before}");
+    let ends = machine.succeed(&["why", at]);
+    assert!(ends.contains("in use or not: your sessions have lived then"), "{ends}");
+    let ran = machine.run(&["run", at, "--", "sleep", "600"]);
+    assert!(!ran.status.success());
+    assert!(said(&ran).contains("Session.DailyTimeUsedUp"), "{}", said(&ran));
+
+    for command in ["show", "why", "events"] {
+        let text = machine.succeed(&[command, at]);
+        assert!(
+            text.contains("Your sessions may live for 8 s a day in the workspace local"),
+            "{command}: {text}"
+        );
+    }
+    let events = machine.succeed(&["events", at]);
+    assert!(
+        events.contains("as its user's time of the day is used up then"),
+        "{events}"
+    );
+    let is_warning = |notice: &Notice| matches!(notice, Notice::StoppedForTheDaySoon { .. });
+    assert!(machine.notices().iter().any(is_warning));
+    let refused = machine.run(&["start", at]);
+    assert!(!refused.status.success());
+    assert!(
+        said(&refused).contains("The time begins anew at 2"),
+        "{}",
+        said(&refused)
+    );
+    let checked = said(&machine.run(&["check", at]));
+    assert!(checked.contains("Session.DailyTimeUsedUp"), "{checked}");
+
+    set(3600);
+    machine.succeed(&["start", at]);
 }

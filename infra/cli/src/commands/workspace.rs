@@ -6,7 +6,7 @@ use crate::{
     global::{Done, Service},
     show::{rendered, table},
     terminal::{note, warn},
-    text::{clock, out, out_json},
+    text::{clock, out, out_json, took},
     trouble::{Trouble, USAGE},
 };
 use clap::Args;
@@ -63,6 +63,7 @@ A file may have:
   quota:                                  of each user at once
     sessions: 5
     vcpus: { D: 16, NC: 0 }               by family of VM sizes: pfsession sizes
+    session_seconds_per_day: 28800        how long all sessions of a user together may live on a day (UTC); then they are stopped
     users:
       bob: { sessions: 10 }
     total: { sessions: 40, vcpus: { D: 64 } }   of all users together
@@ -199,10 +200,13 @@ fn details(row: &WorkspaceRow) -> String {
     line("working directory", or(working_directory.clone(), "none"));
     line("quota of each user", quota_of(quota));
     for (user, own) in &quota.users {
-        line(&format!("quota of {user}"), quota_line(own.sessions, &own.vcpus));
+        line(
+            &format!("quota of {user}"),
+            quota_line(own.sessions, &own.vcpus, own.session_seconds_per_day),
+        );
     }
     if let Some(total) = &quota.total {
-        line("quota of all users", quota_line(total.sessions, &total.vcpus));
+        line("quota of all users", quota_line(total.sessions, &total.vcpus, None));
     }
     if let Some(identity) = identity {
         line("identity", identity.r#type.clone());
@@ -223,15 +227,16 @@ fn details(row: &WorkspaceRow) -> String {
 }
 
 fn quota_of(quota: &QuotaSettings) -> String {
-    quota_line(quota.sessions, &quota.vcpus)
+    quota_line(quota.sessions, &quota.vcpus, quota.session_seconds_per_day)
 }
 
-fn quota_line(sessions: Option<u32>, vcpus: &BTreeMap<String, u32>) -> String {
+fn quota_line(sessions: Option<u32>, vcpus: &BTreeMap<String, u32>, daily: Option<u32>) -> String {
     let sessions = sessions.map(|count| format!("{count} sessions"));
     let vcpus = vcpus
         .iter()
         .map(|(family, count)| format!("{count} vCPUs of family {family}"));
-    let all: Vec<String> = sessions.into_iter().chain(vcpus).collect();
+    let daily = daily.map(|seconds| format!("{} of sessions a day", took(u64::from(seconds) * 1000)));
+    let all: Vec<String> = sessions.into_iter().chain(vcpus).chain(daily).collect();
     if all.is_empty() {
         "the service's".to_owned()
     } else {

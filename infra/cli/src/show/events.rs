@@ -51,6 +51,15 @@ pub(super) fn what_happened(event: &Event) -> String {
             format!("its compute instance idle for too long, so stop wanted: {why}")
         }
         Event::IdleNear { due, .. } => format!("warned: deleted at {} if nobody uses it", clock(*due)),
+        Event::DailyTimeNear { due, .. } => {
+            format!(
+                "warned: stopped at {}, as its user's time of the day is used up then",
+                clock(*due)
+            )
+        }
+        Event::DailyTimeUsedUp { why, .. } => {
+            format!("its user's time of the day is used up, so stop wanted: {why}")
+        }
         Event::RunWanted { run, .. } => format!("run wanted ({run})"),
         Event::CancelWanted { run } => format!("cancel wanted ({run})"),
         Event::StepEntered { step, cause, .. } => format!("step {} began{}", step_name(*step), because(cause)),

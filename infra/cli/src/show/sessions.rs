@@ -158,6 +158,7 @@ pub(crate) fn session(session: &SessionView, home: Option<&str>, more: Vec<(&'st
     rows.push(("last used", Cell::new(ago(session.now, session.last_activity))));
     rows.extend(deletion_rows(session));
     rows.extend(more.into_iter().map(|(name, text)| (name, Cell::new(text))));
+    rows.extend(stopped_for(session));
     if let Some(failure) = &session.failure {
         rows.push((
             "failure",
@@ -236,7 +237,20 @@ fn deletion_rows(session: &SessionView) -> Vec<Row> {
         );
         rows.push(("deleted", Cell::new(text)));
     }
+    if let Some(due) = session.daily_due {
+        let text = format!(
+            "{}, in use or not, as the time of the day is used up then",
+            at(session.now, due)
+        );
+        rows.push(("stopped", Cell::new(text)));
+    }
     rows
+}
+
+/// Why it is stopped, if no user of the flow asked for that.
+pub(super) fn stopped_for(session: &SessionView) -> Option<Row> {
+    let why = session.stopped_for.as_ref()?;
+    Some(("stopped for", Cell::new(format!("{} [{}]", why.message, why.error))))
 }
 
 /// The settings of a session that has any.

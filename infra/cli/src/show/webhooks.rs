@@ -69,6 +69,8 @@ pub(super) fn wish(wish: &Wish) -> &'static str {
         | Wish::StopOnCompute { .. }
         | Wish::StopIfIdle { .. }
         | Wish::WarnIfIdle { .. }
+        | Wish::WarnOfDailyTime { .. }
+        | Wish::StopForTheDay { .. }
         | Wish::Check => "nothing",
     }
 }

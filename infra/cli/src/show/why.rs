@@ -3,7 +3,7 @@
 use super::{
     events::what_happened,
     operations::kind,
-    sessions::{KEY, chosen, refused_connections, size},
+    sessions::{KEY, chosen, refused_connections, size, stopped_for},
 };
 use crate::{
     table::pairs,
@@ -52,6 +52,7 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
             Cell::new(format!("{} [{}]", failure.message, failure.error)).fg(Color::Red),
         ));
     }
+    rows.extend(stopped_for(session));
     if !session.settings.choice.is_empty() {
         let size = chosen(size(&session.settings.size), &session.settings.choice);
         rows.push(("VM size", Cell::new(size)));
@@ -133,6 +134,11 @@ fn ends(end: &End, session: &SessionView) -> String {
                 .iter()
                 .map(|name| format!(" {name}"))
                 .collect::<String>()
+        ),
+        End::DailyTime { at: when, warned } => format!(
+            "stopped {}, in use or not: your sessions have lived then for as long as they may on one day (UTC){}; a session less puts it off",
+            at(now, *when),
+            if *warned { "; you were warned" } else { "" }
         ),
         End::Deadline { at: when } => format!(
             "given up {} if it is still {} then",

@@ -20,6 +20,7 @@ use contract::{
     instance::InstanceRow,
     names,
     network::NetworkRow,
+    notice::Notice,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
     row::{OperationRow, RunRow, SessionRow, UsedRow},
@@ -313,6 +314,16 @@ impl Ports for Aws {
                     .await
             }
             Message::WarnIdle { generation, due } => self.warn_idle(row, generation, due).await,
+            Message::WarnDailyTime { generation, due } => {
+                let (flow, key) = (row.flow.clone(), row.session.flow.clone());
+                self.notify(&Notice::StoppedForTheDaySoon {
+                    flow,
+                    key,
+                    generation,
+                    due,
+                })
+                .await
+            }
         }
     }
 
@@ -365,6 +376,11 @@ impl Ports for Aws {
             let what = match kind {
                 "FLOW" => DueRow::Session(id.to_owned()),
                 "COMPUTE" => DueRow::Compute(id.to_owned()),
+                "QUOTA" => {
+                    let (workspace, user) = id.split_once('#')?;
+                    let (workspace, user) = (workspace.to_owned(), user.to_owned());
+                    DueRow::Usage { workspace, user }
+                }
                 _ => return None,
             };
             let since = item.get("due_at")?.as_n().ok()?.parse().ok()?;

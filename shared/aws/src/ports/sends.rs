@@ -45,9 +45,8 @@ impl Aws {
         .await
     }
 
-    /// Says that a session is to be deleted, with the command that puts it off. Where nobody takes notices, the history has it.
+    /// Says that a session is to be deleted, with the command that puts it off.
     pub(super) async fn warn_idle(&self, row: &SessionRow, generation: u32, due: Millis) -> Result<(), Fault> {
-        let Some(queue) = &self.notices else { return Ok(()) };
         let key = row.session.flow.clone();
         let extend = Command {
             id: format!("extend-{key}-{due}"),
@@ -65,7 +64,13 @@ impl Aws {
             idle: row.session.settings.idle.value,
             extend,
         };
-        let sent = self.sqs.send_message().queue_url(queue).message_body(body_of(&notice));
+        self.notify(&notice).await
+    }
+
+    /// Sends a notice. Where nobody takes notices, the history has it.
+    pub(super) async fn notify(&self, notice: &Notice) -> Result<(), Fault> {
+        let Some(queue) = &self.notices else { return Ok(()) };
+        let sent = self.sqs.send_message().queue_url(queue).message_body(body_of(notice));
         sent.send()
             .await
             .map(|_| ())

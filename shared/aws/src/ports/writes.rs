@@ -54,6 +54,7 @@ impl Aws {
             Write::Usage { workspace, user, usage } => {
                 let mut item = with_body(items::quota_key(&workspace, &user), &usage);
                 item.insert("revision".to_owned(), number(usage.revision));
+                items::due(&mut item, &format!("{workspace}#{user}"), usage.due);
                 let put = self.put(item);
                 put_item(match usage.revision.saturating_sub(1) {
                     // A row of an earlier version has none.

@@ -102,4 +102,6 @@ pub enum Message {
     AgentLease { generation: u32, nonce: u64 },
     /// To whoever takes notices: the session is deleted at `due` if nobody uses it before.
     WarnIdle { generation: u32, due: Millis },
+    /// To whoever takes notices: the session is stopped at `due`, as its user's time of the day is used up then.
+    WarnDailyTime { generation: u32, due: Millis },
 }

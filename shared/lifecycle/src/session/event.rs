@@ -22,6 +22,15 @@ pub enum Event {
     },
     /// A sweep saw that the session is to be deleted for idleness soon, at `due`.
     IdleNear { generation: u32, due: Millis },
+    /// A sweep saw that the user's time of the day is used up at `due`, if their sessions stay as they are.
+    DailyTimeNear { generation: u32, due: Millis },
+    /// A sweep saw that the user's time of the day is used up. It begins anew at `until`.
+    DailyTimeUsedUp {
+        operation: String,
+        generation: u32,
+        until: Millis,
+        why: Failure,
+    },
     /// A command wants a run. A flow without a session gets one first: `wants` says of what.
     RunWanted { run: String, wants: Settings },
     /// A command wants a run no more.

@@ -123,6 +123,9 @@ pub struct Session {
     /// The deletion for idleness of which its user was warned, as long as that is still to come. What moves it arms the warning again.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub warned: Option<Millis>,
+    /// The end of its user's time of the day of which they were warned last, while it lives.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub daily_warned: Option<Millis>,
     /// When it entered the phase that it is in.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "is_zero"))]
     pub since: Millis,
@@ -130,6 +133,9 @@ pub struct Session {
     pub alive_until: Option<Millis>,
     /// When the phase has lasted too long.
     pub deadline: Option<Millis>,
+    /// Why it is Stopped, if no user of the flow asked for that.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub stopped_for: Option<Failure>,
     /// Why it is Failed, or will be once its container is gone.
     pub failure: Option<Failure>,
 }
@@ -167,9 +173,11 @@ impl Session {
             runs: BTreeMap::new(),
             last_activity: 0,
             warned: None,
+            daily_warned: None,
             since: 0,
             alive_until: None,
             deadline: None,
+            stopped_for: None,
             failure: None,
         }
     }

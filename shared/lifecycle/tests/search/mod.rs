@@ -7,7 +7,7 @@
 pub(crate) mod properties;
 pub(crate) mod world;
 
-use properties::{Broken, DRAIN_ENDS, STOP_ENDS, short};
+use properties::{Broken, DAILY_ENDS, DRAIN_ENDS, STOP_ENDS, short};
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hash, Hasher},
@@ -57,6 +57,7 @@ pub(crate) fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
         states: Vec::new(),
         ends: HashMap::default(),
         drained: HashMap::default(),
+        daily: HashMap::default(),
     };
     let mut found = Found {
         is_complete: true,
@@ -74,7 +75,7 @@ pub(crate) fn search(core: &Core, bounds: &Bounds, cap: usize) -> Found {
         while let Some(index) = levels[level].pop_front() {
             reached.push(index);
             let world = search.world(index, 0);
-            if let Err(broken) = search.drain_ends(&world) {
+            if let Err(broken) = search.drain_ends(&world).and_then(|()| search.daily_ends(&world)) {
                 return search.done(found, Some((broken, index, None)));
             }
             match search.end_of(&world) {
@@ -129,6 +130,8 @@ struct Search<'a> {
     ends: Numbered<Box<[u32]>, (Millis, Millis)>,
     /// Likewise, how long until no compute resource is draining.
     drained: Numbered<Box<[u32]>, Millis>,
+    /// Likewise, how long sessions are there once the time of the day is used up.
+    daily: Numbered<Box<[u32]>, Millis>,
 }
 
 struct State {
@@ -364,6 +367,33 @@ impl Search<'_> {
 
     /// Lets a world go on in which nothing goes wrong and nobody wants anything any more, until no compute resource is draining.
     fn drain_ends(&mut self, world: &World) -> Result<(), Broken> {
+        let mut known = std::mem::take(&mut self.drained);
+        let ends = self.goes_on_until(world, &mut known, (DRAIN_ENDS, DRAIN_BOUND), |world| {
+            world.is_draining().then_some(true)
+        });
+        self.drained = known;
+        ends
+    }
+
+    /// Likewise, until the sessions of who may have them for some time of the day are gone once that is used up, or at all.
+    fn daily_ends(&mut self, world: &World) -> Result<(), Broken> {
+        let mut known = std::mem::take(&mut self.daily);
+        let ends = self.goes_on_until(world, &mut known, (DAILY_ENDS, DRAIN_BOUND), |world| {
+            let (is_used_up, is_there) = world.is_over_daily();
+            is_there.then_some(is_used_up)
+        });
+        self.daily = known;
+        ends
+    }
+
+    /// Lets a world go on until `goes_on` is `None`, within a bound of time: that in which it says `true`.
+    fn goes_on_until(
+        &mut self,
+        world: &World,
+        known: &mut Numbered<Box<[u32]>, Millis>,
+        (property, bound): (&'static str, Millis),
+        goes_on: impl Fn(&World) -> Option<bool>,
+    ) -> Result<(), Broken> {
         let mut world = world.clone();
         world.left = Left {
             faults: 0,
@@ -382,9 +412,9 @@ impl Search<'_> {
         };
         let mut path: Vec<(Box<[u32]>, Millis)> = Vec::new();
         let mut took = 0;
-        while turn.world.is_draining() {
+        while let Some(counts) = goes_on(&turn.world) {
             let key = self.parts.key(&turn.world);
-            if let Some(known) = self.drained.get(&key) {
+            if let Some(known) = known.get(&key) {
                 took = *known;
                 break;
             }
@@ -395,23 +425,23 @@ impl Search<'_> {
             let is_wait = matches!(act, Act::Wait);
             let time = if is_wait { turn.world.until_next(self.core) } else { 0 };
             let so_far: Millis = path.iter().map(|(_, time)| time).sum();
-            if path.len() > 500 || so_far > DRAIN_BOUND || (is_wait && time == 0) {
+            if path.len() > 500 || so_far > bound || (is_wait && time == 0) {
                 let states: Vec<String> = turn.world.flows.iter().map(|flow| short(&flow.session)).collect();
                 return Err(Broken {
-                    property: DRAIN_ENDS,
+                    property,
                     what: format!("not after {so_far} ms and {} acts: {states:?}", path.len()),
                 });
             }
-            path.push((key, time));
+            path.push((key, if counts { time } else { 0 }));
             turn.act(&act);
         }
         for (key, time) in path.into_iter().rev() {
             took += time;
-            self.drained.insert(key, took);
+            known.insert(key, took);
         }
-        if took > DRAIN_BOUND {
+        if took > bound {
             return Err(Broken {
-                property: DRAIN_ENDS,
+                property,
                 what: format!("it took {took} ms"),
             });
         }

@@ -2,7 +2,7 @@
 //!
 //! The numbers are those of the list in the design. What the core does not carry (11 and 12: credentials and roles) is tested elsewhere.
 
-use super::world::{Core, Decided, Execution, Flow, IDLE, NOW, Row, World, name_of};
+use super::world::{Core, DAILY, Decided, Execution, Flow, IDLE, NOW, Row, World, name_of};
 use lifecycle::{
     compute::ComputePhase,
     session::{self, Effect, Event, Kind, Lease, Operation, Phase, Session, Settings, Step},
@@ -26,6 +26,10 @@ pub(crate) const DRAINING_TAKES_NONE: &str = "5a a compute resource that is to b
 pub(crate) const DRAIN_ENDS: &str =
     "5b a compute resource that is to be deleted is deleted within its bound, without anybody's stop";
 pub(crate) const ONE_INSTANCE: &str = "5c a compute instance is there at most once";
+pub(crate) const DAILY_COUNTED: &str = "5d the time of the day that is counted is the time that the sessions lived";
+pub(crate) const DAILY_REFUSED: &str = "5e no session gets a compute resource once the time of the day is used up";
+pub(crate) const DAILY_STOP: &str = "5f a session is stopped for the time of the day only once that is used up";
+pub(crate) const DAILY_ENDS: &str = "5g sessions are stopped within their bound once the time of the day is used up";
 pub(crate) const NO_IDLE_STOP_IN_USE: &str = "6 no idle stop under a live lease or after newer activity";
 pub(crate) const ALWAYS_DUE: &str = "7a what is not final is due, and looking after it moves the due time";
 pub(crate) const STOP_IS_TAKEN: &str = "7b a stop is accepted in every phase";
@@ -44,7 +48,7 @@ pub(crate) const FORWARD: &str = "generation, revision and activity only move fo
 
 /// How many there are.
 #[allow(dead_code, reason = "one of the tests that share this counts them")]
-pub(crate) const COUNT: usize = 22;
+pub(crate) const COUNT: usize = 26;
 
 /// Checks one decision.
 pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Decided) -> Option<Broken> {
@@ -90,7 +94,9 @@ fn is_older(s: &Session, event: &Event) -> bool {
         | Event::Activity { generation }
         | Event::ImageSeen { generation, .. }
         | Event::IdleSeen { generation, .. }
-        | Event::IdleNear { generation, .. } => *generation != s.generation,
+        | Event::IdleNear { generation, .. }
+        | Event::DailyTimeNear { generation, .. }
+        | Event::DailyTimeUsedUp { generation, .. } => *generation != s.generation,
         Event::Installed {
             generation,
             operation,
@@ -129,7 +135,8 @@ fn no_idle_stop_in_use(before: &Session, after: &Session, event: &Event) -> Opti
         .values()
         .any(|lease| *lease == Lease::Waiting || matches!(lease, Lease::Until(until) if *until > NOW));
     let allowed = match event {
-        Event::Wanted { .. } => true,
+        // Whether the time is used up is another property.
+        Event::Wanted { .. } | Event::DailyTimeUsedUp { .. } => true,
         Event::ComputeDrained { compute, .. } => before.compute.as_ref() == Some(compute),
         Event::IdleSeen { activity, why, .. } => {
             // The compute instance has an idle time of its own.
@@ -404,6 +411,12 @@ fn tokens_are_answered(world: &World, f: usize, flow: &Flow) -> Option<Broken> {
 }
 
 fn of_computes(world: &World) -> Option<Broken> {
+    let counted = world.computes.usage.lived(NOW).min(DAILY);
+    if counted != world.computes.lived {
+        return broken(true, DAILY_COUNTED, || {
+            format!("{counted} ms are counted of {} ms", world.computes.lived)
+        });
+    }
     let rows = || world.computes.rows.values();
     let instances = rows().filter(|row| row.slot.instance.is_some() && row.phase != ComputePhase::Gone);
     if instances.count() > 1 {

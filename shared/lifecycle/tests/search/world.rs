@@ -11,6 +11,7 @@ use lifecycle::{
     Code, Failure, Millis,
     compute::{Chase, Compute, ComputePhase, Seen, Slot},
     deadlines::{LAUNCH_WINDOW_WITH_PULL, LEASE, LEASE_MARGIN},
+    quota::{Daily, Quota, Usage, Use},
     session::{
         self, Claimed, Effect, Event, Kind, Lease, Named, Operation, Origin, Outcome, Phase, Refusal, Session,
         Settings, Step,
@@ -27,6 +28,9 @@ pub(crate) const NOW: Millis = 10_000_000;
 /// How long a session may be idle here.
 pub(crate) const IDLE: Millis = 30_000;
 
+/// How long the sessions of [`ON_DAILY`] may live here. The day never ends.
+pub(crate) const DAILY: Millis = 40_000;
+
 /// How far the driver's clock is behind the control plane's, and how much longer an agent thinks a lease is: together less than the margin.
 pub(crate) const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
 
@@ -34,6 +38,8 @@ pub(crate) const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
 pub(crate) type Decided = Result<(Session, Vec<Effect>), Refusal>;
 
 pub(crate) type StartInstance = fn(Option<&Compute>, &Slot, Option<Millis>, &str, Millis) -> Option<Compute>;
+
+pub(crate) type Enter = fn(&Usage, &str, &Use, &Quota, &str, Millis) -> Result<Usage, Failure>;
 
 /// The functions under search: the core's own, or ones that are broken on purpose.
 #[derive(Clone, Copy)]
@@ -51,6 +57,9 @@ pub(crate) struct Core {
     pub(crate) observe: fn(&Compute, Seen) -> Option<Compute>,
     pub(crate) drain: fn(&Compute, Failure, Millis) -> Option<Compute>,
     pub(crate) chase: fn(&Compute, Millis) -> Option<(Compute, Chase)>,
+    pub(crate) enter: Enter,
+    pub(crate) leave_quota: fn(&Usage, &str, Millis) -> Option<Usage>,
+    pub(crate) look_daily: fn(&Usage, &Quota, Millis) -> Option<(Usage, Daily)>,
     /// Whether what was decided is saved with the session before it is sent.
     pub(crate) saves_outbox: bool,
 }
@@ -70,6 +79,9 @@ impl Core {
         observe: lifecycle::compute::observe,
         drain: lifecycle::compute::drain,
         chase: lifecycle::compute::chase,
+        enter: Usage::enter,
+        leave_quota: Usage::leave,
+        look_daily: Usage::look,
         saves_outbox: true,
     };
 }
@@ -196,6 +208,10 @@ pub(crate) struct Computes {
     /// The containers that the driver has now, and those that it was told to delete and so will never make.
     pub(crate) exist: BTreeSet<String>,
     pub(crate) deleted: BTreeSet<String>,
+    /// What [`ON_DAILY`] has, as it is counted.
+    pub(crate) usage: Usage,
+    /// How long the sessions of [`ON_DAILY`] have lived in truth, up to [`DAILY`].
+    pub(crate) lived: Millis,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -249,6 +265,7 @@ pub(crate) enum Act {
     SeeIdle(usize),
     SeeNear(usize),
     Chase(String),
+    LookDaily,
     /// The user deletes a compute resource, or stops their instance.
     Drain(String),
     StartInstance,
@@ -278,11 +295,23 @@ pub(crate) struct Turn<'a> {
 /// The owner whose sessions are on a compute instance, which is shut down after [`IDLE`] without use.
 pub(crate) const ON_INSTANCE: &str = "i";
 
+/// The owner whose sessions may live for [`DAILY`], all of them together.
+pub(crate) const ON_DAILY: &str = "t";
+
 fn settings_of(owner: &str) -> Settings {
     let compute = (owner == ON_INSTANCE).then(|| "mine".to_owned());
+    let idle = if owner == ON_DAILY { 3 * DAILY } else { IDLE };
     Settings {
         compute: compute.into(),
+        idle: idle.into(),
         ..settings()
+    }
+}
+
+pub(crate) fn daily() -> Quota {
+    Quota {
+        daily: Some(DAILY),
+        ..Quota::default()
     }
 }
 
@@ -511,6 +540,9 @@ impl World {
                 }
             }
         }
+        if self.computes.usage.due.is_some_and(|due| NOW >= due) {
+            acts.push(Act::LookDaily);
+        }
         for (id, row) in &self.computes.rows {
             if row.due.is_some_and(|due| NOW >= due) {
                 acts.push(Act::Chase(id.clone()));
@@ -664,6 +696,7 @@ impl Turn<'_> {
                 self.put(Message::Command { flow: *f, event });
             }
             Act::Chase(id) => self.chase(id),
+            Act::LookDaily => self.look_daily(),
             Act::Drain(id) => {
                 self.world.left.drains -= 1;
                 if let Some(next) = (self.core.drain)(&self.world.computes.rows[id], why_drained(), NOW) {
@@ -822,7 +855,9 @@ impl Turn<'_> {
         let flow = &self.world.flows[f];
         let known = match &event {
             Event::Wanted { operation } => flow.operations.contains_key(&operation.id),
-            Event::IdleSeen { operation, .. } => flow.operations.contains_key(operation),
+            Event::IdleSeen { operation, .. } | Event::DailyTimeUsedUp { operation, .. } => {
+                flow.operations.contains_key(operation)
+            }
             Event::RunWanted { run, .. } => flow.runs.contains_key(run),
             _ => false,
         };
@@ -877,6 +912,10 @@ impl Turn<'_> {
         let before = self.world.flows[f].session.clone();
         let claim = self.claim_of(f, &mut event);
         let decided = (self.core.decide)(&before, &event, NOW);
+        if matches!(event, Event::DailyTimeUsedUp { .. }) && self.world.computes.lived < DAILY {
+            let what = format!("after {} ms", self.world.computes.lived);
+            self.breaks(properties::DAILY_STOP, what);
+        }
         if self.broken.is_none() {
             self.broken = properties::of_decision(self.core, &self.world.flows[f], &event, &decided);
         }
@@ -893,8 +932,9 @@ impl Turn<'_> {
             }
             Ok((mut after, effects)) => {
                 after.revision = 0;
-                if let Some(claim) = claim.filter(|claim| after.compute.as_ref() == Some(&claim.id)) {
+                if let Some((claim, usage)) = claim.filter(|(claim, _)| after.compute.as_ref() == Some(&claim.id)) {
                     let computes = Rc::make_mut(&mut self.world.computes);
+                    computes.usage = usage;
                     computes.slots.insert(claim.slot.clone(), claim.id.clone());
                     computes.rows.insert(claim.id.clone(), claim);
                 }
@@ -940,6 +980,9 @@ impl Turn<'_> {
                         }));
                     }
                     computes.rows.insert(compute, left);
+                    if let Some(usage) = (core.leave_quota)(&computes.usage, &name, NOW) {
+                        computes.usage = bounded(usage);
+                    }
                 }
                 message => flow.outbox.push(message),
             }
@@ -1000,12 +1043,13 @@ impl Turn<'_> {
                 command: message,
             }),
             // Somebody reads it.
-            Effect::Message(session::Message::WarnIdle { .. }) => {}
+            Effect::Message(session::Message::WarnIdle { .. })
+            | Effect::Message(session::Message::WarnDailyTime { .. }) => {}
             request => self.put(Message::Driver { flow: f, request }),
         }
     }
 
-    fn claim_of(&mut self, f: usize, event: &mut Event) -> Option<Compute> {
+    fn claim_of(&mut self, f: usize, event: &mut Event) -> Option<(Compute, Usage)> {
         let session = &self.world.flows[f].session;
         let Event::StepEntered {
             operation,
@@ -1043,6 +1087,26 @@ impl Turn<'_> {
                 }
             },
         };
+        let mut usage = computes.usage.clone();
+        if session.owner == ON_DAILY {
+            let wanted = Use {
+                lineage: String::new(),
+                size: slot.size.clone(),
+                compute: claimed.id.clone(),
+                since: None,
+            };
+            match (self.core.enter)(&usage, &session.flow, &wanted, &daily(), "w", NOW) {
+                Ok(entered) => usage = bounded(entered),
+                Err(failure) => {
+                    *cause = Some(failure);
+                    return None;
+                }
+            }
+            if computes.lived >= DAILY {
+                let what = format!("{} gets {}", session.flow, claimed.id);
+                self.breaks(properties::DAILY_REFUSED, what);
+            }
+        }
         let is_draining = matches!(claimed.phase, ComputePhase::Draining | ComputePhase::Releasing);
         // How long it has been there changes nothing.
         let claimed = Compute { since: None, ..claimed };
@@ -1055,7 +1119,7 @@ impl Turn<'_> {
             let what = format!("{} takes a session", claimed.id);
             self.breaks(properties::DRAINING_TAKES_NONE, what);
         }
-        Some(claimed)
+        Some((claimed, usage))
     }
 
     /// The compute resource's own row first, then each session on it.
@@ -1120,6 +1184,36 @@ impl Turn<'_> {
         };
         Rc::make_mut(&mut self.world.computes).rows.insert(id.to_owned(), next);
         self.put(Message::Driver { flow: 0, request });
+    }
+
+    /// Looks whether the time of the day is used up.
+    fn look_daily(&mut self) {
+        let Some((next, what)) = (self.core.look_daily)(&self.world.computes.usage, &daily(), NOW) else {
+            return;
+        };
+        for f in 0..self.world.flows.len() {
+            let session = &self.world.flows[f].session;
+            let generation = session.generation;
+            if !next.sessions.contains_key(&session.flow) {
+                continue;
+            }
+            let event = match what {
+                Daily::Wait => return self.keep_usage(next),
+                Daily::Warn { due } => Event::DailyTimeNear { generation, due },
+                Daily::Stop { until } => Event::DailyTimeUsedUp {
+                    operation: format!("daily{generation}"),
+                    generation,
+                    until,
+                    why: Failure::new(Code::SessionDailyTimeUsedUp, ""),
+                },
+            };
+            self.put(Message::Command { flow: f, event });
+        }
+        self.keep_usage(next);
+    }
+
+    fn keep_usage(&mut self, usage: Usage) {
+        Rc::make_mut(&mut self.world.computes).usage = bounded(usage);
     }
 
     /// Looks whether an instance is idle.
@@ -1483,6 +1577,15 @@ impl Turn<'_> {
     }
 }
 
+/// A usage without what grows for ever.
+fn bounded(mut usage: Usage) -> Usage {
+    usage.revision = 0;
+    if let Some(past) = &mut usage.past {
+        past.lived = past.lived.min(DAILY);
+    }
+    usage
+}
+
 fn why_drained() -> Failure {
     Failure::new(Code::SessionComputeDeleted, "")
 }
@@ -1537,6 +1640,7 @@ impl Act {
             | Self::SeeIdle(_)
             | Self::SeeNear(_)
             | Self::Chase(_)
+            | Self::LookDaily
             | Self::Drain(_)
             | Self::StartInstance
             | Self::TimeOut(..)
@@ -1588,6 +1692,11 @@ impl World {
                 .filter_map(|flow| Some(flow.launching.as_ref()?.until + SKEW + 1)),
         );
         moments.extend(self.computes.rows.values().filter_map(|row| row.due));
+        moments.extend(self.computes.usage.due);
+        // The time is used up then, whatever is counted.
+        let left = DAILY - self.computes.lived;
+        let live = Some(self.on_daily()).filter(|live| *live > 0);
+        moments.extend(live.map(|live| NOW + left.div_ceil(live)));
         moments.extend(self.bag.iter().filter_map(|message| match message {
             Message::Driver {
                 request: Effect::Message(session::Message::LaunchSession { until, .. }),
@@ -1598,8 +1707,20 @@ impl World {
         moments.into_iter().filter(|moment| *moment > NOW).min()
     }
 
+    /// How many sessions of [`ON_DAILY`] are on a compute resource.
+    fn on_daily(&self) -> Millis {
+        let sessions = self.flows.iter().map(|flow| &flow.session);
+        sessions.filter(|s| s.owner == ON_DAILY && s.compute.is_some()).count() as Millis
+    }
+
+    /// Whether the time of the day is used up, and whether a session is there nevertheless.
+    pub(crate) fn is_over_daily(&self) -> (bool, bool) {
+        (self.computes.lived >= DAILY, self.on_daily() > 0)
+    }
+
     /// Lets time pass.
     fn shift(&mut self, by: Millis) {
+        let lived = (self.computes.lived + by * self.on_daily()).min(DAILY);
         let gone = |time: &mut Millis| *time = (*time - by.min(*time)).max(NOW);
         for flow in &mut self.flows {
             let flow = Rc::make_mut(flow);
@@ -1618,7 +1739,13 @@ impl World {
             }
             flow.outbox.iter_mut().for_each(|effect| shift_effect(effect, by));
         }
-        for row in Rc::make_mut(&mut self.computes).rows.values_mut() {
+        let computes = Rc::make_mut(&mut self.computes);
+        computes.lived = lived;
+        computes.usage.due.iter_mut().for_each(gone);
+        for held in computes.usage.sessions.values_mut() {
+            held.since = held.since.map(|since| (since - by).max(NOW - DAILY));
+        }
+        for row in computes.rows.values_mut() {
             row.due.iter_mut().for_each(gone);
             if let Some(shutdown) = &mut row.shutdown {
                 shutdown.used = (shutdown.used - by).max(NOW - IDLE);
@@ -1632,7 +1759,7 @@ impl World {
                     ..
                 } => *activity = (*activity - by).max(NOW - IDLE),
                 Message::Command {
-                    event: Event::IdleNear { due, .. },
+                    event: Event::IdleNear { due, .. } | Event::DailyTimeNear { due, .. },
                     ..
                 } => gone(due),
                 _ => {}
@@ -1664,6 +1791,7 @@ impl Shift for Session {
         }
         self.last_activity = (self.last_activity - by).max(NOW - self.settings.idle.value);
         self.warned.iter_mut().for_each(gone);
+        self.daily_warned.iter_mut().for_each(gone);
         self.since = NOW;
     }
 }

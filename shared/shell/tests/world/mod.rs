@@ -190,6 +190,7 @@ impl World {
             let dues = state.sessions.values().filter_map(|(_, due)| *due);
             let dues = dues
                 .chain(state.computes.values().filter_map(|c| c.due))
+                .chain(state.usage.values().filter_map(|usage| usage.due))
                 .filter(|due| *due <= soon)
                 .min();
             let Some(due) = dues else { return false };
@@ -664,7 +665,7 @@ impl Ports for World {
                     generation,
                     command: AgentCommand::Lease { nonce },
                 },
-                session::Message::WarnIdle { due, .. } => {
+                session::Message::WarnIdle { due, .. } | session::Message::WarnDailyTime { due, .. } => {
                     s.warned.push(due);
                     return Ok(());
                 }
@@ -696,9 +697,18 @@ impl Ports for World {
                 .iter()
                 .filter(|(_, (_, due))| due.is_some_and(|due| due <= now));
             let computes = s.computes.values().filter(|c| c.due.is_some_and(|due| due <= now));
+            let usages = s
+                .usage
+                .iter()
+                .filter(|(_, usage)| usage.due.is_some_and(|due| due <= now));
+            let usages = usages.map(|((workspace, user), usage)| {
+                let (workspace, user) = (workspace.clone(), user.clone());
+                (DueRow::Usage { workspace, user }, usage.due)
+            });
             Ok(sessions
                 .map(|(f, (_, due))| (DueRow::Session(f.clone()), *due))
                 .chain(computes.map(|c| (DueRow::Compute(c.id.clone()), c.due)))
+                .chain(usages)
                 .map(|(what, due)| Due {
                     what,
                     since: due.unwrap_or(now),

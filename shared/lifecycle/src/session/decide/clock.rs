@@ -1,7 +1,7 @@
 //! Time passes.
 
 use super::{
-    super::{Kind, Lease, Message, Operation, Outcome, Phase, Row},
+    super::{Kind, Lease, Message, Operation, Outcome, Phase, Refusal, Row},
     Turn,
 };
 use crate::{Code, Failure, Millis, deadlines};
@@ -25,6 +25,33 @@ impl Turn {
             self.s.warned = Some(due);
             self.send(Message::WarnIdle { generation, due });
         }
+    }
+
+    /// Warns of the end of the user's time of the day, once for each time at which it is expected.
+    pub(super) fn daily_time_near(&mut self, generation: u32, due: Millis) {
+        let is_seen = generation == self.s.generation && self.s.phase.is_live();
+        if is_seen && self.now < due && self.s.daily_warned != Some(due) {
+            self.s.daily_warned = Some(due);
+            self.send(Message::WarnDailyTime { generation, due });
+        }
+    }
+
+    /// Stops a session, in use or not. One that comes late, on a day on which the time has begun anew, stops nothing.
+    pub(super) fn daily_time_used_up(
+        &mut self,
+        operation: &str,
+        generation: u32,
+        until: Millis,
+        why: &Failure,
+    ) -> Result<(), Refusal> {
+        let stays = self.s.phase.is_live() && (self.s.phase != Phase::Stopping || self.anew().is_some());
+        if generation != self.s.generation || self.now >= until || !stays {
+            return Ok(());
+        }
+        self.take_operation(&Operation {
+            why: Some(why.clone()),
+            ..Operation::new(operation, Kind::Stop, None)
+        })
     }
 
     pub(super) fn tick(&mut self) {

@@ -169,6 +169,7 @@ impl Turn {
             Kind::Stop if !live => {
                 self.s.phase = Phase::Stopped;
                 self.s.failure = None;
+                self.s.stopped_for = None;
                 self.end_operation(operation.id, Outcome::Succeeded, None, None);
                 return Ok(());
             }
@@ -207,6 +208,7 @@ impl Turn {
         self.s.generation += 1;
         self.s.resolved = None;
         self.s.failure = None;
+        self.s.stopped_for = None;
         self.s.agent_key = None;
         self.s.alive_until = None;
         self.active();

@@ -37,6 +37,13 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
             why,
         } => turn.idle_seen(operation, *generation, *activity, why.as_ref()),
         Event::IdleNear { generation, due } => turn.idle_near(*generation, *due),
+        Event::DailyTimeNear { generation, due } => turn.daily_time_near(*generation, *due),
+        Event::DailyTimeUsedUp {
+            operation,
+            generation,
+            until,
+            why,
+        } => turn.daily_time_used_up(operation, *generation, *until, why)?,
         Event::RunWanted { run, wants } => turn.run_wanted(run, wants)?,
         Event::CancelWanted { run } => turn.cancel_wanted(run),
         Event::StepEntered {
@@ -103,6 +110,7 @@ pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session,
     }
     // Whatever moved the deletion, also to never, has armed the warning.
     turn.s.warned = turn.s.warned.filter(|due| turn.s.idle_due() == Some(*due));
+    turn.s.daily_warned = turn.s.daily_warned.filter(|_| turn.s.phase.is_live());
     if (turn.s.phase, turn.s.generation) != (session.phase, session.generation) {
         turn.s.since = now;
     }

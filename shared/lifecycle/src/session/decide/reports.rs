@@ -237,6 +237,8 @@ impl Turn {
         // A clean-up that ends with the reason ends its execution as one that ends without.
         self.answer(cleaned_up.clone());
         self.s.phase = if wanted { Phase::Stopped } else { Phase::Failed };
+        let why = self.s.current.as_ref().and_then(|o| o.why.clone());
+        self.s.stopped_for = why.filter(|_| wanted);
         if self
             .s
             .next
