@@ -118,6 +118,11 @@ impl Root {
         self.python.is_some()
     }
 
+    /// The only id that a session on it has inside.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
     /// Which image it is, for all time.
     pub(crate) fn key(&self) -> String {
         self.tree.file_name().unwrap_or_default().to_string_lossy().into_owned()

@@ -11,7 +11,7 @@ use std::{
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The id of a session inside, where its image names none, or root.
-pub(crate) const SESSION: (u32, &str) = (1000, "session");
+pub(crate) const SESSION: (u32, &str) = (sandbox::UID, "session");
 
 pub(crate) fn path(config: &Config) -> &str {
     let path = config.env.iter().rev().find_map(|each| each.strip_prefix("PATH="));

@@ -314,6 +314,14 @@ def begin_image(spec, own_network, sources):
         make_way(os.path.normpath("/" + image["workdir"]), True)
 
 
+def begin(spec, own_network, sources):
+    """Makes the root that a sandbox asks for: that of its image, or one of this machine's programs."""
+    if sources.foreign:
+        begin_image(spec, own_network, sources)
+    else:
+        begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"), spec.get("user"), own_network)
+
+
 def add_entry(name, line, uid):
     """Gives the session's id a name, if the image has none for it."""
     make_way(f"etc/{name}", False)
@@ -521,10 +529,7 @@ def isolate(spec, control):
             os._exit(0)
     try:
         sources = Sources.of(spec, control.descriptors)
-        if sources.foreign:
-            begin_image(spec, own_network, sources)
-        else:
-            begin_root(spec["root"], spec["variables"].get("HOME", "/tmp"), spec.get("user"), own_network)
+        begin(spec, own_network, sources)
         lacks = kept + finish_root(spec, sources)
     except OSError as error:
         # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one; as does all that

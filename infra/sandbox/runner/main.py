@@ -7,23 +7,17 @@ import socket
 import sys
 
 from .control import Control
+from .fresh import begin_anew, preload, serve_or_say
 from .kernel import PR_SET_DUMPABLE, null, prctl
-
-# How an interpreter loads this package: as a package its compiled form is kept, and no flow has a module of this name.
-BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pfsession_runner import main; del sys.path[0]; main.main()"
-
-
-def packages():
-    """The folder that this package is in."""
-    return os.path.dirname(os.path.dirname(__file__))
 
 
 def main():
     role = sys.argv[1]
     if role == "warm":
-        from .warm import warm
+        from .warm import Kind, warm
 
-        warm(sys.argv[2], float(sys.argv[3]), sys.argv[4], json.loads(sys.argv[5]), sys.argv[6:])
+        path, idle_seconds, root, user, uid, *places = sys.argv[2:]
+        warm(path, float(idle_seconds), Kind(root, json.loads(user), json.loads(uid)), places)
     elif role == "isolate":
         from .isolate import isolate
 
@@ -34,41 +28,23 @@ def main():
         if spec is None:
             return
         program = spec.get("execute")
-        if not program and not spec["python"]:
-            # The image has none to begin anew with: what serves a command is loaded before nothing of this machine is seen any more.
-            from .serve import serve
-
-            os.get_exec_path(spec["variables"])
-            isolate(spec, control)
-            os.environ.clear()
-            os.environ.update(spec["variables"])
-            control.send({"ready": {"warm": False}})
-            serve_or_say(serve, spec, control)
-            return
+        if not program:
+            preload(spec)
         isolate(spec, control)
-        os.set_inheritable(inner.fileno(), True)
         if program:
+            os.set_inheritable(inner.fileno(), True)
             # Its network begins outside, and it only then.
             if spec["network"] != "host" and control.receive() is None:
                 return
             inner.close()
             os.chdir(spec.get("folder", "/"))
             os.execve(program[0], program, spec["variables"])
-        spec["control"] = inner.fileno()
-        # A file in memory: an argument has a bound.
-        memory = os.memfd_create("spec")
-        with os.fdopen(os.dup(memory), "wb") as file:
-            file.write(json.dumps(spec).encode())
-        os.set_inheritable(memory, True)
-        program = [spec["python"], "-I", "-c", BOOT, packages(), "inside", str(memory)]
-        os.execve(program[0], program, spec["variables"])
+        begin_anew(spec, control)
     elif role == "inside":
         spec = read_task(int(sys.argv[2]))
         prctl(PR_SET_DUMPABLE, 0)
         os.set_inheritable(spec["control"], False)
         control = Control(socket.socket(fileno=spec["control"]))
-        # Who waits for the session is not to wait for the rest of this package.
-        control.send({"ready": {"warm": False}})
         from .serve import add_sites, serve
 
         add_sites(spec)
@@ -99,13 +75,6 @@ def main():
         add_sites(control.receive())
         import_executor()
         work(control)
-
-
-def serve_or_say(serve, spec, control):
-    try:
-        serve(spec, control, warm=False)
-    except Exception as error:  # noqa: BLE001
-        control.send({"failed": f"{type(error).__name__}: {error}"})
 
 
 def read_task(fd):

@@ -10,8 +10,8 @@ import time
 
 from .control import Control, Lines
 from .coordinator import see_through
+from .fresh import BOOT, packages
 from .kernel import close_descriptors, null
-from .main import BOOT, packages
 from .own import own_source
 from .strays import adopt
 from .worker import work

@@ -1,4 +1,8 @@
-"""The warm process: an interpreter with the flow runtime loaded, forked into each session."""
+"""The warm process: an interpreter that is forked into each session.
+
+It has the flow runtime loaded. Or it has nothing loaded but this package, and its forks become the interpreter of the session's image or
+environment once the sandbox around them is closed.
+"""
 
 import json
 import os
@@ -9,28 +13,28 @@ from compileall import compile_dir
 
 from .control import Control
 from .groups import enter_groups, limit_groups
-from .isolate import Sources, begin_root, enter_namespaces, enter_network, finish_root, seal
-from .kernel import PR_SET_CHILD_SUBREAPER, close_descriptors, gather_memory, null, prctl, start_time, threads
+from .fresh import begin_anew, preload
+from .isolate import Sources, begin, begin_root, enter_namespaces, enter_network, finish_root, seal
+from .kernel import PR_SET_CHILD_SUBREAPER, UID, close_descriptors, gather_memory, null, prctl, start_time, threads
 from .network import hand_over, has_ipv6, make_device
 from .runtime import freeze, import_executor, run_a_dummy_flow
 from .serve import serve
 
 
-def warm(path, idle_seconds, root, user, places):
-    """Is the warm process, until no session has been a fork of it for `idle_seconds` or its socket was taken away."""
+def warm(path, idle_seconds, kind, places):
+    """Is the warm process, until no session has been a fork of it for `idle_seconds` or its socket was taken away.
+
+    * `kind`: what is known ahead of its sessions; see `Kind`.
+    """
     import time
 
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     # Sessions only read this package: what they load of it they would compile each time.
     compile_dir(os.path.dirname(__file__), quiet=2)
-    import_executor()
-    run_a_dummy_flow()
-    if threads() > 1:
-        # Nobody shall try again until somebody has looked.
-        with open(path + ".unfit", "w") as file:
-            file.write("the flow runtime has started threads: a process that has some cannot be forked safely\n")
+    if kind.is_fresh:
+        preload({"python": None, "variables": {}})
+    elif not load_runtime(path):
         return
-    freeze()
     gather_memory()
     # A socket's address is short, and the path may be long.
     folder, path = os.path.split(path)
@@ -44,7 +48,7 @@ def warm(path, idle_seconds, root, user, places):
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    spare, sessions, used = Spare(root, user, places, True), {}, time.monotonic()
+    spare, sessions, used = Spare(kind, places, True), {}, time.monotonic()
     networks = []
     while True:
         readable, _, _ = select.select([*listeners, wake], [], [], 2 if spare and not networks else 0.1)
@@ -78,7 +82,7 @@ def warm(path, idle_seconds, root, user, places):
             if spare and spare.own_network != own_network:
                 spare.end()
                 spare = None
-            spare = spare or Spare(root, user, places, own_network)
+            spare = spare or Spare(kind, places, own_network)
             pid, handed_over = spare.become(connection)
             connection.close()
             # The next is made once this one has started.
@@ -88,7 +92,31 @@ def warm(path, idle_seconds, root, user, places):
             else:
                 networks += handed_over
         if not wanted and spare is None:
-            spare = Spare(root, user, places, own_network)
+            spare = Spare(kind, places, own_network)
+
+
+class Kind:
+    """What is known of sessions before they are there.
+
+    * `root`: an empty folder; `user`: theirs on this machine, if another than this process's own.
+    * `uid`: theirs inside, where each begins with an interpreter of its own; None where they are forks with the flow runtime loaded.
+    """
+
+    def __init__(self, root, user, uid):
+        self.root, self.user, self.is_fresh, self.uid = root, user, uid is not None, UID if uid is None else uid
+
+
+def load_runtime(path):
+    """Loads the flow runtime. Whether this process can be forked with it."""
+    import_executor()
+    run_a_dummy_flow()
+    if threads() > 1:
+        # Nobody shall try again until somebody has looked.
+        with open(path + ".unfit", "w") as file:
+            file.write("the flow runtime has started threads: a process that has some cannot be forked safely\n")
+        return False
+    freeze()
+    return True
 
 
 def listen(path):
@@ -104,7 +132,7 @@ def listen(path):
 class Spare:
     """A process that is in namespaces of its own already, and waits for the session that it is to be."""
 
-    def __init__(self, root, user, places, own_network):
+    def __init__(self, kind, places, own_network):
         self.own_network = own_network
         self.channel, theirs = socket.socketpair()
         pid = os.fork()
@@ -116,7 +144,7 @@ class Spare:
                 close_descriptors([theirs.fileno()])
                 for fd in (0, 1, 2):
                     null(fd)
-                wait_to_become(theirs, root, user, places, own_network)
+                wait_to_become(theirs, kind, places, own_network)
                 status = 0
             finally:
                 os._exit(status)
@@ -144,12 +172,12 @@ class Spare:
         return None, list(control.descriptors)
 
 
-def wait_to_become(channel, root, user, places, own_network):
+def wait_to_become(channel, kind, places, own_network):
     # Ahead of the session, as going into a group takes its time; and before it is in a namespace, where it may not make groups any more.
     groups = enter_groups(places)
     ipv6 = own_network and has_ipv6()
     try:
-        kept = enter_namespaces(user)
+        kept = enter_namespaces(kind.user, kind.uid)
     except OSError as error:
         Control(channel).send(json.dumps({"failed": str(error)}))
         return
@@ -170,7 +198,9 @@ def wait_to_become(channel, root, user, places, own_network):
             Control(channel).send(json.dumps({"no_network": str(error)}))
             return
     try:
-        begin_root(root, os.environ["HOME"], user, own_network)
+        # Which image, is known with the session.
+        if not kind.is_fresh:
+            begin_root(kind.root, os.environ["HOME"], kind.user, own_network)
     except OSError as error:
         Control(channel).send(json.dumps({"failed": str(error)}))
         return
@@ -190,11 +220,16 @@ def wait_to_become(channel, root, user, places, own_network):
             hand_over(control, sockets)
         in_groups, unlimited = limit_groups(spec, groups)
         try:
-            lacks = kept + finish_root(spec, Sources.of(spec, control.descriptors))
+            sources = Sources.of(spec, control.descriptors)
+            if kind.is_fresh:
+                begin(spec, own_network, sources)
+            lacks = kept + finish_root(spec, sources)
         except OSError as error:
             control.send({"failed": str(error)})
             return
         seal(spec, control, lacks + unlimited, "A" if in_groups else "B")
+        if kind.is_fresh:
+            return begin_anew(spec, control)
         os.environ.clear()
         os.environ.update(spec["variables"])
         take_in_site(spec)

@@ -37,6 +37,9 @@ use std::{
     process::Stdio,
 };
 
+/// The only id inside a sandbox whose image names none; `kernel.py` has it too.
+pub const UID: u32 = 1000;
+
 /// The packages that a sandbox sees, below what it writes itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct Overlay {
@@ -206,6 +209,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "crew.py",
         "data.py",
         "flow.py",
+        "fresh.py",
         "groups.py",
         "isolate.py",
         "kernel.py",

@@ -108,7 +108,7 @@ impl Drop for Victim {
     }
 }
 
-/// In a process of its own: all attacks, from a fresh interpreter and from a fork of the warm process.
+/// In a process of its own: all attacks, from a session of each beginning.
 fn attack_from_sessions_of(tier: &str) {
     // As a shell leaves them open, which knows of no close-on-exec.
     let leaked = fs::File::open("/").unwrap();
@@ -131,12 +131,25 @@ fn attack_from_sessions_of(tier: &str) {
     let before = Outside::look(&secrets, victim.0.id());
     let mut all = Counts::default();
     let begun = Instant::now();
-    for (place, from_warm) in [("a fresh interpreter", false), ("a fork of the warm process", true)] {
-        if from_warm && (tier == "C" || !warm_is_there(&machine.state)) {
+    for (place, from_warm, has_flow) in [
+        ("a fresh interpreter", false, true),
+        ("a fork of the warm process", true, true),
+        // A folder without a flow has no flow runtime to be a fork with.
+        ("an interpreter that a fork of a warm process has become", true, false),
+    ] {
+        let it = folder.path().join(format!("flow-{from_warm}-{has_flow}"));
+        copy_attacks(&it, has_flow);
+        if from_warm && tier == "C" {
             continue;
         }
-        let it = folder.path().join(format!("flow-{from_warm}"));
-        copy_attacks(&it);
+        if !has_flow {
+            let before = key("before");
+            machine.start(&before, 1, &it);
+            machine.remove(&before, 1);
+        }
+        if from_warm && !warm_is_there(&machine.state, if has_flow { 1 } else { 2 }) {
+            continue;
+        }
         let key = key("attacked");
         machine.start(&key, 1, &it);
         let isolation = isolation(&machine, &key);
@@ -313,7 +326,7 @@ fn isolation(machine: &Machine, key: &str) -> contract::packages::Isolation {
 }
 
 /// Waits for the warm process, which the first session has started. Whether there is one.
-fn warm_is_there(state: &Path) -> bool {
+fn warm_is_there(state: &Path, wanted: usize) -> bool {
     let until = Instant::now() + Duration::from_secs(60);
     while Instant::now() < until {
         let entries: Vec<PathBuf> = fs::read_dir(state.join("warm"))
@@ -322,7 +335,9 @@ fn warm_is_there(state: &Path) -> bool {
             .flatten()
             .map(|entry| entry.path())
             .collect();
-        if entries.iter().any(|path| path.extension().is_none()) {
+        // Each has a second socket, for sessions on the machine's network.
+        let is_own = |path: &&PathBuf| path.extension().is_none() && !path.to_string_lossy().ends_with("-open");
+        if entries.iter().filter(is_own).count() >= wanted {
             return true;
         }
         if let Some(unfit) = entries
@@ -435,13 +450,14 @@ fn attacks() -> impl Iterator<Item = (String, String)> {
     })
 }
 
-fn copy_attacks(to: &Path) {
+fn copy_attacks(to: &Path, has_flow: bool) {
     fs::create_dir_all(to).unwrap();
     for (name, text) in attacks() {
         fs::write(to.join(name), text).unwrap();
     }
-    // A folder whose session has the base image needs a flow in it.
-    flow(to, &DAG);
+    if has_flow {
+        flow(to, &DAG);
+    }
 }
 
 fn unique(name: &str) -> String {

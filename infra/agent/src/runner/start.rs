@@ -96,7 +96,7 @@ impl Start<'_> {
             .map_err(text)?;
         let mut sandbox = self.sandbox(&layer)?;
         self.set_network(&mut sandbox);
-        if self.environment.pure && sandbox.namespaces && self.store.root.is_none() {
+        if sandbox.namespaces {
             if let Some(runner) = self.fork_warm(&mut sandbox, &layer, &held).await {
                 return Ok(runner);
             }
@@ -215,8 +215,8 @@ impl Start<'_> {
 
     /// A fork of the warm process, if there is one and it serves.
     async fn fork_warm(&self, sandbox: &mut Sandbox, layer: &Path, held: &Rc<Vec<fs::File>>) -> Option<Rc<Runner>> {
-        let base = &self.environment.base;
-        let socket = warm::connect(&self.folders.state, self.store, base, self.user, sandbox.network)?;
+        let kind = warm::Kind::of(self.store, self.environment);
+        let socket = warm::connect(&self.folders.state, self.store, kind, self.user, sandbox.network)?;
         if let Err(error) = sandbox::send(sandbox, &socket) {
             tracing::warn!(%error, "the warm process has gone; a fresh interpreter serves");
             return None;
@@ -252,9 +252,12 @@ impl Start<'_> {
                 }
             }
         };
-        tokio::time::timeout(CLOSING, greeting)
-            .await
-            .map_err(|_| "it took too long".to_owned())??;
+        let greeted = tokio::time::timeout(CLOSING, greeting).await;
+        if let Err(why) = greeted.unwrap_or_else(|_| Err("it took too long".to_owned())) {
+            // An interpreter that is still loading does not see that nobody listens any more.
+            first.process.iter().for_each(Held::kill);
+            return Err(why);
+        }
         let (Some(process), Some(mut isolation)) = (first.process, first.isolation) else {
             return Err("it did not say what it is".to_owned());
         };

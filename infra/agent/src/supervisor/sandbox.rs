@@ -130,12 +130,8 @@ impl Agent {
 
     /// Has a warm process for later sandboxes, if there can be one.
     pub(super) fn ensure_warm(&self, store: &Store, environment: &Environment) {
-        // One of an image would run its code outside every sandbox.
-        if store.base.runs_flows
-            && store.root.is_none()
-            && let Some(base) = store.complete(&environment.base)
-            && let Err(error) = warm::ensure(&self.spec.state, store, &base, &self.spec.places, self.spec.user)
-        {
+        let kind = warm::Kind::of(store, environment);
+        if let Err(error) = warm::ensure(&self.spec.state, store, kind, &self.spec.places, self.spec.user) {
             tracing::warn!(%error, "the warm process cannot be started");
         }
     }

@@ -19,7 +19,10 @@ use crate::{
     compute::{Answer, ComputeDriver, DriverConfig, Launch},
     trust,
 };
-use agent::{folders::identity, warm};
+use agent::{
+    folders::identity,
+    warm::{self, Kind},
+};
 use contract::{
     Failure, Slot,
     driver::{DriverReport, Room},
@@ -172,7 +175,7 @@ impl Machine {
         };
         if let Some(base) = store.find_base()
             && let Some(user) = self.next_user()
-            && let Err(error) = warm::ensure(&self.config.state, &store, &base, self.places(), user)
+            && let Err(error) = warm::ensure(&self.config.state, &store, Kind::Loaded(&base.key), self.places(), user)
         {
             tracing::warn!(%error, "the warm process cannot be started");
         }
