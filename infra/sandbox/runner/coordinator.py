@@ -47,6 +47,8 @@ def see_through(spec, message, result, start, given=None):
                 tell({"metrics": metrics})
     except Wrong as wrong:
         failure = wrong.failure
+    if cut := crew.spans.last():
+        tell({"spans": [json.dumps(cut)]})
     if first:
         failure = first if len(lines) == 1 else {**first, "message": f"{failed} of {len(lines)} lines failed, the first with {first['message']}"}
     # Once the end is told, nothing of the run goes on.

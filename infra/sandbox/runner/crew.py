@@ -5,8 +5,8 @@ import select
 import socket
 import time
 
+from . import spans
 from .control import Control
-from .spans import checked_spans
 from .strays import end_children
 from .stream import Bound, checked_chunk
 from .wrong import Wrong, ended
@@ -44,7 +44,7 @@ class Crew:
     def __init__(self, spec, message, start, given, tell):
         """`tell`: takes what is to be known of a line before its end."""
         self.spec, self.message, self.start, self.given, self.tell = spec, message, start, given, tell
-        self.told = Bound()
+        self.told, self.spans = Bound(), spans.Bound()
         self.members, self.unnamed, self.endings = [], [], {}
         self.begun, self.is_late, self.has_loader, self.first_size = time.monotonic(), False, False, 1
 
@@ -156,8 +156,10 @@ class Crew:
             return self.dismiss(process)
         process.line, process.since, process.word = self.waiting.pop(), time.monotonic(), os.urandom(8).hex()
         line = self.lines[process.line]
+        keeps = {"keeps_no_spans": True} if self.spans.is_full() else {}
+        self.spans.lines += len(keeps)
         try:
-            process.control.send({"line": line.number, "inputs": line.inputs, "word": process.word})
+            process.control.send({"line": line.number, "inputs": line.inputs, "word": process.word, **keeps})
         except OSError:
             self.lose(process)
 
@@ -220,9 +222,9 @@ class Crew:
             self.give(process)
 
     def tell_spans(self, answer):
-        spans = checked_spans(answer.get("spans"))
-        if spans:
-            self.tell({"spans": spans})
+        kept = self.spans.take(*spans.checked_spans(answer))
+        if kept:
+            self.tell({"spans": kept})
 
     def take_chunk(self, chunk):
         """Passes on a piece of the output of the one line that is streamed. It holds nobody up: who reads on has bounds of its own."""

@@ -1,4 +1,4 @@
-"""The spans that promptflow's tracing makes of a run, if a variable says where they go: sent there, and kept with the run.
+"""The spans that promptflow's tracing makes of a run: kept with the run, and sent if a variable says where they go.
 
 They are sent when a line has ended, without a thread: a process that has one cannot be forked.
 """
@@ -7,32 +7,43 @@ import os
 import sys
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-# The most spans of one line that are kept, and the most characters of one.
-MOST, LONGEST = 1_000, 200_000
+SWITCH = "PF_DISABLE_TRACING"
+# The most spans of a run that are kept, and the most characters of one and of all. A span takes a third of a millisecond of the processor, so a
+# run of many short lines has none of its later lines.
+MOST, LONGEST, MOST_TEXT = 1_000, 20_000, 16 << 20
+# How many spans are sent at once.
+BATCH = 500
 
 
 def begin(run):
-    """Has promptflow's tracing make spans, if the run's variables name an endpoint; None if not."""
-    endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
-    return Spans(run, endpoint) if endpoint else None
+    """Has promptflow's tracing make spans; None if the run's variables switch it off."""
+    if os.environ.get(SWITCH, "").lower() == "true":
+        return None
+    return Spans(run, next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None))
 
 
 class Spans:
     def __init__(self, run, endpoint):
+        """`endpoint`: where they are sent, if they are."""
         from opentelemetry import trace
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-        from promptflow.tracing._integrations._openai_injector import inject_openai_api
+        from promptflow.contracts.run_mode import RunMode
+        from promptflow.tracing._operation_context import OperationContext
 
-        ended = self.ended = []
+        take = self.take_in
 
         class Keep(SpanProcessor):
             def on_end(self, span):
-                ended.append(span)
+                take(span)
 
-        self.endpoint, self.exporter, self.is_broken = endpoint, None, False
+        self.ended, self.unsent, self.left_out = [], [], 0
+        self.endpoint, self.exporter, self.is_broken, self.keeps = endpoint, None, False, True
         # Without it promptflow makes none.
-        os.environ.setdefault("PF_DISABLE_TRACING", "false")
+        self.has_switched = SWITCH not in os.environ
+        os.environ.setdefault(SWITCH, "false")
+        # A span then has the number of its line.
+        OperationContext.get_instance().run_mode = RunMode.Batch.name
         resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or "promptflow", "run": run})
         provider = trace.get_tracer_provider()
         if isinstance(provider, TracerProvider):
@@ -42,23 +53,44 @@ class Spans:
             provider = TracerProvider(resource=resource)
             trace.set_tracer_provider(provider)
         provider.add_span_processor(Keep())
-        inject_openai_api()
+
+    def take_in(self, span):
+        """Takes a span that has ended."""
+        if self.keeps and len(self.ended) < MOST:
+            self.ended.append(span)
+        elif self.keeps:
+            self.left_out += 1
+        if self.endpoint and not self.is_broken:
+            self.unsent.append(span)
+            if len(self.unsent) >= BATCH:
+                self.send()
 
     def take(self):
-        """Sends the spans that have ended since. Returns them as JSON texts, as OpenTelemetry's SDK writes them."""
-        spans = self.ended[:]
+        """Sends the spans that have ended since. Returns them as JSON texts, as OpenTelemetry's SDK writes them, and how many more there were."""
+        spans, left_out = self.ended[:], self.left_out
         self.ended.clear()
-        if spans and not self.is_broken:
-            try:
-                self.send(spans)
-            except Exception as error:  # noqa: BLE001
-                self.stop(type(error).__name__)
-        texts = [text for text in map(as_text, spans[:MOST]) if text]
-        if len(texts) < len(spans):
-            print(f"{len(spans) - len(texts)} of {len(spans)} spans of a line are not kept in the run's spans.jsonl, which has {MOST} of a line at most", file=sys.stderr, flush=True)
-        return texts
+        self.left_out = 0
+        self.send()
+        texts = [text for text in map(as_text, spans) if text]
+        return texts, left_out + len(spans) - len(texts)
 
-    def send(self, spans):
+    def keep_no_more(self):
+        """Makes no more spans, as the run has as many as are kept; those that are sent are made all the same."""
+        self.keeps = False
+        if self.has_switched and not self.endpoint:
+            os.environ.pop(SWITCH, None)
+            self.has_switched = False
+
+    def send(self):
+        spans, self.unsent = self.unsent, []
+        if not spans or self.is_broken:
+            return
+        try:
+            self.export(spans)
+        except Exception as error:  # noqa: BLE001
+            self.stop(type(error).__name__)
+
+    def export(self, spans):
         import logging
 
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -78,22 +110,58 @@ class Spans:
 
 
 def as_text(span):
-    """A span in one line; of one that is too long its attributes are left out."""
+    """A span in one line. Of one that is long, texts are cut; of one that is too long its attributes are left out; each with a word on that."""
     import json
 
+    from .records import LONGEST as LONGEST_TEXT
+    from .records import shortened
+
     try:
-        value = json.loads(span.to_json(indent=None))
-        text = json.dumps(value)
-        if len(text) > LONGEST:
-            text = json.dumps({**value, "attributes": {"left_out": f"{len(text)} characters"}, "events": []})
-        return text
+        text = span.to_json(indent=None)
+        if len(text) <= LONGEST_TEXT:
+            return text
+        value = shortened(json.loads(text))
+        short = json.dumps(value)
+        if len(short) > LONGEST:
+            short = json.dumps({**value, "attributes": {"left_out": f"{len(text)} characters"}, "events": []})
+        return short if len(short) <= LONGEST else None
     except Exception:  # noqa: BLE001
         return None
 
 
-def checked_spans(spans):
-    """The spans that a process tells, as far as they are texts of one line."""
+def checked_spans(answer):
+    """The spans that a process tells, as far as they are texts of one line, and how many it left out."""
     from .stream import is_text
 
+    spans, left_out = answer.get("spans"), answer.get("spans_left_out")
     spans = spans if isinstance(spans, list) else []
-    return [span for span in spans[:MOST] if is_text(span, LONGEST + 1000) and "\n" not in span]
+    left_out = left_out if isinstance(left_out, int) and left_out > 0 else 0
+    return [span for span in spans[:MOST] if is_text(span, LONGEST) and "\n" not in span], left_out
+
+
+class Bound:
+    """What of the spans of a run is kept: those of its first lines, as long as there is room."""
+
+    def __init__(self):
+        self.spans, self.text, self.left_out, self.lines = MOST, MOST_TEXT, 0, 0
+
+    def is_full(self):
+        return self.spans <= 0 or self.text <= 0
+
+    def take(self, spans, left_out):
+        """Those of a line's spans for which there is room."""
+        kept = []
+        for span in spans:
+            if self.is_full():
+                break
+            self.spans -= 1
+            self.text -= len(span)
+            kept.append(span)
+        self.left_out += left_out + len(spans) - len(kept)
+        return kept
+
+    def last(self):
+        """What the file of spans ends with if it is not whole: how many spans are left out, and how many lines have none."""
+        if not (self.left_out or self.lines):
+            return None
+        return {"left_out": {"spans": self.left_out, "lines": self.lines}}

@@ -136,6 +136,8 @@ class Worker:
 
         if self.stream:
             self.stream.begin(lambda chunk: self.control.send({"chunk": chunk, "word": order["word"]}))
+        if self.spans and order.get("keeps_no_spans"):
+            self.spans.keep_no_more()
         answer = run_line(self.executor, self.message["run"], order["line"], order["inputs"], self.message, self.stream)
         flush()
         return self.with_spans(answer)
@@ -148,7 +150,10 @@ class Worker:
         return self.with_spans(answer)
 
     def with_spans(self, answer):
-        return {**answer, "spans": self.spans.take()} if self.spans else answer
+        if not self.spans:
+            return answer
+        spans, left_out = self.spans.take()
+        return {**answer, "spans": spans, "spans_left_out": left_out}
 
 
 def work_as(worker):

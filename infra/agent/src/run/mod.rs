@@ -7,7 +7,7 @@
 //! | `runs/{run}/output/lines.jsonl` | the number of each line, and why it failed if it did |
 //! | `runs/{run}/output/*.png` and the like | the images of the outputs |
 //! | `runs/{run}/flow_artifacts/`, `node_artifacts/{node}/` | what promptflow says of each line, and of each node of it, as its own loader reads it |
-//! | `runs/{run}/spans.jsonl` | the spans of its tracing, if its variables name an endpoint for them |
+//! | `runs/{run}/spans.jsonl` | the spans of its tracing; in the last row how much is left out, if anything is |
 //! | `runs/{run}/data/` | what it ran over, for a later run |
 //! | `runs/{run}/metrics.json` | what the flow's aggregation measured |
 //! | `runs/{run}/logs.txt` | what it wrote to standard output and error |

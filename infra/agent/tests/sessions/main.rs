@@ -216,6 +216,10 @@ fn main() -> anyhow::Result<()> {
             the_spans_of_a_run_go_to_the_endpoint_that_it_names_and_are_kept_with_it,
         ),
         (
+            "spans_that_are_kept_have_their_line_and_bounds_and_what_is_cut_is_said",
+            spans_that_are_kept_have_their_line_and_bounds_and_what_is_cut_is_said,
+        ),
+        (
             "a_connection_without_a_key_says_what_gives_the_run_an_identity",
             a_connection_without_a_key_says_what_gives_the_run_an_identity,
         ),

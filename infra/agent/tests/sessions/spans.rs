@@ -85,8 +85,68 @@ def main(name: str):
     assert!(said.contains("spans are not sent to http://127.0.0.1:9 ("), "{said}");
     assert_eq!(written(&result, "spans.jsonl").lines().count(), kept.len());
 
-    // Without an endpoint there are none.
+    // Without an endpoint they are kept all the same, unless the run's variables switch that off.
     let result = machine.run(&key, 1, &unique("spans"), &it, inputs("name", "you"));
+    assert_eq!(written(&result, "spans.jsonl").lines().count(), kept.len());
+    let off = RunWish {
+        environment_variables: BTreeMap::from([("PF_DISABLE_TRACING".into(), "true".into())]),
+        ..inputs("name", "you")
+    };
+    let result = machine.run(&key, 1, &unique("spans"), &it, off);
     assert!(!Path::new(&result.folder).join("spans.jsonl").exists());
+    machine.remove(&key, 1);
+}
+
+pub(crate) fn spans_that_are_kept_have_their_line_and_bounds_and_what_is_cut_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let code = "
+from promptflow.tracing import trace
+@trace
+def inner(at):
+    return at
+def main(text: str, spans: int):
+    for at in range(spans):
+        inner(at)
+    return len(text)
+";
+    let it = flex(&folder.path().join("flow"), code);
+    let key = key(&unique("spans"));
+    machine.start(&key, 1, &it);
+    let run = |rows: Vec<Value>| {
+        let data = folder.path().join("data.jsonl");
+        fs::write(&data, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+        let wish = RunWish {
+            data: Some(data.display().to_string()),
+            ..RunWish::default()
+        };
+        let result = machine.run(&key, 1, &unique("spans"), &it, wish);
+        let kept: Vec<Value> = written(&result, "spans.jsonl")
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        kept
+    };
+    let row = |text: usize, spans: usize| json!({ "text": "x".repeat(text), "spans": spans });
+
+    let kept = run(vec![row(1, 2), row(5_000, 1)]);
+    let of = |line: u64| {
+        kept.iter()
+            .filter(move |span| span["attributes"]["line_number"] == line)
+    };
+    assert_eq!((of(0).count(), of(1).count(), kept.len()), (3, 2, 5), "{kept:#?}");
+    let inputs = of(1).next_back().unwrap()["attributes"]["inputs"].as_str().unwrap();
+    assert!(inputs.len() < 2_100 && inputs.contains("… (cut here, "), "{inputs}");
+
+    // Of a run 1,000 are kept.
+    let kept = run(vec![row(1, 1_500)]);
+    assert_eq!(kept.len(), 1_001);
+    assert_eq!(kept[1_000], json!({ "left_out": { "spans": 501, "lines": 0 } }));
+    let kept = run((0..40).map(|_| row(1, 99)).collect());
+    assert_eq!(kept.len(), 1_001);
+    let left_out = &kept[1_000]["left_out"];
+    // Lines that were at work when the last was kept have made theirs.
+    let lines = left_out["lines"].as_u64().unwrap();
+    assert!(lines > 0 && left_out["spans"] == 100 * (30 - lines), "{left_out}");
     machine.remove(&key, 1);
 }
