@@ -2,12 +2,15 @@
 
     python3 provider.py KEY
 
-It prints its address, then a line of JSON for each request. It answers with what it was asked, streamed if that is wanted. A model or a
-deployment that is called `busy-N` is turned away with 429 the first N times. Any other key than KEY is refused.
+It prints its address, then a line of JSON for each request. It answers with what it was asked, streamed if that is wanted; where JSON is
+wanted with the last JSON object of what it was asked, or one of the names there; where five tokens are the most with a number; where it may
+call a function with a call of the first one. A model or a deployment that is called `busy-N` is turned away with 429 the first N times. Any
+other key than KEY is refused.
 """
 
 import http.server
 import json
+import re
 import sys
 import threading
 
@@ -18,6 +21,54 @@ turned_away, lock = {}, threading.Lock()
 def text_of(content):
     """A message's content is a text, or a list of parts."""
     return content if isinstance(content, str) else " ".join(part.get("text", part["type"]) for part in content)
+
+
+def reply(body, asked):
+    """What a model says."""
+    texts = [text_of(message.get("content") or "") for message in body.get("messages", [])]
+    if (body.get("response_format") or {}).get("type") == "json_object" or "json" in "".join(texts).lower():
+        text = "\n".join(texts)
+        if found := last_object(text):
+            return found
+        if "response_format" in body:
+            return json.dumps({name: "echo" for name in re.findall(r'"(\w+)":', text)} or {"echo": asked})
+    return "3" if body.get("max_tokens") in (1, 2, 3, 4, 5) else f"echo: {asked}"
+
+
+def last_object(text):
+    """The last JSON object in a text, as it stands there."""
+    start = text.rfind("{")
+    while start >= 0:
+        try:
+            value, length = json.JSONDecoder().raw_decode(text[start:])
+            if value:
+                return text[start : start + length]
+        except ValueError:
+            pass
+        start = text.rfind("{", 0, start)
+    return None
+
+
+def call(function):
+    """A call of a function, with a value for each argument that it requires."""
+    about = function.get("parameters") or {}
+    values = {name: sample(about["properties"][name]) for name in about.get("required", [])}
+    return {"name": function["name"], "arguments": json.dumps(values)}
+
+
+def sample(about):
+    return about["enum"][0] if "enum" in about else {"integer": 3, "number": 0.5, "boolean": True}.get(about.get("type"), "echo")
+
+
+def message(body, text):
+    """A message of the model: a call of a function if it may, or a text."""
+    is_asked = body["messages"][-1]["role"] == "user"
+    if is_asked and body.get("tools") and body.get("tool_choice") != "none":
+        calls = [{"id": "call-1", "type": "function", "function": call(body["tools"][0]["function"])}]
+        return {"role": "assistant", "content": None, "tool_calls": calls}
+    if is_asked and body.get("functions") and body.get("function_call") != "none":
+        return {"role": "assistant", "content": None, "function_call": call(body["functions"][0])}
+    return {"role": "assistant", "content": text}
 
 
 class Provider(http.server.BaseHTTPRequestHandler):
@@ -36,8 +87,8 @@ class Provider(http.server.BaseHTTPRequestHandler):
             return self.answer(429, {"error": {"message": "Too many requests.", "code": "429"}}, {"retry-after-ms": "20"})
         kind = "/".join(parts[-2:]) if parts[-2:] == ["chat", "completions"] else parts[-1]
         if kind == "chat/completions":
-            asked = text_of(body["messages"][-1]["content"])
-            self.complete(body, model, "chat.completion", f"echo: {asked}", lambda text: {"message": {"role": "assistant", "content": text}})
+            text = reply(body, text_of(body["messages"][-1]["content"]))
+            self.complete(body, model, "chat.completion", text, lambda text: {"message": message(body, text)})
         elif kind == "completions":
             self.complete(body, model, "text_completion", f"echo: {body['prompt']}", lambda text: {"text": text})
         elif kind == "embeddings":
@@ -56,7 +107,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
         head = {"id": "c-1", "object": kind, "created": 1, "model": model}
         if not body.get("stream"):
             usage = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
-            return self.answer(200, {**head, "choices": [{"index": 0, "finish_reason": "stop", **choice(text)}], "usage": usage})
+            return self.answer(200, {**head, "choices": [{"index": at, "finish_reason": "stop", **choice(text)} for at in range(body.get("n") or 1)], "usage": usage})
         if kind == "chat.completion":
             head["object"] = "chat.completion.chunk"
         self.send_response(200)

@@ -5,7 +5,7 @@
     cargo build -p pfsession
     venv/bin/python tests/flows/sweep.py promptflow/examples target/debug/pfsession [NAME...]
 
-NAME is a part of an example's path. Their model is the fake provider (`../provider.py`), which echoes what it is asked. Outputs and metrics
+NAME is a part of an example's path. Their model is the fake provider (`../provider.py`), which answers with what it is asked. Outputs and metrics
 are compared as JSON, a failed line as none. State, home and connections are in a temporary folder.
 """
 
@@ -27,14 +27,10 @@ KEY = "sweep-key"
 # How long one run may take.
 SECONDS = 180
 VARIABLES = {"AZURE_OPENAI_API_KEY": "${open_ai_connection.api_key}", "AZURE_OPENAI_ENDPOINT": "${open_ai_connection.api_base}", "OPENAI_API_VERSION": "2024-02-01"}
-MODEL = {"model_config": {"connection": "open_ai_connection", "azure_deployment": "gpt-4o"}}
-# A row for a flow that needs none, as its inputs have defaults.
-NO_SAMPLE = {"row": 1, "chat_history": []}
+# A row for a flow that needs none, as its inputs have defaults; a prompty has none for its history.
+NO_SAMPLE = {"row": 1}
 # What only the text beside an example says of how it is run.
-INIT = {
-    "flex-flows/eval-code-quality": MODEL,
-    "flex-flows/eval-criteria-with-langchain": {"custom_connection": "my_llm_connection"},
-}
+INIT = {"flex-flows/eval-criteria-with-langchain": {"custom_connection": "my_llm_connection"}}
 
 
 def main():
@@ -85,7 +81,7 @@ def compare(sides, examples, name, flow):
     slug = "sweep-" + re.sub(r"[^A-Za-z0-9]+", "-", name)[-60:]
     file = sides.run_file(examples, name, flow, slug)
     theirs, ours = sides.run_theirs(file, slug), sides.run_ours(file, slug)
-    if theirs["outputs"] == ours["outputs"] and theirs["metrics"] == ours["metrics"] and any(theirs["outputs"]):
+    if is_same(theirs["outputs"], ours["outputs"]) and is_same(theirs["metrics"], ours["metrics"], sort_keys=True) and any(theirs["outputs"]):
         failed = sum(output is None for output in ours["outputs"])
         return "equal", f"{len(ours['outputs'])} lines" + (f", {failed} of them fail in both: {ours['why']}" if failed else "")
     if not any(theirs["outputs"]) and not any(ours["outputs"]):
@@ -97,12 +93,17 @@ def compare(sides, examples, name, flow):
     return "different", difference(theirs, ours)
 
 
+def is_same(one, other, **how):
+    """Whether two values are the same as JSON text, in which NaN is NaN and keys have an order."""
+    return json.dumps(one, **how) == json.dumps(other, **how)
+
+
 def difference(theirs, ours):
-    if theirs["metrics"] != ours["metrics"]:
+    if not is_same(theirs["metrics"], ours["metrics"], sort_keys=True):
         return f"metrics {theirs['metrics']} are {ours['metrics']} here; {ours['why']}"
     if len(theirs["outputs"]) != len(ours["outputs"]):
         return f"{len(theirs['outputs'])} lines are {len(ours['outputs'])} here"
-    at = next(at for at, both in enumerate(zip(theirs["outputs"], ours["outputs"])) if both[0] != both[1])
+    at = next(at for at, both in enumerate(zip(theirs["outputs"], ours["outputs"])) if not is_same(*both))
     pair = [json.dumps(side["outputs"][at], ensure_ascii=False) for side in (theirs, ours)]
     from_ = max(0, next((i for i, (a, b) in enumerate(zip(*pair)) if a != b), 0) - 40)
     return one_line(f"line {at}: `{pair[0][from_:from_ + 160]}` is `{pair[1][from_:from_ + 160]}` here; {ours['why'] or theirs['why']}")
@@ -141,7 +142,10 @@ class Sides:
         data.sort(key=lambda path: path.name != "data.jsonl")
         rows = self.place / f"{slug}.jsonl"
         rows.write_text(json.dumps(sample(folder, flow)) + "\n")
-        value = {"environment_variables": VARIABLES, **({"init": INIT[name]} if name in INIT else {}), **own}
+        value = {"environment_variables": VARIABLES, **own}
+        if name in INIT or (folder / "init.json").exists():
+            # By the texts beside the examples. What their run.yml says of it, promptflow refuses.
+            value["init"] = INIT.get(name) or json.loads((folder / "init.json").read_text())
         value |= {"flow": str(flow), "data": str(folder / own["data"] if "data" in own else data[0] if data else rows)}
         file = self.place / f"{slug}.yml"
         file.write_text(json.dumps(value))
@@ -179,7 +183,7 @@ def sample(folder, flow):
     about = yaml.safe_load(text.split("---")[1] if file.suffix == ".prompty" else text) or {}
     given = about.get("sample") or {}
     given = given.get("inputs", given) if isinstance(given, dict) else {}
-    return given or NO_SAMPLE
+    return given or {**NO_SAMPLE, "chat_history": []}
 
 
 def read_lines(path):
