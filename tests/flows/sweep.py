@@ -138,7 +138,7 @@ class Sides:
         folder = flow if flow.is_dir() else flow.parent
         written = yaml.safe_load((folder / "run.yml").read_text()) if (folder / "run.yml").exists() else {}
         own = written if flow.is_dir() or written.get("flow") == flow.name else {}
-        data = [path for path in [*folder.glob("*.jsonl"), *folder.glob("data/*.jsonl")] if path.stat().st_size]
+        data = [path for path in [*folder.glob("*.jsonl"), *folder.glob("data/*.jsonl")] if is_data(path)]
         data.sort(key=lambda path: path.name != "data.jsonl")
         rows = self.place / f"{slug}.jsonl"
         rows.write_text(json.dumps(sample(folder, flow)) + "\n")
@@ -184,6 +184,14 @@ def sample(folder, flow):
     given = about.get("sample") or {}
     given = given.get("inputs", given) if isinstance(given, dict) else {}
     return given or {**NO_SAMPLE, "chat_history": []}
+
+
+def is_data(path):
+    """Whether a file has a JSON object in its first line: one of the examples is in lines of another kind."""
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8-sig").partition("\n")[0]), dict)
+    except ValueError:
+        return False
 
 
 def read_lines(path):
