@@ -102,6 +102,10 @@ fn swept(swept: &Swept) -> Line {
             ("Due", "Count", swept.due),
             ("OverDeadline", "Count", swept.over_deadline),
             ("SweepLag", "Milliseconds", swept.lag),
+            ("LiveUsers", "Count", swept.live.users),
+            ("LiveSessions", "Count", swept.live.sessions),
+            ("LiveInstances", "Count", swept.live.instances),
+            ("LivedToday", "Seconds", swept.live.lived / 1000),
         ],
         by_kind: Vec::new(),
         fields: Map::new(),
@@ -152,7 +156,7 @@ mod tests {
     use super::*;
     use contract::Code;
     use contract::{Failure, row::OperationEnd};
-    use lifecycle::session::Kind;
+    use lifecycle::{quota::Live, session::Kind};
 
     #[test]
     fn the_end_of_an_operation_is_a_line_that_cloudwatch_takes_a_count_and_a_time_from() {
@@ -214,14 +218,22 @@ mod tests {
             due: 3,
             lag: 1_500,
             over_deadline: 1,
+            live: Live {
+                users: 1,
+                sessions: 2,
+                instances: 1,
+                lived: 90_000,
+            },
         };
+        let line: Value = serde_json::from_str(&swept(&found).write("ns", 1)).expect("JSON");
+        assert_eq!((&line["LiveSessions"], &line["LivedToday"]), (&json!(2), &json!(90)));
         for (found, due, lag) in [(found, 3, 1_500), (Swept::default(), 0, 0)] {
             let line: Value = serde_json::from_str(&swept(&found).write("ns", 1)).expect("JSON");
             assert_eq!((&line["Due"], &line["SweepLag"]), (&json!(due), &json!(lag)));
             let metrics = line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
                 .as_array()
                 .expect("metrics");
-            assert_eq!(metrics.len(), 3);
+            assert_eq!(metrics.len(), 7);
         }
     }
 }

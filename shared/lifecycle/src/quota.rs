@@ -64,6 +64,21 @@ pub struct Usage {
     /// When a sweep is to look whether the time of the day is used up: see [`Usage::look`].
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub due: Option<Millis>,
+    /// Up to when it was counted among what all users have: see [`Usage::count`].
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub counted: Option<Millis>,
+}
+
+/// The sessions and compute instances of users at one moment, all that were counted together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// Users with a session or a compute instance.
+    pub users: u64,
+    pub sessions: u64,
+    /// Compute instances that run.
+    pub instances: u64,
+    /// How long sessions have lived on this day.
+    pub lived: Millis,
 }
 
 /// The time that sessions lived which have left.
@@ -75,7 +90,7 @@ pub struct Past {
     pub lived: Millis,
 }
 
-/// What a sweep does about the time of the day.
+/// The act of a sweep about the time of the day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Daily {
     /// Nothing yet.
@@ -258,6 +273,37 @@ impl Usage {
         Some((next, what))
     }
 
+    /// Returns when a sweep is to come to it: to [`look`](Self::look), or to [`count`](Self::count).
+    pub fn due_at(&self, now: Millis) -> Option<Millis> {
+        let has_any = !self.sessions.is_empty() || !self.instances.is_empty() || self.past_of(now) > 0;
+        let last = self.counted.unwrap_or(now / COUNTED_EVERY * COUNTED_EVERY);
+        let count = has_any.then_some(last + COUNTED_EVERY);
+        self.due.into_iter().chain(count).min()
+    }
+
+    /// Counts what the user has, once in each span of [`COUNTED_EVERY`]. `None` if that was done, or there is nothing.
+    pub fn count(&self, now: Millis) -> Option<(Self, Live)> {
+        let from = now / COUNTED_EVERY * COUNTED_EVERY;
+        self.due_at(now)?;
+        if self.counted.is_some_and(|last| last >= from) {
+            return None;
+        }
+        let count = |of: usize| u64::try_from(of).unwrap_or(u64::MAX);
+        let (sessions, instances) = (count(self.sessions.len()), count(self.instances.len()));
+        let live = Live {
+            users: u64::from(sessions + instances > 0),
+            sessions,
+            instances,
+            lived: self.lived(now),
+        };
+        let next = Self {
+            counted: Some(from),
+            revision: self.revision + 1,
+            ..self.clone()
+        };
+        Some((next, live))
+    }
+
     /// Sets when a sweep is to look at it.
     #[must_use]
     pub fn watched(mut self, quota: &Quota, now: Millis) -> Self {
@@ -287,6 +333,9 @@ impl Usage {
         (count, uses)
     }
 }
+
+/// How often what all users have is counted.
+pub const COUNTED_EVERY: Millis = 300_000;
 
 /// One day, in milliseconds.
 const DAY: Millis = 86_400_000;
@@ -596,5 +645,33 @@ mod tests {
         assert_eq!(put_off.look(&most, 87_500).unwrap().1, Daily::Warn { due: 95_000 });
         assert_eq!(two.look(&daily(1_000_000), 90_000).unwrap().1, Daily::Wait);
         assert_eq!(two.look(&quota(None, &[]), 90_000).unwrap().0.due, None);
+    }
+
+    #[test]
+    fn what_a_user_has_is_counted_once_in_each_span_of_time() {
+        let one = Usage::default()
+            .enter("a", &place("a", "local", "c1"), &quota(None, &[]), "lab", 310_000)
+            .unwrap();
+        assert_eq!(Usage::default().due_at(0), None);
+        assert_eq!(one.due_at(310_000), Some(600_000));
+        let (counted, live) = one.count(600_500).unwrap();
+        let first = Live {
+            users: 1,
+            sessions: 1,
+            instances: 0,
+            lived: 290_500,
+        };
+        assert_eq!((live, counted.due_at(600_500)), (first, Some(900_000)));
+        assert_eq!(counted.count(899_999), None);
+        // What comes and goes between leaves the time as it is; what has lived on this day counts on.
+        let left = counted.leave("a", 899_000).unwrap();
+        assert_eq!(left.due_at(899_000), Some(900_000));
+        let (last, live) = left.count(901_000).unwrap();
+        let second = Live {
+            lived: 589_000,
+            ..Live::default()
+        };
+        assert_eq!(live, second);
+        assert_eq!((last.due_at(DAY), last.count(DAY)), (None, None));
     }
 }

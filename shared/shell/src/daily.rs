@@ -9,17 +9,21 @@ use contract::{
     Millis, Principal,
     command::{Command, Wish},
 };
-use lifecycle::quota::{Daily, Quota, Usage, daily_time_used_up};
+use lifecycle::quota::{Daily, Live, Quota, Usage, daily_time_used_up};
 
 /// Has each session of a user warned or stopped, if the time of the day is used up soon, or is so.
 ///
+/// Also counts what the user has, if that is due.
+///
 /// The commands are sent before the row moves on: what a crash leaves out is sent by the next sweep, and what comes twice changes nothing.
-pub(crate) async fn look_after(ports: &impl Ports, workspace: &str, user: &str, now: Millis) -> Result<(), Fault> {
+pub(crate) async fn look_after(ports: &impl Ports, workspace: &str, user: &str, now: Millis) -> Result<Live, Fault> {
     let usage = ports.load_usage(workspace, user).await?;
     let quota = quota_of(ports, workspace, user).await?;
-    let Some((next, what)) = usage.look(&quota, now) else {
-        return Ok(());
-    };
+    let (next, live) = usage.count(now).unwrap_or((usage.clone(), Live::default()));
+    let (next, what) = next.look(&quota, now).unwrap_or((next, Daily::Wait));
+    if next == usage {
+        return Ok(live);
+    }
     for flow in usage.sessions.keys() {
         let Some(row) = ports.load_session(flow).await? else {
             continue;
@@ -45,12 +49,16 @@ pub(crate) async fn look_after(ports: &impl Ports, workspace: &str, user: &str, 
     let write = Write::Usage {
         workspace: workspace.to_owned(),
         user: user.to_owned(),
-        usage: next,
+        usage: Usage {
+            revision: usage.revision + 1,
+            ..next
+        },
     };
     match ports.save(Save { writes: vec![write] }).await {
+        Ok(()) => Ok(live),
         // A session has just come or gone; the row is due again.
-        Err(Fault::Conflict) => Ok(()),
-        done => done,
+        Err(Fault::Conflict) => Ok(Live::default()),
+        Err(fault) => Err(fault),
     }
 }
 

@@ -13,6 +13,7 @@ use contract::{
 };
 use lifecycle::{
     compute::{Chase, Compute, chase},
+    quota::Live,
     session::Session,
 };
 
@@ -31,6 +32,8 @@ pub struct Swept {
     pub lag: Millis,
     /// How many sessions were over their phase's deadline by more than a minute.
     pub over_deadline: u64,
+    /// The sessions and compute instances of the users that were counted.
+    pub live: Live,
 }
 
 impl Swept {
@@ -41,7 +44,17 @@ impl Swept {
             due: self.due + other.due,
             lag: self.lag.max(other.lag),
             over_deadline: self.over_deadline + other.over_deadline,
+            live: sum(self.live, other.live),
         }
+    }
+}
+
+fn sum(one: Live, other: Live) -> Live {
+    Live {
+        users: one.users + other.users,
+        sessions: one.sessions + other.sessions,
+        instances: one.instances + other.instances,
+        lived: one.lived + other.lived,
     }
 }
 
@@ -69,7 +82,9 @@ pub async fn sweep(ports: &impl Ports, shard: u32) -> Result<Swept, Fault> {
             match &due.what {
                 DueRow::Session(flow) => swept.over_deadline += u64::from(look_after_session(ports, flow, now).await?),
                 DueRow::Compute(id) => look_after_compute(ports, id, now).await?,
-                DueRow::Usage { workspace, user } => daily::look_after(ports, workspace, user, now).await?,
+                DueRow::Usage { workspace, user } => {
+                    swept.live = sum(swept.live, daily::look_after(ports, workspace, user, now).await?);
+                }
             }
         }
         last = Some(page);

@@ -10,7 +10,7 @@ use lifecycle::{
     size::{Offer, Used},
 };
 use serde_json::{Value, json};
-use shell::{record_use, sum_usages};
+use shell::{record_use, sum_usages, sweep};
 use world::World;
 
 fn world(settings: Value) -> World {
@@ -266,6 +266,22 @@ async fn sessions_are_warned_and_stopped_when_the_time_of_a_day_is_used_up_and_a
     assert!(world.state.lock().unwrap().computes.len() == 1, "nothing was made");
     world.state.lock().unwrap().now = 86_400_000;
     assert_eq!(give(&world, "/b", "b2", start(None)).await, None);
+}
+
+#[tokio::test]
+async fn a_sweep_counts_what_each_user_has_once_in_five_minutes() {
+    let world = world(json!({}));
+    for name in ["/a", "/b"] {
+        assert_eq!(give(&world, name, &name[1..], start(None)).await, None);
+    }
+    let counted = async |now: u64| {
+        world.state.lock().unwrap().now = now;
+        let live = sweep(&world, 0).await.unwrap().live;
+        (live.users, live.sessions, live.instances, live.lived > 0)
+    };
+    assert_eq!(counted(1_200_001).await, (1, 2, 0, true));
+    assert_eq!(counted(1_200_002).await, (0, 0, 0, false));
+    assert_eq!(counted(1_500_000).await, (1, 2, 0, true));
 }
 
 #[tokio::test]

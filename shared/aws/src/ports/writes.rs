@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, Delete, Put, TransactWriteItem, Update, builders::PutBuilder},
 };
 use contract::{Millis, row::NAME_KEPT};
+use lifecycle::quota::Usage;
 use serde::Serialize;
 use shell::{EVERYBODY, Fault, Write};
 
@@ -54,7 +55,7 @@ impl Aws {
             Write::Usage { workspace, user, usage } => {
                 let mut item = with_body(items::quota_key(&workspace, &user), &usage);
                 item.insert("revision".to_owned(), number(usage.revision));
-                items::due(&mut item, &format!("{workspace}#{user}"), usage.due);
+                items::due(&mut item, &format!("{workspace}#{user}"), due_of(&usage, &user, now));
                 let put = self.put(item);
                 put_item(match usage.revision.saturating_sub(1) {
                     // A row of an earlier version has none.
@@ -146,6 +147,11 @@ pub(super) fn update_item(update: aws_sdk_dynamodb::types::builders::UpdateBuild
     TransactWriteItem::builder()
         .update(update.build().expect("an update has a table, a key and an expression"))
         .build()
+}
+
+/// When a sweep is to come to a usage. That of all users counts nothing by itself.
+fn due_of(usage: &Usage, user: &str, now: Millis) -> Option<Millis> {
+    usage.due_at(now).filter(|_| user != EVERYBODY)
 }
 
 /// The user whom a write may give their first session.

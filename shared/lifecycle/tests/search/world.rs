@@ -208,7 +208,7 @@ pub(crate) struct Computes {
     /// The containers that the driver has now, and those that it was told to delete and so will never make.
     pub(crate) exist: BTreeSet<String>,
     pub(crate) deleted: BTreeSet<String>,
-    /// What [`ON_DAILY`] has, as it is counted.
+    /// The usage of [`ON_DAILY`], as it is counted.
     pub(crate) usage: Usage,
     /// How long the sessions of [`ON_DAILY`] have lived in truth, up to [`DAILY`].
     pub(crate) lived: Millis,

@@ -77,6 +77,7 @@ pub(crate) struct State {
     pub(crate) computes: BTreeMap<String, Compute>,
     pub(crate) slots: BTreeMap<Slot, String>,
     pub(crate) usage: BTreeMap<(String, String), Usage>,
+    usage_due: BTreeMap<(String, String), Millis>,
     pub(crate) workspace: Option<contract::workspace::WorkspaceRow>,
     pub(crate) log: BTreeMap<(String, u64), LogRow>,
     pub(crate) queue: VecDeque<Message>,
@@ -108,6 +109,18 @@ pub(crate) struct World {
 
 fn key_of(row: &InstanceRow) -> (String, String, String) {
     (row.workspace.clone(), row.owner.clone(), row.name.clone())
+}
+
+/// The key of a slot: an instance has one by its name.
+fn place_of(slot: &Slot) -> Slot {
+    match slot.instance {
+        None => slot.clone(),
+        Some(_) => Slot {
+            size: String::new(),
+            identity: None,
+            ..slot.clone()
+        },
+    }
 }
 
 /// Lives a life once as it is, and once more with each of its calls failing, before it is done or after; checks each. Gives back how many
@@ -424,7 +437,7 @@ impl Ports for World {
     }
 
     async fn load_slot(&self, slot: &Slot) -> Result<Option<Compute>, Fault> {
-        self.call(|s| Ok(s.slots.get(slot).and_then(|id| s.computes.get(id)).cloned()))
+        self.call(|s| Ok(s.slots.get(&place_of(slot)).and_then(|id| s.computes.get(id)).cloned()))
     }
 
     async fn load_roles(&self, workspace: &str, user: &str) -> Result<Option<RoleRow>, Fault> {
@@ -466,7 +479,7 @@ impl Ports for World {
                     }
                     Write::NewRun(row) => !s.runs.contains_key(&row.id),
                     Write::Compute { compute, read } => s.computes.get(&compute.id).map(|c| c.revision) == *read,
-                    Write::Slot { slot, was, .. } => s.slots.get(slot) == was.as_ref(),
+                    Write::Slot { slot, was, .. } => s.slots.get(&place_of(slot)) == was.as_ref(),
                     Write::Usage { workspace, user, usage } => {
                         let stored = s.usage.get(&(workspace.clone(), user.clone()));
                         stored.map_or(0, |stored| stored.revision) + 1 == usage.revision
@@ -513,10 +526,15 @@ impl Ports for World {
                         s.computes.insert(compute.id.clone(), compute);
                     }
                     Write::Slot { slot, compute, .. } => {
-                        s.slots.insert(slot, compute);
+                        s.slots.insert(place_of(&slot), compute);
                     }
                     Write::Usage { workspace, user, usage } => {
-                        s.usage.insert((workspace, user), usage);
+                        let key = (workspace, user);
+                        match usage.due_at(s.now).filter(|_| !key.1.is_empty()) {
+                            Some(due) => s.usage_due.insert(key.clone(), due),
+                            None => s.usage_due.remove(&key),
+                        };
+                        s.usage.insert(key, usage);
                     }
                     Write::Packages { flow, row, .. } => {
                         s.packages.insert(flow, *row);
@@ -697,13 +715,10 @@ impl Ports for World {
                 .iter()
                 .filter(|(_, (_, due))| due.is_some_and(|due| due <= now));
             let computes = s.computes.values().filter(|c| c.due.is_some_and(|due| due <= now));
-            let usages = s
-                .usage
-                .iter()
-                .filter(|(_, usage)| usage.due.is_some_and(|due| due <= now));
-            let usages = usages.map(|((workspace, user), usage)| {
+            let usages = s.usage_due.iter().filter(|(_, due)| **due <= now);
+            let usages = usages.map(|((workspace, user), due)| {
                 let (workspace, user) = (workspace.clone(), user.clone());
-                (DueRow::Usage { workspace, user }, usage.due)
+                (DueRow::Usage { workspace, user }, Some(*due))
             });
             Ok(sessions
                 .map(|(f, (_, due))| (DueRow::Session(f.clone()), *due))
