@@ -14,7 +14,7 @@ use contract::{
 };
 use lifecycle::{
     access::{Action, denied, may},
-    compute::{Compute, ComputePhase},
+    compute::{Compute, ComputePhase, IdleShutdown},
     size,
 };
 use serde_json::Value;
@@ -39,10 +39,23 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
     Ok(ok(200, &Computes { computes, next }))
 }
 
-/// One of them; with `wait`, once no session is on it.
-pub(crate) async fn read(aws: &Aws, caller: &Principal, id: &str, wait: Millis) -> Result<Value, Fault> {
-    let is_empty = |held: &Option<Compute>| held.as_ref().is_none_or(|held| held.sessions.is_empty());
-    let held = wait_for(aws, wait, || aws.load_compute(id), is_empty).await?;
+/// One of them; with `wait`, once no session is on it, and with `until=gone`, once it is gone.
+pub(crate) async fn read(
+    aws: &Aws,
+    caller: &Principal,
+    id: &str,
+    request: &Request,
+    wait: Millis,
+) -> Result<Value, Fault> {
+    let until_gone = request.text("until") == Some("gone");
+    let is_over = |held: &Compute| held.sessions.is_empty() && (!until_gone || held.phase == ComputePhase::Gone);
+    let held = wait_for(
+        aws,
+        wait,
+        || aws.load_compute(id),
+        |held| held.as_ref().is_none_or(is_over),
+    )
+    .await?;
     match held.filter(|held| may_read(caller, &of(held))) {
         Some(held) => Ok(ok(200, &view(aws, &held, &BTreeMap::new()).await?)),
         None => Ok(absent("compute resource", id)),
@@ -107,6 +120,7 @@ pub(crate) async fn view(aws: &Aws, held: &Compute, known: &BTreeMap<&str, &Sess
         identity: held.slot.identity.clone(),
         instance: held.slot.instance.clone(),
         shutdown_due: shell::shutdown_due(aws, held).await?,
+        shutdown_warned: held.shutdown.is_some_and(IdleShutdown::is_warned),
         sessions: on_it,
         now: aws.now(),
     })

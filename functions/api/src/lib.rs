@@ -170,7 +170,7 @@ async fn answer(
         Route::Packages(key) => sessions::packages(aws, caller, key).await,
         Route::Installs(key) => sessions::installs(aws, caller, key).await,
         Route::Computes => computes::list(aws, caller, request).await,
-        Route::Compute(id) => computes::read(aws, caller, id, wait).await,
+        Route::Compute(id) => computes::read(aws, caller, id, request, wait).await,
         Route::DeleteCompute(id) => computes::delete(aws, caller, id).await,
         Route::Instances => instances::list(aws, caller, request).await,
         Route::Instance(name) => instances::read(aws, caller, name, request, wait).await,

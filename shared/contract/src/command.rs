@@ -99,7 +99,7 @@ pub enum Wish {
         #[schemars(regex(pattern = bounds::ID))]
         compute: String,
     },
-    /// A compute instance of this name, started. Of these four commands, `flow` names the workspace and the owner alone, and the operation
+    /// A compute instance of this name, started. Of these five commands, `flow` names the workspace and the owner alone, and the operation
     /// ends once it is decided.
     CreateInstance {
         #[serde(deserialize_with = "bounds::id")]
@@ -122,6 +122,33 @@ pub enum Wish {
         /// After how many seconds without use it is shut down, with all sessions on it: from 60 to 86400. Left out: never.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idle_shutdown_seconds: Option<IdleSeconds>,
+    },
+    /// Other settings of a compute instance: what is named changes, the rest stays. The idle shutdown counts at once, VM size and identity
+    /// from its next start on.
+    UpdateInstance {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        instance: String,
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::setting"
+        )]
+        #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+        size: Option<String>,
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::setting"
+        )]
+        #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+        identity: Option<String>,
+        /// As that of `create-instance`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idle_shutdown_seconds: Option<IdleSeconds>,
+        /// It is never shut down for idleness, in place of `idle_shutdown_seconds`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_idle_shutdown: bool,
     },
     StartInstance {
         #[serde(deserialize_with = "bounds::id")]
@@ -278,6 +305,7 @@ impl Wish {
     pub fn instance(&self) -> Option<&str> {
         match self {
             Self::CreateInstance { instance, .. }
+            | Self::UpdateInstance { instance, .. }
             | Self::StartInstance { instance }
             | Self::StopInstance { instance }
             | Self::DeleteInstance { instance } => Some(instance),

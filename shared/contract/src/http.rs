@@ -20,7 +20,7 @@
 //! | `GET /v1/sessions/{flow key}/installs` | | 200 [`Installs`] |
 //! | `GET /v1/sessions/{flow key}/events` | `after=revision` | 200 [`Events`] |
 //! | `GET /v1/computes` | `users=all`, `after=next` of the page before | 200 [`Computes`]: those that have sessions; 403 |
-//! | `GET /v1/computes/{id}` | `wait=milliseconds` (at most 20000) waits until no session is on it | 200 [`ComputeView`] |
+//! | `GET /v1/computes/{id}` | `wait=milliseconds` (at most 20000) waits until no session is on it, with `until=gone` until it is gone | 200 [`ComputeView`] |
 //! | `DELETE /v1/computes/{id}` | | 202 [`ComputeView`]: what ends with it; 403 |
 //! | `GET /v1/instances` | `user`, for an owner | 200 [`Instances`](crate::instance::Instances): the caller's own, or that user's; 403 |
 //! | `GET /v1/instances/{name}` | `user` likewise, `wait=milliseconds` (at most 20000) waits until it is neither starting nor stopping | 200 [`InstanceView`](crate::instance::InstanceView) |
@@ -339,6 +339,9 @@ pub struct ComputeView {
     /// When that is shut down if nothing uses it before; none while something does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shutdown_due: Option<Millis>,
+    /// Whether its user was warned of that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shutdown_warned: bool,
     pub sessions: Vec<SessionOnCompute>,
     /// By the control plane's clock, when this was read.
     pub now: Millis,

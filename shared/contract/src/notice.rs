@@ -21,6 +21,15 @@ pub enum Notice {
         /// Sent as it is, it counts as use: the idle time begins anew.
         extend: Command,
     },
+    /// The compute instance is shut down for idleness at `due`, with all sessions on it, if nobody uses one of them before.
+    ShutDownSoon {
+        workspace: String,
+        owner: String,
+        instance: String,
+        due: Millis,
+        /// How long it may be unused, in milliseconds.
+        after: Millis,
+    },
     /// The session is stopped at `due`, in milliseconds since the Unix epoch, in use or not: its user's sessions will have lived for as long
     /// then as they may on one day. A session less puts it off.
     StoppedForTheDaySoon {

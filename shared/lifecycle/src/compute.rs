@@ -72,12 +72,26 @@ pub struct IdleShutdown {
     pub after: Millis,
     /// Its last use that this row knows: its start, a session that joined it, or the last activity of one that left it.
     pub used: Millis,
+    /// The shutdown that its user was warned of. What moves it arms the warning again.
+    #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub warned: Option<Millis>,
 }
 
 impl IdleShutdown {
     /// When it is shut down if nothing uses it before.
     pub fn due(self) -> Millis {
         self.used.saturating_add(self.after)
+    }
+
+    /// Whether its user was warned of that.
+    pub fn is_warned(self) -> bool {
+        self.warned == Some(self.due())
+    }
+
+    /// When a sweep is to look at it: to warn its user, and then to shut it down.
+    fn look_at(self) -> Millis {
+        let ahead = deadlines::IDLE_WARNING.min(self.after / 4);
+        self.due() - if self.is_warned() { 0 } else { ahead }
     }
 }
 
@@ -125,7 +139,11 @@ pub fn start(
         .is_none_or(|compute| compute.phase == ComputePhase::Gone)
         .then(|| Compute {
             sessions: BTreeSet::new(),
-            shutdown: after.map(|after| IdleShutdown { after, used: now }),
+            shutdown: after.map(|after| IdleShutdown {
+                after,
+                used: now,
+                warned: None,
+            }),
             ..claim(None, slot, "", new_id, now)
         })
 }
@@ -143,9 +161,9 @@ pub fn join(in_slot: Option<&Compute>, flow: &str, now: Millis) -> Option<Comput
     Some(next)
 }
 
-/// Looks at a running compute instance whose idle shutdown is due.
+/// Looks at a running compute instance whose idle shutdown is due, or its warning.
 ///
-/// If it was used meanwhile, the shutdown is put off. If a session on it is busy, it is looked at again soon. If it is idle, the sessions on
+/// If that comes soon, its user is to be warned: see [`IdleShutdown::is_warned`]. If it was used meanwhile, the shutdown is put off. If a session on it is busy, it is looked at again soon. If it is idle, the sessions on
 /// it are to be stopped (see [`Compute::is_idle`]), and once there is none it is Releasing.
 ///
 /// * `used`: the latest activity of the sessions on it.
@@ -153,13 +171,41 @@ pub fn join(in_slot: Option<&Compute>, flow: &str, now: Millis) -> Option<Comput
 pub fn look(compute: &Compute, used: Option<Millis>, busy: bool, why: Failure, now: Millis) -> Compute {
     let mut next = compute.clone();
     next.use_at(used.unwrap_or_default());
-    if next.phase != ComputePhase::Up || !next.is_idle(now) {
+    if next.phase != ComputePhase::Up {
+        return next;
+    }
+    if !next.is_idle(now) {
+        match &mut next.shutdown {
+            Some(shutdown) if now >= shutdown.look_at() && busy => next.due = Some(now + deadlines::COMPUTE_RETRY),
+            Some(shutdown) if now >= shutdown.look_at() => {
+                shutdown.warned = Some(shutdown.due());
+                next.due = shutdown.warned;
+            }
+            _ => {}
+        }
         return next;
     }
     next.due = Some(now + deadlines::COMPUTE_RETRY);
     if !busy && next.sessions.is_empty() {
         next.phase = ComputePhase::Releasing;
         next.drained = Some(why);
+    }
+    next
+}
+
+/// Gives a running compute instance another idle shutdown, which counts at once, from its last use.
+///
+/// * `after`: as [`start`] takes it.
+pub fn set_idle_shutdown(compute: &Compute, after: Option<Millis>, now: Millis) -> Compute {
+    let mut next = compute.clone();
+    let used = compute.shutdown.map_or(now, |shutdown| shutdown.used);
+    next.shutdown = after.map(|after| IdleShutdown {
+        after,
+        used,
+        warned: None,
+    });
+    if next.phase == ComputePhase::Up {
+        next.due = next.shutdown.map(IdleShutdown::look_at);
     }
     next
 }
@@ -175,7 +221,7 @@ impl Compute {
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.used = shutdown.used.max(at);
             if self.phase == ComputePhase::Up {
-                self.due = Some(shutdown.due());
+                self.due = Some(shutdown.look_at());
             }
         }
     }
@@ -247,7 +293,7 @@ pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
     // One that is up and in use is looked after through its sessions; one that is gone needs nobody once they all know.
     next.due = match next.phase {
         ComputePhase::Gone => (!next.sessions.is_empty()).then_some(0),
-        _ => next.shutdown.map(IdleShutdown::due),
+        _ => next.shutdown.map(IdleShutdown::look_at),
     };
     Some(next)
 }
@@ -337,13 +383,23 @@ mod tests {
         let why = || Failure::new(Code::SessionStopped, "");
         let started = start(None, &instance(), Some(100), "c1", 0).unwrap();
         let up = observe(&started, Seen::Up).unwrap();
-        assert_eq!(up.due, Some(100));
+        assert_eq!(up.due, Some(75));
         let used = join(Some(&up), "a", 50).unwrap();
-        assert_eq!((used.due, chase(&used, 149)), (Some(150), None));
-        assert_eq!(chase(&used, 150).unwrap().1, Chase::Look);
+        assert_eq!((used.due, chase(&used, 124)), (Some(125), None));
+        assert_eq!(chase(&used, 125).unwrap().1, Chase::Look);
+        // Its user is warned, unless it is in use.
+        let busy = look(&used, Some(50), true, why(), 125);
+        assert_eq!(
+            (busy.due, busy.shutdown),
+            (Some(125 + deadlines::COMPUTE_RETRY), used.shutdown)
+        );
+        let warned = look(&used, Some(50), false, why(), 125);
+        assert_eq!((warned.due, warned.shutdown.unwrap().is_warned()), (Some(150), true));
+        let again = join(Some(&warned), "b", 140).unwrap();
+        assert_eq!((again.due, again.shutdown.unwrap().is_warned()), (Some(215), false));
         // Its session was used since: put off.
         let put_off = look(&used, Some(120), false, why(), 150);
-        assert_eq!((put_off.due, put_off.is_idle(150)), (Some(220), false));
+        assert_eq!((put_off.due, put_off.is_idle(150)), (Some(195), false));
         // Idle: the session goes first, and while it is busy that is not now.
         for busy in [false, true] {
             let idle = look(&put_off, Some(120), busy, why(), 220);
@@ -352,11 +408,27 @@ mod tests {
         }
         // What left it was a use, until its last activity.
         let left = leave(&put_off, "a", 130, 225);
-        assert_eq!((left.phase, left.due), (ComputePhase::Up, Some(230)));
+        assert_eq!((left.phase, left.due), (ComputePhase::Up, Some(205)));
         let releasing = look(&left, None, false, why(), 230);
         assert_eq!(
             (releasing.phase, releasing.drained),
             (ComputePhase::Releasing, Some(why()))
+        );
+    }
+
+    #[test]
+    fn another_idle_shutdown_of_an_instance_counts_at_once_and_from_its_last_use() {
+        let up = observe(&start(None, &instance(), Some(100), "c1", 0).unwrap(), Seen::Up).unwrap();
+        let used = join(Some(&up), "a", 50).unwrap();
+        assert_eq!(set_idle_shutdown(&used, Some(30), 60).due, Some(73));
+        let never = set_idle_shutdown(&used, None, 60);
+        assert_eq!((never.due, never.shutdown, never.is_idle(1_000)), (None, None, false));
+        assert_eq!(set_idle_shutdown(&never, Some(30), 200).due, Some(223));
+        let requested = start(None, &instance(), None, "c1", 0).unwrap();
+        assert_eq!(
+            set_idle_shutdown(&requested, Some(30), 10).due,
+            requested.due,
+            "its driver is still asked"
         );
     }
 

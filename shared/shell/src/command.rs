@@ -127,6 +127,7 @@ pub(crate) fn settings_of_wish<'a>(wish: &'a Wish, lineage: &str) -> (Settings, 
         | Wish::Cancel { .. }
         | Wish::DeleteCompute { .. }
         | Wish::CreateInstance { .. }
+        | Wish::UpdateInstance { .. }
         | Wish::StartInstance { .. }
         | Wish::StopInstance { .. }
         | Wish::DeleteInstance { .. }
@@ -235,7 +236,7 @@ pub fn action_of(wish: &Wish) -> Action {
         Wish::Start { .. } | Wish::Install { .. } | Wish::Update { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
             Action::Use
         }
-        Wish::CreateInstance { .. } | Wish::StartInstance { .. } => Action::Use,
+        Wish::CreateInstance { .. } | Wish::UpdateInstance { .. } | Wish::StartInstance { .. } => Action::Use,
         Wish::Stop
         | Wish::Cancel { .. }
         | Wish::DeleteCompute { .. }

@@ -13,6 +13,7 @@ use contract::{
     Kind, Principal,
     command::{Command, Wish},
     driver::ComputeRequest,
+    notice::Notice,
     row::OperationStatus,
 };
 use lifecycle::{
@@ -132,6 +133,10 @@ pub(crate) async fn look(ports: &impl Ports, held: &Compute, now: Millis) -> Res
     let next = compute::look(held, used, busy, idle(held), now);
     let release = next.phase == ComputePhase::Releasing;
     let stop = !release && !busy && next.is_idle(now);
+    // It is sent before it is saved that it was: it may come twice, and is not lost.
+    if let Some(notice) = warning(held, &next) {
+        ports.send_notice(&notice).await?;
+    }
     match ports
         .save(Save {
             writes: vec![write_changed(next, held)],
@@ -162,6 +167,19 @@ pub(crate) async fn look(ports: &impl Ports, held: &Compute, now: Millis) -> Res
         ports.send_command(&command).await?;
     }
     Ok(())
+}
+
+/// The warning of an idle shutdown that comes soon, if its user had none.
+fn warning(held: &Compute, next: &Compute) -> Option<Notice> {
+    let shutdown = next.shutdown.filter(|shutdown| shutdown.is_warned())?;
+    let had = held.shutdown.is_some_and(|had| had.warned == shutdown.warned);
+    (!had).then(|| Notice::ShutDownSoon {
+        workspace: held.slot.workspace.clone(),
+        owner: held.slot.owner.clone(),
+        instance: held.slot.instance.clone().unwrap_or_default(),
+        due: shutdown.due(),
+        after: shutdown.after,
+    })
 }
 
 fn idle(held: &Compute) -> Failure {

@@ -1,4 +1,4 @@
-//! Compute instances: created, started, stopped and deleted by their user.
+//! Compute instances: created, changed, started, stopped and deleted by their user.
 //!
 //! An instance is a row of its own, and while it runs a compute resource whose slot names it. A session joins that, and does not start it.
 
@@ -101,7 +101,6 @@ async fn decide(
     name: &str,
     stored: Option<InstanceRow>,
 ) -> Result<Result<Next, Failure>, Fault> {
-    let owner = &command.flow.owner;
     match (&command.wish, stored) {
         (Wish::CreateInstance { .. }, Some(_)) => Ok(Err(exists(name))),
         (
@@ -123,7 +122,7 @@ async fn decide(
             };
             let row = InstanceRow {
                 workspace: command.flow.workspace.clone(),
-                owner: owner.clone(),
+                owner: command.flow.owner.clone(),
                 name: instance.clone(),
                 size,
                 identity,
@@ -134,7 +133,8 @@ async fn decide(
             };
             start(ports, row).await
         }
-        (_, None) => Ok(Err(none(name, owner))),
+        (_, None) => Ok(Err(none(name, &command.flow.owner))),
+        (wish @ Wish::UpdateInstance { .. }, Some(row)) => update(ports, row, wish).await,
         (Wish::StartInstance { .. }, Some(row)) => {
             let refused = match &row.identity {
                 Some(identity) => known.refuse_identity(ports, identity, &row.workspace).await?,
@@ -159,6 +159,42 @@ async fn decide(
             Ok(Ok(next))
         }
     }
+}
+
+/// Changes the settings of an instance. One that runs keeps its VM size and identity until its next start.
+async fn update(ports: &impl Ports, row: InstanceRow, wish: &Wish) -> Result<Result<Next, Failure>, Fault> {
+    let Wish::UpdateInstance {
+        size,
+        identity,
+        idle_shutdown_seconds,
+        no_idle_shutdown,
+        ..
+    } = wish
+    else {
+        return Ok(Ok(Next::default()));
+    };
+    let wanted = (size.as_ref().or(Some(&row.size)), identity.as_deref());
+    let (size, named) = match size_and_identity(ports, &row.workspace, wanted).await? {
+        Ok(found) => found,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let mut next = Next::default();
+    let after = idle_shutdown_seconds.filter(|_| !no_idle_shutdown);
+    let is_other = after.is_some() || *no_idle_shutdown;
+    if let Some(held) = ports.load_slot(&slot_of(&row)).await?.filter(|_| is_other)
+        && matches!(held.phase, ComputePhase::Requested | ComputePhase::Up)
+    {
+        let changed = compute::set_idle_shutdown(&held, after.map(Into::into), ports.now());
+        next.writes.push(write_changed(changed, &held));
+    }
+    next.writes.push(Write::Instance(InstanceRow {
+        size,
+        identity: named.or(row.identity.clone()),
+        idle_shutdown_seconds: if is_other { after } else { row.idle_shutdown_seconds },
+        revision: row.revision + 1,
+        ..row
+    }));
+    Ok(Ok(next))
 }
 
 /// The VM size and the identity of an instance that is created: those that are named, or the workspace's.
@@ -237,6 +273,7 @@ async fn carry_out(ports: &impl Ports, held: &Compute, by: &str) -> Result<(), F
 fn kind(wish: &Wish) -> Kind {
     match wish {
         Wish::CreateInstance { .. } | Wish::StartInstance { .. } => Kind::Start,
+        Wish::UpdateInstance { .. } => Kind::Update,
         _ => Kind::Stop,
     }
 }

@@ -67,7 +67,7 @@ impl Known {
         // An identity is assigned anew with each use: that of the session counts like one that is named.
         let settings = command.wish.settings();
         let named = match &command.wish {
-            Wish::CreateInstance { identity, .. } => identity.clone(),
+            Wish::CreateInstance { identity, .. } | Wish::UpdateInstance { identity, .. } => identity.clone(),
             _ => settings.and_then(|settings| settings.identity.clone()),
         };
         let identity = match named {

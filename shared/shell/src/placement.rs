@@ -75,7 +75,13 @@ pub(crate) async fn place(
     let Some(row) = ports.load_instance(workspace, owner, name).await? else {
         return Ok(Some(none(name, owner)));
     };
-    (settings.size.value, settings.identity.value) = (row.size, row.identity);
+    // One that runs may have been given others since, for its next start.
+    let held = ports.load_slot(&slot_of(&row)).await?;
+    let runs = held.filter(|held| matches!(held.phase, ComputePhase::Requested | ComputePhase::Up));
+    (settings.size.value, settings.identity.value) = match runs {
+        Some(held) => (held.slot.size, held.slot.identity),
+        None => (row.size, row.identity),
+    };
     match &settings.identity.value {
         Some(identity) => known.refuse_identity(ports, identity, workspace).await,
         None => Ok(None),

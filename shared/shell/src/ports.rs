@@ -5,6 +5,7 @@ use contract::{
     Millis,
     instance::InstanceRow,
     network::NetworkRow,
+    notice::Notice,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
     row::{LogRow, OperationEnd, OperationRow, RunEnd, RunRow, SessionRow, UsedRow},
@@ -82,6 +83,8 @@ pub trait Ports: Send + Sync {
     fn send(&self, row: &SessionRow, message: &Message) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Sends a command of this system's own.
     fn send_command(&self, command: &contract::command::Command) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Sends a notice to whoever takes notices.
+    fn send_notice(&self, notice: &Notice) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Asks the driver for something that belongs to no session.
     fn ask_driver(&self, request: &contract::driver::ComputeRequest) -> impl Future<Output = Result<(), Fault>> + Send;
 

@@ -2,7 +2,7 @@
 
 mod world;
 
-use contract::{Code, FlowRef, Phase, row::OperationStatus, workspace::WorkspaceRow};
+use contract::{Code, FlowRef, Phase, notice::Notice, row::OperationStatus, workspace::WorkspaceRow};
 use lifecycle::{compute::ComputePhase, session::Event};
 use serde_json::json;
 use world::{World, each_call_fails};
@@ -138,6 +138,68 @@ async fn a_session_on_an_instance_takes_its_settings_and_switches_by_an_update()
 }
 
 #[tokio::test]
+async fn an_instance_is_changed_at_once_where_it_can_be_and_else_from_its_next_start_on() {
+    let world = World::new(None);
+    let send = async |id: &str, what: serde_json::Value| {
+        world.send(&command(id, what));
+        world.settle().await;
+        let state = world.state.lock().unwrap();
+        state.operations[id].failure.as_ref().map(|why| why.error.clone())
+    };
+    let update = |id: &'static str, what: serde_json::Value| {
+        let mut wish = json!({ "command": "update-instance", "instance": "dev" });
+        wish.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+        (id, wish)
+    };
+    let (id, larger) = update("u0", json!({ "size": "Standard_D4s_v3" }));
+    assert_eq!(send(id, larger.clone()).await, Some(Code::InstanceNone));
+    assert_eq!(
+        send("c", json!({ "command": "create-instance", "instance": "dev" })).await,
+        None
+    );
+    let start = || json!({ "command": "start", "settings": { "compute": "dev" } });
+    for (id, wish, refused) in [
+        ("u1", larger, None),
+        ("u2", update("", json!({ "idle_shutdown_seconds": 36_000 })).1, None),
+        (
+            "u3",
+            update("", json!({ "size": "Standard_D3s_v3" })).1,
+            Some(Code::SessionNoSuchSize),
+        ),
+        ("s1", start(), None),
+    ] {
+        assert_eq!(send(id, wish).await, refused, "{id}");
+    }
+    let running = || {
+        let state = world.state.lock().unwrap();
+        let compute = state
+            .computes
+            .values()
+            .find(|c| c.phase == ComputePhase::Up)
+            .unwrap()
+            .clone();
+        let row = state.instances.values().next().unwrap().clone();
+        (
+            compute.slot.size,
+            compute.shutdown.map(|shutdown| shutdown.after),
+            row.size,
+        )
+    };
+    let after = Some(36_000_000);
+    assert_eq!(running(), ("local".into(), after, "Standard_D4s_v3".into()));
+    assert_eq!(
+        send("u4", update("", json!({ "no_idle_shutdown": true })).1).await,
+        None
+    );
+    assert_eq!(running().1, None);
+    for (id, what) in [("e", "stop-instance"), ("b", "start-instance")] {
+        assert_eq!(send(id, json!({ "command": what, "instance": "dev" })).await, None);
+    }
+    assert_eq!(running(), ("Standard_D4s_v3".into(), None, "Standard_D4s_v3".into()));
+    assert_eq!(send("s2", start()).await, None, "its sessions have the new size");
+}
+
+#[tokio::test]
 async fn an_instance_that_nobody_uses_is_shut_down_with_its_sessions() {
     let world = World::new(None);
     world.send(&command(
@@ -162,6 +224,11 @@ async fn an_instance_that_nobody_uses_is_shut_down_with_its_sessions() {
         _ => None,
     });
     assert_eq!(told, Some(Code::InstanceIdleShutdown), "its session is told why");
+    let warned = &state.notices[..];
+    assert!(
+        matches!(warned, [Notice::ShutDownSoon { instance, after: 60_000, .. }] if instance == "dev"),
+        "its user is warned once before: {warned:?}"
+    );
     assert_eq!(state.instances.len(), 1, "it is there, stopped");
 }
 

@@ -3,6 +3,7 @@
 use contract::{
     Phase,
     command::RunWish,
+    http::ComputeView,
     instance::{InstanceView, Instances},
     row::{OperationStatus, RunRow, RunStatus},
 };
@@ -59,6 +60,22 @@ fn an_instance_lives_from_its_creation_to_its_deletion_and_its_stop_ends_both_se
         "{created}"
     );
     refused(&bob, &["instance", "create", "dev"], "Instance.Exists");
+    let changed = done(&[
+        "instance",
+        "update",
+        "dev",
+        "--idle-shutdown",
+        "3h",
+        "--size",
+        "Standard_D2s_v3",
+    ]);
+    assert!(changed.contains("count from its next start on"), "{changed}");
+    let both = done(&["instance", "show", "dev"]);
+    assert!(
+        both.contains("local; from its next start on Standard_D2s_v3") && both.contains("3 h: in"),
+        "{both}"
+    );
+    done(&["instance", "update", "dev", "--idle-shutdown", "2h", "--size", "local"]);
     let compute = shown().compute.expect("it runs");
     assert_eq!((compute.phase, compute.sessions.len()), (ComputePhase::Up, 0));
 
@@ -139,7 +156,10 @@ fn an_instance_lives_from_its_creation_to_its_deletion_and_its_stop_ends_both_se
     bob.start("other", Path::new(&second)).unwrap();
     assert_eq!(bob.operation("other", LONG).status, OperationStatus::Succeeded);
 
+    let last = shown().compute.unwrap().id;
     done(&["instance", "delete", "dev", "--yes"]);
+    let gone: ComputeView = bob.get(&format!("/v1/computes/{last}")).unwrap();
+    assert_eq!(gone.phase, ComputePhase::Gone, "it waits until the machine is gone");
     assert_eq!(bob.phase(Path::new(&first)), Some(Phase::Stopped));
     assert_eq!(
         bob.phase(Path::new(&second)),

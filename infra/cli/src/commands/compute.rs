@@ -331,6 +331,20 @@ pub(crate) fn until_empty(client: &Client, id: &str) -> Result<(), Box<Trouble>>
     Ok(())
 }
 
+/// Waits until a compute resource that is being deleted is gone: its driver has seen it so.
+pub(crate) fn until_gone(client: &Client, id: &str) -> Result<(), Box<Trouble>> {
+    let target = || {
+        Route::Compute(id)
+            .with("wait", LONGEST_WAIT.as_millis())
+            .with("until", "gone")
+    };
+    while client
+        .find::<ComputeView>(target())?
+        .is_some_and(|left| left.phase != ComputePhase::Gone)
+    {}
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

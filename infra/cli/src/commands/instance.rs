@@ -18,6 +18,7 @@ use clap::Args;
 use contract::{
     Code, FlowRef, IdleSeconds,
     command::{Command, Wish},
+    http::ComputeView,
     instance::{InstanceView, Instances},
     route::{Route, Target},
     row::{OperationRow, OperationStatus},
@@ -28,6 +29,7 @@ family! {
     /// Create, start and stop compute instances: compute resources of yours that outlive the sessions on them
     Instance {
         Create(CreateInstance),
+        Update(UpdateInstance),
         List(List),
         Show(Show),
         Start(Start),
@@ -39,7 +41,7 @@ family! {
 /// Create a compute instance, and start it
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Its VM size and identity are those of each session on it, and cannot be changed. It runs until you stop it, or until nobody used it for the time of \
+Its VM size and identity are those of each session on it. It runs until you stop it, or until nobody used it for the time of \
 --idle-shutdown: no start, no run and no other use of a session on it. While it runs, it counts in your quota of vCPUs.
 
 Examples:
@@ -75,6 +77,72 @@ impl Execute for CreateInstance {
         say(&instance, "is created and runs", service.global.json);
         Ok(0)
     }
+}
+
+/// Change the settings of a compute instance: settings that are named change, the rest stays
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The idle shutdown counts at once, from the instance's last use. VM size and identity count from its next start on: until then its sessions keep \
+those that it runs with, and `pfsession instance show` says both.
+
+Examples:
+  pfsession instance update dev --idle-shutdown 4h
+  pfsession instance update dev --size Standard_D8s_v5 && pfsession instance stop dev && pfsession instance start dev")]
+pub(crate) struct UpdateInstance {
+    /// Its name
+    #[arg(value_parser = instance_name)]
+    name: String,
+    /// The VM size, from its next start on
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["identity", "idle_shutdown"])]
+    size: Option<String>,
+    /// The user-assigned identity, from its next start on
+    #[arg(long, value_name = "ID")]
+    identity: Option<String>,
+    /// Shut it down, with all its sessions, after this time without use: 30m, 1h, or never
+    #[arg(long, value_name = "TIME", value_parser = idle_or_never)]
+    idle_shutdown: Option<IdleOrNever>,
+}
+
+/// A time without use, or none.
+#[derive(Clone, Copy, Debug)]
+struct IdleOrNever(Option<IdleSeconds>);
+
+fn idle_or_never(text: &str) -> Result<IdleOrNever, String> {
+    match text {
+        "never" => Ok(IdleOrNever(None)),
+        time => idle(time).map(Some).map(IdleOrNever),
+    }
+}
+
+impl Execute for UpdateInstance {
+    type Json = InstanceView;
+
+    fn execute(&self, service: &Service<'_>) -> Done {
+        let client = &*service.client()?;
+        let update = Wish::UpdateInstance {
+            instance: self.name.clone(),
+            size: self.size.clone(),
+            identity: self.identity.clone(),
+            idle_shutdown_seconds: self.idle_shutdown.and_then(|IdleOrNever(time)| time),
+            no_idle_shutdown: matches!(self.idle_shutdown, Some(IdleOrNever(None))),
+        };
+        decide(client, &self.name, update)?;
+        let instance = get(client, Route::Instance(&self.name).into())?;
+        let names_any = self.size.is_some() || self.identity.is_some();
+        let what = match names_any && is_changed_later(&instance) {
+            true => "is changed; its VM size and identity count from its next start on",
+            false => "is changed",
+        };
+        say(&instance, what, service.global.json);
+        Ok(0)
+    }
+}
+
+/// Whether it runs with another VM size or identity than it will have.
+fn is_changed_later(instance: &InstanceView) -> bool {
+    let row = &instance.instance;
+    let is_other = |compute: &ComputeView| (&compute.size, &compute.identity) != (&row.size, &row.identity);
+    instance.compute.as_ref().is_some_and(is_other)
 }
 
 /// List your compute instances
@@ -178,6 +246,8 @@ impl Execute for Stop {
 /// Delete a compute instance; one that runs is stopped first
 #[derive(Args, Debug)]
 #[command(after_help = "\
+It waits until the machine is gone.
+
 Example:
   pfsession instance delete dev --yes")]
 pub(crate) struct Delete {
@@ -189,13 +259,11 @@ impl Execute for Delete {
     type Json = InstanceView;
 
     fn execute(&self, service: &Service<'_>) -> Done {
-        let instance = self.end.name.clone();
-        let ended = end(
-            &*service.client()?,
-            &self.end,
-            "Deleting",
-            Wish::DeleteInstance { instance },
-        )?;
+        let (client, instance) = (&*service.client()?, self.end.name.clone());
+        let ended = end(client, &self.end, "Deleting", Wish::DeleteInstance { instance })?;
+        if let Some(compute) = &ended.compute {
+            compute::until_gone(client, &compute.id)?;
+        }
         say(&ended, "is deleted", service.global.json);
         Ok(0)
     }
@@ -318,8 +386,19 @@ fn list_table(instances: &[InstanceView]) -> String {
 }
 
 fn identity(instance: &InstanceView) -> String {
-    let identity = instance.instance.identity.clone();
-    identity.unwrap_or_else(|| "the user's own".into())
+    whose(instance.instance.identity.as_ref())
+}
+
+fn whose(identity: Option<&String>) -> String {
+    identity.cloned().unwrap_or_else(|| "the user's own".into())
+}
+
+/// A setting, and with what the instance runs if that is another.
+fn now_and_later(instance: &InstanceView, later: &str, now: impl Fn(&ComputeView) -> String) -> String {
+    match instance.compute.as_ref().map(now).filter(|now| now != later) {
+        Some(now) => format!("{now}; from its next start on {later}"),
+        None => later.to_owned(),
+    }
 }
 
 /// After how long an instance is shut down, and when that is by now.
@@ -330,7 +409,14 @@ fn idle_shutdown(instance: &InstanceView) -> String {
     let after = took(seconds.into());
     match &instance.compute {
         Some(compute) => match compute.shutdown_due {
-            Some(due) => format!("{after}: in {}", took(due.saturating_sub(compute.now))),
+            Some(due) => {
+                let warned = if compute.shutdown_warned {
+                    "; use a session on it to keep it"
+                } else {
+                    ""
+                };
+                format!("{after}: in {}{warned}", took(due.saturating_sub(compute.now)))
+            }
             None if compute.phase == ComputePhase::Up => format!("{after}: in use"),
             None => after,
         },
@@ -344,8 +430,16 @@ fn details(instance: &InstanceView, home: Option<&str>) -> String {
         ("instance", row.name.clone()),
         ("owner", row.owner.clone()),
         ("phase", phase(instance).to_owned()),
-        ("VM size", row.size.clone()),
-        ("identity", identity(instance)),
+        (
+            "VM size",
+            now_and_later(instance, &row.size, |compute| compute.size.clone()),
+        ),
+        (
+            "identity",
+            now_and_later(instance, &identity(instance), |compute| {
+                whose(compute.identity.as_ref())
+            }),
+        ),
         ("idle shutdown", idle_shutdown(instance)),
         ("created", format!("by {} at {}", row.by, clock(row.at))),
     ];
@@ -378,6 +472,9 @@ mod tests {
             ..stopped.clone()
         };
         idle.instance.idle_shutdown_seconds = Some(7200.try_into().unwrap());
+        let mut warned = idle.clone();
+        warned.compute.as_mut().unwrap().shutdown_warned = true;
+        assert_eq!(idle_shutdown(&warned), "2 h: in 1 h; use a session on it to keep it");
         let mut used = idle.clone();
         used.compute.as_mut().unwrap().shutdown_due = None;
         expect_test::expect![[r#"

@@ -62,6 +62,7 @@ pub(super) fn wish(wish: &Wish) -> &'static str {
         // No rule has these.
         Wish::Cancel { .. }
         | Wish::CreateInstance { .. }
+        | Wish::UpdateInstance { .. }
         | Wish::StartInstance { .. }
         | Wish::StopInstance { .. }
         | Wish::DeleteInstance { .. }

@@ -343,6 +343,10 @@ impl Ports for Aws {
             .map_err(|e| Fault::outside("sending a command")(e.into()))
     }
 
+    async fn send_notice(&self, notice: &Notice) -> Result<(), Fault> {
+        self.notify(notice).await
+    }
+
     async fn ask_driver(&self, request: &ComputeRequest) -> Result<(), Fault> {
         let queue = require(&self.compute_requests, names::COMPUTE_REQUESTS.url_variable)?;
         let sent = self

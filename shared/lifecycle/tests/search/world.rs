@@ -1749,6 +1749,7 @@ impl World {
             row.due.iter_mut().for_each(gone);
             if let Some(shutdown) = &mut row.shutdown {
                 shutdown.used = (shutdown.used - by).max(NOW - IDLE);
+                shutdown.warned.iter_mut().for_each(gone);
             }
         }
         for message in Rc::make_mut(&mut self.bag) {

@@ -10,6 +10,7 @@ use contract::{
     driver::ComputeRequest,
     instance::InstanceRow,
     network::NetworkRow,
+    notice::Notice,
     packages::{InstallRow, PackagesRow, Setup},
     people::RoleRow,
     row::{LogRow, OperationRow, OperationStatus, RunRow, SessionRow, UsedRow},
@@ -70,6 +71,7 @@ pub(crate) enum Message {
 pub(crate) struct State {
     /// The deletions that were warned of.
     pub warned: Vec<Millis>,
+    pub(crate) notices: Vec<Notice>,
     pub(crate) now: Millis,
     pub(crate) sessions: BTreeMap<String, (SessionRow, Option<Millis>)>,
     pub(crate) operations: BTreeMap<String, OperationRow>,
@@ -697,6 +699,13 @@ impl Ports for World {
         let body = serde_json::to_string(command).unwrap();
         self.call(|s| {
             s.queue.push_back(Message::Command(body));
+            Ok(())
+        })
+    }
+
+    async fn send_notice(&self, notice: &Notice) -> Result<(), Fault> {
+        self.call(|s| {
+            s.notices.push(notice.clone());
             Ok(())
         })
     }
