@@ -4,8 +4,8 @@ use crate::{
     command::{Dispatch, family},
     commands::{
         bench, chat, check, completions, compute, connection, down, driver, env, events, extend, host, identity, image,
-        install, instance, list, logs, man, migrate, packages, private, registry, reset, role, run, runs, schema,
-        serve, show, sizes, start, stop, token, up, update, webhook, why, workspace,
+        install, instance, list, logs, man, migrate, move_flow, packages, private, registry, reset, role, run, runs,
+        schema, serve, show, sizes, start, stop, token, up, update, webhook, why, workspace,
     },
     global::{Done, Global, Service},
 };
@@ -62,6 +62,7 @@ family! {
         Install(install::Install),
         Packages(packages::Packages),
         Reset(reset::Reset),
+        Move(move_flow::Move),
         List(list::List),
         Show(show::Show),
         Why(why::Why),

@@ -4,6 +4,7 @@
 //! sent again, and a host on this machine that left between two of them is started again.
 
 use crate::{
+    moved::Folders,
     request::{Address, address_of, once},
     service::Local,
     trouble::{FAILED, NONE, Trouble, UNREACHABLE, USAGE},
@@ -39,6 +40,8 @@ const LONGEST_UPLOAD: Duration = Duration::from_secs(1800);
 pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) workspace: String,
+    /// Which of this machine's folders moved.
+    pub(crate) folders: Folders,
 }
 
 /// A connection to the service.
@@ -325,6 +328,7 @@ fn bearer(token: &str) -> Result<User, Box<Trouble>> {
         .map(|Bearer { sub, ws }| User {
             name: sub,
             workspace: ws,
+            folders: Folders::default(),
         })
         .ok_or_else(|| {
             Trouble::new(
@@ -347,7 +351,8 @@ mod tests {
             user,
             User {
                 name: "ann".into(),
-                workspace: "local".into()
+                workspace: "local".into(),
+                folders: Folders::default(),
             }
         );
         for wrong in ["", "a.b", "e30.e30.x"] {

@@ -2,6 +2,7 @@
 
 use crate::{
     client::Client,
+    moved::Folders,
     request::{Address, address_of},
     service::{self, Local},
     trouble::{Trouble, USAGE},
@@ -68,25 +69,36 @@ pub(crate) type MakeSchema = fn() -> Option<serde_json::Value>;
 impl Service<'_> {
     /// A client of it. On this machine it is started if it does not run.
     pub(crate) fn client(&self) -> Result<Arc<Client>, Box<Trouble>> {
-        let workspace = self.global.workspace.clone();
         if let (Some(endpoint), Some(token)) = (&self.global.endpoint, &self.global.token) {
             let address = Address {
                 endpoint: endpoint.clone(),
                 token: token.clone(),
             };
-            return Client::new(address, None, workspace).map(Arc::new);
+            return self.client_at(address, None);
         }
         let local = self.local()?;
-        Client::new(address_of(&local.find_or_start()?), Some(local), workspace).map(Arc::new)
+        self.client_at(address_of(&local.find_or_start()?), Some(local))
     }
 
     /// A client of the service on this machine, if it runs.
     pub(crate) fn running(&self) -> Result<Option<Arc<Client>>, Box<Trouble>> {
         let local = self.local()?;
         let Some(host) = local.find() else { return Ok(None) };
-        Client::new(address_of(&host), Some(local), self.global.workspace.clone())
-            .map(Arc::new)
-            .map(Some)
+        self.client_at(address_of(&host), Some(local)).map(Some)
+    }
+
+    fn client_at(&self, address: Address, local: Option<Local>) -> Result<Arc<Client>, Box<Trouble>> {
+        let mut client = Client::new(address, local, self.global.workspace.clone())?;
+        // Where there is no home folder, nothing was moved.
+        if let Ok(state) = self.state() {
+            client.user.folders = Folders::load(&state)?;
+        }
+        Ok(Arc::new(client))
+    }
+
+    /// The state folder of this machine.
+    pub(crate) fn state(&self) -> Result<PathBuf, Box<Trouble>> {
+        service::state_folder(self.global.state.as_deref())
     }
 
     pub(crate) fn local(&self) -> Result<Local, Box<Trouble>> {
@@ -99,7 +111,7 @@ impl Service<'_> {
             .next("leave out --endpoint, and unset PFSESSION_ENDPOINT"));
         }
         Ok(Local {
-            state: service::state_folder(self.global.state.as_deref())?,
+            state: self.state()?,
             store: None,
         })
     }

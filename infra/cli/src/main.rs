@@ -5,7 +5,7 @@
 //!
 //! * [`args`]: the command line.
 //! * [`commands`]: one module a command, over [`mod@command`], [`options`] and [`global`].
-//! * [`operate`], [`sessions`], [`wish`], [`runfiles`], [`snapshot`], [`watch`], [`progress`]: what several commands share.
+//! * [`operate`], [`sessions`], [`wish`], [`runfiles`], [`snapshot`], [`moved`], [`watch`], [`progress`]: what several commands share.
 //! * [`show`], [`table`], [`text`], [`terminal`], [`trouble`]: text for people.
 //! * [`client`], [`request`], [`service`], [`unix`]: HTTP to `functions/api`; the service on this machine, started when needed, and its socket.
 //! * [`parts`]: the other roles of this program.
@@ -20,6 +20,7 @@ mod command;
 mod commands;
 mod confirm;
 mod global;
+mod moved;
 mod operate;
 mod options;
 mod parts;

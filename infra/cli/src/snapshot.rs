@@ -18,17 +18,18 @@ use std::{
     path::Path,
 };
 
-/// Sends a flow folder as it is now, if the service does not see it and does not have it. `None` if it sees it.
+/// Sends a flow folder as it is now, if the service does not see it and does not have it. `None` if it sees it where the flow's lineage says.
 ///
 /// # Errors
 ///
 /// A fault of the folder is final. When it could not be sent: worth a retry.
 fn folder(client: &Client, flow: &Flow) -> Result<Option<String>, Box<Trouble>> {
+    let folder = &client.user.folders.folder_of(&flow.reference);
     if client.is_here() {
-        return Ok(None);
+        let moved = Some(folder).filter(|folder| *folder != Path::new(&flow.reference.lineage));
+        return Ok(moved.map(|folder| folder.display().to_string()));
     }
     let usage = |failure| Trouble::of(USAGE, failure);
-    let folder = Path::new(&flow.reference.lineage);
     if !folder.is_dir() {
         // Somebody else's machine has it, and what was sent from there counts.
         return Ok(None);

@@ -73,26 +73,37 @@ pub(crate) fn folder_of(typed: &Path) -> &Path {
 ///
 /// # Errors
 ///
-/// Those of [`flow::canonical`]. Final.
+/// Those of [`flow::canonical`], and those of [`Folders::lineage_of`](crate::moved::Folders::lineage_of). Final.
 pub(crate) fn flow_at(typed: &Path, user: &User) -> Result<Flow, Box<Trouble>> {
+    let (folder, typed) = canonical(typed)?;
+    let lineage = user
+        .folders
+        .lineage_of((&user.workspace, &user.name), Path::new(&folder))?
+        .unwrap_or(folder);
+    let reference = FlowRef {
+        workspace: user.workspace.clone(),
+        owner: user.name.clone(),
+        lineage,
+    };
+    Ok(Flow { reference, typed })
+}
+
+/// The canonical path of a flow's folder, and how its user calls it.
+///
+/// # Errors
+///
+/// As [`flow_at`].
+pub(crate) fn canonical(typed: &Path) -> Result<(String, String), Box<Trouble>> {
     let folder = folder_of(typed);
     let canonical = flow::canonical(folder).map_err(|failure| Trouble::of(USAGE, failure))?;
-    let lineage = canonical.to_str().ok_or_else(|| {
+    let path = canonical.to_str().ok_or_else(|| {
         let message = format!(
             "The path of {} is not UTF-8. Rename the folder, or the one that it is in.",
             folder.display()
         );
         Trouble::new(USAGE, Code::FlowBadPath, message)
     })?;
-    let reference = FlowRef {
-        workspace: user.workspace.clone(),
-        owner: user.name.clone(),
-        lineage: lineage.into(),
-    };
-    Ok(Flow {
-        reference,
-        typed: quoted(&folder.display().to_string()),
-    })
+    Ok((path.to_owned(), quoted(&folder.display().to_string())))
 }
 
 /// Finds the flow that is meant: by its folder, by the start of its session's key, or by a folder that is gone. `None` if there is no such
@@ -113,6 +124,7 @@ pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box
     let is_meant = |session: &SessionView| {
         is_key && session.key.starts_with(&what.to_ascii_lowercase())
             || gone.as_deref() == Some(Path::new(&session.flow.lineage))
+            || gone.as_ref() == Some(&client.user.folders.folder_of(&session.flow))
     };
     let mut meant = client.sessions(Route::Sessions)?;
     meant.retain(is_meant);

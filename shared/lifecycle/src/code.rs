@@ -126,10 +126,12 @@ codes! {
     FlowLocalPackage = "Flow.LocalPackage", Final, "A requirement is a local folder or file outside the flow folder.", "Put its modules into the flow folder, or publish it to an index.";
     FlowMissingInclude = "Flow.MissingInclude", Final, "An additional include is not there.", "Correct the path.";
     FlowMissingRequirements = "Flow.MissingRequirements", Final, "The requirements file that the flow names is not there.", "Create it, or correct its name.";
+    FlowMoved = "Flow.Moved", Final, "The flow of this folder was moved to another one.", "Use the folder that the text names.";
     FlowNoFlow = "Flow.NoFlow", Final, "The folder holds no flow, no Python and no requirements.", "Name the folder that holds the flow.";
     FlowNoSnapshot = "Flow.NoSnapshot", Final, "The service cannot see the flow folder, and no snapshot of it was sent.", "Send the command with `pfsession`, or name the snapshot's address.";
     FlowNoSuchFolder = "Flow.NoSuchFolder", Final, "The folder is not there.", "Correct the path.";
     FlowNotAFolder = "Flow.NotAFolder", Final, "The path is no folder.", "Name the folder that holds the flow.";
+    FlowNotMoved = "Flow.NotMoved", Final, "The session cannot follow its flow's folder.", "Do what the text says, and move it then.";
     FlowPathLeadsOut = "Flow.PathLeadsOut", Final, "A path in the flow leads out of its folder.", "Use `additional_includes`.";
     FlowPinnedPromptflow = "Flow.PinnedPromptflow", Final, "A requirement pins promptflow, which the base image has.", "Take the pin or the line out.";
     FlowProjectRequirements = "Flow.ProjectRequirements", Final, "Packages cannot be saved: they are in a project file.", "Add them there.";

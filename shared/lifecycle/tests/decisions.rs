@@ -6,8 +6,8 @@ use lifecycle::{
     deadlines,
     network::Network,
     session::{
-        Claimed, Effect, Event, Kind, Lease, Message, Named, Operation, Origin, Outcome, Packages, Phase, Row, Session,
-        Settings, Step, decide,
+        Claimed, Effect, Event, Kind, Lease, Message, Named, Operation, Origin, Outcome, Packages, Phase, Refusal, Row,
+        Session, Settings, Step, decide,
     },
 };
 
@@ -566,6 +566,31 @@ fn a_session_is_stopped_in_use_when_its_users_time_of_the_day_is_used_up() {
     });
     assert!(gone.effects.contains(&ended), "its run is told why: {:?}", gone.effects);
     assert_eq!(gone.on(wanted("again", Kind::Start)).session.stopped_for, None);
+}
+
+#[test]
+fn a_session_that_is_stopped_follows_its_folder_and_takes_no_other_change() {
+    let moved = || saying(|wants| wants.folder = said("/moved".into()));
+    let stopped = Life::ready().on(wanted("stop", Kind::Stop)).on(gone(1));
+    let told = stopped.clone().on(update("u", moved()));
+    assert_eq!(
+        (told.session.phase, &told.session.settings.folder),
+        (Phase::Stopped, &said("/moved".into()))
+    );
+    let again = told.clone().on(wanted("start", Kind::Start));
+    assert_eq!(again.session.settings.folder.value, "/moved");
+    let refused = |life: &Life, wants| decide(&life.session, &update("u", wants), life.now).unwrap_err();
+    let both = Settings {
+        idle: said(1),
+        ..moved()
+    };
+    assert_eq!(refused(&stopped, both), Refusal::NoSession(Kind::Update));
+    assert_eq!(refused(&told, moved()), Refusal::NoSession(Kind::Update), "it is there");
+    assert_eq!(
+        refused(&Life::new(), moved()),
+        Refusal::NoSession(Kind::Update),
+        "it has no history"
+    );
 }
 
 #[test]

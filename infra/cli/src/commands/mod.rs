@@ -20,6 +20,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod migrate;
+pub(crate) mod move_flow;
 pub(crate) mod packages;
 pub(crate) mod private;
 pub(crate) mod registry;

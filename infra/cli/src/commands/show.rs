@@ -21,7 +21,7 @@ use contract::{
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Show one session, operation or run
 #[derive(Args, Debug)]
@@ -97,12 +97,12 @@ fn show_session(client: &Client, flow: &Flow, session: &SessionView, json: bool)
     let row = packages::recorded_packages(client, flow)?;
     // A snapshot is of what was there.
     let folder = match Address::read(&session.settings.folder.value) {
-        Some(_) => Path::new(&session.flow.lineage),
-        None => Path::new(&session.settings.folder.value),
+        Some(_) => client.user.folders.folder_of(&session.flow),
+        None => PathBuf::from(&session.settings.folder.value),
     };
     let drift = row
         .as_ref()
-        .zip(packages::lines_in_folder(folder))
+        .zip(packages::lines_in_folder(&folder))
         .map(|(row, saved)| Drift::between(&saved, &row.requirements));
     if json {
         out_json(&Whole {

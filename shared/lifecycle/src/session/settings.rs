@@ -148,6 +148,11 @@ macro_rules! define {
                 }
             }
 
+            /// Whether somebody named the folder, and nothing else.
+            pub(super) fn names_folder_alone(&self) -> bool {
+                self.folder.is_named() $(&& !self.$name.is_named())*
+            }
+
             /// The settings whose values differ, whoever named them.
             pub fn differences(&self, other: &Self) -> impl Iterator<Item = Setting> {
                 [$((self.$name.value != other.$name.value).then_some(Setting::$variant)),*].into_iter().flatten()

@@ -65,7 +65,10 @@ pub(crate) fn drift(client: &Client, flow: &Flow) -> Option<Drift> {
         return None;
     }
     let row = recorded_packages(client, flow).ok()??;
-    let drift = Drift::between(&lines_in_folder(Path::new(&flow.reference.lineage))?, &row.requirements);
+    let drift = Drift::between(
+        &lines_in_folder(&client.user.folders.folder_of(&flow.reference))?,
+        &row.requirements,
+    );
     (row.generation == session.generation && drift != Drift::default()).then_some(drift)
 }
 

@@ -125,7 +125,7 @@ pub(super) fn push(rules: &mut Vec<Rule>, rule: &Rule) -> Result<(), Box<Trouble
 }
 
 /// The rule that was typed.
-pub(super) fn rule_of(add: &AddWebhook, flow: &Flow) -> Result<Rule, Box<Trouble>> {
+pub(super) fn rule_of(add: &AddWebhook, flow: &Flow, folder: &Path) -> Result<Rule, Box<Trouble>> {
     let kind = match (add.kind, &add.on) {
         (Some(kind), _) => kind.into(),
         (None, Event::Github(_)) => SenderKind::Github,
@@ -145,7 +145,7 @@ pub(super) fn rule_of(add: &AddWebhook, flow: &Flow) -> Result<Rule, Box<Trouble
         .clone()
         .unwrap_or_else(|| flow.rule_name(&event, add.then.word()));
     let paths = if add.path.is_empty() && event == "push" && kind == SenderKind::Github {
-        own_paths(Path::new(&flow.reference.lineage), add.then)
+        own_paths(folder, add.then)
     } else {
         add.path.clone()
     };

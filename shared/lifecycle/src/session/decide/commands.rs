@@ -150,6 +150,14 @@ impl Turn {
             return Ok(());
         }
         match operation.kind {
+            // The folder moved, and its flow's history stays.
+            Kind::Update if !live && self.is_moved_by(operation.wants.as_ref()) => {
+                if let Some(wants) = operation.wants {
+                    self.s.settings.folder = wants.folder;
+                }
+                self.end_operation(operation.id, Outcome::Succeeded, None, None);
+                return Ok(());
+            }
             Kind::Install | Kind::Update if !live => return Err(Refusal::NoSession(operation.kind)),
             Kind::Start if live => {
                 // It is Ready: that is what was wanted.
@@ -201,6 +209,12 @@ impl Turn {
         });
         self.s.current = Some(operation);
         Ok(())
+    }
+
+    /// Whether these settings say that the folder of a flow with a history moved, and nothing else.
+    fn is_moved_by(&self, wants: Option<&Settings>) -> bool {
+        let has = &self.s.settings.folder.value;
+        self.s.generation > 0 && wants.is_some_and(|wants| wants.names_folder_alone() && wants.folder.value != *has)
     }
 
     /// A generation begins: nothing of the one before is left.
