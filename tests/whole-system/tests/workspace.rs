@@ -244,7 +244,7 @@ fn sessions_are_warned_and_stopped_once_they_have_lived_for_the_time_of_a_day() 
     machine.succeed(&["start", at]);
     // A cap that comes while the session lives counts for it, and a run does not hold it up.
     let shown = set(8);
-    assert!(shown.contains("8 s of sessions a day"), "{shown}");
+    assert!(shown.contains("8.0 s of sessions a day"), "{shown}");
     let before = machine.succeed(&["show", at]);
     assert!(before.contains("as the time of the day is used up then"), "{before}");
     let ends = machine.succeed(&["why", at]);

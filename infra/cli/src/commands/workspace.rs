@@ -63,7 +63,7 @@ A file may have:
   quota:                                  of each user at once
     sessions: 5
     vcpus: { D: 16, NC: 0 }               by family of VM sizes: pfsession sizes
-    session_seconds_per_day: 28800        how long all sessions of a user together may live on a day (UTC); then they are stopped
+    session_seconds_per_day: 28800        so long may all sessions of a user together live on a day (UTC), also those that are there
     users:
       bob: { sessions: 10 }
     total: { sessions: 40, vcpus: { D: 64 } }   of all users together
