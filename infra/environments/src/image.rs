@@ -8,6 +8,7 @@
 //! | any other | an image of a registry or an archive: see [`images::Name`]. Docker's own `python` is `docker.io/library/python` |
 
 use contract::{Code, Failure};
+use flow::PythonConstraint;
 use sandbox::python::Python;
 
 /// The packages of a base image.
@@ -145,6 +146,56 @@ pub fn find(image: &str, default: Option<Python>) -> Result<Found, Failure> {
     Ok(Found::BuiltIn(base, python))
 }
 
+/// Whether a name says itself which Python it is, or is an image that has its own.
+pub fn names_python(image: &str) -> bool {
+    parse(image).is_none_or(|(_, version)| version.is_some())
+}
+
+/// Chooses the Python of this machine that a folder asks for.
+///
+/// * `default`: the one to take if it is one of those.
+///
+/// # Errors
+///
+/// `Install.OtherPython`, `Install.PythonMissing`. Final until somebody installs that Python.
+pub fn choose_python(default: Option<Python>, constraints: &[PythonConstraint]) -> Result<Python, Failure> {
+    let default = default.map_or_else(Python::find, Ok)?;
+    let fits = |python: &Python| constraints.iter().all(|each| each.admits(&python.version));
+    if fits(&default) {
+        return Ok(default);
+    }
+    let all = Python::all();
+    let there = || all.iter().map(Python::minor).collect::<Vec<_>>().join(" or ");
+    let refused = || {
+        let all = constraints
+            .iter()
+            .map(|each| format!("{} asks for {}", each.place, each.specifiers));
+        let all = all.collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "No Python of this machine is one that the folder asks for: {all}, and there is {}. Install such a one, or change that file.",
+            there()
+        );
+        Failure::new(Code::InstallOtherPython, message)
+    };
+    all.iter().find(|python| fits(python)).cloned().ok_or_else(refused)
+}
+
+/// Checks that the Python of an image is one that a folder's packages can have. A pin is of other places than the image.
+///
+/// # Errors
+///
+/// `Install.OtherPython`. Final.
+pub fn check_python(image: &str, python: &Python, constraints: &[PythonConstraint]) -> Result<(), Failure> {
+    let broken = constraints
+        .iter()
+        .find(|each| !each.is_pin && !each.admits(&python.version));
+    broken.map_or(Ok(()), |each| {
+        let (place, specifiers, version) = (&each.place, &each.specifiers, &python.version);
+        let message = format!("{place} asks for Python {specifiers}, and the base image {image} has {version}. Name an image that has such a one, or change that file.");
+        Err(Failure::new(Code::InstallOtherPython, message))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,5 +251,46 @@ mod tests {
             Found::BuiltIn(base, found) => assert_eq!((base, found.minor()), (&PYTHON, python.minor())),
             found => panic!("{found:?}"),
         }
+    }
+
+    fn asks(text: &str, is_pin: bool) -> PythonConstraint {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, text) = match is_pin {
+            true => (".python-version", text.to_owned()),
+            false => ("pyproject.toml", format!("[project]\nrequires-python = \"{text}\"\n")),
+        };
+        std::fs::write(folder.path().join(file), text).unwrap();
+        flow::python_constraints(folder.path()).unwrap().remove(0)
+    }
+
+    #[test]
+    fn the_python_is_one_that_the_folder_asks_for() {
+        let default = Python::find().unwrap();
+        let minor = default.minor();
+        assert_eq!(choose_python(None, &[asks(&minor, true)]).unwrap(), default);
+        for other in Python::all() {
+            let chosen = choose_python(Some(default.clone()), &[asks(&other.minor(), true)]).unwrap();
+            assert_eq!(chosen.minor(), other.minor());
+        }
+        let failure = choose_python(None, &[asks("2.7", true), asks(">=3.9", false)]).unwrap_err();
+        let said = failure.to_string();
+        let there: Vec<_> = Python::all().iter().map(Python::minor).collect();
+        expect_test::expect!["Install.OtherPython: No Python of this machine is one that the folder asks for: .python-version:1 asks for ==2.7.*, pyproject.toml:2 asks for >=3.9, and there is THESE. Install such a one, or change that file."]
+            .assert_eq(&said.replace(&there.join(" or "), "THESE"));
+    }
+
+    #[test]
+    fn the_python_of_an_image_is_one_that_the_project_asks_for_and_need_not_be_a_pin() {
+        let python = Python {
+            version: "3.11.2".into(),
+            ..Python::find().unwrap()
+        };
+        assert_eq!(
+            check_python("a:1", &python, &[asks("3.12", true), asks(">=3.9", false)]),
+            Ok(())
+        );
+        let failure = check_python("a:1", &python, &[asks(">=3.12", false)]).unwrap_err();
+        expect_test::expect!["Install.OtherPython: pyproject.toml:2 asks for Python >=3.12, and the base image a:1 has 3.11.2. Name an image that has such a one, or change that file."]
+            .assert_eq(&failure.to_string());
     }
 }

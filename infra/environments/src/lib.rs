@@ -31,7 +31,7 @@ mod uv_failure;
 mod uv_on_path;
 
 pub use ahead::have_image;
-pub use image::{image_of, is_built_in};
+pub use image::{choose_python, image_of, is_built_in, names_python};
 pub use index::Environment;
 pub use job::Say;
 pub use sources::index_address;

@@ -3,6 +3,7 @@
 use crate::{
     Code, Failure,
     folder::{FlowFile, Folder, Reach, clean},
+    project::PythonConstraint,
     requirements::{self, Requirements},
     yaml::type_of,
 };
@@ -131,6 +132,15 @@ pub fn base_image(folder: &Path) -> Result<Named<String>, Failure> {
     let folder = Folder::open(folder, &crate::include_root(folder))?;
     let declared = folder.flow_file.as_ref().map(Declared::of).transpose()?;
     Ok(image_of(&folder, declared.and_then(|declared| declared.image)))
+}
+
+/// The constraints on the version of Python that files of the folder have: see `project/pythons.rs`.
+///
+/// # Errors
+///
+/// All final. `Flow.BadProject`, and what [`crate::kind`] says of the flow file.
+pub fn python_constraints(folder: &Path) -> Result<Vec<PythonConstraint>, Failure> {
+    crate::project::python_constraints(&Folder::open(folder, &crate::include_root(folder))?)
 }
 
 fn image_of(folder: &Folder, declared: Option<String>) -> Named<String> {

@@ -38,11 +38,14 @@ mod yaml;
 pub use connection::{
     Connection, ConnectionType, Document, SCRUBBED, Secret, connection, connections, is_good_name, nearest,
 };
-pub use environment::{DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment};
+pub use environment::{
+    DEFAULT_IMAGE, Environment, PLAIN_IMAGE, base_image, default_image, environment, python_constraints,
+};
 pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_flow_name, kind};
 pub use lifecycle::{Code, Failure};
 pub use migrate::{Migration, migrate};
 pub use names::package_of;
+pub use project::PythonConstraint;
 pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
 pub use save::{Saved, save, save_extras, save_groups};

@@ -198,6 +198,7 @@ codes! {
     InstallNoSuchVersion = "Install.NoSuchVersion", Final, "The package has no such version, or none for this Python and platform.", "Change the version.";
     InstallNoUv = "Install.NoUv", Final, "uv is not on `PATH` and could not be fetched.", "Connect to a network, or install uv.";
     InstallNothingBefore = "Install.NothingBefore", Final, "The session has had no other packages to go back to.", "Name the packages that it should have.";
+    InstallOtherPython = "Install.OtherPython", Final, "The Python of the session is none that the folder asks for.", "Install that Python, name a base image that has it, or change the file that asks for it.";
     InstallPrivateFeed = "Install.PrivateFeed", Final, "The credential of a package index cannot be read or stored, or is missing.", "Store the credential as the text says.";
     InstallPythonMissing = "Install.PythonMissing", Final, "The machine has no Python that flows can use.", "Install Python, or name one in `PFSESSION_PYTHON`.";
     InstallTampered = "Install.Tampered", Final, "A build left behind what uv does not make.", "Take versions that have a wheel, or do not trust the package.";

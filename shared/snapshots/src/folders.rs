@@ -115,6 +115,16 @@ impl Opened {
             .await
     }
 
+    /// The constraints on the version of Python that files of the folder have.
+    ///
+    /// # Errors
+    ///
+    /// As [`flow::python_constraints`] and [`aside`].
+    pub async fn python_constraints(&self) -> Result<Vec<flow::PythonConstraint>, Failure> {
+        self.read(DESCRIPTION_TIMEOUT, |opened| flow::python_constraints(opened.path()))
+            .await
+    }
+
     /// The kind of the folder.
     ///
     /// # Errors

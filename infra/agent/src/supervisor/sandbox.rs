@@ -73,7 +73,14 @@ impl Agent {
             Some(image) => image.clone(),
             None => opened.base_image().await?.value,
         };
-        let (base, python, image) = match image::find(&named, self.spec.python.clone())? {
+        let mut constraints = opened.python_constraints().await?;
+        // A container is an image that somebody named.
+        constraints.retain(|each| !each.is_pin || !self.place.is_container());
+        let python = match image::names_python(&named) {
+            true => self.spec.python.clone(),
+            false => Some(image::choose_python(self.spec.python.clone(), &constraints)?),
+        };
+        let (base, python, image) = match image::find(&named, python)? {
             image::Found::BuiltIn(base, python) => (base, python, None),
             image::Found::Image(name) => {
                 let base = image::of_kind(opened.default_image().await?);
@@ -98,6 +105,9 @@ impl Agent {
                 return Err(Failure::new(Code::ImageNotHere, "the image is not here yet"));
             };
             store.root_in(&name, &|text| say(LineKind::Stage, text)).await?;
+        }
+        if store.root.as_ref().is_none_or(|root| root.has_python()) {
+            image::check_python(&named, &store.python, &constraints)?;
         }
         Ok(store)
     }

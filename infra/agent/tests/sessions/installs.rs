@@ -33,6 +33,33 @@ pub(crate) fn a_requirement_is_installed_on_top_of_the_base_and_imported() {
     machine.remove(&key, 2);
 }
 
+pub(crate) fn a_folder_has_the_python_that_it_asks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let it = folder.path().join("plain");
+    fs::create_dir_all(&it).unwrap();
+    let key = key(&unique("python"));
+    for (generation, python) in (1..).zip(sandbox::python::Python::all()) {
+        machine.launch(&key, generation, &it);
+        fs::write(it.join(".python-version"), "2.7.18\n").unwrap();
+        let failure = machine.install(&key, generation, &unique("none"), &it).unwrap();
+        assert_eq!(failure.error, Code::InstallOtherPython, "{failure}");
+        // The remedy that it names.
+        fs::write(it.join(".python-version"), python.minor()).unwrap();
+        assert_eq!(machine.install(&key, generation, &unique("there"), &it), None);
+        let wish = RunWish {
+            command: ["python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..RunWish::default()
+        };
+        let run = unique("version");
+        assert_eq!(machine.run(&key, generation, &run, &it, wish).failure, None);
+        assert_eq!(machine.output(&run), python.minor());
+        machine.remove(&key, generation);
+    }
+}
+
 pub(crate) fn an_install_into_a_session_in_use_swaps_the_packages_and_a_failed_one_leaves_them() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::new(&state());

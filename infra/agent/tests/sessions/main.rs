@@ -95,6 +95,10 @@ fn main() -> anyhow::Result<()> {
             a_requirement_is_installed_on_top_of_the_base_and_imported,
         ),
         (
+            "a_folder_has_the_python_that_it_asks_for",
+            a_folder_has_the_python_that_it_asks_for,
+        ),
+        (
             "an_install_into_a_session_in_use_swaps_the_packages_and_a_failed_one_leaves_them",
             an_install_into_a_session_in_use_swaps_the_packages_and_a_failed_one_leaves_them,
         ),

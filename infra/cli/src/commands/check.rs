@@ -90,7 +90,7 @@ pub(crate) fn of_service(client: &Client, flow: &Flow, wanted: &Wanted) -> Resul
     Ok(checks)
 }
 
-/// Checks the flow folder: its requirements, and the base image that is named there or elsewhere.
+/// Checks the flow folder: its requirements, its Python, and the base image that is named there or elsewhere.
 fn of_folder(folder: &Path, wanted: &Wanted, of: &WorkspaceSettings, state: Option<&Path>) -> Vec<Checked> {
     let reach = flow::include_root(folder);
     let environment = flow::environment(folder, &reach);
@@ -108,7 +108,23 @@ fn of_folder(folder: &Path, wanted: &Wanted, of: &WorkspaceSettings, state: Opti
     // What a flow file says that cannot be read is said above.
     let of_flow = || Ok::<_, Infallible>(environment.map(|environment| environment.image).unwrap_or_default());
     let Ok(named) = settings.base_image(of.default_base_image.as_ref(), of_flow);
-    vec![requirements, image(named.is_named().then_some(&named.value), state)]
+    let name = named.is_named().then_some(&named.value);
+    vec![requirements, python(folder, name, state), image(name, state)]
+}
+
+/// Whether there is a Python that the folder asks for, where the sessions are on this machine.
+fn python(folder: &Path, image: Option<&String>, state: Option<&Path>) -> Checked {
+    if state.is_none() || image.is_some_and(|image| environments::names_python(image)) {
+        return Checked::not_checkable("python", "it is that of the base image".to_owned());
+    }
+    let chosen = flow::python_constraints(folder).and_then(|all| environments::choose_python(None, &all));
+    match chosen {
+        Ok(python) => Checked::held(
+            "python",
+            format!("{} is {}", python.executable.display(), python.version),
+        ),
+        Err(failure) => Checked::lacking("python", failure),
+    }
 }
 
 /// Whether a base image can be had, where the sessions are on this machine.

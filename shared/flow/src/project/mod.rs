@@ -9,6 +9,8 @@
 //! | `setup.py` | `install_requires`, if it is a list of texts | |
 //! | `x.py` | the comment `# /// script`, if one script has it | |
 //!
+//! Which Python they ask for is read apart from that (`pythons.rs`).
+//!
 //! The first that says something counts. A lock holds versions; its hashes do not count, as rows keep the lines and have a bound. A folder whose
 //! only description is one that nobody reads here is refused.
 
@@ -18,8 +20,12 @@ mod pipfile;
 mod poetry;
 mod pyproject;
 mod python;
+mod pythons;
 mod script;
 mod setup;
+
+pub use pythons::PythonConstraint;
+pub(crate) use pythons::constraints as python_constraints;
 
 use crate::{
     Code, Failure,

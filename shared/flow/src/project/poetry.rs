@@ -90,7 +90,7 @@ pub(super) fn requirement(source: &Source, name: &str, value: &Value) -> Result<
 }
 
 /// A version constraint of Poetry's as PEP 440 has it.
-fn specifier(text: &str) -> Option<String> {
+pub(super) fn specifier(text: &str) -> Option<String> {
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     let parts = parts.into_iter().map(|part| {
         let numbers =

@@ -9,6 +9,8 @@ const BEGINS: &str = "# /// script";
 
 #[derive(Deserialize)]
 struct Block {
+    #[serde(rename = "requires-python")]
+    requires_python: Option<Spanned<String>>,
     #[serde(default)]
     dependencies: Vec<Spanned<String>>,
     tool: Option<Tools>,
@@ -35,6 +37,15 @@ struct Uv {
 ///
 /// <https://packaging.python.org/en/latest/specifications/inline-script-metadata/>.
 pub(super) fn find(folder: &Folder) -> Result<Option<(Source, Vec<Line>)>, Failure> {
+    let Some(source) = find_source(folder)? else {
+        return Ok(None);
+    };
+    let lines = lines(&source)?;
+    Ok(Some((source, lines)))
+}
+
+/// The one script of the folder that has such a comment.
+pub(super) fn find_source(folder: &Folder) -> Result<Option<Source>, Failure> {
     let entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<String> = names.filter(|name| name.ends_with(".py")).collect();
@@ -55,12 +66,18 @@ pub(super) fn find(folder: &Folder) -> Result<Option<(Source, Vec<Line>)>, Failu
         }
         found = Some(source);
     }
-    let Some(source) = found else { return Ok(None) };
-    let lines = lines(&source)?;
-    Ok(Some((source, lines)))
+    Ok(found)
 }
 
-fn lines(source: &Source) -> Result<Vec<Line>, Failure> {
+/// The `requires-python` of a script's comment, and its line.
+pub(super) fn requires_python(source: &Source) -> Result<Option<(usize, String)>, Failure> {
+    let (block, read) = read(source)?;
+    let asked = read.requires_python;
+    Ok(asked.map(|text| (block.line_at(text.span().start), text.into_inner())))
+}
+
+/// The comment of a script, with the lines before it, so that its lines count from the script's first; and what it says.
+fn read(source: &Source) -> Result<(Source, Block), Failure> {
     let begin = source.text.lines().position(|line| line.trim_end() == BEGINS);
     let first = begin.unwrap_or(0) + 1;
     let mut inside: Vec<&str> = source
@@ -77,10 +94,14 @@ fn lines(source: &Source) -> Result<Vec<Line>, Failure> {
     };
     inside.truncate(end);
     let without = |line: &&str| line.strip_prefix("# ").unwrap_or(&line[1..]).to_owned();
-    // With the lines before it, so that its lines count from the script's first.
     let text = "\n".repeat(first) + &inside.iter().map(without).collect::<Vec<_>>().join("\n");
     let block = Source::of(source.path.clone(), &source.name, text);
     let read: Block = block.toml()?;
+    Ok((block, read))
+}
+
+fn lines(source: &Source) -> Result<Vec<Line>, Failure> {
+    let (block, read) = read(source)?;
     let uv = read.tool.and_then(|tools| tools.uv);
     let sources = uv
         .as_ref()

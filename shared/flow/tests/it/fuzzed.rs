@@ -59,6 +59,7 @@ fn check_folder(folder: &TempDir, name: &str, bytes: &[u8]) {
         }
     }
     check(flow::view::list(folder.path(), folder.path()));
+    check(flow::python_constraints(folder.path()));
 }
 
 #[test]
@@ -238,7 +239,7 @@ fn any_bytes_as_a_project_are_read_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.py"), "").unwrap();
     let own = [
-        "[project]\nname = 'a'\ndependencies = [\"numpy>=1\", 'b ; os_name == \"nt\"']\ndynamic = ['version']\n[tool.x]\ny = 1\n",
+        "[project]\nname = 'a'\nrequires-python = '>=3.9,!=3.10.*'\ndependencies = [\"numpy>=1\", 'b ; os_name == \"nt\"']\ndynamic = ['version']\n[tool.x]\ny = 1\n",
         "[[a.b]]\nc = { d = 1979-05-27T07:32:00Z, e = [1, 2.5] }\nf = \"\"\"\nmany\\\n  lines\"\"\"\n",
     ];
     let words = [
