@@ -15,15 +15,14 @@ use lifecycle::quota::{Daily, Live, Quota, Usage, daily_time_used_up};
 ///
 /// Also counts what the user has, if that is due.
 ///
+/// The row is written in any case: it may have been due for a day that is over.
+///
 /// The commands are sent before the row moves on: what a crash leaves out is sent by the next sweep, and what comes twice changes nothing.
 pub(crate) async fn look_after(ports: &impl Ports, workspace: &str, user: &str, now: Millis) -> Result<Live, Fault> {
     let usage = ports.load_usage(workspace, user).await?;
     let quota = quota_of(ports, workspace, user).await?;
     let (next, live) = usage.count(now).unwrap_or((usage.clone(), Live::default()));
     let (next, what) = next.look(&quota, now).unwrap_or((next, Daily::Wait));
-    if next == usage {
-        return Ok(live);
-    }
     for flow in usage.sessions.keys() {
         let Some(row) = ports.load_session(flow).await? else {
             continue;

@@ -10,7 +10,7 @@ use lifecycle::{
     size::{Offer, Used},
 };
 use serde_json::{Value, json};
-use shell::{record_use, sum_usages, sweep};
+use shell::{Ports, record_use, sum_usages, sweep};
 use world::World;
 
 fn world(settings: Value) -> World {
@@ -282,6 +282,13 @@ async fn a_sweep_counts_what_each_user_has_once_in_five_minutes() {
     assert_eq!(counted(1_200_001).await, (1, 2, 0, true));
     assert_eq!(counted(1_200_002).await, (0, 0, 0, false));
     assert_eq!(counted(1_500_000).await, (1, 2, 0, true));
+    // On the next day there is nothing to count, and nothing is due.
+    for name in ["/a", "/b"] {
+        let id = format!("stop-{}", &name[1..]);
+        assert_eq!(give(&world, name, &id, json!({ "command": "stop" })).await, None);
+    }
+    assert_eq!(counted(86_400_000 + 300_000).await, (0, 0, 0, false));
+    assert_eq!(world.due(0, u64::MAX).await.unwrap(), []);
 }
 
 #[tokio::test]
