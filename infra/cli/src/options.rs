@@ -6,6 +6,8 @@ use contract::{
     command::{SERVERLESS, Wanted},
 };
 use lifecycle::session::{Counts, Setting};
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, ffi::OsStr, fs, path::Path};
 
 /// Where settings come from, for the help of the commands that take some.
 macro_rules! settings_help {
@@ -196,6 +198,34 @@ pub(crate) fn named_value(text: &str) -> Result<(String, serde_json::Value), Str
     }
 }
 
+/// Values by name that one argument gives.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Values(Vec<(String, Value)>);
+
+impl Values {
+    /// All of several arguments; of one name the last counts.
+    pub(crate) fn of_all(given: &[Self]) -> BTreeMap<String, Value> {
+        given.iter().flat_map(|values| values.0.iter().cloned()).collect()
+    }
+}
+
+/// `NAME=TEXT`, `NAME:=JSON`, or the path of a file of JSON with values by name; of JSON lines the first, as `pf` has it.
+pub(crate) fn values(text: &str) -> Result<Values, String> {
+    let path = Path::new(text);
+    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    if text.contains('=') || !matches!(ending, "json" | "jsonl") {
+        return Ok(Values(vec![named_value(text)?]));
+    }
+    let written = fs::read_to_string(path).map_err(|error| format!("the file cannot be read: {error}"))?;
+    let first = match ending {
+        "jsonl" => written.lines().next().unwrap_or_default(),
+        _ => &written,
+    };
+    let values: Map<String, Value> =
+        serde_json::from_str(first).map_err(|error| format!("the file has no JSON object: {error}"))?;
+    Ok(Values(values.into_iter().collect()))
+}
+
 /// A time such as `90s`, `30m` or `1h`, in seconds, within what a session's idle time may be.
 pub(crate) fn idle(text: &str) -> Result<IdleSeconds, String> {
     let time = humantime::parse_duration(text).map_err(|_| "a time is a number and a unit, such as 90s, 30m or 1h")?;
@@ -237,6 +267,33 @@ mod tests {
             assert!(named_value(wrong).is_err(), "{wrong}");
         }
         assert_eq!(named_text("q=${data.a=b}"), Ok(("q".into(), "${data.a=b}".into())));
+    }
+
+    #[test]
+    fn values_come_one_by_one_or_from_a_file_and_the_last_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let given = [
+            file("all.json", "{\"a\": [1],\n\"b\": 2}"),
+            "b=x".to_owned(),
+            "file=a.json".to_owned(),
+            file("rows.jsonl", "{\"c\": 3}\n{\"c\": 4}\n"),
+        ];
+        let given: Vec<Values> = given.iter().map(|text| values(text).unwrap()).collect();
+        let all = json!({ "a": [1], "b": "x", "c": 3, "file": "a.json" });
+        assert_eq!(json!(Values::of_all(&given)), all);
+        for (wrong, why) in [
+            (file("list.json", "[1]"), "no JSON object"),
+            (folder.path().join("none.json").display().to_string(), "cannot be read"),
+            ("none.yaml".to_owned(), "NAME=TEXT"),
+        ] {
+            let said = values(&wrong).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
     }
 
     #[test]

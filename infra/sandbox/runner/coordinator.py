@@ -101,10 +101,11 @@ def read_lines(crew, message):
         sources = {name: data.read(path) for name, path in (message.get("data") or {}).items()}
     except Wrong as error:
         wrong = error
-    inputs = crew.loaded()["inputs"]
+    about = crew.loaded()
+    inputs = about["inputs"]
     if wrong:
         raise wrong
     wish = message["wish"]
     if sources:
         return mapping.map_lines(sources, wish.get("column_mapping") or {}, inputs)
-    return mapping.single(wish.get("inputs") or {}, inputs)
+    return mapping.single(wish.get("inputs") or {}, inputs, about.get("sample") or {})

@@ -127,6 +127,21 @@ def describe_inputs(executor):
     }
 
 
+def sample_inputs(executor):
+    """The inputs that a prompty gives as its sample, which `pf flow test` takes where none are given. Those of other flows it does not take."""
+    prompty = getattr(executor, "prompty", None)
+    if prompty is None:
+        return {}
+    from promptflow.core._utils import load_inputs_from_sample
+
+    try:
+        sample = load_inputs_from_sample(prompty._data.get("sample"))
+    except Exception:  # noqa: BLE001
+        # Only a run without inputs needs it, and that run says which of them it lacks.
+        return {}
+    return {str(name): value for name, value in sample.items()} if isinstance(sample, dict) else {}
+
+
 def causes(error):
     """An error, and what it came from."""
     seen = set()

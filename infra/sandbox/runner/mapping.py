@@ -123,10 +123,10 @@ def map_line(number, rows, mapping):
     return Line(number, inputs)
 
 
-def single(given, inputs):
-    """The one line of a run without data."""
+def single(given, inputs, sample):
+    """The one line of a run without data: of what is given, or, where nothing is, of the flow's sample."""
     check_names(given, inputs, "--inputs names")
-    values = dict(given)
+    values = dict(given or sample)
     for name, about in inputs.items():
         if name not in values and not about.get("default"):
             if not about.get("chat_history"):

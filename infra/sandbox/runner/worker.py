@@ -102,6 +102,7 @@ class Worker:
         return {
             "loaded": {
                 "inputs": flow.describe_inputs(self.executor),
+                "sample": flow.sample_inputs(self.executor),
                 "aggregates": bool(self.executor.has_aggregation_node),
                 "forks": threads() == 1,
                 "variables": {name: os.environ.get(name) for name in ("PF_WORKER_COUNT", "PF_LINE_TIMEOUT_SEC", "PF_BATCH_TIMEOUT_SEC")},

@@ -83,6 +83,20 @@ pub(crate) fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name
             ),
         ],
     );
+    // A prompty without inputs of a run has those of its sample, which may be a file.
+    let alone = flow(
+        &folder.path().join("alone"),
+        &[
+            (
+                "ask.prompty",
+                &format!(
+                    "---\nname: ask\nmodel:\n  api: chat\n  configuration:\n    type: openai\n    model: gpt\n    connection: {open_ai}\n  parameters:\n    \
+                     max_tokens: 9\ninputs:\n  topic:\n    type: string\nsample: ${{file:sample.json}}\n---\nuser:\nof {{{{topic}}}}\n"
+                ),
+            ),
+            ("sample.json", "{\"topic\": \"fish\"}"),
+        ],
+    );
     let mut gotten = Vec::new();
     let config = json!({ "connection": azure, "azure_deployment": "gpt" });
     for (it, wish) in [
@@ -95,6 +109,13 @@ pub(crate) fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name
             },
         ),
         (&open, RunWish::default()),
+        (
+            &alone,
+            RunWish {
+                file: Some("ask.prompty".to_owned()),
+                ..RunWish::default()
+            },
+        ),
     ] {
         let key = key(&unique("provider"));
         machine.start(&key, 1, it);
@@ -113,12 +134,13 @@ pub(crate) fn flows_of_each_kind_ask_a_provider_by_the_connection_that_they_name
             json!({ "text": "echo: of cats" }),
             json!({ "text": "echo: of dogs", "endpoint": address }),
             json!({ "output": "echo: of birds" }),
+            json!({ "output": "echo: of fish" }),
         ]
     );
     let asked = provider.asked();
     let models: Vec<&str> = asked.iter().map(|each| each["model"].as_str().unwrap()).collect();
     // The first was turned away once.
-    assert_eq!(models, ["busy-1", "busy-1", "gpt", "gpt"]);
+    assert_eq!(models, ["busy-1", "busy-1", "gpt", "gpt", "gpt"]);
     assert!(asked.iter().all(|each| each["has_key"] == true), "{asked:?}");
 }
 

@@ -4,7 +4,7 @@ use super::turns::{Asked, Turns};
 use crate::{
     command::Execute,
     global::{Done, Service},
-    options::named_value,
+    options::{Values, values},
     terminal::{fit, note},
     text::{out, out_json, out_piece},
     trouble::{FAILED, Trouble, USAGE},
@@ -30,9 +30,9 @@ pub(crate) struct Chat {
     /// The input that takes the question, if the flow's file marks none
     #[arg(long, value_name = "NAME")]
     pub(crate) chat_input: Option<String>,
-    /// A value of another input: NAME=TEXT or NAME:=JSON
-    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
-    pub(crate) inputs: Vec<(String, serde_json::Value)>,
+    /// A value of another input: NAME=TEXT, NAME:=JSON, or a file of JSON with several
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values, num_args = 1..)]
+    pub(crate) inputs: Vec<Values>,
 }
 
 /// Each line of standard input is an input; what was said before goes with it.
@@ -70,7 +70,7 @@ impl Execute for Chat {
             if line.trim().is_empty() {
                 break;
             }
-            let mut inputs: Map<String, Value> = self.inputs.iter().cloned().collect();
+            let mut inputs: Map<String, Value> = Values::of_all(&self.inputs).into_iter().collect();
             inputs.insert(said.clone(), line.clone().into());
             if let Some(history) = &history {
                 inputs.insert(history.clone(), before.clone().into());

@@ -7,7 +7,7 @@ use super::run::{
 use crate::{
     client::Client,
     global::Service,
-    options::{Wants, named_text, named_value, of_a_node},
+    options::{Values, Wants, named_text, of_a_node, values},
     pieces::Heard,
     runfiles::{OUTPUTS, Remote},
     snapshot,
@@ -45,9 +45,9 @@ pub(crate) struct Asked {
     /// For a node, another connection, deployment or model: node.connection=NAME node.deployment_name=TEXT
     #[arg(long, value_name = "NODE.KEY=TEXT", value_parser = of_a_node, num_args = 1..)]
     pub(crate) connections: Vec<(String, String, String)>,
-    /// An argument of a class-based flow's constructor: NAME=TEXT or NAME:=JSON
-    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
-    pub(crate) init: Vec<(String, serde_json::Value)>,
+    /// An argument of a class-based flow's constructor: NAME=TEXT, NAME:=JSON, or a file of JSON with several
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values, num_args = 1..)]
+    pub(crate) init: Vec<Values>,
     #[command(flatten)]
     pub(crate) wants: Wants,
 }

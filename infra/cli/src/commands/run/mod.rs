@@ -10,7 +10,7 @@ use crate::{
     command::{AwaitedRun, Execute},
     global::{Done, Service},
     operate::{command, operate, warn_of_size, when_interrupted},
-    options::{Wants, named_text, named_value, of_a_node, run_id},
+    options::{Values, Wants, named_text, of_a_node, run_id, values},
     sessions::warn_of_deletions,
     snapshot,
     terminal::{note, warn},
@@ -74,9 +74,9 @@ pub(crate) struct Run {
     /// The longest time of one line, in seconds [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) line_timeout: Option<u32>,
-    /// A value of an input, when there is no data: NAME=TEXT or NAME:=JSON
-    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
-    pub(crate) inputs: Vec<(String, serde_json::Value)>,
+    /// A value of an input, when there is no data: NAME=TEXT, NAME:=JSON, or a file of JSON with several
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values, num_args = 1..)]
+    pub(crate) inputs: Vec<Values>,
     /// The source of an input: NAME='${data.column}'; without it, its default or the column of its name
     #[arg(long, value_name = "NAME=SOURCE", value_parser = named_text, num_args = 1..)]
     pub(crate) column_mapping: Vec<(String, String)>,
@@ -92,9 +92,9 @@ pub(crate) struct Run {
     /// For a node, another connection, deployment or model: node.connection=NAME node.deployment_name=TEXT
     #[arg(long, value_name = "NODE.KEY=TEXT", value_parser = of_a_node, num_args = 1.., conflicts_with = "command")]
     pub(crate) connections: Vec<(String, String, String)>,
-    /// An argument of a class-based flow's constructor: NAME=TEXT or NAME:=JSON
-    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value, num_args = 1..)]
-    pub(crate) init: Vec<(String, serde_json::Value)>,
+    /// An argument of a class-based flow's constructor: NAME=TEXT, NAME:=JSON, or a file of JSON with several
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values, num_args = 1..)]
+    pub(crate) init: Vec<Values>,
     /// The run's id; one that is taken is an error, unless the run is the same
     #[arg(long, value_name = "ID", value_parser = run_id)]
     pub(crate) name: Option<String>,

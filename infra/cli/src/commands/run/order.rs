@@ -3,7 +3,7 @@
 use super::Run;
 use crate::{
     client::User,
-    options::run_id,
+    options::{Values, run_id},
     text::quoted,
     trouble::{Trouble, USAGE},
     wish::{Flow, data_file, flow_at},
@@ -178,7 +178,7 @@ fn wish_of(run: &Run, file: flow::RunYaml) -> RunWish {
     RunWish {
         resume_from: None,
         data: None,
-        inputs: run.inputs.iter().cloned().collect(),
+        inputs: Values::of_all(&run.inputs),
         column_mapping: file.column_mapping.into_iter().chain(column_mapping).collect(),
         run: run.run.clone().or(file.run),
         file: None,
@@ -187,7 +187,7 @@ fn wish_of(run: &Run, file: flow::RunYaml) -> RunWish {
         environment_variables: merge(file.environment_variables.here(), &variables(run)),
         secret_variables: BTreeSet::new(),
         connections: by_node(file.connections, &run.connections),
-        init: merge(file.init.here(), &run.init),
+        init: file.init.here().into_iter().chain(Values::of_all(&run.init)).collect(),
         command: run.command.clone(),
         stream: run.stream,
         display_name: file.display_name,
