@@ -131,12 +131,7 @@ pub(crate) fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> D
         note!("The session of {} {what} ({after}).", flow.typed);
         return Ok(0);
     }
-    let failure = row.failure.clone().unwrap_or_else(|| {
-        Failure::new(
-            Code::SessionCanceled,
-            "Something else was wanted of the session meanwhile.",
-        )
-    });
+    let failure = row.failure.clone().unwrap_or_else(canceled);
     let exit = if failure.error == Code::SessionNoSession {
         NONE
     } else {
@@ -188,6 +183,14 @@ pub(crate) fn when_interrupted(hint: String) -> impl Drop {
     Until(hint)
 }
 
+/// The failure of an operation that another command ended.
+pub(crate) fn canceled() -> Failure {
+    Failure::new(
+        Code::SessionCanceled,
+        "Another command came in between and ended the operation. Try again.",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,7 +210,7 @@ mod tests {
         row.failure = None;
         let trouble = end_of_operation(&row, &flow, true).unwrap_err();
         expect_test::expect![[r#"
-            error: the session of flow did not start: Something else was wanted of the session meanwhile. [Session.Canceled]
+            error: the session of flow did not start: Another command came in between and ended the operation. Try again. [Session.Canceled]
               whole output: pfsession logs start-1"#]].assert_eq(&trouble.to_string());
     }
 }

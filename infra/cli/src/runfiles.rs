@@ -285,22 +285,23 @@ pub(crate) fn lines<'a>(client: &'a Client, row: &RunRow) -> Result<Lines<'a>, B
     })
 }
 
-/// The outputs are where nobody here sees them.
-pub(crate) fn elsewhere(row: &RunRow) -> Box<Trouble> {
+/// The failure of outputs that are where nobody here sees them.
+pub(crate) fn not_seen(row: &RunRow) -> Failure {
     let place = row
         .result
         .as_ref()
         .map(|result| result.folder.as_str())
         .unwrap_or_default();
-    Trouble::new(
-        NONE,
-        Code::RunFilesElsewhere,
-        format!(
-            "The outputs of {} are larger than an answer carries, and this service does not see {place}",
-            row.id
-        ),
-    )
-    .next("read them there, or have the flow write less")
+    let message = format!(
+        "The outputs of {} are larger than an answer carries, and this service does not see {place}",
+        row.id
+    );
+    Failure::new(Code::RunFilesElsewhere, message)
+}
+
+/// The same, with what to do next.
+pub(crate) fn elsewhere(row: &RunRow) -> Box<Trouble> {
+    Trouble::of(NONE, not_seen(row)).next("read them there, or have the flow write less")
 }
 
 impl Iterator for Lines<'_> {

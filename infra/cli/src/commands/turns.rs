@@ -7,9 +7,10 @@ use super::run::{
 use crate::{
     client::Client,
     global::Service,
+    operate,
     options::{Values, Wants, named_text, of_a_node, values},
     pieces::Heard,
-    runfiles::{OUTPUTS, Remote},
+    runfiles::{self, OUTPUTS, Remote},
     snapshot,
     trouble::{FAILED, Trouble, USAGE},
     watch,
@@ -117,12 +118,7 @@ impl Turns {
         // Not `operate`, by which Ctrl-C would mean something else from here on.
         let row = watch::operation(&client, &accepted.flow, &id)?;
         if row.status != OperationStatus::Succeeded {
-            let failure = row.failure.unwrap_or_else(|| {
-                Failure::new(
-                    Code::SessionCanceled,
-                    "Something else was wanted of the session meanwhile.",
-                )
-            });
+            let failure = row.failure.unwrap_or_else(operate::canceled);
             return Err(Trouble::of(FAILED, failure)
                 .what(format!("the session of {} did not start", flow.typed))
                 .output(format!("pfsession logs {id}")));
@@ -213,7 +209,7 @@ impl Turns {
 
 /// The outputs of a run over one line.
 fn outputs_of(client: &Client, row: RunRow) -> Result<Map<String, Value>, Failure> {
-    let result = row.result.unwrap_or_default();
+    let result = row.result.clone().unwrap_or_default();
     if row.status != RunStatus::Completed || result.failed_lines > 0 {
         let failure = row.failure.or(result.failure);
         return Err(failure.unwrap_or_else(|| Failure::new(Code::RunCanceled, "The run was canceled.")));
@@ -224,9 +220,6 @@ fn outputs_of(client: &Client, row: RunRow) -> Result<Map<String, Value>, Failur
     };
     match result.outputs.first().cloned().or_else(there) {
         Some(Value::Object(outputs)) => Ok(outputs),
-        _ => Err(Failure::new(
-            Code::RunFilesElsewhere,
-            format!("The output is in {}, which cannot be read here.", result.folder),
-        )),
+        _ => Err(runfiles::not_seen(&row)),
     }
 }

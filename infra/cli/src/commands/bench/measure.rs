@@ -3,6 +3,7 @@
 use super::figures::{Figure, Report, figures, ms, times};
 use crate::{
     client::Client,
+    operate,
     terminal::note,
     trouble::{FAILED, Trouble, UNREACHABLE},
     watch,
@@ -266,11 +267,7 @@ fn running() -> Wish {
 fn failure_of(id: &str, failure: Option<contract::Failure>) -> Box<Trouble> {
     match failure {
         Some(failure) => Trouble::of(FAILED, failure).what(format!("The benchmark's {id} has failed")),
-        None => Trouble::new(
-            FAILED,
-            Code::SessionCanceled,
-            format!("The benchmark's {id} was ended by somebody"),
-        ),
+        None => Trouble::of(FAILED, operate::canceled()).what(format!("The benchmark's {id} has failed")),
     }
 }
 
