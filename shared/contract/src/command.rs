@@ -119,7 +119,8 @@ pub enum Wish {
         )]
         #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
         identity: Option<String>,
-        /// After how many seconds without use it is shut down, with all sessions on it: from 60 to 86400. Left out: never.
+        /// The seconds without use after which it is shut down, with all sessions on it: 60 to 86400.
+        /// Left out: never.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idle_shutdown_seconds: Option<IdleSeconds>,
     },

@@ -1,4 +1,5 @@
-//! How the code is laid out: the modules of each crate form no circle, and neither a function nor a file is long without a reason.
+//! How the code is laid out: the modules of each crate form no circle, and neither a function nor a
+//! file is long without a reason.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -137,7 +138,8 @@ fn files(path: &Path) -> Vec<PathBuf> {
     is_code.then(|| path.to_owned()).into_iter().collect()
 }
 
-/// The first names of the paths of a text that begin with `crate::`; comments and tests do not count.
+/// The first names of the paths of a text that begin with `crate::`; comments and tests do not
+/// count.
 fn used(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
@@ -273,4 +275,46 @@ fn clauses(text: &str) -> Vec<&str> {
 fn a_relative_clause_at_the_beginning_of_documentation_is_found() {
     let text = "/// What is left.\nfn a() {}\n/// The rest.\n/// What follows is no beginning.\nfn b() {}";
     assert_eq!(clauses(text), ["/// What is left."]);
+}
+
+#[test]
+fn comments_are_wrapped_at_100_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = Vec::new();
+    for group in ["shared", "functions", "infra", "tests"] {
+        for (path, text) in texts(&root.join(group)) {
+            let lines = wide_comments(&text);
+            found.extend(lines.iter().map(|line| format!("{}: {line}", path.display())));
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// The lines of comments that are wider than 100 columns and could be wrapped: no row of a table,
+/// no line of a figure, no program.
+fn wide_comments(text: &str) -> Vec<&str> {
+    let (mut found, mut is_figure) = (Vec::new(), false);
+    for line in text.lines() {
+        let Some(comment) = line.trim_start().strip_prefix("//") else {
+            is_figure = false;
+            continue;
+        };
+        let comment = comment.trim_start_matches(['/', '!']);
+        if comment.trim_start().starts_with("```") {
+            is_figure = !is_figure;
+        }
+        let is_kept = is_figure || comment.trim_start().starts_with('|') || comment.starts_with("     ");
+        if line.chars().count() > 100 && !is_kept && comment.trim().contains(' ') {
+            found.push(line);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_comment_that_could_be_wrapped_is_found() {
+    let long = "word ".repeat(30);
+    let text = format!("/// {long}\n// | {long} |\n/// ```\n/// {long}\n/// ```\n//! {long}\nlet a = 1; // {long}");
+    let found = wide_comments(&text);
+    assert_eq!(found, [format!("/// {long}"), format!("//! {long}")]);
 }

@@ -117,7 +117,7 @@ fn rows(spans: &mut [Span]) -> String {
     html + "</table>"
 }
 
-/// What the table lacks.
+/// A sentence on what the table lacks.
 fn missing(more: usize, left_out: &LeftOut) -> String {
     let mut html = String::new();
     if more > 0 {
