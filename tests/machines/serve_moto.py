@@ -54,7 +54,8 @@ def extract_json(path, data):
     return found[0]
 
 
-# Before anything else takes them from there. A client is good for many calls, and takes long to make.
+# Before anything else takes them from there. A client is good for many calls, and takes long to
+# make.
 json_path.extract_json = extract_json
 
 from moto.stepfunctions.parser.asl.utils import boto_client  # noqa: E402

@@ -1,7 +1,8 @@
 //! `agent-report`: takes in what compute drivers and sessions' agents saw.
 //!
-//! A driver is known by the queue's own sender. An agent is known by its signature: what it says counts only for the session and the
-//! generation whose key signed it, so code in one session cannot speak for another.
+//! A driver is known by the queue's own sender. An agent is known by its signature: what it says
+//! counts only for the session and the generation whose key signed it, so code in one session
+//! cannot speak for another.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
@@ -32,7 +33,8 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
 ///
 /// # Errors
 ///
-/// A transient [`Fault`]: the message comes again, and the same report twice is once. [`Fault::Meaningless`] goes to the dead-letter queue.
+/// A transient [`Fault`]: the message comes again, and the same report twice is once.
+/// [`Fault::Meaningless`] goes to the dead-letter queue.
 pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
     if let Ok(signed) = serde_json::from_str::<SignedReport>(&record.body) {
         return agent(&*aws, &signed).await;

@@ -30,8 +30,9 @@ pub(crate) fn absent(what: &str, id: &str) -> Value {
     )
 }
 
-/// Reads until it is there or the time has passed: at first often, as a session starts in milliseconds, then less and less, so that what
-/// is waited for is seen after a twentieth more than it took.
+/// Reads until it is there or the time has passed: at first often, as a session starts in
+/// milliseconds, then less and less, so that what is waited for is seen after a twentieth more than
+/// it took.
 pub(crate) async fn wait_for<T, Fut>(
     ports: &impl Ports,
     wait: Millis,

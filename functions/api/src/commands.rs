@@ -31,7 +31,8 @@ pub(crate) async fn accept(aws: &Aws, known: &Known, request: &Request) -> Resul
     }
     command.principal = Some(known.principal.clone());
     let flow = command.flow.key();
-    // What two senders want at the same time is decided where the row is written; here it is only said sooner.
+    // What two senders want at the same time is decided where the row is written; here it is only
+    // said sooner.
     let earlier = match &command.wish {
         Wish::Run { run, .. } => aws.load_run(&command.id).await?.map(|row| (row, run)),
         _ => None,

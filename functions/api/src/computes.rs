@@ -21,7 +21,8 @@ use serde_json::Value;
 use shell::{Fault, Ports};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A page of the compute resources that sessions are on: the caller's own, or those of the whole workspace.
+/// A page of the compute resources that sessions are on: the caller's own, or those of the whole
+/// workspace.
 pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
     let (rows, next) = match sessions::page(aws, caller, request).await? {
         Ok(page) => page,
@@ -62,7 +63,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Has one of them deleted with all that is on it, by a command: it is kept in the queue, and decided where the row is written.
+/// Has one of them deleted with all that is on it, by a command: it is kept in the queue, and
+/// decided where the row is written.
 pub(crate) async fn delete(aws: &Aws, caller: &Principal, id: &str) -> Result<Value, Fault> {
     let held = aws.load_compute(id).await?.filter(|held| may_read(caller, &of(held)));
     let Some(held) = held.filter(|held| held.phase != ComputePhase::Gone) else {

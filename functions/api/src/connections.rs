@@ -1,8 +1,11 @@
-//! The connections of users and workspaces, where the service keeps them. See [`contract::connections`].
+//! The connections of users and workspaces, where the service keeps them. See
+//! [`contract::connections`].
 //!
-//! Decision: a session gets its user's connections from here, with its own key as the proof, and no role of a session reads a secret. What runs
-//! in a container has the role of its container: it would read what the agent reads, also a key that a broker is to hold, and of every user
-//! whose sessions have that role. The session's key is in its agent's memory alone, and speaks for one session.
+//! Decision: a session gets its user's connections from here, with its own key as the proof, and no
+//! role of a session reads a secret. What runs in a container has the role of its container: it
+//! would read what the agent reads, also a key that a broker is to hold, and of every user whose
+//! sessions have that role. The session's key is in its agent's memory alone, and speaks for one
+//! session.
 
 use crate::{
     answers::{absent, ok, problem},
@@ -157,7 +160,8 @@ async fn usable(aws: &Aws, workspace: &str, user: &str) -> Result<BTreeMap<Strin
     Ok(rows.into_iter().map(|row| (row.name.clone(), row)).collect())
 }
 
-/// Gives who may change the connections of a user, or of the workspace itself, the place of their secrets; else the refusal.
+/// Gives who may change the connections of a user, or of the workspace itself, the place of their
+/// secrets; else the refusal.
 fn vault_for<'a>(
     vault: Option<&'a Vault>,
     caller: &Principal,
@@ -178,7 +182,8 @@ fn is_fresh(at: Millis, now: Millis) -> bool {
     now.abs_diff(at) <= LONGEST_AGE
 }
 
-/// Reads a connection that is to be kept. What is wrong with it is said without its text, which has secrets.
+/// Reads a connection that is to be kept. What is wrong with it is said without its text, which has
+/// secrets.
 pub(crate) fn read_wish(body: &str) -> Result<ConnectionWish, Failure> {
     let wish: ConnectionWish = serde_json::from_str(body).map_err(|_| bad("its JSON has not the keys of one"))?;
     let connection = wish.open.with_secrets(&wish.secrets);

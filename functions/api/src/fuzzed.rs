@@ -1,4 +1,5 @@
-//! Any bytes as a request, as the body of a route or as a token: read or refused, and no token is believed that the issuer did not write.
+//! Any bytes as a request, as the body of a route or as a token: read or refused, and no token is
+//! believed that the issuer did not write.
 
 use crate::{
     request::Request,

@@ -1,4 +1,5 @@
-//! `api`: answers HTTP. It changes nothing itself: a command goes into the same queue as everybody's, and a read reads.
+//! `api`: answers HTTP. It changes nothing itself: a command goes into the same queue as
+//! everybody's, and a read reads.
 //!
 //! The routes are in [`contract::route`], their bodies and answers in [`contract::http`].
 

@@ -61,7 +61,8 @@ pub(crate) async fn output(
             ended,
         })
     };
-    // An agent gathers lines for a tenth of a second: to look more often gives nobody a line sooner.
+    // An agent gathers lines for a tenth of a second: to look more often gives nobody a line
+    // sooner.
     let output = waited_from(25, aws, wait, read, |output: &Output| {
         output.ended || !output.lines.is_empty()
     })

@@ -66,7 +66,8 @@ pub(crate) async fn write(aws: &Aws, caller: &Principal, workspace: &str, reques
     }
 }
 
-/// Whether the caller may assign roles afterwards, so that a workspace never lacks somebody who may.
+/// Whether the caller may assign roles afterwards, so that a workspace never lacks somebody who
+/// may.
 fn keeps_its_right(caller: &Principal, row: &RoleRow) -> bool {
     let Principal::User { roles, .. } = caller else {
         return false;

@@ -1,4 +1,5 @@
-//! Runs as things: the list of a user's runs, what is changed of one, and the files of its folder where this function sees them.
+//! Runs as things: the list of a user's runs, what is changed of one, and the files of its folder
+//! where this function sees them.
 
 use crate::{
     answers::{absent, may_read, ok, problem, readable, wait_for},

@@ -209,8 +209,9 @@ fn view(row: &SessionRow, of: &WorkspaceSettings, now: Millis) -> SessionView {
     }
 }
 
-/// The base image that a reset would take, if it is not the one that the session's container is made from. Where the flow folder can
-/// be read, as on one machine, what its flow file says by now counts.
+/// The base image that a reset would take, if it is not the one that the session's container is
+/// made from. Where the flow folder can be read, as on one machine, what its flow file says by now
+/// counts.
 fn stale_image(session: &Session, of: &WorkspaceSettings) -> Option<Named<String>> {
     let has = session.image.as_ref().filter(|_| session.phase.is_live())?;
     let settings = &session.settings;

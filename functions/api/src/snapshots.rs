@@ -1,4 +1,5 @@
-//! Where a user's flow folders and data go. The URL that is answered is good for one object of the caller's own, and is in no log.
+//! Where a user's flow folders and data go. The URL that is answered is good for one object of the
+//! caller's own, and is in no log.
 
 use crate::{
     answers::{ok, problem},
@@ -30,7 +31,8 @@ impl Flows {
         }
     }
 
-    /// The store that has the run's files, and their index there; `None` if it has none of this run's own.
+    /// The store that has the run's files, and their index there; `None` if it has none of this
+    /// run's own.
     pub(crate) fn stored(&self, run: &RunRow) -> Option<(&Store, StoredObject)> {
         let (store, bucket) = self.store.as_ref()?;
         // A report is a session's own word, and speaks for its own run alone.

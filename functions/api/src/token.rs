@@ -15,8 +15,8 @@ pub(crate) struct Issuer {
 }
 
 impl Issuer {
-    /// Takes the issuer's public key from the environment: PEM, of an Ed25519, RSA or P-256 key. A key is good for one algorithm only
-    /// (EdDSA, RS256, ES256), whatever a token says of itself.
+    /// Takes the issuer's public key from the environment: PEM, of an Ed25519, RSA or P-256 key. A
+    /// key is good for one algorithm only (EdDSA, RS256, ES256), whatever a token says of itself.
     pub(crate) fn from_environment() -> Result<Self, lambda_runtime::Error> {
         let pem = std::env::var(names::ISSUER_KEY).map_err(|_| format!("{} is not set", names::ISSUER_KEY))?;
         Self::new(&pem)

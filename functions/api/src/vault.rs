@@ -1,4 +1,5 @@
-//! The secrets of connections: Secrets Manager, as far as it is used. Only this function links its SDK.
+//! The secrets of connections: Secrets Manager, as far as it is used. Only this function links its
+//! SDK.
 
 use aws_sdk_secretsmanager::{
     Client, Config,
@@ -53,7 +54,8 @@ impl Vault {
         })
     }
 
-    /// The name of a connection's secret: `{prefix}{workspace}/user/{user}/{name}`, or `{prefix}{workspace}/workspace/{name}`.
+    /// The name of a connection's secret: `{prefix}{workspace}/user/{user}/{name}`, or
+    /// `{prefix}{workspace}/workspace/{name}`.
     pub(crate) fn name(&self, workspace: &str, user: Option<&str>, name: &str) -> String {
         let whose = user.map_or_else(|| "workspace".to_owned(), |user| format!("user/{}", part(user)));
         format!("{}{}/{whose}/{}", self.prefix, part(workspace), part(name))
@@ -120,7 +122,8 @@ impl Vault {
     }
 }
 
-/// A part of a secret's name: what that may not have is written as + and its bytes, so that no two are one.
+/// A part of a secret's name: what that may not have is written as + and its bytes, so that no two
+/// are one.
 ///
 /// # Source
 ///

@@ -89,7 +89,8 @@ pub(crate) fn read_rules(body: &str) -> Result<Webhooks, Failure> {
     serde_json::from_str(body).map_err(not_read)
 }
 
-/// Whether these rules may be set by `caller`: each that is new or other than before is theirs from now on, and may do nothing that they may not.
+/// Whether these rules may be set by `caller`: each that is new or other than before is theirs from
+/// now on, and may do nothing that they may not.
 ///
 /// # Errors
 ///

@@ -89,7 +89,8 @@ async fn watch_all(aws: &Aws, workspace: &str) -> Result<(), Fault> {
                 break;
             };
             match aws.save(Save { writes: vec![write] }).await {
-                // One of the user's sessions has come or gone meanwhile, which has looked at the settings too.
+                // One of the user's sessions has come or gone meanwhile, which has looked at the
+                // settings too.
                 Err(Fault::Conflict) => {}
                 done => {
                     done?;
@@ -111,7 +112,8 @@ async fn all_users(aws: &Aws, workspace: &str) -> Result<Vec<String>, Fault> {
     }
 }
 
-/// Counts what all users have together: what came before the workspace had a quota of that is in no total.
+/// Counts what all users have together: what came before the workspace had a quota of that is in no
+/// total.
 async fn count_all(aws: &Aws, workspace: &str) -> Result<(), Fault> {
     for _ in 0..TRIES {
         let before = aws.load_usage(workspace, EVERYBODY).await?;

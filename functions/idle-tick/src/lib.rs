@@ -1,9 +1,10 @@
-//! `idle-tick`: finds what is due (idle sessions, deadlines, leases that ran out, unsent effects, compute resources that a driver has said
-//! nothing of) and has it looked after.
+//! `idle-tick`: finds what is due (idle sessions, deadlines, leases that ran out, unsent effects,
+//! compute resources that a driver has said nothing of) and has it looked after.
 //!
 //! # Source
 //!
-//! "Customize the idle time, which deletes the compute session automatically if it isn't in use for a while" (the specification).
+//! "Customize the idle time, which deletes the compute session automatically if it isn't in use for
+//! a while" (the specification).
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

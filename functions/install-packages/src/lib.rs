@@ -1,4 +1,5 @@
-//! `install-packages`: the step that has the agent bring the environment to what the flow's requirements say.
+//! `install-packages`: the step that has the agent bring the environment to what the flow's
+//! requirements say.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

@@ -1,6 +1,7 @@
-//! `start-session`: the steps that bring a session up. `claim-compute` resolves what the flow asks for, checks the quota, and claims a
-//! compute resource of this user or asks for a new one; `launch-session` asks the driver for the container. `stop-session` comes here when
-//! the session is made anew: it is taken down when the one to come is known to be possible.
+//! `start-session`: the steps that bring a session up. `claim-compute` resolves what the flow asks
+//! for, checks the quota, and claims a compute resource of this user or asks for a new one;
+//! `launch-session` asks the driver for the container. `stop-session` comes here when the session
+//! is made anew: it is taken down when the one to come is known to be possible.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
@@ -67,12 +68,14 @@ pub async fn handle(aws: Arc<Aws>, folders: Arc<Folders>, record: Record) -> Res
     Ok(())
 }
 
-/// The base image that the session is to be made from, or what stands in the way of a start: the flow folder is read once before anything
-/// is made for it. For [`Step::StopSession`] the image is given only if a driver is to check it.
+/// The base image that the session is to be made from, or what stands in the way of a start: the
+/// flow folder is read once before anything is made for it. For [`Step::StopSession`] the image is
+/// given only if a driver is to check it.
 ///
 /// # Source
 ///
-/// "Start a compute session using the environment defined in `flow.dag.yaml` in the flow folder" (the specification, *Start a compute session*).
+/// "Start a compute session using the environment defined in `flow.dag.yaml` in the flow folder"
+/// (the specification, *Start a compute session*).
 async fn look(
     ports: &impl Ports,
     folders: &Folders,
@@ -125,7 +128,8 @@ fn no_size(size: &str) -> Option<Failure> {
         .then(|| lifecycle::size::no_such_size(size))
 }
 
-/// Why a session cannot be started with this identity: the workspace does not have it, or compute may not.
+/// Why a session cannot be started with this identity: the workspace does not have it, or compute
+/// may not.
 fn no_identity(allowed: &[String], identity: &str, of: &WorkspaceSettings, workspace: &str) -> Option<Failure> {
     // A workspace that says which identities it has says it of this machine too.
     if of.identity.is_some()

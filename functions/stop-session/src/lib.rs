@@ -1,4 +1,5 @@
-//! `stop-session`: the steps that have the driver remove the container: a stop, the first half of a reset, and the clean-up after what failed.
+//! `stop-session`: the steps that have the driver remove the container: a stop, the first half of a
+//! reset, and the clean-up after what failed.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

@@ -141,9 +141,11 @@ fn text(value: &Value, path: &str) -> Option<String> {
 
 /// # Source
 ///
-/// "Webhook events and payloads" in GitHub's documentation: `push`, `release`, `deployment`, `deployment_status`.
+/// "Webhook events and payloads" in GitHub's documentation: `push`, `release`, `deployment`,
+/// `deployment_status`.
 fn github(event: &str, payload: &Value) -> Result<Occurrence, String> {
-    // The event's name is not signed, and the payload is: one that is not of its event is somebody's copy of another.
+    // The event's name is not signed, and the payload is: one that is not of its event is
+    // somebody's copy of another.
     let sign = match event {
         "push" => Some("ref"),
         "release" | "deployment" | "deployment_status" => Some(event),

@@ -1,4 +1,5 @@
-//! `webhook`: takes signed requests from outside and turns them into commands, as the workspace's rules say.
+//! `webhook`: takes signed requests from outside and turns them into commands, as the workspace's
+//! rules say.
 //!
 //! `POST /webhook/{workspace}/{sender}`, with the headers of Standard Webhooks or of GitHub.
 //!
@@ -15,7 +16,8 @@
 //! * [`signature`]: whether a delivery is genuine.
 //! * [`event`]: what it says happened, and which rules are about that.
 //!
-//! A delivery has no right beyond the rules. accept-command holds each command against them once more.
+//! A delivery has no right beyond the rules. accept-command holds each command against them once
+//! more.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
@@ -190,8 +192,9 @@ fn read(request: &Request, secrets: impl FnOnce(&str) -> Vec<String>, now: Milli
 
 /// Does what the rules say of a genuine delivery, once.
 ///
-/// It is written down before anything is sent, and whoever sends it again under the same id has it sent again: a crash in between loses nothing,
-/// and the same command twice is once. Under another id it is somebody's copy, and nothing is done.
+/// It is written down before anything is sent, and whoever sends it again under the same id has it
+/// sent again: a crash in between loses nothing, and the same command twice is once. Under another
+/// id it is somebody's copy, and nothing is done.
 async fn take(aws: &Aws, delivery: &Delivery) -> Result<Answer, Fault> {
     let Delivery {
         workspace,
@@ -263,7 +266,8 @@ fn commands(rules: &[Rule], delivery: &Delivery) -> Vec<Command> {
         .collect()
 }
 
-/// The id of a command: the delivery's own, with what tells it from the same delivery to another rule, sender or workspace.
+/// The id of a command: the delivery's own, with what tells it from the same delivery to another
+/// rule, sender or workspace.
 fn command_id(delivery: &Delivery, rule: &str, id: &str) -> String {
     /// Together with 16 digits and a dash, within what a run's id may be.
     const LONGEST: usize = 50;

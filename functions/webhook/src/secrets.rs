@@ -3,7 +3,8 @@
 use contract::names;
 use std::{collections::BTreeMap, env, fs};
 
-/// By address, `workspace/sender`, the secrets that are good: the current one, and those before it as long as they are kept.
+/// By address, `workspace/sender`, the secrets that are good: the current one, and those before it
+/// as long as they are kept.
 type Table = BTreeMap<String, Vec<String>>;
 
 /// The secrets of all senders.

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 ///
 /// # Source
 ///
-/// The Standard Webhooks specification asks for a tolerance; its reference libraries have five minutes.
+/// The Standard Webhooks specification asks for a tolerance; its reference libraries have five
+/// minutes.
 const TOLERANCE: u64 = 300;
 /// The most signatures that are looked at. A sender that rotates sends two.
 const MOST_SIGNATURES: usize = 8;
@@ -35,8 +36,9 @@ pub(crate) enum Signed {
 /// A delivery with a signature that is right.
 ///
 /// * `id`: as the sender calls it.
-/// * `digest`: of what its signature covers of what makes it this delivery and no other. Standard Webhooks sign the id, and every try has a time of its
-///   own. GitHub signs the body alone: a copy under another id is still a copy.
+/// * `digest`: of what its signature covers of what makes it this delivery and no other. Standard
+///   Webhooks sign the id, and every try has a time of its own. GitHub signs the body alone: a copy
+///   under another id is still a copy.
 /// * `time`: seconds since the Unix epoch, where it is signed.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Genuine {
@@ -75,7 +77,8 @@ impl Signed {
         })
     }
 
-    /// Checks the signatures with each secret, in a time that tells nothing of where they differ or whether there is a secret.
+    /// Checks the signatures with each secret, in a time that tells nothing of where they differ or
+    /// whether there is a secret.
     pub(crate) fn check(&self, body: &[u8], secrets: &[String]) -> Option<Genuine> {
         let mut is_right = false;
         for secret in secrets {

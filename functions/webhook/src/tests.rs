@@ -15,7 +15,8 @@ const STANDARD_SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE
 
 /// # Source
 ///
-/// "Validating webhook deliveries" in GitHub's documentation, *Testing the webhook payload validation*.
+/// "Validating webhook deliveries" in GitHub's documentation, *Testing the webhook payload
+/// validation*.
 const GITHUB_SECRET: &str = "It's a Secret to Everybody";
 const GITHUB_BODY: &str = "Hello, World!";
 const GITHUB_SIGNATURE: &str = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
@@ -486,7 +487,8 @@ fn the_command_is_the_rules_its_maker_its_flow_and_has_the_deliverys_id() {
         Ok(command)
     );
 
-    // Each rule, sender and workspace has a command of its own; whatever the id is, the command's is good and short enough for a run.
+    // Each rule, sender and workspace has a command of its own; whatever the id is, the command's
+    // is good and short enough for a run.
     let mut seen = std::collections::BTreeSet::new();
     let long = "x".repeat(200);
     for workspace in ["local", "other"] {

@@ -1,12 +1,14 @@
 //! The connections of this machine's users and workspaces, and what one run gets of them.
 //!
-//! `connections` in the state folder, for its owner alone, holds them all; `secret-variables/{run}` holds the secret variables of a run
-//! from its command until its start, where it is read once and removed. A run gets the connections whose names stand in its flow's files or
-//! in its own settings, and no others.
+//! `connections` in the state folder, for its owner alone, holds them all; `secret-variables/{run}`
+//! holds the secret variables of a run from its command until its start, where it is read once and
+//! removed. A run gets the connections whose names stand in its flow's files or in its own
+//! settings, and no others.
 //!
-//! Decision: a file, and not the desktop's keyring (crate `keyring`). A service of a machine runs without a desktop, and an agent that
-//! outlives a login could not read it. The crate brings D-Bus, and a second place to look in. A file of mode 0600 beside `private-feeds`
-//! is held to the same rules and tests. It is encrypted by the disk, not by us: a key beside it would add nothing.
+//! Decision: a file, and not the desktop's keyring (crate `keyring`). A service of a machine runs
+//! without a desktop, and an agent that outlives a login could not read it. The crate brings D-Bus,
+//! and a second place to look in. A file of mode 0600 beside `private-feeds` is held to the same
+//! rules and tests. It is encrypted by the disk, not by us: a key beside it would add nothing.
 
 use crate::secrets::Secrets;
 use broker::{Header, Provider, Providers, Way};
@@ -70,7 +72,8 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// `Connection.NotStored` if the file is not for its owner alone, or cannot be read. Final until that is put right.
+    /// `Connection.NotStored` if the file is not for its owner alone, or cannot be read. Final
+    /// until that is put right.
     pub fn read(state: &Path) -> Result<Self, Failure> {
         let path = file(state);
         let Some(text) = owner_only::read(&path).map_err(not_stored)? else {
@@ -89,7 +92,8 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// Those of [`Connections::read`] and of the change; `Connection.NotStored` if they cannot be written.
+    /// Those of [`Connections::read`] and of the change; `Connection.NotStored` if they cannot be
+    /// written.
     pub fn change<T, E: From<Failure>>(state: &Path, change: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         let cannot = |error: io::Error| {
             let place = file(state).display().to_string();
@@ -263,8 +267,8 @@ impl Given {
     ///
     /// # Errors
     ///
-    /// `Connection.None`, `Connection.NoSuchKey`, `Connection.NotBrokered`, `Connection.NotStored`, `Run.NoSecretVariables`. Final.
-    /// `Connection.Unreachable`, worth a retry.
+    /// `Connection.None`, `Connection.NoSuchKey`, `Connection.NotBrokered`, `Connection.NotStored`,
+    /// `Run.NoSecretVariables`. Final. `Connection.Unreachable`, worth a retry.
     pub(crate) fn to_run(
         state: &Path,
         keeper: Option<&dyn Keeper>,
@@ -318,7 +322,8 @@ impl Given {
         !self.connections.is_empty() || !self.variables.is_empty()
     }
 
-    /// A file in memory with all of it, for the run's process to read; `None` if there is nothing in it.
+    /// A file in memory with all of it, for the run's process to read; `None` if there is nothing
+    /// in it.
     ///
     /// # Errors
     ///

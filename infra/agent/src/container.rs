@@ -1,8 +1,9 @@
-//! The agent of a session that has a container of its own, such as an ECS task: the container is the sandbox, and whoever made it has said
-//! in one environment variable what the session is.
+//! The agent of a session that has a container of its own, such as an ECS task: the container is
+//! the sandbox, and whoever made it has said in one environment variable what the session is.
 //!
-//! It makes its own key, and tells the public half to the token that the driver sends to the session's queue. Its credentials are the
-//! container's; what runs in the session has the same ones, so what matters is signed with the key, which is in this process's memory alone.
+//! It makes its own key, and tells the public half to the token that the driver sends to the
+//! session's queue. Its credentials are the container's; what runs in the session has the same
+//! ones, so what matters is signed with the key, which is in this process's memory alone.
 
 use crate::{
     clock::boot_time,
@@ -37,12 +38,13 @@ use tokio::{
 /// Where ECS answers a task that asks for its credentials.
 const ECS: &str = "169.254.170.2:80";
 
-/// Is the agent of the session that this container is for, until its lease has run out. It builds a runtime of its own: call it before
-/// there is one.
+/// Is the agent of the session that this container is for, until its lease has run out. It builds a
+/// runtime of its own: call it before there is one.
 ///
 /// # Errors
 ///
-/// When the environment does not say what the session is. Final: whoever made the container is wrong.
+/// When the environment does not say what the session is. Final: whoever made the container is
+/// wrong.
 pub fn supervise_container() -> anyhow::Result<()> {
     let born = boot_time();
     let _ = tracing_subscriber::fmt()

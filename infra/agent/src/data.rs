@@ -30,7 +30,8 @@ fn bad(data: &Path, error: &io::Error) -> Failure {
     )
 }
 
-/// Copies data into the folder `to`: a file with the images that it names by a path beside it, or all files of a folder.
+/// Copies data into the folder `to`: a file with the images that it names by a path beside it, or
+/// all files of a folder.
 ///
 /// # Errors
 ///
@@ -155,7 +156,8 @@ fn collect_images(value: &Value, images: &mut Vec<PathBuf>) {
     }
 }
 
-/// Lays out what an earlier run gave and ran over: its outputs with the number of each line, without the lines that failed.
+/// Lays out what an earlier run gave and ran over: its outputs with the number of each line,
+/// without the lines that failed.
 ///
 /// # Errors
 ///

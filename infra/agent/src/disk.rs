@@ -1,12 +1,15 @@
 //! The room on the disk: how much a session may take, and what is kept for everybody else.
 //!
-//! Every agent looks at the free room, and measures its own session when that shrinks. Where the free room falls below the reserve, the
-//! session that grew most lately has to give way: its runs end, and if that is not enough, the session does. Its files go with it.
+//! Every agent looks at the free room, and measures its own session when that shrinks. Where the
+//! free room falls below the reserve, the session that grew most lately has to give way: its runs
+//! end, and if that is not enough, the session does. Its files go with it.
 //!
-//! * Decision: a watch, which works for every user, on every file system and for all folders of a session. It does not keep a session from filling
-//!   the disk within a moment; so the host starts, stops and keeps leases on a full disk (see `ballast.rs` in `infra/local`). `show` says so.
-//! * Rejected: project quotas, which hold at once, but need a mount option that few machines have; an image file for each session, which needs root
-//!   and 20 ms of `mkfs` in each start; `/tmp` in memory, which takes from the session's memory what builds unpack there, and forgets at each
+//! * Decision: a watch, which works for every user, on every file system and for all folders of a
+//!   session. It does not keep a session from filling the disk within a moment; so the host starts,
+//!   stops and keeps leases on a full disk (see `ballast.rs` in `infra/local`). `show` says so.
+//! * Rejected: project quotas, which hold at once, but need a mount option that few machines have;
+//!   an image file for each session, which needs root and 20 ms of `mkfs` in each start; `/tmp` in
+//!   memory, which takes from the session's memory what builds unpack there, and forgets at each
 //!   install what a flow keeps there.
 
 use contract::{Code, Failure};
@@ -51,8 +54,8 @@ const COUNTED: Limits = Limits {
     entries: 2_000_000,
     bytes: u64::MAX,
 };
-/// The file in a session's folder with what its agent says of the disk. It has its full size from the beginning: on a full disk it can be
-/// written.
+/// The file in a session's folder with what its agent says of the disk. It has its full size from
+/// the beginning: on a full disk it can be written.
 const SAID: &str = "disk.json";
 const SAID_BYTES: usize = 4096;
 
@@ -88,7 +91,8 @@ impl Room {
     }
 }
 
-/// Writes a small file that has to be there, on a full disk in the place of a part of the room that is kept for it.
+/// Writes a small file that has to be there, on a full disk in the place of a part of the room that
+/// is kept for it.
 ///
 /// # Errors
 ///
@@ -143,7 +147,8 @@ pub fn recorded_end(session: &Path) -> Option<Failure> {
     read(session)?.ended
 }
 
-/// Why nothing more can be started below `state`, if its disk is as good as full: how full, and whose it is.
+/// Why nothing more can be started below `state`, if its disk is as good as full: how full, and
+/// whose it is.
 pub fn refusal(state: &Path) -> Option<Failure> {
     let room = Room::of(state).ok().filter(Room::is_short)?;
     let (full, what_to_do) = whose(state, room);
@@ -152,7 +157,8 @@ pub fn refusal(state: &Path) -> Option<Failure> {
     Some(Failure::new(Code::SessionDiskFull, message))
 }
 
-/// Why the service can do nothing, if the disk of `state` has no room at all: how full, and whose it is.
+/// Why the service can do nothing, if the disk of `state` has no room at all: how full, and whose
+/// it is.
 pub fn failure_of_full(state: &Path) -> Option<Failure> {
     let room = Room::of(state).ok().filter(|room| room.free < NO_ROOM)?;
     Some(full(state, room))

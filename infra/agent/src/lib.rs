@@ -1,7 +1,9 @@
 //! The agent of a session: it installs, runs, reports, and keeps the lease.
 //!
-//! * [`supervise`]: the agent of one session, a process of its own outside the sandbox. `pfsession agent` calls it.
-//! * [`supervise_container`]: the same where the session has a container of its own. `pfsession agent --container` calls it.
+//! * [`supervise`]: the agent of one session, a process of its own outside the sandbox. `pfsession
+//!   agent` calls it.
+//! * [`supervise_container`]: the same where the session has a container of its own. `pfsession
+//!   agent --container` calls it.
 //! * [`connections`]: the connections of users and workspaces, and what a run gets of them.
 //!
 //! ```text
@@ -10,7 +12,8 @@
 //!              └─ environments ──▶ uv, in a sandbox of its own
 //! ```
 //!
-//! Absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`) and of its environment (crate `environments`), and every decision about a session's life.
+//! Absent here: the queues themselves, the table, the making of a sandbox (crate `sandbox`) and of
+//! its environment (crate `environments`), and every decision about a session's life.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

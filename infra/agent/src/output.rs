@@ -1,4 +1,5 @@
-//! The output of one operation or run, on its way to who reads it: redacted, numbered, in batches, and whole in a file.
+//! The output of one operation or run, on its way to who reads it: redacted, numbered, in batches,
+//! and whole in a file.
 
 use contract::agent::{AgentReport, Chunk, LineKind, OutputLine};
 use std::{
@@ -86,7 +87,8 @@ impl Output {
         self.say_part(kind, text, false);
     }
 
-    /// Takes a line, or a part of one. The file gets all of it; of a line in parts, the first is reported.
+    /// Takes a line, or a part of one. The file gets all of it; of a line in parts, the first is
+    /// reported.
     fn say_part(self: &Rc<Self>, kind: LineKind, text: &str, goes_on: bool) {
         let text = flow::redact(text);
         let mut inner = self.inner.borrow_mut();
@@ -119,7 +121,8 @@ impl Output {
         self.send_soon(waits);
     }
 
-    /// Takes a piece of a run's output, whose number is bounded where it comes from. The file has none of it: the run's outputs have all.
+    /// Takes a piece of a run's output, whose number is bounded where it comes from. The file has
+    /// none of it: the run's outputs have all.
     pub(crate) fn say_chunk(self: &Rc<Self>, chunk: Chunk) {
         let mut inner = self.inner.borrow_mut();
         let waits = inner.waits();
@@ -142,7 +145,8 @@ impl Output {
         self.send_soon(waits);
     }
 
-    /// Sends what waits if it is enough, or else a little later; that was arranged already if some `waited` before.
+    /// Sends what waits if it is enough, or else a little later; that was arranged already if some
+    /// `waited` before.
     fn send_soon(self: &Rc<Self>, waited: bool) {
         let (count, bytes) = {
             let inner = self.inner.borrow();

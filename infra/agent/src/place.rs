@@ -17,9 +17,11 @@ use std::io::{self, Write};
 
 /// Where the session of an agent runs.
 pub(crate) enum Place {
-    /// In a sandbox on this machine, with the credentials that its driver gave. The driver waits for the first word on standard output.
+    /// In a sandbox on this machine, with the credentials that its driver gave. The driver waits
+    /// for the first word on standard output.
     Machine(AgentCredentials),
-    /// In a container of its own, which is the sandbox. Its driver asks for the first word by a token.
+    /// In a container of its own, which is the sandbox. Its driver asks for the first word by a
+    /// token.
     Container(Container),
 }
 
@@ -84,7 +86,8 @@ impl Place {
         }
     }
 
-    /// Answers a token with the public half of the session's key, or with why it may not go on. Nobody on a machine has one.
+    /// Answers a token with the public half of the session's key, or with why it may not go on.
+    /// Nobody on a machine has one.
     pub(crate) async fn answer(&self, token: String, key: String) {
         let Self::Container(container) = self else { return };
         let machines = &container.machines;
@@ -105,7 +108,8 @@ impl Place {
                 sent.map(|_| ()).map_err(|error| sqs::chain(&error))
             }
         };
-        // One that was answered already, or is waited for no more, is no matter: who still waits asks again.
+        // One that was answered already, or is waited for no more, is no matter: who still waits
+        // asks again.
         if let Err(error) = sent {
             tracing::warn!(error, "the first word was not taken");
         }
@@ -113,7 +117,8 @@ impl Place {
 
     /// The isolation: what is held and what is not.
     ///
-    /// * `closed`: what the sandbox inside it says of itself; `has_image`: whether an image is its root.
+    /// * `closed`: what the sandbox inside it says of itself; `has_image`: whether an image is its
+    ///   root.
     pub(crate) fn isolation(&self, mut closed: Isolation, reach: &Reach, has_image: bool) -> Isolation {
         match self {
             Self::Machine(_) => {

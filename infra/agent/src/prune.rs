@@ -1,7 +1,7 @@
 //! Retention of what is over: runs, logs, environments.
 //!
-//! Nothing that is in use is removed: a run that a session still works on, the log of an agent whose session is there, an environment
-//! that a session holds.
+//! Nothing that is in use is removed: a run that a session still works on, the log of an agent
+//! whose session is there, an environment that a session holds.
 
 use crate::connections::SECRET_VARIABLES;
 use environments::{prune, store};

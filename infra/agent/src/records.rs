@@ -1,4 +1,5 @@
-//! Promptflow's own records of the lines of a run and of their nodes, in files that its own loader reads: inputs, outputs, times, tokens, logs.
+//! Promptflow's own records of the lines of a run and of their nodes, in files that its own loader
+//! reads: inputs, outputs, times, tokens, logs.
 
 use crate::connections::Given;
 use std::{
@@ -8,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The name of each file. Promptflow has files for parts of a run, and reads any number of lines from one.
+/// The name of each file. Promptflow has files for parts of a run, and reads any number of lines
+/// from one.
 const FILE: &str = "000000000.jsonl";
 /// The most nodes that have a file of their own; as many files are open at once.
 const MOST_NODES: usize = 200;
@@ -90,7 +92,8 @@ fn file_name(node: &str) -> String {
     if name.is_empty() { "_".to_owned() } else { name }
 }
 
-/// Puts what an earlier run has completed into a folder, as the runner reads it; and the images that its outputs refer to beside the new ones.
+/// Puts what an earlier run has completed into a folder, as the runner reads it; and the images
+/// that its outputs refer to beside the new ones.
 pub(crate) fn stage(run: &Path, to: &Path, output: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(run.join("output"))? {

@@ -1,4 +1,5 @@
-//! Reports that their queue takes: each part has a bound, and what is beyond it is in a file of this machine.
+//! Reports that their queue takes: each part has a bound, and what is beyond it is in a file of
+//! this machine.
 
 use contract::{
     Code, Failure, Outcome,
@@ -8,10 +9,11 @@ use contract::{
 use ed25519_dalek::SigningKey;
 use serde::Serialize;
 
-/// The most bytes, in JSON, of the lines of requirements, of the packages, and of what was done by hand. A row of the table holds them
-/// all, with what of them has changed, and may have 400 kB.
+/// The most bytes, in JSON, of the lines of requirements, of the packages, and of what was done by
+/// hand. A row of the table holds them all, with what of them has changed, and may have 400 kB.
 const MOST: (usize, usize, usize) = (30_000, 80_000, 40_000);
-/// The most characters of one line of requirements, of a failure, and of each of the last lines of an install.
+/// The most characters of one line of requirements, of a failure, and of each of the last lines of
+/// an install.
 const LONGEST: (usize, usize, usize) = (1_000, 8_000, 400);
 
 /// Cuts an installation down to its bound. Gives back how many lines and packages that leaves out.
@@ -75,11 +77,13 @@ pub(crate) fn bounded_setup(mut setup: Setup) -> Setup {
     setup
 }
 
-/// A signed report as its queue takes it: not too large, and without the two characters of the basic plane that SQS refuses.
+/// A signed report as its queue takes it: not too large, and without the two characters of the
+/// basic plane that SQS refuses.
 ///
 /// # Source
 ///
-/// SQS, *SendMessage*: "A message can include only XML, JSON, and unformatted text", with the characters "#x9 | #xA | #xD | #x20 to #xD7FF |
+/// SQS, *SendMessage*: "A message can include only XML, JSON, and unformatted text", with the
+/// characters "#x9 | #xA | #xD | #x20 to #xD7FF |
 /// #xE000 to #xFFFD | #x10000 to #x10FFFF".
 pub(crate) fn sign_bounded(key: &SigningKey, body: &mut SignedBody) -> String {
     let text = sign(key, body);

@@ -1,4 +1,5 @@
-//! Which processes and groups a session's sandboxes are, written down for whoever has to end them when their agent cannot.
+//! Which processes and groups a session's sandboxes are, written down for whoever has to end them
+//! when their agent cannot.
 
 use crate::{clock::boot_time, folders::Folders, write_atomically};
 use sandbox::{groups, process::Identity};
@@ -9,7 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Writes down which processes a session's sandboxes are, for whoever has to end them when this one cannot.
+/// Writes down which processes a session's sandboxes are, for whoever has to end them when this one
+/// cannot.
 pub(crate) fn note(folders: &Folders, identity: Identity) -> io::Result<()> {
     let path = folders.session.join("sandboxes.json");
     let mut all = read_notes(&folders.session)?;
@@ -30,7 +32,8 @@ pub(crate) fn note_groups(folders: &Folders, own: &[PathBuf]) -> io::Result<()> 
 ///
 /// # Errors
 ///
-/// When the list cannot be read: its processes could then outlive their session. Final until somebody has seen to that.
+/// When the list cannot be read: its processes could then outlive their session. Final until
+/// somebody has seen to that.
 pub fn read_notes(session: &Path) -> io::Result<Vec<Identity>> {
     list(&session.join("sandboxes.json"))
 }
@@ -44,7 +47,8 @@ pub fn noted_groups(session: &Path) -> io::Result<Vec<PathBuf>> {
     list(&session.join("groups.json"))
 }
 
-/// Reads a list. One that is not there is empty; so is a damaged one of before the machine's start, as its processes have gone.
+/// Reads a list. One that is not there is empty; so is a damaged one of before the machine's start,
+/// as its processes have gone.
 fn list<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

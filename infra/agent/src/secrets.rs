@@ -7,7 +7,8 @@ const SHORTEST: usize = 8;
 /// The text in place of a secret.
 const HIDDEN: &str = "***";
 
-/// The texts that nothing that is written may have: each secret, and how it looks by lines and in JSON.
+/// The texts that nothing that is written may have: each secret, and how it looks by lines and in
+/// JSON.
 #[derive(Default)]
 pub(crate) struct Secrets(Vec<String>);
 
@@ -63,7 +64,8 @@ fn in_ascii(json: &str) -> String {
     text
 }
 
-/// Texts that come in parts, each of which may end within a secret. The end of a part that may be the beginning of one waits for the next part.
+/// Texts that come in parts, each of which may end within a secret. The end of a part that may be
+/// the beginning of one waits for the next part.
 #[derive(Default)]
 pub(crate) struct Parts<K>(BTreeMap<K, String>);
 

@@ -1,7 +1,7 @@
 //! The service's HTTP front, where it keeps the connections of a session's user.
 //!
-//! A session first learns their names, then gets those that its run names, with their secrets, into this process's memory. It proves with its
-//! own key which session it is.
+//! A session first learns their names, then gets those that its run names, with their secrets, into
+//! this process's memory. It proves with its own key which session it is.
 
 use crate::connections::{Keeper, Named};
 use contract::{

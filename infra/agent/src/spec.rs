@@ -17,8 +17,8 @@ pub struct AgentCredentials {
     pub session_token: Option<String>,
 }
 
-/// All that an agent is told when it is started. It comes over standard input, as it holds secrets: never in a file, an argument or an
-/// environment variable.
+/// All that an agent is told when it is started. It comes over standard input, as it holds secrets:
+/// never in a file, an argument or an environment variable.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct AgentSpec {
     /// The flow's key.
@@ -45,7 +45,8 @@ pub struct AgentSpec {
     pub queue_url: String,
     /// The queue `reports`.
     pub reports_queue_url: String,
-    /// The key that it signs its requests to the queues with; none in a container, which has its own.
+    /// The key that it signs its requests to the queues with; none in a container, which has its
+    /// own.
     #[serde(default)]
     pub credentials: Option<AgentCredentials>,
     /// The private half of its own key: Ed25519, base64.

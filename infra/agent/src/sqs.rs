@@ -11,7 +11,8 @@ use std::time::Duration;
 
 /// A client that tries once: whoever calls knows what is worth another try.
 ///
-/// * `endpoint`: where SQS is, as [`socket::http_client`] takes it; without it, AWS's own of the region.
+/// * `endpoint`: where SQS is, as [`socket::http_client`] takes it; without it, AWS's own of the
+///   region.
 pub fn client(endpoint: Option<&str>, region: &str, credentials: &AgentCredentials) -> Client {
     let AgentCredentials {
         access_key,

@@ -1,7 +1,8 @@
-//! Removes what is over, in a process of its own: nothing that foreign code left is walked in the host, and none of it can end the host or
-//! hold up a start.
+//! Removes what is over, in a process of its own: nothing that foreign code left is walked in the
+//! host, and none of it can end the host or hold up a start.
 //!
-//! The driver starts this process when a session has ended, and again, with longer and longer pauses, as long as something could not be removed.
+//! The driver starts this process when a session has ended, and again, with longer and longer
+//! pauses, as long as something could not be removed.
 
 use crate::prune;
 use environments::{scratch, store};
@@ -57,7 +58,8 @@ pub(crate) fn tidy(task: &Task) -> io::Result<()> {
     )
 }
 
-/// Works where nobody else does, and again as long as something new has come: who came while the lock was held has left it to this process.
+/// Works where nobody else does, and again as long as something new has come: who came while the
+/// lock was held has left it to this process.
 ///
 /// * `work`: gives back what it could not do.
 fn one_at_a_time(

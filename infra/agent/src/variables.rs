@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, path::Path};
 
 /// The whole block of a session's environment variables.
 ///
-/// * `home`: where its home folder is seen; the same for every session, as modules loaded in the warm process have looked there.
+/// * `home`: where its home folder is seen; the same for every session, as modules loaded in the
+///   warm process have looked there.
 /// * `packages`: where its environment is seen.
 pub(crate) fn variables(home: &Path, packages: &Path) -> BTreeMap<String, String> {
     let network = uv::kept_variables().into_iter().filter(|(name, _)| {

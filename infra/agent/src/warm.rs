@@ -1,8 +1,9 @@
 //! Warm processes: interpreters that are forked into sessions.
 //!
-//! One for each base image, with the flow runtime loaded. And one for each id that sessions have inside, without it, for those that
-//! begin with an interpreter of their own: on another image, or with other versions of the base image's packages. Each is of one version
-//! of the runner package, one user of the machine and one state folder.
+//! One for each base image, with the flow runtime loaded. And one for each id that sessions have
+//! inside, without it, for those that begin with an interpreter of their own: on another image, or
+//! with other versions of the base image's packages. Each is of one version of the runner package,
+//! one user of the machine and one state folder.
 
 use environments::{Environment, store::Store};
 use rustix::fs::{Mode, OFlags};
@@ -48,7 +49,8 @@ fn socket(state: &Path, store: &Store, kind: Kind<'_>, user: Option<u32>) -> Pat
     state.join("warm").join(&name[..16])
 }
 
-/// A connection to the warm process of this kind, if it is there and ready: for a session with a network of its own, or for one without.
+/// A connection to the warm process of this kind, if it is there and ready: for a session with a
+/// network of its own, or for one without.
 pub(crate) fn connect(
     state: &Path,
     store: &Store,
@@ -71,7 +73,8 @@ pub(crate) fn connect(
     UnixStream::connect(short).ok()
 }
 
-/// Starts the warm process of a kind, if there is none and there can be one. Does not wait for it: it takes a second or two.
+/// Starts the warm process of a kind, if there is none and there can be one. Does not wait for it:
+/// it takes a second or two.
 ///
 /// # Errors
 ///
@@ -134,7 +137,8 @@ fn interpreter(state: &Path, store: &Store, kind: Kind<'_>) -> Option<Command> {
     }
 }
 
-/// Lets the warm processes of a state folder go; they end within seconds. Sessions stay as they are.
+/// Lets the warm processes of a state folder go; they end within seconds. Sessions stay as they
+/// are.
 pub fn let_go(state: &Path) {
     for entry in fs::read_dir(state.join("warm")).into_iter().flatten().flatten() {
         // One that is still loading has no socket yet, and looks for its lock.

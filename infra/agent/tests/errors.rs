@@ -73,13 +73,14 @@ fn main() -> anyhow::Result<()> {
 
 /// A package index.
 ///
-/// `/good/{package}/` lists the files that there are, with their hashes; `/wrong/…` the same with another hash; `/401/…` and `/403/…` refuse;
-/// `/slow/…` takes the question and never answers.
+/// `/good/{package}/` lists the files that there are, with their hashes; `/wrong/…` the same with
+/// another hash; `/401/…` and `/403/…` refuse; `/slow/…` takes the question and never answers.
 struct Index {
     address: String,
 }
 
-/// Makes a wheel of nothing but its metadata, as `name-version-py3-none-any.whl`; and a source distribution that cannot be built.
+/// Makes a wheel of nothing but its metadata, as `name-version-py3-none-any.whl`; and a source
+/// distribution that cannot be built.
 const MAKE: &str = r#"
 import base64, hashlib, io, os, sys, tarfile, zipfile
 def wheel(name, version, requires=(), filler=0):
@@ -187,7 +188,8 @@ fn answer(stream: TcpStream, files: &BTreeMap<String, Vec<u8>>) -> Option<()> {
     }
 }
 
-/// Installs these into a session of its own, and gives back what a person reads, without what differs from machine to machine.
+/// Installs these into a session of its own, and gives back what a person reads, without what
+/// differs from machine to machine.
 fn texts(index: &Index, key: &str, cases: &[(&str, &str, &str)]) -> String {
     let folder = tempfile::tempdir().expect("there is room");
     let machine = Machine::new(&state());

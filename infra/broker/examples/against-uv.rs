@@ -1,4 +1,5 @@
-//! The cost of the broker: the same packages installed by uv alone and through a broker, in turn, each with an empty cache of uv's.
+//! The cost of the broker: the same packages installed by uv alone and through a broker, in turn,
+//! each with an empty cache of uv's.
 //!
 //!     cargo run --release -p broker --example against-uv -- UV PYTHON ROUNDS PACKAGE...
 //!
@@ -80,7 +81,8 @@ fn start(index: &str, downloads: PathBuf) -> Broker {
     Broker::start(config).expect("a broker")
 }
 
-/// Resolves to a lock with hashes, and installs that, as the store does: each with an empty cache. In seconds.
+/// Resolves to a lock with hashes, and installs that, as the store does: each with an empty cache.
+/// In seconds.
 fn install(uv: &str, python: &str, packages: &[String], index: &str, place: &Path) -> f64 {
     let (input, lock, target) = (place.join("in.txt"), place.join("lock.txt"), place.join("target"));
     std::fs::create_dir_all(place).expect("a folder");

@@ -6,7 +6,8 @@
 //! | `pages/{hash of the URL}` | a page of an index without a credential: a line of JSON ([`Head`]), then the page |
 //! | `new-*` | a download that is not complete; nobody reads it |
 //!
-//! Only brokers write here, and a hash is checked again on each read: a file that a crash has cut is downloaded anew.
+//! Only brokers write here, and a hash is checked again on each read: a file that a crash has cut
+//! is downloaded anew.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -146,7 +147,8 @@ impl Drop for New {
     }
 }
 
-/// Removes downloads that nobody has used for long, and the longest unused of those that are too many.
+/// Removes downloads that nobody has used for long, and the longest unused of those that are too
+/// many.
 ///
 /// * `unused`: since their last use.
 /// * `most`: in bytes, of all together.

@@ -1,9 +1,12 @@
-//! Stands between a build and the package indexes, and between a flow and its model providers: the only process that has their credentials.
+//! Stands between a build and the package indexes, and between a flow and its model providers: the
+//! only process that has their credentials.
 //!
-//! * [`Providers`]: forwards a run's requests to the hosts of its connections, and adds their keys. The rest is about builds.
+//! * [`Providers`]: forwards a run's requests to the hosts of its connections, and adds their keys.
+//!   The rest is about builds.
 //!
-//! A build script is a stranger's program. It runs beside uv, so it can read uv's environment variables and write to uv's cache. Therefore
-//! uv knows this broker alone, by an address with a token that is made for one build, and its cache is thrown away with the build.
+//! A build script is a stranger's program. It runs beside uv, so it can read uv's environment
+//! variables and write to uv's cache. Therefore uv knows this broker alone, by an address with a
+//! token that is made for one build, and its cache is thrown away with the build.
 //!
 //! ```text
 //! uv ── http://127.0.0.1:PORT/TOKEN/index/0/simple/NAME/ ──▶ broker ── with the credential, over TLS ──▶ package index
@@ -151,7 +154,8 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// When the downloads' folder cannot be written, no port can be had, or a proxy's URL is none. Worth a retry but for the last.
+    /// When the downloads' folder cannot be written, no port can be had, or a proxy's URL is none.
+    /// Worth a retry but for the last.
     pub fn start(config: Config) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;

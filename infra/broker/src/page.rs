@@ -1,4 +1,5 @@
-//! Pages of a package index: what they say in either form, and the same for uv with the broker's own links.
+//! Pages of a package index: what they say in either form, and the same for uv with the broker's
+//! own links.
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};

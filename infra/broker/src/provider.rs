@@ -1,13 +1,16 @@
-//! The side of the broker that a flow talks to: it forwards requests to model providers, and adds their keys.
+//! The side of the broker that a flow talks to: it forwards requests to model providers, and adds
+//! their keys.
 //!
 //! ```text
 //! flow ── http://192.0.0.1/TOKEN/v1/… ──▶ broker ── with the key, over TLS ──▶ the host of the connection
 //! ```
 //!
-//! A token stands for one connection of one run, and for no longer than the run. A request goes to the connection's own host, below the path of its
-//! address. Its answer comes back as it is made, with the key taken out wherever it stands in it.
+//! A token stands for one connection of one run, and for no longer than the run. A request goes to
+//! the connection's own host, below the path of its address. Its answer comes back as it is made,
+//! with the key taken out wherever it stands in it.
 //!
-//! Each connection carries one request: a stream ends with its connection, and none that is idle takes a place.
+//! Each connection carries one request: a stream ends with its connection, and none that is idle
+//! takes a place.
 
 use crate::{Fault, Network, upstream};
 use std::{
@@ -158,7 +161,8 @@ impl Providers {
     ///
     /// # Errors
     ///
-    /// In words: the address is none that a client could ask, the key is none that a header takes, or the proxy's URL is none.
+    /// In words: the address is none that a client could ask, the key is none that a header takes,
+    /// or the proxy's URL is none.
     pub fn open(&self, provider: Provider) -> Result<Way, String> {
         let url = &provider.address;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
@@ -480,7 +484,8 @@ impl<'a> Masked<'a> {
         Self { key, held: Vec::new() }
     }
 
-    /// The bytes that can be passed on after one more part: all but an end with which the key could begin.
+    /// The bytes that can be passed on after one more part: all but an end with which the key could
+    /// begin.
     fn next(&mut self, part: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(part);
         mask(&mut self.held, self.key);
@@ -591,7 +596,8 @@ fn answer(stream: &mut TcpStream, (status, why): &Refused) -> io::Result<()> {
     stream.write_all(&text)
 }
 
-/// Ends a connection so that its reader has all of the answer: what it sent and nobody read would have the kernel cut it off.
+/// Ends a connection so that its reader has all of the answer: what it sent and nobody read would
+/// have the kernel cut it off.
 fn finish(stream: &mut TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));

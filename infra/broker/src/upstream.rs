@@ -1,4 +1,5 @@
-//! Requests to package indexes: with the feed's credential to the feed's own host, and to nobody else.
+//! Requests to package indexes: with the feed's credential to the feed's own host, and to nobody
+//! else.
 
 use crate::{Fault, Feed, Host};
 use std::{
@@ -116,11 +117,13 @@ impl Upstream {
         !self.insecure.iter().any(|host| host.is_of(url))
     }
 
-    /// Asks for a URL on behalf of a feed, and follows where the answer sends, without the credential if that is elsewhere.
+    /// Asks for a URL on behalf of a feed, and follows where the answer sends, without the
+    /// credential if that is elsewhere.
     ///
     /// # Errors
     ///
-    /// The host cannot be reached or is not trusted. Answers of any other status than 5xx are answers.
+    /// The host cannot be reached or is not trusted. Answers of any other status than 5xx are
+    /// answers.
     pub(crate) fn ask(&self, feed: &Feed, url: &Url, is_head: bool, headers: &HeaderMap) -> Result<Found, Fault> {
         if self.network.is_offline {
             return Err(Fault::unreachable(url, "the network was disabled by UV_OFFLINE"));
@@ -210,7 +213,8 @@ fn roots(roots: &Roots) -> RootCerts {
     }
 }
 
-/// A client that follows nothing, and reaches the machine's own network at the places that are `near` alone.
+/// A client that follows nothing, and reaches the machine's own network at the places that are
+/// `near` alone.
 ///
 /// * `patience`: how long an answer or the next part of one may take.
 fn client(
@@ -262,7 +266,8 @@ pub(crate) fn client_of(network: &Network, url: &Url, patience: Duration) -> Res
     Ok(client(proxy, tls, near, network.timeout, patience))
 }
 
-/// Whether a place may send to another: never off the network, and never from a connection that is kept secret to one that is not.
+/// Whether a place may send to another: never off the network, and never from a connection that is
+/// kept secret to one that is not.
 fn is_allowed(from: &Url, to: &Url) -> bool {
     matches!((from.scheme(), to.scheme()), (_, "https") | ("http", "http"))
 }
@@ -316,10 +321,12 @@ pub(crate) fn to_shown(url: &Url) -> String {
     url.into()
 }
 
-/// Keeps a page from sending the broker into the machine's own network, which its readers may not reach.
+/// Keeps a page from sending the broker into the machine's own network, which its readers may not
+/// reach.
 ///
-/// The hosts of feeds and proxies are where somebody wants them to be; a link or a redirect leads there or to the internet. Cloud machines
-/// answer with their credentials on link-local addresses, so nothing leads there.
+/// The hosts of feeds and proxies are where somebody wants them to be; a link or a redirect leads
+/// there or to the internet. Cloud machines answer with their credentials on link-local addresses,
+/// so nothing leads there.
 #[derive(Debug)]
 struct Reachable {
     near: Vec<HostPort>,
@@ -330,7 +337,8 @@ struct Reachable {
 
 type HostPort = (String, u16);
 
-/// How long an address is known. ureq asks for it before each request, also on a connection that is there.
+/// How long an address is known. ureq asks for it before each request, also on a connection that is
+/// there.
 const KNOWN: Duration = Duration::from_secs(60);
 
 impl Resolver for Reachable {

@@ -207,7 +207,8 @@ fn a_credential_goes_to_its_feed_and_not_where_the_feed_sends() {
     for path in ["/f/b-1.whl", "/f/c-1.whl"] {
         assert!(!other.asked(path)[0].contains("authorization"), "{path}");
     }
-    // Nothing of a feed with a credential is shared: whoever knows a hash does not have the file yet.
+    // Nothing of a feed with a credential is shared: whoever knows a hash does not have the file
+    // yet.
     let kept = std::fs::read_dir(place.path().join("files")).unwrap().count();
     assert_eq!(
         (kept, std::fs::read_dir(place.path().join("pages")).unwrap().count()),
@@ -255,7 +256,8 @@ fn a_file_is_shared_under_a_hash_that_was_checked_and_a_wrong_one_reaches_nobody
     index.answer("/f/good-1.whl", 200, "", &good);
     assert_eq!(get(&urls[0], "").unwrap().2, good);
     assert_eq!(shared(), 1);
-    // The next build has it without asking, and so has one of another index that states the same hash.
+    // The next build has it without asking, and so has one of another index that states the same
+    // hash.
     index.answer("/f/good-1.whl", 500, "", "");
     let next = start();
     let urls = files(&next, "a");

@@ -1,7 +1,8 @@
 //! HTTP to `functions/api`, wherever it runs.
 //!
-//! Every request may be sent twice: reads change nothing, and a command's id makes it the same wish. So a request that was not answered is
-//! sent again, and a host on this machine that left between two of them is started again.
+//! Every request may be sent twice: reads change nothing, and a command's id makes it the same
+//! wish. So a request that was not answered is sent again, and a host on this machine that left
+//! between two of them is started again.
 
 use crate::{
     moved::Folders,
@@ -53,7 +54,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of the service at `address`. With `local`, it is on this machine, and is started again when it is gone.
+    /// A client of the service at `address`. With `local`, it is on this machine, and is started
+    /// again when it is gone.
     ///
     /// # Errors
     ///
@@ -135,7 +137,8 @@ impl Client {
         self.local.is_some()
     }
 
-    /// Asks where something is to be that the service does not see. `None` if it takes nothing, as it sees it all the same.
+    /// Asks where something is to be that the service does not see. `None` if it takes nothing, as
+    /// it sees it all the same.
     pub(crate) fn offer(&self, offer: &Offer) -> Result<Option<Place>, Box<Trouble>> {
         let body = serde_json::to_string(offer).expect("an offer is always JSON");
         match self.call(&Route::OfferSnapshot.into(), Some(&body)) {

@@ -1,6 +1,8 @@
-//! A command: its arguments are a type, its documentation is the command's help, and it names the type of its JSON.
+//! A command: its arguments are a type, its documentation is the command's help, and it names the
+//! type of its JSON.
 //!
-//! A command without a JSON schema does not compile: `--json` is an option of every command, so [`Execute::Json`] has no default.
+//! A command without a JSON schema does not compile: `--json` is an option of every command, so
+//! [`Execute::Json`] has no default.
 
 use crate::{
     global::{Done, Schemas, Service},
@@ -125,8 +127,8 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Value {
         .to_value()
 }
 
-/// The schema of alternatives, each with its title. Each keeps its own definitions under its own address. Alternatives of an alternative are some
-/// of the whole's.
+/// The schema of alternatives, each with its title. Each keeps its own definitions under its own
+/// address. Alternatives of an alternative are some of the whole's.
 pub(crate) fn any_of(schemas: &[(&str, Value)]) -> Value {
     let mut all: Vec<Value> = Vec::new();
     for (title, schema) in schemas {

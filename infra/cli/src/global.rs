@@ -21,7 +21,8 @@ pub(crate) struct Global {
     /// Print JSON for programs on standard output, also for a failure
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// The service elsewhere to use, such as http://10.0.0.5:8080; without it, the one on this machine
+    /// The service elsewhere to use, such as http://10.0.0.5:8080; without it, the one on this
+    /// machine
     #[arg(
         long,
         global = true,
@@ -30,7 +31,8 @@ pub(crate) struct Global {
         requires = "token"
     )]
     pub(crate) endpoint: Option<String>,
-    /// The bearer token for --endpoint; better given by its variable, as others can see a command line
+    /// The bearer token for --endpoint; better given by its variable, as others can see a command
+    /// line
     #[arg(
         long,
         global = true,

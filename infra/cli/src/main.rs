@@ -1,13 +1,17 @@
-//! `pfsession`: the command, and in the same file the service on this machine, its functions and its sessions' agents.
+//! `pfsession`: the command, and in the same file the service on this machine, its functions and
+//! its sessions' agents.
 //!
-//! It starts itself again as the one that is wanted: `pfsession function <name>`, `pfsession agent`, `pfsession host`. The first two are started
-//! often and must be there in milliseconds, so they are told apart before anything else is done.
+//! It starts itself again as the one that is wanted: `pfsession function <name>`, `pfsession
+//! agent`, `pfsession host`. The first two are started often and must be there in milliseconds, so
+//! they are told apart before anything else is done.
 //!
 //! * [`args`]: the command line.
 //! * [`commands`]: one module a command, over [`mod@command`], [`options`] and [`global`].
-//! * [`operate`], [`sessions`], [`wish`], [`runfiles`], [`snapshot`], [`moved`], [`watch`], [`progress`]: what several commands share.
+//! * [`operate`], [`sessions`], [`wish`], [`runfiles`], [`snapshot`], [`moved`], [`watch`],
+//!   [`progress`]: what several commands share.
 //! * [`show`], [`table`], [`text`], [`terminal`], [`trouble`]: text for people.
-//! * [`client`], [`request`], [`service`], [`unix`]: HTTP to `functions/api`; the service on this machine, started when needed, and its socket.
+//! * [`client`], [`request`], [`service`], [`unix`]: HTTP to `functions/api`; the service on this
+//!   machine, started when needed, and its socket.
 //! * [`parts`]: the other roles of this program.
 //!
 //! No rule about sessions is here. This is a client like any other.

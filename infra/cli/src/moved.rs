@@ -1,10 +1,11 @@
 //! Folders that moved: which flow a folder of this machine is.
 //!
-//! A flow's key is of its user and its lineage, and its lineage is the first path of its folder. Rows, runs, packages, snapshots, queues and
-//! files are named by that key. So a folder that moved keeps its lineage, and the machine that has the folder keeps where it is now.
+//! A flow's key is of its user and its lineage, and its lineage is the first path of its folder.
+//! Rows, runs, packages, snapshots, queues and files are named by that key. So a folder that moved
+//! keeps its lineage, and the machine that has the folder keeps where it is now.
 //!
-//! Rejected: a new key, for which all of these would be renamed in no one transaction, and under agents that live; a file in the folder, as
-//! a copy of the folder is another flow.
+//! Rejected: a new key, for which all of these would be renamed in no one transaction, and under
+//! agents that live; a file in the folder, as a copy of the folder is another flow.
 
 use crate::trouble::{FAILED, Trouble, USAGE};
 use contract::{Code, FlowRef};
@@ -47,7 +48,8 @@ impl Folders {
     ///
     /// # Errors
     ///
-    /// `Flow.Moved`, final: the lineage that is the folder's path is that of a flow which is elsewhere now.
+    /// `Flow.Moved`, final: the lineage that is the folder's path is that of a flow which is
+    /// elsewhere now.
     pub(crate) fn lineage_of(
         &self,
         (workspace, user): (&str, &str),

@@ -69,7 +69,8 @@ pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish,
     Ok(exit)
 }
 
-/// Names the active runs that end with a session, and asks whether they may. A script is not asked, as it may be older than the question.
+/// Names the active runs that end with a session, and asks whether they may. A script is not asked,
+/// as it may be older than the question.
 ///
 /// * `change`: settings that make the session anew only where they differ from what it has.
 pub(crate) fn confirm_end(

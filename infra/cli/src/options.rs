@@ -53,7 +53,8 @@ pub(crate) struct Wants {
     /// Delete the session when it was not used for this long: 90s, 30m, 1h [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = idle)]
     pub(crate) idle: Option<IdleSeconds>,
-    /// The VM size: how much processor and memory it may use, by Azure's or EC2's names, as `pfsession sizes` lists them [default: local, all of the machine]
+    /// The VM size: how much processor and memory it may use, by Azure's or EC2's names, as
+    /// `pfsession sizes` lists them [default: local, all of the machine]
     #[arg(long, value_name = "NAME")]
     pub(crate) size: Option<String>,
     /// The compute instance that the session is on; it has its own VM size and identity
@@ -68,11 +69,13 @@ pub(crate) struct Wants {
     /// The user-assigned identity that the session acts as, in place of yours
     #[arg(long, value_name = "ID")]
     pub(crate) identity: Option<String>,
-    /// Which network it has: the internet without this machine's and private addresses; this machine's own; or none [default: internet]
+    /// Which network it has: the internet without this machine's and private addresses; this
+    /// machine's own; or none [default: internet]
     #[arg(long, value_name = "NETWORK")]
     pub(crate) network: Option<Network>,
-    /// A host that it may reach whatever the network is: api.example.org:443, *.example.org, 10.1.0.0/16, 127.0.0.1:8080. All that are named
-    /// take the place of those before; `none` is no host
+    /// A host that it may reach whatever the network is: api.example.org:443, *.example.org,
+    /// 10.1.0.0/16, 127.0.0.1:8080. All that are named take the place of those before; `none` is no
+    /// host
     #[arg(long = "allow-host", value_name = "HOST", value_parser = host)]
     pub(crate) allow_hosts: Vec<String>,
 }
@@ -209,7 +212,8 @@ impl Values {
     }
 }
 
-/// `NAME=TEXT`, `NAME:=JSON`, or the path of a file of JSON with values by name; of JSON lines the first, as `pf` has it.
+/// `NAME=TEXT`, `NAME:=JSON`, or the path of a file of JSON with values by name; of JSON lines the
+/// first, as `pf` has it.
 pub(crate) fn values(text: &str) -> Result<Values, String> {
     let path = Path::new(text);
     let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();

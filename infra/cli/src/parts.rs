@@ -1,4 +1,5 @@
-//! The other roles of this program: a function, a session's agent; and what the host and the driver share.
+//! The other roles of this program: a function, a session's agent; and what the host and the driver
+//! share.
 
 use crate::terminal::note;
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};

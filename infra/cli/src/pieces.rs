@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 /// The pieces heard of the outputs of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// The outputs that come whole, once they are known, and the names of those in pieces, once they begin.
+    /// The outputs that come whole, once they are known, and the names of those in pieces, once
+    /// they begin.
     pub(crate) outputs: Option<Map<String, Value>>,
     pub(crate) names: Option<Vec<String>>,
     texts: Vec<(String, String)>,
@@ -52,7 +53,8 @@ impl Heard {
         found.map_or("", |(_, text)| text)
     }
 
-    /// The rest of an output behind the text that was heard; `None` if that is not its beginning, as a secret was hidden in it, or it was cut.
+    /// The rest of an output behind the text that was heard; `None` if that is not its beginning,
+    /// as a secret was hidden in it, or it was cut.
     pub(crate) fn rest<'a>(&self, name: &str, whole: &'a str) -> Option<&'a str> {
         whole.strip_prefix(self.text(name))
     }

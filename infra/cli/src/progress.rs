@@ -1,4 +1,5 @@
-//! Progress, on standard error: on a terminal one line that moves, elsewhere a line for each thing that is new.
+//! Progress, on standard error: on a terminal one line that moves, elsewhere a line for each thing
+//! that is new.
 
 use crate::{
     terminal::{self, Text, fit, note},

@@ -29,7 +29,8 @@ pub(crate) fn list(client: &Client, run: &str) -> Result<Option<RunFiles>, Box<T
     client.find(Route::RunFiles(run))
 }
 
-/// A file of a run, read as it is asked for. One that grows is read on until the run has ended, if it is followed.
+/// A file of a run, read as it is asked for. One that grows is read on until the run has ended, if
+/// it is followed.
 pub(crate) struct Remote<'a> {
     client: &'a Client,
     run: String,
@@ -169,7 +170,8 @@ pub(crate) struct Line {
     pub(crate) tokens: Option<u64>,
 }
 
-/// A JSON text as a value. What Python writes and JSON has not (`NaN`, `Infinity`) is a text then, and so is what is no JSON at all.
+/// A JSON text as a value. What Python writes and JSON has not (`NaN`, `Infinity`) is a text then,
+/// and so is what is no JSON at all.
 pub(crate) fn value(text: &str) -> Value {
     if let Ok(value) = serde_json::from_str(text) {
         return value;
@@ -254,7 +256,8 @@ pub(crate) struct Lines<'a> {
 ///
 /// # Errors
 ///
-/// `Run.FilesElsewhere`, final, if its outputs are larger than a row holds and lie where the service does not see them.
+/// `Run.FilesElsewhere`, final, if its outputs are larger than a row holds and lie where the
+/// service does not see them.
 pub(crate) fn lines<'a>(client: &'a Client, row: &RunRow) -> Result<Lines<'a>, Box<Trouble>> {
     let open = |path: &str| -> Result<Box<dyn Iterator<Item = io::Result<String>> + 'a>, Box<Trouble>> {
         Ok(match Remote::open(client, &row.id, path, false)? {

@@ -7,7 +7,8 @@ use std::{
     io::{self, IsTerminal, Read},
 };
 
-/// Asks for secrets: at the terminal one by one, else from standard input, which is one alone or lines `KEY=SECRET`.
+/// Asks for secrets: at the terminal one by one, else from standard input, which is one alone or
+/// lines `KEY=SECRET`.
 pub(crate) fn ask(keys: &[String], is_read: bool) -> Result<BTreeMap<String, String>, Box<Trouble>> {
     match keys {
         [key] if !io::stdin().is_terminal() => {

@@ -1,7 +1,8 @@
 //! The service on this machine: found, started, replaced, ended.
 //!
-//! A running host keeps `<state>/host.json` and takes connections at the socket beside it, which nobody else can. Two commands at once start two hosts at most, of which one
-//! has the state folder's lock and the other leaves; both commands use the first.
+//! A running host keeps `<state>/host.json` and takes connections at the socket beside it, which
+//! nobody else can. Two commands at once start two hosts at most, of which one has the state
+//! folder's lock and the other leaves; both commands use the first.
 
 use crate::{
     request::{address_of, once},
@@ -105,11 +106,13 @@ impl Local {
             .filter(|host| is_alive(host.pid) && socket::connect(&socket::path(&self.state)).is_ok())
     }
 
-    /// The host that runs, which is started if there is none, and replaced if it is of another version.
+    /// The host that runs, which is started if there is none, and replaced if it is of another
+    /// version.
     ///
     /// # Errors
     ///
-    /// When it does not start; the reason is the end of its log. Worth a retry once the reason is gone.
+    /// When it does not start; the reason is the end of its log. Worth a retry once the reason is
+    /// gone.
     pub(crate) fn find_or_start(&self) -> Result<HostFile, Box<Trouble>> {
         self.start(Some(IDLE_EXIT), None)
     }
@@ -152,7 +155,8 @@ impl Local {
                 _ if begun.elapsed() > HOST_TIMEOUT => {
                     format!("The service was not there after {} s", HOST_TIMEOUT.as_secs())
                 }
-                // It found another host in the folder, which is there at any moment, or is just leaving.
+                // It found another host in the folder, which is there at any moment, or is just
+                // leaving.
                 Ok(Some(status)) if status.success() => {
                     child = spawn()?;
                     String::new()
@@ -173,7 +177,8 @@ impl Local {
         }
     }
 
-    /// Why the service answers nothing, if that is because the disk of its folder has no room at all.
+    /// Why the service answers nothing, if that is because the disk of its folder has no room at
+    /// all.
     pub(crate) fn trouble_of_full_disk(&self) -> Option<Box<Trouble>> {
         agent::disk::failure_of_full(&self.state).map(|full| Trouble::of(UNREACHABLE, full))
     }

@@ -18,7 +18,8 @@ use std::{
     path::Path,
 };
 
-/// Sends a flow folder as it is now, if the service does not see it and does not have it. `None` if it sees it where the flow's lineage says.
+/// Sends a flow folder as it is now, if the service does not see it and does not have it. `None` if
+/// it sees it where the flow's lineage says.
 ///
 /// # Errors
 ///

@@ -1,8 +1,9 @@
 //! Text that is fit for a terminal, and the ways to print it.
 //!
-//! A session, a flow's name, a path, an error or a server may say what a terminal acts on: escape codes, text that runs backwards, what is not
-//! seen. All that is printed for people goes through [`fit`]; a session's own lines and JSON do where they go to a terminal, and pass as
-//! they are elsewhere. `all_that_is_printed_goes_through_one_module` holds it.
+//! A session, a flow's name, a path, an error or a server may say what a terminal acts on: escape
+//! codes, text that runs backwards, what is not seen. All that is printed for people goes through
+//! [`fit`]; a session's own lines and JSON do where they go to a terminal, and pass as they are
+//! elsewhere. `all_that_is_printed_goes_through_one_module` holds it.
 
 use std::{
     borrow::Cow,
@@ -15,11 +16,13 @@ use std::{
 fn is_unfit(c: char, before: Option<char>) -> bool {
     match c {
         '\n' | '\t' => false,
-        // They join letters and emoji, and stand between ASCII characters only to make two texts look the same.
+        // They join letters and emoji, and stand between ASCII characters only to make two texts
+        // look the same.
         '\u{200c}' | '\u{200d}' => before.is_none_or(|before| before.is_ascii()),
         // Marks of direction, and line and paragraph separators.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => true,
-        // What has no width, or looks like nothing: soft hyphen, joiners, fillers, byte order mark, interlinear marks, tags.
+        // What has no width, or looks like nothing: soft hyphen, joiners, fillers, byte order mark,
+        // interlinear marks, tags.
         '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' => true,
         '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' => true,
         '\u{e0000}'..='\u{e0fff}' => true,
@@ -183,7 +186,8 @@ mod tests {
         let mut read = 0;
         for path in paths {
             let name = path.file_name().unwrap().to_str().unwrap();
-            // The two modules that print, and one that has only its own words to print: help and completions.
+            // The two modules that print, and one that has only its own words to print: help and
+            // completions.
             if ["terminal.rs", "text.rs", "args.rs"].contains(&name) {
                 continue;
             }

@@ -64,7 +64,8 @@ pub(crate) fn out_json(value: &impl serde::Serialize) {
     }
 }
 
-/// Prints text on standard output as it is: this program's own, or what a session said where no terminal is.
+/// Prints text on standard output as it is: this program's own, or what a session said where no
+/// terminal is.
 pub(crate) fn out_text(text: &[u8]) {
     end_if_unread(io::stdout().lock().write_all(text));
 }
@@ -83,7 +84,8 @@ fn end_if_unread(done: io::Result<()>) {
     let _ = NOT_WRITTEN.set(error);
 }
 
-/// The exit code of a command that has done what it does: no success if what it printed was not taken.
+/// The exit code of a command that has done what it does: no success if what it printed was not
+/// taken.
 pub(crate) fn exit_code(exit: u8) -> u8 {
     end_if_unread(io::stdout().lock().flush());
     match NOT_WRITTEN.get() {

@@ -1,7 +1,8 @@
 //! Waiting for the end of an operation or a run, and showing what goes on meanwhile.
 //!
-//! One read waits for the end. What is shown comes from other reads beside it, which begin only when the end is not there soon: what takes
-//! some milliseconds costs one request, and what takes minutes is seen.
+//! One read waits for the end. What is shown comes from other reads beside it, which begin only
+//! when the end is not there soon: what takes some milliseconds costs one request, and what takes
+//! minutes is seen.
 
 use crate::{
     client::Client,
@@ -74,7 +75,8 @@ impl Ends for RunRow {
 ///
 /// # Errors
 ///
-/// When the service is not there, or never takes the command up. That the operation failed is no error here.
+/// When the service is not there, or never takes the command up. That the operation failed is no
+/// error here.
 pub(crate) fn operation(client: &Arc<Client>, key: &str, id: &str) -> Result<OperationRow, Box<Trouble>> {
     let watch = Watch::begin(client, key, None, Lines::Log);
     let mut row: OperationRow = until_end(client, id)?;
@@ -143,7 +145,8 @@ fn until_end_at<T: Ends>(client: &Client, id: &str, target: &Target) -> Result<T
     loop {
         match client.find::<T>(target.clone().with("wait", LONGEST_WAIT.as_millis()))? {
             Some(row) if row.has_ended() => return Ok(row),
-            // It is accepted a moment after it was sent, and neither is a service bound to wait as long as it was asked to.
+            // It is accepted a moment after it was sent, and neither is a service bound to wait as
+            // long as it was asked to.
             None if begun.elapsed() > ADMISSION => return Err(not_taken_up(id)),
             _ => {
                 thread::sleep(pause);
@@ -177,7 +180,8 @@ pub(crate) enum Lines {
     Pieces,
 }
 
-/// Waits for the end of a run, and takes the lines of its output meanwhile, each once and in their order.
+/// Waits for the end of a run, and takes the lines of its output meanwhile, each once and in their
+/// order.
 ///
 /// # Errors
 ///
@@ -202,7 +206,8 @@ pub(crate) fn listen(
             until = Instant::now() + STRAGGLERS;
         }
         let wait = if row.is_some() { Duration::ZERO } else { LOOK };
-        // What cannot be read now is read later; the read that waits for the end says what is wrong.
+        // What cannot be read now is read later; the read that waits for the end says what is
+        // wrong.
         let found = output(client, id, after, wait).ok().flatten();
         let before = after;
         for line in in_order(found.as_ref().map_or(&[], |found| &found.lines), after) {
@@ -269,7 +274,8 @@ impl Watch {
             let begun = Instant::now();
             let mut pause = SOON;
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                // What cannot be shown now is shown later; the read that waits for the end says what is wrong.
+                // What cannot be shown now is shown later; the read that waits for the end says
+                // what is wrong.
                 pause = match look(&client, &shown, &key, run.as_deref(), begun) {
                     Ok(true) => Duration::ZERO,
                     Ok(false) | Err(_) => Duration::from_millis(50),
@@ -279,7 +285,8 @@ impl Watch {
         watch
     }
 
-    /// Shows the lines of a run's log that were not shown yet, and waits a while for those that must still come.
+    /// Shows the lines of a run's log that were not shown yet, and waits a while for those that
+    /// must still come.
     ///
     /// * `said`: how many there are at least.
     fn rest_of_log(&self, run: &str, said: u64) -> Result<(), Box<Trouble>> {
@@ -324,7 +331,8 @@ impl Shown {
 
     /// Shows lines: the stages of an operation, and the whole log of a run.
     fn take(&mut self, lines: &[OutputLine], is_run: bool) {
-        // What was said is shown in its order, also when reports come in another; a log that is whole later may have gaps meanwhile.
+        // What was said is shown in its order, also when reports come in another; a log that is
+        // whole later may have gaps meanwhile.
         let in_order = is_run && self.lines != Lines::Log;
         let mut next = self.after.map_or(0, |seq| seq + 1);
         for line in new_lines(lines, self.after) {
@@ -371,7 +379,8 @@ fn new_lines(lines: &[OutputLine], after: Option<u64>) -> impl Iterator<Item = &
         .filter(move |line| after.is_none_or(|after| line.seq > after))
 }
 
-/// Shows the session's phase and the output that is new. Gives back whether it waited for output, and so need not be slowed down.
+/// Shows the session's phase and the output that is new. Gives back whether it waited for output,
+/// and so need not be slowed down.
 fn look(
     client: &Client,
     shown: &Mutex<Shown>,

@@ -37,7 +37,8 @@ impl Flow {
         short[short.len().saturating_sub(80)..].trim_matches('-').to_owned()
     }
 
-    /// An id that nobody has, for a command about this flow: its name or the word, and 48 random bits.
+    /// An id that nobody has, for a command about this flow: its name or the word, and 48 random
+    /// bits.
     pub(crate) fn new_id(&self, word: Option<&str>) -> String {
         let name: String = word
             .unwrap_or(self.name())
@@ -73,7 +74,8 @@ pub(crate) fn folder_of(typed: &Path) -> &Path {
 ///
 /// # Errors
 ///
-/// Those of [`flow::canonical`], and those of [`Folders::lineage_of`](crate::moved::Folders::lineage_of). Final.
+/// Those of [`flow::canonical`], and those of
+/// [`Folders::lineage_of`](crate::moved::Folders::lineage_of). Final.
 pub(crate) fn flow_at(typed: &Path, user: &User) -> Result<Flow, Box<Trouble>> {
     let (folder, typed) = canonical(typed)?;
     let lineage = user
@@ -106,8 +108,8 @@ pub(crate) fn canonical(typed: &Path) -> Result<(String, String), Box<Trouble>> 
     Ok((path.to_owned(), quoted(&folder.display().to_string())))
 }
 
-/// Finds the flow that is meant: by its folder, by the start of its session's key, or by a folder that is gone. `None` if there is no such
-/// flow; then it may be the id of something.
+/// Finds the flow that is meant: by its folder, by the start of its session's key, or by a folder
+/// that is gone. `None` if there is no such flow; then it may be the id of something.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! `pfsession` against a service that answers what a test says: what it sends, what it prints, how it ends.
+//! `pfsession` against a service that answers what a test says: what it sends, what it prints, how
+//! it ends.
 
 use contract::{Code, Failure, FlowRef, command::Command as Sent, row::RunStatus};
 use expect_test::expect;
@@ -76,7 +77,8 @@ impl Service {
                 path,
                 body: String::from_utf8(body).ok()?,
             };
-            // It sees the folders that it is told of. What is sent to one that does not is in `elsewhere.rs`.
+            // It sees the folders that it is told of. What is sent to one that does not is in
+            // `elsewhere.rs`.
             let is_offer = request.path == "/v1/snapshots";
             // No run has the name that one is to have.
             let asks_for_a_name = request.path.starts_with("/v1/runs/") && request.path.ends_with("wait=0");
@@ -315,7 +317,8 @@ fn a_run_in_a_ready_session_has_its_outputs_after_four_requests_and_alone_on_sta
             Ran 2 lines in 42 ms. Outputs and log: /srv/runs/r1. The session stays for the next run.
         "#]],
     );
-    // The command, whether the requirements have changed since the install, the run, its log, and what else there is to say.
+    // The command, whether the requirements have changed since the install, the run, its log, and
+    // what else there is to say.
     let asked: Vec<_> = service
         .paths()
         .iter()
@@ -899,7 +902,8 @@ fn echo() -> Service {
     })
 }
 
-/// A service in which the flow of `tests/serve/stream` runs: its lines of output, and the end of each run.
+/// A service in which the flow of `tests/serve/stream` runs: its lines of output, and the end of
+/// each run.
 fn in_pieces() -> Service {
     Service::new(|service, request| {
         let asked = |id: &str| {
@@ -1011,7 +1015,8 @@ fn a_served_flow_answers_in_pieces_as_promptflow_does_and_breaks_off_as_it_does(
     assert!(said.contains("Run.CodeRaised: ValueError: bad text"), "{said}");
 }
 
-/// An answer as it is recorded: status and type, then the body, and whether the connection has ended within that.
+/// An answer as it is recorded: status and type, then the body, and whether the connection has
+/// ended within that.
 fn as_recorded(answer: &str) -> String {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let head = head.to_ascii_lowercase();

@@ -1,4 +1,5 @@
-//! `pfsession driver`, where it cannot serve: it says why, and what to do. What it does where it can is in `tests/on-aws`.
+//! `pfsession driver`, where it cannot serve: it says why, and what to do. What it does where it
+//! can is in `tests/on-aws`.
 
 use std::{
     io::{Read, Write},

@@ -14,7 +14,8 @@ use std::{
 const TOKEN: &str = "e30.eyJzdWIiOiJhbm4iLCJ3cyI6ImxhYiJ9.x";
 const SECRET: &str = "a-signature-that-nobody-sees";
 
-/// A service and its store: the requests that it has had, each with its body; and what it answers to offers and uploads.
+/// A service and its store: the requests that it has had, each with its body; and what it answers
+/// to offers and uploads.
 #[derive(Clone)]
 struct Service {
     endpoint: String,
@@ -22,7 +23,8 @@ struct Service {
 }
 
 impl Service {
-    /// * `is_there`: whether it has what it is offered; `takes`: what the store answers; `no_store`: it sees folders itself.
+    /// * `is_there`: whether it has what it is offered; `takes`: what the store answers;
+    ///   `no_store`: it sees folders itself.
     fn new(is_there: bool, takes: u16, no_store: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());

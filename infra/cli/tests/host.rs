@@ -1,4 +1,5 @@
-//! The service on this machine, as the commands find, start, replace and end it. It is the real one.
+//! The service on this machine, as the commands find, start, replace and end it. It is the real
+//! one.
 
 use serde_json::Value;
 use std::{

@@ -13,7 +13,8 @@ use std::{
 /// {"sub":"ann","ws":"lab"}
 const TOKEN: &str = "e30.eyJzdWIiOiJhbm4iLCJ3cyI6ImxhYiJ9.x";
 
-/// A service that has no session, behind TLS with a certificate of its own; its address, and the certificate.
+/// A service that has no session, behind TLS with a certificate of its own; its address, and the
+/// certificate.
 fn service() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();

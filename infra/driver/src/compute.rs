@@ -33,10 +33,12 @@ pub struct Launch {
 
 /// A platform that sessions run on.
 ///
-/// Each request may come twice, late or out of order: what is asked for again is answered again, from what is there. An answer says what was
-/// observed, not what was asked for. An end that nobody asked for is reported through [`HostPorts::report`].
+/// Each request may come twice, late or out of order: what is asked for again is answered again,
+/// from what is there. An answer says what was observed, not what was asked for. An end that nobody
+/// asked for is reported through [`HostPorts::report`].
 pub trait ComputeDriver: Send + Sync {
-    /// Has a compute resource of this id, also if it is there already. The inner error says why there is none.
+    /// Has a compute resource of this id, also if it is there already. The inner error says why
+    /// there is none.
     fn create_compute(
         self: Arc<Self>,
         compute: String,
@@ -44,24 +46,28 @@ pub trait ComputeDriver: Send + Sync {
         room: Option<Room>,
     ) -> Answer<'static, Result<(), String>>;
 
-    /// Deletes a compute resource, also if there never was one. Sessions on it end, and their ends are reported.
+    /// Deletes a compute resource, also if there never was one. Sessions on it end, and their ends
+    /// are reported.
     fn release_compute(self: Arc<Self>, compute: String) -> Answer<'static, ()>;
 
     /// Launches a session, also if it is up already. Returns the public half of its agent's key.
     ///
-    /// The inner error: there is no container of this generation, and none will be. It carries the failure, or nothing if somebody removed the
-    /// session meanwhile.
+    /// The inner error: there is no container of this generation, and none will be. It carries the
+    /// failure, or nothing if somebody removed the session meanwhile.
     fn launch_session(self: Arc<Self>, launch: Launch) -> Answer<'static, Result<String, Option<Failure>>>;
 
-    /// Checks whether a base image can be had. Pulls nothing. The inner error says why it cannot be had.
+    /// Checks whether a base image can be had. Pulls nothing. The inner error says why it cannot be
+    /// had.
     fn check_image(self: Arc<Self>, flow: String, image: String) -> Answer<'static, Result<(), Failure>>;
 
-    /// Ends this generation and every older one, and sees that none of them comes back, whatever crashes.
+    /// Ends this generation and every older one, and sees that none of them comes back, whatever
+    /// crashes.
     ///
     /// * `compute`: the compute resource that it was placed on, if that is known.
     fn remove_session(self: Arc<Self>, flow: String, generation: u32, compute: Option<String>) -> Answer<'static, ()>;
 
-    /// Finds again what outlived the last driver, before the first request: watches what lives, and reports and removes what died.
+    /// Finds again what outlived the last driver, before the first request: watches what lives, and
+    /// reports and removes what died.
     fn recover(self: Arc<Self>) -> Answer<'static, ()>;
 
     /// The sessions that there are, each with its generation.
@@ -76,14 +82,15 @@ pub trait ComputeDriver: Send + Sync {
 
 /// The ports of a driver to the host that it runs in, or to the control plane that it serves.
 pub trait HostPorts: Send + Sync {
-    /// Takes a report on its way to the queue `reports`. It must not be lost once this has returned.
+    /// Takes a report on its way to the queue `reports`. It must not be lost once this has
+    /// returned.
     ///
     /// # Errors
     ///
     /// When it was not taken. Worth a retry.
     fn report(&self, report: DriverReport) -> Answer<'_, ()>;
-    /// Makes credentials that may receive from and delete in this session's own queue, and send to the queue `reports`.
-    /// Asking again gives new ones or the same ones.
+    /// Makes credentials that may receive from and delete in this session's own queue, and send to
+    /// the queue `reports`. Asking again gives new ones or the same ones.
     ///
     /// # Errors
     ///
@@ -107,7 +114,8 @@ pub trait HostPorts: Send + Sync {
 
 /// The configuration of a driver.
 pub struct DriverConfig {
-    /// The host's state folder; the driver's own part of it is `computes`, `sessions`, `environments`, `runs`, `tools`, `warm`.
+    /// The host's state folder; the driver's own part of it is `computes`, `sessions`,
+    /// `environments`, `runs`, `tools`, `warm`.
     pub state: PathBuf,
     /// The program whose `agent` subcommand calls [`agent::supervise`].
     pub executable: PathBuf,
@@ -119,7 +127,8 @@ pub struct DriverConfig {
     pub reports_queue_url: String,
     /// The prefix of the URL of a session's own queue.
     pub agent_queue_prefix: String,
-    /// Whether flow folders may be snapshots in an object store, which agents ask with their own credentials.
+    /// Whether flow folders may be snapshots in an object store, which agents ask with their own
+    /// credentials.
     pub has_snapshots: bool,
     /// Where the service's HTTP front is, if it keeps the connections of its users.
     pub service: Option<String>,

@@ -19,7 +19,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Opens the driver over its part of the state folder. Nothing is looked at yet: see [`Driver::recover`].
+    /// Opens the driver over its part of the state folder. Nothing is looked at yet: see
+    /// [`Driver::recover`].
     ///
     /// # Errors
     ///
@@ -38,7 +39,8 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// When it could not be done and nothing was reported. Worth a retry: hand the request in again.
+    /// When it could not be done and nothing was reported. Worth a retry: hand the request in
+    /// again.
     pub async fn handle(&self, request: ComputeRequest) -> anyhow::Result<()> {
         let report = self.answer(request).await?;
         self.ports.report(report).await

@@ -1,12 +1,14 @@
-//! The compute driver of this machine for a control plane that runs elsewhere: on AWS, or on anything that answers as SQS does. That makes the
-//! machine a compute instance.
+//! The compute driver of this machine for a control plane that runs elsewhere: on AWS, or on
+//! anything that answers as SQS does. That makes the machine a compute instance.
 //!
-//! It takes requests from the queue `compute-requests` and reports to `reports`, both by SQS's own protocol, with AWS's usual variables. It makes
-//! each session's own queue and deletes it. An agent speaks to the control plane itself, with this driver's credentials: it is outside the
-//! sandbox, on a machine whose owner gave them.
+//! It takes requests from the queue `compute-requests` and reports to `reports`, both by SQS's own
+//! protocol, with AWS's usual variables. It makes each session's own queue and deletes it. An agent
+//! speaks to the control plane itself, with this driver's credentials: it is outside the sandbox,
+//! on a machine whose owner gave them.
 //!
-//! When it leaves, its sessions go on, as they do when a host on this machine leaves; the next start finds them again. If none comes, the
-//! control plane's stop ends them all the same, by their leases.
+//! When it leaves, its sessions go on, as they do when a host on this machine leaves; the next
+//! start finds them again. If none comes, the control plane's stop ends them all the same, by their
+//! leases.
 
 use crate::{
     compute::{Answer, DriverConfig, HostPorts},
@@ -34,7 +36,8 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long a request is kept from others at a time, in seconds; it is longer than [`Delivery::keep`] asks for.
+/// How long a request is kept from others at a time, in seconds; it is longer than
+/// [`Delivery::keep`] asks for.
 const KEPT: i32 = 60;
 /// How often a report is sent before whoever has it to send is told that it was not taken.
 const TRIES: u32 = 4;
@@ -63,7 +66,8 @@ impl ControlPlane {
     ///
     /// # Source
     ///
-    /// "Environment variables to configure the AWS CLI" and "Service-specific endpoints" in the AWS SDKs and tools reference guide.
+    /// "Environment variables to configure the AWS CLI" and "Service-specific endpoints" in the AWS
+    /// SDKs and tools reference guide.
     pub fn from_environment(queue_prefix: &str) -> Result<Self, Failure> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let region = variable("AWS_REGION")
@@ -132,9 +136,10 @@ pub struct Serving {
 ///
 /// # Errors
 ///
-/// `Driver.Unreachable`, `Driver.Refused`, `Driver.NoQueue`: what the queues said when they were looked for. `Driver.AlreadyRunning`: another driver or
-/// host has the state folder. `Driver.Failed`: the state folder cannot be used, or not all sessions could be ended. Each is final until what it
-/// names is put right.
+/// `Driver.Unreachable`, `Driver.Refused`, `Driver.NoQueue`: what the queues said when they were
+/// looked for. `Driver.AlreadyRunning`: another driver or host has the state folder.
+/// `Driver.Failed`: the state folder cannot be used, or not all sessions could be ended. Each is
+/// final until what it names is put right.
 pub async fn serve(config: Config, serving: impl FnOnce(&Serving)) -> Result<usize, Failure> {
     let place = config.control_plane.place();
     let failed = |error: anyhow::Error| Failure::new(Code::DriverFailed, format!("The driver cannot work: {error:#}."));
@@ -195,7 +200,8 @@ pub async fn serve(config: Config, serving: impl FnOnce(&Serving)) -> Result<usi
     leave(&driver, &lanes, config.end_sessions).await.map_err(failed)
 }
 
-/// Waits for what is being worked on, for as long as that may take. Returns how many sessions go on.
+/// Waits for what is being worked on, for as long as that may take. Returns how many sessions go
+/// on.
 async fn leave(driver: &Driver, lanes: &Lanes<Received>, end_sessions: bool) -> anyhow::Result<usize> {
     if tokio::time::timeout(LEAVING, lanes.are_empty()).await.is_err() {
         tracing::warn!("the driver leaves while something is being worked on: that comes again");
@@ -211,7 +217,8 @@ async fn leave(driver: &Driver, lanes: &Lanes<Received>, end_sessions: bool) -> 
     Ok(sessions)
 }
 
-/// Takes the state folder for this driver, as long as the file is open. A host on this machine takes the same lock.
+/// Takes the state folder for this driver, as long as the file is open. A host on this machine
+/// takes the same lock.
 fn lock(state: &Path) -> Result<fs::File, Failure> {
     let place = state.display();
     let unusable = |error: std::io::Error| {

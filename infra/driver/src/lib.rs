@@ -1,6 +1,7 @@
 //! Compute drivers: they place sessions on a platform, delete them, and report what they saw.
 //!
-//! A platform is one module that implements [`ComputeDriver`], and one variant of [`Platform`]. See `README.md`.
+//! A platform is one module that implements [`ComputeDriver`], and one variant of [`Platform`]. See
+//! `README.md`.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

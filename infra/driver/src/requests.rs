@@ -1,4 +1,5 @@
-//! Compute requests on their way from a queue to the driver: those of one flow or one compute resource wait for each other, others do not.
+//! Compute requests on their way from a queue to the driver: those of one flow or one compute
+//! resource wait for each other, others do not.
 
 use crate::dispatch::Driver;
 use contract::{Code, driver::ComputeRequest};

@@ -1,4 +1,5 @@
-//! Whom a folder belongs to: what is run and read outside every sandbox has to be this user's or root's.
+//! Whom a folder belongs to: what is run and read outside every sandbox has to be this user's or
+//! root's.
 
 use std::{
     fs, io,
@@ -15,7 +16,8 @@ pub fn check_path(path: &Path) -> Result<(), String> {
     let place = path.display();
     match path.to_str() {
         None => Err(format!("the path {place} is not UTF-8; name another folder")),
-        // It is in variables such as PATH, where nothing can be escaped, and Python makes no environment there.
+        // It is in variables such as PATH, where nothing can be escaped, and Python makes no
+        // environment there.
         Some(text) if text.contains(':') || text.chars().any(char::is_control) => Err(format!(
             "the path {place} has a colon or a control character; name another folder"
         )),
@@ -28,15 +30,16 @@ pub fn check_path(path: &Path) -> Result<(), String> {
 ///
 /// # Errors
 ///
-/// An error of the file system; [`io::ErrorKind::PermissionDenied`] if somebody else could change what is in the folder. Final until that is
-/// put right.
+/// An error of the file system; [`io::ErrorKind::PermissionDenied`] if somebody else could change
+/// what is in the folder. Final until that is put right.
 pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     check_owner(folder, is_trusted)?;
     if fs::metadata(folder)?.uid() == user() {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     }
-    // What is above it may be one that everybody writes to, if they cannot rename there what is not theirs.
+    // What is above it may be one that everybody writes to, if they cannot rename there what is not
+    // theirs.
     let folder = folder.canonicalize()?;
     for above in folder.ancestors().skip(1) {
         check_owner(above, |found| {
@@ -62,7 +65,8 @@ fn check_owner(folder: &Path, is_good: impl Fn(&fs::Metadata) -> bool) -> io::Re
     ))
 }
 
-/// Whether it is this user's or root's, and nobody else writes to it. A user's private group, of the same number, is the user.
+/// Whether it is this user's or root's, and nobody else writes to it. A user's private group, of
+/// the same number, is the user.
 fn is_trusted(found: &fs::Metadata) -> bool {
     let of_others = if found.gid() == found.uid() { 0o002 } else { 0o022 };
     (found.uid() == 0 || found.uid() == user()) && found.mode() & of_others == 0

@@ -10,13 +10,15 @@ use contract::Failure;
 use sandbox::python::Python;
 use std::path::Path;
 
-/// Has a base image before the session that is to be made from it: pulled and unpacked, with a Python that a session can have.
+/// Has a base image before the session that is to be made from it: pulled and unpacked, with a
+/// Python that a session can have.
 ///
 /// * `python`: the Python of this machine; `folder`: the folder of the session, if it is known.
 ///
 /// # Errors
 ///
-/// As [`crate::rooted::check`], and what is wrong with the image itself: `Image.BadLayer`, `Image.NoPython`, and the like.
+/// As [`crate::rooted::check`], and what is wrong with the image itself: `Image.BadLayer`,
+/// `Image.NoPython`, and the like.
 pub async fn have_image(
     state: &Path,
     image: &str,
@@ -37,7 +39,8 @@ pub async fn have_image(
     }
 }
 
-/// Whether a session of this folder has packages, or runs flows. What is wrong with the folder is said elsewhere.
+/// Whether a session of this folder has packages, or runs flows. What is wrong with the folder is
+/// said elsewhere.
 fn needs_python(folder: &Path) -> bool {
     let has_packages = || {
         let environment = flow::environment(folder, &flow::include_root(folder)).ok()?;

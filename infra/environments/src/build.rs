@@ -22,7 +22,8 @@ const STALE: [Code; 3] = [
 ];
 
 impl Store {
-    /// The environment of these requirements; builds what is not there. Whoever else wants the same waits for it.
+    /// The environment of these requirements; builds what is not there. Whoever else wants the same
+    /// waits for it.
     ///
     /// Dropping it in the middle ends all that it started, and leaves nothing that counts.
     ///
@@ -45,7 +46,8 @@ impl Store {
         }
         let mut made = self.make(lines, say, log, anew).await;
         for _ in 0..2 {
-            // What an index says changes, and its mirrors do not change together: a version that is new, or gone again.
+            // What an index says changes, and its mirrors do not change together: a version that is
+            // new, or gone again.
             let stale = |failure: &Failure| STALE.contains(&failure.error);
             if !made.as_ref().is_err_and(stale) {
                 break;
@@ -186,7 +188,8 @@ impl Store {
         let request = self.request(&base.key, job.lines);
         let base_lock = fs::read_to_string(self.index.path(&format!("{}.txt", base.key)))
             .map_err(|error| self.index.failure(error))?;
-        // Most requirements only add to the base: then nothing but them has to be asked for and looked at.
+        // Most requirements only add to the base: then nothing but them has to be asked for and
+        // looked at.
         let (lock, asked_by) = match self.resolve(job, &Over::Held(&base_lock)).await {
             Ok((lock, asked_by)) => {
                 let added = blocks_not_in(&base_lock, &lock);

@@ -1,11 +1,13 @@
-//! The results of a build. Foreign code ran beside it, so all is read beneath its folder, without links, within bounds.
+//! The results of a build. Foreign code ran beside it, so all is read beneath its folder, without
+//! links, within bounds.
 
 use crate::lock;
 use contract::{Code, Failure};
 use sandbox::beneath::{Entry, FileType, Folder, Limits};
 use std::{io, path::Path};
 
-/// The most that a build may leave behind: an environment of its own size is not too much, what a script makes up to wear the machine out is.
+/// The most that a build may leave behind: an environment of its own size is not too much, what a
+/// script makes up to wear the machine out is.
 const MOST: Limits = Limits {
     depth: 64,
     entries: 1_000_000,
@@ -41,7 +43,8 @@ pub(crate) fn bad_build(error: io::Error) -> Failure {
     )
 }
 
-/// Whether a file of a layer takes the place of one below it, or makes a package of a folder there that is none.
+/// Whether a file of a layer takes the place of one below it, or makes a package of a folder there
+/// that is none.
 fn is_shadow(entry: &Entry<'_>, below: &Path) -> bool {
     if entry.kind == FileType::Directory || entry.path.components().any(|part| part.as_os_str() == "__pycache__") {
         return false;
@@ -64,10 +67,11 @@ pub(crate) fn new_pth_files(upper: &Path, site: &Path, below: &Path) -> io::Resu
     Ok(new.collect())
 }
 
-/// Takes the right to write, and to run as somebody else, away from every file; folders keep theirs, as a session's own layer inherits their
-/// rights.
+/// Takes the right to write, and to run as somebody else, away from every file; folders keep
+/// theirs, as a session's own layer inherits their rights.
 ///
-/// * `below`: what it is a layer over. Whether a file of the layer changes what was there: see [`is_shadow`].
+/// * `below`: what it is a layer over. Whether a file of the layer changes what was there: see
+///   [`is_shadow`].
 pub(crate) async fn make_read_only(folder: &Path, below: Option<&Path>) -> io::Result<bool> {
     let (folder, below) = (folder.to_owned(), below.map(Path::to_owned));
     // A lease is renewed meanwhile.

@@ -41,7 +41,8 @@ enum NotBegun {
 }
 
 impl Store {
-    /// The paths that every build sees: the interpreter, uv, and those that the machine's owner names.
+    /// The paths that every build sees: the interpreter, uv, and those that the machine's owner
+    /// names.
     pub(crate) fn sandbox(&self, job: &Job<'_>) -> Sandbox {
         let mut read = vec![job.uv.clone(), self.python.prefix.clone()];
         read.extend(job.sources.local());
@@ -64,8 +65,9 @@ impl Store {
         }
     }
 
-    /// A folder for uv's cache, for one run of it. What a build script writes there is found by no other build, nor by the next step of its
-    /// own: only the lock, which is checked, goes from one to the next.
+    /// A folder for uv's cache, for one run of it. What a build script writes there is found by no
+    /// other build, nor by the next step of its own: only the lock, which is checked, goes from one
+    /// to the next.
     fn cache(&self) -> io::Result<Scratch> {
         let owners = std::env::var_os("UV_CACHE_DIR").map(PathBuf::from);
         Scratch::new(&owners.unwrap_or_else(|| self.index.path("")))
@@ -124,7 +126,8 @@ impl Store {
         })
     }
 
-    /// Gives a sandbox a home, a temporary folder and a cache for this program alone, and its root. Returns how many folders it added.
+    /// Gives a sandbox a home, a temporary folder and a cache for this program alone, and its root.
+    /// Returns how many folders it added.
     fn add_folders(&self, sandbox: &mut Sandbox, scratch: &Scratch, cache: &Scratch) -> io::Result<usize> {
         sandbox
             .variables

@@ -81,7 +81,8 @@ pub(crate) struct Place<'a> {
     pub(crate) builder: Option<u32>,
 }
 
-/// The facts about an image's Python, asked once for each of its trees, in a sandbox without a network.
+/// The facts about an image's Python, asked once for each of its trees, in a sandbox without a
+/// network.
 pub(crate) async fn facts(
     place: &Place<'_>,
     name: &str,

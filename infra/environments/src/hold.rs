@@ -1,4 +1,5 @@
-//! Environments in use, and builds under way, as locks on files that the kernel drops with their process.
+//! Environments in use, and builds under way, as locks on files that the kernel drops with their
+//! process.
 
 use std::{
     fs, io,
@@ -6,7 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Holds an environment in use, and notes that it is. Waits while it is looked at for whether it may go.
+/// Holds an environment in use, and notes that it is. Waits while it is looked at for whether it
+/// may go.
 pub(crate) fn hold(environments: &Path, key: &str) -> io::Result<fs::File> {
     let path = environments.join(format!("{key}.used"));
     let file = fs::File::options()

@@ -1,4 +1,5 @@
-//! The base images of one machine: those that are built in, each a set of packages on one of its Pythons, and any OCI image.
+//! The base images of one machine: those that are built in, each a set of packages on one of its
+//! Pythons, and any OCI image.
 //!
 //! | name | what |
 //! | --- | --- |
@@ -16,7 +17,8 @@ use sandbox::python::Python;
 pub struct Base {
     pub(crate) name: &'static str,
     pub(crate) packages: &'static [&'static str],
-    /// The same over an image: what it has may leave no room but for versions that are too old to run here.
+    /// The same over an image: what it has may leave no room but for versions that are too old to
+    /// run here.
     pub(crate) over_image: &'static [&'static str],
     /// The prefix of the names of its own packages. An install never changes their versions.
     pub(crate) family: Option<&'static str>,
@@ -26,8 +28,8 @@ pub struct Base {
     pub runs_flows: bool,
 }
 
-/// `promptflow-tools` needs all of `promptflow`, and older flows import from it (`from promptflow import tool`); the executor alone would be
-/// `promptflow-core`.
+/// `promptflow-tools` needs all of `promptflow`, and older flows import from it (`from promptflow
+/// import tool`); the executor alone would be `promptflow-core`.
 pub const PROMPTFLOW: Base = Base {
     name: flow::DEFAULT_IMAGE,
     packages: &["promptflow", "promptflow-tools"],
@@ -51,7 +53,8 @@ pub(crate) const PYTHON: Base = Base {
     runs_flows: false,
 };
 
-/// The hosted service's own images: flows that name one mean what is called `promptflow` here, whatever its tag is.
+/// The hosted service's own images: flows that name one mean what is called `promptflow` here,
+/// whatever its tag is.
 const HOSTED: [&str; 2] = [
     "mcr.microsoft.com/azureml/promptflow/",
     "azureml://registries/azureml/environments/promptflow",
@@ -105,7 +108,8 @@ pub fn of_kind(default: &str) -> &'static Base {
     }
 }
 
-/// The image of a registry or an archive that a name means; `None` of a base image that is built in.
+/// The image of a registry or an archive that a name means; `None` of a base image that is built
+/// in.
 ///
 /// # Errors
 ///
@@ -123,7 +127,8 @@ pub fn image_of(name: &str) -> Result<Option<images::Name>, Failure> {
 ///
 /// # Errors
 ///
-/// `Image.BadName`, `Install.NoSuchImage`, `Install.PythonMissing`. Final until somebody names another image or installs that Python.
+/// `Image.BadName`, `Install.NoSuchImage`, `Install.PythonMissing`. Final until somebody names
+/// another image or installs that Python.
 pub fn find(image: &str, default: Option<Python>) -> Result<Found, Failure> {
     let there = || Python::all().iter().map(Python::minor).collect::<Vec<_>>().join(" or ");
     let Some((base, version)) = parse(image) else {
@@ -180,7 +185,8 @@ pub fn choose_python(default: Option<Python>, constraints: &[PythonConstraint]) 
     all.iter().find(|python| fits(python)).cloned().ok_or_else(refused)
 }
 
-/// Checks that the Python of an image is one that a folder's packages can have. A pin is of other places than the image.
+/// Checks that the Python of an image is one that a folder's packages can have. A pin is of other
+/// places than the image.
 ///
 /// # Errors
 ///

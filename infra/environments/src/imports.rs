@@ -16,8 +16,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Imports modules, with further folders of packages before those of the environment. Says in one line which one fails, why, and the packages
-/// that had a part in it.
+/// Imports modules, with further folders of packages before those of the environment. Says in one
+/// line which one fails, why, and the packages that had a part in it.
 const IMPORT: &str = r#"
 import importlib, json, sys, traceback
 sys.path[:0] = sys.argv[2:]
@@ -50,7 +50,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Install.Conflict`, with the package that breaks it. Final until the requirements name another one.
+    /// `Install.Conflict`, with the package that breaks it. Final until the requirements name
+    /// another one.
     pub(crate) async fn check_imports(
         &self,
         job: &Job<'_>,

@@ -11,9 +11,9 @@
 //! | `{key}.lock` | held while it is built |
 //! | `index/{request}.json` | which key a request (requirement lines, indexes, platform, base) was resolved to, and when |
 //!
-//! The key is a hash of the interpreter, the platform, the base and the lock. A crash leaves a folder without its `.json`: it counts for
-//! nothing, and the next build of the same key removes it. What is complete is never written to again: a session sees it under an overlay
-//! of its own.
+//! The key is a hash of the interpreter, the platform, the base and the lock. A crash leaves a
+//! folder without its `.json`: it counts for nothing, and the next build of the same key removes
+//! it. What is complete is never written to again: a session sees it under an overlay of its own.
 
 use crate::lock::AskedBy;
 use contract::{Code, Failure};
@@ -34,7 +34,8 @@ pub struct Environment {
     pub below: Option<String>,
     /// The base image.
     pub base: String,
-    /// Whether it has all of the base's packages at the base's versions, so that a process with the base loaded can use it.
+    /// Whether it has all of the base's packages at the base's versions, so that a process with the
+    /// base loaded can use it.
     pub pure: bool,
     /// The `.pth` files that the base has not.
     pub pth: Vec<String>,
@@ -136,7 +137,8 @@ impl Index {
         write_atomically(&self.path(&format!("{key}.asked-by.json")), &text).map_err(|error| self.failure(error))
     }
 
-    /// Says that an environment is complete. Nobody waits for the disk: until all of it is there, it counts only while the machine runs.
+    /// Says that an environment is complete. Nobody waits for the disk: until all of it is there,
+    /// it counts only while the machine runs.
     pub(crate) fn mark(&self, environment: &Environment) -> Result<(), Failure> {
         let path = self.path(&format!("{}.json", environment.key));
         let _ = fs::remove_file(self.path(&format!("{}.gone.json", environment.key)));

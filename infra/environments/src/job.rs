@@ -37,7 +37,8 @@ impl Job<'_> {
 }
 
 impl Store {
-    /// Begins a job: parses where its packages come from, and starts the broker that stands in for these places.
+    /// Begins a job: parses where its packages come from, and starts the broker that stands in for
+    /// these places.
     pub(crate) async fn job<'a>(
         &self,
         lines: &'a [flow::Line],

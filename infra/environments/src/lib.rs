@@ -1,4 +1,5 @@
-//! The package environments of one machine: resolved, built in a sandbox, kept by content, and removed when unused. See `README.md`.
+//! The package environments of one machine: resolved, built in a sandbox, kept by content, and
+//! removed when unused. See `README.md`.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

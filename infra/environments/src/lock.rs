@@ -1,13 +1,15 @@
 //! Locks as text: which packages a resolver chose, at which versions, with which hashes.
 //!
-//! No I/O. Build scripts run beside the resolver, so a lock is checked line by line before it counts ([`check`]).
+//! No I/O. Build scripts run beside the resolver, so a lock is checked line by line before it
+//! counts ([`check`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// By package, the packages that ask for it.
 pub(crate) type AskedBy = BTreeMap<String, Vec<String>>;
 
-/// Takes the annotations out of what a resolver wrote: the lock alone, and which package asks for which.
+/// Takes the annotations out of what a resolver wrote: the lock alone, and which package asks for
+/// which.
 pub(crate) fn without_annotations(lock: &str) -> (String, AskedBy) {
     let (mut plain, mut asked_by, mut package) = (String::new(), AskedBy::new(), String::new());
     for line in lock.lines() {
@@ -32,8 +34,9 @@ pub(crate) fn without_annotations(lock: &str) -> (String, AskedBy) {
     (plain, asked_by)
 }
 
-/// Checks that a lock has only lines that a resolver writes. Build scripts run beside the resolver, and what is in the lock is read by the next
-/// uv as a requirements file, in which a line can name other files, indexes and folders.
+/// Checks that a lock has only lines that a resolver writes. Build scripts run beside the resolver,
+/// and what is in the lock is read by the next uv as a requirements file, in which a line can name
+/// other files, indexes and folders.
 ///
 /// # Errors
 ///
@@ -106,7 +109,8 @@ pub(crate) fn is_fetched(url: &url::Url) -> bool {
         && url.password().is_none()
 }
 
-/// A lock in which the packages that the requirements name with hashes have these and no others: what is installed is checked against them.
+/// A lock in which the packages that the requirements name with hashes have these and no others:
+/// what is installed is checked against them.
 ///
 /// # Errors
 ///
@@ -162,7 +166,8 @@ pub(crate) fn name_of(requirement: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The name and the version of a line of a lock that begins a package; of one by URL, what its file is called.
+/// The name and the version of a line of a lock that begins a package; of one by URL, what its file
+/// is called.
 pub(crate) fn pin(line: &str) -> Option<(String, String)> {
     let line = line.trim_end_matches(['\\', ' ']);
     if !line.starts_with(|c: char| c.is_ascii_alphanumeric()) {
@@ -208,7 +213,8 @@ pub(crate) fn pins(lock: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The option by which uv insists on hashes, where a lock has them all. The pages that `--find-links` names have none to offer.
+/// The option by which uv insists on hashes, where a lock has them all. The pages that
+/// `--find-links` names have none to offer.
 pub(crate) fn require_hashes(lock: &str) -> Option<String> {
     let mut lines = lock.lines().peekable();
     let mut bare = false;

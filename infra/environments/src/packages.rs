@@ -1,4 +1,5 @@
-//! Installed packages, and why each is there: read from locks, and from what a session has written over its environment.
+//! Installed packages, and why each is there: read from locks, and from what a session has written
+//! over its environment.
 
 use crate::lock::{AskedBy, name_of, normalized, pin};
 use contract::packages::{ByHand, Listed, Package, PackageOrigin};
@@ -11,7 +12,8 @@ use std::{
 
 /// The packages of an environment.
 ///
-/// * `lock`, `base`: the locks of the environment and of its base image; `asked_by`: of both together.
+/// * `lock`, `base`: the locks of the environment and of its base image; `asked_by`: of both
+///   together.
 pub(crate) fn list_packages(lock: &str, base: &str, asked_by: &AskedBy, lines: &[flow::Line]) -> Listed {
     let base: BTreeMap<String, String> = base.lines().filter_map(pin).collect();
     let mut named: BTreeMap<String, String> = BTreeMap::new();
@@ -69,7 +71,8 @@ impl Written {
 /// The most names that a session's packages' folder is read for.
 const MOST_NAMES: usize = 100_000;
 
-/// Lists what a session's own code has installed and taken away: nothing where it has put a link in the place of a folder.
+/// Lists what a session's own code has installed and taken away: nothing where it has put a link in
+/// the place of a folder.
 pub fn by_hand(written: &Written) -> Vec<ByHand> {
     let found = read_by_hand(written).unwrap_or_else(|error| {
         if error.kind() != io::ErrorKind::NotFound {

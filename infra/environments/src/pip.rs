@@ -1,6 +1,7 @@
 //! pip and uv for a session, in its own environment.
 //!
-//! uv is in every environment. pip comes at its first use, into the session's own layer: it would be in every lock, and few sessions ask for it.
+//! uv is in every environment. pip comes at its first use, into the session's own layer: it would
+//! be in every lock, and few sessions ask for it.
 
 use crate::store::Store;
 use sandbox::beneath::Folder;
@@ -39,7 +40,8 @@ if __name__ == "__main__":
 const PROGRAM: &str = "#!/bin/sh\nexec \"${0%/*}/python\" -m pip \"$@\"\n";
 
 impl Store {
-    /// Lays what stands for pip into an environment that is to be built. What has a pip of its own gets the program alone.
+    /// Lays what stands for pip into an environment that is to be built. What has a pip of its own
+    /// gets the program alone.
     pub(crate) fn add_pip(&self, place: &Path) -> io::Result<()> {
         let bin = place.join("bin");
         fs::create_dir_all(&bin)?;
@@ -57,8 +59,9 @@ impl Store {
     }
 }
 
-/// Puts uv into an environment that was built and made read-only: code that ran in its build could have written to the file. That code decides
-/// what the names in the folder stand for, so no link of it is followed.
+/// Puts uv into an environment that was built and made read-only: code that ran in its build could
+/// have written to the file. That code decides what the names in the folder stand for, so no link
+/// of it is followed.
 pub(crate) fn add_uv(place: &Path, uv: &Path) -> io::Result<()> {
     Folder::open(place)?.folder(Path::new("bin"))?.put(uv, "uv")
 }

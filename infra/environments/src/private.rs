@@ -1,8 +1,10 @@
-//! The credentials of private package feeds: what `{private}` in the URL of an index stands for on this machine.
+//! The credentials of private package feeds: what `{private}` in the URL of an index stands for on
+//! this machine.
 //!
-//! `private-feeds` in the state folder, for its owner alone, has a line for each feed: its host, a space, and the token or `user:token`. A
-//! token goes to the host that it was given for and to no other, whatever a requirements file says. It is read when packages are
-//! installed, and is then in the memory of the agent alone: its broker adds it to requests.
+//! `private-feeds` in the state folder, for its owner alone, has a line for each feed: its host, a
+//! space, and the token or `user:token`. A token goes to the host that it was given for and to no
+//! other, whatever a requirements file says. It is read when packages are installed, and is then in
+//! the memory of the agent alone: its broker adds it to requests.
 
 use broker::Credential;
 use contract::{Code, Failure};
@@ -18,7 +20,8 @@ use url::Url;
 ///
 /// # Source
 ///
-/// "Add `{private}` to your private feed URL" (the specification, *Add packages in a private feed in Azure DevOps*).
+/// "Add `{private}` to your private feed URL" (the specification, *Add packages in a private feed
+/// in Azure DevOps*).
 pub(crate) const PLACEHOLDER: &str = "{private}";
 
 /// The user name that goes with a token alone; feeds take any.
@@ -37,7 +40,8 @@ impl Feeds {
     ///
     /// # Errors
     ///
-    /// `Install.PrivateFeed` if others may read the file too, or it cannot be read. Final until that is put right.
+    /// `Install.PrivateFeed` if others may read the file too, or it cannot be read. Final until
+    /// that is put right.
     pub fn read(state: &Path) -> Result<Self, Failure> {
         let Some(text) = owner_only::read(&file(state)).map_err(|why| Failure::new(Code::InstallPrivateFeed, why))?
         else {

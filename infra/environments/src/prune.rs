@@ -37,8 +37,8 @@ pub fn prune(store: &Path, keep: &Retention) {
     broker::prune(&store::downloads(store), keep.unused, keep.downloads);
 }
 
-/// Removes environments that nobody has used for long, and the longest unused of those that are too many. Their locks stay, from which they
-/// can be built again.
+/// Removes environments that nobody has used for long, and the longest unused of those that are too
+/// many. Their locks stay, from which they can be built again.
 ///
 /// * `store`: the folder that `environments` is in.
 fn prune_environments(store: &Path, keep: &Retention) {
@@ -61,7 +61,8 @@ fn prune_environments(store: &Path, keep: &Retention) {
             .find_map(|name| fs::metadata(folder.join(name)).ok()?.modified().ok());
         there.push((used.unwrap_or(UNIX_EPOCH), made.environment));
     }
-    // The longest unused first; what is on a base before the base, which was used whenever that was.
+    // The longest unused first; what is on a base before the base, which was used whenever that
+    // was.
     there.sort_by_key(|(used, environment)| (*used, environment.below.is_none()));
     let mut many = there
         .iter()

@@ -54,7 +54,8 @@ impl Reach {
         self.network != Network::None
     }
 
-    /// The rules of its own network. The proxy that this machine reaches the internet by is a part of the internet.
+    /// The rules of its own network. The proxy that this machine reaches the internet by is a part
+    /// of the internet.
     pub fn rules(&self) -> Rules {
         let mut hosts = self.hosts.clone();
         if self.network == Network::Internet {
@@ -70,7 +71,8 @@ impl Reach {
         }
     }
 
-    /// The rules of a build for this session: the same, its broker, and the places of the packages that its user names by their URLs.
+    /// The rules of a build for this session: the same, its broker, and the places of the packages
+    /// that its user names by their URLs.
     pub(crate) fn rules_of_a_build(&self, broker: SocketAddr, lines: &[flow::Line]) -> Rules {
         let mut rules = self.rules();
         rules.hosts.push(Host {

@@ -19,7 +19,8 @@ pub(crate) enum Over<'a> {
     Root(&'a str),
     /// The versions of this lock are kept; the requirements alone are resolved.
     Held(&'a str),
-    /// The versions of this lock are taken where they can be; those of the base image's own packages are kept.
+    /// The versions of this lock are taken where they can be; those of the base image's own
+    /// packages are kept.
     Preferred(&'a str),
 }
 

@@ -30,7 +30,8 @@ pub struct Root {
     config: Config,
     tree: PathBuf,
     pub(crate) facts: Facts,
-    /// Its interpreter, as environments are built on it; `None` if it has none, and runs nothing but commands.
+    /// Its interpreter, as environments are built on it; `None` if it has none, and runs nothing
+    /// but commands.
     pub(crate) python: Option<Python>,
     uid: u32,
     user: String,
@@ -50,7 +51,8 @@ pub fn is_here(store: &Path, name: &Name) -> bool {
     })
 }
 
-/// Checks that a base image can be had: that there is one of this name, and that it may be pulled or is here. Nothing is pulled.
+/// Checks that a base image can be had: that there is one of this name, and that it may be pulled
+/// or is here. Nothing is pulled.
 ///
 /// * `store`: where environments and images are; `python`: the Python of this machine.
 ///
@@ -135,7 +137,8 @@ impl Root {
         under(&self.tree, layer, self.uid, &self.user, &self.config.workdir)
     }
 
-    /// Puts the image's variables below those of a block, and its PATH behind the first folder of the block's.
+    /// Puts the image's variables below those of a block, and its PATH behind the first folder of
+    /// the block's.
     pub fn add_variables(&self, block: &mut BTreeMap<String, String>) {
         // What places a session's files, and Python's own, is not the image's to say.
         const OURS: [&str; 6] = ["HOME", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV"];
@@ -160,7 +163,8 @@ impl Root {
         path(&self.config)
     }
 
-    /// Its packages as the lines of a lock. What no index could have is left out: it would be no constraint.
+    /// Its packages as the lines of a lock. What no index could have is left out: it would be no
+    /// constraint.
     pub(crate) fn lock(&self) -> String {
         let all: BTreeMap<String, &String> = self
             .facts
@@ -240,7 +244,8 @@ fn is_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-/// Whether an index could have it: digits and dots, then what PEP 440 lets stand behind them. A local version is of no index.
+/// Whether an index could have it: digits and dots, then what PEP 440 lets stand behind them. A
+/// local version is of no index.
 fn is_version(version: &str) -> bool {
     let digits = version
         .bytes()

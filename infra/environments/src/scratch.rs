@@ -46,7 +46,8 @@ pub fn remove_orphans(store: &Path) {
     }
 }
 
-/// Removes a folder in a thread of its own. What is left of it at the end of this process goes with the folder that it is in.
+/// Removes a folder in a thread of its own. What is left of it at the end of this process goes with
+/// the folder that it is in.
 pub fn remove_aside(folder: PathBuf) {
     std::thread::spawn(move || {
         if let Err(error) = remove(&folder) {

@@ -1,13 +1,16 @@
-//! Where an install has its packages from, as parsed values: what the machine's owner says in environment variables, and what the lines of a
-//! flow's requirements add.
+//! Where an install has its packages from, as parsed values: what the machine's owner says in
+//! environment variables, and what the lines of a flow's requirements add.
 //!
-//! No text of a flow is handed to uv. uv reads lists in its variables (parted by commas or spaces), takes paths for URLs, and has options that
-//! a value can name; so each value is parsed here, refused if it is not exactly one, and written anew.
+//! No text of a flow is handed to uv. uv reads lists in its variables (parted by commas or spaces),
+//! takes paths for URLs, and has options that a value can name; so each value is parsed here,
+//! refused if it is not exactly one, and written anew.
 //!
-//! * A flow names places on a network. Local folders and files come from the owner alone: only those does a build see.
+//! * A flow names places on a network. Local folders and files come from the owner alone: only
+//!   those does a build see.
 //! * uv is given the broker's addresses in the place of the feeds'.
-//! * Of several indexes the further ones go before the default one. A version that the first index with the package lacks comes from the next;
-//!   but if one of them has a credential, a package that it has comes from it alone, so that nobody takes its place by a name on PyPI.
+//! * Of several indexes the further ones go before the default one. A version that the first index
+//!   with the package lacks comes from the next; but if one of them has a credential, a package
+//!   that it has comes from it alone, so that nobody takes its place by a name on PyPI.
 
 use crate::{
     lock,
@@ -248,8 +251,9 @@ impl Sources {
         options.chain(no_binary).chain(only_binary).collect()
     }
 
-    /// The identity of a set of sources, without credentials. A lock does not say which index the tools of a build come from, nor
-    /// all hashes; so environments of the same lock are the same only if they have the same sources.
+    /// The identity of a set of sources, without credentials. A lock does not say which index the
+    /// tools of a build come from, nor all hashes; so environments of the same lock are the same
+    /// only if they have the same sources.
     pub(crate) fn identity(&self) -> String {
         let shown = |place: &Place| match place {
             Place::Remote(url, _) => url.to_string(),
@@ -276,7 +280,8 @@ impl Sources {
     }
 }
 
-/// The address of the package index that installs on this machine ask first, without a credential; `None` if they ask none.
+/// The address of the package index that installs on this machine ask first, without a credential;
+/// `None` if they ask none.
 ///
 /// # Errors
 ///
@@ -423,7 +428,8 @@ fn url(package: &str) -> Option<Url> {
     Url::parse(named).ok().filter(lock::is_fetched)
 }
 
-/// Where the packages are that requirements name by their URLs; never what a cloud has for its machine.
+/// Where the packages are that requirements name by their URLs; never what a cloud has for its
+/// machine.
 pub(crate) fn hosts(lines: &[flow::Line]) -> Vec<network::Host> {
     let requirements = lines.iter().filter(|line| line.option().is_none());
     let urls = requirements.filter_map(|line| {

@@ -1,4 +1,5 @@
-//! The environments of one machine on one base image: what there is, and where. They are built by `build.rs`.
+//! The environments of one machine on one base image: what there is, and where. They are built by
+//! `build.rs`.
 
 use crate::{
     digest,
@@ -56,8 +57,8 @@ pub struct Store {
     pub ended: Cell<Option<i32>>,
 }
 
-/// The variable that names a folder for the environments and their tools which several state folders share. What is in there is
-/// found by its content and never written to again.
+/// The variable that names a folder for the environments and their tools which several state
+/// folders share. What is in there is found by its content and never written to again.
 pub const FOLDER: &str = "PFSESSION_STORE";
 
 /// Where the brokers of all builds keep what they downloaded.
@@ -85,7 +86,8 @@ impl Store {
         for folder in ["environments/index", "tools/root", "tools/home"] {
             fs::create_dir_all(state.join(folder))?;
         }
-        // Private packages, and what a build script makes until that is read-only, are nobody else's.
+        // Private packages, and what a build script makes until that is read-only, are nobody
+        // else's.
         fs::set_permissions(state.join("environments"), fs::Permissions::from_mode(0o700))?;
         let runner = sandbox::write_runner(state)?;
         Ok(Self {
@@ -152,7 +154,8 @@ impl Store {
         self.index.complete(key)
     }
 
-    /// Where the packages of an environment are seen: a layered one where its base is, so that all paths in both stay right.
+    /// Where the packages of an environment are seen: a layered one where its base is, so that all
+    /// paths in both stay right.
     pub fn seen_at(&self, environment: &Environment) -> PathBuf {
         self.index.path(environment.below.as_ref().unwrap_or(&environment.key))
     }
@@ -163,7 +166,8 @@ impl Store {
         folders.map(|key| self.index.path(key)).collect()
     }
 
-    /// Holds an environment, and what it is layered on, for as long as what it gives back lives. `None` if it has gone meanwhile.
+    /// Holds an environment, and what it is layered on, for as long as what it gives back lives.
+    /// `None` if it has gone meanwhile.
     ///
     /// # Errors
     ///
@@ -219,7 +223,8 @@ impl Store {
         }
     }
 
-    /// Whether the environment of a lock was built on the image that there is now: a tag may stand for another one by now.
+    /// Whether the environment of a lock was built on the image that there is now: a tag may stand
+    /// for another one by now.
     pub fn is_on_this_root(&self, lock: &str) -> bool {
         let pruned = || self.index.find_pruned(lock);
         let base = self.find_base().map(|base| base.key);

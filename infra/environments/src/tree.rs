@@ -1,4 +1,5 @@
-//! The files of an image: where its Python is, who its user is, and how a sandbox has it as its root.
+//! The files of an image: where its Python is, who its user is, and how a sandbox has it as its
+//! root.
 
 use images::Config;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};

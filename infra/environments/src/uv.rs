@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-/// Environment variables that whoever installs packages here may need: proxies, certificates, indexes.
+/// Environment variables that whoever installs packages here may need: proxies, certificates,
+/// indexes.
 const KEPT: [&str; 31] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -54,8 +55,8 @@ pub fn kept_variables() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The block for a `uv` that builds: what its user said of the network, without a credential, and nothing of their indexes; see
-/// [`crate::sources::Sources::tell_uv`].
+/// The block for a `uv` that builds: what its user said of the network, without a credential, and
+/// nothing of their indexes; see [`crate::sources::Sources::tell_uv`].
 pub(crate) fn variables(home: &Path) -> BTreeMap<String, String> {
     const OF_THE_NETWORK: [&str; 10] = [
         "SSL_CERT_FILE",
@@ -207,7 +208,8 @@ finally:
     shutil.rmtree(folder, ignore_errors=True)
 "#;
 
-/// Finds `uv` on PATH, if it is one to use, else in the state folder, else fetches it into that from the package index.
+/// Finds `uv` on PATH, if it is one to use, else in the state folder, else fetches it into that
+/// from the package index.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! The `uv` that the machine's owner has on PATH: a program of a version that builds were tried with, or none.
+//! The `uv` that the machine's owner has on PATH: a program of a version that builds were tried
+//! with, or none.
 
 use sandbox::files::write_atomically;
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,8 @@ struct Asked {
     fault: Option<String>,
 }
 
-/// Finds the first `uv` of these folders that is a program of a tested version. A shim of pyenv or asdf stands for the programs that it chooses
-/// from; any other script is passed over.
+/// Finds the first `uv` of these folders that is a program of a tested version. A shim of pyenv or
+/// asdf stands for the programs that it chooses from; any other script is passed over.
 ///
 /// * `known`: where the answer of the last uv is kept. It is asked again when it has changed.
 /// * `say`: told which uv is passed over, and why.
@@ -64,7 +65,8 @@ fn is_script(program: &Path) -> io::Result<bool> {
     Ok(&first == b"#!")
 }
 
-/// The programs that a shim chooses from, in the folders where pyenv and asdf install: the newest first.
+/// The programs that a shim chooses from, in the folders where pyenv and asdf install: the newest
+/// first.
 fn behind_shim(shim: &Path) -> Vec<PathBuf> {
     let Some(root) = shim
         .parent()
@@ -77,7 +79,8 @@ fn behind_shim(shim: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.path())
     };
-    // pyenv: versions/3.12.1/bin/uv. asdf: installs/python/3.12.1/bin/uv, installs/uv/0.9.1/bin/uv or installs/uv/0.9.1/uv.
+    // pyenv: versions/3.12.1/bin/uv. asdf: installs/python/3.12.1/bin/uv, installs/uv/0.9.1/bin/uv
+    // or installs/uv/0.9.1/uv.
     let versions = inside(root.join("versions")).chain(inside(root.join("installs")).flat_map(inside));
     let programs = versions.flat_map(|version| [version.join("bin/uv"), version.join("uv")]);
     let mut programs: Vec<PathBuf> = programs

@@ -1,9 +1,11 @@
 //! Accounts at registries: those given to pfsession, then Docker's own.
 //!
-//! * `registries` in the state folder, for its owner alone: a line for each registry, with a space and `user:secret`.
+//! * `registries` in the state folder, for its owner alone: a line for each registry, with a space
+//!   and `user:secret`.
 //! * Docker's `config.json` (`DOCKER_CONFIG`, else `~/.docker`), with its credential helpers.
 //!
-//! An account that is read here goes to its registry, and to the service that this names for tokens. It is in no row, log, argument or error.
+//! An account that is read here goes to its registry, and to the service that this names for
+//! tokens. It is in no row, log, argument or error.
 
 use crate::failure;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};

@@ -1,8 +1,10 @@
-//! Unpacks one layer into an empty folder. What is in a layer is anybody's: each path is taken beneath the folder and through no link, and
-//! entries, bytes and depths are bounded.
+//! Unpacks one layer into an empty folder. What is in a layer is anybody's: each path is taken
+//! beneath the folder and through no link, and entries, bytes and depths are bounded.
 //!
-//! * Owners are not kept: all is this user's, and a session sees it as its own. Set-user-id, extended attributes and devices are left out.
-//! * Only the `tar` crate's headers are used. Its own long names and extensions are read without a bound, and its unpacking follows links.
+//! * Owners are not kept: all is this user's, and a session sees it as its own. Set-user-id,
+//!   extended attributes and devices are left out.
+//! * Only the `tar` crate's headers are used. Its own long names and extensions are read without a
+//!   bound, and its unpacking follows links.
 //! * `ruzstd` is pure Rust; `zstd` builds C. It is half as fast, and layers in zstd are rare.
 
 use flate2::bufread::MultiGzDecoder;

@@ -1,4 +1,5 @@
-//! Base images of one machine: pulled from a registry or read from an archive, checked, and unpacked once.
+//! Base images of one machine: pulled from a registry or read from an archive, checked, and
+//! unpacked once.
 //!
 //! | path below the store's `images/` | content |
 //! | --- | --- |
@@ -9,7 +10,8 @@
 //! | `tags/{hash}.json` | the digest that a name had when it was last asked for |
 //! | `{digest}.used` | held while a session uses the image; its time is when that began last |
 //!
-//! Nothing of an image is parsed or unpacked before its digest is checked, and nothing of it is executed here.
+//! Nothing of an image is parsed or unpacked before its digest is checked, and nothing of it is
+//! executed here.
 //!
 //! Absent here: sessions, sandboxes, Python, and every decision about which image a session has.
 

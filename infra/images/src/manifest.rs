@@ -1,6 +1,7 @@
 //! The documents of an image: index, manifest and configuration.
 //!
-//! `oci-spec` was weighed: 13 crates for the six fields that count here, and it checks none of what is checked here.
+//! `oci-spec` was weighed: 13 crates for the six fields that count here, and it checks none of what
+//! is checked here.
 
 use crate::{failure, name::is_digest};
 use contract::{Code, Failure};

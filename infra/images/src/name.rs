@@ -8,7 +8,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 ///
 /// # Source
 ///
-/// The grammar is that of the Distribution project's references; `docker-archive:` and `oci-archive:` are skopeo's words.
+/// The grammar is that of the Distribution project's references; `docker-archive:` and
+/// `oci-archive:` are skopeo's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
     Registry(Reference),

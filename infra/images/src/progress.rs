@@ -3,7 +3,8 @@
 /// A step of a pull. It may come from several threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// The image has these layers: the digest and the size in bytes of each that is not there yet, and how many are.
+    /// The image has these layers: the digest and the size in bytes of each that is not there yet,
+    /// and how many are.
     Layers {
         missing: Vec<(&'a str, u64)>,
         present: usize,

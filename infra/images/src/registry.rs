@@ -1,7 +1,8 @@
 //! One repository of a registry.
 //!
-//! `oci-client` 0.18 was weighed: it brings reqwest with its own TLS and a second HTTP stack, holds a blob's digest until its end only, and
-//! goes on with no download. Five routes by `ureq`, which is here already, are less.
+//! `oci-client` 0.18 was weighed: it brings reqwest with its own TLS and a second HTTP stack, holds
+//! a blob's digest until its end only, and goes on with no download. Five routes by `ureq`, which
+//! is here already, are less.
 
 use crate::{
     Reference,
@@ -82,7 +83,8 @@ impl Registry {
         })
     }
 
-    /// The manifest or index of a digest, or of what the reference names, and its digest. It is what that digest says.
+    /// The manifest or index of a digest, or of what the reference names, and its digest. It is
+    /// what that digest says.
     pub(crate) fn manifest(&self, digest: Option<&str>) -> Result<(String, Vec<u8>), Failure> {
         let named = digest.or(self.reference.digest.as_deref());
         let what = named.or(self.reference.tag.as_deref()).unwrap_or("latest");
@@ -94,11 +96,13 @@ impl Registry {
         }
     }
 
-    /// The digest of what the reference names. No document is sent for it where the registry names the digest, as the specification wants.
+    /// The digest of what the reference names. No document is sent for it where the registry names
+    /// the digest, as the specification wants.
     ///
     /// # Source
     ///
-    /// OCI Distribution Specification 1.1, *Checking if content exists in the registry*: `Docker-Content-Digest` of `HEAD`.
+    /// OCI Distribution Specification 1.1, *Checking if content exists in the registry*:
+    /// `Docker-Content-Digest` of `HEAD`.
     pub(crate) fn digest(&self) -> Result<String, Failure> {
         let tag = self.reference.tag.as_deref().unwrap_or("latest");
         let answer = self.ask_by(&Method::HEAD, &format!("{}/manifests/{tag}", self.base), None)?;
@@ -315,7 +319,8 @@ fn is_here(url: &Url) -> bool {
     matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
-/// Why a request got no answer. An address that was sent to may hold a signature: only the kind of the error is told.
+/// Why a request got no answer. An address that was sent to may hold a signature: only the kind of
+/// the error is told.
 fn words(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => error.to_string(),

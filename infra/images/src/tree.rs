@@ -1,7 +1,8 @@
 //! Lays the layers of an image over each other, by hard links.
 //!
-//! One tree for an image, in place of an overlay of its layers: a start then mounts one folder, whatever the number of layers, and
-//! whiteouts need no support of the kernel's. It costs an entry of a folder for each file, and is made once.
+//! One tree for an image, in place of an overlay of its layers: a start then mounts one folder,
+//! whatever the number of layers, and whiteouts need no support of the kernel's. It costs an entry
+//! of a folder for each file, and is made once.
 
 use crate::layer::{Fault, Layer, beneath};
 use rustix::{
@@ -59,7 +60,8 @@ pub(crate) fn merge(layers: &[(PathBuf, Layer)], into: &Path) -> Result<(), Faul
     Ok(())
 }
 
-/// Lays a folder with all in it over another one. A layer is no deeper than [`crate::layer`] lets it be.
+/// Lays a folder with all in it over another one. A layer is no deeper than [`crate::layer`] lets
+/// it be.
 fn lay(from: &OwnedFd, to: &OwnedFd) -> Result<(), Fault> {
     for (name, kind) in names(from)? {
         if kind != FileType::Directory {

@@ -202,7 +202,8 @@ fn what_is_not_as_its_digest_says_is_never_used() {
         failure.starts_with("Image.DigestMismatch: The manifest sha256:"),
         "{failure}"
     );
-    // A layer whose download is right, and which unpacks to something else than its configuration names.
+    // A layer whose download is right, and which unpacks to something else than its configuration
+    // names.
     let tar = Layer::new().file("a", "a").tar();
     let other = Image::of(json!({}), vec![(Layer::new().file("b", "b").tar(), gzip(&tar))]);
     let failure = Place::new()

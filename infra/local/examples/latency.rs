@@ -1,4 +1,5 @@
-//! Prints how long the ways through a host take: `cargo run -p local --example latency`. The functions are this crate's stand-ins.
+//! Prints how long the ways through a host take: `cargo run -p local --example latency`. The
+//! functions are this crate's stand-ins.
 
 use aws_credential_types::Credentials;
 use aws_sdk_sqs::config::{BehaviorVersion, Region, SharedCredentialsProvider};

@@ -1,10 +1,12 @@
-//! Stands in for `pfsession` in this crate's tests: `stand_in host FOLDER` is a host, and `stand_in function NAME` each of its functions.
+//! Stands in for `pfsession` in this crate's tests: `stand_in host FOLDER` is a host, and `stand_in
+//! function NAME` each of its functions.
 //!
 //! The functions do what the tests need of them:
 //!
-//! * `api` answers a request with its event; the path `/v1/crash` ends the process, `/v1/wait` answers after 300 ms.
-//! * `accept-command` starts an execution for a body `{"execution": NAME, "kind": KIND}`; `{"do": "fail" | "crash" | "hang"}` does that, the first
-//!   time that the message comes.
+//! * `api` answers a request with its event; the path `/v1/crash` ends the process, `/v1/wait`
+//!   answers after 300 ms.
+//! * `accept-command` starts an execution for a body `{"execution": NAME, "kind": KIND}`; `{"do":
+//!   "fail" | "crash" | "hang"}` does that, the first time that the message comes.
 //! * the steps' functions answer their token; `agent-report` and `idle-tick` take what comes.
 
 use aws_credential_types::Credentials;

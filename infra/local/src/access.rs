@@ -1,7 +1,9 @@
-//! The caller of a request. Every request of an AWS protocol is signed with a key of the caller's own, and the host signs it again to see.
+//! The caller of a request. Every request of an AWS protocol is signed with a key of the caller's
+//! own, and the host signs it again to see.
 //!
-//! A user of this machine, each function, and each session's agent has a key. Functions get theirs new at each start of the host; the others'
-//! are kept, because agents outlive the host and scripts keep what they were told.
+//! A user of this machine, each function, and each session's agent has a key. Functions get theirs
+//! new at each start of the host; the others' are kept, because agents outlive the host and scripts
+//! keep what they were told.
 
 use crate::{
     store::{Store, now, random_hex},
@@ -67,7 +69,8 @@ impl Caller {
         }
     }
 
-    /// Refuses what this caller may not do. `queue` is the name of the queue that it is about, if it is about one.
+    /// Refuses what this caller may not do. `queue` is the name of the queue that it is about, if
+    /// it is about one.
     pub(crate) fn check(&self, service: &str, operation: &str, queue: Option<&str>) -> Result<(), AwsError> {
         let Self::Agent { flow, generation } = self else {
             return Ok(());
@@ -252,7 +255,8 @@ impl Claim<'_> {
     ///
     /// # Errors
     ///
-    /// An [`AwsError`] with status 403. Final: the caller signed something else, or with another key.
+    /// An [`AwsError`] with status 403. Final: the caller signed something else, or with another
+    /// key.
     ///
     /// # Source
     ///
@@ -366,7 +370,8 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    // Days before this date, with years that begin in March so that a leap day is the last of its year.
+    // Days before this date, with years that begin in March so that a leap day is the last of its
+    // year.
     let (y, m) = if month > 2 {
         (year, month - 3)
     } else {
@@ -379,7 +384,8 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     )
 }
 
-/// The issuer of bearer tokens: a key in a file. On one machine it is the host's own; a deployment that has no identity provider may keep one.
+/// The issuer of bearer tokens: a key in a file. On one machine it is the host's own; a deployment
+/// that has no identity provider may keep one.
 pub struct Issuer {
     key: SigningKey,
 }
@@ -389,7 +395,8 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// When the file cannot be written. A file that holds no such key is an error too: it is not written over. Final.
+    /// When the file cannot be written. A file that holds no such key is an error too: it is not
+    /// written over. Final.
     pub fn open(file: &Path) -> anyhow::Result<Self> {
         let seed = match fs::read_to_string(file) {
             Ok(text) => STANDARD
@@ -554,7 +561,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).expect("read"), "kept");
     }
 
-    /// Whether a request with these headers is taken, whose signature covers those of them that `signed` names.
+    /// Whether a request with these headers is taken, whose signature covers those of them that
+    /// `signed` names.
     fn is_taken(
         access: &Access,
         (id, secret): &(String, String),

@@ -1,10 +1,13 @@
-//! Room that the host keeps for itself: a file that it removes when others have filled the disk, and pages of its databases.
+//! Room that the host keeps for itself: a file that it removes when others have filled the disk,
+//! and pages of its databases.
 //!
-//! The host has to write when the disk is full: a stop that was asked for, a lease, its own start. What has filled the disk gives way within
-//! seconds (see [`agent::disk`]) if it is a session. Others may go on, and take the file's room as soon as it is free; so each database has
-//! pages without content and a log of some length, which are written over in place.
+//! The host has to write when the disk is full: a stop that was asked for, a lease, its own start.
+//! What has filled the disk gives way within seconds (see [`agent::disk`]) if it is a session.
+//! Others may go on, and take the file's room as soon as it is free; so each database has pages
+//! without content and a log of some length, which are written over in place.
 //!
-//! * Rejected: `fallocate` beyond the end of the databases. SQLite sets their length at each checkpoint, which frees that room.
+//! * Rejected: `fallocate` beyond the end of the databases. SQLite sets their length at each
+//!   checkpoint, which frees that room.
 
 use agent::disk::{Room, SPARE};
 use contract::Code;
@@ -16,10 +19,12 @@ use std::{
     time::Duration,
 };
 
-/// The most bytes to keep: a part of the disk, and no more than this. A day of a busy host's messages is less.
+/// The most bytes to keep: a part of the disk, and no more than this. A day of a busy host's
+/// messages is less.
 const MOST: u64 = 64 << 20;
 const OF_DISK: u64 = 40;
-/// The room of a database in its file and again in its log: hundreds of operations, as used pages are used again.
+/// The room of a database in its file and again in its log: hundreds of operations, as used pages
+/// are used again.
 const MOST_PAGES: u64 = 4 << 20;
 const PAGES_OF_DISK: u64 = 160;
 /// Of [`SPARE`], which a start gives up: its databases' indexes are made anew, as are small files.
@@ -48,7 +53,8 @@ impl Ballast {
         }
     }
 
-    /// Removes the file when the room becomes short, and makes it again when there is enough. Whether the disk is full now.
+    /// Removes the file when the room becomes short, and makes it again when there is enough.
+    /// Whether the disk is full now.
     pub(crate) fn tend(&mut self) -> bool {
         let Ok(room) = Room::of(&self.state) else { return false };
         let bytes = MOST.min(room.total / OF_DISK);
@@ -94,7 +100,8 @@ fn fill(path: &Path, bytes: u64) -> io::Result<()> {
     filled
 }
 
-/// Sees that a database can be written on a full disk: that it has pages without content, and a log that is long enough.
+/// Sees that a database can be written on a full disk: that it has pages without content, and a log
+/// that is long enough.
 ///
 /// # Errors
 ///
@@ -111,14 +118,16 @@ pub(crate) fn keep_pages(database: &Path) -> rusqlite::Result<()> {
     if free >= bytes / 2 && log >= bytes {
         return Ok(());
     }
-    // Pages come to be on the disk when they have content and that is moved from the log into the file.
+    // Pages come to be on the disk when they have content and that is moved from the log into the
+    // file.
     connection.execute_batch("DROP TABLE IF EXISTS room_for_the_host; CREATE TABLE room_for_the_host (bytes)")?;
     connection.execute("INSERT INTO room_for_the_host VALUES (zeroblob(?1))", [bytes])?;
     empty_log(database)?;
     connection.execute_batch("DROP TABLE room_for_the_host")
 }
 
-/// Moves a database's log into its file. The log is then written over from its beginning, for which a full disk has room.
+/// Moves a database's log into its file. The log is then written over from its beginning, for which
+/// a full disk has room.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! The compute driver's side of the host: hands it what `compute-requests` says, and takes what it reports.
+//! The compute driver's side of the host: hands it what `compute-requests` says, and takes what it
+//! reports.
 
 use crate::{
     access::{Access, Caller},

@@ -1,12 +1,16 @@
-//! The host's listeners, each with bounds of its own: on connections, on what a request's head may be, and on times.
+//! The host's listeners, each with bounds of its own: on connections, on what a request's head may
+//! be, and on times.
 //!
-//! * The socket in the state folder ([`socket`]) is for everything of ours: the command line, the functions' SDKs, agents.
-//! * TCP on 127.0.0.1 is for other people's tools. What happens there takes no connection from the others.
-//! * The Lambda runtime API has a TCP port of its own, as `lambda_runtime` knows no socket; [`crate::functions`] says why nobody else can
-//!   answer there.
+//! * The socket in the state folder ([`socket`]) is for everything of ours: the command line, the
+//!   functions' SDKs, agents.
+//! * TCP on 127.0.0.1 is for other people's tools. What happens there takes no connection from the
+//!   others.
+//! * The Lambda runtime API has a TCP port of its own, as `lambda_runtime` knows no socket;
+//!   [`crate::functions`] says why nobody else can answer there.
 //!
-//! A full listener closes the connection that has waited longest without a whole request of a known caller. So half requests push each
-//! other out, and a caller who asks for something is not pushed out.
+//! A full listener closes the connection that has waited longest without a whole request of a known
+//! caller. So half requests push each other out, and a caller who asks for something is not pushed
+//! out.
 
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -38,7 +42,8 @@ const MOST_DESCRIPTORS: u64 = 16_384;
 /// The bounds of a listener.
 ///
 /// * `most`: connections at a time.
-/// * `idle`: how long a connection may take for a request's head, and so also how long it may be idle.
+/// * `idle`: how long a connection may take for a request's head, and so also how long it may be
+///   idle.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) most: usize,
@@ -131,7 +136,8 @@ impl Guest {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the connection from being closed for another's sake, for as long as the answer is made.
+    /// Keeps the connection from being closed for another's sake, for as long as the answer is
+    /// made.
     pub(crate) fn serve(&self) -> impl Drop + use<> {
         struct Served(Guest);
         impl Drop for Served {
@@ -156,7 +162,8 @@ impl Guests {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seats a connection, if need be on the seat of the one that has waited longest. `None` if all are being served.
+    /// Seats a connection, if need be on the seat of the one that has waited longest. `None` if all
+    /// are being served.
     fn seat(&self, most: usize) -> Option<(u64, Guest)> {
         let mut seats = self.seats();
         let (next, all) = &mut *seats;

@@ -1,9 +1,10 @@
 //! Faults on purpose, from a printed seed: what queues, networks and processes may do, done often.
 //!
-//! Whether the n-th chance of a kind is taken depends on the seed, the kind and n alone, so that one seed means one thing.
+//! Whether the n-th chance of a kind is taken depends on the seed, the kind and n alone, so that
+//! one seed means one thing.
 //!
-//! A program has this only by the feature `faults`, which the tests of the whole system ask for. A released one is built without: it refuses a plan,
-//! and the compiler takes the rest out.
+//! A program has this only by the feature `faults`, which the tests of the whole system ask for. A
+//! released one is built without: it refuses a plan, and the compiler takes the rest out.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,8 @@ use std::{
 /// Whether this program was built to inject faults.
 const IS_BUILT_IN: bool = cfg!(any(test, feature = "faults"));
 
-/// Where the host can be killed: `kill-host@POINT=N` ends it, without a word, the N-th time that it comes there.
+/// Where the host can be killed: `kill-host@POINT=N` ends it, without a word, the N-th time that it
+/// comes there.
 pub const POINTS: [&str; 8] = [
     "queue.sent",
     "queue.received",

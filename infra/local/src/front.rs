@@ -1,4 +1,5 @@
-//! The HTTP front: a request becomes the event of a function URL (payload 2.0), and its answer a response.
+//! The HTTP front: a request becomes the event of a function URL (payload 2.0), and its answer a
+//! response.
 
 use crate::{
     functions::{Pool, Unanswered},
@@ -84,7 +85,8 @@ fn joined(pairs: impl Iterator<Item = (String, String)>) -> BTreeMap<String, Str
 
 /// # Source
 ///
-/// "Lambda function URLs: request payload format" in the Lambda developer guide (payload format 2.0).
+/// "Lambda function URLs: request payload format" in the Lambda developer guide (payload format
+/// 2.0).
 pub(crate) fn event(parts: &Parts, body: &Bytes, domain: &str) -> Value {
     let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
     let headers = joined(parts.headers.iter().filter_map(text));

@@ -1,4 +1,5 @@
-//! Any bytes as a request to a protocol that this host speaks are answered, and the next request is too.
+//! Any bytes as a request to a protocol that this host speaks are answered, and the next request is
+//! too.
 
 use crate::{
     access::Caller,

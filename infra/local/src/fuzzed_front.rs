@@ -1,4 +1,5 @@
-//! Any bytes on a connection, of a function's answer or as a token: answered or refused, never believed.
+//! Any bytes on a connection, of a function's answer or as a token: answered or refused, never
+//! believed.
 
 use crate::{
     access::{Access, Caller, Issuer},
@@ -100,7 +101,8 @@ struct Seen {
     faults: Vec<String>,
 }
 
-/// A host's doors, behind which requests become events and signatures are checked, and nothing is done.
+/// A host's doors, behind which requests become events and signatures are checked, and nothing is
+/// done.
 struct Doors {
     _runtime: Runtime,
     socket: PathBuf,
@@ -188,8 +190,8 @@ impl Doors {
         .into_bytes()
     }
 
-    /// Sends these bytes and no more, and gives back the answer. It is empty where the host saw the end of the bytes
-    /// before it answered: a client that has gone needs no answer.
+    /// Sends these bytes and no more, and gives back the answer. It is empty where the host saw the
+    /// end of the bytes before it answered: a client that has gone needs no answer.
     fn send(&self, bytes: &[u8]) -> Vec<u8> {
         self.exchange(bytes, |connection| drop(connection.shutdown(Shutdown::Write)))
     }

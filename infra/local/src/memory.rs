@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-/// The memory to reckon for a session: a flow's process with promptflow takes some 100 MB, and a run may have more than one.
+/// The memory to reckon for a session: a flow's process with promptflow takes some 100 MB, and a
+/// run may have more than one.
 const OF_A_SESSION: u64 = 256 << 20;
 /// On the smallest machine and on the largest.
 const FEWEST: u64 = 4;

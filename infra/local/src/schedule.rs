@@ -1,4 +1,5 @@
-//! The schedules: each sends its input to its queue, at its rate. A tick that is still waiting is enough.
+//! The schedules: each sends its input to its queue, at its rate. A tick that is still waiting is
+//! enough.
 
 use crate::{
     queues::{New, Queue, Queues},

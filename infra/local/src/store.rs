@@ -1,7 +1,8 @@
-//! The SQLite files of the host: one that queues, executions and credentials share, so that a step's message and its token are one
-//! transaction, and the table's.
+//! The SQLite files of the host: one that queues, executions and credentials share, so that a
+//! step's message and its token are one transaction, and the table's.
 //!
-//! With a write-ahead log: what a call has written before it returned is there after `kill -9`. A power cut can take the last seconds.
+//! With a write-ahead log: what a call has written before it returned is there after `kill -9`. A
+//! power cut can take the last seconds.
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::{
@@ -36,7 +37,8 @@ CREATE TABLE IF NOT EXISTS history (
 CREATE TABLE IF NOT EXISTS credential (key_id TEXT PRIMARY KEY, secret TEXT NOT NULL, caller TEXT NOT NULL) WITHOUT ROWID;
 ";
 
-/// The connection that writes. One at a time, which is what SQLite does anyway, and each call is short.
+/// The connection that writes. One at a time, which is what SQLite does anyway, and each call is
+/// short.
 pub(crate) struct Store {
     file: PathBuf,
     connection: Mutex<Connection>,

@@ -1,6 +1,7 @@
 //! The table: DynamoDB's JSON protocol, as far as the functions use it, over an SQLite file.
 //!
-//! An operation is one transaction of SQLite. It is there after `kill -9` once its sender was answered.
+//! An operation is one transaction of SQLite. It is there after `kill -9` once its sender was
+//! answered.
 
 mod apply;
 mod attribute;
@@ -55,7 +56,8 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// Final: the file cannot be opened or read, or the template has a table that this host cannot keep.
+    /// Final: the file cannot be opened or read, or the template has a table that this host cannot
+    /// keep.
     pub(crate) fn open(file: &Path, tables: &[(Value, Option<String>)]) -> anyhow::Result<Self> {
         let store = Store::open(file, rows::TABLES).with_context(|| format!("{} cannot be opened", file.display()))?;
         let shapes = tables

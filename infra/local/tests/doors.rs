@@ -56,7 +56,8 @@ fn children(pid: u32) -> Vec<u32> {
     found
 }
 
-/// Whether a process still runs code of its own: one that is ending has no memory any more, and then no descriptors.
+/// Whether a process still runs code of its own: one that is ending has no memory any more, and
+/// then no descriptors.
 fn lives(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }

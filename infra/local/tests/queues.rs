@@ -155,7 +155,8 @@ async fn a_waiting_consumer_has_a_message_as_it_comes() {
     let (sqs, url) = queue(&host, "wait", &[]).await;
     let (consumer, of) = (sqs.clone(), url.clone());
     let waiting = tokio::spawn(async move { receive(&consumer, &of, 20).await });
-    // The consumer's request is on its way or there; either way it gets the message at once and not after its wait.
+    // The consumer's request is on its way or there; either way it gets the message at once and not
+    // after its wait.
     tokio::task::yield_now().await;
     let begun = Instant::now();
     send(&sqs, &url, "x", "", "").await;

@@ -1,4 +1,5 @@
-//! How fast a session downloads and uploads by its own network, beside the same program with this machine's network.
+//! How fast a session downloads and uploads by its own network, beside the same program with this
+//! machine's network.
 //!
 //! `cargo bench -p network`
 

@@ -10,7 +10,8 @@ use std::{
 ///
 /// # Source
 ///
-/// IPv4-mapped addresses: RFC 4291, 2.5.5.2. NAT64: RFC 6052, 2.1 (the well-known prefix), RFC 8215 (the local one; /96 only).
+/// IPv4-mapped addresses: RFC 4291, 2.5.5.2. NAT64: RFC 6052, 2.1 (the well-known prefix), RFC 8215
+/// (the local one; /96 only).
 pub(crate) fn canonical(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let [a, b, c, ..] = v6.segments();
@@ -28,7 +29,8 @@ pub(crate) fn canonical(address: IpAddr) -> IpAddr {
 ///
 /// # Source
 ///
-/// The IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890): what is not globally reachable.
+/// The IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890): what is not globally
+/// reachable.
 pub(crate) fn special(address: IpAddr) -> Option<&'static str> {
     match canonical(address) {
         IpAddr::V4(v4) => special_v4(v4),
@@ -36,12 +38,13 @@ pub(crate) fn special(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Whether a cloud's machine has its own service there, which gives out its credentials: nobody who names a package means that.
+/// Whether a cloud's machine has its own service there, which gives out its credentials: nobody who
+/// names a package means that.
 ///
 /// # Source
 ///
-/// AWS: 169.254.169.254, 169.254.170.2 and fd00:ec2::254; Azure: 169.254.169.254 and 168.63.129.16; Google and Oracle: 169.254.169.254;
-/// Alibaba: 100.100.100.200.
+/// AWS: 169.254.169.254, 169.254.170.2 and fd00:ec2::254; Azure: 169.254.169.254 and 168.63.129.16;
+/// Google and Oracle: 169.254.169.254; Alibaba: 100.100.100.200.
 pub fn is_of_the_cloud(address: IpAddr) -> bool {
     const ALIBABA: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200));
     let address = canonical(address);
@@ -73,7 +76,8 @@ fn special_v6(v6: Ipv6Addr) -> Option<&'static str> {
         0xfe80..=0xfebf => Some("link-local"),
         0xfc00..=0xfdff | 0xfec0..=0xfeff => Some("private"),
         0xff00.. => Some("multicast"),
-        // Teredo and the rest of 2001::/23, documentation, and 6to4, which leads to any IPv4 address.
+        // Teredo and the rest of 2001::/23, documentation, and 6to4, which leads to any IPv4
+        // address.
         0x2001 if b < 0x200 || b == 0xdb8 => Some("reserved"),
         0x2002 => Some("reserved"),
         0x3fff if b < 0x1000 => Some("reserved"),

@@ -136,7 +136,8 @@ fn learn(gate: &RefCell<Gate>, name: &str, answer: &[u8]) {
     }
 }
 
-/// Asks by an id and from a port that the session does not know, so that nobody in it can answer in the resolver's place.
+/// Asks by an id and from a port that the session does not know, so that nobody in it can answer in
+/// the resolver's place.
 async fn ask(resolver: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     let any: SocketAddr = if resolver.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
         .parse()
@@ -159,7 +160,8 @@ async fn ask(resolver: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Serves a connection to the resolver, which begins each message with its length (RFC 1035, 4.2.2).
+/// Serves a connection to the resolver, which begins each message with its length (RFC 1035,
+/// 4.2.2).
 pub(crate) async fn serve(
     gate: &RefCell<Gate>,
     mut session: DuplexStream,

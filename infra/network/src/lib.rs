@@ -1,7 +1,9 @@
-//! The network of a session: what it may reach, counted, and the stack that ends its connections outside its sandbox.
+//! The network of a session: what it may reach, counted, and the stack that ends its connections
+//! outside its sandbox.
 //!
-//! The session's namespace has one device, whose far end is here. A connection of the session ends here, is judged, and is made anew from
-//! the machine's side, so that rules, names and counts lie in one place, and change while the session lives.
+//! The session's namespace has one device, whose far end is here. A connection of the session ends
+//! here, is judged, and is made anew from the machine's side, so that rules, names and counts lie
+//! in one place, and change while the session lives.
 //!
 //! Absent here: who makes the namespace, sessions, queues, and where settings come from.
 

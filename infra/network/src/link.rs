@@ -37,7 +37,8 @@ impl Link {
         if i32::from(address.sll_family) != libc::AF_PACKET {
             return Err(io::Error::other("the link is no packet socket"));
         }
-        // Bursts of large packets want room; where that is not ours to give, fewer fit and TCP sends some again.
+        // Bursts of large packets want room; where that is not ours to give, fewer fit and TCP
+        // sends some again.
         for option in [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF] {
             let bytes: libc::c_int = 4 << 20;
             // SAFETY: an integer and its size.
@@ -82,7 +83,8 @@ impl Link {
         }
     }
 
-    /// Writes a packet to the session. The link is like a cable: what does not fit is lost, and TCP sends it again.
+    /// Writes a packet to the session. The link is like a cable: what does not fit is lost, and TCP
+    /// sends it again.
     pub(crate) fn write<R>(&self, length: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut buffer = self.buffer.borrow_mut();
         buffer.resize(length.max(MTU), 0);

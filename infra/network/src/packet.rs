@@ -12,7 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 /// The largest packet on the link to a session. The link is memory: large packets are few.
 pub(crate) const MTU: usize = 65_520;
 
-/// The link is memory, so what comes has no checksum yet; what is sent is checked by the session's kernel.
+/// The link is memory, so what comes has no checksum yet; what is sent is checked by the session's
+/// kernel.
 pub(crate) fn checksums() -> ChecksumCapabilities {
     let mut checksums = ChecksumCapabilities::default();
     checksums.ipv4 = Checksum::Tx;
@@ -182,7 +183,8 @@ pub(crate) fn datagram(pair: Pair, data: &[u8]) -> Vec<u8> {
     })
 }
 
-/// The refusal of a connection: the reset that answers `packet`. `None` for one that is answered by nothing.
+/// The refusal of a connection: the reset that answers `packet`. `None` for one that is answered by
+/// nothing.
 pub(crate) fn reset(packet: &[u8], pair: Pair) -> Option<Vec<u8>> {
     let payload = match packet.first()? >> 4 {
         4 => Ipv4Packet::new_checked(packet).ok()?.payload(),

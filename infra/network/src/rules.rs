@@ -67,15 +67,17 @@ impl Gate {
         self.rules = rules;
     }
 
-    /// Whether this name may be asked for: without a network only those that may be reached, as a question carries words out, too.
+    /// Whether this name may be asked for: without a network only those that may be reached, as a
+    /// question carries words out, too.
     pub(crate) fn resolves(&self, name: &str) -> bool {
         self.rules.network != Network::None || self.rules.hosts.iter().any(|host| host.place.has_name(name))
     }
 
     /// Where a connection to `to` goes.
     ///
-    /// A host that is named by its address is reached whatever it is. One that is named by its name is not if the name leads to this machine
-    /// or to its cloud's metadata: whoever has the name in their hands would choose.
+    /// A host that is named by its address is reached whatever it is. One that is named by its name
+    /// is not if the name leads to this machine or to its cloud's metadata: whoever has the name in
+    /// their hands would choose.
     ///
     /// # Errors
     ///
@@ -113,7 +115,8 @@ impl Gate {
     }
 }
 
-/// Counts of refused connections, read while they grow. A session's networks, one for each of its sandboxes, count together.
+/// Counts of refused connections, read while they grow. A session's networks, one for each of its
+/// sandboxes, count together.
 #[derive(Clone, Debug, Default)]
 pub struct Counts(Arc<Mutex<Refused>>);
 

@@ -56,7 +56,8 @@ const DIALING: Duration = Duration::from_secs(60);
 /// How long a conversation over UDP may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// The sockets that the namespace's maker gives: the packet socket on its device, and TCP sockets of the namespace that nobody has used, of both versions.
+/// The sockets that the namespace's maker gives: the packet socket on its device, and TCP sockets
+/// of the namespace that nobody has used, of both versions.
 pub struct Ends {
     pub packets: OwnedFd,
     pub sockets: Vec<OwnedFd>,
@@ -78,7 +79,8 @@ impl Service {
     }
 }
 
-/// Starts a session's network, on a thread of its own: whatever the session does with it, its agent has its time.
+/// Starts a session's network, on a thread of its own: whatever the session does with it, its agent
+/// has its time.
 ///
 /// * `counts`: where what is refused is counted.
 /// * `doors`: ports of [`GATEWAY`], and where they lead on this machine.
@@ -125,7 +127,8 @@ pub fn start(ends: Ends, rules: Rules, counts: Counts, doors: HashMap<u16, Socke
 
 type Packets = mpsc::Sender<Vec<u8>>;
 
-/// Open connections, by their ends. One is cut when its sender goes. The number tells it from another that has the same ends later.
+/// Open connections, by their ends. One is cut when its sender goes. The number tells it from
+/// another that has the same ends later.
 #[derive(Default)]
 struct UnderWay {
     by_ends: RefCell<HashMap<Pair, (u64, Packets)>>,
@@ -433,7 +436,8 @@ impl Stack {
         });
     }
 
-    /// Listens inside where a named address is of loopback, which never leaves the session's namespace by itself.
+    /// Listens inside where a named address is of loopback, which never leaves the session's
+    /// namespace by itself.
     fn open_loopback(self: &Rc<Self>, rules: &Rules) {
         let named: Vec<SocketAddr> = rules.hosts.iter().flat_map(loopback_of).collect();
         let mut loopback = self.loopback.borrow_mut();

@@ -67,7 +67,8 @@ impl Device for Wire {
     }
 }
 
-/// The session's side of a connection. Each has a stack of its own: none can hold up another, and a packet finds its connection at once.
+/// The session's side of a connection. Each has a stack of its own: none can hold up another, and a
+/// packet finds its connection at once.
 pub(crate) struct Connection {
     wire: Wire,
     interface: Interface,
@@ -136,7 +137,8 @@ impl Connection {
         self.turn();
     }
 
-    /// Carries bytes both ways until both sides have said all, or one is gone. It is cut when `packets` is closed.
+    /// Carries bytes both ways until both sides have said all, or one is gone. It is cut when
+    /// `packets` is closed.
     pub(crate) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(mut self, mut packets: Receiver<Vec<u8>>, mut far: S) {
         let ended = poll_fn(|context| self.go_on(context, &mut packets, Pin::new(&mut far))).await;
         if ended.is_err() {

@@ -1,4 +1,5 @@
-//! A session's network with everything real: a sandbox, its namespace, its device, the stack, and hosts that listen on this machine.
+//! A session's network with everything real: a sandbox, its namespace, its device, the stack, and
+//! hosts that listen on this machine.
 //!
 //! Where this machine has no namespaces, each test says so and ends.
 

@@ -1,7 +1,8 @@
-//! Our sandbox beside bubblewrap's, crun's and gVisor's, in turn: a program in each, by wall clock and by processor time.
+//! Our sandbox beside bubblewrap's, crun's and gVisor's, in turn: a program in each, by wall clock
+//! and by processor time.
 //!
-//! `infra/sandbox/weigh.sh` fetches the others and starts this. Its arguments: the folder with their programs and bundles, the
-//! rounds, and the program as a JSON list.
+//! `infra/sandbox/weigh.sh` fetches the others and starts this. Its arguments: the folder with
+//! their programs and bundles, the rounds, and the program as a JSON list.
 
 use nix::sys::resource::{UsageWho, getrusage};
 use sandbox::{Sandbox, ids, python::Python, seccomp, write_runner};
@@ -72,7 +73,8 @@ fn median(mut all: Vec<Duration>) -> f64 {
     all[all.len() / 2].as_secs_f64() * 1000.0
 }
 
-/// The setting that comes closest to our own. It has no Landlock, no filter, and no owners to shift.
+/// The setting that comes closest to our own. It has no Landlock, no filter, and no owners to
+/// shift.
 const BUBBLEWRAP: [&str; 21] = [
     "--unshare-all",
     "--die-with-parent",
@@ -101,7 +103,8 @@ const BUBBLEWRAP: [&str; 21] = [
 const RUNSC: [&str; 3] = ["--platform=ptrace", "--network=none", "--ignore-cgroups"];
 
 fn run<'a>(program: &str, options: &[&str], rest: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
-    // crun gives its standard streams to the session's user: a device of the machine may not be among them.
+    // crun gives its standard streams to the session's user: a device of the machine may not be
+    // among them.
     let output = Command::new(program)
         .args(options)
         .args(rest)

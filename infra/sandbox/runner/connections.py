@@ -36,7 +36,8 @@ def missing(name, known):
     return Missing("Connection.None", f"there is no connection {name!r}, which the flow names{there}")
 
 
-# By which of its variables a process has an identity of Microsoft Entra: a principal's own, a workload's, and a platform's.
+# By which of its variables a process has an identity of Microsoft Entra: a principal's own, a
+# workload's, and a platform's.
 IDENTITIES = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "MSI_ENDPOINT")
 NO_TOKEN = "Connection.NoToken"
 

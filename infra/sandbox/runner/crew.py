@@ -29,7 +29,8 @@ class Process:
     def __init__(self, channel, pid):
         self.control, self.pid = Control(channel, MOST_BYTES), pid
         self.is_child = pid is not None
-        # An answer repeats the word of its order: what else the flow's code may write to the socket is none.
+        # An answer repeats the word of its order: what else the flow's code may write to the socket
+        # is none.
         self.is_loaded, self.line, self.word, self.since, self.wrong = False, None, None, 0.0, None
 
     def kill(self):
@@ -180,7 +181,8 @@ class Crew:
             if process is self.loader or process in self.members:
                 self.hear(process)
         for process in [member for member in self.members if member.pid in self.endings]:
-            # What it said before its end counts. A process that it left behind may hold its socket open.
+            # What it said before its end counts. A process that it left behind may hold its socket
+            # open.
             while process in self.members and select.select([process.control.socket], [], [], 0)[0]:
                 self.hear(process)
             self.lose(process)

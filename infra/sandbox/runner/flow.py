@@ -61,7 +61,8 @@ def read_definition(file, wish):
     if file.suffix.lower() not in (".yaml", ".yml"):
         return {}
     text = file.read_text(encoding="utf-8")
-    # Reading YAML takes milliseconds, and promptflow does it again. Only with a backslash is there another way to write a name.
+    # Reading YAML takes milliseconds, and promptflow does it again. Only with a backslash is there
+    # another way to write a name.
     if not (wish.get("variant") or wish.get("connections") or any(each in text for each in ("additional_includes", "environment_variables", "\\"))):
         return {}
     from ruamel.yaml import YAML

@@ -68,7 +68,8 @@ def enter_namespaces(user, uid=UID):
         write_ids("self", *ids)
         return lacks
     os.setgroups([])
-    # Only a process outside can map another id than its own. A fork of this one would take longer than all the rest.
+    # Only a process outside can map another id than its own. A fork of this one would take longer
+    # than all the rest.
     begin, go = os.pipe()
     arguments = ["sh", "-c", WRITE_IDS, "sh", f"/proc/{os.getpid()}", f"{uid} {user} 1"]
     helper = os.posix_spawn("/bin/sh", arguments, {}, file_actions=[(os.POSIX_SPAWN_DUP2, begin, 0)], setsigdef=[signal.SIGPIPE])
@@ -184,7 +185,8 @@ ETC = (
 # Not the terminal: a session has none.
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
-# As the default of the OCI runtime specification, and of those that followed it. `/sys` is not there at all.
+# As the default of the OCI runtime specification, and of those that followed it. `/sys` is not
+# there at all.
 MASKED = "acpi asound interrupts kcore keys latency_stats timer_list timer_stats sched_debug scsi".split()
 READ_ONLY = "bus fs irq sys sysrq-trigger".split()
 
@@ -266,7 +268,8 @@ def lay_over(lower, own, target, overlay):
     own = [f"{own}/{os.path.basename(overlay[name])}" for name in ("upper", "work")]
     options = f"lowerdir={':'.join(lower)},upperdir={own[0]},workdir={own[1]},userxattr"
     refused = None
-    # Volatile (Linux 5.10): its end does not wait until the whole disk is written. Nobody mounts this layer again.
+    # Volatile (Linux 5.10): its end does not wait until the whole disk is written. Nobody mounts
+    # this layer again.
     for further in (",volatile", ""):
         try:
             mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, options + further)
@@ -394,7 +397,8 @@ def close_sandbox(spec, namespaces):
     import resource
 
     lacks = []
-    # A core file holds secrets. Where the kernel hands cores to a program, it heeds no limit but 1; a file of one byte is not written either.
+    # A core file holds secrets. Where the kernel hands cores to a program, it heeds no limit but 1;
+    # a file of one byte is not written either.
     for what, most in ((resource.RLIMIT_CORE, 1), (resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 4096)):
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -407,10 +411,12 @@ def close_sandbox(spec, namespaces):
         prctl(PR_CAP_AMBIENT, 4)  # clear all
         header = struct.pack("Ii", 0x20080522, 0)
         check(libc.syscall(SYS_CAPSET[os.uname().machine], header, bytes(24)), "capset")
-    # Abstract sockets belong to the network, which is shared: keep the session off those of others (Landlock ABI 6).
+    # Abstract sockets belong to the network, which is shared: keep the session off those of others
+    # (Landlock ABI 6).
     abi = libc.syscall(SYS_LANDLOCK_CREATE, None, 0, 1)
     if not namespaces:
-        # It is so already, and one more layer would take away moving a file from one folder to another.
+        # It is so already, and one more layer would take away moving a file from one folder to
+        # another.
         pass
     elif abi >= 6:
         attributes = struct.pack("QQQ", 0, 0, 3)
@@ -532,8 +538,9 @@ def isolate(spec, control):
         begin(spec, own_network, sources)
         lacks = kept + finish_root(spec, sources)
     except OSError as error:
-        # Only a machine that bars sandboxes is a reason to go without one. Anything else is a fault, and ends this one; as does all that
-        # stands in the way of an image, which is nothing without a sandbox.
+        # Only a machine that bars sandboxes is a reason to go without one. Anything else is a
+        # fault, and ends this one; as does all that stands in the way of an image, which is nothing
+        # without a sandbox.
         control.send({"cannot" if error.errno in BARRED and "image" not in spec else "failed": str(error)})
         os._exit(0)
     seal(spec, control, lacks + unlimited, "A" if in_groups else "B")

@@ -51,7 +51,8 @@ def take(control, run, fd):
     kind, buffer = run.fds[fd], run.lines[fd]
     lines = buffer.take(data)
     if kind == "result":
-        # Where no code of a flow runs they were written, and they go on as they are, with the run's name.
+        # Where no code of a flow runs they were written, and they go on as they are, with the run's
+        # name.
         of = b'{"of": %s, ' % json.dumps(run.name).encode()
         for line in lines:
             if line.startswith(b'{"done"'):
@@ -86,7 +87,8 @@ def whole_characters(data):
 def finish(control, run):
     """Passes on the rest of what a run wrote, and how it ended by its process's own status."""
     for fd in list(run.fds):
-        # A process that it left behind may hold these open: what is here is taken, and no more waited for.
+        # A process that it left behind may hold these open: what is here is taken, and no more
+        # waited for.
         os.set_blocking(fd, False)
         while take(control, run, fd):
             pass
@@ -237,8 +239,9 @@ def spawn_run(spec, message, given):
     return Run(message["run"], pid, *ends)
 
 
-# Becomes the command, in its folder, with the variables that are given to it alone. A shell says the same of a program that there is not.
-# It adopts what it starts and what loses its parent, as `strays` says; that outlives its becoming the command.
+# Becomes the command, in its folder, with the variables that are given to it alone. A shell says
+# the same of a program that there is not. It adopts what it starts and what loses its parent, as
+# `strays` says; that outlives its becoming the command.
 BECOME = """import ctypes, json, os, sys
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 folder, given, *command = sys.argv[1:]

@@ -55,7 +55,8 @@ def run_a_dummy_flow():
 
     folder = tempfile.mkdtemp(prefix="warm-")
     modules = set(sys.modules)
-    # A log handler keeps the stream that it was made with, and what stands in that unwritten would be the head of each run's log.
+    # A log handler keeps the stream that it was made with, and what stands in that unwritten would
+    # be the head of each run's log.
     kept = [(fd, os.dup(fd)) for fd in (1, 2)]
     for fd, _ in kept:
         null(fd)

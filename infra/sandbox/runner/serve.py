@@ -29,13 +29,14 @@ def serve(spec, control, warm):
     """Is the runner of a session: process 1 of its sandbox. It ends with the supervisor's end of the socket, and all in the sandbox with it.
     Whoever calls this has said that the session is ready."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Process 1 is where what has lost its parent goes; without namespaces of its own it is so by this.
+    # Process 1 is where what has lost its parent goes; without namespaces of its own it is so by
+    # this.
     adopt()
     os.chdir("/")
     fork_safe = warm
     if not warm and spec.get("import", True):
-        # The runtime asks /proc about its own process, whose files there belong to nobody here unless it can be dumped.
-        # Nothing else runs in the sandbox yet.
+        # The runtime asks /proc about its own process, whose files there belong to nobody here
+        # unless it can be dumped. Nothing else runs in the sandbox yet.
         prctl(PR_SET_DUMPABLE, 1)
         try:
             import_executor()
@@ -165,7 +166,8 @@ class Runner:
             end_all()
 
     def end_if_over(self, run):
-        # The word of who has seen it through is enough: all else of the run has ended, and its own end takes some milliseconds.
+        # The word of who has seen it through is enough: all else of the run has ended, and its own
+        # end takes some milliseconds.
         if not run.done and (run.status is None or "result" in run.fds.values()):
             return
         open_fds = list(run.fds)

@@ -8,8 +8,8 @@ import sys
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 SWITCH = "PF_DISABLE_TRACING"
-# The most spans of a run that are kept, and the most characters of one and of all. A span takes a third of a millisecond of the processor, so a
-# run of many short lines has none of its later lines.
+# The most spans of a run that are kept, and the most characters of one and of all. A span takes a
+# third of a millisecond of the processor, so a run of many short lines has none of its later lines.
 MOST, LONGEST, MOST_TEXT = 1_000, 20_000, 16 << 20
 # How many spans are sent at once.
 BATCH = 500
@@ -47,7 +47,8 @@ class Spans:
         resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or "promptflow", "run": run})
         provider = trace.get_tracer_provider()
         if isinstance(provider, TracerProvider):
-            # It can be set once, and the runtime or the flow has. Its tracers have the processors that come to it later, too.
+            # It can be set once, and the runtime or the flow has. Its tracers have the processors
+            # that come to it later, too.
             provider._resource = provider.resource.merge(resource)
         else:
             provider = TracerProvider(resource=resource)

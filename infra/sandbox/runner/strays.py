@@ -71,7 +71,8 @@ def end_children(but=(), reap=reap):
     while reap() and (left := descendants(but)):
         if time.monotonic() > until:
             return False
-        # All are stopped first: what is stopped starts nothing, and what is started meanwhile is found by the next look.
+        # All are stopped first: what is stopped starts nothing, and what is started meanwhile is
+        # found by the next look.
         stopped = set()
         while left - stopped and time.monotonic() < until:
             for pid in left - stopped:

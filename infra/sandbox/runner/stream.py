@@ -7,7 +7,8 @@ import dataclasses
 import threading
 from collections.abc import AsyncIterator, Iterator
 
-# The most characters of one piece, of the outputs beside it, and of all pieces of a run; and the most pieces of a run.
+# The most characters of one piece, of the outputs beside it, and of all pieces of a run; and the
+# most pieces of a run.
 LONGEST, MOST_BESIDE, MOST_TEXT, MOST_PIECES = 4_000, 30_000, 256 << 10, 5_000
 
 

@@ -7,8 +7,8 @@ that asks by a client of its own fails with promptflow once the client gives up 
 import re
 import sys
 
-# How often a line is run again, and how long it waits before each time, in seconds. It waits in the place that it has among the lines, so that
-# fewer ask at once.
+# How often a line is run again, and how long it waits before each time, in seconds. It waits in the
+# place that it has among the lines, so that fewer ask at once.
 MOST, FIRST_WAIT, MOST_WAIT = 5, 1.0, 60.0
 
 # What the provider said last: after how many seconds it may be asked again.

@@ -39,7 +39,8 @@ def warm(path, idle_seconds, kind, places):
     # A socket's address is short, and the path may be long.
     folder, path = os.path.split(path)
     os.chdir(folder)
-    # For a session with a network of its own, and for one with the machine's. Whoever looks for the first finds the second.
+    # For a session with a network of its own, and for one with the machine's. Whoever looks for the
+    # first finds the second.
     listeners = {listen(path + suffix): own_network for suffix, own_network in (("-open", False), ("", True))}
     mine = os.stat(path).st_ino
     wake, woken = os.pipe()
@@ -60,7 +61,8 @@ def warm(path, idle_seconds, kind, places):
         except ChildProcessError:
             pass
         if networks and not readable:
-            # The last one to close such a socket waits some 10 ms for the kernel: it shall not be an agent, whose end is waited for.
+            # The last one to close such a socket waits some 10 ms for the kernel: it shall not be
+            # an agent, whose end is waited for.
             os.close(networks.pop())
         try:
             # It may have been let go before there was a socket to take away.
@@ -173,7 +175,8 @@ class Spare:
 
 
 def wait_to_become(channel, kind, places, own_network):
-    # Ahead of the session, as going into a group takes its time; and before it is in a namespace, where it may not make groups any more.
+    # Ahead of the session, as going into a group takes its time; and before it is in a namespace,
+    # where it may not make groups any more.
     groups = enter_groups(places)
     ipv6 = own_network and has_ipv6()
     try:

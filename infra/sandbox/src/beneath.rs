@@ -1,10 +1,12 @@
 //! Reads a folder that foreign code could write to, without leaving it.
 //!
-//! A path is a promise that the other side can change between two system calls: a file is swapped for a link, a folder for another.
-//! So every step starts at an open folder and follows no link, only regular files are opened, and every read and walk has a bound.
+//! A path is a promise that the other side can change between two system calls: a file is swapped
+//! for a link, a folder for another. So every step starts at an open folder and follows no link,
+//! only regular files are opened, and every read and walk has a bound.
 //!
-//! * Decision: `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`; where the kernel or a container's profile lacks it, one `openat` with
-//!   `O_NOFOLLOW` for each part of the path. Both hold the same.
+//! * Decision: `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`; where the kernel or a
+//!   container's profile lacks it, one `openat` with `O_NOFOLLOW` for each part of the path. Both
+//!   hold the same.
 //! * Rejected: `cap-std`, which resolves links inside the folder, and brings eight crates.
 
 pub use rustix::fs::FileType;
@@ -82,7 +84,8 @@ impl Entry<'_> {
 }
 
 impl Folder {
-    /// Opens a folder by a path that only this process and its user decide; links in it are followed.
+    /// Opens a folder by a path that only this process and its user decide; links in it are
+    /// followed.
     ///
     /// # Errors
     ///
@@ -105,7 +108,8 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// `InvalidData` if it is no regular file; also if a part of the path is a link, or the path leads out.
+    /// `InvalidData` if it is no regular file; also if a part of the path is a link, or the path
+    /// leads out.
     pub fn open_file(&self, path: &Path) -> io::Result<File> {
         // A pipe without a writer would wait for one.
         let file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
@@ -132,8 +136,8 @@ impl Folder {
         Ok(bytes)
     }
 
-    /// Puts a file of this machine into this folder under a name: by a hard link where that is possible, else as a copy. A name that is there
-    /// stays as it is.
+    /// Puts a file of this machine into this folder under a name: by a hard link where that is
+    /// possible, else as a copy. A name that is there stays as it is.
     ///
     /// # Errors
     ///
@@ -187,13 +191,15 @@ impl Folder {
         Ok(names)
     }
 
-    /// Visits everything beneath this folder, a folder before what is in it. It follows no link and does not recurse.
+    /// Visits everything beneath this folder, a folder before what is in it. It follows no link and
+    /// does not recurse.
     ///
     /// An entry that disappears meanwhile is left out.
     ///
     /// # Errors
     ///
-    /// `QuotaExceeded` if there is more than `limits` say; the visitor's; else what the file system says.
+    /// `QuotaExceeded` if there is more than `limits` say; the visitor's; else what the file system
+    /// says.
     pub fn walk(&self, limits: &Limits, mut visit: impl FnMut(&Entry<'_>) -> io::Result<()>) -> io::Result<()> {
         let (mut entries, mut bytes) = (0, 0_u64);
         let top = (self.folder(Path::new("."))?, PathBuf::new());

@@ -1,4 +1,5 @@
-//! The descriptors that a process starts with: the three standard ones, and those that its start names.
+//! The descriptors that a process starts with: the three standard ones, and those that its start
+//! names.
 
 use std::{
     io,
@@ -9,9 +10,11 @@ use std::{
 /// The first descriptor that is no standard stream.
 const FIRST: libc::c_uint = 3;
 
-/// Closes all but the standard streams. A program calls it first, before anything of its own is open.
+/// Closes all but the standard streams. A program calls it first, before anything of its own is
+/// open.
 ///
-/// Without it the service would hold what was open in the shell that started it, such as a lock or the end of a pipe.
+/// Without it the service would hold what was open in the shell that started it, such as a lock or
+/// the end of a pipe.
 pub fn close_inherited() {
     each_from_first(0, |fd| {
         // SAFETY: nothing in this process owns a descriptor yet.
@@ -38,7 +41,8 @@ pub fn keep_only<'c>(command: &'c mut Command, named: &[RawFd]) -> &'c mut Comma
     }
 }
 
-/// Leaves what started this process: its session and terminal, its mask for files, and the signals that it ignores.
+/// Leaves what started this process: its session and terminal, its mask for files, and the signals
+/// that it ignores.
 ///
 /// The standard library gives a child an empty signal mask.
 pub fn detach(command: &mut Command) -> &mut Command {
@@ -56,7 +60,8 @@ pub fn detach(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Does `close_range` from the first on. A kernel before 5.9 has none: there each descriptor is given to `one`.
+/// Does `close_range` from the first on. A kernel before 5.9 has none: there each descriptor is
+/// given to `one`.
 fn each_from_first(flags: libc::c_uint, one: impl Fn(RawFd)) {
     // SAFETY: no memory is handed over.
     if unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, flags) } == 0 {

@@ -1,7 +1,9 @@
-//! Control groups: how much processor, memory and how many processes a session may have, where this machine lets us say so.
+//! Control groups: how much processor, memory and how many processes a session may have, where this
+//! machine lets us say so.
 //!
-//! Version 1, version 2 or a mix, as root or where a part of the tree is delegated to this user: what is there is taken. A sandbox makes a
-//! group of its own below each [`Place`] and goes into it before anything of a session is in it; what it is limited to is written there.
+//! Version 1, version 2 or a mix, as root or where a part of the tree is delegated to this user:
+//! what is there is taken. A sandbox makes a group of its own below each [`Place`] and goes into it
+//! before anything of a session is in it; what it is limited to is written there.
 
 use crate::process::{Held, Identity};
 use lifecycle::size::Limits;
@@ -112,8 +114,9 @@ fn prepare_unified(folder: &Path) -> Option<(PathBuf, Vec<String>)> {
     if wanted.is_empty() || !may_make_groups(folder) {
         return None;
     }
-    // Controllers are for groups below one that has no processes itself, but for the topmost. This comes first: with processes in it the kernel
-    // would take some of them, and bar the groups below.
+    // Controllers are for groups below one that has no processes itself, but for the topmost. This
+    // comes first: with processes in it the kernel would take some of them, and bar the groups
+    // below.
     if folder.join("cgroup.type").exists() && !empty(folder) {
         return None;
     }

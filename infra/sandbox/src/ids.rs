@@ -1,7 +1,8 @@
 //! User ids of the machine that sessions and builds are, where the service is root.
 //!
-//! Each user of the service has a range of its own, and no session is root. The ranges lie where no system gives out ids by itself
-//! (systemd's "Users, Groups, UIDs and GIDs" calls it unused); what is taken there all the same is left out.
+//! Each user of the service has a range of its own, and no session is root. The ranges lie where no
+//! system gives out ids by itself (systemd's "Users, Groups, UIDs and GIDs" calls it unused); what
+//! is taken there all the same is left out.
 
 use crate::files;
 use anyhow::Context;
@@ -25,7 +26,8 @@ const FILE: &str = "ids.json";
 /// The user of builds, beside the users.
 pub const BUILDS: &str = "builds";
 
-/// The id on this machine of whom `name` names, the same each time. `None` where this process is not the machine's root.
+/// The id on this machine of whom `name` names, the same each time. `None` where this process is
+/// not the machine's root.
 ///
 /// * `folder`: where it is kept who has which range.
 ///

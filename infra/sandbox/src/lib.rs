@@ -1,7 +1,8 @@
-//! A sandbox of one machine: its specification, its start, and the processes and control groups in it.
+//! A sandbox of one machine: its specification, its start, and the processes and control groups in
+//! it.
 //!
-//! The Python package in `runner/` makes the sandbox, because the fork of a warm interpreter can only be isolated from inside. The same
-//! code isolates fresh processes and builds.
+//! The Python package in `runner/` makes the sandbox, because the fork of a warm interpreter can
+//! only be isolated from inside. The same code isolates fresh processes and builds.
 //!
 //! Absent here: sessions, environments, uv, queues, and every decision about a session's life.
 
@@ -74,8 +75,8 @@ pub enum Network {
     /// The machine's.
     #[default]
     Host,
-    /// One of its own, with a device, whose far end comes with the runner's words. Where that cannot be made, there is no sandbox, and
-    /// [`Word::NoNetwork`] says why.
+    /// One of its own, with a device, whose far end comes with the runner's words. Where that
+    /// cannot be made, there is no sandbox, and [`Word::NoNetwork`] says why.
     Own,
 }
 
@@ -106,7 +107,8 @@ pub struct Sandbox {
     pub variables: BTreeMap<String, String>,
     /// The filter with namespaces, and without.
     pub seccomp: [String; 2],
-    /// The program to become; a runner if there is none. With a network of its own it begins when it is sent a line.
+    /// The program to become; a runner if there is none. With a network of its own it begins when
+    /// it is sent a line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub execute: Vec<String>,
     /// The interpreter of a runner that is not a fork of the warm process.
@@ -120,14 +122,16 @@ pub struct Sandbox {
     /// The limits of the VM size, in processors and bytes; `None` is the whole machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<(u32, u64)>,
-    /// Without namespaces: folders of packages beside those of the environment, the first to be looked in first.
+    /// Without namespaces: folders of packages beside those of the environment, the first to be
+    /// looked in first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<PathBuf>,
     /// Whether a runner loads the flow runtime.
     pub import: bool,
 }
 
-/// Finds out how well sessions are kept apart on this machine, by making a sandbox and ending it. It takes some 50 ms.
+/// Finds out how well sessions are kept apart on this machine, by making a sandbox and ending it.
+/// It takes some 50 ms.
 ///
 /// # Errors
 ///
@@ -192,7 +196,8 @@ macro_rules! modules {
     };
 }
 
-/// Writes the Python package that runs inside a sandbox below `state`, in a folder that is named by its content.
+/// Writes the Python package that runs inside a sandbox below `state`, in a folder that is named by
+/// its content.
 ///
 /// Returns the folder to put on `sys.path`.
 ///
@@ -249,12 +254,13 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Loads the runner as a package, under a name that no flow has: Python keeps a package's compiled form, and compiles a script each time.
+/// Loads the runner as a package, under a name that no flow has: Python keeps a package's compiled
+/// form, and compiles a script each time.
 pub const BOOT: &str =
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from pfsession_runner import main; del sys.path[0]; main.main()";
 
-/// Starts a fresh interpreter that goes into `sandbox`. It ends with this process. The socket is its word, and its end is the sandbox's:
-/// whoever drops either ends all that runs inside.
+/// Starts a fresh interpreter that goes into `sandbox`. It ends with this process. The socket is
+/// its word, and its end is the sandbox's: whoever drops either ends all that runs inside.
 ///
 /// # Errors
 ///
@@ -284,10 +290,12 @@ pub fn start(
     Ok((child, ours))
 }
 
-/// Not held where environments lie on a disk that shifts no owners: a build cannot be another user there.
+/// Not held where environments lie on a disk that shifts no owners: a build cannot be another user
+/// there.
 const NOT_SHIFTED: &str = "the user of builds, which is the service's (the disk of packages shifts no owners)";
 
-/// Tells whoever makes it what a sandbox is made of, with the mounts that this needs. Where its user is not possible it has none any more.
+/// Tells whoever makes it what a sandbox is made of, with the mounts that this needs. Where its
+/// user is not possible it has none any more.
 ///
 /// # Errors
 ///
@@ -300,13 +308,15 @@ pub fn send(sandbox: &mut Sandbox, socket: &UnixStream) -> io::Result<()> {
                 shown = mounts;
                 lacks.extend((!is_shifted).then_some(NOT_SHIFTED));
             }
-            // Whoever may not make mounts is root of a container, say, and makes no namespaces either.
+            // Whoever may not make mounts is root of a container, say, and makes no namespaces
+            // either.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => sandbox.user = None,
             // Nor can every file system show other owners.
             Err(_) if sandbox.writes_as_root => sandbox.user = None,
             Err(error) => return Err(error),
         },
-        // Another user may not go to the session's folders by their paths, and without mounts there are no others.
+        // Another user may not go to the session's folders by their paths, and without mounts there
+        // are no others.
         _ => sandbox.user = None,
     }
     let own = rustix::process::geteuid().as_raw();
@@ -341,8 +351,9 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Mounts of all that the sandbox shows. What it cannot write looks as if it were the user's, so that it can be read, and be laid over.
-    /// Whether the owners of all packages could be shifted.
+    /// Mounts of all that the sandbox shows. What it cannot write looks as if it were the user's,
+    /// so that it can be read, and be laid over. Whether the owners of all packages could be
+    /// shifted.
     fn show_to(&self, user: u32) -> io::Result<(Vec<(PathBuf, OwnedFd)>, bool)> {
         let lower = self.overlay.iter().flat_map(|overlay| &overlay.lower);
         let read = self.read.iter().filter(|path| path.exists()).chain(lower);
@@ -389,7 +400,8 @@ fn last_word(socket: &UnixStream) -> Option<Word> {
 mod tests {
     use super::*;
 
-    /// Two processes of a run say something at once, and what the second says is taken in while the first is looked into.
+    /// Two processes of a run say something at once, and what the second says is taken in while the
+    /// first is looked into.
     const ENDS_AT_ONCE: &str = r#"
 import os, signal, socket, sys
 sys.path.insert(0, sys.argv[1])

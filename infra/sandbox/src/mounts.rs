@@ -26,7 +26,8 @@ struct Attributes {
 
 /// A mount of `path` that is nowhere yet.
 ///
-/// * `owner`: who is seen as the owner of what root owns; the file system must be able to. `None` leaves owners as they are.
+/// * `owner`: who is seen as the owner of what root owns; the file system must be able to. `None`
+///   leaves owners as they are.
 ///
 /// # Errors
 ///

@@ -11,7 +11,8 @@ use std::{
 ///
 /// # Errors
 ///
-/// In words that begin with the file's path, if others may read it, it is somebody else's, or it cannot be read. Final until that is put right.
+/// In words that begin with the file's path, if others may read it, it is somebody else's, or it
+/// cannot be read. Final until that is put right.
 pub fn read(path: &Path) -> Result<Option<String>, String> {
     let shown = path.display();
     let cannot = |error: io::Error| format!("{shown} cannot be read: {error}. Put that right.");

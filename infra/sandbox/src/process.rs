@@ -1,4 +1,5 @@
-//! Processes by identity: a process id may be another process's a moment later, together with its start time it is not.
+//! Processes by identity: a process id may be another process's a moment later, together with its
+//! start time it is not.
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};

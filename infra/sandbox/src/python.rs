@@ -79,7 +79,8 @@ impl Python {
         ))
     }
 
-    /// All that are new enough, one of each minor version: that of `PFSESSION_PYTHON` and what is first on PATH before others.
+    /// All that are new enough, one of each minor version: that of `PFSESSION_PYTHON` and what is
+    /// first on PATH before others.
     pub fn all() -> Vec<Self> {
         let named = std::env::var_os("PFSESSION_PYTHON").map(PathBuf::from);
         let mut all: Vec<Self> = Vec::new();

@@ -1,8 +1,11 @@
-//! Removal of folders that foreign code has filled: by descriptor, without recursion, and no link is followed.
+//! Removal of folders that foreign code has filled: by descriptor, without recursion, and no link
+//! is followed.
 //!
-//! * Decision: the folders in a folder are moved up to the root before the folder is removed. Two descriptors are enough at any depth, no path is
-//!   ever longer than a name, and a removal that was cut off is continued by the next.
-//! * Rejected: `remove_dir_all` of the standard library, which recurses and overflows its stack; a stack of descriptors, which runs out of them.
+//! * Decision: the folders in a folder are moved up to the root before the folder is removed. Two
+//!   descriptors are enough at any depth, no path is ever longer than a name, and a removal that
+//!   was cut off is continued by the next.
+//! * Rejected: `remove_dir_all` of the standard library, which recurses and overflows its stack; a
+//!   stack of descriptors, which runs out of them.
 
 use rustix::{
     fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, fstat, openat, openat2, renameat, unlinkat},
@@ -29,7 +32,8 @@ fn open_folder(at: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
 fn open_below(at: impl AsFd, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     match openat2(at.as_fd(), name, flags, Mode::empty(), resolve) {
-        // Linux before 5.6. It is one name, so that nothing but the last part of a path can be a link.
+        // Linux before 5.6. It is one name, so that nothing but the last part of a path can be a
+        // link.
         Err(Errno::NOSYS) => openat(at, name, flags, Mode::empty()),
         opened => opened,
     }
@@ -49,11 +53,13 @@ fn open_up(at: impl AsFd, name: &CStr) -> io::Result<()> {
 
 /// Removes what `path` is, and all below it. It may be gone already.
 ///
-/// A tree may have any depth. Folders are made writable first: the work folder of an overlay has no rights at all.
+/// A tree may have any depth. Folders are made writable first: the work folder of an overlay has no
+/// rights at all.
 ///
 /// # Errors
 ///
-/// Those of the file system, after all else was removed; `TimedOut` after `most`, if there is more to remove.
+/// Those of the file system, after all else was removed; `TimedOut` after `most`, if there is more
+/// to remove.
 pub fn remove_within(path: &Path, most: Duration) -> io::Result<()> {
     let until = Instant::now().checked_add(most);
     let (parent, name) = match (path.parent(), path.file_name()) {
@@ -111,7 +117,8 @@ struct Removal {
 }
 
 impl Removal {
-    /// Removes what is in the root; what its folders have in them comes into it. Whether there was anything.
+    /// Removes what is in the root; what its folders have in them comes into it. Whether there was
+    /// anything.
     fn pass(&mut self) -> io::Result<bool> {
         let (mut found, mut done, mut failed) = (false, false, None);
         for entry in Dir::read_from(&self.root)? {

@@ -2,10 +2,11 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
-/// The filters of a sandbox with namespaces of its own, and of one without; each is a program for the kernel, base64.
+/// The filters of a sandbox with namespaces of its own, and of one without; each is a program for
+/// the kernel, base64.
 ///
-/// They refuse system calls by which a process could get out of, or look out of, its sandbox. Empty for a machine whose calls are not known
-/// here.
+/// They refuse system calls by which a process could get out of, or look out of, its sandbox. Empty
+/// for a machine whose calls are not known here.
 ///
 /// * `internet`: whether there are sockets of the internet.
 pub fn seccomp(internet: bool) -> [String; 2] {
@@ -21,7 +22,8 @@ const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(not(target_arch = "x86_64"))]
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
-/// The first number that no kernel gave a call when this was written. What is newer does not exist in a sandbox.
+/// The first number that no kernel gave a call when this was written. What is newer does not exist
+/// in a sandbox.
 const FIRST_UNKNOWN: u32 = 467;
 
 const LOAD: u16 = 0x20;
@@ -146,8 +148,9 @@ const ARGUMENTS: &[Argument] = &[
     refuse_values(libc::SYS_prctl, 0, &[62]),
 ];
 
-/// Sockets are local, of the internet, or of the kernel's tables: those of a virtual machine's host, of raw packets and of the kernel's ciphers
-/// belong to no network namespace, or to no session.
+/// Sockets are local, of the internet, or of the kernel's tables: those of a virtual machine's
+/// host, of raw packets and of the kernel's ciphers belong to no network namespace, or to no
+/// session.
 const SOCKETS: &Argument = &only(
     libc::SYS_socket,
     0,
@@ -161,7 +164,8 @@ const SOCKETS: &Argument = &only(
 /// Without those of the internet.
 const LOCAL_SOCKETS: &Argument = &only(libc::SYS_socket, 0, &[libc::AF_UNIX as u32, libc::AF_NETLINK as u32]);
 
-/// The user's other processes are reached by their ids where these have no namespace: only a call on the caller itself is left.
+/// The user's other processes are reached by their ids where these have no namespace: only a call
+/// on the caller itself is left.
 const ARGUMENTS_IF_SHARED: &[Argument] = &[
     only(libc::SYS_sched_setaffinity, 0, &[0]),
     only(libc::SYS_sched_setscheduler, 0, &[0]),

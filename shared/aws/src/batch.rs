@@ -43,7 +43,8 @@ struct Batch {
 }
 
 impl Aws {
-    /// The sender of a message in the queue. On AWS a role's sender id has the name of its session behind a colon, which anybody chooses.
+    /// The sender of a message in the queue. On AWS a role's sender id has the name of its session
+    /// behind a colon, which anybody chooses.
     pub fn sender(&self, record: &Record) -> Sender {
         let id = record.attributes.sender_id.clone();
         let speaks_for = if is_listed(&self.trusted_senders, &id) {
@@ -71,7 +72,8 @@ impl Aws {
         self.bury(&record.body, group, &record.message_id).await
     }
 
-    /// Hands a message back so that it comes again soon, and later each time: its order in the queue is kept.
+    /// Hands a message back so that it comes again soon, and later each time: its order in the
+    /// queue is kept.
     async fn hand_back(&self, record: &Record) {
         let Ok(queue) = crate::ports::require(&self.own_queue, names::OWN_QUEUE) else {
             return;
@@ -111,10 +113,12 @@ fn is_listed(senders: &[String], id: &str) -> bool {
 
 /// Runs a function that takes its events from a queue, until the Lambda service ends it.
 ///
-/// A message whose handling panics, or does not end in time, is one that failed: those beside it are done all the same.
+/// A message whose handling panics, or does not end in time, is one that failed: those beside it
+/// are done all the same.
 ///
-/// Messages of one group are handled in order, and after the first of a group that fails the rest of the group is handed back with it; groups
-/// (and messages of a queue without groups) do not wait for each other. A message that failed stays in its queue, the others are done.
+/// Messages of one group are handled in order, and after the first of a group that fails the rest
+/// of the group is handed back with it; groups (and messages of a queue without groups) do not wait
+/// for each other. A message that failed stays in its queue, the others are done.
 ///
 /// # Errors
 ///
@@ -134,7 +138,8 @@ where
     lambda_runtime::run(service_fn(answer)).await
 }
 
-/// How long before the end of an invocation its messages end: what is not done by then is handed back.
+/// How long before the end of an invocation its messages end: what is not done by then is handed
+/// back.
 const MARGIN: Duration = Duration::from_secs(2);
 
 /// How long the messages of an invocation have.

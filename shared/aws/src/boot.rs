@@ -45,8 +45,9 @@ pub fn boot() -> Result<Aws, lambda_runtime::Error> {
 ///
 /// * `look`: gives the value of an environment variable.
 ///
-/// Credentials and region are what the Lambda service puts into the environment, so no chain of providers is asked for them. That keeps
-/// the start of a function short and four crates out of its binary.
+/// Credentials and region are what the Lambda service puts into the environment, so no chain of
+/// providers is asked for them. That keeps the start of a function short and four crates out of its
+/// binary.
 ///
 /// # Errors
 ///
@@ -123,7 +124,8 @@ fn offer(subnets: Option<String>) -> Offer {
     }
 }
 
-/// Starts the log: JSON lines on standard output, as CloudWatch takes them; `RUST_LOG` sets the level.
+/// Starts the log: JSON lines on standard output, as CloudWatch takes them; `RUST_LOG` sets the
+/// level.
 pub fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // A second start in the same process keeps the first.

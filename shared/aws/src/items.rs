@@ -43,7 +43,8 @@ pub(crate) fn log_key(flow: &str, revision: u64) -> Item {
     key(format!("FLOW#{flow}"), format!("LOG#{revision:012}"))
 }
 
-/// The partition of a workspace's connections, and where in it those of a user, or of nobody, begin.
+/// The partition of a workspace's connections, and where in it those of a user, or of nobody,
+/// begin.
 pub(crate) fn connections_of(workspace: &str, user: Option<&str>) -> (String, String) {
     let whose = user.map_or_else(|| "WORKSPACE#".to_owned(), |user| format!("USER#{user}#"));
     (format!("CONNECTIONS#{workspace}"), whose)
@@ -92,7 +93,8 @@ pub(crate) fn listed_run(row: &RunRow) -> Option<Item> {
     ))
 }
 
-/// A row of lines has the place of its last line; the first tells two rows apart that end with the same one.
+/// A row of lines has the place of its last line; the first tells two rows apart that end with the
+/// same one.
 pub(crate) fn output_key(of: &str, lines: &[OutputLine]) -> Item {
     let (first, last) = (
         lines.iter().map(|line| line.seq).min(),
@@ -130,7 +132,8 @@ pub(crate) fn quota_key(workspace: &str, user: &str) -> Item {
     key(format!("QUOTA#{workspace}#{user}"), "QUOTA")
 }
 
-/// A user's usage. A row of an earlier version, and what such a version adds to a newer one, is a set of flows' keys.
+/// A user's usage. A row of an earlier version, and what such a version adds to a newer one, is a
+/// set of flows' keys.
 pub(crate) fn usage_of(item: &Item) -> Result<Usage, Fault> {
     let mut usage = match item.get("body") {
         Some(_) => body(item)?,

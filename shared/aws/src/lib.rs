@@ -1,6 +1,8 @@
-//! The adapters: the shell's [`Ports`](shell::Ports) over DynamoDB, SQS and Step Functions, and the way in from a Lambda event.
+//! The adapters: the shell's [`Ports`](shell::Ports) over DynamoDB, SQS and Step Functions, and the
+//! way in from a Lambda event.
 //!
-//! No meaning is here. A row, a message and an answer are carried over, and the errors of the outside become the shell's.
+//! No meaning is here. A row, a message and an answer are carried over, and the errors of the
+//! outside become the shell's.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

@@ -1,5 +1,5 @@
-//! Metrics in CloudWatch's embedded metric format: lines of the log from which CloudWatch takes them. No call is made, and a function waits for
-//! nothing.
+//! Metrics in CloudWatch's embedded metric format: lines of the log from which CloudWatch takes
+//! them. No call is made, and a function waits for nothing.
 //!
 //! # Source
 //!
@@ -13,7 +13,8 @@ use contract::{
 use serde_json::{Map, Value, json};
 use shell::{Ports, Swept, Write};
 
-/// One line: values with their units, some of them by the dimension `Kind`, and what helps to find the log's other lines.
+/// One line: values with their units, some of them by the dimension `Kind`, and what helps to find
+/// the log's other lines.
 struct Line {
     plain: Vec<(&'static str, &'static str, u64)>,
     by_kind: Vec<(&'static str, &'static str, u64)>,
@@ -123,7 +124,8 @@ fn fields(of: Value) -> Map<String, Value> {
 }
 
 impl Aws {
-    /// Writes the lines for what ended. Its row says what it was and when it was accepted; one that cannot be read has no line.
+    /// Writes the lines for what ended. Its row says what it was and when it was accepted; one that
+    /// cannot be read has no line.
     pub(crate) async fn tell_ended(&self, ended: Vec<Ended>) {
         let Some(namespace) = &self.metrics else { return };
         for ended in ended {

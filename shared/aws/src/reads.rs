@@ -70,7 +70,8 @@ impl Aws {
         page.items.unwrap_or_default().iter().rev().map(items::body).collect()
     }
 
-    /// Reads the lines of output after a sequence number (all, without one). These are all there are if they are fewer than 500.
+    /// Reads the lines of output after a sequence number (all, without one). These are all there
+    /// are if they are fewer than 500.
     ///
     /// # Errors
     ///
@@ -98,7 +99,8 @@ impl Aws {
         Ok(lines)
     }
 
-    /// Reads the rows at these keys as they are now, at most a hundred, in no order. A key without a row has none.
+    /// Reads the rows at these keys as they are now, at most a hundred, in no order. A key without
+    /// a row has none.
     pub(crate) async fn items_at(&self, keys: Vec<Item>, what: &'static str) -> Result<Vec<Item>, Fault> {
         let failed = |e| Fault::outside(what)(e);
         let (mut left, mut found) = (keys, Vec::new());

@@ -16,7 +16,8 @@ use shell::{Fault, Ports};
 const MOST_OF_A_CALL: usize = 25;
 
 impl Aws {
-    /// Reads a page of a user's runs, newest first, each with its place, which the next page is asked for with.
+    /// Reads a page of a user's runs, newest first, each with its place, which the next page is
+    /// asked for with.
     ///
     /// # Errors
     ///
@@ -84,7 +85,8 @@ impl Aws {
         is_written(updated, "changing a run").map(drop)
     }
 
-    /// Removes a run that has ended: its output, its place in the list, and of its row all but the name, which expires.
+    /// Removes a run that has ended: its output, its place in the list, and of its row all but the
+    /// name, which expires.
     ///
     /// # Errors
     ///

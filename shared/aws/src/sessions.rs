@@ -1,6 +1,7 @@
 //! The sessions of a user, and the users of a workspace.
 //!
-//! The list of users has a partition of its own. An index over it would have to be added to tables that are there already.
+//! The list of users has a partition of its own. An index over it would have to be added to tables
+//! that are there already.
 
 use crate::{
     Aws,
@@ -13,8 +14,8 @@ use shell::Fault;
 const MOST_OF_A_CALL: usize = 100;
 
 impl Aws {
-    /// Reads sessions of one user as they are now, in the order of their keys: those whose key begins with `prefix` and
-    /// follows `after`, at most `most`.
+    /// Reads sessions of one user as they are now, in the order of their keys: those whose key
+    /// begins with `prefix` and follows `after`, at most `most`.
     ///
     /// # Errors
     ///
@@ -70,7 +71,8 @@ impl Aws {
         Ok(sessions)
     }
 
-    /// Reads the names of users of a workspace who have sessions, or had some: those that follow `after`, a page of them.
+    /// Reads the names of users of a workspace who have sessions, or had some: those that follow
+    /// `after`, a page of them.
     ///
     /// # Errors
     ///
@@ -98,8 +100,8 @@ impl Aws {
         items.iter().map(items::body).collect()
     }
 
-    /// Writes a user into the list of those of a workspace. Before their first session is written, so that no crash
-    /// leaves a session that the workspace's owners do not see.
+    /// Writes a user into the list of those of a workspace. Before their first session is written,
+    /// so that no crash leaves a session that the workspace's owners do not see.
     pub(crate) async fn list_user(&self, workspace: &str, owner: &str) -> Result<(), Fault> {
         let item = items::key(items::users_of(workspace), owner);
         let put = self.dynamo.put_item().table_name(&self.table).set_item(Some(item));

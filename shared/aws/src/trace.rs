@@ -1,7 +1,9 @@
-//! Traces: each piece of work is a segment of the trace that its message came with, and what it sends goes on with that trace. So one trace
-//! follows an operation through the queues, the functions and the state machine.
+//! Traces: each piece of work is a segment of the trace that its message came with, and what it
+//! sends goes on with that trace. So one trace follows an operation through the queues, the
+//! functions and the state machine.
 //!
-//! The segments go to the daemon that the Lambda service runs beside a function; where there is none, only the trace is handed on.
+//! The segments go to the daemon that the Lambda service runs beside a function; where there is
+//! none, only the trace is handed on.
 //!
 //! # Source
 //!
@@ -69,7 +71,8 @@ pub(crate) fn current() -> Option<String> {
 /// Does a piece of work as a segment of its trace.
 ///
 /// * `header`: what its message came with.
-/// * `body`: the message; the flow and the operation that it names become the segment's annotations.
+/// * `body`: the message; the flow and the operation that it names become the segment's
+///   annotations.
 pub async fn traced<T, E>(header: Option<&str>, body: &str, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let Some(came) = header.and_then(Header::read) else {
         return CURRENT.scope(None, work).await;

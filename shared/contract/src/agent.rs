@@ -21,10 +21,12 @@ use serde::{Deserialize, Serialize};
     reason = "one is read from a message and used; there are never many"
 )]
 pub enum AgentCommand {
-    /// Say the first word: the public half of the key that it has made, as the answer of this token. Only agents in containers are told.
+    /// Say the first word: the public half of the key that it has made, as the answer of this
+    /// token. Only agents in containers are told.
     Greet { token: String },
-    /// Bring the environment to what the flow's requirements say. Answered by `installed` or `install-failed`; an install that was done
-    /// already is answered again. A later attempt of the same operation takes over from an earlier one.
+    /// Bring the environment to what the flow's requirements say. Answered by `installed` or
+    /// `install-failed`; an install that was done already is answered again. A later attempt of the
+    /// same operation takes over from an earlier one.
     ///
     /// `lock`: bring it to this lock, whatever the requirements say.
     Install {
@@ -39,13 +41,15 @@ pub enum AgentCommand {
     },
     /// Leave the environment as it was, if this install is under way.
     CancelInstall { operation: String },
-    /// Run this. Answered by `run-started` and `run-done`. A run that is known already is not run again.
+    /// Run this. Answered by `run-started` and `run-done`. A run that is known already is not run
+    /// again.
     Run {
         run: String,
         settings: Settings,
         wish: RunWish,
     },
-    /// End this run. Answered by `run-done`, also if it comes before the run itself; one that has ended is answered by its end alone.
+    /// End this run. Answered by `run-done`, also if it comes before the run itself; one that has
+    /// ended is answered by its end alone.
     CancelRun { run: String },
     /// New network settings. Of two, the one of the larger revision counts.
     Network {
@@ -65,7 +69,8 @@ pub struct Greeting {
     pub key: String,
 }
 
-/// The settings of an agent in a container, in its environment variable [`crate::names::AGENT`]. No secret is in them.
+/// The settings of an agent in a container, in its environment variable [`crate::names::AGENT`]. No
+/// secret is in them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentSettings {
     pub flow: String,
@@ -109,7 +114,8 @@ pub enum AgentReport {
         run: String,
         installation: Box<Installation>,
     },
-    /// The digest that the base image's name was resolved to, and the one it resolves to now if that is another.
+    /// The digest that the base image's name was resolved to, and the one it resolves to now if
+    /// that is another.
     Image {
         digest: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,7 +129,8 @@ pub enum AgentReport {
         outcome: Outcome,
         result: RunResult,
     },
-    /// Output of an operation or a run, for people to read as it comes. Lines have passed the redactor.
+    /// Output of an operation or a run, for people to read as it comes. Lines have passed the
+    /// redactor.
     Output {
         of: String,
         lines: Vec<OutputLine>,
@@ -155,7 +162,8 @@ pub enum LineKind {
     Stage,
     Stdout,
     Stderr,
-    /// Pieces of an output, of a run that streams: a [`Chunk`] as JSON. A text that is none was cut on its way, and is left out.
+    /// Pieces of an output, of a run that streams: a [`Chunk`] as JSON. A text that is none was cut
+    /// on its way, and is left out.
     Chunk,
 }
 
@@ -163,7 +171,8 @@ pub enum LineKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chunk {
-    /// The outputs that come whole, `None` where only the run's end tells them, and the names of those that come in pieces.
+    /// The outputs that come whole, `None` where only the run's end tells them, and the names of
+    /// those that come in pieces.
     Begins {
         outputs: Option<serde_json::Map<String, serde_json::Value>>,
         names: Vec<String>,
@@ -174,11 +183,15 @@ pub enum Chunk {
 
 /// How a run ended.
 ///
-/// * `outputs`: one object a line of data, in order; left out when they are larger than [`MOST_INLINE_OUTPUTS`] bytes together.
-/// * `outputs` are left out too when JSON as it travels here cannot hold one of them exactly (NaN, 40 digits, depth over 100).
-/// * `metrics`: by name, what the flow's aggregation measured; `metrics.json` in the folder has them exactly.
+/// * `outputs`: one object a line of data, in order; left out when they are larger than
+///   [`MOST_INLINE_OUTPUTS`] bytes together.
+/// * `outputs` are left out too when JSON as it travels here cannot hold one of them exactly (NaN,
+///   40 digits, depth over 100).
+/// * `metrics`: by name, what the flow's aggregation measured; `metrics.json` in the folder has
+///   them exactly.
 /// * `folder`: where the run's own output is: `outputs.jsonl`, `logs.txt` and what the flow wrote.
-/// * `not_kept`: of what the flow wrote, what is not there, and why: links, and what was over a bound.
+/// * `not_kept`: of what the flow wrote, what is not there, and why: links, and what was over a
+///   bound.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunResult {
     pub lines: u64,
@@ -193,7 +206,8 @@ pub struct RunResult {
     pub folder: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// How many lines of output were reported: reports may come in another order, and who has fewer waits for the rest.
+    /// How many lines of output were reported: reports may come in another order, and who has fewer
+    /// waits for the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<u64>,
     /// Of a command: its exit code; 128 and the signal's number if a signal ended it.
@@ -215,14 +229,17 @@ fn is_zero(count: &u64) -> bool {
 /// The most bytes of outputs that a report carries; what is larger is in the run's folder alone.
 pub const MOST_INLINE_OUTPUTS: usize = 100_000;
 
-/// The most bytes of a report with its proof: what any queue takes, also one whose messages may have 256 KiB.
+/// The most bytes of a report with its proof: what any queue takes, also one whose messages may
+/// have 256 KiB.
 ///
 /// # Source
 ///
-/// SQS, *Message quotas*: 1 MiB by default; 256 KiB for queues that were made before August 2025 or say so.
+/// SQS, *Message quotas*: 1 MiB by default; 256 KiB for queues that were made before August 2025 or
+/// say so.
 pub const MOST_REPORT: usize = 240 << 10;
 
-/// A report with its proof: `signature` is over the bytes of `body`, and `body` is a [`SignedBody`] in JSON.
+/// A report with its proof: `signature` is over the bytes of `body`, and `body` is a [`SignedBody`]
+/// in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignedReport {

@@ -1,4 +1,5 @@
-//! Bounds of texts, checked while they are read, so that a message out of bounds never becomes a value. The schemas have the same bounds.
+//! Bounds of texts, checked while they are read, so that a message out of bounds never becomes a
+//! value. The schemas have the same bounds.
 
 use lifecycle::{Millis, network::Host};
 use schemars::JsonSchema;
@@ -228,7 +229,8 @@ pub(crate) fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D
     Ok(words)
 }
 
-/// A value that is an object and nothing else. A list of the fields in their order, which serde takes as well, is refused.
+/// A value that is an object and nothing else. A list of the fields in their order, which serde
+/// takes as well, is refused.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Object::deserialize(from).map(|object| object.0)
 }

@@ -13,9 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A command.
 ///
-/// * `id`: chosen by the sender, 1 to 80 characters of `A-Z a-z 0-9 - _`. The same id is the same wish. It is the operation's or the run's id.
+/// * `id`: chosen by the sender, 1 to 80 characters of `A-Z a-z 0-9 - _`. The same id is the same
+///   wish. It is the operation's or the run's id.
 /// * `flow`: whose session. Left out by nobody.
-/// * `principal`: for whom it is. Only this system's own roles may say that; for anybody else it is the queue's own sender.
+/// * `principal`: for whom it is. Only this system's own roles may say that; for anybody else it is
+///   the queue's own sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Command {
     #[serde(deserialize_with = "bounds::id")]
@@ -59,7 +61,8 @@ pub enum Wish {
         #[schemars(regex(pattern = bounds::KEY))]
         lock: Option<String>,
     },
-    /// The session deleted and made anew, with the packages that were recorded of it; on another base image, with what the requirements say.
+    /// The session deleted and made anew, with the packages that were recorded of it; on another
+    /// base image, with what the requirements say.
     Reset {
         #[serde(
             default,
@@ -71,8 +74,9 @@ pub enum Wish {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         resolve: bool,
     },
-    /// Other settings: what is named changes, the rest stays. Another VM size or identity makes the session anew; another base image counts
-    /// from the next reset on, and another idle time or network at once. It counts as use, also when it names nothing.
+    /// Other settings: what is named changes, the rest stays. Another VM size or identity makes the
+    /// session anew; another base image counts from the next reset on, and another idle time or
+    /// network at once. It counts as use, also when it names nothing.
     Update {
         #[serde(deserialize_with = "bounds::object")]
         settings: Wanted,
@@ -92,15 +96,16 @@ pub enum Wish {
         #[schemars(regex(pattern = bounds::ID))]
         run: String,
     },
-    /// No compute resource `compute`, and so no session on it: `flow` names its workspace and owner. It takes no session from then on, each one on
-    /// it is stopped, and their runs and operations end as canceled with that reason. Its operation succeeds once that is decided.
+    /// No compute resource `compute`, and so no session on it: `flow` names its workspace and
+    /// owner. It takes no session from then on, each one on it is stopped, and their runs and
+    /// operations end as canceled with that reason. Its operation succeeds once that is decided.
     DeleteCompute {
         #[serde(deserialize_with = "bounds::id")]
         #[schemars(regex(pattern = bounds::ID))]
         compute: String,
     },
-    /// A compute instance of this name, started. Of these five commands, `flow` names the workspace and the owner alone, and the operation
-    /// ends once it is decided.
+    /// A compute instance of this name, started. Of these five commands, `flow` names the workspace
+    /// and the owner alone, and the operation ends once it is decided.
     CreateInstance {
         #[serde(deserialize_with = "bounds::id")]
         #[schemars(regex(pattern = bounds::ID))]
@@ -119,13 +124,13 @@ pub enum Wish {
         )]
         #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
         identity: Option<String>,
-        /// The seconds without use after which it is shut down, with all sessions on it: 60 to 86400.
-        /// Left out: never.
+        /// The seconds without use after which it is shut down, with all sessions on it.
+        /// From 60 to 86400; left out: never.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idle_shutdown_seconds: Option<IdleSeconds>,
     },
-    /// Other settings of a compute instance: what is named changes, the rest stays. The idle shutdown counts at once, VM size and identity
-    /// from its next start on.
+    /// Other settings of a compute instance: what is named changes, the rest stays. The idle
+    /// shutdown counts at once, VM size and identity from its next start on.
     UpdateInstance {
         #[serde(deserialize_with = "bounds::id")]
         #[schemars(regex(pattern = bounds::ID))]
@@ -168,7 +173,8 @@ pub enum Wish {
         #[schemars(regex(pattern = bounds::ID))]
         instance: String,
     },
-    /// From the sweep alone: a stop, if the session is on this compute resource, which is to be deleted, and why.
+    /// From the sweep alone: a stop, if the session is on this compute resource, which is to be
+    /// deleted, and why.
     StopOnCompute { compute: String, why: Failure },
     /// From the sweep alone: a stop, if the session is still as the sweep saw it.
     ///
@@ -183,7 +189,8 @@ pub enum Wish {
     WarnIfIdle { generation: u32, due: Millis },
     /// From the sweep alone: a warning that the user's time of the day is used up at `due`.
     WarnOfDailyTime { generation: u32, due: Millis },
-    /// From the sweep alone: a stop, as the user's time of the day is used up. It stops nothing from `until` on, when the time begins anew.
+    /// From the sweep alone: a stop, as the user's time of the day is used up. It stops nothing
+    /// from `until` on, when the time begins anew.
     StopForTheDay {
         generation: u32,
         until: Millis,
@@ -197,8 +204,8 @@ pub enum Wish {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    /// The flow folder: an absolute path on one machine, the address of a snapshot on AWS. Left out, it is that of the flow's session, or
-    /// else the flow's lineage.
+    /// The flow folder: an absolute path on one machine, the address of a snapshot on AWS. Left
+    /// out, it is that of the flow's session, or else the flow's lineage.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -233,11 +240,12 @@ pub struct Wanted {
     /// How long it may be idle, in seconds: from 60 to 86400.
     #[serde(default, rename = "idle_seconds", skip_serializing_if = "Option::is_none")]
     pub idle: Option<IdleSeconds>,
-    /// Which network it has: the internet (without the machine's own addresses and private ones), the machine's own, or none.
+    /// Which network it has: the internet (without the machine's own addresses and private ones),
+    /// the machine's own, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
-    /// The hosts that it may reach whatever the network is: a name or an address, with a port or without. An empty list takes back an earlier
-    /// one.
+    /// The hosts that it may reach whatever the network is: a name or an address, with a port or
+    /// without. An empty list takes back an earlier one.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "bounds::hosts")]
     #[schemars(length(max = bounds::MOST_HOSTS), extend("items" = { "type": "string", "maxLength": bounds::LONGEST_HOST, "pattern": bounds::HOST }))]
     pub allow_hosts: Option<Vec<String>>,
@@ -317,19 +325,26 @@ impl Wish {
 
 /// The settings of a run: its data, inputs and mappings.
 ///
-/// * `data`: a file of JSON lines, an absolute path on one machine, an address on AWS; `None` runs the flow once over its own default inputs.
+/// * `data`: a file of JSON lines, an absolute path on one machine, an address on AWS; `None` runs
+///   the flow once over its own default inputs.
 /// * `inputs`: values for the flow's inputs when there is no data.
-/// * `column_mapping`: by input name `${data.x}`, `${run.outputs.x}`, `${run.inputs.x}` or the value itself; an input without one takes its
-///   default, or else the column of its own name.
+/// * `column_mapping`: by input name `${data.x}`, `${run.outputs.x}`, `${run.inputs.x}` or the
+///   value itself; an input without one takes its default, or else the column of its own name.
 /// * `run`: an earlier run of the same user, whose outputs and data the mapping may name.
-/// * `resume_from`: an earlier run of the same user over the same data: lines that it has completed are taken over, and not run again.
-/// * `file`: the flow's file in its folder, where that is not the folder's only one. `entry`: `module:name` of a flow without a file.
+/// * `resume_from`: an earlier run of the same user over the same data: lines that it has completed
+///   are taken over, and not run again.
+/// * `file`: the flow's file in its folder, where that is not the folder's only one. `entry`:
+///   `module:name` of a flow without a file.
 /// * `variant`: `${node.variant}`.
-/// * `environment_variables`: for this run alone. Never a secret: they are stored. `${connection.key}` stands for a connection's value.
-/// * `secret_variables`: the names of more; their values come to the run's agent by another way, and are stored nowhere.
+/// * `environment_variables`: for this run alone. Never a secret: they are stored.
+///   `${connection.key}` stands for a connection's value.
+/// * `secret_variables`: the names of more; their values come to the run's agent by another way,
+///   and are stored nowhere.
 /// * `connections`: by node, what takes the place of its connection, `deployment_name` and `model`.
-/// * `command`: a program and its arguments, which runs in the folder in place of its flow; nothing else but the variables goes with it.
-/// * `stream`: of the one line of a run without data, an output that the flow gives in pieces is told as it comes, too.
+/// * `command`: a program and its arguments, which runs in the folder in place of its flow; nothing
+///   else but the variables goes with it.
+/// * `stream`: of the one line of a run without data, an output that the flow gives in pieces is
+///   told as it comes, too.
 /// * `display_name`, `description`, `tags`, `properties`: for people; kept with the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -424,7 +439,8 @@ impl Command {
 }
 
 impl Command {
-    /// The digest of its wish and flow, as 64 hex digits: two commands of one id are the same if these are.
+    /// The digest of its wish and flow, as 64 hex digits: two commands of one id are the same if
+    /// these are.
     pub fn digest(&self) -> String {
         use sha2::{Digest, Sha256};
         let wanted = serde_json::to_vec(&(&self.flow, &self.wish)).expect("a command is always JSON");

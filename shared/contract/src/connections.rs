@@ -1,7 +1,8 @@
 //! Connections to model providers, where the service keeps them and no machine of their user does.
 //!
-//! A row has what is no secret. The secrets are in Secrets Manager, by names below one prefix, and in no row, queue or log. They leave the service
-//! by one way: the answer to a session's agent, which proves with the session's key whose session it is.
+//! A row has what is no secret. The secrets are in Secrets Manager, by names below one prefix, and
+//! in no row, queue or log. They leave the service by one way: the answer to a session's agent,
+//! which proves with the session's key whose session it is.
 
 use crate::{Millis, bounds};
 use schemars::JsonSchema;
@@ -93,7 +94,8 @@ impl fmt::Debug for ConnectionWish {
 
 /// The signed part of a session's request for its user's connections.
 ///
-/// * `names`: those that it needs, with their secrets; without them, all that there are, without secrets.
+/// * `names`: those that it needs, with their secrets; without them, all that there are, without
+///   secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionsWanted {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "request", rename_all = "kebab-case")]
 #[expect(clippy::large_enum_variant, reason = "one is made and sent; there are never many")]
 pub enum ComputeRequest {
-    /// A compute resource of this slot's user and size, under this id. Answered by `compute-up` (also if it is up already), or by
-    /// `compute-gone` with the reason why there is none.
+    /// A compute resource of this slot's user and size, under this id. Answered by `compute-up`
+    /// (also if it is up already), or by `compute-gone` with the reason why there is none.
     CreateCompute {
         compute: String,
         slot: Slot,
@@ -19,8 +19,9 @@ pub enum ComputeRequest {
     },
     /// Delete it, and what is on it. Answered by `compute-gone` (also if it never was).
     ReleaseCompute { compute: String },
-    /// Start the container of this generation on this compute resource, unless it is later than `until`, or this generation or a
-    /// later one was removed. Answered by `session-up` (also if it is up already), or by `session-gone` with a failure.
+    /// Start the container of this generation on this compute resource, unless it is later than
+    /// `until`, or this generation or a later one was removed. Answered by `session-up` (also if it
+    /// is up already), or by `session-gone` with a failure.
     LaunchSession {
         flow: String,
         owner: String,
@@ -32,15 +33,16 @@ pub enum ComputeRequest {
         room: Option<Room>,
         until: Millis,
     },
-    /// Check whether this base image can be had, for the generation that comes after this one: have it. Answered by
-    /// `image-checked`.
+    /// Check whether this base image can be had, for the generation that comes after this one: have
+    /// it. Answered by `image-checked`.
     CheckImage {
         flow: String,
         generation: u32,
         operation: String,
         image: String,
     },
-    /// See that there is no container of this generation or an older one, and never will be. Answered by `session-gone`.
+    /// See that there is no container of this generation or an older one, and never will be.
+    /// Answered by `session-gone`.
     RemoveSession {
         flow: String,
         generation: u32,
@@ -67,7 +69,8 @@ fn is_none(count: &u32) -> bool {
 }
 
 impl Room {
-    /// The room of the VM size of this name; `None` if that is up to the driver, or if there is no such size.
+    /// The room of the VM size of this name; `None` if that is up to the driver, or if there is no
+    /// such size.
     pub fn of(size: &str) -> Option<Self> {
         let size = lifecycle::size::size(size)?;
         let limits = size.limits?;
@@ -96,7 +99,8 @@ pub enum DriverReport {
         generation: u32,
         key: String,
     },
-    /// The base image that comes after this generation was checked. `failure`: why it cannot be had.
+    /// The base image that comes after this generation was checked. `failure`: why it cannot be
+    /// had.
     ImageChecked {
         flow: String,
         generation: u32,
@@ -104,7 +108,8 @@ pub enum DriverReport {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
     },
-    /// No container of this generation is there, and none will be. `failure`: why, if nobody asked for it.
+    /// No container of this generation is there, and none will be. `failure`: why, if nobody asked
+    /// for it.
     SessionGone {
         flow: String,
         generation: u32,

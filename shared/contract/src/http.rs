@@ -1,4 +1,5 @@
-//! Requests and answers of `functions/api`. All bodies are JSON; `Authorization: Bearer <JWT>` on all but `/v1/health`.
+//! Requests and answers of `functions/api`. All bodies are JSON; `Authorization: Bearer <JWT>` on
+//! all but `/v1/health`.
 //!
 //! | route | body or query | answer |
 //! | --- | --- | --- |
@@ -36,7 +37,8 @@
 //! | `GET /v1/workspaces/{workspace}/webhooks` | | 200 [`Webhooks`](crate::webhook::Webhooks) |
 //! | `PUT /v1/workspaces/{workspace}/webhooks` | [`Webhooks`](crate::webhook::Webhooks), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
 //!
-//! A read by `wait` ends early when the thing is there, and answers what there is when the time has passed.
+//! A read by `wait` ends early when the thing is there, and answers what there is when the time has
+//! passed.
 
 use crate::{
     FlowRef, Kind, Millis, Named, Phase, Settings,
@@ -51,7 +53,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A request, as a function URL or an HTTP API hands it on (payload version 2.0): the parts that are used.
+/// A request, as a function URL or an HTTP API hands it on (payload version 2.0): the parts that
+/// are used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
@@ -104,8 +107,9 @@ pub struct Checks {
 
 /// One prerequisite.
 ///
-/// * `check`: its stable name: `role`, `vm-size`, `idle-time`, `identity`, `data-store`, `working-directory`, `quota`; the command line adds
-///   `requirements`, `base-image` and `network`.
+/// * `check`: its stable name: `role`, `vm-size`, `idle-time`, `identity`, `data-store`,
+///   `working-directory`, `quota`; the command line adds `requirements`, `base-image` and
+///   `network`.
 /// * `what`: what was found; of one that is lacking, what is wrong and what to do.
 /// * `error`: the code of the error that a start would end with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -271,7 +275,8 @@ pub struct SessionView {
     /// The digest of that image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
-    /// The digest that its name was seen to stand for since, if that is another one: a reset takes it.
+    /// The digest that its name was seen to stand for since, if that is another one: a reset takes
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_digest: Option<String>,
     /// The base image that a reset would take, if it is another one.
@@ -285,10 +290,12 @@ pub struct SessionView {
     pub last_activity: Millis,
     /// When it is deleted if nothing happens before.
     pub idle_due: Option<Millis>,
-    /// When its compute instance is shut down, and this session with it, if nothing uses the instance before; not in lists.
+    /// When its compute instance is shut down, and this session with it, if nothing uses the
+    /// instance before; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_due: Option<Millis>,
-    /// When it is stopped, as its user's sessions have lived then for as long as they may on one day; not in lists.
+    /// When it is stopped, as its user's sessions have lived then for as long as they may on one
+    /// day; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daily_due: Option<Millis>,
     /// Whether its user was warned of its own deletion.
@@ -327,7 +334,8 @@ pub struct ComputeView {
     pub since: Option<Millis>,
     /// The VM size.
     pub size: String,
-    /// The list price of an hour of that size, in millionths of a US dollar; none where it is not known, or there is none.
+    /// The list price of an hour of that size, in millionths of a US dollar; none where it is not
+    /// known, or there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<u32>,
     /// The user-assigned identity; none is the user's own.
@@ -444,7 +452,8 @@ pub enum End {
     },
     /// Its compute instance is shut down for idleness, with all sessions on it.
     InstanceIdle { at: Millis },
-    /// Its user's sessions have lived then for as long as they may on one day. `warned`: whether its user was warned of that.
+    /// Its user's sessions have lived then for as long as they may on one day. `warned`: whether
+    /// its user was warned of that.
     DailyTime { at: Millis, warned: bool },
     /// The phase has lasted too long.
     Deadline { at: Millis },
@@ -482,7 +491,8 @@ pub struct Events {
     pub events: Vec<LogRow>,
 }
 
-/// A flow's history of installs, oldest first; of more than [`MOST_INSTALLS`](crate::packages::MOST_INSTALLS) the last ones.
+/// A flow's history of installs, oldest first; of more than
+/// [`MOST_INSTALLS`](crate::packages::MOST_INSTALLS) the last ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Installs {
     pub installs: Vec<InstallRow>,
@@ -490,7 +500,8 @@ pub struct Installs {
 
 /// The claims of a bearer token.
 ///
-/// * `sub`: the user's name; `ws`: the workspace; `roles`: what they may do there; `exp`: seconds since the Unix epoch.
+/// * `sub`: the user's name; `ws`: the workspace; `roles`: what they may do there; `exp`: seconds
+///   since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Claims {
     #[serde(deserialize_with = "crate::bounds::name")]

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Source
 ///
-/// "continue using the existing compute instance to manually manage the lifecycle" (*Switch a compute instance runtime to a compute session*).
+/// "continue using the existing compute instance to manually manage the lifecycle" (*Switch a
+/// compute instance runtime to a compute session*).
 ///
 /// * `by`, `at`: who created it, and when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

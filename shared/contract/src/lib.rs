@@ -1,4 +1,5 @@
-//! All JSON that crosses a border: messages in queues, rows in the table, bodies over HTTP. One type for each, with its schema.
+//! All JSON that crosses a border: messages in queues, rows in the table, bodies over HTTP. One
+//! type for each, with its schema.
 //!
 //! This crate sends nothing and stores nothing. What the words mean is in [`lifecycle`].
 //!
@@ -52,7 +53,8 @@ pub use lifecycle::{
     session::{Kind, Named, Origin, Outcome, Phase, Settings, Step},
 };
 
-/// JSON as SQS takes it. Two characters that JSON may have are escaped, as no message may have them.
+/// JSON as SQS takes it. Two characters that JSON may have are escaped, as no message may have
+/// them.
 ///
 /// # Source
 ///
@@ -68,7 +70,8 @@ pub fn message(value: &impl serde::Serialize) -> serde_json::Result<String> {
 /// A flow, as its users name it.
 ///
 /// * `workspace`: the workspace's name; `local` on one machine.
-/// * `owner`: the user whose session it is. Two people who cloned the same repository have two flows.
+/// * `owner`: the user whose session it is. Two people who cloned the same repository have two
+///   flows.
 /// * `lineage`: what stays the same when the flow is edited: its canonical folder on one machine.
 #[derive(
     Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,

@@ -1,6 +1,7 @@
 //! Names that the template, the functions and the host must agree on.
 
-/// A queue's name is its key here behind the deployment's prefix; a handler finds its URL in the environment variable.
+/// A queue's name is its key here behind the deployment's prefix; a handler finds its URL in the
+/// environment variable.
 pub struct Queue {
     /// As in the template: `commands.fifo`.
     pub name: &'static str,
@@ -57,10 +58,11 @@ pub const TABLE: &str = "PFSESSION_TABLE";
 pub const STATE_MACHINE: &str = "PFSESSION_STATE_MACHINE";
 /// The sender ids, separated by commas, that may speak for somebody else: this system's own roles.
 pub const TRUSTED_SENDERS: &str = "PFSESSION_TRUSTED_SENDERS";
-/// The sender ids, separated by commas, that may say what a workspace's rules say, and nothing else: the function `webhook`.
+/// The sender ids, separated by commas, that may say what a workspace's rules say, and nothing
+/// else: the function `webhook`.
 pub const WEBHOOK_SENDERS: &str = "PFSESSION_WEBHOOK_SENDERS";
-/// The secrets of webhooks: a JSON object from `workspace/sender` to a list of secrets, the current one first; or the path of a file with that,
-/// which is read for each delivery.
+/// The secrets of webhooks: a JSON object from `workspace/sender` to a list of secrets, the current
+/// one first; or the path of a file with that, which is read for each delivery.
 pub const WEBHOOK_SECRETS: &str = "PFSESSION_WEBHOOK_SECRETS";
 /// The address that webhooks are sent to, with a slash at its end.
 pub const WEBHOOK_ADDRESS: &str = "PFSESSION_WEBHOOK_ADDRESS";
@@ -76,25 +78,28 @@ pub const IDENTITIES: &str = "PFSESSION_IDENTITIES";
 pub const COMPUTE_SUBNETS: &str = "PFSESSION_COMPUTE_SUBNETS";
 /// The bucket for snapshots of flow folders; empty where the functions see the folders themselves.
 pub const FLOWS_BUCKET: &str = "PFSESSION_FLOWS_BUCKET";
-/// Prefix of the names of connections' secrets in Secrets Manager; empty where the machine keeps connections itself.
+/// Prefix of the names of connections' secrets in Secrets Manager; empty where the machine keeps
+/// connections itself.
 pub const CONNECTIONS_PREFIX: &str = "PFSESSION_CONNECTIONS_PREFIX";
 /// Where the service's HTTP front is, for a session's agent. `compute-ecs.asl.json` sets it.
 pub const SERVICE: &str = "PFSESSION_SERVICE";
 /// The folder of the runs' own folders, where functions see it; empty where they do not.
 pub const RUNS_FOLDER: &str = "PFSESSION_RUNS_FOLDER";
-/// The variable with the settings of an agent in a container: [`crate::agent::AgentSettings`] in JSON. `compute-ecs.asl.json` sets it.
+/// The variable with the settings of an agent in a container: [`crate::agent::AgentSettings`] in
+/// JSON. `compute-ecs.asl.json` sets it.
 pub const AGENT: &str = "PFSESSION_AGENT";
 
 /// The CloudWatch namespace of this deployment's metrics; empty if nobody collects them.
 pub const METRICS: &str = "PFSESSION_METRICS";
 
-/// The name of the queue of a session's agent, behind the deployment's prefix. Each generation has its own.
+/// The name of the queue of a session's agent, behind the deployment's prefix. Each generation has
+/// its own.
 pub fn agent_queue(flow: &str, generation: u32) -> String {
     format!("agent-{flow}-{generation}")
 }
 
-/// The URL of the queue of a session's agent, which is beside the queue of compute requests and has the same prefix.
-/// `None` if that is no URL of a queue of compute requests: the template is wrong.
+/// The URL of the queue of a session's agent, which is beside the queue of compute requests and has
+/// the same prefix. `None` if that is no URL of a queue of compute requests: the template is wrong.
 pub fn agent_queue_url(compute_requests_url: &str, flow: &str, generation: u32) -> Option<String> {
     let before = compute_requests_url.strip_suffix(COMPUTE_REQUESTS.name)?;
     Some(format!("{before}{}", agent_queue(flow, generation)))

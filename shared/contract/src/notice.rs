@@ -1,4 +1,5 @@
-//! `notices`: what a user is to be told of without asking. Whoever wants to tell them consumes the queue.
+//! `notices`: what a user is to be told of without asking. Whoever wants to tell them consumes the
+//! queue.
 
 use crate::{FlowRef, Millis, command::Command};
 use schemars::JsonSchema;
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "notice", rename_all = "kebab-case")]
 #[expect(clippy::large_enum_variant, reason = "one is made and sent; there are never many")]
 pub enum Notice {
-    /// The session is deleted for idleness at `due`, in milliseconds since the Unix epoch, if nobody uses it before.
+    /// The session is deleted for idleness at `due`, in milliseconds since the Unix epoch, if
+    /// nobody uses it before.
     DeletedSoon {
         flow: FlowRef,
         /// The flow's key.
@@ -21,7 +23,8 @@ pub enum Notice {
         /// Sent as it is, it counts as use: the idle time begins anew.
         extend: Command,
     },
-    /// The compute instance is shut down for idleness at `due`, with all sessions on it, if nobody uses one of them before.
+    /// The compute instance is shut down for idleness at `due`, with all sessions on it, if nobody
+    /// uses one of them before.
     ShutDownSoon {
         workspace: String,
         owner: String,
@@ -30,8 +33,9 @@ pub enum Notice {
         /// How long it may be unused, in milliseconds.
         after: Millis,
     },
-    /// The session is stopped at `due`, in milliseconds since the Unix epoch, in use or not: its user's sessions will have lived for as long
-    /// then as they may on one day. A session less puts it off.
+    /// The session is stopped at `due`, in milliseconds since the Unix epoch, in use or not: its
+    /// user's sessions will have lived for as long then as they may on one day. A session less puts
+    /// it off.
     StoppedForTheDaySoon {
         flow: FlowRef,
         /// The flow's key.

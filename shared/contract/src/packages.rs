@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 /// The installed packages of a session from here on.
 ///
 /// * `count`: from 1 in each generation: of two that come in any order, the larger counts.
-/// * `lock`: the digest of the lock that the environment was built from; the agent that reports it can build it again from that.
-/// * `listed`: `None` if the environment was brought to a lock that the flow had before: then it is what was recorded with that.
+/// * `lock`: the digest of the lock that the environment was built from; the agent that reports it
+///   can build it again from that.
+/// * `listed`: `None` if the environment was brought to a lock that the flow had before: then it is
+///   what was recorded with that.
 /// * `by_hand`: what the session's own code has changed on top, as `pip install` in a run does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Installation {
@@ -87,7 +89,8 @@ impl std::fmt::Display for Isolation {
 
 /// The packages of an environment, and the requirements that they were resolved from.
 ///
-/// * `requirements`: every line that says something, without credentials; `-c` stands before one that only limits versions.
+/// * `requirements`: every line that says something, without credentials; `-c` stands before one
+///   that only limits versions.
 /// * `packages`: by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Listed {
@@ -122,8 +125,9 @@ pub struct Package {
 ///
 /// # Source
 ///
-/// "Shows the packages installed in the compute session, including those in the base image and specified in the `requirements.txt` file in the
-/// flow folder" (the specification, *View installed packages*).
+/// "Shows the packages installed in the compute session, including those in the base image and
+/// specified in the `requirements.txt` file in the flow folder" (the specification, *View installed
+/// packages*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackageOrigin {
@@ -175,12 +179,14 @@ impl Change {
 
 /// How an install's own program ended.
 ///
-/// * `command`: what it was, in words; `exit_code`: 128 and the signal's number if a signal ended it.
+/// * `command`: what it was, in words; `exit_code`: 128 and the signal's number if a signal ended
+///   it.
 /// * `tail`: the last lines of its output, redacted; all of it is the operation's output.
 ///
 /// # Source
 ///
-/// `setupResults` of the service that the specification describes: `command`, `exitCode`, `stdOut`, `stdErr`.
+/// `setupResults` of the service that the specification describes: `command`, `exitCode`, `stdOut`,
+/// `stdErr`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Setup {
     pub command: String,
@@ -191,7 +197,8 @@ pub struct Setup {
 /// The packages of a flow's session, as last recorded. The record outlives the session.
 ///
 /// * `number`: of the last entry of the history.
-/// * `by`: the operation or the run that changed it last; `kind`: of that operation; `None` for a run.
+/// * `by`: the operation or the run that changed it last; `kind`: of that operation; `None` for a
+///   run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PackagesRow {
     pub number: u64,
@@ -210,7 +217,8 @@ pub struct PackagesRow {
     pub left_out: Option<LeftOut>,
 }
 
-/// One entry of a flow's history of installs: what [`PackagesRow`] was from then on, and what of it was new.
+/// One entry of a flow's history of installs: what [`PackagesRow`] was from then on, and what of it
+/// was new.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InstallRow {
     #[serde(flatten)]

@@ -8,14 +8,17 @@ use std::collections::BTreeSet;
 /// The roles of one user in a workspace.
 ///
 /// * `revision`: raised by each change; 0 of one that is not stored.
-/// * `roles`: those that they have besides what their token says, or the right to send to the queue (data-scientist).
+/// * `roles`: those that they have besides what their token says, or the right to send to the queue
+///   (data-scientist).
 /// * `closed`: whether these are all: what a token or the queue says of them counts no more.
-/// * `identities`: the user-assigned identities that they may have sessions work with: the role managed-identity-operator of each.
+/// * `identities`: the user-assigned identities that they may have sessions work with: the role
+///   managed-identity-operator of each.
 /// * `by`, `at`: who changed it last, and when.
 ///
 /// # Source
 ///
-/// "The job submitter needs `assign` permission on the user-assigned managed identity" (the specification, *Start with advanced settings*).
+/// "The job submitter needs `assign` permission on the user-assigned managed identity" (the
+/// specification, *Start with advanced settings*).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleRow {

@@ -1,4 +1,5 @@
-//! The routes of `functions/api`, in one table: clients write addresses by it, and the function reads them by it.
+//! The routes of `functions/api`, in one table: clients write addresses by it, and the function
+//! reads them by it.
 //!
 //! Their bodies, queries and answers are in [`http`](crate::http).
 

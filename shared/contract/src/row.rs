@@ -1,4 +1,5 @@
-//! The rows of the table. Each is `pk`, `sk`, `body` (this JSON) and, where it is not final, `due_shard` and `due_at`.
+//! The rows of the table. Each is `pk`, `sk`, `body` (this JSON) and, where it is not final,
+//! `due_shard` and `due_at`.
 //!
 //! | row | `pk` | `sk` |
 //! | --- | --- | --- |
@@ -23,8 +24,8 @@
 //! | a workspace's webhooks | `WORKSPACE#{workspace}` | `WEBHOOKS` |
 //! | delivery taken | `DELIVERY#{workspace}#{sender}` | `{digest of what its signature covers}` |
 //!
-//! Roles are in [`people`](crate::people), settings in [`workspace`](crate::workspace), what a quota counts in [`lifecycle::quota`], the last
-//! two in [`webhook`](crate::webhook).
+//! Roles are in [`people`](crate::people), settings in [`workspace`](crate::workspace), what a
+//! quota counts in [`lifecycle::quota`], the last two in [`webhook`](crate::webhook).
 
 use crate::{
     Code, Failure, FlowRef, Kind, Millis, Outcome, Phase, agent::RunResult, command::RunWish, packages::Setup,
@@ -37,7 +38,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A flow's session. The outbox is an attribute of its own, so that what was sent can be taken out of it without touching the rest.
+/// A flow's session. The outbox is an attribute of its own, so that what was sent can be taken out
+/// of it without touching the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionRow {
     pub flow: FlowRef,
@@ -203,7 +205,8 @@ pub struct RunRow {
     /// Whether lists leave it out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archived: bool,
-    /// When it was deleted. Nothing but its name is left, which can be given again after [`NAME_KEPT`].
+    /// When it was deleted. Nothing but its name is left, which can be given again after
+    /// [`NAME_KEPT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Millis>,
 }
@@ -237,7 +240,8 @@ impl RunRow {
     }
 }
 
-/// How long the name of a deleted run is taken: a late repetition of its command must not run it again.
+/// How long the name of a deleted run is taken: a late repetition of its command must not run it
+/// again.
 pub const NAME_KEPT: Millis = 600_000;
 
 impl RunRow {
@@ -274,7 +278,8 @@ impl RunRow {
 ///
 /// # Source
 ///
-/// The run statuses of the promptflow client (`NotStarted`, `Running`, `Completed`, `Failed`, `Canceled`).
+/// The run statuses of the promptflow client (`NotStarted`, `Running`, `Completed`, `Failed`,
+/// `Canceled`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RunStatus {
     NotStarted,

@@ -1,7 +1,9 @@
-//! Snapshots of flow folders, for sessions that do not see their user's machine: objects in the deployment's bucket, by digest.
+//! Snapshots of flow folders, for sessions that do not see their user's machine: objects in the
+//! deployment's bucket, by digest.
 //!
-//! Each is `s3://{bucket}/flows/{flow key}/{SHA-256, in hex}`. So nobody can overwrite another's, and who has the address knows what it must hold.
-//! A flow folder is what `flow::snapshot` packs; a run's data is the file itself.
+//! Each is `s3://{bucket}/flows/{flow key}/{SHA-256, in hex}`. So nobody can overwrite another's,
+//! and who has the address knows what it must hold. A flow folder is what `flow::snapshot` packs; a
+//! run's data is the file itself.
 
 use crate::{FlowRef, bounds};
 use schemars::JsonSchema;
@@ -77,7 +79,8 @@ pub struct Place {
     pub upload: Option<Upload>,
 }
 
-/// How to send it, within minutes: a PUT to `url` with exactly these headers, of exactly what was offered.
+/// How to send it, within minutes: a PUT to `url` with exactly these headers, of exactly what was
+/// offered.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Upload {
     pub url: String,

@@ -1,4 +1,5 @@
-//! Messages of the state machine to the queues `start-session`, `install-packages` and `stop-session`.
+//! Messages of the state machine to the queues `start-session`, `install-packages` and
+//! `stop-session`.
 
 use crate::{Code, Failure, Kind, Step, bounds};
 use lifecycle::session::Event;

@@ -1,13 +1,16 @@
-//! The files of a run in the deployment's bucket, for functions that do not see the folder of the run.
+//! The files of a run in the deployment's bucket, for functions that do not see the folder of the
+//! run.
 //!
 //! | object | what |
 //! | --- | --- |
 //! | `runs/{flow key}/{run}/{SHA-256 of it}` | the [`Index`]; the run's result names it |
 //! | the same, of another digest | a part: the run's files one after another, cut at [`PART`] |
 //!
-//! * Decision: parts instead of an object a file. A run may make 50,000 files, and each object is a request.
-//! * Decision: each object is named by its digest, and none is written over. A session's code has the credentials that write it; what it could
-//!   write under another run's name is refused by who reads it.
+//! * Decision: parts instead of an object a file. A run may make 50,000 files, and each object is a
+//!   request.
+//! * Decision: each object is named by its digest, and none is written over. A session's code has
+//!   the credentials that write it; what it could write under another run's name is refused by who
+//!   reads it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,7 +92,8 @@ pub struct StoredFile {
 }
 
 impl Index {
-    /// Where a file goes on from `offset`: the part's digest, and the first byte there and after there. `None` at the file's end.
+    /// Where a file goes on from `offset`: the part's digest, and the first byte there and after
+    /// there. `None` at the file's end.
     pub fn place(&self, file: &StoredFile, offset: u64) -> Option<(&str, u64, u64)> {
         let begin = file.from.checked_add(offset)?;
         let end = file.from.checked_add(file.bytes)?;
@@ -103,7 +107,8 @@ impl Index {
     }
 }
 
-/// Where a part of a file is to be read, within minutes: a GET of `url` with this `range` as its header `Range`.
+/// Where a part of a file is to be read, within minutes: a GET of `url` with this `range` as its
+/// header `Range`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Download {
     pub url: String,

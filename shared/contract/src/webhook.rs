@@ -1,7 +1,8 @@
 //! Webhooks: signed requests from outside, and the workspace's table of what they mean.
 //!
-//! A *sender* is somebody who has a secret, and an address of its own: `/webhook/{workspace}/{sender}`. Which secret that is, the service's
-//! configuration says, and never a row.
+//! A *sender* is somebody who has a secret, and an address of its own:
+//! `/webhook/{workspace}/{sender}`. Which secret that is, the service's configuration says, and
+//! never a row.
 
 use crate::{FlowRef, Millis, Principal, bounds, command::Wish};
 use schemars::JsonSchema;
@@ -32,9 +33,11 @@ pub enum SenderKind {
 ///
 /// * `name`: no other rule of the workspace has it.
 /// * `sender`: whose deliveries it is about, by the name of its secret.
-/// * `event`: for GitHub the name of the event, such as `push`, `release` (which means `release.published`) or `deployment`
-///   (`deployment.created`), or `event.action`; for Standard Webhooks the payload's `type`.
-/// * `by`: who made the rule, with the roles they had then. The command is theirs. Left out by whoever makes one.
+/// * `event`: for GitHub the name of the event, such as `push`, `release` (which means
+///   `release.published`) or `deployment` (`deployment.created`), or `event.action`; for Standard
+///   Webhooks the payload's `type`.
+/// * `by`: who made the rule, with the roles they had then. The command is theirs. Left out by
+///   whoever makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
     #[serde(deserialize_with = "bounds::id")]
@@ -61,12 +64,15 @@ pub struct Rule {
     pub wish: Wish,
 }
 
-/// Which events of a kind are meant: all that is said here must be so. `*` stands for any characters.
+/// Which events of a kind are meant: all that is said here must be so. `*` stands for any
+/// characters.
 ///
-/// For Standard Webhooks, the payload's `data` has these by the same names, each a text, and `paths` a list.
+/// For Standard Webhooks, the payload's `data` has these by the same names, each a text, and
+/// `paths` a list.
 ///
 /// * `repository`: `owner/name`.
-/// * `paths`: a changed file is one of these, or below one of these. What a push does not tell counts as changed.
+/// * `paths`: a changed file is one of these, or below one of these. What a push does not tell
+///   counts as changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
@@ -137,7 +143,8 @@ pub struct Webhooks {
     /// The revision that was read; 0 if there were no rules.
     pub revision: u64,
     pub rules: Vec<Rule>,
-    /// Where senders send to, without the sender's name at its end. Said by the service, and left out by whoever sends rules.
+    /// Where senders send to, without the sender's name at its end. Said by the service, and left
+    /// out by whoever sends rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! The settings of a workspace: what its sessions have where nobody names another thing, and what they may have at most.
+//! The settings of a workspace: what its sessions have where nobody names another thing, and what
+//! they may have at most.
 //!
 //! The names are those of the file that `pfsession workspace update` reads.
 
@@ -11,7 +12,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 ///
 /// # Source
 ///
-/// "use workspace first UAI" (the specification, *Use a compute session to submit a flow run in CLI/SDK*).
+/// "use workspace first UAI" (the specification, *Use a compute session to submit a flow run in
+/// CLI/SDK*).
 pub const PRIMARY: &str = "primary";
 
 /// The settings of a workspace, as they are stored.
@@ -37,12 +39,14 @@ pub struct WorkspaceRow {
 ///
 /// * `largest_idle_seconds`: the longest idle time that a session may have.
 /// * `working_directory`: the folder of flow drafts.
-/// * `primary_user_assigned_identity`: which identity a run has that names none; without it, the first.
+/// * `primary_user_assigned_identity`: which identity a run has that names none; without it, the
+///   first.
 ///
 /// # Source
 ///
-/// "The default data store (usually `workspaceblobstore`) in your workspace is of the blob type. The working directory
-/// (`workspaceworkingdirectory`) exists in the workspace." (the specification, *Start a compute session in studio*).
+/// "The default data store (usually `workspaceblobstore`) in your workspace is of the blob type.
+/// The working directory (`workspaceworkingdirectory`) exists in the workspace." (the
+/// specification, *Start a compute session in studio*).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkspaceSettings {
@@ -109,7 +113,8 @@ pub struct DataStore {
     pub r#type: String,
 }
 
-/// How much each user may have at once; `users` says it for some in place of that, and `total` how much all users may have together.
+/// How much each user may have at once; `users` says it for some in place of that, and `total` how
+/// much all users may have together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuotaSettings {
@@ -118,8 +123,8 @@ pub struct QuotaSettings {
     /// Processors, by the family of VM sizes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vcpus: BTreeMap<String, u32>,
-    /// How long the sessions of a user may live on one day of UTC, all of them together: a cap on what they cost. When it is used up, they
-    /// are stopped.
+    /// How long the sessions of a user may live on one day of UTC, all of them together: a cap on
+    /// what they cost. When it is used up, they are stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_seconds_per_day: Option<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -134,7 +139,8 @@ impl QuotaSettings {
     }
 }
 
-/// How much one user may have at once, or all together. What it leaves out is everybody's, or has no bound.
+/// How much one user may have at once, or all together. What it leaves out is everybody's, or has
+/// no bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserQuota {

@@ -1,4 +1,5 @@
-//! Any bytes as a message are read or refused; what was read is the same when it is written and read again.
+//! Any bytes as a message are read or refused; what was read is the same when it is written and
+//! read again.
 
 use contract::{
     agent::{AgentCommand, Greeting, Report, SignedBody},

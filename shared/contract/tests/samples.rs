@@ -1,6 +1,8 @@
-//! The samples in `events/`, the types of this crate and the schemas beside the samples say the same.
+//! The samples in `events/`, the types of this crate and the schemas beside the samples say the
+//! same.
 //!
-//! `UPDATE_EXPECT=1 cargo test -p contract` writes the schemas anew. A released sample is never edited: a new one stands beside it.
+//! `UPDATE_EXPECT=1 cargo test -p contract` writes the schemas anew. A released sample is never
+//! edited: a new one stands beside it.
 
 use contract::{
     Settings,

@@ -1,7 +1,8 @@
 //! A connection to a model provider or another service, as promptflow's own documents write it.
 //!
-//! The types, their keys, and their defaults are promptflow 1.18.5's. Beyond it, a secret may be left out of a document (it is then
-//! asked for), and a key that no connection of the type has is named (promptflow drops it in silence).
+//! The types, their keys, and their defaults are promptflow 1.18.5's. Beyond it, a secret may be
+//! left out of a document (it is then asked for), and a key that no connection of the type has is
+//! named (promptflow drops it in silence).
 
 use crate::{
     Code, Failure,
@@ -148,7 +149,8 @@ impl ConnectionType {
     }
 }
 
-/// A connection, with its secrets. It has no `Debug` of its own parts: nothing that is logged has a secret.
+/// A connection, with its secrets. It has no `Debug` of its own parts: nothing that is logged has a
+/// secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
     #[serde(rename = "type")]
@@ -156,7 +158,8 @@ pub struct Connection {
     pub module: String,
     pub configs: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, String>,
-    /// Whether its key stays with a broker outside the sandbox. No such key is in promptflow's documents.
+    /// Whether its key stays with a broker outside the sandbox. No such key is in promptflow's
+    /// documents.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brokered: bool,
 }
@@ -213,7 +216,8 @@ impl Connection {
         shown
     }
 
-    /// The key of its address, if a broker can hold its key: its client takes a base address, and sends the key in a header.
+    /// The key of its address, if a broker can hold its key: its client takes a base address, and
+    /// sends the key in a header.
     fn address_key(&self) -> Option<&'static str> {
         match self.kind {
             _ if self.is_keyless() => None,
@@ -234,7 +238,8 @@ impl Connection {
         written.or((self.kind == OpenAi).then_some(OPEN_AI))
     }
 
-    /// The connection that a flow gets while a broker holds its key: the broker's address, and a placeholder for the key.
+    /// The connection that a flow gets while a broker holds its key: the broker's address, and a
+    /// placeholder for the key.
     pub fn behind(&self, address: &str) -> Self {
         let mut behind = self.clone();
         if let Some(key) = self.address_key() {

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 ///
 /// # Source
 ///
-/// "Each flow is self-contained and defines the base image and required Python packages in the flow folder" (the specification, *Relationship*).
+/// "Each flow is self-contained and defines the base image and required Python packages in the flow
+/// folder" (the specification, *Relationship*).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     /// The base image: what the flow file says, else the default for what the folder holds.
@@ -24,16 +25,18 @@ pub struct Environment {
     pub requirements: Option<Requirements>,
 }
 
-/// Reads the environment from the flow file, and the requirements that it names, which may come by an additional include. A
-/// `requirements.txt` that is there and not declared counts; in a folder without a flow, and without one, what its project file says.
+/// Reads the environment from the flow file, and the requirements that it names, which may come by
+/// an additional include. A `requirements.txt` that is there and not declared counts; in a folder
+/// without a flow, and without one, what its project file says.
 ///
 /// * `reach`: how far paths may lead: an include root (see [`crate::include_root`]), or nowhere.
 ///
 /// # Errors
 ///
-/// All final. `Flow.BadEnvironment`, `Flow.BadFlowFile`, `Flow.MissingRequirements`; about a line `Flow.BadRequirement`,
-/// `Flow.LocalPackage`, `Flow.PinnedPromptflow`, `Flow.VariableInRequirement`; about a path `Flow.PathLeadsOut`,
-/// `Flow.MissingInclude`, `Flow.AbsoluteInclude`, `Flow.BadIncludes`, `Flow.TooLarge`, `Flow.Unreadable`; and what
+/// All final. `Flow.BadEnvironment`, `Flow.BadFlowFile`, `Flow.MissingRequirements`; about a line
+/// `Flow.BadRequirement`, `Flow.LocalPackage`, `Flow.PinnedPromptflow`,
+/// `Flow.VariableInRequirement`; about a path `Flow.PathLeadsOut`, `Flow.MissingInclude`,
+/// `Flow.AbsoluteInclude`, `Flow.BadIncludes`, `Flow.TooLarge`, `Flow.Unreadable`; and what
 /// [`crate::canonical`] says.
 pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Environment, Failure> {
     let folder = Folder::open(folder, reach)?;
@@ -83,8 +86,9 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
     })
 }
 
-/// Has the dependencies of the flow folder's own project stand where a line names it, as in `-e .[dev]`, and those of one of its dependency
-/// groups where a line names that, as in `--group dev`. Its modules are found in the folder.
+/// Has the dependencies of the flow folder's own project stand where a line names it, as in `-e
+/// .[dev]`, and those of one of its dependency groups where a line names that, as in `--group dev`.
+/// Its modules are found in the folder.
 fn with_own_project(folder: &Folder, requirements: &mut Requirements) -> Result<(), Failure> {
     let is_own =
         |line: &requirements::Line| matches!(line.option(), Some((requirements::OWN | requirements::GROUP, _)));
@@ -106,7 +110,8 @@ fn with_own_project(folder: &Folder, requirements: &mut Requirements) -> Result<
     Ok(())
 }
 
-/// Where the requirements are or would be: as the flow folder has it, and where the flow file says so.
+/// Where the requirements are or would be: as the flow folder has it, and where the flow file says
+/// so.
 pub(crate) fn requirements_target(folder: &Folder) -> Result<(PathBuf, String), Failure> {
     let declared = folder.flow_file.as_ref().map(Declared::of).transpose()?;
     let named = declared.and_then(|declared| declared.requirements);
@@ -119,7 +124,8 @@ pub(crate) fn requirements_target(folder: &Folder) -> Result<(PathBuf, String), 
     Ok((target, place))
 }
 
-/// The base image of a flow whose user names none: what its flow file says, else the default for what the folder holds.
+/// The base image of a flow whose user names none: what its flow file says, else the default for
+/// what the folder holds.
 ///
 /// # Errors
 ///
@@ -127,14 +133,16 @@ pub(crate) fn requirements_target(folder: &Folder) -> Result<(PathBuf, String), 
 ///
 /// # Source
 ///
-/// "You can also specify the new base image under `environment` in the `flow.dag.yaml` file" (the specification, *Change the base image*).
+/// "You can also specify the new base image under `environment` in the `flow.dag.yaml` file" (the
+/// specification, *Change the base image*).
 pub fn base_image(folder: &Path) -> Result<Named<String>, Failure> {
     let folder = Folder::open(folder, &crate::include_root(folder))?;
     let declared = folder.flow_file.as_ref().map(Declared::of).transpose()?;
     Ok(image_of(&folder, declared.and_then(|declared| declared.image)))
 }
 
-/// The constraints on the version of Python that files of the folder have: see `project/pythons.rs`.
+/// The constraints on the version of Python that files of the folder have: see
+/// `project/pythons.rs`.
 ///
 /// # Errors
 ///
@@ -177,7 +185,8 @@ fn default_of(folder: &Folder) -> &'static str {
 ///
 /// # Source
 ///
-/// "By default, we use the latest prompt flow base image" (the specification, *Change the base image for compute session*).
+/// "By default, we use the latest prompt flow base image" (the specification, *Change the base
+/// image for compute session*).
 pub const DEFAULT_IMAGE: &str = "promptflow";
 
 /// The base image of a folder that holds no flow: nothing but Python.

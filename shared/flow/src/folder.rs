@@ -1,4 +1,5 @@
-//! The folder itself: where it lies, its flow file, its includes, and reading inside the include root.
+//! The folder itself: where it lies, its flow file, its includes, and reading inside the include
+//! root.
 
 use crate::{
     Code, Failure,
@@ -24,10 +25,11 @@ const FLOW_FILES: [&str; 4] = ["flow.dag.yaml", "flow.dag.yml", "flow.flex.yaml"
 pub enum Kind {
     /// A graph of nodes; `file` is `flow.dag.yaml` or `flow.dag.yml`.
     Dag { file: &'static str },
-    /// A function or a class; `file` is `flow.flex.yaml`, or `flow.dag.yaml` in older flows, or ends in `yml`. `entry` names it:
-    /// `module:function`, `package.module:Class`.
+    /// A function or a class; `file` is `flow.flex.yaml`, or `flow.dag.yaml` in older flows, or
+    /// ends in `yml`. `entry` names it: `module:function`, `package.module:Class`.
     Flex { file: &'static str, entry: String },
-    /// Python code, a requirements file or a `pyproject.toml`. It has packages to install, and no flow to run.
+    /// Python code, a requirements file or a `pyproject.toml`. It has packages to install, and no
+    /// flow to run.
     Folder,
 }
 
@@ -75,7 +77,8 @@ fn not_a_folder(path: &Path) -> Failure {
     )
 }
 
-/// How far what the flow names may lead, unless its user says otherwise: the repository that the folder lies in, else its parent folder.
+/// How far what the flow names may lead, unless its user says otherwise: the repository that the
+/// folder lies in, else its parent folder.
 pub fn include_root(folder: &Path) -> PathBuf {
     let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     // In a work tree or a submodule `.git` is a file.
@@ -108,8 +111,9 @@ pub fn is_plain_flow_name(name: &str) -> bool {
 ///
 /// # Errors
 ///
-/// Those of [`canonical`]; `Flow.NoFlow` if there is neither a flow nor Python nor a requirements file in it; `Flow.TwoFlows`,
-/// `Flow.BadFlowFile`, `Flow.PathLeadsOut`, `Flow.Unreadable` about its flow file.
+/// Those of [`canonical`]; `Flow.NoFlow` if there is neither a flow nor Python nor a requirements
+/// file in it; `Flow.TwoFlows`, `Flow.BadFlowFile`, `Flow.PathLeadsOut`, `Flow.Unreadable` about
+/// its flow file.
 pub fn kind(folder: &Path) -> Result<Kind, Failure> {
     let folder = Folder::open(folder, &include_root(folder))?;
     if let Some(file) = &folder.flow_file {
@@ -153,7 +157,8 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
 pub enum Reach<'a> {
     /// As far as this folder: see [`include_root`].
     Root(&'a Path),
-    /// Nowhere: the folder is a view that was laid out before, such as a snapshot. What it includes is in it.
+    /// Nowhere: the folder is a view that was laid out before, such as a snapshot. What it includes
+    /// is in it.
     View,
 }
 
@@ -419,7 +424,8 @@ impl Folder {
             .filter(|folder| folder.is_dir()))
     }
 
-    /// The file at `target` of the view, as [`crate::view::list`] would have it. `None` if there is none.
+    /// The file at `target` of the view, as [`crate::view::list`] would have it. `None` if there is
+    /// none.
     pub(crate) fn find(&self, includes: &[Include], target: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
         let is_file = |found: &PathBuf| found.is_file();
         for include in includes.iter().rev().filter(|include| !include.zipped) {
@@ -454,7 +460,8 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
     out
 }
 
-/// The text of a regular, small file: UTF-8, or UTF-16 with its mark, as some Windows tools write it.
+/// The text of a regular, small file: UTF-8, or UTF-16 with its mark, as some Windows tools write
+/// it.
 pub(crate) fn read_text(path: &Path, shown: &str) -> Result<String, Failure> {
     // A pipe or a device would be read for ever.
     let about = fs::metadata(path).map_err(|error| unreadable(shown, &error))?;

@@ -5,16 +5,17 @@
 //! * [`environment()`]: the base image and the requirements.
 //! * [`save`]: a requirements file with more packages in it.
 //! * [`migrate()`]: the files that a flow needs of a runtime's environment.
-//! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes at its root.
+//! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes
+//!   at its root.
 //! * [`snapshot`]: such a view as one file, for whoever does not see the folder.
 //! * [`run_yaml`]: a run's own file.
 //! * [`connection()`]: a connection's document.
 //!
-//! This crate knows no network, no clock, no session. It reads the file system, and writes only where [`view::copy_into`] and
-//! [`snapshot::lay_out`] are told to.
-//! It never reads a file outside the include root, whichever way a flow names one. Every [`Failure`] is final: somebody has to
-//! change the folder first. It names the file, relative to the flow folder, with the line where there is one, and what to do next; no
-//! credential of a URL is in it ([`redact`]).
+//! This crate knows no network, no clock, no session. It reads the file system, and writes only
+//! where [`view::copy_into`] and [`snapshot::lay_out`] are told to. It never reads a file outside
+//! the include root, whichever way a flow names one. Every [`Failure`] is final: somebody has to
+//! change the folder first. It names the file, relative to the flow folder, with the line where
+//! there is one, and what to do next; no credential of a URL is in it ([`redact`]).
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
@@ -52,9 +53,11 @@ pub use save::{Saved, save, save_extras, save_groups};
 pub use signature::{Field, Signature, signature};
 pub use workspace_yaml::{line_of, workspace_yaml};
 
-/// Takes the credentials out of every URL in `text`: `https://user:word@host` becomes `https://***@host`, and a query `?***`.
+/// Takes the credentials out of every URL in `text`: `https://user:word@host` becomes
+/// `https://***@host`, and a query `?***`.
 ///
-/// Where a password is badly written, with `/` or `@` in it, more than the password is taken out rather than less.
+/// Where a password is badly written, with `/` or `@` in it, more than the password is taken out
+/// rather than less.
 pub fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

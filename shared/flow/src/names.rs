@@ -34,7 +34,8 @@ const OTHERWISE: [(&str, &str); 30] = [
     ("zmq", "pyzmq"),
 ];
 
-/// The package that has a module, as far as that is known: else the module's first part, as most packages are named so.
+/// The package that has a module, as far as that is known: else the module's first part, as most
+/// packages are named so.
 ///
 /// * `module`: with its dots.
 pub fn package_of(module: &str) -> &str {
@@ -47,7 +48,8 @@ pub fn package_of(module: &str) -> &str {
     other.map_or_else(|| module.split('.').next().unwrap_or(module), |(_, package)| package)
 }
 
-/// The real name of a package that PyPI has only to refuse it. `bs4` is none: it installs beautifulsoup4.
+/// The real name of a package that PyPI has only to refuse it. `bs4` is none: it installs
+/// beautifulsoup4.
 pub(crate) fn current_name(package: &str) -> Option<&'static str> {
     match package {
         "sklearn" => Some("scikit-learn"),

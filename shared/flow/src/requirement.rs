@@ -1,8 +1,9 @@
 //! One requirement as PEP 508 has it, read within a budget.
 //!
-//! `pep508_rs` reads names, extras, versions and URLs. It never sees a character outside ASCII, a name that ends in a hyphen or a marker: on
-//! the first two it panics, and of each marker it builds a decision diagram that grows exponentially, stays in memory, and is built by recursion. 0.9.2 is its newest
-//! release. `uv-pep508` has the same diagrams, and brings uv's own crates with it.
+//! `pep508_rs` reads names, extras, versions and URLs. It never sees a character outside ASCII, a
+//! name that ends in a hyphen or a marker: on the first two it panics, and of each marker it builds
+//! a decision diagram that grows exponentially, stays in memory, and is built by recursion. 0.9.2
+//! is its newest release. `uv-pep508` has the same diagrams, and brings uv's own crates with it.
 
 use pep508_rs::{Requirement, VerbatimUrl};
 use std::str::FromStr;
@@ -29,7 +30,8 @@ pub(crate) fn parse(text: &str) -> Result<Requirement<VerbatimUrl>, String> {
     }
     let (requirement, marker) = split_marker(text);
     check_names(requirement)?;
-    // A fault before the marker is told first. Without a marker the parser has no state that a panic could leave broken.
+    // A fault before the marker is told first. Without a marker the parser has no state that a
+    // panic could leave broken.
     let parsed = std::panic::catch_unwind(|| Requirement::from_str(requirement))
         .map_err(|_| "pfsession fails to read it")?
         .map_err(|error| error.message.to_string())?;
@@ -76,8 +78,9 @@ fn check_names(requirement: &str) -> Result<(), String> {
 ///
 /// # Source
 ///
-/// *Dependency specifiers*, "Environment Markers", <https://packaging.python.org/en/latest/specifications/dependency-specifiers/>; those with a dot, and
-/// `python_implementation`, are of PEP 345.
+/// *Dependency specifiers*, "Environment Markers",
+/// <https://packaging.python.org/en/latest/specifications/dependency-specifiers/>; those with a
+/// dot, and `python_implementation`, are of PEP 345.
 const VARIABLES: [&str; 19] = [
     "os_name",
     "sys_platform",

@@ -25,7 +25,8 @@ pub struct Requirements {
     pub file: PathBuf,
     /// Whether the flow file names it.
     pub declared: bool,
-    /// Every line that says something, in order: `-r` and `-c` are followed, comments gone, continuations joined.
+    /// Every line that says something, in order: `-r` and `-c` are followed, comments gone,
+    /// continuations joined.
     ///
     /// A URL in it may hold a credential.
     pub lines: Vec<Line>,
@@ -59,7 +60,8 @@ impl Line {
         Some(self.text.split_once(' ').unwrap_or((&self.text, "")))
     }
 
-    /// The line as it may be kept and shown: without a credential, and with `-c` before it if it only limits versions.
+    /// The line as it may be kept and shown: without a credential, and with `-c` before it if it
+    /// only limits versions.
     pub fn to_shown(&self) -> String {
         let constraint = if self.constraint { "-c " } else { "" };
         format!("{constraint}{}", redact(&self.text))
@@ -194,7 +196,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The extras of a line that names the flow folder itself as a package, with commas between them.
+    /// The extras of a line that names the flow folder itself as a package, with commas between
+    /// them.
     fn own_extras(&self, line: &Line, target: &Path) -> Option<String> {
         let place = match line.option() {
             Some(("-e" | "--editable", place)) => place,
@@ -245,11 +248,13 @@ fn place(line: &Line) -> String {
     format!("{}:{}", line.file, line.number)
 }
 
-/// Joins lines that end in a backslash, and takes out comments and what is empty; each with the number that it begins at.
+/// Joins lines that end in a backslash, and takes out comments and what is empty; each with the
+/// number that it begins at.
 ///
 /// # Source
 ///
-/// "A line ending in an unescaped `\` is treated as a line continuation" and comments as in pip's *Requirements File Format*.
+/// "A line ending in an unescaped `\` is treated as a line continuation" and comments as in pip's
+/// *Requirements File Format*.
 pub(crate) fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     let mut begun: Option<(usize, String)> = None;
@@ -286,8 +291,8 @@ pub(crate) fn without_comment(line: &str) -> &str {
     line
 }
 
-/// The options of a line, each as `--name value`; `None` for a requirement. Several may stand in one line, as `--name value`, `--name=value`,
-/// `-n value` and `-nvalue`, quoted as in a shell.
+/// The options of a line, each as `--name value`; `None` for a requirement. Several may stand in
+/// one line, as `--name value`, `--name=value`, `-n value` and `-nvalue`, quoted as in a shell.
 ///
 /// # Source
 ///
@@ -351,7 +356,8 @@ enum Takes {
     Words,
 }
 
-/// The options that a requirements file may have here. pip knows some more: what they would do would be left undone, so they are refused.
+/// The options that a requirements file may have here. pip knows some more: what they would do
+/// would be left undone, so they are refused.
 const OPTIONS: [(&str, Takes); 14] = [
     ("-i", Takes::Place),
     ("--index-url", Takes::Place),
@@ -371,7 +377,8 @@ const OPTIONS: [(&str, Takes); 14] = [
     ("--use-feature", Takes::Words),
 ];
 
-/// Stands, with its extras behind it, in the place of a line that names the flow folder itself as a package.
+/// Stands, with its extras behind it, in the place of a line that names the flow folder itself as a
+/// package.
 pub(crate) const OWN: &str = "--own-project";
 
 /// Names a dependency group of the flow folder's own project.
@@ -502,7 +509,8 @@ fn check_package(line: &Line) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A requirement of what the base image holds without its version, if it has one: `promptflow[azure]` of `promptflow[azure]==1.18.0`.
+/// A requirement of what the base image holds without its version, if it has one:
+/// `promptflow[azure]` of `promptflow[azure]==1.18.0`.
 pub(crate) fn without_pin(text: &str) -> Option<String> {
     let parsed = requirement::parse(without_hashes(text)).ok()?;
     let is_held = HELD_BY_THE_IMAGE.contains(&&*parsed.name.to_string());

@@ -22,7 +22,8 @@ use std::{
 ///
 /// # Source
 ///
-/// "Submit this run via CLI: `pfazure run create --file run.yml`" (the specification, *Use a compute session to submit a flow run*).
+/// "Submit this run via CLI: `pfazure run create --file run.yml`" (the specification, *Use a
+/// compute session to submit a flow run*).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RunYaml {

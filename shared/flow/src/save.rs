@@ -21,12 +21,13 @@ pub struct Saved {
 
 /// Adds packages to the text of a flow's requirements file. Writes nothing.
 ///
-/// A line that names one of them is replaced, and keeps its comment; the rest come after the last line. Line ends stay as they are.
+/// A line that names one of them is replaced, and keeps its comment; the rest come after the last
+/// line. Line ends stay as they are.
 ///
 /// # Errors
 ///
-/// All final. `Flow.SharedRequirements` if the file is not in the flow folder itself; `Flow.BadRequirement`; what [`crate::environment()`] says
-/// of lines, and of the file.
+/// All final. `Flow.SharedRequirements` if the file is not in the flow folder itself;
+/// `Flow.BadRequirement`; what [`crate::environment()`] says of lines, and of the file.
 pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<Saved, Failure> {
     let folder = Folder::open(folder, include_root)?;
     let (source, target) = own_requirements(&folder)?;
@@ -47,8 +48,8 @@ pub fn save(folder: &Path, include_root: &Path, packages: &[String]) -> Result<S
     })
 }
 
-/// Adds extras of the folder's own project to the text of a flow's requirements file. Writes nothing. They are added to those that it
-/// names already.
+/// Adds extras of the folder's own project to the text of a flow's requirements file. Writes
+/// nothing. They are added to those that it names already.
 ///
 /// # Errors
 ///
@@ -88,7 +89,8 @@ pub fn save_extras(folder: &Path, include_root: &Path, extras: &[String]) -> Res
     })
 }
 
-/// The requirements file that is the flow's own, if it is there, and where it is or would be in the flow folder.
+/// The requirements file that is the flow's own, if it is there, and where it is or would be in the
+/// flow folder.
 pub(crate) fn own_requirements(folder: &Folder) -> Result<(Option<PathBuf>, PathBuf), Failure> {
     let (target, place) = requirements_target(folder)?;
     let source = folder.find(&folder.includes()?, &target, &place)?;
@@ -104,8 +106,9 @@ pub(crate) fn own_requirements(folder: &Folder) -> Result<(Option<PathBuf>, Path
     }
 }
 
-/// Adds dependency groups of the folder's own project to the text of a flow's requirements file. Writes nothing. A file that is not there yet
-/// has the project itself, too, as its dependencies counted until now.
+/// Adds dependency groups of the folder's own project to the text of a flow's requirements file.
+/// Writes nothing. A file that is not there yet has the project itself, too, as its dependencies
+/// counted until now.
 ///
 /// # Errors
 ///

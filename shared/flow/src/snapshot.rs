@@ -1,6 +1,8 @@
-//! A flow folder's view as one file: a zip file in which nothing is compressed, so that the same folder has the same digest everywhere.
+//! A flow folder's view as one file: a zip file in which nothing is compressed, so that the same
+//! folder has the same digest everywhere.
 //!
-//! Its entries are sorted and have no times or owners; of a file's mode only the executable bit is kept.
+//! Its entries are sorted and have no times or owners; of a file's mode only the executable bit is
+//! kept.
 
 use crate::{
     Code, Failure,
@@ -28,7 +30,8 @@ enum Entry<'a> {
 ///
 /// # Errors
 ///
-/// An error of the file system; worth a retry. A file that went away since [`crate::view::list`] is one.
+/// An error of the file system; worth a retry. A file that went away since [`crate::view::list`] is
+/// one.
 pub fn pack<W: Write + Seek>(view: &View, to: W) -> io::Result<W> {
     let folders = view.folders.iter().map(|folder| (folder, Entry::Folder));
     let files = view
@@ -69,12 +72,13 @@ fn mode(is_program: bool) -> u32 {
     if is_program { 0o755 } else { 0o644 }
 }
 
-/// Lays a snapshot out in `to`, a folder that is there and empty. What it holds is a view: read it with [`crate::Reach::View`].
+/// Lays a snapshot out in `to`, a folder that is there and empty. What it holds is a view: read it
+/// with [`crate::Reach::View`].
 ///
 /// # Errors
 ///
-/// `Snapshot.Unreadable`, if it is none that [`pack`] could have made; `Snapshot.TooLarge`, if it holds more than a view may; `Snapshot.NoRoom`, if
-/// it cannot be written here.
+/// `Snapshot.Unreadable`, if it is none that [`pack`] could have made; `Snapshot.TooLarge`, if it
+/// holds more than a view may; `Snapshot.NoRoom`, if it cannot be written here.
 pub fn lay_out<R: Read + Seek>(snapshot: R, to: &Path) -> Result<(), Failure> {
     let mut zip = zip::ZipArchive::new(snapshot).map_err(|error| unreadable(&error))?;
     if zip.len() > MOST_FILES {

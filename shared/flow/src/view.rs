@@ -61,15 +61,17 @@ pub struct Archive {
 
 /// Resolves the view of a flow folder. Copies nothing.
 ///
-/// Folders merge. Where two files get the same name the last one wins, with a warning; the flow's own are first. Links are followed.
+/// Folders merge. Where two files get the same name the last one wins, with a warning; the flow's
+/// own are first. Links are followed.
 ///
-/// * `reach`: how far includes and links may lead: an include root (see [`crate::include_root`]), or nowhere.
+/// * `reach`: how far includes and links may lead: an include root (see [`crate::include_root`]),
+///   or nowhere.
 ///
 /// # Errors
 ///
-/// All final. `Flow.BadIncludes`, `Flow.AbsoluteInclude`, `Flow.MissingInclude`, `Flow.IncludeCollision`,
-/// `Flow.PathLeadsOut`, `Flow.LinkLoop`, `Flow.TooLarge`, `Flow.Unreadable`, `Flow.TwoFlows`, `Flow.BadFlowFile`; and what
-/// [`crate::canonical`] says.
+/// All final. `Flow.BadIncludes`, `Flow.AbsoluteInclude`, `Flow.MissingInclude`,
+/// `Flow.IncludeCollision`, `Flow.PathLeadsOut`, `Flow.LinkLoop`, `Flow.TooLarge`,
+/// `Flow.Unreadable`, `Flow.TwoFlows`, `Flow.BadFlowFile`; and what [`crate::canonical`] says.
 pub fn list<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<View, Failure> {
     let folder = Folder::open(folder, reach)?;
     let includes = folder.includes()?;
@@ -107,7 +109,8 @@ pub fn list<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<View, Fail
 ///
 /// # Errors
 ///
-/// An error of the file system; worth a retry into a new folder. A file that went away since [`list`] is one.
+/// An error of the file system; worth a retry into a new folder. A file that went away since
+/// [`list`] is one.
 pub fn copy_into(view: &View, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for folder in &view.folders {
@@ -124,7 +127,8 @@ pub fn copy_into(view: &View, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a zip file: nothing is compressed, and no file's time is kept, so that the same folder is the same file.
+/// Writes a zip file: nothing is compressed, and no file's time is kept, so that the same folder is
+/// the same file.
 pub(crate) fn write_zip<W: Write + io::Seek>(folders: &[PathBuf], files: &[File], to: W) -> io::Result<W> {
     let mut zip = zip::ZipWriter::new(to);
     for folder in folders {

@@ -24,7 +24,8 @@ const IDENTITY: [&str; 2] = ["type", "user_assigned_identities"];
 const DETAILS: [&str; 1] = ["client_id"];
 const STORE: [&str; 2] = ["name", "type"];
 
-/// Reads a file of settings: what it names replaces what there is, and what is `null` there is taken away.
+/// Reads a file of settings: what it names replaces what there is, and what is `null` there is
+/// taken away.
 ///
 /// # Errors
 ///

@@ -1,7 +1,8 @@
 //! YAML as users write it, read within a budget.
 //!
-//! `serde-saphyr`: its time grows with the text alone, and depth, values, aliases and merges have a bound. Rejected: `serde_yaml_ng`, with no
-//! release since May 2024, which refuses deep text late (100 kB of brackets after 1.2 s, 200 kB after 2.4 s, by measurement); it stays for our own
+//! `serde-saphyr`: its time grows with the text alone, and depth, values, aliases and merges have a
+//! bound. Rejected: `serde_yaml_ng`, with no release since May 2024, which refuses deep text late
+//! (100 kB of brackets after 1.2 s, 200 kB after 2.4 s, by measurement); it stays for our own
 //! template, whose tags it keeps.
 
 use crate::{Code, Failure};
@@ -64,7 +65,8 @@ pub(crate) fn read<T: DeserializeOwned>(shown: &str, text: &str, code: Code, inf
     })
 }
 
-/// The most characters of what the parser says: it may repeat a key, which may be as long as the file.
+/// The most characters of what the parser says: it may repeat a key, which may be as long as the
+/// file.
 const LONGEST: usize = 300;
 
 /// The parser's message, without the place.

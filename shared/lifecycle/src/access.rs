@@ -6,7 +6,8 @@ use crate::{Code, Failure};
 ///
 /// # Source
 ///
-/// "For users of the compute session, assign the `AzureML Data Scientist` role in the workspace" (the specification, *Permissions and roles*).
+/// "For users of the compute session, assign the `AzureML Data Scientist` role in the workspace"
+/// (the specification, *Permissions and roles*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
@@ -17,8 +18,8 @@ pub enum Role {
     ///
     /// # Source
     ///
-    /// "To assign roles, you need `owner` or `Microsoft.Authorization/roleAssignments/write` permission on the resource" (the specification,
-    /// *Permissions and roles*).
+    /// "To assign roles, you need `owner` or `Microsoft.Authorization/roleAssignments/write`
+    /// permission on the resource" (the specification, *Permissions and roles*).
     RoleAdministrator,
     /// May have sessions: start, install into, change, reset, stop and run in their own.
     DataScientist,
@@ -92,7 +93,8 @@ impl Action {
 
 /// Says which permission `principal` lacks, and who has it.
 ///
-/// * `owner`: whose session it is; the identity that is to be assigned; empty where the action is on a workspace.
+/// * `owner`: whose session it is; the identity that is to be assigned; empty where the action is
+///   on a workspace.
 pub fn denied(principal: &Principal, action: Action, workspace: &str, owner: &str) -> Failure {
     let (name, permission) = (principal.name(), action.permission());
     let about = match (action, owner) {
@@ -116,11 +118,13 @@ pub fn denied(principal: &Principal, action: Action, workspace: &str, owner: &st
     Failure::new(Code::AccessDenied, format!("{lacks} {who} {when}"))
 }
 
-/// Whether `principal` may do `action` with the session of a flow that belongs to `owner` in `workspace`.
+/// Whether `principal` may do `action` with the session of a flow that belongs to `owner` in
+/// `workspace`.
 ///
 /// # Source
 ///
-/// "A compute resource can only be used by a single user. It acts as a private development box for that user" (the specification, *Relationship*).
+/// "A compute resource can only be used by a single user. It acts as a private development box for
+/// that user" (the specification, *Relationship*).
 pub fn may(principal: &Principal, action: Action, workspace: &str, owner: &str) -> bool {
     match principal {
         Principal::Sweep => action == Action::Sweep,
@@ -132,7 +136,8 @@ pub fn may(principal: &Principal, action: Action, workspace: &str, owner: &str) 
             theirs == workspace
                 && match action {
                     Action::Sweep => false,
-                    // Who may give roles to others may let others' events do what the rule's maker may do.
+                    // Who may give roles to others may let others' events do what the rule's maker
+                    // may do.
                     Action::ReadWorkspace => !roles.is_empty(),
                     Action::SetRules | Action::AssignIdentity | Action::WriteWorkspace => roles.contains(&Role::Owner),
                     Action::AssignRoles => roles

@@ -1,6 +1,8 @@
-//! The error codes: a stable name for each kind of error, as it stands in JSON, in logs and in a state machine's `ErrorEquals`.
+//! The error codes: a stable name for each kind of error, as it stands in JSON, in logs and in a
+//! state machine's `ErrorEquals`.
 //!
-//! [`codes!`] is the one table of them; `ERRORS.md` beside this crate's README is generated from it.
+//! [`codes!`] is the one table of them; `ERRORS.md` beside this crate's README is generated from
+//! it.
 
 use std::fmt;
 
@@ -12,7 +14,8 @@ enum Again {
     Retry,
 }
 
-/// The text of a code that this version does not have. [`Code::read`] alone makes it, so no code has two forms.
+/// The text of a code that this version does not have. [`Code::read`] alone makes it, so no code
+/// has two forms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Foreign(String);
 
@@ -23,7 +26,8 @@ macro_rules! codes {
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Code {
             $(#[doc = $meaning] $name,)*
-            /// A code of another system (Step Functions, Lambda) or of another version. Its text is kept as it came.
+            /// A code of another system (Step Functions, Lambda) or of another version. Its text is
+            /// kept as it came.
             Other(Foreign),
         }
 
@@ -31,7 +35,8 @@ macro_rules! codes {
             /// Every code of this version, sorted by text.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// Reads a code from its text. A text that is none of this version's becomes [`Code::Other`].
+            /// Reads a code from its text. A text that is none of this version's becomes
+            /// [`Code::Other`].
             pub fn read(text: &str) -> Self {
                 match text {
                     $($text => Self::$name,)*
@@ -47,7 +52,8 @@ macro_rules! codes {
                 }
             }
 
-            /// Returns the cause and the remedy, each as one sentence; `None` for a code of another system or version.
+            /// Returns the cause and the remedy, each as one sentence; `None` for a code of another
+            /// system or version.
             pub fn explain(&self) -> Option<(&'static str, &'static str)> {
                 match self {
                     $(Self::$name => Some(($meaning, $remedy)),)*
@@ -55,7 +61,8 @@ macro_rules! codes {
                 }
             }
 
-            /// Whether the same request may succeed later without a change of its own. Nothing is known of [`Code::Other`].
+            /// Whether the same request may succeed later without a change of its own. Nothing is
+            /// known of [`Code::Other`].
             pub fn is_worth_a_retry(&self) -> bool {
                 let again = match self {
                     $(Self::$name => Again::$again,)*

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 ///
 /// # Source
 ///
-/// "a user might have compute resources with different VM sizes or user-assigned managed identities" (the specification, *Relationship*).
+/// "a user might have compute resources with different VM sizes or user-assigned managed
+/// identities" (the specification, *Relationship*).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Slot {
@@ -37,7 +38,8 @@ pub enum ComputePhase {
     Gone,
 }
 
-/// A compute resource: serverless compute, or one life of a compute instance, from a start to its stop.
+/// A compute resource: serverless compute, or one life of a compute instance, from a start to its
+/// stop.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Compute {
@@ -55,7 +57,8 @@ pub struct Compute {
     /// Why its sessions are being stopped: each of them and their runs are told.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub drained: Option<Failure>,
-    /// When it is shut down for idleness; none: never, as serverless compute, which is deleted with its last session.
+    /// When it is shut down for idleness; none: never, as serverless compute, which is deleted with
+    /// its last session.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub shutdown: Option<IdleShutdown>,
 }
@@ -64,13 +67,15 @@ pub struct Compute {
 ///
 /// # Source
 ///
-/// "If idle shutdown is enabled on the compute instance, it takes effect at the compute level" (*Start with advanced settings*).
+/// "If idle shutdown is enabled on the compute instance, it takes effect at the compute level"
+/// (*Start with advanced settings*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct IdleShutdown {
     /// How long it may be unused, in milliseconds.
     pub after: Millis,
-    /// Its last use that this row knows: its start, a session that joined it, or the last activity of one that left it.
+    /// Its last use that this row knows: its start, a session that joined it, or the last activity
+    /// of one that left it.
     pub used: Millis,
     /// The shutdown that its user was warned of. What moves it arms the warning again.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
@@ -97,8 +102,9 @@ impl IdleShutdown {
 
 /// Puts the session of `flow` on a compute resource of `slot`.
 ///
-/// Gives back the compute resource with the session on it. It is the one that `slot` has now, if that still takes sessions; else a new
-/// one with the id `new_id`, which its driver must then be asked for. Claiming twice is claiming once.
+/// Gives back the compute resource with the session on it. It is the one that `slot` has now, if
+/// that still takes sessions; else a new one with the id `new_id`, which its driver must then be
+/// asked for. Claiming twice is claiming once.
 pub fn claim(in_slot: Option<&Compute>, slot: &Slot, flow: &str, new_id: &str, now: Millis) -> Compute {
     match in_slot {
         Some(compute) if matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up) => {
@@ -120,14 +126,16 @@ pub fn claim(in_slot: Option<&Compute>, slot: &Slot, flow: &str, new_id: &str, n
     }
 }
 
-/// Starts a compute instance: a compute resource that lives until its user stops it or it is idle for too long, with sessions or without.
-/// `None` while the one that it has is there, or is on its way out.
+/// Starts a compute instance: a compute resource that lives until its user stops it or it is idle
+/// for too long, with sessions or without. `None` while the one that it has is there, or is on its
+/// way out.
 ///
 /// * `after`: how long it may be unused, in milliseconds; none is without end.
 ///
 /// # Source
 ///
-/// "continue using the existing compute instance to manually manage the lifecycle" (*Switch a compute instance runtime to a compute session*).
+/// "continue using the existing compute instance to manually manage the lifecycle" (*Switch a
+/// compute instance runtime to a compute session*).
 pub fn start(
     in_slot: Option<&Compute>,
     slot: &Slot,
@@ -148,7 +156,8 @@ pub fn start(
         })
 }
 
-/// Puts the session of `flow` on a compute instance. `None` if that does not run: a session never starts one.
+/// Puts the session of `flow` on a compute instance. `None` if that does not run: a session never
+/// starts one.
 ///
 /// # Source
 ///
@@ -163,8 +172,10 @@ pub fn join(in_slot: Option<&Compute>, flow: &str, now: Millis) -> Option<Comput
 
 /// Looks at a running compute instance whose idle shutdown is due, or its warning.
 ///
-/// If that comes soon, its user is to be warned: see [`IdleShutdown::is_warned`]. If it was used meanwhile, the shutdown is put off. If a session on it is busy, it is looked at again soon. If it is idle, the sessions on
-/// it are to be stopped (see [`Compute::is_idle`]), and once there is none it is Releasing.
+/// If that comes soon, its user is to be warned: see [`IdleShutdown::is_warned`]. If it was used
+/// meanwhile, the shutdown is put off. If a session on it is busy, it is looked at again soon. If
+/// it is idle, the sessions on it are to be stopped (see [`Compute::is_idle`]), and once there is
+/// none it is Releasing.
 ///
 /// * `used`: the latest activity of the sessions on it.
 /// * `busy`: whether one of them has a run or an operation.
@@ -227,12 +238,14 @@ impl Compute {
     }
 }
 
-/// Decides the deletion of `compute`, whatever is on it. From now on it takes no session, and each one on it is to be stopped with `why`;
-/// the last one to leave releases it; with none on it, it is Releasing at once. `None` if it is on its way out already.
+/// Decides the deletion of `compute`, whatever is on it. From now on it takes no session, and each
+/// one on it is to be stopped with `why`; the last one to leave releases it; with none on it, it is
+/// Releasing at once. `None` if it is on its way out already.
 ///
 /// # Source
 ///
-/// "Deleting the instance impacts the flows and runs on it" (the specification, *Manage serverless instance*).
+/// "Deleting the instance impacts the flows and runs on it" (the specification, *Manage serverless
+/// instance*).
 pub fn drain(compute: &Compute, why: Failure, now: Millis) -> Option<Compute> {
     matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up).then(|| Compute {
         phase: if compute.sessions.is_empty() {
@@ -246,14 +259,16 @@ pub fn drain(compute: &Compute, why: Failure, now: Millis) -> Option<Compute> {
     })
 }
 
-/// Takes the session of `flow` off `compute`. When it was the last one, serverless compute is Releasing in the same step, so
-/// that nobody can claim it between the two; a compute instance stays.
+/// Takes the session of `flow` off `compute`. When it was the last one, serverless compute is
+/// Releasing in the same step, so that nobody can claim it between the two; a compute instance
+/// stays.
 ///
 /// * `used`: the last activity of the session.
 ///
 /// # Source
 ///
-/// "If there's no active compute session on the underlying compute, the serverless compute resource will also be deleted" (the specification, *Update*).
+/// "If there's no active compute session on the underlying compute, the serverless compute resource
+/// will also be deleted" (the specification, *Update*).
 pub fn leave(compute: &Compute, flow: &str, used: Millis, now: Millis) -> Compute {
     let mut next = compute.clone();
     next.sessions.remove(flow);
@@ -279,8 +294,9 @@ pub enum Seen {
 
 /// Takes in what the driver saw. `None` if it changes nothing: it came late, or twice.
 ///
-/// The sessions on one that is gone stay in its set until each has left it, so that a crash after this step forgets none of them;
-/// whoever saw it tells every session in the set, also when this gives `None`.
+/// The sessions on one that is gone stay in its set until each has left it, so that a crash after
+/// this step forgets none of them; whoever saw it tells every session in the set, also when this
+/// gives `None`.
 pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
     let mut next = compute.clone();
     match (compute.phase, seen) {
@@ -290,7 +306,8 @@ pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
         }
         _ => return None,
     }
-    // One that is up and in use is looked after through its sessions; one that is gone needs nobody once they all know.
+    // One that is up and in use is looked after through its sessions; one that is gone needs nobody
+    // once they all know.
     next.due = match next.phase {
         ComputePhase::Gone => (!next.sessions.is_empty()).then_some(0),
         _ => next.shutdown.map(IdleShutdown::look_at),
@@ -307,7 +324,8 @@ pub enum Chase {
     Look,
     /// Have the sessions on it stopped, with the reason that [`Compute::drained`] says.
     StopSessions,
-    /// Ask its driver for its deletion again. Of one that is gone the driver says so again, and the sessions that have not been told are told.
+    /// Ask its driver for its deletion again. Of one that is gone the driver says so again, and the
+    /// sessions that have not been told are told.
     Delete,
 }
 

@@ -1,17 +1,19 @@
-//! Every number of milliseconds that a promise rests on. A test compares the ones that the state machine repeats with
-//! `infra/lifecycle.asl.json`: a step there waits longer than the phase here may take, so that the core decides first and the
-//! state machine is the second net.
+//! Every number of milliseconds that a promise rests on. A test compares the ones that the state
+//! machine repeats with `infra/lifecycle.asl.json`: a step there waits longer than the phase here
+//! may take, so that the core decides first and the state machine is the second net.
 
 use crate::Millis;
 
-/// How long a compute resource may take to come up. An EC2 instance takes a minute or two; a machine that is already there, nothing.
+/// How long a compute resource may take to come up. An EC2 instance takes a minute or two; a
+/// machine that is already there, nothing.
 pub const PROVISIONING: Millis = 600_000;
 
-/// How long a container may take from the request to its agent's first word. It pulls the base image.
+/// How long a container may take from the request to its agent's first word. It pulls the base
+/// image.
 pub const LAUNCHING: Millis = 300_000;
 
-/// How long it may take to find out whether a session can be made anew, while it goes on as it was. Its base image is pulled, as by an
-/// install.
+/// How long it may take to find out whether a session can be made anew, while it goes on as it was.
+/// Its base image is pulled, as by an install.
 pub const CHECKING: Millis = 1_800_000;
 
 /// How long an install may take. Large wheels over a slow network, built from source.
@@ -20,17 +22,21 @@ pub const INSTALLING: Millis = 1_800_000;
 /// How long after the driver was asked to remove a container it is asked again.
 pub const STOPPING: Millis = 4_000;
 
-/// How long an agent lives after it asked for the lease that was last granted. It asks at every third of this.
+/// How long an agent lives after it asked for the lease that was last granted. It asks at every
+/// third of this.
 pub const LEASE: Millis = 60_000;
 
-/// The margin added to a lease before its agent counts as ended: clocks that tick at different rates, and the time to end itself.
+/// The margin added to a lease before its agent counts as ended: clocks that tick at different
+/// rates, and the time to end itself.
 pub const LEASE_MARGIN: Millis = 10_000;
 
-/// How long a request to launch may be acted on where the session has the whole of a machine that is already there. A driver drops an older one.
+/// How long a request to launch may be acted on where the session has the whole of a machine that
+/// is already there. A driver drops an older one.
 pub const LAUNCH_WINDOW: Millis = 60_000;
 
-/// The same for every other VM size: there an instance may pull the base image first. Two gigabytes take one to two minutes where a disk writes 125 MB/s,
-/// as EC2's gp3 does at first, and what is pulled is unpacked to twice that. It is computed, not measured.
+/// The same for every other VM size: there an instance may pull the base image first. Two gigabytes
+/// take one to two minutes where a disk writes 125 MB/s, as EC2's gp3 does at first, and what is
+/// pulled is unpacked to twice that. It is computed, not measured.
 pub const LAUNCH_WINDOW_WITH_PULL: Millis = 240_000;
 
 /// How long a run may go without its agent naming it among the runs in progress.
@@ -39,17 +45,21 @@ pub const RUN_LEASE: Millis = 90_000;
 /// How long an effect may stay unsent before a sweep looks after it.
 pub const OUTBOX: Millis = 3_000;
 
-/// How long a compute resource may stay in a phase that is not final before its driver is asked again.
+/// How long a compute resource may stay in a phase that is not final before its driver is asked
+/// again.
 pub const COMPUTE_RETRY: Millis = 15_000;
 
-/// How long a session may be idle when its flow was started from the command line or by a run and nothing else was said: one hour.
+/// How long a session may be idle when its flow was started from the command line or by a run and
+/// nothing else was said: one hour.
 ///
 /// # Source
 ///
-/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (the specification, *Use a compute session to submit a flow run*).
+/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (the
+/// specification, *Use a compute session to submit a flow run*).
 pub const IDLE_DEFAULT: Millis = 3_600_000;
 
-/// How long before a deletion for idleness its user is warned, or a quarter of the idle time if that is less.
+/// How long before a deletion for idleness its user is warned, or a quarter of the idle time if
+/// that is less.
 pub const IDLE_WARNING: Millis = 300_000;
 
 /// The bound within which a stop ends on one machine, where the driver is part of the host.

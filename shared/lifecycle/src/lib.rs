@@ -1,10 +1,13 @@
-//! The lifecycle of a compute session, as a pure function: a state and an event go in, the next state and the effects come out.
+//! The lifecycle of a compute session, as a pure function: a state and an event go in, the next
+//! state and the effects come out.
 //!
-//! This crate owns *legality and meaning*: what an event means in a phase. Order and time (which step comes next, how long to
-//! wait, what to clean up after a failure) belong to `infra/lifecycle.asl.json`.
+//! This crate owns *legality and meaning*: what an event means in a phase. Order and time (which
+//! step comes next, how long to wait, what to clean up after a failure) belong to
+//! `infra/lifecycle.asl.json`.
 //!
-//! Absent here, on purpose: a clock, a random number, a network, JSON, `async`. Time and new ids are arguments. That is why
-//! it cannot fail halfway, and why `tests/` can search every interleaving of it.
+//! Absent here, on purpose: a clock, a random number, a network, JSON, `async`. Time and new ids
+//! are arguments. That is why it cannot fail halfway, and why `tests/` can search every
+//! interleaving of it.
 //!
 //! * [`session`]: one flow's compute session ([`session::decide`]).
 //! * [`compute`]: one compute resource of one user ([`compute::claim`], [`compute::leave`]).
@@ -33,7 +36,8 @@ pub type Millis = u64;
 
 /// Why something did not succeed: a stable name for programs, and a sentence for people.
 ///
-/// * `error`: the code that reaches the log, the reply and the state machine's `ErrorEquals`, such as `Session.QuotaExceeded`.
+/// * `error`: the code that reaches the log, the reply and the state machine's `ErrorEquals`, such
+///   as `Session.QuotaExceeded`.
 /// * `message`: what happened and what to do next. Never a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
@@ -43,7 +47,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Makes a failure from its stable name and its sentence. Of a sentence that is too long the middle is left out, and that is said.
+    /// Makes a failure from its stable name and its sentence. Of a sentence that is too long the
+    /// middle is left out, and that is said.
     pub fn new(error: Code, message: impl Into<String>) -> Self {
         Self {
             error,

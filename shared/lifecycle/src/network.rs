@@ -30,7 +30,8 @@ impl fmt::Display for Network {
     }
 }
 
-/// A host that may be reached, whatever the network is: a name or an address, with a port or all ports.
+/// A host that may be reached, whatever the network is: a name or an address, with a port or all
+/// ports.
 ///
 /// A name covers itself alone; `*.example.org` covers all below `example.org`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +114,8 @@ impl FromStr for Host {
 ///
 /// # Source
 ///
-/// RFC 1123, 2.1: labels of letters, digits and hyphens, of 1 to 63 characters, 253 together. `_` is seen in practice.
+/// RFC 1123, 2.1: labels of letters, digits and hyphens, of 1 to 63 characters, 253 together. `_`
+/// is seen in practice.
 fn name(text: &str) -> Option<String> {
     let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let is_label = |label: &str| {

@@ -1,12 +1,14 @@
-//! How much one user, or all users together, may have at once in a workspace: sessions, and processors of each family of VM sizes.
+//! How much one user, or all users together, may have at once in a workspace: sessions, and
+//! processors of each family of VM sizes.
 //!
 //! # Source
 //!
-//! "It runs on the virtual machine (VM) size of serverless compute, provided you have enough quota in the workspace" (the specification, *Start a compute
-//! session on a flow page*).
+//! "It runs on the virtual machine (VM) size of serverless compute, provided you have enough quota
+//! in the workspace" (the specification, *Start a compute session on a flow page*).
 //!
-//! A cost cap is such a quota, too: how long the sessions of a user may live on one day. Each session counts for itself, from the claim of its
-//! compute resource until it leaves that; days are those of UTC.
+//! A cost cap is such a quota, too: how long the sessions of a user may live on one day. Each
+//! session counts for itself, from the claim of its compute resource until it leaves that; days are
+//! those of UTC.
 
 use crate::{Code, Failure, Millis, deadlines, size};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +57,8 @@ pub struct Usage {
     /// Raised by each change; 0 of one that is not stored.
     pub revision: u64,
     pub sessions: BTreeMap<String, Use>,
-    /// Compute instances that run, by the id of their compute resource: they use processors without a session, too.
+    /// Compute instances that run, by the id of their compute resource: they use processors without
+    /// a session, too.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "BTreeMap::is_empty"))]
     pub instances: BTreeMap<String, Use>,
     /// The day on which a session left last, and how long those that have left lived on it.
@@ -123,8 +126,8 @@ impl Usage {
     ///
     /// # Errors
     ///
-    /// `Session.QuotaExceeded`, final until something is stopped: it names the quota, what holds it and what to stop.
-    /// `Session.DailyTimeUsedUp`, final for the day.
+    /// `Session.QuotaExceeded`, final until something is stopped: it names the quota, what holds it
+    /// and what to stop. `Session.DailyTimeUsedUp`, final for the day.
     pub fn enter(
         &self,
         flow: &str,
@@ -232,7 +235,8 @@ impl Usage {
         self.past_of(now) + self.sessions.values().map(|held| on_day(held, now)).sum::<Millis>()
     }
 
-    /// Returns when the time of a day is used up, if all sessions stay and none comes; `None` if it never is so.
+    /// Returns when the time of a day is used up, if all sessions stay and none comes; `None` if it
+    /// never is so.
     pub fn daily_due(&self, quota: &Quota, now: Millis) -> Option<Millis> {
         let most = quota.daily?;
         let live = u64::try_from(self.sessions.len()).ok().filter(|live| *live > 0)?;
@@ -273,7 +277,8 @@ impl Usage {
         Some((next, what))
     }
 
-    /// Returns when a sweep is to come to it: to [`look`](Self::look), or to [`count`](Self::count).
+    /// Returns when a sweep is to come to it: to [`look`](Self::look), or to
+    /// [`count`](Self::count).
     pub fn due_at(&self, now: Millis) -> Option<Millis> {
         let has_any = !self.sessions.is_empty() || !self.instances.is_empty() || self.past_of(now) > 0;
         let last = self.counted.unwrap_or(now / COUNTED_EVERY * COUNTED_EVERY);
@@ -281,7 +286,8 @@ impl Usage {
         self.due.into_iter().chain(count).min()
     }
 
-    /// Counts what the user has, once in each span of [`COUNTED_EVERY`]. `None` if that was done, or there is nothing.
+    /// Counts what the user has, once in each span of [`COUNTED_EVERY`]. `None` if that was done,
+    /// or there is nothing.
     pub fn count(&self, now: Millis) -> Option<(Self, Live)> {
         let from = now / COUNTED_EVERY * COUNTED_EVERY;
         self.due_at(now)?;
@@ -318,7 +324,8 @@ impl Usage {
             .map_or(0, |past| past.lived)
     }
 
-    /// Returns the processors of this family that are in use, and the sessions and instances that use them.
+    /// Returns the processors of this family that are in use, and the sessions and instances that
+    /// use them.
     pub fn vcpus(&self, family: &str) -> (u32, Vec<&Use>) {
         let (mut count, mut computes, mut uses) = (0u32, BTreeSet::new(), Vec::new());
         for held in self.sessions.values().chain(self.instances.values()) {
@@ -390,7 +397,8 @@ fn words(time: Millis) -> String {
 ///
 /// # Source
 ///
-/// Howard Hinnant, *chrono-Compatible Low-Level Date Algorithms*, `civil_from_days`, for days from the Unix epoch on.
+/// Howard Hinnant, *chrono-Compatible Low-Level Date Algorithms*, `civil_from_days`, for days from
+/// the Unix epoch on.
 fn date(at: Millis) -> String {
     let days = at / DAY + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
@@ -663,7 +671,8 @@ mod tests {
         };
         assert_eq!((live, counted.due_at(600_500)), (first, Some(900_000)));
         assert_eq!(counted.count(899_999), None);
-        // What comes and goes between leaves the time as it is; what has lived on this day counts on.
+        // What comes and goes between leaves the time as it is; what has lived on this day counts
+        // on.
         let left = counted.leave("a", 899_000).unwrap();
         assert_eq!(left.due_at(899_000), Some(900_000));
         let (last, live) = left.count(901_000).unwrap();

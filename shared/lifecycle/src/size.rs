@@ -1,7 +1,7 @@
 //! VM sizes: what each one is on any platform, what it costs, and which are too small for flows.
 //!
-//! A name is Azure's (`Standard_D4s_v3`, in any case, with or without `Standard_`), as existing `run.yml` files have it, or EC2's
-//! (`m6i.xlarge`), or [`WHOLE_MACHINE`].
+//! A name is Azure's (`Standard_D4s_v3`, in any case, with or without `Standard_`), as existing
+//! `run.yml` files have it, or EC2's (`m6i.xlarge`), or [`WHOLE_MACHINE`].
 
 mod catalogue;
 mod choice;
@@ -21,7 +21,8 @@ pub struct Size {
     pub name: String,
     /// The sizes of one kind of machine: `Dsv5`, `m6i`.
     pub series: &'static str,
-    /// The family that a quota of vCPUs counts: the letters that the series begins with, `D` or `NC`, `m` or `g`.
+    /// The family that a quota of vCPUs counts: the letters that the series begins with, `D` or
+    /// `NC`, `m` or `g`.
     pub family: &'static str,
     /// How much a session of this size may use; `None` is all that the machine has.
     pub limits: Option<Limits>,

@@ -1,6 +1,7 @@
 //! Breaks the core on purpose, property by property, and holds the search to finding each.
 //!
-//! A property that no broken core violates would be one that the search does not really check. Each test prints the shortest trace.
+//! A property that no broken core violates would be one that the search does not really check. Each
+//! test prints the shortest trace.
 
 mod search;
 

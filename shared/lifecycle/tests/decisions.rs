@@ -277,7 +277,8 @@ fn a_launch_may_wait_for_an_image_where_an_instance_is_had_and_not_on_a_machine_
             Effect::Message(Message::LaunchSession { until, .. }) => Some(until - launched.now),
             _ => None,
         });
-        // A stop that the driver says nothing to is over when what came up at the end of the window has ended itself.
+        // A stop that the driver says nothing to is over when what came up at the end of the window
+        // has ended itself.
         let ended = launched.session.alive_until.unwrap() - launched.now;
         assert_eq!(
             ended,
@@ -1044,7 +1045,8 @@ fn a_deleted_compute_resource_stops_its_session_and_each_run_is_told_why() {
     let life = life.on(drained("c1"));
     assert_eq!(told(&life), [canceled("start-for-r"), canceled("r")]);
 
-    // One that is made anew where it is would stay; one that leaves, with a start that waits, is left to do so.
+    // One that is made anew where it is would stay; one that leaves, with a start that waits, is
+    // left to do so.
     let life = Life::ready().on(wanted("again", Kind::Reset)).on(drained("c1"));
     assert_eq!(life.session.current.as_ref().map(|o| o.kind), Some(Kind::Stop));
     let life = Life::ready()

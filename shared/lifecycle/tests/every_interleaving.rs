@@ -1,13 +1,16 @@
-//! Searches every interleaving of the real core up to a bound, in a model world (`search/world.rs`), for what must always hold
-//! (`search/properties.rs`), and from every state reached for a stop that ends.
+//! Searches every interleaving of the real core up to a bound, in a model world
+//! (`search/world.rs`), for what must always hold (`search/properties.rs`), and from every state
+//! reached for a stop that ends.
 //!
-//! The short form is part of `cargo test`. The long form goes deeper and takes some minutes a world:
+//! The short form is part of `cargo test`. The long form goes deeper and takes some minutes a
+//! world:
 //!
 //! ```sh
 //! PFSESSION_SEARCH=long cargo test -p lifecycle --test every_interleaving -- --nocapture --test-threads 1
 //! ```
 //!
-//! Both print the states visited. The search has no chance in it: the same core gives the same numbers.
+//! Both print the states visited. The search has no chance in it: the same core gives the same
+//! numbers.
 
 mod search;
 
@@ -49,7 +52,8 @@ fn one_flow_over_two_generations() {
     };
     let found = search(&Core::REAL, &bounds, either(300_000, 3_000_000));
     found.expect_whole("one flow, two generations", either(true, false));
-    // It goes everywhere, and nowhere else; a start that waits begins in the decision that ends what it waited for.
+    // It goes everywhere, and nowhere else; a start that waits begins in the decision that ends
+    // what it waited for.
     let two = |(from, to)| {
         [Phase::Stopped, Phase::Failed]
             .iter()

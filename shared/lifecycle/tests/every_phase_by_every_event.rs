@@ -1,10 +1,13 @@
-//! The whole meaning of the core on one page: every phase, with each operation that can be under way in it, by every event.
+//! The whole meaning of the core on one page: every phase, with each operation that can be under
+//! way in it, by every event.
 //!
-//! A block is a phase; in parentheses the operations for which it reads the same. A line is the phase afterwards and the effects, and under it
-//! stands on which events. `o` is the operation under way, `n` one that is newly wanted, `r` a run that the
-//! session has; `+1` is a new generation, `failing` a session that will be Failed once its container is gone.
+//! A block is a phase; in parentheses the operations for which it reads the same. A line is the
+//! phase afterwards and the effects, and under it stands on which events. `o` is the operation
+//! under way, `n` one that is newly wanted, `r` a run that the session has; `+1` is a new
+//! generation, `failing` a session that will be Failed once its container is gone.
 //!
-//! After a change of the core that is meant: `UPDATE_EXPECT=1 cargo test -p lifecycle --test every_phase_by_every_event`.
+//! After a change of the core that is meant: `UPDATE_EXPECT=1 cargo test -p lifecycle --test
+//! every_phase_by_every_event`.
 
 use expect_test::expect;
 use lifecycle::{
@@ -29,7 +32,8 @@ fn failure() -> Failure {
     Failure::new(Code::read("Why"), "")
 }
 
-/// A session in a phase, with an operation under way that waits in the step of that phase, and with a run.
+/// A session in a phase, with an operation under way that waits in the step of that phase, and with
+/// a run.
 fn session(phase: Phase, current: Option<Kind>, failing: bool) -> Session {
     let never = Session::never("f", "ws", "alice", settings());
     let live = phase.is_live();

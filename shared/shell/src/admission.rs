@@ -1,7 +1,8 @@
 //! Quotas: who enters that of its user, and of its workspace where that has one.
 //!
-//! The usage of all users of a workspace together is counted in a row like that of a user, of the user without a name. It is written only where the
-//! workspace has such a quota: all of its users write that one row.
+//! The usage of all users of a workspace together is counted in a row like that of a user, of the
+//! user without a name. It is written only where the workspace has such a quota: all of its users
+//! write that one row.
 
 use crate::{Fault, Ports, ports::Write, workspace};
 use contract::workspace::WorkspaceSettings;
@@ -21,7 +22,8 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// Names `wanted` as this usage does: that of all users has the user's name in place of the flow.
+    /// Names `wanted` as this usage does: that of all users has the user's name in place of the
+    /// flow.
     pub(crate) fn name_use(&self, wanted: &Use, user: &str) -> Use {
         match self.user.as_str() {
             EVERYBODY => Use {
@@ -84,7 +86,8 @@ pub(crate) async fn admit(
     Ok(Ok(writes))
 }
 
-/// Takes something out of the quotas that it is in, also if the workspace has none for all users by now.
+/// Takes something out of the quotas that it is in, also if the workspace has none for all users by
+/// now.
 ///
 /// * `leave`: takes it out of one; `None` if it is not in it.
 ///
@@ -107,7 +110,8 @@ pub(crate) async fn dismiss(
     Ok(writes)
 }
 
-/// The usage of all users, made of each one's own: for a workspace that gets a quota for all of them while they have sessions.
+/// The usage of all users, made of each one's own: for a workspace that gets a quota for all of
+/// them while they have sessions.
 ///
 /// * `before`: the usage of all users that is stored.
 /// * `users`: each user's name and usage.

@@ -17,8 +17,8 @@ use lifecycle::{
     size,
 };
 
-/// Looks at what a start needs of the workspace: the role, the VM size, the idle time, the identity, the data store, the working
-/// directory and the quota.
+/// Looks at what a start needs of the workspace: the role, the VM size, the idle time, the
+/// identity, the data store, the working directory and the quota.
 ///
 /// * `is_folder`: whether there is a folder at this path; `None` where nobody here can know.
 ///
@@ -28,7 +28,8 @@ use lifecycle::{
 ///
 /// # Source
 ///
-/// "Before using Azure Machine Learning studio to start a compute session, ensure that" (the specification, *Start a compute session in studio*).
+/// "Before using Azure Machine Learning studio to start a compute session, ensure that" (the
+/// specification, *Start a compute session in studio*).
 pub async fn check(
     ports: &impl Ports,
     known: &Known,

@@ -1,4 +1,5 @@
-//! Claims of compute resources: taken in the turn that needs one, given up in the turn that leaves it.
+//! Claims of compute resources: taken in the turn that needs one, given up in the turn that leaves
+//! it.
 
 use crate::{
     Fault, admission,
@@ -13,7 +14,8 @@ use lifecycle::{
     session::{Claimed, Event, Message, Phase, Session, Step},
 };
 
-/// Takes the flow out of its user's quota and off its compute resource, and releases that if it was the last one there.
+/// Takes the flow out of its user's quota and off its compute resource, and releases that if it was
+/// the last one there.
 pub(crate) async fn leave(
     ports: &impl Ports,
     row: &SessionRow,
@@ -36,7 +38,8 @@ pub(crate) async fn leave(
     Ok((writes, release))
 }
 
-/// For a step that claims a compute resource: claims it, and says so in the event; or says that the quota bars it.
+/// For a step that claims a compute resource: claims it, and says so in the event; or says that the
+/// quota bars it.
 pub(crate) async fn claim_of(
     ports: &impl Ports,
     row: &SessionRow,
@@ -97,7 +100,8 @@ pub(crate) async fn claim_of(
     Ok(writes)
 }
 
-/// The compute resource of a slot with the session on it; `None` for a compute instance that does not run.
+/// The compute resource of a slot with the session on it; `None` for a compute instance that does
+/// not run.
 fn claimed_in(
     in_slot: Option<&Compute>,
     slot: &Slot,

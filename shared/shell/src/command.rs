@@ -38,24 +38,29 @@ pub enum SpeaksFor {
     Anybody,
 }
 
-/// The settings that a command asks for, with the default for each that it leaves out, and where each comes from.
+/// The settings that a command asks for, with the default for each that it leaves out, and where
+/// each comes from.
 ///
-/// The command itself counts first, then the run's own file, then the flow's (which names a base image alone, and is read by who
-/// claims a compute resource), then the workspace ([`workspace::fill`]), then the default.
+/// The command itself counts first, then the run's own file, then the flow's (which names a base
+/// image alone, and is read by who claims a compute resource), then the workspace
+/// ([`workspace::fill`]), then the default.
 ///
 /// # Source
 ///
-/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (the specification); "It runs on the virtual machine (VM) size of
-/// serverless compute" (the specification, *Start a compute session on a flow page*): `local` is the size of one machine.
+/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (the
+/// specification); "It runs on the virtual machine (VM) size of serverless compute" (the
+/// specification, *Start a compute session on a flow page*): `local` is the size of one machine.
 pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
     wanted.over(Settings::new(lineage))
 }
 
-/// Takes a command in: admits it, or refuses it in the row of its operation or run, where its sender looks.
+/// Takes a command in: admits it, or refuses it in the row of its operation or run, where its
+/// sender looks.
 ///
 /// # Errors
 ///
-/// [`Fault::Meaningless`] if `body` is no command: final, and for the dead-letter queue. Else as [`happen`].
+/// [`Fault::Meaningless`] if `body` is no command: final, and for the dead-letter queue. Else as
+/// [`happen`].
 pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(), Fault> {
     let command = Command::read(body).map_err(Fault::Meaningless)?;
     let flow = command.flow.key();
@@ -140,7 +145,8 @@ pub(crate) fn settings_of_wish<'a>(wish: &'a Wish, lineage: &str) -> (Settings, 
     }
 }
 
-/// Puts the workspace's defaults, and the id of the identity, into what a command wants. Why it may not be had in this workspace, if so.
+/// Puts the workspace's defaults, and the id of the identity, into what a command wants. Why it may
+/// not be had in this workspace, if so.
 async fn in_workspace(
     ports: &impl Ports,
     command: &Command,
@@ -167,7 +173,8 @@ async fn in_workspace(
     Ok(workspace::refuse(settings, &of, workspace))
 }
 
-/// Whether a run has the name of another one. Its row is the other's: who asks for it with the digest of this command learns that.
+/// Whether a run has the name of another one. Its row is the other's: who asks for it with the
+/// digest of this command learns that.
 async fn is_name_taken(ports: &impl Ports, command: &Command, run: Option<&RunWish>) -> Result<bool, Fault> {
     let Some(wish) = run else { return Ok(false) };
     let Some(row) = ports.load_run(&command.id).await? else {
@@ -283,7 +290,8 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
     }
 }
 
-/// The event of a wish of the sweep. Others are decided on the row of a compute resource or an instance.
+/// The event of a wish of the sweep. Others are decided on the row of a compute resource or an
+/// instance.
 fn event_of_sweep(wish: &Wish, id: &str) -> Event {
     match wish {
         Wish::StopIfIdle {

@@ -1,7 +1,8 @@
 //! The deletion of a compute resource with all that is on it.
 //!
-//! The decision is one save: the compute resource's row says that it takes no session any more, and why. Then its sessions are stopped, one
-//! by one. A crash in between leaves a row that is due, and the sweep has the rest of them stopped.
+//! The decision is one save: the compute resource's row says that it takes no session any more, and
+//! why. Then its sessions are stopped, one by one. A crash in between leaves a row that is due, and
+//! the sweep has the rest of them stopped.
 
 use crate::{
     Fault, Known,
@@ -101,7 +102,8 @@ pub(crate) async fn stop_sessions(ports: &impl Ports, held: &Compute, by: &str) 
     Ok(())
 }
 
-/// Has each session on a compute resource that is to go stopped by a command, so that the order of its flow's commands holds.
+/// Has each session on a compute resource that is to go stopped by a command, so that the order of
+/// its flow's commands holds.
 pub(crate) async fn send_stops(ports: &impl Ports, held: &Compute) -> Result<(), Fault> {
     let Some(why) = &held.drained else { return Ok(()) };
     for flow in &held.sessions {
@@ -122,7 +124,8 @@ pub(crate) async fn send_stops(ports: &impl Ports, held: &Compute) -> Result<(),
     Ok(())
 }
 
-/// Looks whether a running compute instance is idle. If so, has the sessions on it stopped, and once there is none, the instance.
+/// Looks whether a running compute instance is idle. If so, has the sessions on it stopped, and
+/// once there is none, the instance.
 pub(crate) async fn look(ports: &impl Ports, held: &Compute, now: Millis) -> Result<(), Fault> {
     let mut rows = Vec::new();
     for flow in &held.sessions {

@@ -1,4 +1,5 @@
-//! The time that a user's sessions may live on one day: looked after by the sweep, at the due time of the row that counts it.
+//! The time that a user's sessions may live on one day: looked after by the sweep, at the due time
+//! of the row that counts it.
 
 use crate::{
     Fault, Ports,
@@ -17,7 +18,8 @@ use lifecycle::quota::{Daily, Live, Quota, Usage, daily_time_used_up};
 ///
 /// The row is written in any case: it may have been due for a day that is over.
 ///
-/// The commands are sent before the row moves on: what a crash leaves out is sent by the next sweep, and what comes twice changes nothing.
+/// The commands are sent before the row moves on: what a crash leaves out is sent by the next
+/// sweep, and what comes twice changes nothing.
 pub(crate) async fn look_after(ports: &impl Ports, workspace: &str, user: &str, now: Millis) -> Result<Live, Fault> {
     let usage = ports.load_usage(workspace, user).await?;
     let quota = quota_of(ports, workspace, user).await?;
@@ -61,7 +63,8 @@ pub(crate) async fn look_after(ports: &impl Ports, workspace: &str, user: &str, 
     }
 }
 
-/// Has a sweep look at a user's time anew, as the settings of the workspace have changed. `None` if nothing changes by that.
+/// Has a sweep look at a user's time anew, as the settings of the workspace have changed. `None` if
+/// nothing changes by that.
 ///
 /// # Errors
 ///
@@ -80,7 +83,8 @@ pub async fn watch_anew(ports: &impl Ports, workspace: &str, user: &str) -> Resu
     }))
 }
 
-/// Says when the sessions of a user are stopped as their time of the day is used up, if nothing changes before.
+/// Says when the sessions of a user are stopped as their time of the day is used up, if nothing
+/// changes before.
 ///
 /// # Errors
 ///

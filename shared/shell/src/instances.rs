@@ -1,6 +1,7 @@
 //! Compute instances: created, changed, started, stopped and deleted by their user.
 //!
-//! An instance is a row of its own, and while it runs a compute resource whose slot names it. A session joins that, and does not start it.
+//! An instance is a row of its own, and while it runs a compute resource whose slot names it. A
+//! session joins that, and does not start it.
 
 use crate::{
     Fault, Known, admission,
@@ -161,7 +162,8 @@ async fn decide(
     }
 }
 
-/// Changes the settings of an instance. One that runs keeps its VM size and identity until its next start.
+/// Changes the settings of an instance. One that runs keeps its VM size and identity until its next
+/// start.
 async fn update(ports: &impl Ports, row: InstanceRow, wish: &Wish) -> Result<Result<Next, Failure>, Fault> {
     let Wish::UpdateInstance {
         size,
@@ -197,7 +199,8 @@ async fn update(ports: &impl Ports, row: InstanceRow, wish: &Wish) -> Result<Res
     Ok(Ok(next))
 }
 
-/// The VM size and the identity of an instance that is created: those that are named, or the workspace's.
+/// The VM size and the identity of an instance that is created: those that are named, or the
+/// workspace's.
 async fn size_and_identity(
     ports: &impl Ports,
     workspace: &str,

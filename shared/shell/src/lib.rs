@@ -1,10 +1,12 @@
 //! The shell around the core: load → decide → save → send.
 //!
-//! One transaction saves what was decided: the session, its history, the rows that go with it, the claims, and the messages still to be
-//! sent. Then they are sent, then cleared. A crash between any two of these loses nothing: whoever comes next to the session sends what
-//! is left over, and a sweep comes within [`lifecycle::deadlines::OUTBOX`] if nobody else does.
+//! One transaction saves what was decided: the session, its history, the rows that go with it, the
+//! claims, and the messages still to be sent. Then they are sent, then cleared. A crash between any
+//! two of these loses nothing: whoever comes next to the session sends what is left over, and a
+//! sweep comes within [`lifecycle::deadlines::OUTBOX`] if nobody else does.
 //!
-//! No SDK is used here. What the shell needs of the outside is [`Ports`]; `shared/aws` has the adapters.
+//! No SDK is used here. What the shell needs of the outside is [`Ports`]; `shared/aws` has the
+//! adapters.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
@@ -43,7 +45,8 @@ use lifecycle::{Code, Failure};
 /// Why a handler could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Somebody else changed a row between the read and the save. Worth a retry at once, from the read on.
+    /// Somebody else changed a row between the read and the save. Worth a retry at once, from the
+    /// read on.
     #[error("somebody else changed the row")]
     Conflict,
     /// The outside did not do its part. Worth a retry.

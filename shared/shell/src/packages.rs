@@ -12,7 +12,8 @@ use contract::{
 /// How often a save is tried again after somebody else's.
 const TRIES: usize = 30;
 
-/// Keeps what an agent says that it has installed, and an entry of the history of installs with what that changed.
+/// Keeps what an agent says that it has installed, and an entry of the history of installs with
+/// what that changed.
 ///
 /// Twice is once, and of two that come in the wrong order the later one counts.
 ///
@@ -24,7 +25,8 @@ const TRIES: usize = 30;
 ///
 /// # Source
 ///
-/// "Shows the packages installed in the compute session" (the specification, *View installed packages*).
+/// "Shows the packages installed in the compute session" (the specification, *View installed
+/// packages*).
 pub async fn record_packages(
     ports: &impl Ports,
     flow: &str,
@@ -95,7 +97,8 @@ async fn with_the_lock(ports: &impl Ports, flow: &str, lock: &str, now: Option<&
             packages,
         }
     };
-    // What was done by hand may have hidden some of what the lock has, so that an entry with the same lock and less by hand is better.
+    // What was done by hand may have hidden some of what the lock has, so that an entry with the
+    // same lock and less by hand is better.
     if let Some(row) = now.filter(|row| row.lock == lock && row.kind.is_some()) {
         return Ok(listed(row));
     }

@@ -1,7 +1,7 @@
 //! Permissions, by the roles that a workspace has given.
 //!
-//! The table is read for each command and each request, and no answer of it is kept: a role that is revoked is gone at once, also for
-//! tokens that were given before.
+//! The table is read for each command and each request, and no answer of it is kept: a role that is
+//! revoked is gone at once, also for tokens that were given before.
 
 use crate::{Fault, Ports, command::action_of, workspace};
 use contract::{
@@ -64,7 +64,8 @@ impl Known {
         if action != Action::Use || may(principal, Action::AssignIdentity, workspace, "") {
             return Ok(None);
         }
-        // An identity is assigned anew with each use: that of the session counts like one that is named.
+        // An identity is assigned anew with each use: that of the session counts like one that is
+        // named.
         let settings = command.wish.settings();
         let named = match &command.wish {
             Wish::CreateInstance { identity, .. } | Wish::UpdateInstance { identity, .. } => identity.clone(),
@@ -85,7 +86,8 @@ impl Known {
         }
     }
 
-    /// Why they may not have sessions work with the identity that `named` is a name of, if they may not.
+    /// Why they may not have sessions work with the identity that `named` is a name of, if they may
+    /// not.
     ///
     /// # Errors
     ///

@@ -27,7 +27,8 @@ pub fn slot_of(row: &InstanceRow) -> Slot {
     }
 }
 
-/// Gives settings that name a compute instance its VM size and identity. Says why they cannot be had, if so.
+/// Gives settings that name a compute instance its VM size and identity. Says why they cannot be
+/// had, if so.
 ///
 /// # Errors
 ///
@@ -35,7 +36,8 @@ pub fn slot_of(row: &InstanceRow) -> Slot {
 ///
 /// # Source
 ///
-/// "If you choose compute instance as compute type, you can only set idle shutdown time" (*Start with advanced settings*).
+/// "If you choose compute instance as compute type, you can only set idle shutdown time" (*Start
+/// with advanced settings*).
 pub(crate) async fn place(
     ports: &impl Ports,
     command: &Command,
@@ -48,7 +50,8 @@ pub(crate) async fn place(
     let is_fixed = wanted.size.is_some() || wanted.identity.is_some();
     let FlowRef { workspace, owner, .. } = &command.flow;
     let Some(name) = &wanted.compute else {
-        // A start or a run that names no instance is for a session that there is, or for serverless compute.
+        // A start or a run that names no instance is for a session that there is, or for serverless
+        // compute.
         if !is_fixed || matches!(command.wish, Wish::Start { .. } | Wish::Run { .. }) {
             return Ok(None);
         }
@@ -88,7 +91,8 @@ pub(crate) async fn place(
     }
 }
 
-/// Says when a running compute instance is shut down for idleness if nothing uses it before. `None` if it has no idle shutdown, or is in use.
+/// Says when a running compute instance is shut down for idleness if nothing uses it before. `None`
+/// if it has no idle shutdown, or is in use.
 ///
 /// # Errors
 ///

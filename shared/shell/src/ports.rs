@@ -20,11 +20,13 @@ use lifecycle::{
 };
 use std::future::Future;
 
-/// The table, the queues and the state machine. `shared/aws` has the adapter, and the tests have one in memory; both pass the same suite.
+/// The table, the queues and the state machine. `shared/aws` has the adapter, and the tests have
+/// one in memory; both pass the same suite.
 ///
 /// # Errors
 ///
-/// Each call gives [`Fault::Outside`] when the outside fails, which is worth a retry; `save` gives [`Fault::Conflict`] besides.
+/// Each call gives [`Fault::Outside`] when the outside fails, which is worth a retry; `save` gives
+/// [`Fault::Conflict`] besides.
 pub trait Ports: Send + Sync {
     /// The control plane's clock, in milliseconds since the Unix epoch.
     fn now(&self) -> Millis;
@@ -69,7 +71,8 @@ pub trait Ports: Send + Sync {
 
     /// Writes all of it or nothing.
     fn save(&self, save: Save) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Takes messages out of the outbox of a session, and sets its due time if it still has this revision.
+    /// Takes messages out of the outbox of a session, and sets its due time if it still has this
+    /// revision.
     fn clear(
         &self,
         flow: &str,
@@ -78,8 +81,8 @@ pub trait Ports: Send + Sync {
         due: Option<Millis>,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Sends one message. One that is too late for its receiver (an answered token, a queue that is gone, an execution that exists)
-    /// counts as sent.
+    /// Sends one message. One that is too late for its receiver (an answered token, a queue that is
+    /// gone, an execution that exists) counts as sent.
     fn send(&self, row: &SessionRow, message: &Message) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Sends a command of this system's own.
     fn send_command(&self, command: &contract::command::Command) -> impl Future<Output = Result<(), Fault>> + Send;
@@ -96,7 +99,8 @@ pub trait Ports: Send + Sync {
     fn keep_setup(&self, operation: &str, setup: &Setup) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Reads what a flow's session was refused of the network, as last recorded.
     fn load_refused(&self, flow: &str) -> impl Future<Output = Result<Option<NetworkRow>, Fault>> + Send;
-    /// Keeps what a session was refused, if nothing later is recorded: of a later generation, or a larger count.
+    /// Keeps what a session was refused, if nothing later is recorded: of a later generation, or a
+    /// larger count.
     fn keep_refused(&self, flow: &str, row: &NetworkRow) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Reads what the last runs of a flow used.
     fn load_used(&self, flow: &str) -> impl Future<Output = Result<Option<UsedRow>, Fault>> + Send;
@@ -139,7 +143,8 @@ pub struct Save {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a transaction has a few of them")]
 pub enum Write {
-    /// A session, if its stored revision is still `read`. Its due time is part of it: see [`due_of`].
+    /// A session, if its stored revision is still `read`. Its due time is part of it: see
+    /// [`due_of`].
     Session {
         row: Box<SessionRow>,
         read: u64,
@@ -162,7 +167,8 @@ pub enum Write {
         run: String,
         end: RunEnd,
     },
-    /// A compute resource, if its stored revision is still `read` (`None`: if there is no such row).
+    /// A compute resource, if its stored revision is still `read` (`None`: if there is no such
+    /// row).
     Compute {
         compute: Compute,
         read: Option<u64>,
@@ -183,7 +189,8 @@ pub enum Write {
     Instance(InstanceRow),
     /// The deletion of a compute instance, if the stored revision is still this row's.
     ForgetInstance(InstanceRow),
-    /// The installed packages, if the stored number is still `read` (`None`: if there is no such row).
+    /// The installed packages, if the stored number is still `read` (`None`: if there is no such
+    /// row).
     Packages {
         flow: String,
         row: Box<PackagesRow>,

@@ -12,8 +12,8 @@ use lifecycle::{
     size::{self, Offer, Size, Used},
 };
 
-/// Puts a VM size into settings for which neither a command, a file, nor the workspace names one, and how it was chosen. A session on a compute
-/// instance has the instance's.
+/// Puts a VM size into settings for which neither a command, a file, nor the workspace names one,
+/// and how it was chosen. A session on a compute instance has the instance's.
 ///
 /// # Errors
 ///
@@ -46,7 +46,8 @@ pub(crate) async fn choose(
     Ok(())
 }
 
-/// Why a session or an instance cannot have this VM size here, if it cannot. Whether a machine that is there has a GPU, only its driver knows.
+/// Why a session or an instance cannot have this VM size here, if it cannot. Whether a machine that
+/// is there has a GPU, only its driver knows.
 pub(crate) fn refuse_size(ports: &impl Ports, name: &str) -> Option<Failure> {
     let Some(size) = size::size(name) else {
         return Some(size::no_such_size(name));
@@ -59,7 +60,8 @@ pub(crate) fn refuse_size(ports: &impl Ports, name: &str) -> Option<Failure> {
     Some(Failure::new(Code::ComputeNoGpu, message))
 }
 
-/// Keeps what a run used, for the choice of its flow's next VM size. A run that comes twice counts once.
+/// Keeps what a run used, for the choice of its flow's next VM size. A run that comes twice counts
+/// once.
 ///
 /// # Errors
 ///

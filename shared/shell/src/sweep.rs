@@ -17,10 +17,12 @@ use lifecycle::{
     session::Session,
 };
 
-/// How long a command of the sweep stands before the same one is sent again, if it has not been acted on.
+/// How long a command of the sweep stands before the same one is sent again, if it has not been
+/// acted on.
 const AGAIN: Millis = 5_000;
 
-/// A session that is this long over its phase's deadline, in milliseconds, should have been ended by a sweep.
+/// A session that is this long over its phase's deadline, in milliseconds, should have been ended
+/// by a sweep.
 const OVERDUE: Millis = 60_000;
 
 /// The result of a sweep.
@@ -60,8 +62,9 @@ fn sum(one: Live, other: Live) -> Live {
 
 /// Sweeps one shard, and says what it found.
 ///
-/// It costs what is due, not what exists: the due time is an index. It changes no session by itself but sends commands, so that the order
-/// of a flow's commands holds. A session whose due time has moved on since it was stored gets the new one.
+/// It costs what is due, not what exists: the due time is an index. It changes no session by itself
+/// but sends commands, so that the order of a flow's commands holds. A session whose due time has
+/// moved on since it was stored gets the new one.
 ///
 /// # Errors
 ///

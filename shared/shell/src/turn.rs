@@ -27,7 +27,8 @@ const TRIES: usize = 30;
 /// * `run`: what a run that is wanted runs over; it goes into the run's row.
 /// * `digest`: of the command that wants a run, likewise.
 /// * `result`: how a run ended; it goes into the run's row.
-/// * `first`: for a flow that has never had a session: who it is, and what its session would be made of.
+/// * `first`: for a flow that has never had a session: who it is, and what its session would be
+///   made of.
 #[derive(Clone, Debug)]
 pub struct Happened<'a> {
     pub flow: &'a str,
@@ -56,12 +57,13 @@ impl<'a> Happened<'a> {
 
 /// Takes in what happened: loads, decides, saves, sends.
 ///
-/// Gives back the session as it is afterwards, or `None` if the flow has none and this event makes none.
+/// Gives back the session as it is afterwards, or `None` if the flow has none and this event makes
+/// none.
 ///
 /// # Errors
 ///
-/// [`Fault::Conflict`] and [`Fault::Outside`] are worth a retry; nothing is lost either way, as what was saved will be sent. The inner
-/// error is the core's [`Refusal`]: final.
+/// [`Fault::Conflict`] and [`Fault::Outside`] are worth a retry; nothing is lost either way, as
+/// what was saved will be sent. The inner error is the core's [`Refusal`]: final.
 pub async fn happen(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Option<Session>, Refusal>, Fault> {
     for _ in 0..TRIES {
         match once(ports, happened).await {
@@ -150,7 +152,8 @@ fn writes_of(
             ..new_run(run, happened, now)
         }));
     }
-    // A lease asked for and given is no history: it comes every few seconds, and changes nothing that anybody decides on later.
+    // A lease asked for and given is no history: it comes every few seconds, and changes nothing
+    // that anybody decides on later.
     if !matches!(event, Event::Alive { .. }) {
         writes.push(Write::Log {
             flow: happened.flow.to_owned(),
@@ -166,7 +169,8 @@ fn writes_of(
     writes
 }
 
-/// The effects of a decision: writes of its transaction, messages to send after it, and ends of operations.
+/// The effects of a decision: writes of its transaction, messages to send after it, and ends of
+/// operations.
 #[derive(Default)]
 struct Effects {
     writes: Vec<Write>,
@@ -388,8 +392,8 @@ fn name_of(event: &Event) -> &'static str {
 
 /// Takes in what a driver saw of a compute resource: its own row first, then each session on it.
 ///
-/// A crash in between is mended by the driver's next word or by the deadline of each session. One that came up after it was given up is
-/// asked to go.
+/// A crash in between is mended by the driver's next word or by the deadline of each session. One
+/// that came up after it was given up is asked to go.
 ///
 /// # Errors
 ///

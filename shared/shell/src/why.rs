@@ -10,11 +10,13 @@ use lifecycle::{
     session::{Event, Lease, Session},
 };
 
-/// Says why `session` is in its phase, what keeps it, what will end it and when, and which signals of it were seen.
+/// Says why `session` is in its phase, what keeps it, what will end it and when, and which signals
+/// of it were seen.
 ///
 /// * `history`: its latest entries, oldest first. What they do not reach back to is left out.
 /// * `daily_due`: when its user's time of the day is used up: see [`crate::daily_due`].
-/// * `instance_due`: when its compute instance is shut down for idleness: see [`crate::shutdown_due`].
+/// * `instance_due`: when its compute instance is shut down for idleness: see
+///   [`crate::shutdown_due`].
 /// * `now`: by the shell's clock.
 pub fn why(
     session: &Session,
@@ -120,8 +122,8 @@ fn signals(session: &Session, history: &[LogRow], now: Millis) -> Vec<Signal> {
         };
         seen(kind, row.at);
     }
-    // Leases are no history; the last one that was granted says when the agent was heard. The first is longer by the time that the launch might
-    // have taken, and says nothing.
+    // Leases are no history; the last one that was granted says when the agent was heard. The first
+    // is longer by the time that the launch might have taken, and says nothing.
     let granted = deadlines::LEASE + deadlines::LEASE_MARGIN;
     let heard = session.alive_until.and_then(|until| until.checked_sub(granted));
     if let Some(at) = heard.filter(|at| *at <= now && matches!(session.phase, Phase::Installing | Phase::Ready)) {

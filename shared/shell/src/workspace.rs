@@ -54,11 +54,13 @@ pub fn refuse(settings: &Settings, of: &WorkspaceSettings, workspace: &str) -> O
     Some(Failure::new(Code::SessionIdleTooLong, message))
 }
 
-/// The id of the identity that `named` is a name of: its id, its client id, the last part of its id, or [`PRIMARY`].
+/// The id of the identity that `named` is a name of: its id, its client id, the last part of its
+/// id, or [`PRIMARY`].
 ///
 /// # Errors
 ///
-/// `Session.NoIdentity`, final: it lists those that there are. A workspace that says nothing of identities has any.
+/// `Session.NoIdentity`, final: it lists those that there are. A workspace that says nothing of
+/// identities has any.
 pub fn identity(named: &str, of: &WorkspaceSettings, workspace: &str) -> Result<String, Failure> {
     if named == PRIMARY {
         return of.primary_identity().map(str::to_owned).ok_or_else(|| {
@@ -217,7 +219,8 @@ fn families<'a>(quotas: impl Iterator<Item = &'a BTreeMap<String, u32>>) -> Resu
 
 /// # Source
 ///
-/// The file of *Start with advanced settings* (the specification): `type: system_assigned, user_assigned`.
+/// The file of *Start with advanced settings* (the specification): `type: system_assigned,
+/// user_assigned`.
 fn check_identity(identity: &IdentitySettings) -> Result<(), Failure> {
     let failed = |message: String| Err(Failure::new(Code::WorkspaceIdentityType, message));
     let types: Vec<&str> = identity.r#type.split(',').map(str::trim).collect();

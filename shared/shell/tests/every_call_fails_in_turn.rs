@@ -1,4 +1,5 @@
-//! A whole life of a session, with each call of the outside failing in turn, before and after it was done. The end is the same.
+//! A whole life of a session, with each call of the outside failing in turn, before and after it
+//! was done. The end is the same.
 
 mod world;
 
@@ -143,7 +144,8 @@ async fn a_session_that_is_idle_is_stopped_by_the_sweep() {
         json!({ "command": "start", "settings": { "idle_seconds": 60 } }),
     ));
     let key = flow("/flows/joke").key();
-    // Nobody renews the lease in this world, so the idle time is shorter than the lease, and the last thing that is due.
+    // Nobody renews the lease in this world, so the idle time is shorter than the lease, and the
+    // last thing that is due.
     world.settle().await;
     assert_eq!(world.phase(&key), Phase::Stopped);
     let state = world.state.lock().unwrap();

@@ -210,7 +210,8 @@ async fn an_instance_that_nobody_uses_is_shut_down_with_its_sessions() {
         "start",
         json!({ "command": "start", "settings": { "compute": "dev", "idle_seconds": 86400 } }),
     ));
-    // Nobody renews the lease in this world, so the instance's idle time is shorter, and the last thing that is due.
+    // Nobody renews the lease in this world, so the instance's idle time is shorter, and the last
+    // thing that is due.
     world.settle().await;
     let key = flow("/flows/joke").key();
     assert_eq!(world.phase(&key), Phase::Stopped);

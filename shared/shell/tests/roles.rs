@@ -1,4 +1,5 @@
-//! Every action by every role, with one's own session, somebody else's and one of another workspace, by each way that a command takes.
+//! Every action by every role, with one's own session, somebody else's and one of another
+//! workspace, by each way that a command takes.
 
 #[expect(dead_code, reason = "this file needs a part of the world")]
 mod world;
@@ -25,7 +26,8 @@ fn roles(of: &str) -> (Vec<Role>, Vec<String>) {
     }
 }
 
-/// The rights of each role: with their own session, with somebody else's in the workspace, with one of another workspace.
+/// The rights of each role: with their own session, with somebody else's in the workspace, with one
+/// of another workspace.
 const MATRIX: [(&str, &str); 35] = [
     ("use none", "---"),
     ("use scientist", "x--"),

@@ -204,7 +204,8 @@ async fn a_size_that_nobody_names_is_the_cheapest_for_what_past_runs_used_and_a_
         choice,
         "the cheapest that is large enough, at $0.085 an hour; the flow's last 20 runs used 0.5 processors and 300 MiB at most"
     );
-    // What is there keeps its size; what the quota has no room for is passed over; what is named is taken as it is.
+    // What is there keeps its size; what the quota has no room for is passed over; what is named is
+    // taken as it is.
     world.state.lock().unwrap().used.clear();
     assert_eq!(give(&world, "/b", "b2", start(None)).await, None);
     assert_eq!(settings("/b"), (size, choice));

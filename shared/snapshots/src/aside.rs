@@ -1,4 +1,5 @@
-//! Reading what a user wrote beside all else that a process does: on a thread that may block or panic, and for so long at most.
+//! Reading what a user wrote beside all else that a process does: on a thread that may block or
+//! panic, and for so long at most.
 
 use lifecycle::{Code, Failure};
 use std::{path::Path, time::Duration};

@@ -174,7 +174,8 @@ impl Folders {
     /// Only snapshots.
     ///
     /// * `bucket`: the only one whose snapshots are opened.
-    /// * `place`: a folder of this process's own, in which they are laid out; `most` of them are kept there.
+    /// * `place`: a folder of this process's own, in which they are laid out; `most` of them are
+    ///   kept there.
     pub fn in_store(store: Store, bucket: &str, place: &Path, most: usize) -> Self {
         Self {
             here: false,

@@ -1,10 +1,13 @@
-//! Flow folders where they can be read: on this machine, or as snapshots in an object store, by digest.
+//! Flow folders where they can be read: on this machine, or as snapshots in an object store, by
+//! digest.
 //!
 //! * [`Folders`]: opens what a session's settings call its folder, whichever of the two it is.
 //! * [`aside`]: reads what a user wrote where nothing else waits for it.
-//! * [`Store`]: the object store: what is there, where to send what is not, and getting it; likewise the files of runs.
+//! * [`Store`]: the object store: what is there, where to send what is not, and getting it;
+//!   likewise the files of runs.
 //!
-//! No permission is checked here. Whoever opens says which flow it is for, and gets what is that flow's.
+//! No permission is checked here. Whoever opens says which flow it is for, and gets what is that
+//! flow's.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

@@ -1,5 +1,5 @@
-//! S3, as far as it is used: a look, an address to send to, a get. Each is a URL that is signed for some minutes; the SDK would bring three times this
-//! crate into each function for the same.
+//! S3, as far as it is used: a look, an address to send to, a get. Each is a URL that is signed for
+//! some minutes; the SDK would bring three times this crate into each function for the same.
 
 use crate::Fault;
 use aws_credential_types::{
@@ -33,8 +33,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 pub(crate) const TO_SEND: Duration = Duration::from_secs(600);
 /// How long a request of this crate's own may take to arrive.
 pub(crate) const TO_ASK: Duration = Duration::from_secs(60);
-/// An object sent longer ago than this is sent again, so that it does not expire while it is in use. The template's bucket keeps for at least
-/// twice as long.
+/// An object sent longer ago than this is sent again, so that it does not expire while it is in
+/// use. The template's bucket keeps for at least twice as long.
 pub const FRESH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// An object store that speaks as S3 does.
@@ -111,7 +111,8 @@ impl Store {
         }
     }
 
-    /// Where and how to send an object: exactly these bytes, of exactly this digest, or it is not taken.
+    /// Where and how to send an object: exactly these bytes, of exactly this digest, or it is not
+    /// taken.
     ///
     /// # Errors
     ///
@@ -136,7 +137,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Snapshot.Missing`, `Snapshot.Refused`, `Snapshot.TooLarge`, `Snapshot.Damaged`, `Snapshot.NoRoom`; [`Fault::NotNow`] with `Snapshot.Unreachable`.
+    /// `Snapshot.Missing`, `Snapshot.Refused`, `Snapshot.TooLarge`, `Snapshot.Damaged`,
+    /// `Snapshot.NoRoom`; [`Fault::NotNow`] with `Snapshot.Unreachable`.
     pub async fn get(&self, address: &Address, to: &Path) -> Result<(), Fault> {
         let url = self.sign("GET", &address.bucket, &address.key(), &[], TO_ASK).await?;
         let (address, to) = (address.clone(), to.to_owned());
@@ -211,7 +213,8 @@ impl Store {
 
 /// # Source
 ///
-/// "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)" (Amazon S3 API reference).
+/// "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)" (Amazon S3 API
+/// reference).
 fn presign(
     method: &str,
     url: String,

@@ -1,4 +1,5 @@
-//! The files of a run, sent to the store at its end, and where they are to be read. See [`contract::stored`].
+//! The files of a run, sent to the store at its end, and where they are to be read. See
+//! [`contract::stored`].
 
 use crate::{
     Fault, Store,
@@ -50,7 +51,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Run.FilesGone`, final, if it is not there (any more) or not what its address says; [`Fault::NotNow`].
+    /// `Run.FilesGone`, final, if it is not there (any more) or not what its address says;
+    /// [`Fault::NotNow`].
     pub async fn run_index(&self, place: &StoredObject) -> Result<Index, Fault> {
         let url = self.sign("GET", &place.bucket, &place.key(), &[], TO_ASK).await?;
         let mut answer = self.ask(move |http| http.get(&url).call()).await?;

@@ -1,5 +1,5 @@
-//! Both ways to a flow folder, by the same suite: on this machine, and from a store, here a small one that keeps what it is given. Stores of others
-//! are in `tests/on-aws`.
+//! Both ways to a flow folder, by the same suite: on this machine, and from a store, here a small
+//! one that keeps what it is given. Stores of others are in `tests/on-aws`.
 
 use aws_credential_types::Credentials;
 use contract::snapshot::{Address, MOST_BYTES};

@@ -1,4 +1,5 @@
-//! The HTTP client of an SDK: by TLS to AWS, plain to an emulator, or through the socket of a host on this machine.
+//! The HTTP client of an SDK: by TLS to AWS, plain to an emulator, or through the socket of a host
+//! on this machine.
 
 use aws_smithy_http_client::{
     Builder,
@@ -96,7 +97,8 @@ impl HttpConnector for Through {
     }
 }
 
-/// Maps an error for an SDK's retries. Every request of ours may be sent twice, so a connection that breaks off is worth a retry.
+/// Maps an error for an SDK's retries. Every request of ours may be sent twice, so a connection
+/// that breaks off is worth a retry.
 fn meaning(error: Error) -> ConnectorError {
     ConnectorError::io(error.into())
 }

@@ -1,7 +1,8 @@
 //! The socket of the one-machine host, and the HTTP client of the AWS SDKs that speaks through it.
 //!
-//! A TCP port belongs to whoever binds it first, so nothing of ours asks one who is behind it. This socket lies in a folder that only its
-//! user can enter; a client checks the folder's owner and mode, and by the kernel's word who listens. The host checks who connects.
+//! A TCP port belongs to whoever binds it first, so nothing of ours asks one who is behind it. This
+//! socket lies in a folder that only its user can enter; a client checks the folder's owner and
+//! mode, and by the kernel's word who listens. The host checks who connects.
 //!
 //! The protocols that go through the socket are not here.
 
@@ -69,7 +70,8 @@ impl Folder {
         })
     }
 
-    /// The socket's path below the open folder. A socket's address has at most 107 bytes, and a state folder's path may have more.
+    /// The socket's path below the open folder. A socket's address has at most 107 bytes, and a
+    /// state folder's path may have more.
     fn address(&self) -> PathBuf {
         Path::new("/proc/self/fd")
             .join(self.folder.as_raw_fd().to_string())
@@ -103,7 +105,8 @@ pub fn check_peer(connection: &impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As [`UnixStream::connect`] when there is no host; [`ErrorKind::PermissionDenied`] when somebody else could be one.
+/// As [`UnixStream::connect`] when there is no host; [`ErrorKind::PermissionDenied`] when somebody
+/// else could be one.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let folder = Folder::open(path)?;
     let connection = UnixStream::connect(folder.address())?;
@@ -124,7 +127,8 @@ pub async fn connect_async(path: &Path) -> io::Result<tokio::net::UnixStream> {
                 check_peer(&connection)?;
                 return Ok(connection);
             }
-            // The queue of connections is full, and a socket of this kind does not wait for room in it by itself.
+            // The queue of connections is full, and a socket of this kind does not wait for room in
+            // it by itself.
             Err(busy) if busy.kind() == ErrorKind::WouldBlock => {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
@@ -133,11 +137,13 @@ pub async fn connect_async(path: &Path) -> io::Result<tokio::net::UnixStream> {
     }
 }
 
-/// Listens at `path`, in a folder that is made for its user alone. Who calls has seen to it that no other host is there.
+/// Listens at `path`, in a folder that is made for its user alone. Who calls has seen to it that no
+/// other host is there.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::PermissionDenied`] when the folder is somebody else's. Final until that is put right.
+/// [`ErrorKind::PermissionDenied`] when the folder is somebody else's. Final until that is put
+/// right.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         match DirBuilder::new().mode(0o700).create(folder) {

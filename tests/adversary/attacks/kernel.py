@@ -78,7 +78,8 @@ def try_what_tells_of_the_machine(target):
 
 def try_rights_that_are_left(target):
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    # Whoever is not root has no right to make the bound of its rights smaller, and no way to get any.
+    # Whoever is not root has no right to make the bound of its rights smaller, and no way to get
+    # any.
     names = ["CapInh", "CapPrm", "CapEff", "CapAmb"] + (["CapBnd"] if target["tier"] != "C" else [])
     rights = [f"{name} {lines[name].strip()}" for name in names if int(lines[name], 16)]
     lacks = [f"{name} {lines[name].strip()}" for name, wanted in (("NoNewPrivs", "1"), ("Seccomp", "2")) if lines[name].strip() != wanted]

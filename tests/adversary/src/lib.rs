@@ -1,7 +1,7 @@
 //! The state outside a session that no attack from inside may change.
 //!
-//! The attacks are Python files in `attacks/`, and `tests/attacks.rs` runs them in sessions of every kind. A new attack that could change
-//! something else adds it to [`Outside`].
+//! The attacks are Python files in `attacks/`, and `tests/attacks.rs` runs them in sessions of
+//! every kind. A new attack that could change something else adds it to [`Outside`].
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -98,7 +98,8 @@ impl Outside {
             let path = format!("/dev/{name}");
             if let Ok(about) = fs::metadata(&path) {
                 let owner = (about.uid(), about.gid());
-                // Who writes to a device changes its times, so only times that nothing else sets are looked at.
+                // Who writes to a device changes its times, so only times that nothing else sets
+                // are looked at.
                 let is_set = about.mtime() == 1;
                 see(path, format!("{:o} {owner:?} {is_set}", about.mode()));
             }

@@ -1,6 +1,7 @@
 //! Every attack, from sessions of every kind that this machine can have.
 //!
-//! It is its own agent program, so it has no test harness: an argument is a part of the names of the tests to run.
+//! It is its own agent program, so it has no test harness: an argument is a part of the names of
+//! the tests to run.
 
 #[allow(dead_code, reason = "shared with the agent's tests")]
 #[path = "../../../infra/agent/tests/common/mod.rs"]
@@ -162,7 +163,8 @@ fn attack_from_sessions_of(tier: &str) {
         let state = machine.state.display();
         let mut target = json!({
             "build": null,
-            // The first process of a session, which is its guard; that of a build is one of its own programs.
+            // The first process of a session, which is its guard; that of a build is one of its own
+            // programs.
             "first": [1],
             "tier": if tier == "C" { "C" } else { "AB" },
             "not_held": isolation.not_held,
@@ -234,7 +236,8 @@ fn attack_from_sessions_of(tier: &str) {
     machine.driver.let_go();
 }
 
-/// The backend of the build: it tries all attacks when its package is installed, and makes a module of what they say.
+/// The backend of the build: it tries all attacks when its package is installed, and makes a module
+/// of what they say.
 const BUILD: &str = r##"
 import json, subprocess, sys, tempfile
 def attack():
@@ -359,7 +362,8 @@ struct Planted {
     key: i32,
     segment: i32,
     shared: String,
-    /// A port of this machine that answers connections, and one that answers datagrams; on every address that it has.
+    /// A port of this machine that answers connections, and one that answers datagrams; on every
+    /// address that it has.
     port: u16,
     datagrams: u16,
     addresses: Vec<String>,

@@ -1,12 +1,16 @@
-//! Fuzzing with the stable compiler and nothing besides: seeds that are changed at random, for a time.
+//! Fuzzing with the stable compiler and nothing besides: seeds that are changed at random, for a
+//! time.
 //!
-//! A target is an ordinary test of the crate that it is about, so that it reaches what is private there. It takes bytes, and fails by a
-//! panic or by taking too long. `PFSESSION_FUZZ_SECONDS` is how long each target is fuzzed, 3 s unless it says otherwise; with 3600 it is an
-//! hour each. Every target prints its seed, its inputs and its slowest one; `PFSESSION_FUZZ_SEED` goes the same way again.
+//! A target is an ordinary test of the crate that it is about, so that it reaches what is private
+//! there. It takes bytes, and fails by a panic or by taking too long. `PFSESSION_FUZZ_SECONDS` is
+//! how long each target is fuzzed, 3 s unless it says otherwise; with 3600 it is an hour each.
+//! Every target prints its seed, its inputs and its slowest one; `PFSESSION_FUZZ_SEED` goes the
+//! same way again.
 //!
-//! Rejected: `cargo fuzz` and `bolero`'s engines need a nightly compiler or a program of their own to be guided by what code is reached;
-//! without them `bolero` makes bytes at random, which no parser of text lets further than its first character. What is given up is that
-//! guidance: seeds and words of the format have to be good.
+//! Rejected: `cargo fuzz` and `bolero`'s engines need a nightly compiler or a program of their own
+//! to be guided by what code is reached; without them `bolero` makes bytes at random, which no
+//! parser of text lets further than its first character. What is given up is that guidance: seeds
+//! and words of the format have to be good.
 
 use std::{
     fs,
@@ -133,7 +137,8 @@ fn number(name: &str) -> Option<u64> {
 /// The input that is tried now, and since when.
 type Running = Arc<Mutex<Option<(Instant, Vec<u8>)>>>;
 
-/// The kept inputs of a format: a folder of `tests/fuzz/corpus`. An input that has found a fault becomes a file there.
+/// The kept inputs of a format: a folder of `tests/fuzz/corpus`. An input that has found a fault
+/// becomes a file there.
 ///
 /// # Panics
 ///
@@ -160,7 +165,8 @@ pub fn corpus(format: &str) -> Vec<Vec<u8>> {
 ///
 /// # Panics
 ///
-/// When the target does, or an input takes too long; the input is in the message, and in a file if it is long.
+/// When the target does, or an input takes too long; the input is in the message, and in a file if
+/// it is long.
 pub fn fuzz(name: &str, seeds: &[Vec<u8>], words: &[&str], target: impl Fn(&[u8])) {
     let most = Duration::from_secs(number("PFSESSION_FUZZ_SECONDS").unwrap_or(3));
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The state machines in an interpreter that nobody here wrote: moto. `serve_moto.py` says what is mended in it, and why.
+//! The state machines in an interpreter that nobody here wrote: moto. `serve_moto.py` says what is
+//! mended in it, and why.
 
 use serde_json::{Value, json};
 use std::{
@@ -11,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long something may take that a state machine is to bring about; a machine under load needs some.
+/// How long something may take that a state machine is to bring about; a machine under load needs
+/// some.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A moto of this test program's own; it ends with the program, as its standard input does.
@@ -100,7 +102,9 @@ pub struct Call {
 impl World {
     /// A deployment of `compute-ecs.asl.json`; nothing where there is no moto, which is said.
     ///
-    /// There are no pauses between two looks here (a second where the test has to do something meanwhile), a failing call is repeated twice, and the agent's time to speak is what `greeting` says.
+    /// There are no pauses between two looks here (a second where the test has to do something
+    /// meanwhile), a failing call is repeated twice, and the agent's time to speak is what
+    /// `greeting` says.
     pub fn with_compute(greeting: u64) -> Option<Self> {
         let world = Self::empty()?;
         let stack = &world.stack;
@@ -172,7 +176,8 @@ impl World {
         Some(world.with_machine(&definition))
     }
 
-    /// A deployment of a state machine; `definition` is given the URL of its one queue, and whatever the test changes in it.
+    /// A deployment of a state machine; `definition` is given the URL of its one queue, and
+    /// whatever the test changes in it.
     pub fn with_definition(definition: impl FnOnce(&str) -> Value) -> Option<Self> {
         let world = Self::empty()?;
         let definition = definition(&world.requests);
@@ -256,7 +261,8 @@ impl World {
         self.calls_about(action, &self.stack)
     }
 
-    /// The calls of this action that state machines have made, in order, and that have this word somewhere.
+    /// The calls of this action that state machines have made, in order, and that have this word
+    /// somewhere.
     pub fn calls_about(&self, action: &str, word: &str) -> Vec<Call> {
         let mut answer = self
             .moto
@@ -281,7 +287,8 @@ impl World {
         self.start(json!([{ "messageId": message, "body": body, "eventSource": "aws:sqs" }]))
     }
 
-    /// Starts an execution as a pipe or a rule does, with a name of no meaning, and gives back its ARN. moto would make up none.
+    /// Starts an execution as a pipe or a rule does, with a name of no meaning, and gives back its
+    /// ARN. moto would make up none.
     pub fn start(&self, input: Value) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("event-{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -342,8 +349,8 @@ impl World {
         }
     }
 
-    /// The next message of the queue `reports` that is the driver's. What an agent has said before it is dropped: it counts for nothing
-    /// before the driver has said whose key it is.
+    /// The next message of the queue `reports` that is the driver's. What an agent has said before
+    /// it is dropped: it counts for nothing before the driver has said whose key it is.
     pub fn driver_report(&self) -> contract::driver::DriverReport {
         loop {
             let body = self.receive("a report of the driver", &self.reports);

@@ -1,8 +1,10 @@
-//! The agent in a container of its own: launched by `compute-ecs.asl.json` in moto, which it answers itself.
+//! The agent in a container of its own: launched by `compute-ecs.asl.json` in moto, which it
+//! answers itself.
 //!
-//! A plain process stands in for the container: it has what ECS would give it (one environment variable, credentials, a region), and
-//! no more of this machine than its folders. What a plain process cannot show: another file system, another user, the task's own
-//! credentials endpoint, an image that lacks a C library.
+//! A plain process stands in for the container: it has what ECS would give it (one environment
+//! variable, credentials, a region), and no more of this machine than its folders. What a plain
+//! process cannot show: another file system, another user, the task's own credentials endpoint, an
+//! image that lacks a C library.
 //!
 //! This program is its own agent, as `pfsession agent --container` is.
 
@@ -180,7 +182,8 @@ impl Drop for Agent {
     }
 }
 
-/// The agent's next report that is no line of output, signed with `key`; a request for a lease is granted on the way, if `grant`.
+/// The agent's next report that is no line of output, signed with `key`; a request for a lease is
+/// granted on the way, if `grant`.
 fn says(world: &World, key: &str, grant: bool) -> AgentReport {
     loop {
         let signed: SignedReport = serde_json::from_value(world.agent_report()).expect("a signed report");

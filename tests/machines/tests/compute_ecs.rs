@@ -1,16 +1,20 @@
 //! `infra/compute-ecs.asl.json` against moto's EC2, ECS, SQS and DynamoDB.
 //!
-//! This shows calls, their order and what they say. It cannot show that an instance joins the cluster, that a role may do what it
-//! should, or that an image is pulled: the test plays the instance (it registers itself) and the agent (it answers its token). Where moto is
-//! not as AWS:
+//! This shows calls, their order and what they say. It cannot show that an instance joins the
+//! cluster, that a role may do what it should, or that an image is pulled: the test plays the
+//! instance (it registers itself) and the agent (it answers its token). Where moto is not as AWS:
 //!
-//! * moto runs an instance at once and never lacks capacity: the refusal is put in by the test, in EC2's own words.
-//! * moto takes no notice of `ClientToken` of RunTask, of placement constraints, or of the filter of ListContainerInstances. So what is
-//!   looked at is what was asked for. ("…up to 64 ASCII characters…", "If you retry a request that completed successfully using the same
-//!   client token and the same parameters, the retry succeeds without performing any further actions": ECS API, *Ensuring idempotency*.)
-//! * moto names what the EC2 SDK throws `ec2.ec2Exception` where AWS says `Ec2.Ec2Exception`: nothing here depends on it.
-//! * moto's StartExecution refuses a name that is in use; AWS answers one with the same input with the execution that there is, while it is
-//!   at work. Both count as started.
+//! * moto runs an instance at once and never lacks capacity: the refusal is put in by the test, in
+//!   EC2's own words.
+//! * moto takes no notice of `ClientToken` of RunTask, of placement constraints, or of the filter
+//!   of ListContainerInstances. So what is looked at is what was asked for. ("…up to 64 ASCII
+//!   characters…", "If you retry a request that completed successfully using the same client token
+//!   and the same parameters, the retry succeeds without performing any further actions": ECS API,
+//!   *Ensuring idempotency*.)
+//! * moto names what the EC2 SDK throws `ec2.ec2Exception` where AWS says `Ec2.Ec2Exception`:
+//!   nothing here depends on it.
+//! * moto's StartExecution refuses a name that is in use; AWS answers one with the same input with
+//!   the execution that there is, while it is at work. Both count as started.
 
 use contract::{
     Code, Settings, Slot,

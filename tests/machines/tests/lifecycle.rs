@@ -1,7 +1,8 @@
-//! `infra/lifecycle.asl.json` in moto: the order of an operation's steps, its answers, timeouts, retries and catches.
+//! `infra/lifecycle.asl.json` in moto: the order of an operation's steps, its answers, timeouts,
+//! retries and catches.
 //!
-//! All three queues are one here. Times are a second or two instead of minutes: the test changes the numbers and nothing else. The state
-//! machine has no heartbeats, so none are looked at.
+//! All three queues are one here. Times are a second or two instead of minutes: the test changes
+//! the numbers and nothing else. The state machine has no heartbeats, so none are looked at.
 
 use contract::step::StepMessage;
 use lifecycle::session::Step;

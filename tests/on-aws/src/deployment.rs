@@ -1,4 +1,5 @@
-//! The whole template in `ministack`, as `sam deploy` puts it there, and this machine as its compute instance.
+//! The whole template in `ministack`, as `sam deploy` puts it there, and this machine as its
+//! compute instance.
 
 use crate::{ACCOUNT, Emulator, REGION};
 use base64::{Engine, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -99,7 +100,8 @@ impl Deployment {
         api.send(&command).expect("it is taken");
     }
 
-    /// Runs `pfsession` as a user of it, to its end; gives back whether it succeeded, and what it printed and said.
+    /// Runs `pfsession` as a user of it, to its end; gives back whether it succeeded, and what it
+    /// printed and said.
     pub fn pfsession(&self, arguments: &[&str]) -> (bool, String, String) {
         let output = self
             .machine
@@ -112,9 +114,11 @@ impl Deployment {
         (output.status.success(), text(&output.stdout), text(&output.stderr))
     }
 
-    /// Sends commands with boto3, in this order, in one group: each a body, or what is none, and its deduplication id.
+    /// Sends commands with boto3, in this order, in one group: each a body, or what is none, and
+    /// its deduplication id.
     ///
-    /// `ministack` calls every sender by the account's number, which is therefore trusted to say for whom a command is; so it has to.
+    /// `ministack` calls every sender by the account's number, which is therefore trusted to say
+    /// for whom a command is; so it has to.
     pub fn send(&self, folder: &Path, commands: &[(&str, Value)]) {
         let flow = self.api().flow(folder);
         let for_whom = json!({ "user": { "name": USER, "workspace": flow.workspace, "roles": ["data-scientist"] } });
@@ -175,7 +179,8 @@ impl Deployment {
         names.lines().map(str::to_owned).collect()
     }
 
-    /// How the execution of an operation ended, as the state machine says: its status, and its error.
+    /// How the execution of an operation ended, as the state machine says: its status, and its
+    /// error.
     pub fn execution(&self, operation: &str) -> (String, String) {
         let said = self
             .emulator
@@ -212,9 +217,11 @@ impl Deployment {
         deploy(&self.emulator, &issuer_key(), "", &further);
     }
 
-    /// Runs lines of the README as somebody types them, to their end, and gives back what they printed.
+    /// Runs lines of the README as somebody types them, to their end, and gives back what they
+    /// printed.
     pub fn as_typed(&self, lines: &str) -> String {
-        // SAM would ask whether it may. Version 1 of the aws command line asks SQS of AWS itself unless the endpoint is among its arguments.
+        // SAM would ask whether it may. Version 1 of the aws command line asks SQS of AWS itself
+        // unless the endpoint is among its arguments.
         let shell = format!(
             "set -euo pipefail\nsam() {{ command sam \"$@\" --no-prompts >&2; }}\naws() {{ command aws --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"; }}\n{lines}\n"
         );
@@ -305,7 +312,8 @@ fn first_line(driver: &mut Child) -> Value {
 
 /// Puts the template there, with zipped binaries, and gives back the address of the HTTP front.
 ///
-/// The zips are those that `infra/package.sh` made, in the folder that `PFSESSION_LAMBDA` names; else they are made of this profile's binaries.
+/// The zips are those that `infra/package.sh` made, in the folder that `PFSESSION_LAMBDA` names;
+/// else they are made of this profile's binaries.
 ///
 /// * `mark`: written behind each binary, so that the same sources are another version.
 fn deploy(emulator: &Emulator, key: &SigningKey, mark: &str, further: &[&str]) -> String {
@@ -374,7 +382,8 @@ fn deploy(emulator: &Emulator, key: &SigningKey, mark: &str, further: &[&str]) -
     let outputs = emulator.python("outputs.py", &["pfsession"]);
     let outputs: Value = serde_json::from_str(&outputs).expect("a stack has outputs");
     let url = outputs["Endpoint"].as_str().expect("an endpoint");
-    // On AWS this is an address of its own. The emulator has the same function below its own address.
+    // On AWS this is an address of its own. The emulator has the same function below its own
+    // address.
     let id = url.trim_start_matches("https://").split('.').next().expect("a name");
     format!("{}/_aws/lambda-url/{id}", emulator.endpoint)
 }

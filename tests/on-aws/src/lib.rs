@@ -1,11 +1,15 @@
-//! An AWS that is not ours: `ministack` and `moto`, both from PyPI, on loopback, and what the tests here do with them.
+//! An AWS that is not ours: `ministack` and `moto`, both from PyPI, on loopback, and what the tests
+//! here do with them.
 //!
 //! * [`Emulator`]: one of them, as a process.
-//! * [`deployment`]: the whole template in `ministack`, put there by `sam deploy`, with this machine as its compute instance.
-//! * [`worlds`]: queues, a table and a state machine in each of three worlds, ours included, behind the same adapters.
+//! * [`deployment`]: the whole template in `ministack`, put there by `sam deploy`, with this
+//!   machine as its compute instance.
+//! * [`worlds`]: queues, a table and a state machine in each of three worlds, ours included, behind
+//!   the same adapters.
 //!
-//! Emulators can show that the template is taken, that calls mean what we think, and in which order things happen. They cannot show
-//! roles (`ministack` checks none unless told to, and calls every sender by the account's number), quotas, capacity, the time that things take.
+//! Emulators can show that the template is taken, that calls mean what we think, and in which order
+//! things happen. They cannot show roles (`ministack` checks none unless told to, and calls every
+//! sender by the account's number), quotas, capacity, the time that things take.
 
 pub mod deployment;
 pub mod worlds;
@@ -26,10 +30,11 @@ use whole_system::{root, wait_for};
 pub const ACCOUNT: &str = "000000000000";
 pub const REGION: &str = "us-east-1";
 
-/// Where Python tools are: `.ci/run` puts them into `target/ci-tools`; else they are looked for on the PATH.
+/// Where Python tools are: `.ci/run` puts them into `target/ci-tools`; else they are looked for on
+/// the PATH.
 ///
-/// Without one of them, whoever runs the tests is told how to get it, and nothing is tested. Where `PFSESSION_NEEDS_TOOLS` is set, as `.ci/run` does, that
-/// is an error.
+/// Without one of them, whoever runs the tests is told how to get it, and nothing is tested. Where
+/// `PFSESSION_NEEDS_TOOLS` is set, as `.ci/run` does, that is an error.
 pub fn tools(wanted: &[&str]) -> Option<PathBuf> {
     let own = root().join("target/ci-tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -60,7 +65,8 @@ pub struct Emulator {
 impl Emulator {
     /// `ministack`, which also runs Lambda functions, as processes.
     ///
-    /// It binds all addresses unless it is told otherwise, and gives functions the endpoint that it has in its own variables.
+    /// It binds all addresses unless it is told otherwise, and gives functions the endpoint that it
+    /// has in its own variables.
     pub fn ministack(tools: &Path) -> Self {
         Self::start(tools, "ministack", |command, port| {
             let endpoint = format!("http://127.0.0.1:{port}");
@@ -176,7 +182,8 @@ impl Drop for Emulator {
 /// A test: its name, and what it does with the world that all of them share.
 pub type Test<W> = (&'static str, fn(&W));
 
-/// Runs the tests whose names have one of the program's arguments in them (all, without one), so many at once, and says how each ended.
+/// Runs the tests whose names have one of the program's arguments in them (all, without one), so
+/// many at once, and says how each ended.
 pub fn run<W: Sync>(world: &W, tests: &[Test<W>], at_once: usize) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let chosen = |name: &str| arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str()));

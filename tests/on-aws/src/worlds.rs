@@ -1,4 +1,5 @@
-//! Three worlds: our host, `ministack`, `moto`. In each, the table of the template, queues, and a state machine of the real definition.
+//! Three worlds: our host, `ministack`, `moto`. In each, the table of the template, queues, and a
+//! state machine of the real definition.
 
 use crate::{ACCOUNT, Emulator, REGION};
 use aws::Aws;
@@ -221,7 +222,8 @@ impl Worlds {
         }
     }
 
-    /// Has a test in each world but in those that are not right about its subject, and says why not there.
+    /// Has a test in each world but in those that are not right about its subject, and says why not
+    /// there.
     pub fn each(&self, wrong: &[(&str, &str)], test: impl AsyncFn(&World)) {
         for world in &self.all {
             match wrong.iter().find(|(name, _)| *name == world.name) {

@@ -1,10 +1,12 @@
-//! The story of a session on an AWS that is not ours: the whole template, put into `ministack` by `sam deploy` with the functions' binaries in zip
-//! files; commands by boto3 and by HTTP; queues, functions and the state machine as they are there; and sessions made on this machine by
+//! The story of a session on an AWS that is not ours: the whole template, put into `ministack` by
+//! `sam deploy` with the functions' binaries in zip files; commands by boto3 and by HTTP; queues,
+//! functions and the state machine as they are there; and sessions made on this machine by
 //! `pfsession driver`, with real packages and real runs.
 //!
-//! This shows that the template is taken, that each part finds the others by what the template tells it, and that the promises hold where queues,
-//! functions and the state machine are somebody else's. What it does not: roles (none is checked), who sent a message (all senders have
-//! the account's number), and any time that AWS itself takes.
+//! This shows that the template is taken, that each part finds the others by what the template
+//! tells it, and that the promises hold where queues, functions and the state machine are somebody
+//! else's. What it does not: roles (none is checked), who sent a message (all senders have the
+//! account's number), and any time that AWS itself takes.
 
 use contract::{
     Code, Phase, Role,
@@ -186,7 +188,8 @@ fn a_step_that_fails_is_cleaned_up_and_says_why(deployment: &Deployment) {
 
 fn a_stop_in_the_middle_of_a_start_or_of_an_install_ends_it(deployment: &Deployment) {
     let folder = deployment.flow("slow");
-    // An index that takes the connection and never says a word: the download lasts as long as it is let.
+    // An index that takes the connection and never says a word: the download lasts as long as it is
+    // let.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let index = format!("http://{}/simple", silent.local_addr().unwrap());
     write_flow(&folder, PLAIN, Some(&format!("--index-url {index}\nsurely-slow\n")));
@@ -478,7 +481,8 @@ fn connections_are_in_secrets_manager_and_reach_the_runs_of_their_user_alone(dep
         "what is changed counts in the next run"
     );
 
-    // Nobody else gets them: not a user without the role, not who signs with another key, not who signs nothing.
+    // Nobody else gets them: not a user without the role, not who signs with another key, not who
+    // signs nothing.
     let mut bob = deployment.api();
     bob.token = on_aws::deployment::token_of("bob", &[Role::DataScientist]);
     let place = "/v1/workspaces/local/connections";
@@ -789,7 +793,8 @@ fn what_was_deployed_is_removed_and_nothing_is_left(deployment: &Deployment) {
         last.starts_with("pfsession-Table-"),
         "the tables are the last that it speaks of: {said}"
     );
-    // SAM deletes the zips of the last deployment, and keeps those of earlier ones in its bucket: the page says so.
+    // SAM deletes the zips of the last deployment, and keeps those of earlier ones in its bucket:
+    // the page says so.
     let mut left = deployment.account();
     left.retain(|what| !what.starts_with("object aws-sam-cli-managed-default"));
     assert!(left.is_empty(), "{left:#?}");

@@ -1,7 +1,8 @@
-//! One suite, three worlds: the adapters of `shared/aws` against our host, `ministack` and `moto`: the same tests, the same answers.
+//! One suite, three worlds: the adapters of `shared/aws` against our host, `ministack` and `moto`:
+//! the same tests, the same answers.
 //!
-//! Where a world gives another answer, AWS's own documentation says which is right; a world that is wrong is named beside the test, with how that was
-//! made sure, and is left out of it.
+//! Where a world gives another answer, AWS's own documentation says which is right; a world that is
+//! wrong is named beside the test, with how that was made sure, and is left out of it.
 
 use aws::Aws;
 use aws_sdk_sqs::types::{
@@ -446,7 +447,8 @@ fn what_was_sent_leaves_the_outbox_and_nothing_else_does(worlds: &Worlds) {
         aws.clear(flow, &names(&[1]), 1, Some(10)).await.unwrap();
         assert_eq!(aws.load_session(flow).await.unwrap(), Some(with(1, &[2, 3])));
         assert!(due().await);
-        // Somebody went on from there: what was sent leaves all the same, and the due time is theirs.
+        // Somebody went on from there: what was sent leaves all the same, and the due time is
+        // theirs.
         save(aws, vec![write(with(2, &[2, 3, 4]), 1, Some(20))]).await.unwrap();
         aws.clear(flow, &names(&[2]), 1, None).await.unwrap();
         assert_eq!(aws.load_session(flow).await.unwrap(), Some(with(2, &[3, 4])));
@@ -704,7 +706,8 @@ fn one_flows_commands_come_in_order_and_a_wish_that_is_sent_twice_comes_once(wor
         }
         taken.sort_by_key(|message| ids(std::slice::from_ref(message))[0].starts_with('b'));
         assert_eq!(ids(&taken), ["a1", "a2", "a3", "b1"]);
-        // While one of a group is in flight, nothing of it is given out, also not what was handed back.
+        // While one of a group is in flight, nothing of it is given out, also not what was handed
+        // back.
         for handed_back in &taken[1..3] {
             world.hand_back(queue, handed_back, 0).await;
         }
@@ -721,8 +724,8 @@ fn one_flows_commands_come_in_order_and_a_wish_that_is_sent_twice_comes_once(wor
 
 /// # Source
 ///
-/// "Amazon SQS continues tracking the deduplication ID even after the message has been received and deleted" (SQS developer guide, *FIFO queue
-/// key terms*).
+/// "Amazon SQS continues tracking the deduplication ID even after the message has been received and
+/// deleted" (SQS developer guide, *FIFO queue key terms*).
 fn a_wish_that_was_done_is_the_same_wish_for_a_while(worlds: &Worlds) {
     let moto = (
         "moto",
@@ -747,8 +750,9 @@ fn a_wish_that_was_done_is_the_same_wish_for_a_while(worlds: &Worlds) {
 
 /// # Source
 ///
-/// "When you use the DeleteMessage action, you must provide the most recently received ReceiptHandle for the message (otherwise, the request
-/// succeeds, but the message will not be deleted)" (SQS API reference, *DeleteMessage*).
+/// "When you use the DeleteMessage action, you must provide the most recently received
+/// ReceiptHandle for the message (otherwise, the request succeeds, but the message will not be
+/// deleted)" (SQS API reference, *DeleteMessage*).
 fn a_receipt_that_another_has_followed_is_no_error_and_deletes_nothing(worlds: &Worlds) {
     let ministack = (
         "ministack",
@@ -1072,8 +1076,9 @@ fn a_step_that_failed_is_followed_by_its_clean_up_and_one_that_was_overtaken_by_
 
 /// # Source
 ///
-/// "cause: A more detailed explanation of the cause of the failure" (Step Functions API reference, *SendTaskFailure*); the error output that a
-/// catcher hands on has it (*Handling errors in Step Functions workflows*).
+/// "cause: A more detailed explanation of the cause of the failure" (Step Functions API reference,
+/// *SendTaskFailure*); the error output that a catcher hands on has it (*Handling errors in Step
+/// Functions workflows*).
 fn what_a_failed_step_says_of_itself_reaches_its_clean_up(worlds: &Worlds) {
     let moto = (
         "moto",

@@ -1,6 +1,8 @@
-//! A machine of its own for each test: a state folder, the released `pfsession` binary, and a client of the HTTP front.
+//! A machine of its own for each test: a state folder, the released `pfsession` binary, and a
+//! client of the HTTP front.
 //!
-//! Nothing here looks into the host: what the tests know, they know as a user does, or from `/proc`.
+//! Nothing here looks into the host: what the tests know, they know as a user does, or from
+//! `/proc`.
 
 use contract::{
     FlowRef, Phase,
@@ -63,7 +65,8 @@ fn built() -> &'static Path {
     FOLDER.get_or_init(|| {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.arg("build").current_dir(root());
-        // What cargo says to a test about itself is not for the build: build scripts (ring's) run again when it differs, and then all above them.
+        // What cargo says to a test about itself is not for the build: build scripts (ring's) run
+        // again when it differs, and then all above them.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CARGO_") && name != "CARGO_TARGET_DIR" && name != "CARGO_HOME" {
                 cargo.env_remove(name);
@@ -73,7 +76,8 @@ fn built() -> &'static Path {
             // As a user builds it.
             cargo.args(["--release", "-p", "pfsession"]);
         } else {
-            // Everything, so that features are what `cargo test --workspace` has made them, and nothing is built twice.
+            // Everything, so that features are what `cargo test --workspace` has made them, and
+            // nothing is built twice.
             cargo.args(["--workspace", "--all-targets"]);
         }
         let status = cargo.status().expect("cargo runs");
@@ -82,7 +86,8 @@ fn built() -> &'static Path {
     })
 }
 
-/// One machine: a state folder that nothing else uses, and whatever runs on it. Dropping it ends all of that.
+/// One machine: a state folder that nothing else uses, and whatever runs on it. Dropping it ends
+/// all of that.
 pub struct Machine {
     folder: tempfile::TempDir,
     /// Variables for the host.
@@ -110,7 +115,8 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// A machine with an empty state folder, but for the environments, which all machines of this build share: they are read-only.
+    /// A machine with an empty state folder, but for the environments, which all machines of this
+    /// build share: they are read-only.
     pub fn new() -> Self {
         Self::sharing(Self::bare())
     }
@@ -129,7 +135,8 @@ impl Machine {
         Self::at("pfs-")
     }
 
-    /// The same, whose state folder's name begins with `prefix`, and with the environments that all share.
+    /// The same, whose state folder's name begins with `prefix`, and with the environments that all
+    /// share.
     pub fn named(prefix: &str) -> Self {
         Self::sharing(Self::at(prefix))
     }
@@ -154,7 +161,8 @@ impl Machine {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(pfsession());
         let variables = self.variables.iter().filter(|(name, value)| {
-            // A plan kills one host. Each later one would die at the same point, and none would get further.
+            // A plan kills one host. Each later one would die at the same point, and none would get
+            // further.
             name != "PFSESSION_FAULTS" || !self.died.load(Ordering::Relaxed) || !value.contains("kill-host")
         });
         command
@@ -230,7 +238,8 @@ impl Machine {
         self.succeed(&["up"]);
     }
 
-    /// Starts the host, or finds it, on a machine where it may die at any moment: tries until it is there.
+    /// Starts the host, or finds it, on a machine where it may die at any moment: tries until it is
+    /// there.
     pub fn up_again(&self) {
         if self.state().join("host.json").exists() && self.host_pid().is_none() {
             self.died.store(true, Ordering::Relaxed);
@@ -266,7 +275,8 @@ impl Machine {
         Api::new(&host.endpoint, &host.token, &host.user)
     }
 
-    /// The processes that belong to this machine's state folder, by their command lines and their open roots.
+    /// The processes that belong to this machine's state folder, by their command lines and their
+    /// open roots.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let state = self.state().display().to_string();
         let mut found = Vec::new();
@@ -291,12 +301,13 @@ impl Machine {
         found
     }
 
-    /// The rest of sessions: processes that are not the host or its functions, session and compute folders.
+    /// The rest of sessions: processes that are not the host or its functions, session and compute
+    /// folders.
     pub fn leftovers(&self) -> BTreeSet<String> {
         let mut left = BTreeSet::new();
         for (pid, command) in self.processes() {
-            // The host and its functions stay. So does the warm process, which sessions share: what is forked from it for a session has
-            // its name, but sees the session's folder.
+            // The host and its functions stay. So does the warm process, which sessions share: what
+            // is forked from it for a session has its name, but sees the session's folder.
             let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
             let of_session = mounts.contains(&self.state().join("sessions/").display().to_string());
             let stays = [" host ", " function ", " warm "]
@@ -309,7 +320,8 @@ impl Machine {
         }
         for kind in ["computes", "sessions", "gone"] {
             for entry in fs::read_dir(self.state().join(kind)).into_iter().flatten().flatten() {
-                // A session's folder keeps the highest generation that was removed, and nothing else.
+                // A session's folder keeps the highest generation that was removed, and nothing
+                // else.
                 let inside: Vec<_> = fs::read_dir(entry.path())
                     .into_iter()
                     .flatten()
@@ -347,7 +359,8 @@ impl Drop for Machine {
     }
 }
 
-/// Whether it is an agent that has been told of no session yet: one that has writes to a log of that session's.
+/// Whether it is an agent that has been told of no session yet: one that has writes to a log of
+/// that session's.
 fn waits_for_a_session(pid: i32, command: &str) -> bool {
     let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap_or_default();
     command.ends_with(" agent ") && !log.display().to_string().contains("/logs/agent-")
@@ -383,7 +396,8 @@ pub fn wait_for<T>(what: &str, at_most: Duration, mut seen: impl FnMut() -> Opti
     }
 }
 
-/// The next connection, which has to come within a time: a test that waits for ever ends no run of the tests.
+/// The next connection, which has to come within a time: a test that waits for ever ends no run of
+/// the tests.
 pub fn accept(listener: &TcpListener, what: &str) -> TcpStream {
     listener.set_nonblocking(true).expect("a listener may be asked");
     let (connected, _) = wait_for(what, Duration::from_secs(120), || match listener.accept() {
@@ -607,7 +621,8 @@ pub fn said(output: &Output) -> String {
     )
 }
 
-/// Writes a flow of one node whose tool is `source` (a function `tool(text)`), in a folder of its own.
+/// Writes a flow of one node whose tool is `source` (a function `tool(text)`), in a folder of its
+/// own.
 pub fn write_flow(folder: &Path, source: &str, requirements: Option<&str>) {
     fs::create_dir_all(folder).expect("the folder is made");
     let environment = if requirements.is_some() {
@@ -627,8 +642,9 @@ pub fn write_flow(folder: &Path, source: &str, requirements: Option<&str>) {
 }
 
 impl Machine {
-    /// The rest in queues and table of things that should have ended: messages, queues of agents, dead letters, unsent effects,
-    /// compute resources that are not gone, sessions in a quota. As any AWS tool sees it.
+    /// The rest in queues and table of things that should have ended: messages, queues of agents,
+    /// dead letters, unsent effects, compute resources that are not gone, sessions in a quota. As
+    /// any AWS tool sees it.
     pub fn unfinished(&self) -> BTreeSet<String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -707,7 +723,8 @@ impl Machine {
                 .filter(|(name, _)| name.as_str().starts_with("ApproximateNumberOfMessages"))
                 .filter_map(|(_, count)| count.parse::<i64>().ok())
                 .sum();
-            // The schedule sends a tick every second; it is nobody's. Notices wait for whoever wants them.
+            // The schedule sends a tick every second; it is nobody's. Notices wait for whoever
+            // wants them.
             if name.starts_with("agent-") || (waiting > 0 && !["idle-ticks", "notices"].contains(&name)) {
                 left.insert(format!("queue {name}: {waiting} messages"));
             }

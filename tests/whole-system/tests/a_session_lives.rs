@@ -101,7 +101,8 @@ fn write_files(folder: &Path, files: &[(&str, &str)]) {
     }
 }
 
-/// The results of promptflow itself, recorded by `tests/flows/record.py`, by the folder of the flow.
+/// The results of promptflow itself, recorded by `tests/flows/record.py`, by the folder of the
+/// flow.
 fn recorded() -> Vec<(std::path::PathBuf, Value)> {
     let mut all: Vec<_> = fs::read_dir(root().join("tests/flows/recorded"))
         .unwrap()
@@ -557,7 +558,8 @@ def one(text: str) -> str:
             "a session sees no other's folder: {seen}"
         );
     }
-    // What the first wrote is not in the store, and so not in the next session of the same environment either.
+    // What the first wrote is not in the store, and so not in the next session of the same
+    // environment either.
     machine.succeed(&["reset", a.to_str().unwrap()]);
     assert_eq!(said(&a)["spoiled"], false);
 }
@@ -573,7 +575,8 @@ fn a_stop_in_the_middle_of_an_install_ends_it_and_a_start_sent_meanwhile_waits_a
         "@tool\ndef one(text: str) -> str:\n    return text\n",
         Some("--index-url http://127.0.0.1:1/\nsurely-slow\n"),
     );
-    // An index that takes the connection and never says a word: the download lasts as long as it is let.
+    // An index that takes the connection and never says a word: the download lasts as long as it is
+    // let.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let index = format!(
         "--index-url http://127.0.0.1:{}/simple\nsurely-slow\n",
@@ -769,7 +772,8 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     assert_eq!(reset.image, stale.stale_image);
     assert_eq!(reset.stale_image, None);
 
-    // A base image is there for each Python of the machine, and any other is asked for at its registry.
+    // A base image is there for each Python of the machine, and any other is asked for at its
+    // registry.
     let python = Command::new("python3")
         .args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
         .output()
@@ -958,7 +962,8 @@ fn a_client_that_is_not_ours_starts_and_stops_sessions_by_the_released_samples_a
 fn a_stop_sent_at_any_moment_of_a_start_ends_in_stopped_within_its_bound() {
     let machine = Machine::new();
     let folder = flow("one-node");
-    // The environment is in the store from here on, so that a start takes some tens of milliseconds.
+    // The environment is in the store from here on, so that a start takes some tens of
+    // milliseconds.
     machine.succeed(&["start", folder.to_str().unwrap()]);
     machine.succeed(&["stop", folder.to_str().unwrap()]);
     let api = machine.api();

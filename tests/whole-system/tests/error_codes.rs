@@ -1,4 +1,5 @@
-//! The error codes: each is made somewhere, no product code compares or writes one as text, and a person's error has its text in a snapshot.
+//! The error codes: each is made somewhere, no product code compares or writes one as text, and a
+//! person's error has its text in a snapshot.
 
 use lifecycle::Code;
 use std::{
@@ -118,7 +119,8 @@ fn no_product_code_writes_a_code_as_text() {
 
 #[test]
 fn each_error_that_a_person_can_meet_has_its_text_in_a_snapshot() {
-    // What is logged alone is for whoever runs the service, and what the state machines say comes from an emulator.
+    // What is logged alone is for whoever runs the service, and what the state machines say comes
+    // from an emulator.
     const LAYERS: [&str; 17] = [
         "Access",
         "Command",

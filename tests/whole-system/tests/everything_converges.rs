@@ -1,5 +1,6 @@
-//! The promises under faults: the host killed at each named point, functions and agents killed, messages repeated, late and out of
-//! order, replies lost. Whatever was acknowledged ends, and nothing is left over.
+//! The promises under faults: the host killed at each named point, functions and agents killed,
+//! messages repeated, late and out of order, replies lost. Whatever was acknowledged ends, and
+//! nothing is left over.
 //!
 //! `PFSESSION_SEEDS=n` runs n seeds of chance faults (3 without it); each test prints what it ran.
 
@@ -28,8 +29,9 @@ const POINTS: [&str; 8] = [
     "driver.handled",
 ];
 
-/// Lives two sessions at once through a start, a run, a reset and a stop, on a host that may die at any moment and is then started
-/// again; asserts that all that was acknowledged ended, and that nothing is left.
+/// Lives two sessions at once through a start, a run, a reset and a stop, on a host that may die at
+/// any moment and is then started again; asserts that all that was acknowledged ended, and that
+/// nothing is left.
 fn live_and_converge(machine: &Machine, case: &str, between: impl Fn(&Machine, usize)) {
     let flows: Vec<PathBuf> = ["a", "b"]
         .iter()
@@ -87,7 +89,8 @@ fn live_and_converge(machine: &Machine, case: &str, between: impl Fn(&Machine, u
         let phase = wait_for("an answer", BOUND, || api.phase(folder));
         assert_eq!(phase, Phase::Stopped, "{case}");
     }
-    // A tick that was hit three times in a row ends among the dead letters, and the next one does the same work.
+    // A tick that was hit three times in a row ends among the dead letters, and the next one does
+    // the same work.
     let is_tick = |left: &String| left.starts_with("queue idle-ticks-dead:");
     let all = || {
         machine
@@ -106,7 +109,8 @@ fn live_and_converge(machine: &Machine, case: &str, between: impl Fn(&Machine, u
     assert!(left.is_empty(), "{case}: {left:#?}\n{}", machine.host_log());
 }
 
-/// Sends until it is acknowledged, on a host that is started again whenever it is not there. The same id is the same wish.
+/// Sends until it is acknowledged, on a host that is started again whenever it is not there. The
+/// same id is the same wish.
 fn acknowledged<T>(machine: &Machine, case: &str, send: impl Fn(&Machine) -> Result<T, (u16, String)>) {
     wait_for(&format!("{case}: an acknowledgement"), BOUND, || {
         if machine.host_pid().is_none() {

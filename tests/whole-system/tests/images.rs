@@ -1,4 +1,5 @@
-//! Sessions on images of a registry on loopback. The images are made of this machine's own Python and shell.
+//! Sessions on images of a registry on loopback. The images are made of this machine's own Python
+//! and shell.
 
 #[path = "../../../infra/images/tests/common/mod.rs"]
 mod common;

@@ -136,7 +136,8 @@ fn an_instance_lives_from_its_creation_to_its_deletion_and_its_stop_ends_both_se
         "pfsession instance start NAME",
     );
 
-    // Started again, it takes sessions again; a run's file names it as well, and an update leaves it.
+    // Started again, it takes sessions again; a run's file names it as well, and an update leaves
+    // it.
     done(&["instance", "start", "dev"]);
     assert_ne!(shown().compute.unwrap().id, compute.id);
     let file = machine.state().join("run.yml");

@@ -1,5 +1,6 @@
-//! One trace follows an operation. What takes the segments here is a socket of the test's own in the place of the X-Ray daemon: it shows which
-//! segments there are and how they hang together, not that X-Ray draws them.
+//! One trace follows an operation. What takes the segments here is a socket of the test's own in
+//! the place of the X-Ray daemon: it shows which segments there are and how they hang together, not
+//! that X-Ray draws them.
 
 use contract::row::OperationStatus;
 use hmac::{Hmac, KeyInit, Mac};

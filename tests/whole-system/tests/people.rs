@@ -127,7 +127,8 @@ fn a_role_counts_from_the_next_command_on_also_for_tokens_already_given() {
     let (done, text) = role(&machine, &admin, &["list"]);
     assert!(done && text.contains("bob") && text.contains("count too"), "{text}");
 
-    // Revoked: the token that says data-scientist opens nothing any more, by HTTP and by the command line.
+    // Revoked: the token that says data-scientist opens nothing any more, by HTTP and by the
+    // command line.
     let (done, text) = role(&machine, &admin, &["revoke", "bob"]);
     assert!(
         done && text.contains("local from the next command on: none. Those of a token do not count."),
@@ -174,7 +175,8 @@ fn a_role_counts_from_the_next_command_on_also_for_tokens_already_given() {
     assert_eq!(own.put("/v1/workspaces/elsewhere/roles", &far).unwrap_err().0, 403);
 }
 
-/// The requests over HTTP, and the roles that get an answer: own, somebody else's, another workspace's.
+/// The requests over HTTP, and the roles that get an answer: own, somebody else's, another
+/// workspace's.
 const OVER_HTTP: [(&str, [(&str, &str); 5]); 7] = [
     (
         "use",

@@ -1,4 +1,5 @@
-//! Runs as things: listed, compared, canceled, resumed and deleted, by the command line and over HTTP.
+//! Runs as things: listed, compared, canceled, resumed and deleted, by the command line and over
+//! HTTP.
 
 use contract::{
     http::{RunChange, RunFiles, Runs},
@@ -35,7 +36,8 @@ fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A program that starts a child in a group of its own, writes both ids where the test sees them, and ends with neither.
+/// A program that starts a child in a group of its own, writes both ids where the test sees them,
+/// and ends with neither.
 const SLEEPS: &str = "import os, subprocess, sys, time
 child = subprocess.Popen(['sleep', '3000'], start_new_session=True)
 print('begun', flush=True)
@@ -329,7 +331,8 @@ fn a_log_of_any_length_is_read_whole() {
     machine.succeed(&["stop", &place]);
 }
 
-/// A flow whose one node fails for the text `bad` unless it is told to be kind, and whose aggregation counts.
+/// A flow whose one node fails for the text `bad` unless it is told to be kind, and whose
+/// aggregation counts.
 fn counting_flow(folder: &Path) {
     let source = "import os\n@tool\ndef one(text: str) -> str:\n    print('ran', text)\n    if text == 'bad' and not os.environ.get('KIND'):\n        raise ValueError('bad text')\n    return text.upper()\n";
     write_flow(folder, source, None);

@@ -1,4 +1,5 @@
-//! The secrets of a run's connections and variables, searched for in everything that is written and in the memory of its session.
+//! The secrets of a run's connections and variables, searched for in everything that is written and
+//! in the memory of its session.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
@@ -63,8 +64,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whatever is written: the state folder with its tables, queues, logs, snapshots and runs, the flow, what commands and routes say, arguments and
-/// first variables of processes, and core files where a process of this machine would leave one.
+/// Whatever is written: the state folder with its tables, queues, logs, snapshots and runs, the
+/// flow, what commands and routes say, arguments and first variables of processes, and core files
+/// where a process of this machine would leave one.
 fn written(machine: &Machine, flow: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     let keeps = machine.state().join("connections");

@@ -1,4 +1,5 @@
-//! A workspace's settings, on the real thing: an owner writes them, starts have them, and others are told what bars them.
+//! A workspace's settings, on the real thing: an owner writes them, starts have them, and others
+//! are told what bars them.
 
 use contract::{Origin, notice::Notice, row::RunRow};
 use lifecycle::size::Used;
@@ -47,7 +48,8 @@ fn an_owner_sets_a_workspace_and_starts_have_its_defaults_quotas_and_identities(
         "{text}"
     );
 
-    // Start: the size is the workspace's, and `show` says so; a session that its quota bars names what holds it.
+    // Start: the size is the workspace's, and `show` says so; a session that its quota bars names
+    // what holds it.
     let folders = ["one", "two", "three"].map(|name| machine.state().join(name));
     for folder in &folders {
         write_flow(folder, "@tool\ndef one(text: str): return text\n", None);

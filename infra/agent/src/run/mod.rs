@@ -15,10 +15,12 @@
 //!
 //! All below `runs/` is written from outside the sandbox, so that a link laid inside leads nowhere.
 //!
-//! * Decision: what a run made is copied out of its view by descriptor (see [`sandbox::beneath`]), when all processes of the run are gone. Other
-//!   runs of the session may still hold its files open, so that a file that was moved could be changed later.
-//! * Decision: data is copied into the session, up to [`MOST_DATA`]. A hard link would let the session change its user's file, and nothing can be
-//!   mounted into a sandbox that is closed. Where the file system shares blocks between copies, the copy is one of these.
+//! * Decision: what a run made is copied out of its view by descriptor (see [`sandbox::beneath`]),
+//!   when all processes of the run are gone. Other runs of the session may still hold its files
+//!   open, so that a file that was moved could be changed later.
+//! * Decision: data is copied into the session, up to [`MOST_DATA`]. A hard link would let the
+//!   session change its user's file, and nothing can be mounted into a sandbox that is closed.
+//!   Where the file system shares blocks between copies, the copy is one of these.
 
 mod follow;
 mod results;
@@ -49,7 +51,8 @@ use std::{
     rc::Rc,
 };
 
-/// The most that the folder of a run's view may hold at its end, for all of it to be looked through.
+/// The most that the folder of a run's view may hold at its end, for all of it to be looked
+/// through.
 const MOST: Limits = Limits {
     depth: 64,
     entries: 50_000,
@@ -213,7 +216,8 @@ async fn stage(
         if let Some(user) = user {
             sandbox::files::give_all(&staging, user).map_err(io)?;
         }
-        // In one step, so that nothing inside can lay a link in the way of what is written from outside.
+        // In one step, so that nothing inside can lay a link in the way of what is written from
+        // outside.
         fs::rename(&staging, &place).map_err(io)?;
         Ok((before, sources, given))
     };
@@ -236,7 +240,8 @@ async fn stage(
     Ok(Staged { message, before, given })
 }
 
-/// Lays out what a run works on beside the flow: data, and what earlier runs gave. Returns where the run finds each.
+/// Lays out what a run works on beside the flow: data, and what earlier runs gave. Returns where
+/// the run finds each.
 fn stage_sources(
     state: &Path,
     run: &str,

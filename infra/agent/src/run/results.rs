@@ -175,13 +175,15 @@ impl Kept {
     }
 }
 
-/// Keeps the files that a run made or changed, and drops the rest of its view. All processes of the run have ended.
+/// Keeps the files that a run made or changed, and drops the rest of its view. All processes of the
+/// run have ended.
 pub(super) fn keep_files(folders: &Folders, run: &str, before: &Stamps) -> Kept {
     let mut kept = Kept::default();
     let (staging, name) = (folders.session.join("staging"), format!("{run}.ended"));
     let to = folder(&folders.state, run).join("files");
     let taken = remove(&staging.join(&name)).and_then(|()| {
-        // Out of the sandbox's sight first. Whatever stands there is moved: what is a link is not opened.
+        // Out of the sandbox's sight first. Whatever stands there is moved: what is a link is not
+        // opened.
         fs::rename(folders.work().join(run), staging.join(&name))?;
         let root = Folder::open(&staging)?.folder(&Path::new(&name).join("flow"))?;
         root.walk(&MOST, |entry| keep_entry(entry, before, &to, &mut kept.left_out))?;

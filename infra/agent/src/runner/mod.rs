@@ -51,7 +51,8 @@ pub(crate) struct Runner {
     groups: Vec<PathBuf>,
     /// The hold on its environment.
     _held: Rc<Vec<fs::File>>,
-    /// Its own network, if it has one; else whether it is meant to have this machine's, and whether it has sockets of the internet.
+    /// Its own network, if it has one; else whether it is meant to have this machine's, and whether
+    /// it has sockets of the internet.
     network: Option<Service>,
     is_open: bool,
     has_sockets: bool,
@@ -93,7 +94,8 @@ impl Runner {
         groups::out_of_memory(&self.groups)
     }
 
-    /// Gives it a run. What it says of it comes out of the receiver, which ends early if the runner does.
+    /// Gives it a run. What it says of it comes out of the receiver, which ends early if the runner
+    /// does.
     ///
     /// * `given`: a file that the run's process reads, and the runner hands on unread.
     ///

@@ -104,7 +104,8 @@ impl Start<'_> {
             sandbox.user = self.user;
             self.set_network(&mut sandbox);
         }
-        // Not this process's own streams: what runs in a session would have the log's file, and could write all over it.
+        // Not this process's own streams: what runs in a session would have the log's file, and
+        // could write all over it.
         let (mut child, socket) = sandbox::start(
             &self.store.machine,
             &self.store.runner,

@@ -15,8 +15,9 @@ const MOST_KEPT: usize = 4;
 /// How long to wait before a store that did not answer is asked again.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
-/// The store that has this session's flow folder and data, and gets the files of its runs. It is asked with the container's credentials, or with
-/// the driver's. `None` where the functions see the same folders as this agent.
+/// The store that has this session's flow folder and data, and gets the files of its runs. It is
+/// asked with the container's credentials, or with the driver's. `None` where the functions see the
+/// same folders as this agent.
 pub(super) fn object_store(spec: &AgentSpec, place: &Place) -> Option<ObjectStore> {
     if !spec.has_snapshots {
         return None;
@@ -60,7 +61,8 @@ impl Agent {
         patiently(|| self.flows.open(&self.spec.flow, folder)).await
     }
 
-    /// Sends the files of a run that has ended to the bucket that its flow came from; gives back their index's address.
+    /// Sends the files of a run that has ended to the bucket that its flow came from; gives back
+    /// their index's address.
     ///
     /// # Errors
     ///

@@ -36,7 +36,8 @@ impl Agent {
         if !is_good_id(&operation) {
             return;
         }
-        // A change before its queue was there is in these. A later one has come, or will come, by a message of its own.
+        // A change before its queue was there is in these. A later one has come, or will come, by a
+        // message of its own.
         if self.network_revision.get().is_none() {
             self.reach(Reach::of(&settings));
         }
@@ -110,7 +111,8 @@ impl Agent {
         self.say(report);
     }
 
-    /// Brings the session to what its requirements say now, or to a lock. Says how the program that did it ended, if one was needed.
+    /// Brings the session to what its requirements say now, or to a lock. Says how the program that
+    /// did it ended, if one was needed.
     async fn install(
         self: Rc<Self>,
         operation: String,
@@ -156,7 +158,8 @@ impl Agent {
         let say = |kind: LineKind, text: String| output.say(kind, &text);
         let store = self.store(Some(&say)).await?;
         let lines = match self.read_requirements(settings).await {
-            // What is wrong with the requirements now says nothing of a lock; they only name the indexes that it may need.
+            // What is wrong with the requirements now says nothing of a lock; they only name the
+            // indexes that it may need.
             Err(_) if lock.is_some() => Vec::new(),
             lines => lines?,
         };

@@ -8,8 +8,9 @@ use std::{rc::Rc, time::Duration};
 use tokio::task::spawn_local;
 
 impl Agent {
-    /// Asks for the lease at every third of it, and returns when it has run out, or when the state folder is no longer the one that it had:
-    /// then nobody can find this session to end it. Nothing else that is sent holds it up.
+    /// Asks for the lease at every third of it, and returns when it has run out, or when the state
+    /// folder is no longer the one that it had: then nobody can find this session to end it.
+    /// Nothing else that is sent holds it up.
     pub(super) async fn keep_the_lease(self: Rc<Self>) {
         let place = identity(&self.spec.state).ok().flatten();
         let is_let_in = self.place.refusal().is_none();
@@ -41,7 +42,8 @@ impl Agent {
                 }
                 self.report_refused();
             }
-            // The timer stands still while the machine sleeps; the clock is looked at again soon after.
+            // The timer stands still while the machine sleeps; the clock is looked at again soon
+            // after.
             tokio::time::sleep(Duration::from_millis((next - now).min(1000))).await;
         }
     }

@@ -42,8 +42,8 @@ use tokio::{
     task::{JoinSet, LocalSet, spawn_local},
 };
 
-/// Is the agent of one session, from its specification on standard input to its end. That may be long in coming, or never come. It builds
-/// a runtime of its own: call it before there is one.
+/// Is the agent of one session, from its specification on standard input to its end. That may be
+/// long in coming, or never come. It builds a runtime of its own: call it before there is one.
 ///
 /// # Errors
 ///
@@ -106,7 +106,8 @@ struct Agent {
     runner: RefCell<Option<Rc<Runner>>>,
     install: RefCell<Option<Installing>>,
     installed: RefCell<Option<(String, AgentReport)>>,
-    /// How often it has said what is installed; and what it said last: the lock, and what was done by hand.
+    /// How often it has said what is installed; and what it said last: the lock, and what was done
+    /// by hand.
     count: Cell<u32>,
     reported: RefCell<Option<(String, Vec<ByHand>)>>,
     /// All runs that it was ever told of.
@@ -192,7 +193,8 @@ impl Agent {
         })
     }
 
-    /// Works until the lease has run out, or the session has to end for another reason, which is the error.
+    /// Works until the lease has run out, or the session has to end for another reason, which is
+    /// the error.
     async fn until_the_end(self: &Rc<Self>, outgoing: UnboundedReceiver<AgentReport>) -> anyhow::Result<()> {
         let mut lasting = JoinSet::new();
         if self.place.refusal().is_none() {

@@ -31,7 +31,8 @@ impl Agent {
         let _ = self.reports.send(report);
     }
 
-    /// Sends a report until it is taken. One that is refused for what is in it goes without what may be large, once, and is then given up.
+    /// Sends a report until it is taken. One that is refused for what is in it goes without what
+    /// may be large, once, and is then given up.
     ///
     /// * `until`: by [`boot_time`]: from then on it is of no use.
     pub(super) async fn send(&self, report: AgentReport, until: Option<u64>) {

@@ -18,13 +18,15 @@ use contract::{
 };
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-/// How often it is seen to that a canceled run ends, and after how long all in its sandbox ends with it, in milliseconds.
+/// How often it is seen to that a canceled run ends, and after how long all in its sandbox ends
+/// with it, in milliseconds.
 const LOOK: Duration = Duration::from_millis(50);
 
 const LONGEST_END: u64 = 5_000;
 
 impl Agent {
-    /// Ends a run, whether it is being laid out, runs, or is still to come; of one that has ended nothing is left to end.
+    /// Ends a run, whether it is being laid out, runs, or is still to come; of one that has ended
+    /// nothing is left to end.
     pub(super) async fn cancel(self: Rc<Self>, run: String) {
         let is_known = self.known.borrow().contains(&run);
         if is_known && !self.open.borrow().contains(&run) {
@@ -116,7 +118,8 @@ impl Agent {
         }
     }
 
-    /// The keeper of the connections of the session's user: the service, if it is known where it is, else this machine.
+    /// The keeper of the connections of the session's user: the service, if it is known where it
+    /// is, else this machine.
     fn keeper(&self) -> Option<Box<dyn Keeper>> {
         match &self.spec.service {
             Some(url) => Some(Box::new(Service {

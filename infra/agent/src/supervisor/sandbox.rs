@@ -23,7 +23,8 @@ use tokio::task::spawn_local;
 const BETWEEN_LOOKS: u64 = 600_000;
 
 impl Agent {
-    /// Has a runner ready by the time the first install asks for it, when its packages are there already.
+    /// Has a runner ready by the time the first install asks for it, when its packages are there
+    /// already.
     pub(super) async fn prepare(self: Rc<Self>) {
         let _changing = self.changing.lock().await;
         let Ok(store) = self.store(None).await else { return };
@@ -68,7 +69,8 @@ impl Agent {
     /// Opens the store on the base image that the settings or the folder name.
     async fn open_store(&self, opened: &Opened, say: Option<Say<'_>>) -> Result<Store, Failure> {
         let named = match &self.spec.settings.image.value {
-            // In a container of its own the image is what it runs in, and what is added to it is what the folder needs.
+            // In a container of its own the image is what it runs in, and what is added to it is
+            // what the folder needs.
             _ if self.place.is_container() => opened.default_image().await?.to_owned(),
             Some(image) => image.clone(),
             None => opened.base_image().await?.value,
@@ -112,7 +114,8 @@ impl Agent {
         Ok(store)
     }
 
-    /// Looks beside a run whether the base image's name stands for another image by now, at most once in [`BETWEEN_LOOKS`].
+    /// Looks beside a run whether the base image's name stands for another image by now, at most
+    /// once in [`BETWEEN_LOOKS`].
     pub(super) fn look_for_newer_image(self: &Rc<Self>) {
         let store = self.store.borrow().clone();
         let is_due = self.looked.get().is_none_or(|at| boot_time() >= at + BETWEEN_LOOKS);
@@ -146,7 +149,8 @@ impl Agent {
         }
     }
 
-    /// Puts a runner over `environment` in the place of the one that there is, if that is another one's. Runs in progress end where they are.
+    /// Puts a runner over `environment` in the place of the one that there is, if that is another
+    /// one's. Runs in progress end where they are.
     pub(super) async fn have_runner(&self, store: &Store, environment: &Environment) -> Result<(), String> {
         let old = self.runner.borrow().clone();
         let reach = self.reach.borrow().clone();

@@ -52,7 +52,8 @@ impl Agent {
         }
     }
 
-    /// Ends these runs with `failure`; with the whole sandbox those that were to end before and have not.
+    /// Ends these runs with `failure`; with the whole sandbox those that were to end before and
+    /// have not.
     async fn stop_runs(&self, runner: &Runner, runs: Vec<String>, failure: &Failure) {
         for run in runs {
             tracing::warn!(

@@ -1,4 +1,5 @@
-//! A machine for tests: queues in memory behind SQS's own protocol, and a driver over a state folder.
+//! A machine for tests: queues in memory behind SQS's own protocol, and a driver over a state
+//! folder.
 
 pub(crate) mod index;
 pub(crate) mod provider;
@@ -255,7 +256,8 @@ impl Machine {
         }
     }
 
-    /// As if the host had been killed and started again: nothing is told to the old driver, which hears of nothing any more.
+    /// As if the host had been killed and started again: nothing is told to the old driver, which
+    /// hears of nothing any more.
     pub(crate) fn restart_host(&mut self) {
         self.driver = open(&self.state, &self.world, &self.endpoint);
         let old = std::mem::replace(

@@ -1,4 +1,5 @@
-//! The machine as others have it: another user, without user namespaces, with control groups delegated.
+//! The machine as others have it: another user, without user namespaces, with control groups
+//! delegated.
 
 use std::{
     fs,
@@ -43,8 +44,8 @@ pub(crate) fn python_for_all() -> Option<PathBuf> {
     all.filter(|path| path.exists()).find(|path| is_for_all(path))
 }
 
-/// The groups of this process of which parts can be another user's and limited: of version 1 one for each controller, of version 2 one for all.
-/// Empty where there are none.
+/// The groups of this process of which parts can be another user's and limited: of version 1 one
+/// for each controller, of version 2 one for all. Empty where there are none.
 pub(crate) fn groups_to_delegate() -> Vec<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     // Version 2 has no name there.
@@ -78,7 +79,8 @@ pub(crate) fn groups_to_delegate() -> Vec<PathBuf> {
     second.filter(limits).into_iter().collect()
 }
 
-/// Runs this program again with `arguments`, on a machine of that kind. `state` becomes the other user's.
+/// Runs this program again with `arguments`, on a machine of that kind. `state` becomes the other
+/// user's.
 pub(crate) fn again(machine: Machine, state: &Path, arguments: &[&str]) -> Output {
     let program = state.join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -161,7 +163,8 @@ fn end_what_is_in(group: &Path) {
     }
 }
 
-/// Makes what is there the other user's, but for files that are shared with the tests' own store: these are read.
+/// Makes what is there the other user's, but for files that are shared with the tests' own store:
+/// these are read.
 fn give(path: &Path) {
     use std::os::unix::fs::MetadataExt;
     let about = fs::symlink_metadata(path).unwrap();
@@ -190,7 +193,8 @@ fn link_all(from: &Path, to: &Path) {
     }
 }
 
-/// As a kernel that has none for this user: making one is refused, for this process and all that come of it.
+/// As a kernel that has none for this user: making one is refused, for this process and all that
+/// come of it.
 fn bar_user_namespaces() -> std::io::Result<()> {
     const LOAD: u16 = 0x20;
     const EQUAL: u16 = 0x15;
@@ -226,7 +230,8 @@ fn bar_user_namespaces() -> std::io::Result<()> {
     }
 }
 
-/// A state folder that has the base images of another one, and nothing else of it. Their files are the same: nobody writes to them.
+/// A state folder that has the base images of another one, and nothing else of it. Their files are
+/// the same: nobody writes to them.
 pub(crate) fn state_with_bases_of(other: &Path, state: &Path) {
     let (from, to) = (other.join("environments"), state.join("environments"));
     fs::create_dir_all(to.join("index")).unwrap();

@@ -94,7 +94,8 @@ def attack():
 pub(crate) fn a_build_script_that_swaps_its_lock_for_a_link_shows_no_file_of_the_host() {
     let machine = Machine::new(&state());
     let index = Index::serve();
-    // The build has a /tmp of its own, so that uv can write through the link, and the host has its secret there.
+    // The build has a /tmp of its own, so that uv can write through the link, and the host has its
+    // secret there.
     let secret = tempfile::NamedTempFile::new_in("/tmp").unwrap();
     let word = unique("s3cret");
     fs::write(secret.path(), format!("{word}==1.0\n")).unwrap();
@@ -225,7 +226,8 @@ pub(crate) fn the_credential_of_a_private_feed_reaches_the_feed_and_nothing_else
     assert!(!seen.to_string().contains("cret"), "{seen}");
     feeds.set(&index.host(), None);
     feeds.write(&machine.state).unwrap();
-    // Not in a report, a process, a file: logs, locks, environments and uv's cache are all below the state folder.
+    // Not in a report, a process, a file: logs, locks, environments and uv's cache are all below
+    // the state folder.
     let said = machine
         .world
         .agent_reports

@@ -154,7 +154,8 @@ pub(crate) fn the_connections_of_a_run_reach_its_own_process_and_nothing_else() 
         machine.output(&run).contains("ready").then_some(())
     });
     let session = format!("/sessions/{key}/");
-    // Its own process, and no other of its session: not the runner, not the one that waits for the next run.
+    // Its own process, and no other of its session: not the runner, not the one that waits for the
+    // next run.
     let (found, looked_at) = memories_with(&session, &key_of_it);
     if looked_at > 1 {
         assert_eq!(found.len(), 1, "{found:?} of {looked_at}");
@@ -178,7 +179,8 @@ pub(crate) fn the_connections_of_a_run_reach_its_own_process_and_nothing_else() 
         assert_eq!(processes_with(text), Vec::<String>::new());
         assert_eq!(memories_with(&session, text).0, Vec::<i32>::new());
     }
-    // Code that prints its key is no leak of ours; the log and the errors do not have it all the same.
+    // Code that prints its key is no leak of ours; the log and the errors do not have it all the
+    // same.
     let printing =
         "import os\ndef main():\n    print('it is', os.environ['KEY'])\n    raise ValueError(os.environ['KEY'])\n";
     flex(&it, printing);

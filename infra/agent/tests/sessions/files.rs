@@ -3,7 +3,8 @@
 use super::*;
 use contract::Code;
 
-/// Whether a file may be changed or removed at all; root alone may say so, and not on every file system.
+/// Whether a file may be changed or removed at all; root alone may say so, and not on every file
+/// system.
 pub(crate) fn set_immutable(path: &Path, is_immutable: bool) -> bool {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     let Ok(file) = fs::File::open(path) else { return false };

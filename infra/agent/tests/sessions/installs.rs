@@ -15,7 +15,8 @@ pub(crate) fn a_requirement_is_installed_on_top_of_the_base_and_imported() {
         "6.1"
     );
     machine.remove(&key, 1);
-    // A base package at another version: the warm process cannot serve, and a fresh interpreter does.
+    // A base package at another version: the warm process cannot serve, and a fresh interpreter
+    // does.
     fs::write(
         it.join("requirements.txt"),
         "cowsay==6.1\ntabulate==0.9.0\nPyJWT<2.12\n",
@@ -388,7 +389,8 @@ pub(crate) fn no_install_takes_away_what_the_base_image_loads() {
     let begins = "Install.Conflict: requirements.txt:2: promptflow.tools of the base image promptflow cannot be imported beside pfsbreaks 1.0: \
                   ImportError: another one. Take another version in the requirements, and start again. The whole output is in ";
     assert!(failure.to_string().starts_with(begins), "{failure}");
-    // An index that comes first has an old version of the base image's own package, and what is wanted changes another one.
+    // An index that comes first has an old version of the base image's own package, and what is
+    // wanted changes another one.
     index.add("promptflow-tools", "0.0.1", &[]);
     index.add("pfsold", "1.0", &["certifi<2024"]);
     let failure = install(&format!("{line}\npfsold\n"));

@@ -305,7 +305,8 @@ def main(agent: int, hidden: str) -> dict:
     }
 "#;
 
-/// In a process of its own, which `each_tier_holds_what_it_says_as_an_ordinary_user_and_as_root` starts: a session of this tier holds what it says.
+/// In a process of its own, which `each_tier_holds_what_it_says_as_an_ordinary_user_and_as_root`
+/// starts: a session of this tier holds what it says.
 pub(crate) fn a_session_of_tier(tier: &str) {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::new(&state());
@@ -352,7 +353,8 @@ pub(crate) fn a_session_of_tier(tier: &str) {
         "{seen:#}"
     );
     assert_eq!(seen["hidden"], json!([]), "{seen:#}");
-    // With a root of its own it writes into that, which is nobody else's; without one it writes nowhere.
+    // With a root of its own it writes into that, which is nobody else's; without one it writes
+    // nowhere.
     if tier == "C" {
         assert_eq!(seen["written"], json!([]), "{seen:#}");
     }

@@ -1,6 +1,7 @@
 //! Real sessions that run real flows, on this machine.
 //!
-//! It is its own agent program, so it has no test harness: an argument is a part of the names of the tests to run.
+//! It is its own agent program, so it has no test harness: an argument is a part of the names of
+//! the tests to run.
 
 mod builds;
 #[allow(dead_code, reason = "shared with others")]

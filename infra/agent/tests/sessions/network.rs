@@ -51,7 +51,8 @@ pub(crate) fn a_session_reaches_what_its_network_allows_and_reports_the_rest() {
         };
         machine.tell(&key, 1, &command);
     };
-    // Each counts for the next run at the latest; the queue of an agent keeps no order, so it is asked until it is so.
+    // Each counts for the next run at the latest; the queue of an agent keeps no order, so it is
+    // asked until it is so.
     let becomes = |network, hosts: &[String], said: &str| {
         update(network, hosts);
         let begun = Instant::now();

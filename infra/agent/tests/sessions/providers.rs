@@ -214,8 +214,9 @@ pub(crate) fn a_line_that_its_provider_turns_away_is_run_again_and_that_is_count
     assert_eq!(gotten, [(3, 1, 2 + 5), (3, 1, 3 + 5)]);
 }
 
-/// Asks by a connection of each kind that a broker holds, streamed and not, and tells all that it can reach of their keys: its variables, its
-/// connections, its arguments, and the memory of each process that it may read.
+/// Asks by a connection of each kind that a broker holds, streamed and not, and tells all that it
+/// can reach of their keys: its variables, its connections, its arguments, and the memory of each
+/// process that it may read.
 pub(crate) const PRYING: &str = r#"
 import hashlib, json, os, re, time, urllib.error, urllib.request
 from pathlib import Path

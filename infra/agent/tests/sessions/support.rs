@@ -164,7 +164,8 @@ pub(crate) fn memories_with(session: &str, text: &str) -> (Vec<i32>, usize) {
     (found, looked_at)
 }
 
-/// Looks for secrets in all reports and in all files of the state folder and of the test, but for the one that keeps them.
+/// Looks for secrets in all reports and in all files of the state folder and of the test, but for
+/// the one that keeps them.
 pub(crate) fn are_written_nowhere(machine: &Machine, folder: &Path, secrets: &[&String]) {
     let said = machine.world.agent_reports.lock().unwrap();
     let said: String = said.iter().map(|(signed, _)| signed.body.clone()).collect();
@@ -191,7 +192,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A session that installs these lines and runs a flow which gives back one expression: the failure of the install, or what the run gave.
+/// A session that installs these lines and runs a flow which gives back one expression: the failure
+/// of the install, or what the run gave.
 pub(crate) fn installed(
     machine: &Machine,
     name: &str,
@@ -269,7 +271,8 @@ pub(crate) fn kill(pid: i32) {
 
 pub(crate) const SLEEPER: &str = "import subprocess, sys, time\ndef main() -> str:\n    subprocess.Popen(['/bin/sleep', MARK], start_new_session=True)\n    print('asleep', flush=True)\n    time.sleep(600)\n    return ''\n";
 
-/// A session in the middle of a run that has left a process of its own session behind. Gives back that process' mark.
+/// A session in the middle of a run that has left a process of its own session behind. Gives back
+/// that process' mark.
 pub(crate) fn asleep(machine: &Machine, key: &str, generation: u32, folder: &Path) -> (String, String) {
     let mark = format!("60{}.{}", std::process::id(), unique("").replace('-', ""));
     flex(folder, &SLEEPER.replace("MARK", &format!("{mark:?}")));

@@ -218,7 +218,8 @@ pub(super) fn headers_for(known: Option<&Head>) -> HeaderMap {
     headers
 }
 
-/// Passes a file on while it comes, and keeps it. Its last part is held back until its hash is known: nobody gets the whole of a wrong file.
+/// Passes a file on while it comes, and keeps it. Its last part is held back until its hash is
+/// known: nobody gets the whole of a wrong file.
 ///
 /// * `new`: where it is kept; `None` afterwards if there was no room.
 pub(super) fn pass_on(

@@ -72,7 +72,8 @@ pub(super) fn part(range: &str, size: u64) -> Option<(u64, u64)> {
     (from < to).then_some((from, to))
 }
 
-/// Reads a request: its path, unless it is one that nobody makes here. `None` at the end of the connection.
+/// Reads a request: its path, unless it is one that nobody makes here. `None` at the end of the
+/// connection.
 pub(super) fn next_request(client: &mut Client, read: &mut Vec<u8>) -> io::Result<Option<(Option<String>, HeaderMap)>> {
     loop {
         let mut slots = [httparse::EMPTY_HEADER; 64];

@@ -27,7 +27,8 @@ use std::{
 
 /// uv asks for some 50 things at once.
 const MOST_CONNECTIONS: usize = 128;
-/// How long a connection may be silent between two requests, and how long a reader may take for a part of an answer.
+/// How long a connection may be silent between two requests, and how long a reader may take for a
+/// part of an answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_HEAD: usize = 16 << 10;
 const MOST_METADATA: u64 = 16 << 20;
@@ -216,7 +217,8 @@ impl Server {
         Ok(())
     }
 
-    /// The target of a path. It names a package or a link that was served, and no path of the index.
+    /// The target of a path. It names a package or a link that was served, and no path of the
+    /// index.
     fn target_of(&self, path: &str) -> Option<Asked> {
         let path = path.split(['?', '#']).next()?.strip_prefix('/')?;
         let (token, rest) = path.split_once('/')?;
@@ -247,7 +249,8 @@ impl Server {
         }
     }
 
-    /// Notes why something could not be served. The reader is told that it is final: the broker has tried again itself.
+    /// Notes why something could not be served. The reader is told that it is final: the broker has
+    /// tried again itself.
     fn fail(&self, client: &mut Client, fault: Fault) -> io::Result<()> {
         let status = if matches!(fault, Fault::Refused { .. }) {
             403

@@ -146,7 +146,8 @@ pub(super) fn links_of(url: &Url, head: &Head, body: &[u8]) -> Result<Vec<Link>,
     page::parse(body, &head.kind, &base).map_err(|why| Fault::unreachable(url, &why))
 }
 
-/// Until when a page may be taken for what the index would say now; `None` if it may not be kept at all.
+/// Until when a page may be taken for what the index would say now; `None` if it may not be kept at
+/// all.
 ///
 /// # Source
 ///

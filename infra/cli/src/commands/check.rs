@@ -30,7 +30,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 /// How long a package index may take to answer.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Check the prerequisites of a flow's session, without a start; the exit code is 1 if one is lacking
+/// Check the prerequisites of a flow's session, without a start; the exit code is 1 if one is
+/// lacking
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Each prerequisite is held, lacking, or not checkable here: role, vm-size, idle-time, identity (there, and yours to assign), data-store, \
@@ -90,7 +91,8 @@ pub(crate) fn of_service(client: &Client, flow: &Flow, wanted: &Wanted) -> Resul
     Ok(checks)
 }
 
-/// Checks the flow folder: its requirements, its Python, and the base image that is named there or elsewhere.
+/// Checks the flow folder: its requirements, its Python, and the base image that is named there or
+/// elsewhere.
 fn of_folder(folder: &Path, wanted: &Wanted, of: &WorkspaceSettings, state: Option<&Path>) -> Vec<Checked> {
     let reach = flow::include_root(folder);
     let environment = flow::environment(folder, &reach);

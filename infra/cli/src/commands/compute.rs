@@ -278,7 +278,8 @@ pub(crate) fn runs(compute: &ComputeView) -> usize {
     compute.sessions.iter().map(|session| session.runs.len()).sum()
 }
 
-/// The compute resource whose id begins so: the user's own, or else one of the workspace, for its owner.
+/// The compute resource whose id begins so: the user's own, or else one of the workspace, for its
+/// owner.
 fn find(client: &Client, id: &str) -> Result<ComputeView, Box<Trouble>> {
     let of = |computes: Vec<ComputeView>| -> Vec<ComputeView> {
         let computes = computes.into_iter();

@@ -36,7 +36,8 @@ pub(crate) struct Driver {
     /// Prefix of the names of the control plane's queues
     #[arg(long, value_name = "PREFIX", default_value = "pfsession-")]
     pub(crate) queue_prefix: String,
-    /// The control plane's HTTP front, such as the stack's output Endpoint: sessions have the connections that it keeps. Without it, those of this machine
+    /// The control plane's HTTP front, such as the stack's output Endpoint: sessions have the
+    /// connections that it keeps. Without it, those of this machine
     #[arg(long, env = "PFSESSION_SERVICE", value_name = "URL")]
     pub(crate) service: Option<String>,
     /// End this machine's sessions when the driver ends

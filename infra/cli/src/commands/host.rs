@@ -44,7 +44,8 @@ impl Execute for Host {
     }
 }
 
-/// Is the host, until it is told to leave. One that has another host's folder leaves at once, with success.
+/// Is the host, until it is told to leave. One that has another host's folder leaves at once, with
+/// success.
 ///
 /// * `idle_exit`: the seconds without a session after which it leaves.
 /// * `detached`: it outlives the terminal of whoever started it.

@@ -1,4 +1,5 @@
-//! `pfsession identity`: the workspace's user-assigned identities, and the permissions that one needs.
+//! `pfsession identity`: the workspace's user-assigned identities, and the permissions that one
+//! needs.
 
 use super::check::{of_service, table_of};
 use crate::{
@@ -117,7 +118,8 @@ pub(crate) struct IdentityView {
 ///
 /// # Source
 ///
-/// The table of *Start with advanced settings* (the specification, lines 76 to 85), and its note on `assign`.
+/// The table of *Start with advanced settings* (the specification, lines 76 to 85), and its note on
+/// `assign`.
 const MANIFEST: [(&str, &str, &str); 9] = [
     ("workspace", "Contributor", ""),
     ("storage", "Contributor", "control plane"),

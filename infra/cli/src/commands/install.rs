@@ -41,13 +41,16 @@ pub(crate) struct Install {
     /// The flow's folder
     #[arg(value_name = "FLOW")]
     pub(crate) flow: PathBuf,
-    /// A requirement to save in the flow's requirements first, in place of the line for the same package: humanize, 'flask<4'
+    /// A requirement to save in the flow's requirements first, in place of the line for the same
+    /// package: humanize, 'flask<4'
     #[arg(value_name = "PACKAGE")]
     pub(crate) packages: Vec<String>,
-    /// An extra of the folder's own project to install from now on: it is saved in the requirements as -e .[NAME]
+    /// An extra of the folder's own project to install from now on: it is saved in the requirements
+    /// as -e .[NAME]
     #[arg(long = "extra", value_name = "NAME", value_parser = extra, conflicts_with = "packages")]
     pub(crate) extras: Vec<String>,
-    /// A dependency group of the folder's own project, likewise: it is saved in the requirements as --group NAME
+    /// A dependency group of the folder's own project, likewise: it is saved in the requirements as
+    /// --group NAME
     #[arg(long = "group", value_name = "NAME", value_parser = extra, conflicts_with_all = ["packages", "extras"])]
     pub(crate) groups: Vec<String>,
     /// Save the requirements, and install nothing

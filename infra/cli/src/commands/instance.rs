@@ -26,7 +26,8 @@ use contract::{
 use lifecycle::compute::ComputePhase;
 
 family! {
-    /// Create, start and stop compute instances: compute resources of yours that outlive the sessions on them
+    /// Create, start and stop compute instances: compute resources of yours that outlive the
+    /// sessions on them
     Instance {
         Create(CreateInstance),
         Update(UpdateInstance),

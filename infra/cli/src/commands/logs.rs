@@ -52,7 +52,8 @@ impl Execute for Logs {
     }
 }
 
-/// Prints what an operation or a run has said: all of it, from the run's file where the service sees that.
+/// Prints what an operation or a run has said: all of it, from the run's file where the service
+/// sees that.
 pub(crate) fn logs_of(client: &Client, of: &str, follow: bool, json: bool) -> Done {
     if !json && let Some(log) = runfiles::Remote::open(client, of, "logs.txt", follow)? {
         let said = print_log(log, &format!("{of}/logs.txt of the runs' folder"));
@@ -115,7 +116,8 @@ fn latest(client: &Client, flow: &Flow) -> Result<String, Box<Trouble>> {
     last.ok_or_else(|| wish::nothing_of(&flow.typed))
 }
 
-/// Prints a log as it is; of a line that a terminal would be full of, the beginning, and where the whole is.
+/// Prints a log as it is; of a line that a terminal would be full of, the beginning, and where the
+/// whole is.
 fn print_log(mut log: impl Read, place: &str) -> std::io::Result<bool> {
     let is_terminal = text::is_terminal();
     let mut buffer = vec![0; 1 << 16];

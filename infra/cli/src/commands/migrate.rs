@@ -36,7 +36,8 @@ pub(crate) struct Migrate {
     /// The environment of the runtime
     #[arg(long, value_name = "FILE", required_unless_present = "image")]
     from: Option<PathBuf>,
-    /// The base image, such as the one that was built of the environment; without it, the one that FILE names
+    /// The base image, such as the one that was built of the environment; without it, the one that
+    /// FILE names
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// Write without asking

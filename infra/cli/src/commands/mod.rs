@@ -1,4 +1,5 @@
-//! The commands, one module each: arguments with their help, the type of the JSON, and the function.
+//! The commands, one module each: arguments with their help, the type of the JSON, and the
+//! function.
 
 pub(crate) mod bench;
 pub(crate) mod chat;

@@ -11,10 +11,11 @@ use clap::Args;
 use contract::{Kind, command::Wish};
 use std::path::PathBuf;
 
-/// Delete a flow's session and create it again, with the same environment; helps if its packages conflict
+/// Delete a flow's session and create it again, with the same environment; helps if its packages
+/// conflict
 ///
-/// It gets the packages that were last installed in it, at the same versions, whatever else the requirements say by now; on another base
-/// image, what the requirements say.
+/// It gets the packages that were last installed in it, at the same versions, whatever else the
+/// requirements say by now; on another base image, what the requirements say.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -87,7 +87,8 @@ struct Whole<'a> {
     lock: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     isolation: Option<&'a contract::packages::Isolation>,
-    /// Packages that are saved in the flow folder and not installed, and the reverse; left out if the folder cannot be read here.
+    /// Packages that are saved in the flow folder and not installed, and the reverse; left out if
+    /// the folder cannot be read here.
     #[serde(skip_serializing_if = "Option::is_none")]
     drift: Option<Drift>,
 }

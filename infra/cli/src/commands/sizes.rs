@@ -65,7 +65,8 @@ pub(crate) struct SizeList {
 ///
 /// * `family`: what a quota of processors is about.
 /// * `disk_gib`: its local disk; 0 if it has none of its own.
-/// * `dollars_an_hour`: about the list price, as of 2025, of Linux on demand in East US or us-east-1; none where it is not known.
+/// * `dollars_an_hour`: about the list price, as of 2025, of Linux on demand in East US or
+///   us-east-1; none where it is not known.
 /// * `advised_against`: whether it is below series D, or burstable.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct SizeView {

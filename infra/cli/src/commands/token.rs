@@ -35,7 +35,8 @@ pub(crate) struct Token {
         requires = "workspace"
     )]
     pub(crate) user: Option<String>,
-    /// Role there: data-scientist has sessions of their own, owner also sees and stops those of others
+    /// Role there: data-scientist has sessions of their own, owner also sees and stops those of
+    /// others
     #[arg(long = "role", value_enum, value_name = "ROLE", default_value = "data-scientist")]
     pub(crate) roles: Vec<TokenRole>,
     /// The time for which it is valid, such as 8h or 30days

@@ -1,4 +1,5 @@
-//! A flow that is asked again and again: each time is a run of its own, in the session that the flow has.
+//! A flow that is asked again and again: each time is a run of its own, in the session that the
+//! flow has.
 
 use super::run::{
     Run,
@@ -40,13 +41,16 @@ pub(crate) struct Asked {
     /// A variant of a node: '${node.variant}'
     #[arg(long)]
     pub(crate) variant: Option<String>,
-    /// An environment variable; '${connection.key}' is a connection's value. It is stored: never put a secret here
+    /// An environment variable; '${connection.key}' is a connection's value. It is stored: never
+    /// put a secret here
     #[arg(long, value_name = "NAME=TEXT", value_parser = named_text, num_args = 1..)]
     pub(crate) env: Vec<(String, String)>,
-    /// For a node, another connection, deployment or model: node.connection=NAME node.deployment_name=TEXT
+    /// For a node, another connection, deployment or model: node.connection=NAME
+    /// node.deployment_name=TEXT
     #[arg(long, value_name = "NODE.KEY=TEXT", value_parser = of_a_node, num_args = 1..)]
     pub(crate) connections: Vec<(String, String, String)>,
-    /// An argument of a class-based flow's constructor: NAME=TEXT, NAME:=JSON, or a file of JSON with several
+    /// An argument of a class-based flow's constructor: NAME=TEXT, NAME:=JSON, or a file of JSON
+    /// with several
     #[arg(long, value_name = "NAME=VALUE", value_parser = values, num_args = 1..)]
     pub(crate) init: Vec<Values>,
     #[command(flatten)]

@@ -14,9 +14,10 @@ use contract::{Code, Failure, Kind, command::Wish};
 
 /// Change the settings of a session: settings that are named change, the rest stays
 ///
-/// A new idle time counts also on a session that is about to be deleted. Connections that a new network does not allow are cut; from or to
-/// `open`, it counts from the next run on. Until a reset, `pfsession show` says that the base image is stale; one
-/// that cannot be had is refused at once.
+/// A new idle time counts also on a session that is about to be deleted. Connections that a new
+/// network does not allow are cut; from or to `open`, it counts from the next run on. Until a
+/// reset, `pfsession show` says that the base image is stale; one that cannot be had is refused at
+/// once.
 #[derive(Args, Debug)]
 #[command(after_help = format!("{}\n\n{}", settings_help!("\
 Examples:

@@ -12,7 +12,8 @@ use clap::Args;
 use contract::http;
 use contract::route::Route;
 
-/// Explain a session's state: what keeps it, what ends it and when, and who asked for it; also after its end
+/// Explain a session's state: what keeps it, what ends it and when, and who asked for it; also
+/// after its end
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

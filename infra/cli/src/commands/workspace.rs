@@ -116,7 +116,8 @@ fn warn_of_size(settings: &WorkspaceSettings) {
     }
 }
 
-/// Reads the settings, changes them as the file says, and writes them, anew when somebody else was faster.
+/// Reads the settings, changes them as the file says, and writes them, anew when somebody else was
+/// faster.
 fn update(client: &Client, file: &Path) -> Result<WorkspaceRow, Box<Trouble>> {
     let bad = |failure| Trouble::of(USAGE, failure);
     let wanted = flow::workspace_yaml(file).map_err(bad)?;

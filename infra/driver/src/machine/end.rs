@@ -110,7 +110,8 @@ impl Machine {
         for each in generations.filter(|each| *each <= generation) {
             self.end(flow, each).await?;
         }
-        // On a full disk there is room for that word when its files are gone: nothing is reported before, and the next try finds it.
+        // On a full disk there is room for that word when its files are gone: nothing is reported
+        // before, and the next try finds it.
         recorded?;
         // Also when there was no folder any more.
         self.take_back(flow, generation).await
@@ -126,7 +127,8 @@ impl Machine {
             .read_launched(flow, generation)
             .map(|launched| launched.process);
         let mut groups = Vec::new();
-        // Twice, as the agent may have started a sandbox while it was being ended; all at once, as each takes its time.
+        // Twice, as the agent may have started a sandbox while it was being ended; all at once, as
+        // each takes its time.
         for _ in 0..2 {
             groups = sandboxes::noted_groups(&session)?;
             let noted = agent.into_iter().chain(sandboxes::read_notes(&session)?);
@@ -150,7 +152,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes a session's folder out of the way at once. Another process removes its files (see [`keep_tidy`]).
+    /// Takes a session's folder out of the way at once. Another process removes its files (see
+    /// [`keep_tidy`]).
     fn put_away(&self, session: &Path) -> io::Result<()> {
         let away = self.config.state.join(GONE).join(random());
         match fs::rename(session, &away) {

@@ -30,10 +30,12 @@ const FIRST_WORD: Duration = Duration::from_secs(8);
 /// How long a launch waits for the removal of what is over when there is no room.
 const FOR_ROOM: Duration = Duration::from_secs(10);
 
-/// How long a launch waits for the registry of its base image. A stop waits for the launch; after this the agent finds out what is wrong.
+/// How long a launch waits for the registry of its base image. A stop waits for the launch; after
+/// this the agent finds out what is wrong.
 const FOR_REGISTRY: Duration = Duration::from_secs(3);
 
-/// How long after a launch the agent of the next one is started: what was launched has the processor first.
+/// How long after a launch the agent of the next one is started: what was launched has the
+/// processor first.
 const AFTER_LAUNCH: Duration = Duration::from_millis(100);
 
 impl Machine {
@@ -115,7 +117,8 @@ impl Machine {
         }
     }
 
-    /// Waits for the removal of what is over, if the disk is as good as full. Why nothing can be launched if it stays so.
+    /// Waits for the removal of what is over, if the disk is as good as full. Why nothing can be
+    /// launched if it stays so.
     async fn make_room(&self) -> Option<Failure> {
         let until = Instant::now() + FOR_ROOM;
         loop {
@@ -138,7 +141,8 @@ impl Machine {
         let mut child = self.agent()?;
         let ended = || anyhow::anyhow!("it ended at once");
         let process = child.id().and_then(|pid| Identity::of(pid as i32)).ok_or_else(ended)?;
-        // It does nothing before it has its specification: from here on it is known, whoever crashes.
+        // It does nothing before it has its specification: from here on it is known, whoever
+        // crashes.
         let mut launched = Launched {
             process,
             key: public_half(&SigningKey::from_bytes(&secret)),
@@ -172,7 +176,8 @@ impl Machine {
         Ok(launched.key)
     }
 
-    /// All that the agent of a session is told. Makes its folder, its queue, its credentials and its log.
+    /// All that the agent of a session is told. Makes its folder, its queue, its credentials and
+    /// its log.
     async fn spec(self: &Arc<Self>, launch: &Launch, secret: &[u8; 32]) -> anyhow::Result<AgentSpec> {
         let (flow, generation) = (launch.flow.as_str(), launch.generation);
         let config = &self.config;
@@ -219,7 +224,8 @@ impl Machine {
         )
     }
 
-    /// An agent's process that has not been told yet whose it is: the one that waits, else a new one.
+    /// An agent's process that has not been told yet whose it is: the one that waits, else a new
+    /// one.
     fn agent(&self) -> io::Result<Child> {
         let waiting = self.waiting().take();
         match waiting.and_then(|mut child| child.try_wait().is_ok_and(|ended| ended.is_none()).then_some(child)) {
@@ -243,7 +249,8 @@ impl Machine {
         command.spawn()
     }
 
-    /// Has an agent's process wait for the next launch, which then need not wait for it. It ends by itself when this driver has gone.
+    /// Has an agent's process wait for the next launch, which then need not wait for it. It ends by
+    /// itself when this driver has gone.
     pub(super) fn have_one_waiting(&self) {
         if self.waiting().is_some() {
             return;
@@ -285,7 +292,8 @@ fn now() -> Millis {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Why a session of this size cannot be launched on this machine: the size has GPUs, and the machine none.
+/// Why a session of this size cannot be launched on this machine: the size has GPUs, and the
+/// machine none.
 ///
 /// * `devices`: the folder of the machine's devices.
 fn no_gpu(size: &str, devices: &Path) -> Option<Failure> {

@@ -1,4 +1,5 @@
-//! The compute driver of one machine: a compute resource is a folder, and a session an agent process with its sandbox.
+//! The compute driver of one machine: a compute resource is a folder, and a session an agent
+//! process with its sandbox.
 //!
 //! | path below the state folder | what |
 //! | --- | --- |
@@ -7,8 +8,8 @@
 //! | `sessions/{flow}/{generation}/agent.json` | which process its agent is, and the public half of its key |
 //! | `logs/agent-{flow}-{generation}.log` | what its agent says; it outlives the session |
 //!
-//! A crash of the host leaves the agents as they are. [`ComputeDriver::recover`] finds them again; a launch that was cut off is undone, as
-//! its request is not done and comes again.
+//! A crash of the host leaves the agents as they are. [`ComputeDriver::recover`] finds them again;
+//! a launch that was cut off is undone, as its request is not done and comes again.
 
 mod end;
 mod files;
@@ -68,7 +69,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// When the state folder or the store cannot be written, or others can write them. Final until that is put right.
+    /// When the state folder or the store cannot be written, or others can write them. Final until
+    /// that is put right.
     pub(crate) fn open(config: DriverConfig) -> anyhow::Result<Arc<Self>> {
         let store = store::folder(&config.state);
         for folder in [&config.state, &store] {
@@ -91,7 +93,8 @@ impl Machine {
         ] {
             fs::create_dir_all(config.state.join(folder))?;
         }
-        // The warm process serves whoever reaches its socket, and what flows work on is nobody else's.
+        // The warm process serves whoever reaches its socket, and what flows work on is nobody
+        // else's.
         for folder in ["sessions", GONE, "runs", "warm", "logs"] {
             fs::set_permissions(config.state.join(folder), fs::Permissions::from_mode(0o700))?;
         }
@@ -122,7 +125,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Watches the agents that outlived the host, reports those that died meanwhile, and removes what they left.
+    /// Watches the agents that outlived the host, reports those that died meanwhile, and removes
+    /// what they left.
     async fn find_again(self: &Arc<Self>) {
         for (flow, generation) in self.files.sessions() {
             let lock = self.lock(&flow);
@@ -181,7 +185,8 @@ impl Machine {
         }
     }
 
-    /// The user of the next session on this machine, as far as that can be known: the only user that there was.
+    /// The user of the next session on this machine, as far as that can be known: the only user
+    /// that there was.
     fn next_user(&self) -> Option<Option<u32>> {
         if !sandbox::ids::has_ids() {
             return Some(None);

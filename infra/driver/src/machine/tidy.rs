@@ -13,7 +13,8 @@ use tokio::{io::AsyncWriteExt, sync::Notify};
 /// How often what is old is looked for.
 const BETWEEN_PRUNES: Duration = Duration::from_secs(6 * 3600);
 
-/// How long after a session's end its files are removed: those of several go together, and what was asked for meanwhile goes first.
+/// How long after a session's end its files are removed: those of several go together, and what was
+/// asked for meanwhile goes first.
 pub(super) const BEFORE_REMOVAL: Duration = Duration::from_millis(300);
 
 /// How long to wait before what could not be removed is tried again; twice as long each time.
@@ -38,8 +39,9 @@ impl Machine {
     }
 }
 
-/// Has what is over removed, from the driver's start to its end: soon after a session's end, what could not be removed with longer and longer
-/// pauses, and what is old from time to time. No removal is in this process.
+/// Has what is over removed, from the driver's start to its end: soon after a session's end, what
+/// could not be removed with longer and longer pauses, and what is old from time to time. No
+/// removal is in this process.
 pub(super) async fn keep_tidy(machine: Weak<Machine>, over: Arc<Notify>) {
     let mut pruned: Option<Instant> = None;
     let mut pause = REMOVE_AGAIN.0;

@@ -40,7 +40,8 @@ pub struct Store {
 /// An image that is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The resolved name: the digest of a manifest or an index; of an archive of `docker save` that of its configuration.
+    /// The resolved name: the digest of a manifest or an index; of an archive of `docker save` that
+    /// of its configuration.
     pub digest: String,
     /// The key of its tree, which images with the same layers share.
     pub tree: String,
@@ -140,7 +141,8 @@ impl Store {
         }
     }
 
-    /// Looks what a name stands for now, and keeps nothing of it. `None` for a name that always means the same.
+    /// Looks what a name stands for now, and keeps nothing of it. `None` for a name that always
+    /// means the same.
     ///
     /// # Errors
     ///
@@ -183,7 +185,8 @@ impl Store {
         Ok((source, digest))
     }
 
-    /// Has an image: what the name stands for now, pulled if it is not there. Whoever else wants the same waits for it.
+    /// Has an image: what the name stands for now, pulled if it is not there. Whoever else wants
+    /// the same waits for it.
     ///
     /// # Errors
     ///
@@ -284,7 +287,8 @@ impl Store {
             .join(format!("{}.json", sandbox::files::digest(&[name])))
     }
 
-    /// Waits until nobody else holds a lock; one that is shared is held by all who do not want it alone.
+    /// Waits until nobody else holds a lock; one that is shared is held by all who do not want it
+    /// alone.
     fn lock(&self, name: &str, is_alone: bool, progress: Progress<'_>) -> Result<File, Failure> {
         let io_failure = |error| wrong(&self.root, error);
         let path = self.root.join("locks").join(name);
@@ -322,7 +326,8 @@ impl Store {
 struct Partial(PathBuf);
 
 impl Partial {
-    /// Puts it into its place, once it is on the disk: what is there is whole, also after a loss of power.
+    /// Puts it into its place, once it is on the disk: what is there is whole, also after a loss of
+    /// power.
     fn keep(&self, place: &Path) -> io::Result<()> {
         let folder = File::open(&self.0)?;
         rustix::fs::syncfs(folder)?;

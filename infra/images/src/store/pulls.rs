@@ -184,7 +184,8 @@ pub(super) struct Wanted {
 }
 
 impl Source {
-    /// Reads what an image is made of. Each document is read when it is known to be what its digest says.
+    /// Reads what an image is made of. Each document is read when it is known to be what its digest
+    /// says.
     pub(super) fn read_contents(&self, shown: &str, digest: &str, name: &Name) -> Result<Wanted, Failure> {
         let fetch = |digest: &str| match self {
             Self::Registry(registry) => registry.manifest(Some(digest)).map(|(_, bytes)| bytes),

@@ -79,7 +79,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes what no record needs. Not while somebody pulls: what that has so far is in no record yet.
+    /// Removes what no record needs. Not while somebody pulls: what that has so far is in no record
+    /// yet.
     pub(super) fn collect(&self) {
         let Ok(lock) = File::create(self.root.join("locks/collect")) else {
             return;

@@ -1,4 +1,5 @@
-//! The part of Amazon States Language that the state machine is written in. What is not known is refused by name when it is read.
+//! The part of Amazon States Language that the state machine is written in. What is not known is
+//! refused by name when it is read.
 
 mod fields;
 mod values;
@@ -260,8 +261,9 @@ impl Catch {
 
 /// # Source
 ///
-/// "Error names" in the Step Functions developer guide: `States.ALL` matches any, `States.TaskFailed` any but a timeout, and `States.Timeout`
-/// also a task that has not sent its heartbeat.
+/// "Error names" in the Step Functions developer guide: `States.ALL` matches any,
+/// `States.TaskFailed` any but a timeout, and `States.Timeout` also a task that has not sent its
+/// heartbeat.
 fn covers(names: &[String], error: &str) -> bool {
     let timeout = error == "States.Timeout" || error == "States.HeartbeatTimeout";
     names.iter().any(|name| match name.as_str() {

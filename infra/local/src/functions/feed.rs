@@ -19,7 +19,8 @@ pub(crate) async fn feed(pool: Arc<Pool>, queues: Arc<Queues>, queue: Arc<Queue>
             return;
         };
         let messages = loop {
-            // A process that ends while it waits is replaced by another, and what is received is handed to a living one.
+            // A process that ends while it waits is replaced by another, and what is received is
+            // handed to a living one.
             let received = tokio::select! {
                 received = queues.receive_within(&queue, most, None, Duration::from_secs(20)) => received,
                 () = idle.hand_over.closed() => break Vec::new(),
@@ -119,7 +120,8 @@ pub(super) fn settle(
             .iter()
             .filter(|message| !receipts.contains(&message.receipt.as_str()))
         {
-            // A handler that named the message has set when it comes again; whoever crashed has not.
+            // A handler that named the message has set when it comes again; whoever crashed has
+            // not.
             if failed.as_ref().is_none_or(|failed| !failed.contains(&message.id)) {
                 let backoff = 250i64 << message.received.saturating_sub(1).min(10);
                 queues.change_visibility(queue, &message.receipt, backoff.min(LONGEST_BACKOFF))?;

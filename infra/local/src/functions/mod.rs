@@ -1,11 +1,14 @@
-//! The functions: processes that speak the Lambda runtime API with the host, kept in pools, and fed from their queues.
+//! The functions: processes that speak the Lambda runtime API with the host, kept in pools, and fed
+//! from their queues.
 //!
-//! A process asks for its next invocation and is idle until there is one. Each has a secret in the address of its runtime API, so that no
-//! process can answer for another.
+//! A process asks for its next invocation and is idle until there is one. Each has a secret in the
+//! address of its runtime API, so that no process can answer for another.
 //!
-//! `lambda_runtime` connects by TCP alone, and a port belongs to whoever binds it first. So each process has the listener itself as its
-//! standard input: while one lives, nobody else can bind that port and be taken for the host. A bridge from a socket in each process would
-//! cost a copy of every byte; an own loop over the runtime API would be another program than the one that is deployed.
+//! `lambda_runtime` connects by TCP alone, and a port belongs to whoever binds it first. So each
+//! process has the listener itself as its standard input: while one lives, nobody else can bind
+//! that port and be taken for the host. A bridge from a socket in each process would cost a copy of
+//! every byte; an own loop over the runtime API would be another program than the one that is
+//! deployed.
 
 mod feed;
 mod process;
@@ -121,7 +124,8 @@ impl Process {
     fn kill(&self) {
         self.killed.store(true, Ordering::Release);
         if let Some(pid) = *lock(&self.pid) {
-            // SAFETY: a signal; the process has not been waited for while the lock is held, so the id is its own.
+            // SAFETY: a signal; the process has not been waited for while the lock is held, so the
+            // id is its own.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
     }
@@ -195,7 +199,8 @@ impl Pool {
         }
     }
 
-    /// Starts one process more, if there may be one. It has a thread of its own, because it is to die with the thread that made it.
+    /// Starts one process more, if there may be one. It has a thread of its own, because it is to
+    /// die with the thread that made it.
     fn start_process(self: &Arc<Self>) {
         let process = Arc::new(Process {
             secret: random_hex::<16>(),
@@ -289,7 +294,8 @@ impl Pool {
         }
     }
 
-    /// The same for work that waits in a queue: another process is started when all are busy for some time and there is work.
+    /// The same for work that waits in a queue: another process is started when all are busy for
+    /// some time and there is work.
     async fn idle_for_queue(self: &Arc<Self>, queues: &Queues, queue: &Queue) -> Result<Idle, Unanswered> {
         let mut idle = std::pin::pin!(self.idle());
         loop {

@@ -60,7 +60,8 @@ impl Pool {
     }
 }
 
-/// The program that is a function: its own binary in `folder`, or this program under the function's name.
+/// The program that is a function: its own binary in `folder`, or this program under the function's
+/// name.
 pub(crate) fn program_of(name: &str, folder: Option<&Path>, executable: &Path) -> (PathBuf, Vec<String>) {
     match folder.map(|folder| folder.join(name)).filter(|binary| binary.is_file()) {
         Some(binary) => (binary, Vec::new()),
@@ -85,7 +86,8 @@ pub(super) fn end_with_the_host(command: &mut Command) {
     }
 }
 
-/// Waits for the end of a child, and leaves its process id taken until nobody can send a signal to it any more.
+/// Waits for the end of a child, and leaves its process id taken until nobody can send a signal to
+/// it any more.
 pub(super) fn wait_unreaped(child: u32) {
     // SAFETY: `info` is written by the system call alone, and is not read.
     unsafe {

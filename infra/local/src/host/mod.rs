@@ -1,7 +1,7 @@
 //! The host: puts its parts together, and keeps them until it is told to leave.
 //!
-//! In the order of reading: [`serve`]; `place`, the state folder and what is listened on; `parts`, what the template asks for; `answers`, the
-//! routes; `upkeep`, what is done from time to time.
+//! In the order of reading: [`serve`]; `place`, the state folder and what is listened on; `parts`,
+//! what the template asks for; `answers`, the routes; `upkeep`, what is done from time to time.
 
 mod answers;
 mod parts;
@@ -46,10 +46,12 @@ pub const WEBHOOK_SECRETS: &str = "webhooks.json";
 /// The configuration of a host.
 ///
 /// * `state`: the folder that it keeps everything in.
-/// * `executable`: the program that is the function X when called as `executable function X`, and a session's agent.
+/// * `executable`: the program that is the function X when called as `executable function X`, and a
+///   session's agent.
 /// * `functions_dir`: where Lambda binaries are, by the functions' names, that are run instead.
 /// * `port`: on 127.0.0.1; without one, the port of last time, or any.
-/// * `idle_exit`: how long to stay after the last session and the last request; without one, for ever.
+/// * `idle_exit`: how long to stay after the last session and the last request; without one, for
+///   ever.
 /// * `user`: who the bearer token and the key in `host.json` are for.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -128,13 +130,15 @@ struct Running {
     place: Place,
 }
 
-/// Runs a host until SIGTERM, SIGINT, or `POST /host/down`. Sessions live on without it, until their leases end.
+/// Runs a host until SIGTERM, SIGINT, or `POST /host/down`. Sessions live on without it, until
+/// their leases end.
 ///
 /// * `ready`: called once requests are answered.
 ///
 /// # Errors
 ///
-/// [`AlreadyRunning`] when another host has the state folder. Anything else is final until what it names is put right.
+/// [`AlreadyRunning`] when another host has the state folder. Anything else is final until what it
+/// names is put right.
 pub async fn serve(config: Config, ready: impl FnOnce(&HostFile)) -> anyhow::Result<()> {
     let mut running = open(&config).await?;
     if running.place.is_short() {
@@ -274,7 +278,8 @@ impl Running {
             _ = self.closed.wait_for(|closing| *closing) => Ok(()),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            // A host that leaves closes its listeners; that may be seen before it is seen that the host leaves.
+            // A host that leaves closes its listeners; that may be seen before it is seen that the
+            // host leaves.
             Some(ended) = self.servers.join_next() => match *self.host.closing.borrow() {
                 true => Ok(()),
                 false => Err(anyhow::anyhow!("a listener has ended: {ended:?}")),

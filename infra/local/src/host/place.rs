@@ -41,7 +41,8 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// [`AlreadyRunning`] when another host has it. Anything else is final until what it names is put right.
+    /// [`AlreadyRunning`] when another host has it. Anything else is final until what it names is
+    /// put right.
     pub(super) async fn take(config: &Config) -> anyhow::Result<Self> {
         let state = &config.state;
         driver::check_path(state).map_err(anyhow::Error::msg)?;
@@ -86,8 +87,8 @@ impl Place {
         Ok(Own::of(&path)?)
     }
 
-    /// Waits until something of this host's is no longer where it was, and gives that back. Nobody could find such a host, and another may be
-    /// started in its place.
+    /// Waits until something of this host's is no longer where it was, and gives that back. Nobody
+    /// could find such a host, and another may be started in its place.
     pub(super) async fn is_taken_away(&self, file: &Own) -> PathBuf {
         let mut every = tokio::time::interval(WATCH);
         loop {
@@ -120,8 +121,8 @@ fn make_folder(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("the folder {} cannot be made", path.display()))
 }
 
-/// Takes the state folder for this host, as long as the file is open. What a host that was killed had just forked has the file for a moment
-/// longer than the host.
+/// Takes the state folder for this host, as long as the file is open. What a host that was killed
+/// had just forked has the file for a moment longer than the host.
 async fn lock(state: &Path) -> anyhow::Result<fs::File> {
     let path = state.join("lock");
     let file = fs::OpenOptions::new()

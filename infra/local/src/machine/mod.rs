@@ -1,7 +1,9 @@
-//! The state machine: executions that walk through it, and the part of Step Functions' API that is used.
+//! The state machine: executions that walk through it, and the part of Step Functions' API that is
+//! used.
 //!
-//! An execution is a row, in the file of the queues: entering a state, the message that it sends, and its token are one transaction. So a
-//! host that is killed anywhere goes on where it was, timeouts included.
+//! An execution is a row, in the file of the queues: entering a state, the message that it sends,
+//! and its token are one transaction. So a host that is killed anywhere goes on where it was,
+//! timeouts included.
 
 mod reads;
 mod records;
@@ -35,7 +37,8 @@ use tokio::sync::Notify;
 const KEPT: i64 = 86_400_000;
 /// The most steps without waiting: more is a loop.
 const MOST_STEPS: usize = 1000;
-/// How long the clock sleeps at most before it looks again, in milliseconds: the machine's own clock may be set.
+/// How long the clock sleeps at most before it looks again, in milliseconds: the machine's own
+/// clock may be set.
 const LONGEST_NAP: i64 = 30_000;
 
 /// A state machine and its executions.

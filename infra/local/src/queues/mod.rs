@@ -1,7 +1,9 @@
-//! The queues: what SQS promises of them, on disk. The protocol that clients speak is in [`crate::sqs`].
+//! The queues: what SQS promises of them, on disk. The protocol that clients speak is in
+//! [`crate::sqs`].
 //!
-//! A FIFO queue keeps the order within a group, and gives out nothing of a group while a message of it is in flight. A message that was
-//! received too often goes to the dead-letter queue. A message in a queue is a row; whoever waits for one is woken by the queue's bell.
+//! A FIFO queue keeps the order within a group, and gives out nothing of a group while a message of
+//! it is in flight. A message that was received too often goes to the dead-letter queue. A message
+//! in a queue is a row; whoever waits for one is woken by the queue's bell.
 
 mod rows;
 
@@ -25,7 +27,8 @@ use tokio::{sync::Notify, time::Instant};
 
 /// How long a FIFO queue knows a deduplication id, in milliseconds.
 const REMEMBERED: i64 = 300_000;
-/// How long a waiting consumer sleeps at most before it looks again, in milliseconds: clocks of the machine may be set.
+/// How long a waiting consumer sleeps at most before it looks again, in milliseconds: clocks of the
+/// machine may be set.
 const LONGEST_NAP: i64 = 60_000;
 
 /// The settings of a queue. Times are in milliseconds.
@@ -298,8 +301,8 @@ impl Queues {
         Ok(Sent { id, seq })
     }
 
-    /// Receives at most `most` messages that are there now, and they are invisible for `visibility` milliseconds; or says when the next one
-    /// becomes visible.
+    /// Receives at most `most` messages that are there now, and they are invisible for `visibility`
+    /// milliseconds; or says when the next one becomes visible.
     fn receive_or_when(
         &self,
         queue: &Queue,
@@ -352,7 +355,9 @@ impl Queues {
         Ok(result)
     }
 
-    /// Receives at most `most` messages, waiting for `wait` at most until there is one. They are invisible for `visibility` milliseconds. Nothing is received by a caller that has gone away while it waited.
+    /// Receives at most `most` messages, waiting for `wait` at most until there is one. They are
+    /// invisible for `visibility` milliseconds. Nothing is received by a caller that has gone away
+    /// while it waited.
     pub(crate) async fn receive_within(
         &self,
         queue: &Queue,
@@ -400,7 +405,8 @@ impl Queues {
         })
     }
 
-    /// Deletes messages by their receipts. A receipt that has been followed by another deletes nothing.
+    /// Deletes messages by their receipts. A receipt that has been followed by another deletes
+    /// nothing.
     pub(crate) fn remove(&self, queue: &Queue, receipts: &[&str]) -> rusqlite::Result<()> {
         self.store.write(|db| {
             for receipt in receipts {

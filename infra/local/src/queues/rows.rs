@@ -9,7 +9,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// The messages that can be received now, with how often they were: at most `most`, and those before them that were received too often.
+/// The messages that can be received now, with how often they were: at most `most`, and those
+/// before them that were received too often.
 pub(super) fn candidates(
     db: &Connection,
     queue: &Queue,

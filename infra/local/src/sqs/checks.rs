@@ -68,7 +68,8 @@ pub(super) fn within(parameter: &str, number: i64, allowed: RangeInclusive<i64>)
     )))
 }
 
-/// Checks a parameter that names something of the sender's: 1 to 128 characters of ASCII that can be seen.
+/// Checks a parameter that names something of the sender's: 1 to 128 characters of ASCII that can
+/// be seen.
 pub(super) fn check_word(parameter: &str, word: Option<&str>) -> Result<(), AwsError> {
     let is_good = |word: &str| (1..=128).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic());
     match word {

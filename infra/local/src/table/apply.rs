@@ -32,7 +32,8 @@ impl Operand {
 }
 
 impl Condition {
-    /// Tells whether the condition holds. A missing attribute, or one of another type, meets no comparison but `<>`.
+    /// Tells whether the condition holds. A missing attribute, or one of another type, meets no
+    /// comparison but `<>`.
     pub(super) fn holds(&self, item: &Item) -> bool {
         match self {
             Self::Exists(path) => find(item, path).is_some(),
@@ -83,7 +84,8 @@ impl Update {
     ///
     /// # Errors
     ///
-    /// `ValidationException`, final: a path whose parent is missing, an attribute that is read and missing, or an attribute of another type.
+    /// `ValidationException`, final: a path whose parent is missing, an attribute that is read and
+    /// missing, or an attribute of another type.
     pub(super) fn apply(&self, before: &Item) -> Result<Item, AwsError> {
         let mut after = before.clone();
         for (path, term) in &self.set {

@@ -1,6 +1,8 @@
-//! Expressions: condition, filter, key condition, update and projection, parsed with their names and values put in.
+//! Expressions: condition, filter, key condition, update and projection, parsed with their names
+//! and values put in.
 //!
-//! The subset that the functions use. List indexes, `IN`, `attribute_type` and `list_append` are refused by name.
+//! The subset that the functions use. List indexes, `IN`, `attribute_type` and `list_append` are
+//! refused by name.
 
 use super::{
     attribute::{Attribute, Item},
@@ -11,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The most bytes of an expression, as in DynamoDB.
 const LONGEST: usize = 4096;
-/// DynamoDB's reserved words (Amazon DynamoDB Developer Guide, *Reserved words in DynamoDB*): as a name they need a placeholder.
+/// DynamoDB's reserved words (Amazon DynamoDB Developer Guide, *Reserved words in DynamoDB*): as a
+/// name they need a placeholder.
 const RESERVED: &str = include_str!("reserved.txt");
 /// The most parentheses and `NOT`s around a condition.
 const DEEPEST: usize = 64;

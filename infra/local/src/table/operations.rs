@@ -465,7 +465,8 @@ pub(super) struct Reading {
 }
 
 impl PageInput {
-    /// Checks the request: the page that it is for, its key condition, and the page's empty beginning.
+    /// Checks the request: the page that it is for, its key condition, and the page's empty
+    /// beginning.
     pub(super) fn begin(self, shape: &Shape) -> Result<(Page, Option<Condition>, Reading), AwsError> {
         let mut given = Placeholders::new(self.expression_attribute_names, self.expression_attribute_values);
         let key_condition = self.key_condition_expression.map(|text| given.condition(&text));

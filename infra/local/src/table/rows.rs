@@ -171,7 +171,8 @@ pub(super) fn query(
     each(db, &sql, &parameters, read_body, take)
 }
 
-/// Calls `take` for the keys of each item of an index's partition in its order, until it returns false.
+/// Calls `take` for the keys of each item of an index's partition in its order, until it returns
+/// false.
 pub(super) fn query_index(
     db: &Connection,
     (shape, index): (&Shape, &Index),

@@ -462,7 +462,8 @@ impl Ports for Aws {
 /// The most bytes of lines in one row; DynamoDB takes 400 KB, and JSON may write a byte as six.
 const MOST_OF_A_ROW: usize = 48 << 10;
 
-/// Lines as they lie in rows: a row costs as much as its bytes, and one for each line would cost a kilobyte each.
+/// Lines as they lie in rows: a row costs as much as its bytes, and one for each line would cost a
+/// kilobyte each.
 fn parts(lines: &[OutputLine]) -> Vec<&[OutputLine]> {
     let (mut parts, mut first, mut bytes) = (Vec::new(), 0, 0);
     for (at, line) in lines.iter().enumerate() {

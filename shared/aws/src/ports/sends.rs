@@ -18,7 +18,8 @@ use shell::{Fault, Ports};
 use std::collections::HashMap;
 
 impl Aws {
-    /// The lock that an install is to bring the environment to; `None` has it resolve the requirements.
+    /// The lock that an install is to bring the environment to; `None` has it resolve the
+    /// requirements.
     pub(super) async fn lock_of(&self, flow: &str, packages: Packages) -> Result<Option<String>, Fault> {
         Ok(match packages {
             Packages::Required | Packages::Anew => None,

@@ -36,7 +36,8 @@ const DESCRIBE: [&str; 9] = [
 
 /// Reads a definition of any of the four kinds, and the files that it names, which lie beside it.
 ///
-/// * `is_built`: whether an image is named that was built of it, which has what a Dockerfile installs.
+/// * `is_built`: whether an image is named that was built of it, which has what a Dockerfile
+///   installs.
 pub(super) fn read(path: &Path, is_built: bool) -> Result<Definition, Failure> {
     let shown = path.display().to_string();
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -128,7 +129,8 @@ fn azure(path: &Path, shown: &str, text: &str, document: &Value, is_built: bool)
     Ok(found)
 }
 
-/// A conda file: its `pip` part. A package of its conda part has to go by PyPI's name, and which that is only its user knows.
+/// A conda file: its `pip` part. A package of its conda part has to go by PyPI's name, and which
+/// that is only its user knows.
 fn conda(shown: &str, written: &str, document: &Value) -> Result<Definition, Failure> {
     let Some(entries) = document.get("dependencies").and_then(Value::as_array) else {
         return Err(bad(shown, "it has no list `dependencies`. Add it."));

@@ -10,12 +10,13 @@ use std::path::Path;
 
 /// Reads a Dockerfile's last stage.
 ///
-/// `FROM` gives the base image and `RUN pip install` the packages; any other instruction that changes the image is said.
+/// `FROM` gives the base image and `RUN pip install` the packages; any other instruction that
+/// changes the image is said.
 ///
 /// # Errors
 ///
-/// Final. `Flow.BadProject` if the base image is a variable without a default, there is no `FROM`, or `pip install` has an option that is not
-/// known.
+/// Final. `Flow.BadProject` if the base image is a variable without a default, there is no `FROM`,
+/// or `pip install` has an option that is not known.
 pub(super) fn read(path: &Path, shown: &str) -> Result<Definition, Failure> {
     let text = read_text(path, shown)?;
     let mut arguments: Vec<(String, String)> = Vec::new();
@@ -97,7 +98,8 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    /// `FROM [--platform=…] IMAGE [AS NAME]`: a stage that begins as an image, or as an earlier stage.
+    /// `FROM [--platform=…] IMAGE [AS NAME]`: a stage that begins as an image, or as an earlier
+    /// stage.
     fn stage(
         &self,
         rest: &str,
@@ -187,7 +189,8 @@ impl At<'_> {
         Ok(())
     }
 
-    /// A pip file by the path that it has in the image: where it lies here is beside the Dockerfile.
+    /// A pip file by the path that it has in the image: where it lies here is beside the
+    /// Dockerfile.
     fn pip_file(&self, named: &str) -> Result<Vec<Line>, Failure> {
         let name = Path::new(named).file_name().unwrap_or_default();
         let below = Some(self.path.with_file_name(named)).filter(|path| path.is_file());

@@ -14,7 +14,8 @@ pub(super) struct Wanted<'a> {
 ///
 /// # Errors
 ///
-/// Final. `Flow.BadFlowFile` if the environment is written in a way that cannot be changed in the text: an anchor, or a key over several lines.
+/// Final. `Flow.BadFlowFile` if the environment is written in a way that cannot be changed in the
+/// text: an anchor, or a key over several lines.
 pub(super) fn with_environment(shown: &str, text: &str, wanted: &Wanted<'_>) -> Result<String, Failure> {
     let read = |text: &str| yaml::mapping(shown, text, Code::FlowBadFlowFile, "`nodes: …`");
     let before = read(text)?;

@@ -1,7 +1,8 @@
 //! From the environment of a runtime to that of a compute session.
 //!
-//! A runtime has an environment of Azure Machine Learning: a base image, and packages from a conda file, a pip file or a Dockerfile. A flow folder
-//! says the same with `environment:` of its flow file and a requirements file.
+//! A runtime has an environment of Azure Machine Learning: a base image, and packages from a conda
+//! file, a pip file or a Dockerfile. A flow folder says the same with `environment:` of its flow
+//! file and a requirements file.
 //!
 //! * [`definition`]: reads what a runtime has. [`dockerfile`]: a part of that.
 //! * [`flow_file`]: `environment:` of a flow file, changed in its text.
@@ -39,16 +40,19 @@ pub struct Migration {
 
 /// Makes a flow folder's files say what a runtime's environment has. Writes nothing.
 ///
-/// Pins of promptflow's own packages are taken out, as the base image has these. A package that the flow folder requires already stays as it is
-/// there.
+/// Pins of promptflow's own packages are taken out, as the base image has these. A package that the
+/// flow folder requires already stays as it is there.
 ///
-/// * `definition`: the environment's file: Azure's `environment.yml`, a conda file, a pip file or a Dockerfile.
-/// * `image`: the base image that counts whatever the definition names, such as the one that was built of it.
+/// * `definition`: the environment's file: Azure's `environment.yml`, a conda file, a pip file or a
+///   Dockerfile.
+/// * `image`: the base image that counts whatever the definition names, such as the one that was
+///   built of it.
 ///
 /// # Errors
 ///
-/// All final. `Flow.BadProject` about the definition; `Flow.NoFlow` if the folder has no flow file; `Flow.BadFlowFile` if `environment:` cannot be
-/// changed in its text; `Flow.BadRequirement` and the other errors of a requirement's line; what [`crate::save`] says of the requirements file.
+/// All final. `Flow.BadProject` about the definition; `Flow.NoFlow` if the folder has no flow file;
+/// `Flow.BadFlowFile` if `environment:` cannot be changed in its text; `Flow.BadRequirement` and
+/// the other errors of a requirement's line; what [`crate::save`] says of the requirements file.
 pub fn migrate(
     folder: &Path,
     include_root: &Path,
@@ -125,7 +129,8 @@ fn session_lines(lines: Vec<Line>, notes: &mut Vec<String>) -> Result<Vec<Line>,
     Ok(kept)
 }
 
-/// A requirements file's text with more lines. What it has of a package stays, and what differs is said.
+/// A requirements file's text with more lines. What it has of a package stays, and what differs is
+/// said.
 fn with_lines(text: &str, lines: &[Line], shown: &str, notes: &mut Vec<String>) -> String {
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
     let mut known: Vec<String> = logical_lines(text).into_iter().map(|(_, line)| line).collect();

@@ -42,7 +42,8 @@ struct PipenvPackage {
 ///
 /// # Source
 ///
-/// `pylock.toml`: <https://packaging.python.org/en/latest/specifications/pylock-toml/>; the others by what their tools write.
+/// `pylock.toml`: <https://packaging.python.org/en/latest/specifications/pylock-toml/>; the others
+/// by what their tools write.
 pub(super) fn constraints(folder: &Folder, names: &[&'static str]) -> Result<Vec<Line>, Failure> {
     for name in names {
         if let Some(source) = Source::find(folder, name)? {

@@ -1,4 +1,5 @@
-//! The packages of a folder that holds no flow and no requirements file: by the project file that it has.
+//! The packages of a folder that holds no flow and no requirements file: by the project file that
+//! it has.
 //!
 //! | file | packages | versions held by |
 //! | --- | --- | --- |
@@ -11,8 +12,9 @@
 //!
 //! Which Python they ask for is read apart from that (`pythons.rs`).
 //!
-//! The first that says something counts. A lock holds versions; its hashes do not count, as rows keep the lines and have a bound. A folder whose
-//! only description is one that nobody reads here is refused.
+//! The first that says something counts. A lock holds versions; its hashes do not count, as rows
+//! keep the lines and have a bound. A folder whose only description is one that nobody reads here
+//! is refused.
 
 mod conda;
 mod locks;
@@ -143,7 +145,8 @@ fn bad(message: String) -> Failure {
 ///
 /// # Errors
 ///
-/// `Flow.BadProject`, `Flow.LocalPackage`, `Flow.TooLarge`; of a line, what a requirements file's would be.
+/// `Flow.BadProject`, `Flow.LocalPackage`, `Flow.TooLarge`; of a line, what a requirements file's
+/// would be.
 pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Failure> {
     type Read = fn(&Folder, &Source) -> Result<Option<Vec<Line>>, Failure>;
     const KNOWN: [(&str, Read); 6] = [
@@ -275,7 +278,8 @@ pub(crate) fn read_locks(folder: &Folder) -> Result<Vec<Line>, Failure> {
 /// The locks that may be beside `pyproject.toml`.
 const LOCKS: [&str; 3] = ["uv.lock", "pylock.toml", "poetry.lock"];
 
-/// Where a package is that a table names by its repository or its URL, as it stands behind the `@` of a requirement.
+/// Where a package is that a table names by its repository or its URL, as it stands behind the `@`
+/// of a requirement.
 ///
 /// * `part`: the value of one of the table's keys.
 fn place<'a>(part: impl Fn(&str) -> Option<&'a str>) -> Option<String> {

@@ -57,7 +57,8 @@ struct Index {
 
 /// # Source
 ///
-/// <https://packaging.python.org/en/latest/specifications/pyproject-toml/>, `project.dependencies`; for `tool.uv.sources` and `tool.uv.index`
+/// <https://packaging.python.org/en/latest/specifications/pyproject-toml/>, `project.dependencies`;
+/// for `tool.uv.sources` and `tool.uv.index`
 /// <https://docs.astral.sh/uv/concepts/projects/dependencies/#dependency-sources>.
 pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>>, Failure> {
     let file: File = source.toml()?;
@@ -251,10 +252,12 @@ fn places(uv: &Uv) -> Places<'_> {
         .collect()
 }
 
-/// The entries of `[tool.uv.sources]`, by the name of a package as an index has it; with the name as it is written.
+/// The entries of `[tool.uv.sources]`, by the name of a package as an index has it; with the name
+/// as it is written.
 type Places<'a> = BTreeMap<String, (&'a str, &'a Value)>;
 
-/// A dependency with the place that `[tool.uv.sources]` names for it: a stranger's package of that name is never taken for it.
+/// A dependency with the place that `[tool.uv.sources]` names for it: a stranger's package of that
+/// name is never taken for it.
 fn from(source: &Source, places: &Places<'_>, text: String) -> Result<String, Failure> {
     let named = requirements::name_of(&text).and_then(|name| places.get(&name));
     let Some((key, value)) = named else { return Ok(text) };

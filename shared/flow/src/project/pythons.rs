@@ -14,7 +14,8 @@ pub struct PythonConstraint {
     pub place: String,
     /// As PEP 440 has it.
     pub specifiers: VersionSpecifiers,
-    /// Whether it names the Python of one machine or deployment, which a base image that is named overrides.
+    /// Whether it names the Python of one machine or deployment, which a base image that is named
+    /// overrides.
     pub is_pin: bool,
 }
 
@@ -69,7 +70,8 @@ pub(crate) fn constraints(folder: &Folder) -> Result<Vec<PythonConstraint>, Fail
     Ok(found)
 }
 
-/// Whether the packages of the folder are those of a script. What is wrong with it is said where they are read.
+/// Whether the packages of the folder are those of a script. What is wrong with it is said where
+/// they are read.
 fn is_a_scripts(folder: &Folder) -> bool {
     let has_none = folder.flow_file.is_none() && !folder.path.join("requirements.txt").is_file();
     let is_script = |file: std::path::PathBuf| file.extension().is_some_and(|ending| ending == "py");

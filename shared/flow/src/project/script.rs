@@ -76,7 +76,8 @@ pub(super) fn requires_python(source: &Source) -> Result<Option<(usize, String)>
     Ok(asked.map(|text| (block.line_at(text.span().start), text.into_inner())))
 }
 
-/// The comment of a script, with the lines before it, so that its lines count from the script's first; and what it says.
+/// The comment of a script, with the lines before it, so that its lines count from the script's
+/// first; and what it says.
 fn read(source: &Source) -> Result<(Source, Block), Failure> {
     let begin = source.text.lines().position(|line| line.trim_end() == BEGINS);
     let first = begin.unwrap_or(0) + 1;

@@ -34,7 +34,8 @@ pub(super) fn of_python(_: &Folder, source: &Source) -> Result<Option<Vec<Line>>
     Ok(code(source)?.dependencies)
 }
 
-/// The requirements of the project that these files describe, with some of its extras. `None` if neither lists packages.
+/// The requirements of the project that these files describe, with some of its extras. `None` if
+/// neither lists packages.
 ///
 /// * `place`: where they are named.
 pub(super) fn own(folder: &Folder, place: &str, extras: &[&str]) -> Result<Option<Vec<Line>>, Failure> {
@@ -112,7 +113,8 @@ fn cfg(source: &Source) -> Result<Listed, Failure> {
     Ok(listed)
 }
 
-/// Reads lists that stand in the code as texts. Code is never run here, so what it computes is refused.
+/// Reads lists that stand in the code as texts. Code is never run here, so what it computes is
+/// refused.
 fn code(source: &Source) -> Result<Listed, Failure> {
     let tokens = python::tokens(&source.text);
     let (mut listed, mut seen) = (Listed::default(), Vec::new());

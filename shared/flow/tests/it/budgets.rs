@@ -4,7 +4,8 @@ use crate::tree::Tree;
 use flow::{Code, Failure};
 use std::time::{Duration, Instant};
 
-/// The longest that a file of 1 MiB takes in a build for tests on a busy machine; those that grew without a bound took minutes or never ended.
+/// The longest that a file of 1 MiB takes in a build for tests on a busy machine; those that grew
+/// without a bound took minutes or never ended.
 const LONGEST_READ: Duration = Duration::from_secs(10);
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {

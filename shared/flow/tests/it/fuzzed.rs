@@ -36,7 +36,8 @@ fn check<T>(read: Result<T, Failure>) -> Option<T> {
     None
 }
 
-/// Writes a file anew. ext4 sends a file that is emptied and written again to the disk at once, which takes a thousand times as long as an input.
+/// Writes a file anew. ext4 sends a file that is emptied and written again to the disk at once,
+/// which takes a thousand times as long as an input.
 fn write_anew(path: &Path, bytes: &[u8]) {
     if let Err(error) = fs::remove_file(path) {
         assert_eq!(error.kind(), io::ErrorKind::NotFound, "{}: {error}", path.display());

@@ -5,7 +5,8 @@ use expect_test::{Expect, expect};
 use flow::Code;
 use std::fmt::Write;
 
-/// A folder with a fault, the part of the error that says what to do, and the files that are as it says.
+/// A folder with a fault, the part of the error that says what to do, and the files that are as it
+/// says.
 struct Case {
     files: &'static [(&'static str, &'static str)],
     says: &'static str,

@@ -8,7 +8,8 @@ fn every_sample_flow_has_a_kind_an_environment_a_view_and_data() {
     let mut flows = 0;
     for entry in fs::read_dir(all).unwrap() {
         let folder = entry.unwrap().path();
-        // What several flows include is none, and what was recorded of promptflow has a test of its own.
+        // What several flows include is none, and what was recorded of promptflow has a test of its
+        // own.
         if !folder.is_dir() || folder.ends_with("shared-lib") || folder.ends_with("recorded") {
             continue;
         }

@@ -14,8 +14,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// * `files`: a path from the flow folder (or from the temporary one, if it begins with `/`), and the text; `-> path` makes a link, and
-    ///   a path that ends in `/` a folder.
+    /// * `files`: a path from the flow folder (or from the temporary one, if it begins with `/`),
+    ///   and the text; `-> path` makes a link, and a path that ends in `/` a folder.
     pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let tree = Self {
             root: tempfile::tempdir().unwrap(),

@@ -8,8 +8,8 @@ use crate::{Failure, Millis, compute::Slot, network::Network};
 pub enum Effect {
     /// Written in the transaction that saves the session.
     Row(Row),
-    /// Saved with the session, and sent after it. Whoever comes next sends what is left over, so a message may be sent twice; each receiver
-    /// takes it as once.
+    /// Saved with the session, and sent after it. Whoever comes next sends what is left over, so a
+    /// message may be sent twice; each receiver takes it as once.
     Message(Message),
 }
 
@@ -58,18 +58,22 @@ pub enum Message {
     AnswerStep { token: String, failure: Option<Failure> },
     /// To the driver: a compute resource is needed.
     CreateCompute { compute: String, slot: Slot },
-    /// To the driver: the compute resource is not needed any more. The shell's own, for a [`Row::LeaveCompute`] of the last session.
+    /// To the driver: the compute resource is not needed any more. The shell's own, for a
+    /// [`Row::LeaveCompute`] of the last session.
     ReleaseCompute { compute: String },
-    /// To the driver: start the container, unless it is later than `until` or this generation was removed.
+    /// To the driver: start the container, unless it is later than `until` or this generation was
+    /// removed.
     LaunchSession {
         generation: u32,
         compute: String,
         settings: Settings,
         until: Millis,
     },
-    /// To the driver: see that there is no container of this generation or an older one, and never will be.
+    /// To the driver: see that there is no container of this generation or an older one, and never
+    /// will be.
     RemoveSession { generation: u32, compute: Option<String> },
-    /// To the driver: check whether this base image can be had, for the generation that comes after this one.
+    /// To the driver: check whether this base image can be had, for the generation that comes after
+    /// this one.
     CheckImage {
         generation: u32,
         operation: String,
@@ -102,6 +106,7 @@ pub enum Message {
     AgentLease { generation: u32, nonce: u64 },
     /// To whoever takes notices: the session is deleted at `due` if nobody uses it before.
     WarnIdle { generation: u32, due: Millis },
-    /// To whoever takes notices: the session is stopped at `due`, as its user's time of the day is used up then.
+    /// To whoever takes notices: the session is stopped at `due`, as its user's time of the day is
+    /// used up then.
     WarnDailyTime { generation: u32, due: Millis },
 }

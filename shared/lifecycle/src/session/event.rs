@@ -12,7 +12,8 @@ pub enum Event {
     Wanted { operation: Operation },
     /// A sweep saw the session idle, at this generation and this last activity.
     ///
-    /// * `why`: of a session whose compute instance was unused for too long; its own idle time may still run.
+    /// * `why`: of a session whose compute instance was unused for too long; its own idle time may
+    ///   still run.
     IdleSeen {
         operation: String,
         generation: u32,
@@ -22,7 +23,8 @@ pub enum Event {
     },
     /// A sweep saw that the session is to be deleted for idleness soon, at `due`.
     IdleNear { generation: u32, due: Millis },
-    /// A sweep saw that the user's time of the day is used up at `due`, if their sessions stay as they are.
+    /// A sweep saw that the user's time of the day is used up at `due`, if their sessions stay as
+    /// they are.
     DailyTimeNear { generation: u32, due: Millis },
     /// A sweep saw that the user's time of the day is used up. It begins anew at `until`.
     DailyTimeUsedUp {
@@ -38,10 +40,12 @@ pub enum Event {
     /// The state machine entered a step.
     ///
     /// * `compute`: for [`Step::ClaimCompute`], what its handler has claimed.
-    /// * `cause`: for [`Step::CleanUp`], what the state machine caught. For another step, why its handler found that it cannot be done; this
-    ///   counts only while the step's fact is still to come.
-    /// * `image`: for [`Step::ClaimCompute`], the base image that its handler found for these settings and this flow. For the
-    ///   [`Step::StopSession`] of what makes the session anew, the one to come, if a driver is to check that it can be had.
+    /// * `cause`: for [`Step::CleanUp`], what the state machine caught. For another step, why its
+    ///   handler found that it cannot be done; this counts only while the step's fact is still to
+    ///   come.
+    /// * `image`: for [`Step::ClaimCompute`], the base image that its handler found for these
+    ///   settings and this flow. For the [`Step::StopSession`] of what makes the session anew, the
+    ///   one to come, if a driver is to check that it can be had.
     StepEntered {
         operation: String,
         step: Step,
@@ -55,7 +59,8 @@ pub enum Event {
     ComputeUp { compute: String },
     /// The driver saw the compute resource gone, and all on it.
     ComputeGone { compute: String, why: String },
-    /// The compute resource is to be deleted with all on it, and `why`. The shell stops each session in its set by this.
+    /// The compute resource is to be deleted with all on it, and `why`. The shell stops each
+    /// session in its set by this.
     ComputeDrained {
         operation: String,
         compute: String,
@@ -65,7 +70,8 @@ pub enum Event {
     SessionUp { generation: u32, key: String },
     /// The driver saw that there is no container of this generation, nor can there be one any more.
     SessionGone { generation: u32, failure: Option<Failure> },
-    /// The driver checked whether the base image of the generation to come can be had; `failure` says why not.
+    /// The driver checked whether the base image of the generation to come can be had; `failure`
+    /// says why not.
     ImageChecked {
         generation: u32,
         operation: String,
@@ -91,7 +97,8 @@ pub enum Event {
         nonce: u64,
         runs: Vec<String>,
     },
-    /// The agent saw what its base image's name was resolved to, and what it stands for now if that is another one.
+    /// The agent saw what its base image's name was resolved to, and what it stands for now if that
+    /// is another one.
     ImageSeen {
         generation: u32,
         digest: String,
@@ -111,7 +118,8 @@ pub enum Event {
     Tick,
 }
 
-/// A compute resource that a handler has claimed for a session, in the transaction that saves this event.
+/// A compute resource that a handler has claimed for a session, in the transaction that saves this
+/// event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct Claimed {

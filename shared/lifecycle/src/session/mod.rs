@@ -1,6 +1,7 @@
 //! One flow's compute session.
 //!
-//! In the order of reading: the state, the operations, the events, the effects, and [`decide`], which takes the first three to the last.
+//! In the order of reading: the state, the operations, the events, the effects, and [`decide`],
+//! which takes the first three to the last.
 
 mod decide;
 mod effect;

@@ -10,7 +10,8 @@ use crate::Failure;
 pub enum Kind {
     Start,
     Install,
-    /// A change of settings. One of the VM size or the identity makes the session anew; any other is done in place.
+    /// A change of settings. One of the VM size or the identity makes the session anew; any other
+    /// is done in place.
     Update,
     Reset,
     Stop,
@@ -64,20 +65,24 @@ pub struct Operation {
     /// The id of the command that asked for it.
     pub id: String,
     pub kind: Kind,
-    /// The settings to apply: for a start all of them, for any other those that it names (see [`Settings::over`]). `None` keeps the session's own.
+    /// The settings to apply: for a start all of them, for any other those that it names (see
+    /// [`Settings::over`]). `None` keeps the session's own.
     pub wants: Option<Settings>,
     /// The packages that it installs.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Packages::is_required"))]
     pub packages: Packages,
     /// The state machine's token of the step it waits in.
     pub token: Option<String>,
-    /// More tokens of that step. A send whose reply was lost is made again with another token, both messages come, in any order, and
-    /// nobody but the state machine knows which of the two it waits for. So each is answered.
+    /// More tokens of that step. A send whose reply was lost is made again with another token, both
+    /// messages come, in any order, and nobody but the state machine knows which of the two it
+    /// waits for. So each is answered.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub other_tokens: Vec<String>,
-    /// How often a step was entered, each token counted once: what an agent says about an earlier one counts no more.
+    /// How often a step was entered, each token counted once: what an agent says about an earlier
+    /// one counts no more.
     pub attempt: u32,
-    /// Of a stop that no user of the flow asked for: why, as the runs and operations that it ends are told.
+    /// Of a stop that no user of the flow asked for: why, as the runs and operations that it ends
+    /// are told.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub why: Option<Failure>,
 }

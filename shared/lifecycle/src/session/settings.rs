@@ -63,21 +63,25 @@ pub enum Counts {
     OnNewCompute,
 }
 
-/// The table of settings, given to the macro `$then`. The folder is none: it says what the session is for.
+/// The table of settings, given to the macro `$then`. The folder is none: it says what the session
+/// is for.
 ///
-/// Its columns: the variant of [`Setting`]; the field of [`Settings`] and its type; whether rows leave it out where it is the default of its
-/// type, as those from before the setting do; the default, which is then that of its type; its name for people; when a change counts.
+/// Its columns: the variant of [`Setting`]; the field of [`Settings`] and its type; whether rows
+/// leave it out where it is the default of its type, as those from before the setting do; the
+/// default, which is then that of its type; its name for people; when a change counts.
 #[macro_export]
 macro_rules! with_settings {
     ($then:ident) => {
         $then! {
-            /// The compute instance that the session is on, whose size and identity it has; none is serverless compute.
+            /// The compute instance that the session is on, whose size and identity it has; none is
+            /// serverless compute.
             Compute, compute: Option<String>, true, None, "compute resource", OnNewCompute;
             /// The VM size.
             Size, size: String, false, size::WHOLE_MACHINE.to_owned(), "VM size", OnNewCompute;
             /// The user-assigned identity; `None` is the user's own.
             Identity, identity: Option<String>, false, None, "identity", OnNewCompute;
-            /// The base image that the command names; `None` leaves it to the flow, and then to the default.
+            /// The base image that the command names; `None` leaves it to the flow, and then to the
+            /// default.
             Image, image: Option<String>, false, None, "base image", AtReset;
             /// How long the session may be idle, in milliseconds.
             Idle, idle: Millis, false, deadlines::IDLE_DEFAULT, "idle time", AtOnce;
@@ -122,9 +126,11 @@ macro_rules! define {
         #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
         #[cfg_attr(feature = "wire", serde(from = "wire::Settings", into = "wire::Settings"))]
         pub struct Settings {
-            /// Where the flow folder is: an absolute path on one machine, a snapshot's address on AWS.
+            /// Where the flow folder is: an absolute path on one machine, a snapshot's address on
+            /// AWS.
             pub folder: Named<String>,
-            /// How the VM size was chosen, if nobody named it: see [`crate::size::choose`]. Empty otherwise.
+            /// How the VM size was chosen, if nobody named it: see [`crate::size::choose`]. Empty
+            /// otherwise.
             pub choice: String,
             $($(#[$doc])* pub $name: Named<$type>,)*
         }
@@ -169,7 +175,8 @@ macro_rules! define {
             }
         }
 
-        /// The form of [`Settings`](super::Settings) in rows and messages: the values, and beside them who named each.
+        /// The form of [`Settings`](super::Settings) in rows and messages: the values, and beside
+        /// them who named each.
         #[cfg(feature = "wire")]
         mod wire {
             use super::{Millis, Named, Network, Origin};
@@ -179,7 +186,8 @@ macro_rules! define {
             /// The settings of a session, as its user asked for them.
             #[derive(Clone, Serialize, Deserialize, JsonSchema)]
             pub(super) struct Settings {
-                /// Where the flow folder is: an absolute path on one machine, a snapshot's address on AWS.
+                /// Where the flow folder is: an absolute path on one machine, a snapshot's address
+                /// on AWS.
                 folder: String,
                 $(
                     $(#[$doc])*
@@ -238,12 +246,14 @@ macro_rules! define {
 with_settings!(define);
 
 impl Settings {
-    /// Whether a session made of one of them is as good as one made of the other, whoever named them.
+    /// Whether a session made of one of them is as good as one made of the other, whoever named
+    /// them.
     pub fn is_same(&self, other: &Self) -> bool {
         self.folder.value == other.folder.value && self.differences(other).next().is_none()
     }
 
-    /// The base image of a session with these settings: the first of the command's, the flow file's, the workspace's and the default.
+    /// The base image of a session with these settings: the first of the command's, the flow
+    /// file's, the workspace's and the default.
     ///
     /// * `of_flow`: the flow file's, or else the default for what the flow folder holds.
     ///

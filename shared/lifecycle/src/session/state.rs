@@ -43,9 +43,11 @@ impl Phase {
     }
 }
 
-/// Every change of phase that there is, sorted. A test derives them from [`decide`]; the README's diagram is compared with them.
+/// Every change of phase that there is, sorted. A test derives them from [`decide`]; the README's
+/// diagram is compared with them.
 ///
-/// A start that waits begins in the decision that ends what it waited for: that one takes two of these at once.
+/// A start that waits begins in the decision that ends what it waited for: that one takes two of
+/// these at once.
 pub const EDGES: [(Phase, Phase); 19] = [
     (Phase::Provisioning, Phase::Launching),
     (Phase::Provisioning, Phase::Stopping),
@@ -104,7 +106,8 @@ pub struct Session {
     pub generation: u32,
     pub phase: Phase,
     pub settings: Settings,
-    /// The base image of this generation's container, from its claim on; `settings` may name another one by now.
+    /// The base image of this generation's container, from its claim on; `settings` may name
+    /// another one by now.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub image: Option<Named<String>>,
     /// Which image that name was resolved to when this generation began, as its agent saw it.
@@ -120,7 +123,8 @@ pub struct Session {
     pub next: Option<Operation>,
     pub runs: BTreeMap<String, Lease>,
     pub last_activity: Millis,
-    /// The deletion for idleness of which its user was warned, as long as that is still to come. What moves it arms the warning again.
+    /// The deletion for idleness of which its user was warned, as long as that is still to come.
+    /// What moves it arms the warning again.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub warned: Option<Millis>,
     /// The end of its user's time of the day of which they were warned last, while it lives.
@@ -129,7 +133,8 @@ pub struct Session {
     /// When it entered the phase that it is in.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "is_zero"))]
     pub since: Millis,
-    /// The time after which its agent has certainly ended itself; `None` if none can have been launched.
+    /// The time after which its agent has certainly ended itself; `None` if none can have been
+    /// launched.
     pub alive_until: Option<Millis>,
     /// When the phase has lasted too long.
     pub deadline: Option<Millis>,
@@ -145,7 +150,8 @@ fn is_zero(time: &Millis) -> bool {
     *time == 0
 }
 
-/// The most runs that a session takes at once: all of them must be able to end in one transaction of 100 rows.
+/// The most runs that a session takes at once: all of them must be able to end in one transaction
+/// of 100 rows.
 pub const MOST_RUNS: usize = 80;
 
 impl Session {
@@ -182,11 +188,13 @@ impl Session {
         }
     }
 
-    /// When the session is to be deleted for idleness if nothing happens before: only a Ready one with nothing to do is ever idle.
+    /// When the session is to be deleted for idleness if nothing happens before: only a Ready one
+    /// with nothing to do is ever idle.
     ///
     /// # Source
     ///
-    /// "…deletes the compute session automatically if it isn't in use for a while" (the specification, *Start with advanced settings*).
+    /// "…deletes the compute session automatically if it isn't in use for a while" (the
+    /// specification, *Start with advanced settings*).
     pub fn idle_due(&self) -> Option<Millis> {
         let quiet = self.phase == Phase::Ready && !self.is_busy();
         quiet.then(|| self.last_activity.saturating_add(self.settings.idle.value))
@@ -197,13 +205,15 @@ impl Session {
         self.current.is_some() || !self.runs.is_empty()
     }
 
-    /// When its user is to be warned of that; `None` once they were. What moves the deletion arms it again.
+    /// When its user is to be warned of that; `None` once they were. What moves the deletion arms
+    /// it again.
     pub fn warning_due(&self) -> Option<Millis> {
         let due = self.idle_due().filter(|due| self.warned != Some(*due))?;
         Some(due.saturating_sub(deadlines::IDLE_WARNING.min(self.settings.idle.value / 4)))
     }
 
-    /// When somebody has to look at the session next; `None` only if nothing can be due. What is unsent is the shell's to add.
+    /// When somebody has to look at the session next; `None` only if nothing can be due. What is
+    /// unsent is the shell's to add.
     pub fn due(&self) -> Option<Millis> {
         let leases = self.runs.values().filter_map(|lease| match lease {
             Lease::Until(until) => Some(*until),

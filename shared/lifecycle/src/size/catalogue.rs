@@ -1,16 +1,20 @@
-//! The catalogue of VM sizes, as data: series of sizes that differ in their processors alone, and sizes of their own.
+//! The catalogue of VM sizes, as data: series of sizes that differ in their processors alone, and
+//! sizes of their own.
 //!
 //! # Source
 //!
-//! The vendors' tables: [Azure VM sizes](https://learn.microsoft.com/azure/virtual-machines/sizes/overview),
-//! [EC2 instance types](https://docs.aws.amazon.com/ec2/latest/instancetypes/). Prices are about the list prices of Linux on
-//! demand, in East US and in us-east-1, in 2025. They were written down without the vendors' lists at hand, and a few were compared with a
-//! public table. They compare sizes, and are nothing to count a bill with.
+//! The vendors' tables: [Azure VM
+//! sizes](https://learn.microsoft.com/azure/virtual-machines/sizes/overview), [EC2 instance
+//! types](https://docs.aws.amazon.com/ec2/latest/instancetypes/). Prices are about the list prices
+//! of Linux on demand, in East US and in us-east-1, in 2025. They were written down without the
+//! vendors' lists at hand, and a few were compared with a public table. They compare sizes, and are
+//! nothing to count a bill with.
 
 /// A series of sizes. Each number is that of one processor, unless it says otherwise.
 pub(super) struct Series {
     pub(super) name: &'static str,
-    /// Azure: before and after the number of processors, without `Standard_`. EC2: the family, and nothing.
+    /// Azure: before and after the number of processors, without `Standard_`. EC2: the family, and
+    /// nothing.
     pub(super) head: &'static str,
     pub(super) tail: &'static str,
     pub(super) cpus: &'static [u32],

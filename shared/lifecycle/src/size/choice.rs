@@ -1,9 +1,11 @@
-//! The choice of a VM size for a session for which nobody names one: the cheapest that holds what the flow's past runs used.
+//! The choice of a VM size for a session for which nobody names one: the cheapest that holds what
+//! the flow's past runs used.
 //!
 //! # Source
 //!
-//! "If [it] isn't specified, Azure Machine Learning chooses an instance type (VM size) based on factors like quota, cost, performance, and disk
-//! size" (the specification, *Use a compute session to submit a flow run in CLI/SDK*).
+//! "If [it] isn't specified, Azure Machine Learning chooses an instance type (VM size) based on
+//! factors like quota, cost, performance, and disk size" (the specification, *Use a compute session
+//! to submit a flow run in CLI/SDK*).
 
 use super::{Limits, Size, WHOLE_MACHINE, catalogue::EC2, sizes_of_series};
 use crate::Millis;
@@ -27,7 +29,8 @@ pub enum Offer {
     #[default]
     /// One machine: a session may use all of it, and a smaller size would save nothing.
     WholeMachine,
-    /// EC2's: the series that `compute-ecs.asl.json` orders. Their disk is one setting of the deployment, the same for each size.
+    /// EC2's: the series that `compute-ecs.asl.json` orders. Their disk is one setting of the
+    /// deployment, the same for each size.
     Ec2,
 }
 
@@ -47,13 +50,15 @@ const UNKNOWN: Limits = Limits {
     cpus: 4,
     memory: 16 << 30,
 };
-/// The memory that a session has beside its runs: its runner, which has the flow runtime loaded, and the agent.
+/// The memory that a session has beside its runs: its runner, which has the flow runtime loaded,
+/// and the agent.
 const BESIDE: u64 = 512 << 20;
 const MIB: u64 = 1 << 20;
 
-/// Chooses the cheapest size that has room for what the runs in `past` used, a quarter more, and that is within the quota; of two at one price,
-/// the one with more processors. If none that is large enough is within the quota, the cheapest large enough one, which the quota then refuses by name;
-/// if none is large enough at all, the largest.
+/// Chooses the cheapest size that has room for what the runs in `past` used, a quarter more, and
+/// that is within the quota; of two at one price, the one with more processors. If none that is
+/// large enough is within the quota, the cheapest large enough one, which the quota then refuses by
+/// name; if none is large enough at all, the largest.
 ///
 /// * `is_free`: whether the quota has room for a size.
 pub fn choose(past: &[Used], offer: Offer, is_free: impl Fn(&Size) -> bool) -> Choice {

@@ -1,8 +1,9 @@
 //! A search of every interleaving up to a bound, breadth first, with `std` alone.
 //!
-//! States are interned: each part of a world is kept once and known by a number, and a state is its parts' numbers. What differs only in how
-//! many faults are left is one state, searched with the most that were ever left: lives with fewer faults come first. So a trace
-//! that is printed has the fewest faults, and among those the fewest acts.
+//! States are interned: each part of a world is kept once and known by a number, and a state is its
+//! parts' numbers. What differs only in how many faults are left is one state, searched with the
+//! most that were ever left: lives with fewer faults come first. So a trace that is printed has the
+//! fewest faults, and among those the fewest acts.
 
 pub(crate) mod properties;
 pub(crate) mod world;
@@ -22,7 +23,8 @@ use lifecycle::{
     session::{Event, Kind, Operation, Phase},
 };
 
-/// The most time from the deletion of a compute resource until no session is on it: its sessions are told once more, and stop.
+/// The most time from the deletion of a compute resource until no session is on it: its sessions
+/// are told once more, and stop.
 const DRAIN_BOUND: Millis = deadlines::COMPUTE_RETRY + deadlines::STOP_BOUND_ON_ONE_MACHINE;
 
 /// How a search ended.
@@ -40,7 +42,8 @@ pub(crate) struct Found {
     pub(crate) is_complete: bool,
     /// The longest time from a stop to Stopped, once faults have ended.
     pub(crate) longest_stop: Millis,
-    /// The longest time from a stop until nothing at all is left, of a life whose messages all came.
+    /// The longest time from a stop until nothing at all is left, of a life whose messages all
+    /// came.
     pub(crate) longest_end: Millis,
     /// Each change of phase that was seen.
     pub(crate) edges: std::collections::BTreeSet<(Phase, Phase)>,
@@ -126,7 +129,8 @@ struct Search<'a> {
     parts: Parts,
     seen: Numbered<Box<[u32]>, u32>,
     states: Vec<State>,
-    /// Bounds of states in which nothing fails any more: the time until each session is down, and until nothing is left.
+    /// Bounds of states in which nothing fails any more: the time until each session is down, and
+    /// until nothing is left.
     ends: Numbered<Box<[u32]>, (Millis, Millis)>,
     /// Likewise, how long until no compute resource is draining.
     drained: Numbered<Box<[u32]>, Millis>,
@@ -152,7 +156,8 @@ struct Interned<T> {
     all: Vec<Rc<T>>,
 }
 
-/// A hash for parts that nobody chooses to collide: most of a search's time is spent on telling parts apart.
+/// A hash for parts that nobody chooses to collide: most of a search's time is spent on telling
+/// parts apart.
 #[derive(Default)]
 struct Quick(u64);
 
@@ -213,7 +218,8 @@ impl Parts {
 }
 
 impl Search<'_> {
-    /// Lets `act` happen in the world of a state, and says which state that makes if it is a new one.
+    /// Lets `act` happen in the world of a state, and says which state that makes if it is a new
+    /// one.
     fn follow(
         &mut self,
         found: &mut Found,
@@ -283,8 +289,9 @@ impl Search<'_> {
         }
     }
 
-    /// Stops every session of a world in which nothing goes wrong any more, and says how long it took until all were Stopped, and until
-    /// nothing was left: everything is delivered, what is due is looked after, and time passes only when nothing else is to do.
+    /// Stops every session of a world in which nothing goes wrong any more, and says how long it
+    /// took until all were Stopped, and until nothing was left: everything is delivered, what is
+    /// due is looked after, and time passes only when nothing else is to do.
     fn end_of(&mut self, world: &World) -> Result<(Millis, Millis), Broken> {
         let mut world = world.clone();
         world.left = Left {
@@ -365,7 +372,8 @@ impl Search<'_> {
         Ok((stop, end))
     }
 
-    /// Lets a world go on in which nothing goes wrong and nobody wants anything any more, until no compute resource is draining.
+    /// Lets a world go on in which nothing goes wrong and nobody wants anything any more, until no
+    /// compute resource is draining.
     fn drain_ends(&mut self, world: &World) -> Result<(), Broken> {
         let mut known = std::mem::take(&mut self.drained);
         let ends = self.goes_on_until(world, &mut known, (DRAIN_ENDS, DRAIN_BOUND), |world| {
@@ -375,7 +383,8 @@ impl Search<'_> {
         ends
     }
 
-    /// Likewise, until the sessions of who may have them for some time of the day are gone once that is used up, or at all.
+    /// Likewise, until the sessions of who may have them for some time of the day are gone once
+    /// that is used up, or at all.
     fn daily_ends(&mut self, world: &World) -> Result<(), Broken> {
         let mut known = std::mem::take(&mut self.daily);
         let ends = self.goes_on_until(world, &mut known, (DAILY_ENDS, DRAIN_BOUND), |world| {
@@ -386,7 +395,8 @@ impl Search<'_> {
         ends
     }
 
-    /// Lets a world go on until `goes_on` is `None`, within a bound of time: that in which it says `true`.
+    /// Lets a world go on until `goes_on` is `None`, within a bound of time: that in which it says
+    /// `true`.
     fn goes_on_until(
         &mut self,
         world: &World,

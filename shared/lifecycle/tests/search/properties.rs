@@ -1,6 +1,7 @@
 //! The invariants, as named properties: of one decision, and of a whole world.
 //!
-//! The numbers are those of the list in the design. What the core does not carry (11 and 12: credentials and roles) is tested elsewhere.
+//! The numbers are those of the list in the design. What the core does not carry (11 and 12:
+//! credentials and roles) is tested elsewhere.
 
 use super::world::{Core, DAILY, Decided, Execution, Flow, IDLE, NOW, Row, World, name_of};
 use lifecycle::{
@@ -83,7 +84,8 @@ pub(crate) fn of_decision(core: &Core, flow: &Flow, event: &Event, decided: &Dec
     })
 }
 
-/// Whether an event belongs to a generation, an operation, an attempt or a compute resource that is not the session's present one.
+/// Whether an event belongs to a generation, an operation, an attempt or a compute resource that is
+/// not the session's present one.
 fn is_older(s: &Session, event: &Event) -> bool {
     let runs = |id: &String| s.current.as_ref().is_some_and(|o| o.id == *id);
     match event {

@@ -1,10 +1,13 @@
-//! The world around the core, as a model: the table, the shell, the queues, the state machine, the driver, the agents, and time.
+//! The world around the core, as a model: the table, the shell, the queues, the state machine, the
+//! driver, the agents, and time.
 //!
-//! Only the core is real. Everything else does what the design promises of it, and no more: messages come in any order, and for the
-//! price of a fault also twice, late or never; a handler stops after any of its steps; agents and drivers have clocks of their own.
+//! Only the core is real. Everything else does what the design promises of it, and no more:
+//! messages come in any order, and for the price of a fault also twice, late or never; a handler
+//! stops after any of its steps; agents and drivers have clocks of their own.
 //!
-//! A world holds no absolute time. `NOW` stands still, and everything else moves towards it; what has passed is all the same. So a world
-//! that has come back to where it was is the same world, and the search ends.
+//! A world holds no absolute time. `NOW` stands still, and everything else moves towards it; what
+//! has passed is all the same. So a world that has come back to where it was is the same world, and
+//! the search ends.
 
 use super::properties::{self, Broken};
 use lifecycle::{
@@ -31,7 +34,8 @@ pub(crate) const IDLE: Millis = 30_000;
 /// How long the sessions of [`ON_DAILY`] may live here. The day never ends.
 pub(crate) const DAILY: Millis = 40_000;
 
-/// How far the driver's clock is behind the control plane's, and how much longer an agent thinks a lease is: together less than the margin.
+/// How far the driver's clock is behind the control plane's, and how much longer an agent thinks a
+/// lease is: together less than the margin.
 pub(crate) const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
 
 /// The core's decision.
@@ -205,7 +209,8 @@ pub(crate) struct Container {
 pub(crate) struct Computes {
     pub(crate) rows: BTreeMap<String, Compute>,
     pub(crate) slots: BTreeMap<Slot, String>,
-    /// The containers that the driver has now, and those that it was told to delete and so will never make.
+    /// The containers that the driver has now, and those that it was told to delete and so will
+    /// never make.
     pub(crate) exist: BTreeSet<String>,
     pub(crate) deleted: BTreeSet<String>,
     /// The usage of [`ON_DAILY`], as it is counted.
@@ -245,7 +250,8 @@ pub(crate) enum Message {
 pub(crate) enum Way {
     /// To its end.
     Through,
-    /// It crashes after its save and this many messages sent, and what it was called for comes again.
+    /// It crashes after its save and this many messages sent, and what it was called for comes
+    /// again.
     Crash(usize),
     /// It gets through, but the call with this place among its messages is lost on the way.
     CallLost(usize),
@@ -279,7 +285,8 @@ pub(crate) enum Act {
     Ask(usize),
     ContainerDies(usize),
     ComputeDies(String),
-    /// Time passes to the next moment at which something may be due. Agents that are well renew their leases meanwhile.
+    /// Time passes to the next moment at which something may be due. Agents that are well renew
+    /// their leases meanwhile.
     Wait,
     /// Time passes, and no agent's word gets through.
     Silence,
@@ -292,7 +299,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) broken: Option<Broken>,
 }
 
-/// The owner whose sessions are on a compute instance, which is shut down after [`IDLE`] without use.
+/// The owner whose sessions are on a compute instance, which is shut down after [`IDLE`] without
+/// use.
 pub(crate) const ON_INSTANCE: &str = "i";
 
 /// The owner whose sessions may live for [`DAILY`], all of them together.
@@ -484,7 +492,8 @@ impl World {
         Some(Compute { since: None, ..row })
     }
 
-    /// Every way in which a handler may not get through: after its save it has a number of messages to send.
+    /// Every way in which a handler may not get through: after its save it has a number of messages
+    /// to send.
     fn ways(&self, core: &Core, act: &Act) -> impl Iterator<Item = Way> + use<> {
         let core = &Core {
             saves_outbox: true,
@@ -571,7 +580,8 @@ impl World {
         self.bag.is_empty() && !launches && self.due(core).is_empty()
     }
 
-    /// Whether nothing is left of any session: no container, no compute resource, no execution, nothing that somebody waits for.
+    /// Whether nothing is left of any session: no container, no compute resource, no execution,
+    /// nothing that somebody waits for.
     pub(crate) fn is_over(&self) -> bool {
         self.bag.is_empty()
             && self
@@ -829,7 +839,8 @@ impl Turn<'_> {
                 }
             }
             Wish::Operation(kind) => {
-                // A session that is made anew is made larger, so that it needs another compute resource.
+                // A session that is made anew is made larger, so that it needs another compute
+                // resource.
                 let larger = || Settings {
                     size: Named::new("e".into(), Origin::Command),
                     compute: Named::new(None, Origin::Command),
@@ -1431,7 +1442,8 @@ impl Turn<'_> {
                 let flow = self.flow(f);
                 flow.removed = flow.removed.max(generation);
                 flow.containers.retain(|c| c.generation > generation);
-                // One that is being launched is still to be ended, and then it is said that there is none.
+                // One that is being launched is still to be ended, and then it is said that there
+                // is none.
                 if flow
                     .launching
                     .as_ref()
@@ -1658,7 +1670,8 @@ impl World {
         }
     }
 
-    /// The next moment at which something may be due, or end. With `renewing`, the leases of agents that are well do not run out.
+    /// The next moment at which something may be due, or end. With `renewing`, the leases of agents
+    /// that are well do not run out.
     pub(crate) fn next_moment(&self, core: &Core, renewing: bool) -> Option<Millis> {
         let mut moments = Vec::new();
         for flow in &self.flows {

@@ -1,7 +1,8 @@
-//! The outside in memory: a table, queues, a state machine of three lines, a driver and an agent that do as they are told.
+//! The outside in memory: a table, queues, a state machine of three lines, a driver and an agent
+//! that do as they are told.
 //!
-//! Every call of a port is counted. The one with the number [`World::fail_at`] fails, either before anything was done or after all was
-//! done, as a lost request and a lost reply do.
+//! Every call of a port is counted. The one with the number [`World::fail_at`] fails, either before
+//! anything was done or after all was done, as a lost request and a lost reply do.
 
 use contract::{
     Kind, Millis, Outcome, Phase,
@@ -125,8 +126,8 @@ fn place_of(slot: &Slot) -> Slot {
     }
 }
 
-/// Lives a life once as it is, and once more with each of its calls failing, before it is done or after; checks each. Gives back how many
-/// lives had a failed call.
+/// Lives a life once as it is, and once more with each of its calls failing, before it is done or
+/// after; checks each. Gives back how many lives had a failed call.
 #[allow(dead_code, reason = "not every test that has a world lives so")]
 pub(crate) async fn each_call_fails(life: impl AsyncFn(&World), lived: impl Fn(&World, &str)) -> usize {
     let whole = World::new(None);
@@ -180,7 +181,8 @@ impl World {
             .push_back(Message::Command(command.to_string()));
     }
 
-    /// Delivers what there is until nothing is left, again and again what was not taken, with a sweep when all is quiet.
+    /// Delivers what there is until nothing is left, again and again what was not taken, with a
+    /// sweep when all is quiet.
     pub(crate) async fn settle(&self) {
         for _ in 0..1000 {
             let message = self.state.lock().unwrap().queue.pop_front();
@@ -197,7 +199,8 @@ impl World {
         panic!("the world does not come to rest");
     }
 
-    /// Lets time pass to the next thing that is due within a minute, and sweeps. Whether there was one.
+    /// Lets time pass to the next thing that is due within a minute, and sweeps. Whether there was
+    /// one.
     async fn sweep_all(&self) -> bool {
         {
             let mut state = self.state.lock().unwrap();

@@ -1,16 +1,21 @@
-//! How long each function takes to start and to answer, and how much memory it needs, at the processor share that Lambda gives for each memory size.
+//! How long each function takes to start and to answer, and how much memory it needs, at the
+//! processor share that Lambda gives for each memory size.
 //!
 //!     infra/package.sh && cargo run -p on-aws --bin cold-starts -- target/debug/relay
 //!
-//! Each life of a function is a process of its zip's `bootstrap`, on a Runtime API of this program's own; behind it are the table, the queues and the
-//! state machine of the one-machine host. The share is held by a control group of version 1 with a period of 20 ms; one vCPU is 1,769 MB.
+//! Each life of a function is a process of its zip's `bootstrap`, on a Runtime API of this
+//! program's own; behind it are the table, the queues and the state machine of the one-machine
+//! host. The share is held by a control group of version 1 with a period of 20 ms; one vCPU is
+//! 1,769 MB.
 //!
-//! This machine is no Lambda: making its virtual machine and fetching the zip are not in here, AWS's own answers take longer than a loopback's, and
-//! whatever processor time Lambda gives beyond the share while a function starts is not given.
+//! This machine is no Lambda: making its virtual machine and fetching the zip are not in here,
+//! AWS's own answers take longer than a loopback's, and whatever processor time Lambda gives beyond
+//! the share while a function starts is not given.
 //!
 //! # Source
 //!
-//! "At 1,769 MB, a function has the equivalent of one vCPU" (AWS Lambda, *Configure Lambda function memory*).
+//! "At 1,769 MB, a function has the equivalent of one vCPU" (AWS Lambda, *Configure Lambda function
+//! memory*).
 
 use axum::{
     Router,
@@ -43,7 +48,8 @@ use whole_system::{root, write_flow};
 
 /// MB, as `MemorySize` has them.
 const SIZES: [u32; 5] = [128, 256, 512, 1024, 1769];
-/// A function's settings in the template: its memory, by its place in [`SIZES`], and the most messages of one invocation.
+/// A function's settings in the template: its memory, by its place in [`SIZES`], and the most
+/// messages of one invocation.
 fn deployed(template: &Yaml, function: &str) -> (usize, u32) {
     let logical: String = function
         .split('-')
@@ -174,7 +180,8 @@ async fn runtime_api(State(life): State<Arc<Mutex<Life>>>, method: Method, uri: 
     (headers, event.to_string()).into_response()
 }
 
-/// A control group that holds a share of a processor. Processes that are started in [`Share::hold`] are in it.
+/// A control group that holds a share of a processor. Processes that are started in [`Share::hold`]
+/// are in it.
 struct Share(PathBuf);
 
 impl Share {
@@ -204,7 +211,8 @@ impl Drop for Share {
     }
 }
 
-/// One life: to the first poll, the first answer, each of the others, and the most memory that it held, in bytes.
+/// One life: to the first poll, the first answer, each of the others, and the most memory that it
+/// held, in bytes.
 struct Measured {
     polled: Duration,
     first: Duration,

@@ -1,7 +1,9 @@
-//! Our host, with functions that pass on what they get: `relay host FOLDER` is a host, and `relay function NAME` each of its functions.
+//! Our host, with functions that pass on what they get: `relay host FOLDER` is a host, and `relay
+//! function NAME` each of its functions.
 //!
-//! The functions of the steps send each step to the queue `suite-steps`, where a test waits for it; the others take what comes. So a test
-//! sees of our state machine what it sees of another one whose steps all go to one queue.
+//! The functions of the steps send each step to the queue `suite-steps`, where a test waits for it;
+//! the others take what comes. So a test sees of our state machine what it sees of another one
+//! whose steps all go to one queue.
 
 use aws_credential_types::Credentials;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};

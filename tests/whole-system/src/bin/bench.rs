@@ -1,8 +1,10 @@
-//! The promised figures: `pfsession bench`, the same beside sessions that are idle in the table, and sweeps over tables of many sessions.
+//! The promised figures: `pfsession bench`, the same beside sessions that are idle in the table,
+//! and sweeps over tables of many sessions.
 //!
-//!     cargo run --release -p whole-system --bin bench                     all of it
-//!     cargo run --release -p whole-system --bin bench -- --short          the same with fewer rounds, and smaller sweeps
-//!     cargo run --release -p whole-system --bin bench -- --sweep 1000000  one sweep over so many sessions, of which 100 are due
+//!     cargo run --release -p whole-system --bin bench                     all of it cargo run
+//!     --release -p whole-system --bin bench -- --short          the same with fewer rounds, and
+//!     smaller sweeps cargo run --release -p whole-system --bin bench -- --sweep 1000000  one sweep
+//!     over so many sessions, of which 100 are due
 
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use contract::{FlowRef, Millis, Phase, row::SessionRow};
@@ -77,7 +79,8 @@ fn sweeps(counts: &[usize]) {
     }
 }
 
-/// From the moment at which [`DUE`] of so many sessions are idle for too long, to each one's observed Stopped. The sweep looks every second.
+/// From the moment at which [`DUE`] of so many sessions are idle for too long, to each one's
+/// observed Stopped. The sweep looks every second.
 fn sweep(count: usize) -> Vec<Millis> {
     let machine = Machine::new();
     machine.up();
@@ -109,8 +112,8 @@ fn now() -> Millis {
     u64::try_from(since.as_millis()).expect("it is not so late")
 }
 
-/// Writes Ready sessions into the table of a host that is up, of which the first `due` are idle for too long at the time `at`, and the others a
-/// day later. Returns the keys of those that are due.
+/// Writes Ready sessions into the table of a host that is up, of which the first `due` are idle for
+/// too long at the time `at`, and the others a day later. Returns the keys of those that are due.
 fn load(machine: &Machine, count: usize, due: usize, at: Millis) -> Vec<String> {
     const DAY: Millis = 86_400_000;
     /// The most items of one `BatchWriteItem`.

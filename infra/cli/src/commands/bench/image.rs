@@ -8,7 +8,8 @@ use crate::{trouble::Trouble, wish::Flow};
 use contract::command::{Wanted, Wish};
 
 impl Bench<'_> {
-    /// Starts from an image that is unpacked. The floor is a start from the image that is built in, in turn with it.
+    /// Starts from an image that is unpacked. The floor is a start from the image that is built in,
+    /// in turn with it.
     pub(super) fn on_image(&self, image: &str) -> Result<Figure, Box<Trouble>> {
         let on_image = || Wish::Start {
             settings: Wanted {

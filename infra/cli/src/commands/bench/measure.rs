@@ -26,10 +26,12 @@ use std::{
 /// Two packages without others below them, which promptflow has not.
 pub(super) const TWO_PACKAGES: &str = "toolz==0.12.1\nhumanize==4.9.0\n";
 
-/// The same, of which one takes the place of promptflow's own: no process with promptflow loaded can be forked for them.
+/// The same, of which one takes the place of promptflow's own: no process with promptflow loaded
+/// can be forked for them.
 const ONE_REPLACED: &str = "tabulate==0.9.0\nhumanize==4.9.0\n";
 
-/// Packages like these in other versions: each is an environment that no store has yet, unless this was measured before.
+/// Packages like these in other versions: each is an environment that no store has yet, unless this
+/// was measured before.
 pub(super) const NEW_PACKAGES: [&str; 3] = [
     "toolz==0.12.0\nhumanize==4.8.0\n",
     "toolz==0.11.2\nhumanize==4.7.0\n",
@@ -150,8 +152,8 @@ impl Bench<'_> {
         Ok((figures(ours, new, request, plain), isolation))
     }
 
-    /// Times of each act of a session's life, by rounds: start, first run, second run, install in place of a package, install, packages, reset,
-    /// stop.
+    /// Times of each act of a session's life, by rounds: start, first run, second run, install in
+    /// place of a package, install, packages, reset, stop.
     fn rounds_of(&self, flow: &Flow, packages: Route) -> Result<[Vec<f64>; 8], Box<Trouble>> {
         let mut ours: [Vec<f64>; 8] = Default::default();
         for _ in 0..self.rounds {

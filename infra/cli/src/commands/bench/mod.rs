@@ -1,7 +1,9 @@
-//! `pfsession bench`: how fast sessions are on this machine, beside the physical floor and what people have without this.
+//! `pfsession bench`: how fast sessions are on this machine, beside the physical floor and what
+//! people have without this.
 //!
-//! All of it goes the whole way: a command in by HTTP, every queue, real function processes, the observed result out. It has a host of its own over
-//! a state folder of its own; the environments are those that the user's sessions have.
+//! All of it goes the whole way: a command in by HTTP, every queue, real function processes, the
+//! observed result out. It has a host of its own over a state folder of its own; the environments
+//! are those that the user's sessions have.
 
 mod figures;
 mod image;
@@ -21,10 +23,11 @@ use figures::{Figure, Report, Times, ms};
 use measure::{Bench as Measuring, not_written};
 use std::{fs, path::PathBuf};
 
-/// Measure the speed of sessions on this machine, beside the physical floor and the plain alternative
+/// Measure the speed of sessions on this machine, beside the physical floor and the plain
+/// alternative
 ///
-/// It runs on a service of its own, apart from your sessions. It uses your package environments, and builds those that are missing first.
-/// Figures need a machine without other load.
+/// It runs on a service of its own, apart from your sessions. It uses your package environments,
+/// and builds those that are missing first. Figures need a machine without other load.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

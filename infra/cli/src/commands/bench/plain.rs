@@ -60,7 +60,8 @@ impl Bench<'_> {
         })
     }
 
-    /// Packages installed into an empty folder, from what has been fetched before: by uv as it is, and by pip.
+    /// Packages installed into an empty folder, from what has been fetched before: by uv as it is,
+    /// and by pip.
     fn installers(&self, python: &Path, packages: &str, rounds: usize) -> (Option<Times>, Option<Times>) {
         let target = self.place.join("installed");
         let cache = self.place.join("uv-cache");

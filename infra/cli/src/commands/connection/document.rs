@@ -6,7 +6,8 @@ use flow::{Connection, Document, SCRUBBED, Secret};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-/// Whether a broker is to hold the key of a connection: as it was typed, else as its document says, else if it can.
+/// Whether a broker is to hold the key of a connection: as it was typed, else as its document says,
+/// else if it can.
 pub(super) fn is_brokered(document: &Document, typed: Option<bool>, name: &str) -> Result<bool, Box<Trouble>> {
     let can = document.connection.can_be_brokered();
     let wanted = typed.or(document.brokered).unwrap_or(can);

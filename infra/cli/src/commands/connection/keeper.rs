@@ -1,4 +1,5 @@
-//! Where connections are kept: in the state folder of this machine, or by a service elsewhere, which gives no secret back.
+//! Where connections are kept: in the state folder of this machine, or by a service elsewhere,
+//! which gives no secret back.
 
 use crate::{
     client::Client,
@@ -43,7 +44,8 @@ impl Keeper {
         matches!(self, Self::Elsewhere(_))
     }
 
-    /// The connections that the user may use: the workspace's, and their own before those. A secret that the service keeps is [`SCRUBBED`].
+    /// The connections that the user may use: the workspace's, and their own before those. A secret
+    /// that the service keeps is [`SCRUBBED`].
     pub(super) fn all(&self) -> Result<BTreeMap<String, (Scope, Connection)>, Box<Trouble>> {
         match self {
             Self::Here { state, holder } => {

@@ -83,8 +83,9 @@ impl Execute for CreateConnection {
 /// Whether a broker holds the key of a connection.
 #[derive(Args, Debug)]
 pub(crate) struct Brokered {
-    /// Keep its key with a broker outside the sandbox: a flow gets an address in its place. The default of a new connection of type azure_open_ai,
-    /// open_ai or serverless with a key; false gives flows the key itself
+    /// Keep its key with a broker outside the sandbox: a flow gets an address in its place. The
+    /// default of a new connection of type azure_open_ai, open_ai or serverless with a key; false
+    /// gives flows the key itself
     #[arg(
         long = "brokered",
         value_name = "true|false",

@@ -62,7 +62,8 @@ pub(crate) struct Of<'a> {
 ///
 /// # Errors
 ///
-/// `Install.NoSuchLock`, until it is installed anew; `Image.NoRegistry`, as long as its image is a file; `Image.*`.
+/// `Install.NoSuchLock`, until it is installed anew; `Image.NoRegistry`, as long as its image is a
+/// file; `Image.*`.
 pub(crate) fn make(state: &Path, Of { typed, row, session }: &Of<'_>) -> Result<DockerfileView, Box<Trouble>> {
     let named = session.and_then(|session| session.image.as_ref());
     let is_built_in = named.is_none_or(|image| environments::is_built_in(&image.value));
@@ -126,7 +127,8 @@ fn base_of(name: &str, digest: Option<String>, state: &Path) -> Result<Base, Box
     })
 }
 
-/// The options of the requirements that say where packages come from; those that decide between versions have done so.
+/// The options of the requirements that say where packages come from; those that decide between
+/// versions have done so.
 fn options(row: &PackagesRow) -> Vec<String> {
     const KEPT: [&str; 10] = [
         "-i",

@@ -57,8 +57,8 @@ impl Drift {
     }
 }
 
-/// How the requirements in a flow folder and what its session has differ. `None` if they do not, if there is no session that runs are taken
-/// by, or if that cannot be said now.
+/// How the requirements in a flow folder and what its session has differ. `None` if they do not, if
+/// there is no session that runs are taken by, or if that cannot be said now.
 pub(crate) fn drift(client: &Client, flow: &Flow) -> Option<Drift> {
     let session: SessionView = client.find(Route::Session(&flow.key())).ok()??;
     if session.phase != Phase::Ready || session.current.is_some() {

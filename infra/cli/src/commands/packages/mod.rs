@@ -44,7 +44,8 @@ pub(crate) struct Packages {
     /// List the installs: when, by which operation, and what each changed
     #[arg(long)]
     pub(crate) history: bool,
-    /// Compare two installs, by number or lock; one is compared with now, none is the last with the one before
+    /// Compare two installs, by number or lock; one is compared with now, none is the last with the
+    /// one before
     #[arg(long, value_name = "INSTALL", num_args = 0..=2, conflicts_with = "history")]
     pub(crate) diff: Option<Vec<String>>,
 }

@@ -56,7 +56,8 @@ fn failure_of(row: &RunRow, result: RunResult, flow: &Flow) -> Box<Trouble> {
         .clone()
         .or(result.failure)
         .unwrap_or_else(|| Failure::new(Code::RunCanceled, "The run was canceled."));
-    // A run that never began failed with the start of its session, and the whole of that is the start's output.
+    // A run that never began failed with the start of its session, and the whole of that is the
+    // start's output.
     let output = if row.started.is_some() {
         row.id.clone()
     } else {
@@ -119,7 +120,8 @@ fn missing_package(failure: &Failure) -> Option<&str> {
     Some(::flow::package_of(module)).filter(|package| package.bytes().all(is_name))
 }
 
-/// The outputs, one JSON object a line: as the answer has them, or else from the run's folder, or from the store.
+/// The outputs, one JSON object a line: as the answer has them, or else from the run's folder, or
+/// from the store.
 fn print_outputs(client: Option<&Client>, row: &RunRow, result: &RunResult) -> Result<(), Box<Trouble>> {
     let stored = || match client.filter(|_| result.stored.is_some()) {
         Some(client) => Remote::open(client, &row.id, runfiles::OUTPUTS, false),
@@ -146,7 +148,8 @@ fn print_outputs(client: Option<&Client>, row: &RunRow, result: &RunResult) -> R
     Ok(())
 }
 
-/// The metrics of the flow's aggregation: from the run's folder, where it is exact, or else as the answer has it.
+/// The metrics of the flow's aggregation: from the run's folder, where it is exact, or else as the
+/// answer has it.
 fn print_metrics(result: &RunResult) {
     let written = std::fs::read_to_string(Path::new(&result.folder).join("metrics.json"));
     match written {

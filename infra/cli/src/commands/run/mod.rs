@@ -51,13 +51,16 @@ pub(crate) struct Run {
     /// The flow's folder, its file (YAML or prompty), or a run.yml that names it
     #[arg(value_name = "FLOW or RUN.YML", required_unless_present = "resume_from")]
     pub(crate) flow: Option<PathBuf>,
-    /// The data: a file (JSON lines, JSON, CSV, TSV) or a folder of files, with a run for each row; without it, one run
+    /// The data: a file (JSON lines, JSON, CSV, TSV) or a folder of files, with a run for each row;
+    /// without it, one run
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
-    /// An earlier run that the column mapping names: '${run.outputs.answer}', '${run.inputs.question}'
+    /// An earlier run that the column mapping names: '${run.outputs.answer}',
+    /// '${run.inputs.question}'
     #[arg(long, value_name = "RUN", value_parser = run_id)]
     pub(crate) run: Option<String>,
-    /// Run an earlier run again, with its flow, data and settings; lines that it has completed are taken over, and not run
+    /// Run an earlier run again, with its flow, data and settings; lines that it has completed are
+    /// taken over, and not run
     #[arg(
         long,
         value_name = "RUN",
@@ -74,25 +77,31 @@ pub(crate) struct Run {
     /// The longest time of one line, in seconds [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) line_timeout: Option<u32>,
-    /// A value of an input, when there is no data: NAME=TEXT, NAME:=JSON, or a file of JSON with several
+    /// A value of an input, when there is no data: NAME=TEXT, NAME:=JSON, or a file of JSON with
+    /// several
     #[arg(long, value_name = "NAME=VALUE", value_parser = values, num_args = 1..)]
     pub(crate) inputs: Vec<Values>,
-    /// The source of an input: NAME='${data.column}'; without it, its default or the column of its name
+    /// The source of an input: NAME='${data.column}'; without it, its default or the column of its
+    /// name
     #[arg(long, value_name = "NAME=SOURCE", value_parser = named_text, num_args = 1..)]
     pub(crate) column_mapping: Vec<(String, String)>,
     /// A variant of a node: '${node.variant}'
     #[arg(long)]
     pub(crate) variant: Option<String>,
-    /// An environment variable for this run; '${connection.key}' is a connection's value. It is stored: never put a secret here
+    /// An environment variable for this run; '${connection.key}' is a connection's value. It is
+    /// stored: never put a secret here
     #[arg(long, value_name = "NAME=TEXT", value_parser = named_text, num_args = 1..)]
     pub(crate) env: Vec<(String, String)>,
-    /// A secret environment variable for this run: from your own environment, else asked for. It is stored nowhere
+    /// A secret environment variable for this run: from your own environment, else asked for. It is
+    /// stored nowhere
     #[arg(long, value_name = "NAME", value_parser = variable)]
     pub(crate) env_secret: Vec<String>,
-    /// For a node, another connection, deployment or model: node.connection=NAME node.deployment_name=TEXT
+    /// For a node, another connection, deployment or model: node.connection=NAME
+    /// node.deployment_name=TEXT
     #[arg(long, value_name = "NODE.KEY=TEXT", value_parser = of_a_node, num_args = 1.., conflicts_with = "command")]
     pub(crate) connections: Vec<(String, String, String)>,
-    /// An argument of a class-based flow's constructor: NAME=TEXT, NAME:=JSON, or a file of JSON with several
+    /// An argument of a class-based flow's constructor: NAME=TEXT, NAME:=JSON, or a file of JSON
+    /// with several
     #[arg(long, value_name = "NAME=VALUE", value_parser = values, num_args = 1..)]
     pub(crate) init: Vec<Values>,
     /// The run's id; one that is taken is an error, unless the run is the same
@@ -176,7 +185,8 @@ impl Execute for Run {
         let row = watch::run(&client, &accepted.flow, &id, &digest, lines)?;
         drop(interrupted);
         let done = end_of_run(Some(&client), &row, &flow, service.global.json);
-        // A user who is here is told of their other sessions. If these cannot be listed, the run has not failed.
+        // A user who is here is told of their other sessions. If these cannot be listed, the run
+        // has not failed.
         if let Ok(sessions) = client.sessions(Route::Sessions) {
             warn_of_deletions(&sessions);
         }

@@ -85,7 +85,8 @@ pub(crate) fn resume(run: &Run, earlier: RunRow, is_here: bool) -> Result<RunOrd
 ///
 /// # Errors
 ///
-/// When the flow or the data is not there, or the file asks for what this service does not do. Final.
+/// When the flow or the data is not there, or the file asks for what this service does not do.
+/// Final.
 pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>> {
     // Clap has seen to it that there is one, or an earlier run that is resumed.
     let named = run.flow.as_deref().unwrap_or(Path::new("."));

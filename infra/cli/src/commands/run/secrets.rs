@@ -8,7 +8,8 @@ use crate::{
 use contract::Code;
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// The secret variables of a run that its agent has not read yet. They are removed if the run is not accepted.
+/// The secret variables of a run that its agent has not read yet. They are removed if the run is
+/// not accepted.
 pub(super) struct SecretVariables {
     state: PathBuf,
     run: String,

@@ -1,4 +1,5 @@
-//! The commands that change a run: `pfsession runs rename`, `archive`, `restore`, `delete` and `cancel`.
+//! The commands that change a run: `pfsession runs rename`, `archive`, `restore`, `delete` and
+//! `cancel`.
 
 use super::find;
 use crate::{

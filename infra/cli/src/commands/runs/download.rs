@@ -63,7 +63,8 @@ impl Execute for Download {
         }
         let mut bytes = 0;
         for file in &all.files {
-            // The service lists what is below the run's folder; what it says is checked all the same.
+            // The service lists what is below the run's folder; what it says is checked all the
+            // same.
             let is_below = Path::new(&file.path)
                 .components()
                 .all(|part| matches!(part, std::path::Component::Normal(_)));

@@ -1,4 +1,5 @@
-//! The commands that print a run: `pfsession runs show`, `details`, `metrics`, `outputs` and `logs`.
+//! The commands that print a run: `pfsession runs show`, `details`, `metrics`, `outputs` and
+//! `logs`.
 
 use super::{find, metrics_of, node_files};
 use crate::{

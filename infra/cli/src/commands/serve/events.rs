@@ -1,7 +1,10 @@
-//! The answer of a served flow in pieces: server-sent events, as `pf flow serve` of promptflow 1.18.5 gives them.
+//! The answer of a served flow in pieces: server-sent events, as `pf flow serve` of promptflow
+//! 1.18.5 gives them.
 //!
-//! * A reader that is slow holds up nothing: what waits for it is bounded, as the pieces of a run are.
-//! * Of a run that fails in the middle the answer ends in the middle, as promptflow's does; the terminal says why.
+//! * A reader that is slow holds up nothing: what waits for it is bounded, as the pieces of a run
+//!   are.
+//! * Of a run that fails in the middle the answer ends in the middle, as promptflow's does; the
+//!   terminal says why.
 //!
 //! # Source
 //!
@@ -78,7 +81,8 @@ enum Told {
     Ended(Box<Asked>),
 }
 
-/// Asks the flow once, and answers as it answers: in pieces from the first one on, or whole if it has none.
+/// Asks the flow once, and answers as it answers: in pieces from the first one on, or whole if it
+/// has none.
 ///
 /// * `ask`: asks it, and waits for its end.
 /// * `hidden`: the outputs that no answer has.

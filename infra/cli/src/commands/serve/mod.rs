@@ -1,10 +1,13 @@
-//! A flow behind HTTP on loopback, as `pf flow serve` of promptflow 1.18.5 answers: `pfsession serve`.
+//! A flow behind HTTP on loopback, as `pf flow serve` of promptflow 1.18.5 answers: `pfsession
+//! serve`.
 //!
 //! Each `/score` is a run in the flow's session. The session lives as long as this serves.
 //!
-//! * Decision: runs, and not promptflow's own server inside the sandbox. So a request has what each run has (connections and the broker, logs, judged
-//!   ends, retries), it works with `--endpoint`, and no port leads into a sandbox. It costs some 50 ms a request.
-//! * Beyond promptflow: a request needs the token that is printed. It sends no `Access-Control-Allow-Origin: *`, by which any page might ask.
+//! * Decision: runs, and not promptflow's own server inside the sandbox. So a request has what each
+//!   run has (connections and the broker, logs, judged ends, retries), it works with `--endpoint`,
+//!   and no port leads into a sandbox. It costs some 50 ms a request.
+//! * Beyond promptflow: a request needs the token that is printed. It sends no
+//!   `Access-Control-Allow-Origin: *`, by which any page might ask.
 
 mod answers;
 mod events;
@@ -45,7 +48,8 @@ const VERSION: &str = "1.18.5";
 /// The most bytes of a request.
 const MOST_BODY: usize = 64 << 20;
 
-/// Serve a flow by HTTP on this machine, as `pf flow serve` does: /score, /health, /swagger.json, /feedback
+/// Serve a flow by HTTP on this machine, as `pf flow serve` does: /score, /health, /swagger.json,
+/// /feedback
 #[derive(Args, Debug)]
 #[command(after_help = "\
 It prints its address and a token, which each request needs. Each request is a run in the flow's session, which lives while the flow is served. \

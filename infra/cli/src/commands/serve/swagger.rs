@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 ///
 /// # Source
 ///
-/// `generate_swagger` in `promptflow/core/_serving/swagger.py`, and what `pf flow serve` adds to it.
+/// `generate_swagger` in `promptflow/core/_serving/swagger.py`, and what `pf flow serve` adds to
+/// it.
 pub(super) fn swagger(signature: &Signature) -> Value {
     let inputs = signature.inputs.as_deref().unwrap_or_default();
     let name = &signature.name;

@@ -1,7 +1,8 @@
 //! `pfsession webhook`: rules for events of other services.
 //!
-//! The rules are the service's, and read and written whole. The secrets are not: on this machine they are in a file of the state folder, for its
-//! owner alone; elsewhere they are in the service's own configuration, and this command prints what belongs there.
+//! The rules are the service's, and read and written whole. The secrets are not: on this machine
+//! they are in a file of the state folder, for its owner alone; elsewhere they are in the service's
+//! own configuration, and this command prints what belongs there.
 
 mod rule;
 mod secrets;
@@ -34,7 +35,8 @@ use std::path::PathBuf;
 const TRIES: usize = 5;
 
 family! {
-    /// Manage webhook rules: commands that signed events from outside start, such as a push or a release
+    /// Manage webhook rules: commands that signed events from outside start, such as a push or a
+    /// release
     Webhook {
         Add(Box<AddWebhook>),
         List(List),
@@ -76,7 +78,8 @@ pub(crate) struct AddWebhook {
     /// Name of the rule [default: made of the flow, the event and the command]
     #[arg(long, value_parser = rule_id)]
     pub(crate) name: Option<String>,
-    /// A secret that the sender made itself, in a file, or - for standard input; without it, one is made
+    /// A secret that the sender made itself, in a file, or - for standard input; without it, one is
+    /// made
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
     /// Only of this repository: owner/name

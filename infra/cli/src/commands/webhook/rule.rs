@@ -192,8 +192,9 @@ fn wish_of(add: &AddWebhook) -> Result<Wish, Box<Trouble>> {
     })
 }
 
-/// The files that a push is to touch, by their paths in the repository: for an install, those that say what is installed; else the flow's folder.
-/// None if the flow is in no repository, or has nothing to install.
+/// The files that a push is to touch, by their paths in the repository: for an install, those that
+/// say what is installed; else the flow's folder. None if the flow is in no repository, or has
+/// nothing to install.
 fn own_paths(lineage: &Path, then: Then) -> Vec<String> {
     let root = flow::include_root(lineage);
     let in_repository = |path: PathBuf| {

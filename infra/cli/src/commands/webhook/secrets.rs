@@ -69,7 +69,8 @@ impl Secrets {
         Ok(Self::In(service.local()?.state.join(local::WEBHOOK_SECRETS)))
     }
 
-    /// Gives a rule's sender a secret if it has none, or the one that was given. Gives back one that was made.
+    /// Gives a rule's sender a secret if it has none, or the one that was given. Gives back one
+    /// that was made.
     pub(super) fn ensure(&self, workspace: &str, rule: &Rule, given: Option<String>) -> io::Result<Option<String>> {
         let address = format!("{workspace}/{}", rule.sender);
         match (self, given) {

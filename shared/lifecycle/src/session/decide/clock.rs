@@ -18,7 +18,8 @@ impl Turn {
         }
     }
 
-    /// Warns of a deletion that is still to come as the sweep saw it. One that was put off meanwhile is for a later warning.
+    /// Warns of a deletion that is still to come as the sweep saw it. One that was put off
+    /// meanwhile is for a later warning.
     pub(super) fn idle_near(&mut self, generation: u32, due: Millis) {
         let as_seen = generation == self.s.generation && self.s.idle_due() == Some(due);
         if as_seen && self.now < due && self.s.warning_due().is_some_and(|from| self.now >= from) {
@@ -36,7 +37,8 @@ impl Turn {
         }
     }
 
-    /// Stops a session, in use or not. One that comes late, on a day on which the time has begun anew, stops nothing.
+    /// Stops a session, in use or not. One that comes late, on a day on which the time has begun
+    /// anew, stops nothing.
     pub(super) fn daily_time_used_up(
         &mut self,
         operation: &str,
@@ -58,7 +60,8 @@ impl Turn {
         let late = self.s.deadline.is_some_and(|deadline| self.now >= deadline);
         let ended = self.s.alive_until.is_none_or(|until| self.now >= until);
         match self.s.phase {
-            // Nothing was ever launched, or it has certainly ended itself, and nothing launches it any more.
+            // Nothing was ever launched, or it has certainly ended itself, and nothing launches it
+            // any more.
             Phase::Stopping if late && ended => {
                 self.forget();
                 self.take_loss(None);

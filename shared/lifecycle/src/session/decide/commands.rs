@@ -62,7 +62,8 @@ impl Turn {
         }
     }
 
-    /// Whether what is under way ends with what `wanted` wants. A start wants a session, whatever it is made of; a reset, one made of that.
+    /// Whether what is under way ends with what `wanted` wants. A start wants a session, whatever
+    /// it is made of; a reset, one made of that.
     pub(super) fn becomes(&self, wanted: &Operation) -> bool {
         let to_be = self.to_be();
         let is_that = |made_of: Settings| {
@@ -89,8 +90,8 @@ impl Turn {
         }
     }
 
-    /// Does an update that leaves the session on its compute resource: at once, whatever is under way, and without an execution. It counts
-    /// as use. Says whether it did.
+    /// Does an update that leaves the session on its compute resource: at once, whatever is under
+    /// way, and without an execution. It counts as use. Says whether it did.
     pub(super) fn changed_in_place(&mut self, update: &Operation) -> bool {
         let Some(to_be) = self.to_be().filter(|_| update.kind == Kind::Update) else {
             return false;
@@ -118,7 +119,8 @@ impl Turn {
         true
     }
 
-    /// Tells the agent what may be reached from now on. One that is not there yet gets it with its first install.
+    /// Tells the agent what may be reached from now on. One that is not there yet gets it with its
+    /// first install.
     pub(super) fn network_changed(&mut self, had: &Settings) {
         let (network, allow_hosts) = (&self.s.settings.network.value, &self.s.settings.allow_hosts.value);
         if self.s.agent_key.is_some() && (network, allow_hosts) != (&had.network.value, &had.allow_hosts.value) {
@@ -197,7 +199,8 @@ impl Turn {
                 self.active();
                 self.enter(Phase::Installing, deadlines::INSTALLING);
             }
-            // The state machine's first step takes the session down, once the one to come is known to be possible.
+            // The state machine's first step takes the session down, once the one to come is known
+            // to be possible.
             Kind::Start | Kind::Reset | Kind::Update => {
                 self.active();
                 self.enter(Phase::Ready, deadlines::CHECKING);
@@ -229,7 +232,8 @@ impl Turn {
         self.enter(Phase::Provisioning, deadlines::PROVISIONING);
     }
 
-    /// Ends what is under way and what waits, because of a stop. The state machine's clean-up is the stop's to do.
+    /// Ends what is under way and what waits, because of a stop. The state machine's clean-up is
+    /// the stop's to do.
     pub(super) fn supersede(&mut self, stop: &Operation) {
         self.answer(Some(superseded()));
         if let Some(current) = self.s.current.take() {

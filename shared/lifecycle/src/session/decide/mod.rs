@@ -12,15 +12,17 @@ use steps::Entered;
 
 /// Decides what `event` means for `session` at the time `now`.
 ///
-/// Asking twice is the same as asking once: an event already acted on gives the session back unchanged, with no effects. That is what
-/// lets queues deliver twice and Step Functions retry. (A command that has *ended* is the shell's to know: it has the row.)
+/// Asking twice is the same as asking once: an event already acted on gives the session back
+/// unchanged, with no effects. That is what lets queues deliver twice and Step Functions retry. (A
+/// command that has *ended* is the shell's to know: it has the row.)
 ///
 /// * `session`: as last stored, or [`Session::never`].
 /// * `now`: by the shell's clock.
 ///
 /// # Errors
 ///
-/// [`Refusal`] when a command has no meaning in this phase. Final: nothing has changed, and trying again will not help.
+/// [`Refusal`] when a command has no meaning in this phase. Final: nothing has changed, and trying
+/// again will not help.
 #[expect(clippy::too_many_lines, reason = "the table of events, one call for each")]
 pub fn decide(session: &Session, event: &Event, now: Millis) -> Result<(Session, Vec<Effect>), Refusal> {
     let mut turn = Turn {

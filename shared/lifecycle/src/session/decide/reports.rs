@@ -23,7 +23,8 @@ impl Turn {
         }
     }
 
-    /// Stops a session that would stay on a compute resource which is to go. One that is leaving it already does what was wanted of it.
+    /// Stops a session that would stay on a compute resource which is to go. One that is leaving it
+    /// already does what was wanted of it.
     pub(super) fn compute_drained(&mut self, operation: &str, compute: &str, why: &Failure) -> Result<(), Refusal> {
         let is_leaving = self.s.phase == Phase::Stopping && !self.is_anew_where_it_is();
         if self.s.compute.as_deref() != Some(compute) || is_leaving {
@@ -71,7 +72,8 @@ impl Turn {
                 digest: digest.to_owned(),
                 latest: None,
             });
-            // One look may be reported after a later one; a name that has moved needs a reset in any case.
+            // One look may be reported after a later one; a name that has moved needs a reset in
+            // any case.
             if let Some(latest) = latest.filter(|latest| **latest != resolved.digest) {
                 resolved.latest = Some(latest.clone());
             }
@@ -109,7 +111,8 @@ impl Turn {
         }
     }
 
-    /// Whether an operation is under way that makes the session anew, and the session still goes on as it was.
+    /// Whether an operation is under way that makes the session anew, and the session still goes on
+    /// as it was.
     pub(super) fn is_checking(&self) -> bool {
         let makes_anew = |o: &Operation| matches!(o.kind, Kind::Reset | Kind::Update);
         self.s.phase == Phase::Ready && self.s.current.as_ref().is_some_and(makes_anew)
@@ -144,8 +147,8 @@ impl Turn {
         self.send(Message::AgentLease { generation, nonce });
     }
 
-    /// The operation under way did not succeed. An install leaves the session as it was, as does a reset or an update that has not taken it
-    /// down yet. Any other leaves none.
+    /// The operation under way did not succeed. An install leaves the session as it was, as does a
+    /// reset or an update that has not taken it down yet. Any other leaves none.
     pub(super) fn fail(&mut self, failure: Failure) {
         if self.s.phase == Phase::Stopping {
             return;
@@ -174,7 +177,8 @@ impl Turn {
         }
     }
 
-    /// There is no container of this generation any more, and its compute resource is left to whoever else is on it.
+    /// There is no container of this generation any more, and its compute resource is left to
+    /// whoever else is on it.
     pub(super) fn take_loss(&mut self, why: Option<Failure>) {
         if let Some(compute) = self.s.compute.take() {
             self.write(Row::LeaveCompute { compute });
@@ -189,8 +193,8 @@ impl Turn {
         current.filter(|o| matches!(o.kind, Kind::Reset | Kind::Update))
     }
 
-    /// Whether the session is made anew of the same size and identity: that is had in seconds on the compute resource which is there, and in
-    /// minutes on another.
+    /// Whether the session is made anew of the same size and identity: that is had in seconds on
+    /// the compute resource which is there, and in minutes on another.
     pub(super) fn is_anew_where_it_is(&self) -> bool {
         let stays = |wants: &Settings| wants.over(&self.s.settings).is_on_same_compute(&self.s.settings);
         self.anew().is_some_and(|o| o.wants.as_ref().is_none_or(stays))

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{Code, Failure, deadlines, size};
 
-/// A step that the state machine entered, with what its handler found: see [`super::Event::StepEntered`].
+/// A step that the state machine entered, with what its handler found: see
+/// [`super::Event::StepEntered`].
 pub(super) struct Entered<'a> {
     pub(super) step: Step,
     pub(super) claimed: Option<&'a Claimed>,
@@ -18,7 +19,8 @@ impl Turn {
     pub(super) fn step_entered(&mut self, operation: &str, token: &str, entered: &Entered<'_>) {
         let step = entered.step;
         if !self.runs_operation(operation) {
-            // A clean-up of what is over has nothing to do. Any other step belongs to somebody who was superseded.
+            // A clean-up of what is over has nothing to do. Any other step belongs to somebody who
+            // was superseded.
             self.answer_one(token, (step != Step::CleanUp).then(superseded));
             return;
         }
@@ -43,7 +45,8 @@ impl Turn {
             Step::ClaimCompute if self.s.phase == Phase::Provisioning => self.claim(token, entered.claimed),
             Step::LaunchSession if self.s.phase == Phase::Launching => self.launch(token),
             Step::InstallPackages if self.s.phase == Phase::Installing => self.install(operation, token),
-            // The fact that the step is there to bring about is recorded already. It must not touch the token of the step after it.
+            // The fact that the step is there to bring about is recorded already. It must not touch
+            // the token of the step after it.
             _ => self.answer_one(token, None),
         }
     }
@@ -137,7 +140,8 @@ impl Turn {
         });
     }
 
-    /// Takes in which base image a generation is made from. What was recorded of another one is not for it.
+    /// Takes in which base image a generation is made from. What was recorded of another one is not
+    /// for it.
     pub(super) fn made_from(&mut self, image: Option<&Named<String>>) {
         let Some(image) = image else { return };
         let before = self.s.image.replace(image.clone());
@@ -152,7 +156,8 @@ impl Turn {
         }
     }
 
-    /// The settings, with the base image that the container is made from: nothing swaps it under the packages that are installed.
+    /// The settings, with the base image that the container is made from: nothing swaps it under
+    /// the packages that are installed.
     pub(super) fn made_of(&self) -> Settings {
         let mut settings = self.s.settings.clone();
         if let Some(image) = &self.s.image {

@@ -1,4 +1,5 @@
-//! `pfsession runs visualize`: one HTML file that needs nothing beside it, and in which nothing of a run is acted on.
+//! `pfsession runs visualize`: one HTML file that needs nothing beside it, and in which nothing of
+//! a run is acted on.
 
 mod markup;
 mod pictures;

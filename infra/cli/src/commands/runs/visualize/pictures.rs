@@ -77,7 +77,8 @@ impl<'a> Images<'a> {
     }
 }
 
-/// An image within a page. Base64 has no character that HTML acts on, and the kind is one of our own words.
+/// An image within a page. Base64 has no character that HTML acts on, and the kind is one of our
+/// own words.
 fn picture(kind: &str, bytes: &[u8]) -> String {
     format!(
         "<img alt=\"\" src=\"data:image/{kind};base64,{}\">",
@@ -103,7 +104,8 @@ fn find<'a>(value: &'a Value, found: &mut Vec<Reference<'a>>) {
     }
 }
 
-/// The image of `data:image/png;path` or `data:image/png;base64`. A URL is not asked for: a page sends nothing.
+/// The image of `data:image/png;path` or `data:image/png;base64`. A URL is not asked for: a page
+/// sends nothing.
 fn reference<'a>(key: &str, text: &'a str) -> Option<Reference<'a>> {
     let (kind, way) = key.strip_prefix("data:image/")?.split_once(';')?;
     let kind = if kind == "jpg" { "jpeg" } else { kind };
