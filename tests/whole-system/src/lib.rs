@@ -750,7 +750,10 @@ impl Machine {
                 let there = pk.starts_with("COMPUTE#") && !body.contains("\"phase\":\"gone\"");
                 let open =
                     pk.starts_with("OP#") && !row.contains_key("end") && body.contains("\"status\":\"in-progress\"");
-                if unsent || held || there || open || row.contains_key("due_at") {
+                // What a user has had on a day is counted until that is over.
+                let counted = pk.starts_with("QUOTA#") && !body.contains("\"due\":");
+                let due = row.contains_key("due_at") && !counted;
+                if unsent || held || there || open || due {
                     left.insert(format!("row {pk} {}: {body}", text("sk")));
                 }
             }

@@ -127,6 +127,7 @@ fn an_owner_sets_a_workspace_and_starts_have_its_defaults_quotas_and_identities(
             "working-directory held null",
             "quota lacking Session.QuotaExceeded",
             "requirements lacking Flow.PinnedPromptflow",
+            "python held null",
             "base-image held null",
         ]
     );
