@@ -12,8 +12,8 @@ import socket
 from compileall import compile_dir
 
 from .control import Control
-from .groups import enter_groups, limit_groups
 from .fresh import begin_anew, preload
+from .groups import enter_groups, limit_groups
 from .isolate import Sources, begin, begin_root, enter_namespaces, enter_network, finish_root, seal
 from .kernel import PR_SET_CHILD_SUBREAPER, UID, close_descriptors, gather_memory, null, prctl, start_time, threads
 from .network import hand_over, has_ipv6, make_device

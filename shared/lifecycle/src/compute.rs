@@ -107,7 +107,7 @@ impl IdleShutdown {
 /// asked for. Claiming twice is claiming once.
 pub fn claim(in_slot: Option<&Compute>, slot: &Slot, flow: &str, new_id: &str, now: Millis) -> Compute {
     match in_slot {
-        Some(compute) if matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up) => {
+        Some(compute) if compute.takes_sessions() => {
             let mut next = compute.clone();
             next.sessions.insert(flow.to_owned());
             next
@@ -163,7 +163,7 @@ pub fn start(
 ///
 /// "it runs on an existing compute instance" (*Start with advanced settings*).
 pub fn join(in_slot: Option<&Compute>, flow: &str, now: Millis) -> Option<Compute> {
-    let compute = in_slot.filter(|compute| matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up))?;
+    let compute = in_slot.filter(|compute| compute.takes_sessions())?;
     let mut next = compute.clone();
     next.sessions.insert(flow.to_owned());
     next.use_at(now);
@@ -222,6 +222,11 @@ pub fn set_idle_shutdown(compute: &Compute, after: Option<Millis>, now: Millis) 
 }
 
 impl Compute {
+    /// Whether sessions may join it: it is requested or there, and not on its way out.
+    pub fn takes_sessions(&self) -> bool {
+        matches!(self.phase, ComputePhase::Requested | ComputePhase::Up)
+    }
+
     /// Whether it is an instance that was unused for so long that it is shut down.
     pub fn is_idle(&self, now: Millis) -> bool {
         self.shutdown.is_some_and(|shutdown| now >= shutdown.due())
@@ -247,7 +252,7 @@ impl Compute {
 /// "Deleting the instance impacts the flows and runs on it" (the specification, *Manage serverless
 /// instance*).
 pub fn drain(compute: &Compute, why: Failure, now: Millis) -> Option<Compute> {
-    matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up).then(|| Compute {
+    compute.takes_sessions().then(|| Compute {
         phase: if compute.sessions.is_empty() {
             ComputePhase::Releasing
         } else {

@@ -11,7 +11,7 @@ use contract::{FlowRef, command::Command, http::Check, workspace::WorkspaceSetti
 use lifecycle::{
     Failure,
     access::{denied, may},
-    compute::{self, ComputePhase},
+    compute::{self, Compute},
     quota::{Use, Whose},
     session::{Session, Settings},
     size,
@@ -147,7 +147,7 @@ async fn quota(
     let (workspace, user) = (&command.flow.workspace, &command.flow.owner);
     let session = Session::never(command.flow.key(), workspace, user, settings.clone());
     let in_slot = ports.load_slot(&session.slot()).await?;
-    let takes = in_slot.filter(|compute| matches!(compute.phase, ComputePhase::Requested | ComputePhase::Up));
+    let takes = in_slot.filter(Compute::takes_sessions);
     let wanted = Use {
         lineage: command.flow.lineage.clone(),
         size: settings.size.value.clone(),

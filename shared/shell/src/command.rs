@@ -290,8 +290,7 @@ fn event_of(command: &Command, settings: &Settings) -> Event {
     }
 }
 
-/// The event of a wish of the sweep. Others are decided on the row of a compute resource or an
-/// instance.
+/// The event of a wish of the sweep.
 fn event_of_sweep(wish: &Wish, id: &str) -> Event {
     match wish {
         Wish::StopIfIdle {
@@ -323,7 +322,21 @@ fn event_of_sweep(wish: &Wish, id: &str) -> Event {
             compute: compute.clone(),
             why: why.clone(),
         },
-        _ => Event::Tick,
+        // The sweep's own look, and what is decided elsewhere.
+        Wish::Check
+        | Wish::Start { .. }
+        | Wish::Install { .. }
+        | Wish::Update { .. }
+        | Wish::Reset { .. }
+        | Wish::Stop
+        | Wish::Run { .. }
+        | Wish::Cancel { .. }
+        | Wish::DeleteCompute { .. }
+        | Wish::CreateInstance { .. }
+        | Wish::UpdateInstance { .. }
+        | Wish::StartInstance { .. }
+        | Wish::StopInstance { .. }
+        | Wish::DeleteInstance { .. } => Event::Tick,
     }
 }
 

@@ -184,7 +184,7 @@ async fn update(ports: &impl Ports, row: InstanceRow, wish: &Wish) -> Result<Res
     let after = idle_shutdown_seconds.filter(|_| !no_idle_shutdown);
     let is_other = after.is_some() || *no_idle_shutdown;
     if let Some(held) = ports.load_slot(&slot_of(&row)).await?.filter(|_| is_other)
-        && matches!(held.phase, ComputePhase::Requested | ComputePhase::Up)
+        && held.takes_sessions()
     {
         let changed = compute::set_idle_shutdown(&held, after.map(Into::into), ports.now());
         next.writes.push(write_changed(changed, &held));
@@ -220,8 +220,7 @@ async fn size_and_identity(
 async fn start(ports: &impl Ports, row: InstanceRow) -> Result<Result<Next, Failure>, Fault> {
     let slot = slot_of(&row);
     let held = ports.load_slot(&slot).await?;
-    let runs = |held: &Compute| matches!(held.phase, ComputePhase::Requested | ComputePhase::Up);
-    if row.revision > 0 && held.as_ref().is_some_and(runs) {
+    if row.revision > 0 && held.as_ref().is_some_and(Compute::takes_sessions) {
         return Ok(Ok(Next::default()));
     }
     let after = row.idle_shutdown_seconds.map(Into::into);

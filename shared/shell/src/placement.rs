@@ -80,7 +80,7 @@ pub(crate) async fn place(
     };
     // One that runs may have been given others since, for its next start.
     let held = ports.load_slot(&slot_of(&row)).await?;
-    let runs = held.filter(|held| matches!(held.phase, ComputePhase::Requested | ComputePhase::Up));
+    let runs = held.filter(Compute::takes_sessions);
     (settings.size.value, settings.identity.value) = match runs {
         Some(held) => (held.slot.size, held.slot.identity),
         None => (row.size, row.identity),

@@ -244,15 +244,19 @@ fn declared(path: &Path, text: &str) -> Vec<PathBuf> {
 
 #[test]
 fn documentation_begins_with_a_noun_or_a_verb() {
+    assert_eq!(find_lines(clauses), Vec::<String>::new());
+}
+
+/// The lines of all Rust files of the project that a search finds, each with its file.
+fn find_lines(find: fn(&str) -> Vec<&str>) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = Vec::new();
     for group in ["shared", "functions", "infra", "tests"] {
         for (path, text) in texts(&root.join(group)) {
-            let lines = clauses(&text);
-            found.extend(lines.iter().map(|line| format!("{}: {line}", path.display())));
+            found.extend(find(&text).iter().map(|line| format!("{}: {line}", path.display())));
         }
     }
-    assert_eq!(found, Vec::<String>::new());
+    found
 }
 
 /// The first lines of documentation that begin with a relative clause.
@@ -279,15 +283,7 @@ fn a_relative_clause_at_the_beginning_of_documentation_is_found() {
 
 #[test]
 fn comments_are_wrapped_at_100_columns() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut found = Vec::new();
-    for group in ["shared", "functions", "infra", "tests"] {
-        for (path, text) in texts(&root.join(group)) {
-            let lines = wide_comments(&text);
-            found.extend(lines.iter().map(|line| format!("{}: {line}", path.display())));
-        }
-    }
-    assert_eq!(found, Vec::<String>::new());
+    assert_eq!(find_lines(wide_comments), Vec::<String>::new());
 }
 
 /// The lines of comments that are wider than 100 columns and could be wrapped: no row of a table,
