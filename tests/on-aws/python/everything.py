@@ -7,7 +7,11 @@ for table in dynamodb.list_tables()["TableNames"]:
         for item in page["Items"]:
             print(item)
 for queue in sqs.list_queues().get("QueueUrls", []):
-    for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0).get("Messages", []):
+    try:
+        received = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0)
+    except sqs.exceptions.QueueDoesNotExist:
+        continue  # a session's queue: the session ended after the queues were listed
+    for message in received.get("Messages", []):
         print(message["Body"])
 for group in logs.describe_log_groups()["logGroups"]:
     for stream in logs.describe_log_streams(logGroupName=group["logGroupName"])["logStreams"]:

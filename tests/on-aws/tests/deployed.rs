@@ -95,7 +95,16 @@ fn main() -> ExitCode {
     };
     let deployment = Deployment::new(&tools);
     let ended = on_aws::run(&deployment, AT_ONCE, AT_ONCE.len());
-    let last = on_aws::run(&deployment, ONE_BY_ONE, 1);
+    let last = if ended == ExitCode::SUCCESS {
+        on_aws::run(&deployment, ONE_BY_ONE, 1)
+    } else {
+        // They expect the account as these leave it, and would fail for another reason.
+        println!(
+            "not run, as a test before them failed: the {} that go one by one",
+            ONE_BY_ONE.len()
+        );
+        ended
+    };
     if ended == ExitCode::SUCCESS && last == ExitCode::SUCCESS {
         return ExitCode::SUCCESS;
     }
