@@ -612,6 +612,30 @@ fn settings_count_in_the_order_in_which_they_were_named() {
 }
 
 #[test]
+fn the_idle_time_is_one_hour_where_nobody_names_another() {
+    let idle = Settings::new("/flow").idle;
+    assert_eq!((idle.value, idle.is_named()), (3_600_000, false));
+}
+
+#[test]
+fn a_compute_resource_is_for_one_user_one_vm_size_and_one_identity() {
+    let slot = |owner: &str, size: &str, identity: Option<&str>| {
+        let mut settings = sized(size);
+        settings.identity.value = identity.map(str::to_owned);
+        Session::never("f", "w", owner, settings).slot()
+    };
+    let own = slot("ann", "small", None);
+    assert_eq!(own, slot("ann", "small", None));
+    for other in [
+        slot("bob", "small", None),
+        slot("ann", "large", None),
+        slot("ann", "small", Some("reader")),
+    ] {
+        assert_ne!(own, other);
+    }
+}
+
+#[test]
 fn a_new_idle_time_counts_at_once_also_under_the_sweeps_eyes() {
     let due = Life::ready().later(60_000);
     let seen = idle_seen(&due.session);

@@ -490,14 +490,73 @@ fn the_readmes_table_of_what_meets_what_is_the_cores() {
     );
 }
 
-#[test]
-fn each_test_that_the_readme_names_is_there() {
+/// The text of every Rust file of the project.
+fn code() -> String {
     let sources = Command::new("git")
         .args(["ls-files", "-co", "--exclude-standard", "*.rs"])
         .current_dir(root())
         .output()
         .unwrap();
-    let code: String = String::from_utf8(sources.stdout).unwrap().lines().map(read).collect();
+    String::from_utf8(sources.stdout).unwrap().lines().map(read).collect()
+}
+
+/// The cells of each row of a Markdown table whose first cell begins so.
+fn rows_of(text: &str, begins: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
+    let rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'));
+    let cells = rows.map(|row| row.split(" | ").map(str::trim).collect::<Vec<_>>());
+    cells.filter(|cells| begins(cells[0])).collect()
+}
+
+#[test]
+fn each_requirement_has_one_row_with_its_state_and_tests() {
+    let text = read("tests/requirements.md");
+    let rows = rows_of(&text, |first| {
+        first
+            .strip_prefix('R')
+            .is_some_and(|number| number.parse::<u32>().is_ok())
+    });
+    let numbers: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    let expected: Vec<String> = (1..=93).map(|number| format!("R{number}")).collect();
+    assert_eq!(numbers, expected);
+
+    let code = code();
+    for row in &rows {
+        let [number, requirement, state, tests, place] = row[..] else {
+            panic!("not five cells: {row:?}");
+        };
+        assert!(
+            !requirement.is_empty() && !place.is_empty(),
+            "{number} has an empty cell"
+        );
+        assert!(
+            tests != "-" || state == "not here",
+            "{number} is {state} and names no test"
+        );
+        for name in tests.split(", ").filter(|name| *name != "-") {
+            let name = name.trim_matches('`');
+            assert!(
+                code.contains(&format!("fn {name}(")),
+                "{number} names the test {name}, which is not there"
+            );
+        }
+    }
+
+    let states = ["works", "in part", "not here"];
+    let counts = rows_of(&text, |first| states.contains(&first));
+    for (state, row) in states.iter().zip(&counts) {
+        let count = rows.iter().filter(|row| row[2] == *state).count();
+        assert_eq!(row[..2], [*state, &count.to_string()], "the table of states");
+    }
+    let named: BTreeSet<&str> = rows.iter().map(|row| row[2]).collect();
+    assert!(named.is_subset(&BTreeSet::from(states)), "{named:?}");
+    assert_eq!(counts.len(), states.len());
+}
+
+#[test]
+fn each_test_that_the_readme_names_is_there() {
+    let code = code();
     let documents: String = documents().iter().map(|path| read(path)).collect();
     let named: Vec<&str> = documents
         .split('`')

@@ -118,9 +118,9 @@ pub(crate) struct IdentityView {
 ///
 /// # Source
 ///
-/// The table of *Start with advanced settings* (the specification, lines 76 to 85), and its note on
-/// `assign`.
-const MANIFEST: [(&str, &str, &str); 9] = [
+/// The table of *Start with advanced settings* (the specification, lines 76 to 85), its note on
+/// `assign`, and the note of *Add packages in a private feed in Azure DevOps*.
+const MANIFEST: [(&str, &str, &str); 10] = [
     ("workspace", "Contributor", ""),
     ("storage", "Contributor", "control plane"),
     ("storage", "Storage Blob Data Contributor", "data in blobs"),
@@ -135,6 +135,11 @@ const MANIFEST: [(&str, &str, &str); 9] = [
         "with access policies, the default mode",
     ),
     ("key vault", "Contributor, and Key Vault Administrator", "with RBAC"),
+    (
+        "key vault",
+        "Microsoft.KeyVault/vaults/read",
+        "for packages of a private feed",
+    ),
     ("container registry", "Contributor", ""),
     ("application insights", "Contributor", ""),
     ("identity", "Managed Identity Operator", "of who starts the session"),
@@ -184,6 +189,7 @@ mod tests {
             storage               not checkable here  Storage File Data Privileged Contributor (drafts of flows in the file share)
             key vault             not checkable here  Contributor, and any access policy permissions besides purge (with access policies, the default mode)
             key vault             not checkable here  Contributor, and Key Vault Administrator (with RBAC)
+            key vault             not checkable here  Microsoft.KeyVault/vaults/read (for packages of a private feed)
             container registry    not checkable here  Contributor
             application insights  not checkable here  Contributor
             identity              LACKING             Managed Identity Operator (of who starts the session): bob lacks it. [Access.Denied]"#]].assert_eq(&table_of(&manifest(Some(denied))));
