@@ -10,6 +10,7 @@ use crate::{
     service::Local,
     trouble::{FAILED, NONE, Trouble, UNREACHABLE, USAGE},
 };
+use clap::ValueEnum;
 use contract::{
     Code,
     command::Command,
@@ -43,6 +44,21 @@ pub(crate) struct User {
     pub(crate) workspace: String,
     /// Which of this machine's folders moved.
     pub(crate) folders: Folders,
+    /// The source of a flow's lineage.
+    pub(crate) lineage: Lineage,
+}
+
+/// The source of a flow's lineage, and so of its key.
+///
+/// By default a folder, also for a service elsewhere: no key changes with a version, and two clones
+/// are two working copies. By repository is what several machines need that speak of one flow. On
+/// one machine it does not count, as a session there reads its one folder. Rejected: by repository
+/// wherever a service is elsewhere, which leaves the sessions that people have there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lineage {
+    #[default]
+    Folder,
+    Repository,
 }
 
 /// A connection to the service.
@@ -332,6 +348,7 @@ fn bearer(token: &str) -> Result<User, Box<Trouble>> {
             name: sub,
             workspace: ws,
             folders: Folders::default(),
+            lineage: Lineage::default(),
         })
         .ok_or_else(|| {
             Trouble::new(
@@ -356,6 +373,7 @@ mod tests {
                 name: "ann".into(),
                 workspace: "local".into(),
                 folders: Folders::default(),
+                lineage: Lineage::default(),
             }
         );
         for wrong in ["", "a.b", "e30.e30.x"] {

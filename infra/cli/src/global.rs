@@ -1,7 +1,7 @@
 //! The options of every command, and the service that they name.
 
 use crate::{
-    client::Client,
+    client::{Client, Lineage},
     moved::Folders,
     request::{Address, address_of},
     service::{self, Local},
@@ -47,6 +47,17 @@ pub(crate) struct Global {
     /// The workspace; without it, the token's
     #[arg(long, global = true, env = "PFSESSION_WORKSPACE", value_name = "NAME")]
     pub(crate) workspace: Option<String>,
+    /// With --endpoint, the name that a flow has on every machine: of its folder, or of its git
+    /// repository and the path in it
+    #[arg(
+        long,
+        global = true,
+        env = "PFSESSION_LINEAGE",
+        value_name = "BY",
+        value_enum,
+        default_value_t
+    )]
+    pub(crate) lineage: Lineage,
 }
 
 /// The service that a command uses, and the command line that it is of.
@@ -91,6 +102,9 @@ impl Service<'_> {
 
     fn client_at(&self, address: Address, local: Option<Local>) -> Result<Arc<Client>, Box<Trouble>> {
         let mut client = Client::new(address, local, self.global.workspace.clone())?;
+        if !client.is_here() {
+            client.user.lineage = self.global.lineage;
+        }
         // Where there is no home folder, nothing was moved.
         if let Ok(state) = self.state() {
             client.user.folders = Folders::load(&state)?;

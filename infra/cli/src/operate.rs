@@ -205,6 +205,7 @@ mod tests {
                 lineage: "/flow".into(),
             },
             typed: "flow".into(),
+            named: None,
         };
         let sample = include_str!("../../../events/table/operation/valid/canceled.json");
         let mut row: OperationRow = serde_json::from_str(sample).unwrap();

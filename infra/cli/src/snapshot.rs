@@ -25,10 +25,11 @@ use std::{
 ///
 /// A fault of the folder is final. When it could not be sent: worth a retry.
 fn folder(client: &Client, flow: &Flow) -> Result<Option<String>, Box<Trouble>> {
-    let folder = &client.user.folders.folder_of(&flow.reference);
+    let folder = &flow.folder(&client.user);
+    let moved = Some(folder).filter(|folder| *folder != Path::new(&flow.reference.lineage));
+    let moved = moved.map(|folder| folder.display().to_string());
     if client.is_here() {
-        let moved = Some(folder).filter(|folder| *folder != Path::new(&flow.reference.lineage));
-        return Ok(moved.map(|folder| folder.display().to_string()));
+        return Ok(moved);
     }
     let usage = |failure| Trouble::of(USAGE, failure);
     if !folder.is_dir() {
@@ -47,7 +48,9 @@ fn folder(client: &Client, flow: &Flow) -> Result<Option<String>, Box<Trouble>> 
             format!("The flow folder changed while it was read: {error}. Try again."),
         ))
     })?;
-    send(client, flow, packed.get_ref())
+    // A service that takes no snapshots sees the folder itself.
+    let sent = send(client, flow, packed.get_ref())?;
+    Ok(sent.or(moved))
 }
 
 /// Sends a run's data, likewise.

@@ -1,13 +1,13 @@
 //! The flow, session or file that an argument names.
 
 use crate::{
-    client::{Client, User},
+    client::{Client, Lineage, User},
     text::quoted,
     trouble::{NONE, Trouble, USAGE},
 };
 use contract::route::Route;
 use contract::{Code, Failure, FlowRef, http::SessionView};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A flow, and how the user calls it.
 #[derive(Clone, Debug)]
@@ -15,11 +15,19 @@ pub(crate) struct Flow {
     pub(crate) reference: FlowRef,
     /// As typed, so that it can be typed again.
     pub(crate) typed: String,
+    /// The folder that was named; `None` where something else was.
+    pub(crate) named: Option<PathBuf>,
 }
 
 impl Flow {
     pub(crate) fn key(&self) -> String {
         self.reference.key()
+    }
+
+    /// Its folder on this machine: the one that was named, or the one that its lineage says.
+    pub(crate) fn folder(&self, user: &User) -> PathBuf {
+        let named = self.named.clone();
+        named.unwrap_or_else(|| user.folders.folder_of(&self.reference))
     }
 
     /// The last part of the folder's path.
@@ -74,20 +82,28 @@ pub(crate) fn folder_of(typed: &Path) -> &Path {
 ///
 /// # Errors
 ///
-/// Those of [`flow::canonical`], and those of
+/// Those of [`flow::canonical`] and [`flow::lineage`], and those of
 /// [`Folders::lineage_of`](crate::moved::Folders::lineage_of). Final.
 pub(crate) fn flow_at(typed: &Path, user: &User) -> Result<Flow, Box<Trouble>> {
     let (folder, typed) = canonical(typed)?;
-    let lineage = user
-        .folders
-        .lineage_of((&user.workspace, &user.name), Path::new(&folder))?
-        .unwrap_or(folder);
+    let named = PathBuf::from(&folder);
+    let lineage = match user.lineage {
+        Lineage::Repository => flow::lineage(&named).map_err(|failure| Trouble::of(USAGE, failure))?,
+        Lineage::Folder => {
+            let moved = user.folders.lineage_of((&user.workspace, &user.name), &named)?;
+            moved.unwrap_or(folder)
+        }
+    };
     let reference = FlowRef {
         workspace: user.workspace.clone(),
         owner: user.name.clone(),
         lineage,
     };
-    Ok(Flow { reference, typed })
+    Ok(Flow {
+        reference,
+        typed,
+        named: Some(named),
+    })
 }
 
 /// The canonical path of a flow's folder, and how its user calls it.
@@ -138,6 +154,7 @@ pub(crate) fn find_flow(client: &Client, what: &str) -> Result<Option<Flow>, Box
         [one] => Ok(Some(Flow {
             reference: one.flow.clone(),
             typed: quoted(what),
+            named: None,
         })),
         _ => Err(Trouble::new(
             USAGE,

@@ -1,6 +1,7 @@
 //! Flow folders: their kind, their environment, and the view that a run gets.
 //!
 //! * [`canonical`], [`include_root`]: where a flow lies, and how far what it names may lead.
+//! * [`lineage`]: what names the flow on every machine that has its repository.
 //! * [`kind`]: DAG, flex, or a plain folder of Python.
 //! * [`environment()`]: the base image and the requirements.
 //! * [`save`]: a requirements file with more packages in it.
@@ -26,6 +27,7 @@ mod migrate;
 mod names;
 mod project;
 mod remedy;
+mod repository;
 mod requirement;
 mod requirements;
 mod run_yaml;
@@ -47,6 +49,7 @@ pub use lifecycle::{Code, Failure};
 pub use migrate::{Migration, migrate};
 pub use names::package_of;
 pub use project::PythonConstraint;
+pub use repository::lineage;
 pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
 pub use save::{Saved, save, save_extras, save_groups};

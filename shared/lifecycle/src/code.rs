@@ -135,6 +135,7 @@ codes! {
     FlowMissingRequirements = "Flow.MissingRequirements", Final, "The requirements file that the flow names is not there.", "Create it, or correct its name.";
     FlowMoved = "Flow.Moved", Final, "The flow of this folder was moved to another one.", "Use the folder that the text names.";
     FlowNoFlow = "Flow.NoFlow", Final, "The folder holds no flow, no Python and no requirements.", "Name the folder that holds the flow.";
+    FlowNoRepository = "Flow.NoRepository", Final, "The folder has no git repository whose `origin` has an address.", "Add the remote, or tell flows apart by their folders.";
     FlowNoSnapshot = "Flow.NoSnapshot", Final, "The service cannot see the flow folder, and no snapshot of it was sent.", "Send the command with `pfsession`, or name the snapshot's address.";
     FlowNoSuchFolder = "Flow.NoSuchFolder", Final, "The folder is not there.", "Correct the path.";
     FlowNotAFolder = "Flow.NotAFolder", Final, "The path is no folder.", "Name the folder that holds the flow.";

@@ -1,7 +1,7 @@
-//! A flow's folder that moves, and its session that follows.
+//! A flow whose folder moves or is one of several clones, and its session.
 
-use std::{fs, process::Output, time::Duration};
-use whole_system::{Machine, wait_for, write_flow};
+use std::{fs, path::Path, process::Output, time::Duration};
+use whole_system::{Machine, typed, wait_for, write_flow};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -87,4 +87,72 @@ fn a_folder_that_moved_keeps_its_session_with_its_history_and_its_runs() {
     machine.succeed(&["move", newer, old]);
     machine.succeed(&["start", old]);
     assert_eq!(session(&folders[0]).key, before.key);
+}
+
+/// A clone of the repository at an address, with a flow in it.
+fn clone(at: &Path, address: &str) {
+    write_flow(&at.join("joke"), "@tool\ndef one(text: str): return text\n", None);
+    fs::create_dir_all(at.join(".git")).unwrap();
+    let config = format!("[remote \"origin\"]\n\turl = {address}\n");
+    fs::write(at.join(".git/config"), config).unwrap();
+}
+
+#[test]
+fn a_flow_of_a_repository_is_one_flow_for_several_machines_if_they_say_so() {
+    let machine = Machine::new();
+    machine.up();
+    let clones = ["one", "two"].map(|name| machine.state().join(name));
+    clone(&clones[0], "https://ann:s3cret@git.example.org/lab/flows.git");
+    clone(&clones[1], "git@git.example.org:lab/flows");
+    let flows = clones.each_ref().map(|folder| folder.join("joke"));
+    let [one, two] = flows.each_ref().map(|folder| folder.to_str().unwrap());
+    let api = machine.api();
+    let by = |lineage: &str, arguments: &[&str]| typed(&machine, &api, &[arguments, &["--lineage", lineage]].concat());
+    let key = |lineage: &str, folder: &str| {
+        let output = by(lineage, &["show", folder, "--json"]);
+        let shown: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        shown["key"].as_str().map(str::to_owned)
+    };
+
+    // One session for both, which has the code of the one that speaks.
+    let started = by("repository", &["start", one]);
+    assert!(started.status.success(), "{}", said(&started));
+    let shared = key("repository", one).expect("a session");
+    assert_eq!(key("repository", two), Some(shared.clone()));
+    fs::write(
+        flows[1].join("one.py"),
+        "from promptflow.core import tool\n\n@tool\ndef one(text: str): return 'two'\n",
+    )
+    .unwrap();
+    let ran = by("repository", &["run", two, "--inputs", "text=hello"]);
+    assert!(said(&ran).contains("\"two\""), "{}", said(&ran));
+    let listed = said(&by("folder", &["list"]));
+    assert!(listed.contains("git:git.example.org/lab/flows//joke"), "{listed}");
+
+    // Another repository at the same path is another flow; and by folder, each clone is one.
+    clone(&clones[0], "https://git.example.org/lab/others");
+    assert_eq!(key("repository", one), None);
+    assert_eq!(key("folder", one), None);
+    machine.succeed(&["start", one, "--lineage", "repository"]);
+    let own = api.session(&flows[0]).expect("on one machine, it is of its folder");
+    assert_ne!(own.key, shared);
+    assert_eq!((key("folder", one), key("folder", two)), (Some(own.key), None));
+
+    // A flow by its repository is not moved, one without an address says so, and a credential is
+    // nowhere.
+    let refused = |arguments: &[&str]| {
+        let output = by("repository", arguments);
+        assert!(!output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    assert!(refused(&["move", "/not/there", two]).contains("Flow.NotMoved"));
+    fs::remove_dir_all(clones[0].join(".git")).unwrap();
+    let nowhere = refused(&["start", one]);
+    assert!(nowhere.contains("Flow.NoRepository"), "{nowhere}");
+    for file in ["table.db", "queues.db", "table.db-wal", "queues.db-wal"] {
+        let bytes = fs::read(machine.state().join(file)).unwrap_or_default();
+        let is_there = bytes.windows(6).any(|word| word == b"s3cret");
+        assert!(!is_there, "{file} has the credential of the address");
+    }
+    assert!(!(machine.host_log() + &listed).contains("s3cret"));
 }

@@ -61,7 +61,7 @@ impl Execute for Check {
         let wanted = self.wants.to_wanted();
         let mut checks = of_service(client, &flow, &wanted)?;
         let of: WorkspaceRow = client.get(Route::WorkspaceSettings(&client.user.workspace))?;
-        let folder = client.user.folders.folder_of(&flow.reference);
+        let folder = flow.folder(&client.user);
         checks.extend(of_folder(&folder, &wanted, &of.settings, state));
         checks.push(index(state));
         let is_lacking = checks.iter().any(|check| check.result == CheckResult::Lacking);

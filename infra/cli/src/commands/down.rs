@@ -44,6 +44,7 @@ impl Execute for Down {
             for session in sessions.into_iter().filter(|session| session.phase.is_live()) {
                 let flow = Flow {
                     typed: text::folder(&session.flow.lineage, home().as_deref()),
+                    named: None,
                     reference: session.flow,
                 };
                 let id = flow.new_id(Some("stop"));

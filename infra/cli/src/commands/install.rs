@@ -246,6 +246,7 @@ mod tests {
                 lineage: "/flows/cow".into(),
             },
             typed: "./cow".into(),
+            named: None,
         };
         expect![[r#"
             error: No package, extra or group is named [Command.NothingToSave]

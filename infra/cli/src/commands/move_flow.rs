@@ -1,7 +1,7 @@
 //! `pfsession move`.
 
 use crate::{
-    client::Client,
+    client::{Client, Lineage},
     command::Execute,
     global::{Done, Service},
     moved::{Folders, not_moved},
@@ -46,6 +46,10 @@ impl Execute for Move {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let client = &*service.client()?;
+        if client.user.lineage == Lineage::Repository {
+            let next = "leave out --lineage, and unset PFSESSION_LINEAGE, for a flow that is named by its folder";
+            return Err(not_moved("a flow that is named by its repository is found in each clone of it").next(next));
+        }
         let flow = self.flow(client)?;
         let session = session_of(client, &flow)?;
         let folder = self.folder(client, &flow, &session)?;

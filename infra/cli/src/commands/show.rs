@@ -98,7 +98,7 @@ fn show_session(client: &Client, flow: &Flow, session: &SessionView, json: bool)
     let row = packages::recorded_packages(client, flow)?;
     // A snapshot is of what was there.
     let folder = match Address::read(&session.settings.folder.value) {
-        Some(_) => client.user.folders.folder_of(&session.flow),
+        Some(_) => flow.folder(&client.user),
         None => PathBuf::from(&session.settings.folder.value),
     };
     let drift = row

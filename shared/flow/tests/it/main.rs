@@ -7,6 +7,7 @@ mod folders;
 mod fuzzed;
 mod migrations;
 mod remedies;
+mod repositories;
 mod run_files;
 mod samples;
 mod snapshots;

@@ -65,10 +65,7 @@ pub(crate) fn drift(client: &Client, flow: &Flow) -> Option<Drift> {
         return None;
     }
     let row = recorded_packages(client, flow).ok()??;
-    let drift = Drift::between(
-        &lines_in_folder(&client.user.folders.folder_of(&flow.reference))?,
-        &row.requirements,
-    );
+    let drift = Drift::between(&lines_in_folder(&flow.folder(&client.user))?, &row.requirements);
     (row.generation == session.generation && drift != Drift::default()).then_some(drift)
 }
 
@@ -93,6 +90,7 @@ mod tests {
                 lineage: "/flows/cow".into(),
             },
             typed: "./cow".into(),
+            named: None,
         };
         let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let drift = Drift::between(&lines("a b c d e"), &lines("e f"));

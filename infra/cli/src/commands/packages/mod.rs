@@ -331,6 +331,7 @@ mod tests {
                 lineage: "/flows/cow".into(),
             },
             typed: "./cow".into(),
+            named: None,
         };
         expect![[r#"
             error: Nothing was ever installed for ./cow [Session.NoPackages]

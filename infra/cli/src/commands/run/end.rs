@@ -176,6 +176,7 @@ mod tests {
                 lineage: "/flow".into(),
             },
             typed: "flow".into(),
+            named: None,
         };
         let sample = include_str!("../../../../../events/table/run/valid/canceled.json");
         let mut row: RunRow = serde_json::from_str(sample).unwrap();

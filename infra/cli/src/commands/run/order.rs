@@ -56,6 +56,7 @@ pub(crate) fn resume(run: &Run, earlier: RunRow, is_here: bool) -> Result<RunOrd
     };
     let flow = Flow {
         typed: quoted(&reference.lineage),
+        named: None,
         reference,
     };
     Ok(RunOrder {
@@ -112,7 +113,7 @@ pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>
         (None, None) => None,
     };
     let mut typed = run.wants.to_wanted();
-    let is_bare = || flow::kind(&user.folders.folder_of(&flow.reference)).is_ok_and(|kind| kind == flow::Kind::Folder);
+    let is_bare = || flow::kind(&flow.folder(user)).is_ok_and(|kind| kind == flow::Kind::Folder);
     if (flow_file.is_some() || run.entry.is_some()) && typed.image.is_none() && is_bare() {
         // The folder does not say that it holds a flow.
         typed.image = Some(flow::DEFAULT_IMAGE.into());

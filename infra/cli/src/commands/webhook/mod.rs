@@ -121,7 +121,7 @@ impl Execute for AddWebhook {
     fn execute(&self, service: &Service<'_>) -> Done {
         let (client, secrets) = (&*service.client()?, &Secrets::of(service)?);
         let flow = wish::flow_at(&self.flow, &client.user)?;
-        let mut rule = rule_of(self, &flow, &client.user.folders.folder_of(&flow.reference))?;
+        let mut rule = rule_of(self, &flow, &flow.folder(&client.user))?;
         if let Wish::Run { run, .. } = &mut rule.wish {
             snapshot::seen_data(client, &flow, run)?;
         }
