@@ -217,7 +217,7 @@ async fn pull(
                     is_due.then(|| format!("pulling {wanted}: {} of {} MB", sum / 1_000_000, *all / 1_000_000))
                 }
                 Step::Unpacking { .. } => Some(format!("unpacking {wanted}")),
-                Step::Unpacked { .. } => None,
+                Step::Unpacked { .. } | Step::Sent { .. } | Step::Kept { .. } => None,
                 Step::Waiting => Some(format!("waiting for another session that pulls {wanted}")),
             };
             if let Some(text) = text {

@@ -9,14 +9,12 @@ use std::{
     path::Path,
 };
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// The id of a session inside, where its image names none, or root.
 pub(crate) const SESSION: (u32, &str) = (sandbox::UID, "session");
 
 pub(crate) fn path(config: &Config) -> &str {
     let path = config.env.iter().rev().find_map(|each| each.strip_prefix("PATH="));
-    path.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH)
+    path.filter(|path| !path.is_empty()).unwrap_or(images::DEFAULT_PATH)
 }
 
 /// Opens what a path of an image means inside it.

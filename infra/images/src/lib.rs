@@ -20,6 +20,7 @@
 pub mod accounts;
 mod archive;
 mod blobs;
+mod build;
 mod digest;
 mod layer;
 mod manifest;
@@ -27,14 +28,20 @@ mod name;
 mod progress;
 mod registry;
 mod store;
+mod tarball;
 mod tree;
+mod upload;
 
+pub use build::{Addition, Built, BuiltLayer, Target};
 pub use manifest::Config;
 pub use name::{Name, Reference};
-pub use progress::{Progress, Step, silent};
+pub use progress::{How, Progress, Step, silent};
 pub use store::{Held, Image, Listed, Record, Removed, Store};
 
 use contract::{Code, Failure};
+
+/// The `PATH` of an image that names none.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A failure of this crate.
 pub(crate) fn failure(code: Code, message: String) -> Failure {

@@ -20,8 +20,30 @@ pub enum Step<'a> {
     Unpacked {
         layer: &'a str,
     },
+    /// So many bytes of a layer are sent, or written to an archive.
+    Sent {
+        layer: &'a str,
+        bytes: u64,
+    },
+    /// A layer of a new image is at its target.
+    Kept {
+        layer: &'a str,
+        how: How,
+    },
     /// Another process pulls the same.
     Waiting,
+}
+
+/// How a layer came to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The registry has it.
+    Present,
+    /// The registry has it in another repository, and took it from there.
+    Mounted,
+    Sent,
+    /// It is in the archive.
+    Written,
 }
 
 /// Takes each step.

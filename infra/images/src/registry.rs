@@ -2,7 +2,7 @@
 //!
 //! `oci-client` 0.18 was weighed: it brings reqwest with its own TLS and a second HTTP stack, holds
 //! a blob's digest until its end only, and goes on with no download. Five routes by `ureq`, which
-//! is here already, are less.
+//! is here already, are less. What sends is in `upload.rs`.
 
 use crate::{
     Reference,
@@ -31,14 +31,21 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 const NEXT_BYTES: Duration = Duration::from_secs(60);
 /// How often a question that got no answer is asked.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 const MOST_TOKEN: u64 = 1 << 20;
 
+/// How long a registry may take with a blob that it was sent.
+const PUSH_ANSWER: Duration = Duration::from_secs(300);
+
 pub(crate) struct Registry {
-    reference: Reference,
-    base: String,
-    agent: Agent,
+    pub(crate) reference: Reference,
+    pub(crate) base: String,
+    pub(crate) agent: Agent,
     account: Option<Account>,
+    /// Whether images are sent to it.
+    is_push: bool,
+    /// The repository of the same registry that blobs are mounted from.
+    pub(crate) mounts: Option<String>,
     /// The `Authorization` header that it asked for and accepted.
     authorization: Mutex<Option<String>>,
 }
@@ -51,6 +58,25 @@ struct Token {
 
 impl Registry {
     pub(crate) fn new(reference: &Reference, accounts: &Accounts) -> Result<Self, Failure> {
+        Self::open(reference, accounts, false)
+    }
+
+    /// Opens a repository to send images to.
+    ///
+    /// * `base`: the image whose blobs it may have in another repository.
+    pub(crate) fn for_push(
+        reference: &Reference,
+        base: Option<&Reference>,
+        accounts: &Accounts,
+    ) -> Result<Self, Failure> {
+        let other = |base: &&Reference| base.registry == reference.registry && base.repository != reference.repository;
+        Ok(Self {
+            mounts: base.filter(other).map(|base| base.repository.clone()),
+            ..Self::open(reference, accounts, true)?
+        })
+    }
+
+    fn open(reference: &Reference, accounts: &Accounts, is_push: bool) -> Result<Self, Failure> {
         let host = match reference.registry.as_str() {
             "docker.io" => "registry-1.docker.io",
             host => host,
@@ -63,8 +89,9 @@ impl Registry {
             .http_status_as_error(false)
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(ANSWER))
+            .timeout_recv_response(Some(if is_push { PUSH_ANSWER } else { ANSWER }))
             .timeout_per_read(Some(NEXT_BYTES))
+            .timeout_per_write(Some(NEXT_BYTES))
             .user_agent(AutoHeaderValue::Provided(
                 format!("pfsession/{}", env!("CARGO_PKG_VERSION")).into(),
             ));
@@ -79,6 +106,8 @@ impl Registry {
             ),
             agent: config.build().into(),
             account: accounts.at(&reference.registry)?,
+            is_push,
+            mounts: None,
             authorization: Mutex::default(),
         })
     }
@@ -160,15 +189,25 @@ impl Registry {
         self.ask_by(&Method::GET, url, from)
     }
 
-    fn ask_by(&self, method: &Method, url: &str, from: Option<u64>) -> Result<Response<Body>, Failure> {
+    pub(crate) fn authorization(&self) -> Option<String> {
+        self.authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Has the registry's challenge answered, for the requests that follow.
+    pub(crate) fn log_in(&self, answer: &Response<Body>) -> Result<(), Failure> {
+        let taken = self.answer_challenge(answer)?;
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+        Ok(())
+    }
+
+    pub(crate) fn ask_by(&self, method: &Method, url: &str, from: Option<u64>) -> Result<Response<Body>, Failure> {
         let mut has_answered_a_challenge = false;
         let mut tries = 0;
         loop {
-            let authorization = self
-                .authorization
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
+            let authorization = self.authorization();
             let request = match *method {
                 Method::HEAD => self.agent.head(url),
                 _ => self.agent.get(url),
@@ -187,8 +226,7 @@ impl Registry {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED && !has_answered_a_challenge => {
                     has_answered_a_challenge = true;
-                    let taken = self.answer_challenge(&answer)?;
-                    *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+                    self.log_in(&answer)?;
                     continue;
                 }
                 Ok(answer) => match answer.status() {
@@ -236,7 +274,10 @@ impl Registry {
             .filter(is_safe)
             .ok_or_else(|| self.unreachable("it names no safe service for tokens"))?;
         let service = value("service").unwrap_or_default();
-        let scope = format!("repository:{}:pull", self.reference.repository);
+        let actions = if self.is_push { "pull,push" } else { "pull" };
+        let mut scopes = vec![format!("repository:{}:{actions}", self.reference.repository)];
+        scopes.extend(self.mounts.as_ref().map(|from| format!("repository:{from}:pull")));
+        let scope = scopes.join(" ");
         let answer = match &self.account {
             Some(account) if account.is_token() => {
                 let form = [
@@ -249,10 +290,10 @@ impl Registry {
                 self.agent.post(realm.as_str()).send_form(form)
             }
             account => {
-                realm
-                    .query_pairs_mut()
-                    .append_pair("service", &service)
-                    .append_pair("scope", &scope);
+                realm.query_pairs_mut().append_pair("service", &service);
+                for scope in &scopes {
+                    realm.query_pairs_mut().append_pair("scope", scope);
+                }
                 let mut request = self.agent.get(realm.as_str());
                 if let Some(account) = account {
                     request = request.header(header::AUTHORIZATION, account.basic());
@@ -279,6 +320,13 @@ impl Registry {
     }
 
     pub(crate) fn unreachable(&self, why: &str) -> Failure {
+        if self.is_push {
+            let message = format!(
+                "The image {} cannot be sent to {} now: {why}. Send it again: what the registry has by now is not sent twice.",
+                self.reference, self.reference.registry
+            );
+            return failure(Code::ImageUnreachable, message);
+        }
         failure(
             Code::ImageUnreachable,
             format!(
@@ -289,12 +337,19 @@ impl Registry {
         )
     }
 
-    fn access_denied(&self) -> Failure {
+    pub(crate) fn access_denied(&self) -> Failure {
         let registry = &self.reference.registry;
         let who = match &self.account {
             Some(_) => "with the account that is given for it",
             None => "without an account",
         };
+        if self.is_push {
+            let message = format!(
+                "{registry} does not take the image {} {who}. Log in with one that may push there: pfsession registry login {registry}",
+                self.reference
+            );
+            return failure(Code::ImagePushDenied, message);
+        }
         failure(
             Code::ImageDenied,
             format!(
@@ -315,13 +370,13 @@ impl Registry {
     }
 }
 
-fn is_here(url: &Url) -> bool {
+pub(crate) fn is_here(url: &Url) -> bool {
     matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 /// Why a request got no answer. An address that was sent to may hold a signature: only the kind of
 /// the error is told.
-fn words(error: &ureq::Error) -> String {
+pub(crate) fn words(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => error.to_string(),
         ureq::Error::HostNotFound => "its host name is not known".into(),

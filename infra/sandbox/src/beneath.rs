@@ -64,6 +64,16 @@ impl Entry<'_> {
         self.parent.open_file(Path::new(self.name))
     }
 
+    /// Reads where a link leads, and does not go there.
+    ///
+    /// # Errors
+    ///
+    /// An error of the file system; also if it is no link.
+    pub fn read_link(&self) -> io::Result<OsString> {
+        let target = fs::readlinkat(&self.parent.0, self.name, Vec::new())?;
+        Ok(OsStr::from_bytes(target.as_bytes()).to_owned())
+    }
+
     /// Sets the mode of a regular file or a folder, never that of what a link names.
     ///
     /// # Errors

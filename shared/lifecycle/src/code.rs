@@ -186,6 +186,8 @@ codes! {
     ImageNotFound = "Image.NotFound", Final, "The registry has no such image or tag.", "Correct the name or the tag.";
     ImageNotHere = "Image.NotHere", Final, "The image is not on this machine.", "Pull the image.";
     ImageOldPython = "Image.OldPython", Final, "The image's Python is older than sessions need.", "Name an image with a newer Python.";
+    ImagePushDenied = "Image.PushDenied", Final, "The registry does not take the image from this account.", "Store an account that may push there.";
+    ImagePushRefused = "Image.PushRefused", Final, "The registry refuses the image.", "Read the registry's words in the text, and correct the name or the registry's settings.";
     ImageTooLarge = "Image.TooLarge", Final, "The image, or a layer of it, is larger than the limit.", "Make the image smaller.";
     ImageUnreachable = "Image.Unreachable", Retry, "The registry cannot be reached, or broke off.", "Check the network and the registry's address, and start again.";
     InstallBadOption = "Install.BadOption", Final, "An option of an index or of uv in the environment is wrong.", "Correct what the text names.";

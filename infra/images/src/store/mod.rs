@@ -13,7 +13,7 @@ use crate::{
     registry::Registry,
 };
 use contract::Failure;
-use pulls::Source;
+pub(crate) use pulls::{Source, Wanted};
 use sandbox::{
     files::{random, write_atomically},
     removal::remove,
@@ -34,7 +34,7 @@ const KEEP_PARTIAL: Duration = Duration::from_secs(24 * 3600);
 /// The images below one folder.
 #[derive(Clone, Debug)]
 pub struct Store {
-    root: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 /// An image that is complete.
@@ -156,7 +156,7 @@ impl Store {
         }
     }
 
-    fn ask(&self, name: &Name, accounts: &Accounts) -> Result<(Source, String), Failure> {
+    pub(crate) fn ask(&self, name: &Name, accounts: &Accounts) -> Result<(Source, String), Failure> {
         let (source, digest) = match name {
             Name::Registry(reference) => {
                 let registry = Registry::new(reference, accounts)?;
@@ -289,7 +289,7 @@ impl Store {
 
     /// Waits until nobody else holds a lock; one that is shared is held by all who do not want it
     /// alone.
-    fn lock(&self, name: &str, is_alone: bool, progress: Progress<'_>) -> Result<File, Failure> {
+    pub(crate) fn lock(&self, name: &str, is_alone: bool, progress: Progress<'_>) -> Result<File, Failure> {
         let io_failure = |error| wrong(&self.root, error);
         let path = self.root.join("locks").join(name);
         let file = File::options()
@@ -312,7 +312,7 @@ impl Store {
         Ok(file)
     }
 
-    fn partial(&self, folder: &str) -> Result<Partial, Failure> {
+    pub(crate) fn partial(&self, folder: &str) -> Result<Partial, Failure> {
         let path = self
             .root
             .join(folder)
@@ -323,7 +323,7 @@ impl Store {
 }
 
 /// A folder that is not whole yet.
-struct Partial(PathBuf);
+pub(crate) struct Partial(pub(crate) PathBuf);
 
 impl Partial {
     /// Puts it into its place, once it is on the disk: what is there is whole, also after a loss of

@@ -168,7 +168,7 @@ impl Store {
 }
 
 /// Where an image comes from.
-pub(super) enum Source {
+pub(crate) enum Source {
     Registry(Registry),
     Layout(Archive),
     /// With the name of the file of each layer.
@@ -176,17 +176,19 @@ pub(super) enum Source {
 }
 
 /// An image before its layers are there.
-pub(super) struct Wanted {
-    pub(super) digest: String,
-    pub(super) config: Config,
-    pub(super) layers: Vec<Descriptor>,
-    pub(super) diff_ids: Vec<String>,
+pub(crate) struct Wanted {
+    pub(crate) digest: String,
+    pub(crate) config: Config,
+    /// The configuration's own document.
+    pub(crate) document: Vec<u8>,
+    pub(crate) layers: Vec<Descriptor>,
+    pub(crate) diff_ids: Vec<String>,
 }
 
 impl Source {
     /// Reads what an image is made of. Each document is read when it is known to be what its digest
     /// says.
-    pub(super) fn read_contents(&self, shown: &str, digest: &str, name: &Name) -> Result<Wanted, Failure> {
+    pub(crate) fn read_contents(&self, shown: &str, digest: &str, name: &Name) -> Result<Wanted, Failure> {
         let fetch = |digest: &str| match self {
             Self::Registry(registry) => registry.manifest(Some(digest)).map(|(_, bytes)| bytes),
             Self::Layout(archive) | Self::Docker(archive, _) => archive.small_blob(digest),
@@ -205,6 +207,7 @@ impl Source {
             return Ok(Wanted {
                 digest: digest_of(&saved.config),
                 config,
+                document: saved.config,
                 layers: layers.collect(),
                 diff_ids,
             });
@@ -230,6 +233,7 @@ impl Source {
         Ok(Wanted {
             digest: digest.to_owned(),
             config,
+            document: bytes,
             layers,
             diff_ids,
         })

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -148,6 +148,12 @@ pub struct State {
     pub account: Option<String>,
     /// Blobs that end before their end, so many bytes after where they were asked from; once each.
     pub cut: HashMap<String, usize>,
+    /// The repositories that a blob is in; one that is not named here is in all.
+    sent: HashMap<String, Vec<String>>,
+    /// How many uploads end after their first bytes.
+    pub cut_uploads: usize,
+    /// Whether the account may push.
+    pub is_read_only: bool,
     /// Requests, as `GET path`, with the range behind it.
     pub seen: Vec<String>,
     /// The authorization of each request.
@@ -180,7 +186,16 @@ impl Registry {
 
     pub fn push(&self, repository: &str, tag: &str, image: &Image) -> String {
         self.push_manifest(repository, tag, &image.manifest);
-        self.state().blobs.extend(image.blobs.clone());
+        let mut state = self.state();
+        state.blobs.extend(image.blobs.clone());
+        for digest in image.blobs.keys() {
+            state
+                .sent
+                .entry(digest.clone())
+                .or_default()
+                .push(repository.to_owned());
+        }
+        drop(state);
         format!("{}/{repository}:{tag}", self.address)
     }
 
@@ -213,8 +228,9 @@ fn serve(stream: TcpStream, state: &Mutex<State>, own: &str) {
             return;
         }
         let is_head = first.starts_with("HEAD ");
+        let method = first.split(' ').next().unwrap_or_default().to_owned();
         let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-        let (mut authorization, mut range) = (String::new(), None);
+        let (mut authorization, mut range, mut size) = (String::new(), None, 0);
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line).unwrap_or(0) == 0 || line == "\r\n" {
@@ -223,6 +239,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>, own: &str) {
             let (name, value) = line.trim().split_once(": ").unwrap_or_default();
             match name.to_ascii_lowercase().as_str() {
                 "authorization" => authorization = value.to_owned(),
+                "content-length" => size = value.parse::<usize>().unwrap(),
                 "range" => {
                     range = value
                         .trim_start_matches("bytes=")
@@ -233,8 +250,25 @@ fn serve(stream: TcpStream, state: &Mutex<State>, own: &str) {
                 _ => {}
             }
         }
+        let mut content = vec![0; size];
+        if matches!(&*method, "POST" | "PUT") {
+            let is_cut = size > 0 && path.contains("/uploads/") && {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state
+                    .cut_uploads
+                    .checked_sub(1)
+                    .map(|left| state.cut_uploads = left)
+                    .is_some()
+            };
+            if is_cut || reader.read_exact(&mut content).is_err() {
+                return;
+            }
+        }
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (status, headers, body, cut) = answer(&mut state, &path, &authorization, range, own);
+        let (status, headers, body, cut) = match &*method {
+            "POST" | "PUT" => take_in(&mut state, &method, &path, &authorization, content, own),
+            _ => answer(&mut state, &path, &authorization, range, own),
+        };
         drop(state);
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
         let head = match is_head && path.contains("/manifests/") && status.starts_with("200") {
@@ -256,6 +290,61 @@ fn serve(stream: TcpStream, state: &Mutex<State>, own: &str) {
 
 type Answer = (&'static str, String, Vec<u8>, Option<usize>);
 
+fn challenge(state: &State, authorization: &str, own: &str) -> Option<Answer> {
+    let header = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\",service=\"{own}\"\r\n");
+    let is_refused = state.account.is_some() && authorization != format!("Bearer {TOKEN}");
+    is_refused.then(|| ("401 Unauthorized", header, Vec::new(), None))
+}
+
+/// Takes in what is pushed, as the specification has it.
+fn take_in(state: &mut State, method: &str, path: &str, authorization: &str, content: Vec<u8>, own: &str) -> Answer {
+    state.seen.push(format!("{method} {path} "));
+    let plain = |status| (status, String::new(), Vec::new(), None);
+    if let Some(refused) = challenge(state, authorization, own) {
+        return refused;
+    }
+    if state.is_read_only {
+        return plain("403 Forbidden");
+    }
+    let (path, query) = path
+        .trim_start_matches("/v2/")
+        .split_once('?')
+        .unwrap_or((path.trim_start_matches("/v2/"), ""));
+    let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
+    if let Some((repository, tag)) = path.split_once("/manifests/") {
+        if repository.starts_with("closed/") {
+            let why = json!({ "errors": [{ "code": "TAG_INVALID", "message": "tags are immutable here." }] });
+            return ("400 Bad Request", String::new(), why.to_string().into_bytes(), None);
+        }
+        for name in [tag, &digest(&content)] {
+            state
+                .manifests
+                .insert(format!("{repository}/manifests/{name}"), content.clone());
+        }
+        return plain("201 Created");
+    }
+    let (repository, _) = path.split_once("/blobs/").unwrap();
+    if let (Some(mounted), Some(_)) = (value("mount"), value("from"))
+        && state.blobs.contains_key(mounted)
+    {
+        let place = state.sent.entry(mounted.to_owned()).or_default();
+        place.push(repository.to_owned());
+        return plain("201 Created");
+    }
+    match value("digest").map(|text| text.replace("%3A", ":")) {
+        Some(named) if named == digest(&content) => {
+            state.sent.entry(named.clone()).or_default().push(repository.to_owned());
+            state.blobs.insert(named, content);
+            plain("201 Created")
+        }
+        Some(_) => plain("400 Bad Request"),
+        None => {
+            let header = format!("Location: /v2/{repository}/blobs/uploads/one?state=1\r\n");
+            ("202 Accepted", header, Vec::new(), None)
+        }
+    }
+}
+
 fn answer(state: &mut State, path: &str, authorization: &str, range: Option<usize>, own: &str) -> Answer {
     state.seen.push(format!(
         "GET {path} {}",
@@ -273,17 +362,18 @@ fn answer(state: &mut State, path: &str, authorization: &str, range: Option<usiz
             false => plain("401 Unauthorized", Vec::new()),
         };
     }
-    if state.account.is_some() && authorization != format!("Bearer {TOKEN}") {
-        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\",service=\"{own}\"\r\n");
-        return ("401 Unauthorized", challenge, Vec::new(), None);
+    if let Some(refused) = challenge(state, authorization, own) {
+        return refused;
     }
     let rest = path.trim_start_matches("/v2/");
     if let Some(manifest) = state.manifests.get(rest) {
         return plain("200 OK", manifest.clone());
     }
-    let blob = rest
-        .rsplit_once("/blobs/")
-        .and_then(|(_, digest)| Some((digest, state.blobs.get(digest)?.clone())));
+    let blob = rest.rsplit_once("/blobs/").and_then(|(repository, digest)| {
+        let is_there = |all: &Vec<String>| all.iter().any(|each| each == repository);
+        let is_there = state.sent.get(digest).is_none_or(is_there);
+        Some((digest, state.blobs.get(digest)?.clone())).filter(|_| is_there)
+    });
     let Some((digest, blob)) = blob else {
         return plain("404 Not Found", Vec::new());
     };

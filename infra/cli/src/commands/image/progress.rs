@@ -1,7 +1,7 @@
-//! The progress of a pull.
+//! The progress of a pull or a build.
 
 use crate::terminal::note;
-use images::Step;
+use images::{How, Step};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::{
     collections::HashMap,
@@ -49,6 +49,23 @@ impl Shown {
                 Some(bar) => bar.finish_with_message("done"),
                 None => note!("{}  done", short(layer)),
             },
+            Step::Sent { layer, bytes } => {
+                if let Some(bar) = layers.get(*layer) {
+                    bar.set_message("sending");
+                    bar.set_position(*bytes);
+                }
+            }
+            Step::Kept { layer, how } => {
+                let words = match how {
+                    How::Present | How::Mounted => "there",
+                    How::Sent => "sent",
+                    How::Written => "written",
+                };
+                match layers.get(*layer) {
+                    Some(bar) => bar.finish_with_message(words),
+                    None => note!("{}  {words}", short(layer)),
+                }
+            }
             Step::Waiting => note!("waiting for another that pulls the same"),
         }
     }
