@@ -1,11 +1,13 @@
-"""A model provider for tests, on loopback: OpenAI's and Azure OpenAI's chat, completion and embedding.
+"""A model provider for tests, on loopback: OpenAI's and Azure OpenAI's chat, completion and
+embedding.
 
     python3 provider.py KEY
 
-It prints its address, then a line of JSON for each request. It answers with what it was asked, streamed if that is wanted; where JSON is
-wanted with the last JSON object of what it was asked, or one of the names there; where five tokens are the most with a number; where it may
-call a function with a call of the first one. A model or a deployment that is called `busy-N` is turned away with 429 the first N times. Any
-other key than KEY is refused.
+It prints its address, then a line of JSON for each request. It answers with what it was asked,
+streamed if that is wanted; where JSON is wanted with the last JSON object of what it was asked, or
+one of the names there; where five tokens are the most with a number; where it may call a function
+with a call of the first one. A model or a deployment that is called `busy-N` is turned away with
+429 the first N times. Any other key than KEY is refused.
 """
 
 import http.server

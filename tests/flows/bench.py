@@ -2,8 +2,9 @@
 
     venv/bin/python tests/flows/bench.py target/release/pfsession [ROUNDS]
 
-The virtual environment is that of `sweep.py`. Each side has a folder of its own for its state, and does one round before that is not timed, in
-which its memory is taken: the most that its processes held at a time, shared pages counted once (PSS).
+The virtual environment is that of `sweep.py`. Each side has a folder of its own for its state, and
+does one round before that is not timed, in which its memory is taken: the most that its processes
+held at a time, shared pages counted once (PSS).
 """
 
 import os

@@ -3,8 +3,10 @@
     python -m venv venv && venv/bin/pip install promptflow==1.18.5 promptflow-tools pillow
     venv/bin/python tests/flows/record.py [name...]
 
-A recording holds the outputs as lines of JSON text without their `line_number` (null where a line failed, in the order of the line
-numbers; an image is given by its bytes), and the metrics as promptflow wrote them. It takes 20 to 40 seconds a flow, so tests read the recordings and do not make them.
+A recording holds the outputs as lines of JSON text without their `line_number` (null where a line
+failed, in the order of the line numbers; an image is given by its bytes), and the metrics as
+promptflow wrote them. It takes 20 to 40 seconds a flow, so tests read the recordings and do not
+make them.
 """
 
 import json

@@ -5,8 +5,9 @@
     cargo build -p pfsession
     venv/bin/python tests/flows/sweep.py promptflow/examples target/debug/pfsession [NAME...]
 
-NAME is a part of an example's path. Their model is the fake provider (`../provider.py`), which answers with what it is asked. Outputs and metrics
-are compared as JSON, a failed line as none. State, home and connections are in a temporary folder.
+NAME is a part of an example's path. Their model is the fake provider (`../provider.py`), which
+answers with what it is asked. Outputs and metrics are compared as JSON, a failed line as none.
+State, home and connections are in a temporary folder.
 """
 
 import json
@@ -134,7 +135,8 @@ class Sides:
             raise SystemExit(f"promptflow's connections: {wrong['why']}")
 
     def run_file(self, examples, name, flow, slug):
-        """The example's own run.yml with whole paths, or one that gives its data, or its sample, or a row without a column."""
+        """The example's own run.yml with whole paths, or one that gives its data, or its sample, or
+        a row without a column."""
         folder = flow if flow.is_dir() else flow.parent
         written = yaml.safe_load((folder / "run.yml").read_text()) if (folder / "run.yml").exists() else {}
         own = written if flow.is_dir() or written.get("flow") == flow.name else {}
@@ -187,7 +189,8 @@ def sample(folder, flow):
 
 
 def is_data(path):
-    """Whether a file has a JSON object in its first line: one of the examples is in lines of another kind."""
+    """Whether a file has a JSON object in its first line: one of the examples is in lines of
+    another kind."""
     try:
         return isinstance(json.loads(path.read_text(encoding="utf-8-sig").partition("\n")[0]), dict)
     except ValueError:
@@ -199,7 +202,8 @@ def read_lines(path):
 
 
 def in_fork(result, work):
-    """What `work` gives in a process of its own, which harms no other; None if it takes too long."""
+    """What `work` gives in a process of its own, which harms no other; None if it takes too
+    long."""
     pid = os.fork()
     if not pid:
         os.setpgid(0, 0)

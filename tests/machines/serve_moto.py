@@ -2,21 +2,26 @@
 
 What is added to it:
 
-* `POST /test/call` with {"service", "call", "with"}: any call of boto3, answered as JSON, with a body of bytes in base64; this is the test's own hand.
-* `POST /test/fault` with {"action", "in", "times", "code", "message"}: the next `times` calls of this action whose body has all
-  texts `in` are answered with this error; without a code they are held until `POST /test/release`.
+* `POST /test/call` with {"service", "call", "with"}: any call of boto3, answered as JSON, with a
+  body of bytes in base64; this is the test's own hand.
+* `POST /test/fault` with {"action", "in", "times", "code", "message"}: the next `times` calls of
+  this action whose body has all texts `in` are answered with this error; without a code they are
+  held until `POST /test/release`.
 * It ends when its standard input does.
 * `GET /test/calls`: what the state machines have called, in order: [{"action", "body"}].
 
-What is mended in it. Only the first is by a sentence of AWS's documentation that was read; the others are how an interpreter has to behave for the
-machine to be judged at all, and were not confirmed elsewhere:
+What is mended in it. Only the first is by a sentence of AWS's documentation that was read; the
+others are how an interpreter has to behave for the machine to be judged at all, and were not
+confirmed elsewhere:
 
-* Parameters and results of an integration are in PascalCase, "even if the native service API is in camelCase" (Step Functions, *Integrating
-  services*). moto has the code for that, and does not call it.
-* An execution can be started while another one of the same machine is at work. moto fails to copy the machine then.
+* Parameters and results of an integration are in PascalCase, "even if the native service API is in
+  camelCase" (Step Functions, *Integrating services*). moto has the code for that, and does not call
+  it.
+* An execution can be started while another one of the same machine is at work. moto fails to copy
+  the machine then.
 * The cause of SendTaskFailure is what is caught. moto loses it.
-* A path that may match many things gives a list, also of one or none; one that names a single thing gives that. moto makes a list of
-  `$[0].body`, and raises where two wildcards match nothing.
+* A path that may match many things gives a list, also of one or none; one that names a single thing
+  gives that. moto makes a list of `$[0].body`, and raises where two wildcards match nothing.
 """
 
 import base64
@@ -95,7 +100,8 @@ services.StateTaskService._normalise_response = response
 
 
 def snapshot(self, memo):
-    """What an execution keeps of its machine: without the other executions, which hold threads and cannot be copied."""
+    """What an execution keeps of its machine: without the other executions, which hold threads and
+    cannot be copied."""
     kept = copy.copy(self)
     kept.executions = []
     return kept

@@ -1,6 +1,7 @@
 """The connections of one run, in the memory of its process alone.
 
-The supervisor sends them as a file in memory, which process 1 of the sandbox hands on without reading it.
+The supervisor sends them as a file in memory, which process 1 of the sandbox hands on without
+reading it.
 """
 
 import json
@@ -90,7 +91,8 @@ def resolve(variables, connections):
 
 
 def provide(connections):
-    """Has promptflow find these connections, by whatever way a flow asks for one. Returns the provider for its executor."""
+    """Has promptflow find these connections, by whatever way a flow asks for one. Returns the
+    provider for its executor."""
     from promptflow.connections import ConnectionProvider
     from promptflow.core._connection_provider._dict_connection_provider import DictConnectionProvider
     from promptflow.core._errors import ConnectionNotFound
@@ -103,7 +105,8 @@ def provide(connections):
             super().__init__(self.failure["message"])
 
     class Provider(DictConnectionProvider):
-        """Makes each connection when it is asked for: one whose package is not installed harms no flow that does not use it."""
+        """Makes each connection when it is asked for: one whose package is not installed harms no
+        flow that does not use it."""
 
         def __init__(self):
             self._connections_dict, self._connections = connections, {}
@@ -136,7 +139,8 @@ def provide(connections):
 
 
 def serve_client(provider, connections, not_there):
-    """Has `PFClient().connections` find them too, where promptflow's development kit is installed."""
+    """Has `PFClient().connections` find them too, where promptflow's development kit is
+    installed."""
     try:
         from promptflow._sdk.entities._connection import _Connection
         from promptflow._sdk.operations._connection_operations import ConnectionOperations

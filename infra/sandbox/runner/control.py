@@ -75,7 +75,8 @@ class Control:
         return json.loads(self.ready.popleft())
 
     def read(self, waits=True):
-        """Takes in what is here, waiting for some unless told not to; False when the other end is gone."""
+        """Takes in what is here, waiting for some unless told not to; False when the other end is
+        gone."""
         flags = socket.MSG_CMSG_CLOEXEC | (0 if waits else socket.MSG_DONTWAIT)
         try:
             # `socket.recv_fds` does not pass its flags on.

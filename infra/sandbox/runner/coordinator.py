@@ -1,7 +1,9 @@
-"""Sees one run through: reads its data, hands its lines to processes that run the flow's code, and judges what came of them.
+"""Sees one run through: reads its data, hands its lines to processes that run the flow's code, and
+judges what came of them.
 
-No code of a flow or a package runs here, and no process that runs any can write where this one tells its results. So how many lines
-there are, and whether each was answered, is this one's own knowledge.
+No code of a flow or a package runs here, and no process that runs any can write where this one
+tells its results. So how many lines there are, and whether each was answered, is this one's own
+knowledge.
 """
 
 import json
@@ -15,7 +17,8 @@ from .wrong import Wrong
 
 
 def see_through(spec, message, result, start, given=None):
-    """Runs a flow over its data, and tells what comes of it as JSON lines on the descriptor `result`.
+    """Runs a flow over its data, and tells what comes of it as JSON lines on the descriptor
+    `result`.
 
     * `start`: makes a process that takes orders (see `worker`); gives its socket and its id.
     * `given`: a file in memory with what only the processes that run the flow's code are to read.
@@ -60,7 +63,8 @@ def see_through(spec, message, result, start, given=None):
 
 
 def earlier_lines(message):
-    """By number, the lines that the run which this one resumes has completed, each as if it had just been run."""
+    """By number, the lines that the run which this one resumes has completed, each as if it had
+    just been run."""
     folder = message.get("earlier")
     if not folder:
         return {}

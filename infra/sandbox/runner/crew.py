@@ -85,7 +85,8 @@ class Crew:
             return None
 
     def number(self, name):
-        """A whole number above 0 that a variable gives; any other value counts as none, as with promptflow."""
+        """A whole number above 0 that a variable gives; any other value counts as none, as with
+        promptflow."""
         try:
             number = int((self.about.get("variables") or {}).get(name) or 0)
         except (ValueError, TypeError):
@@ -127,7 +128,8 @@ class Crew:
             self.dismiss(process)
 
     def another(self):
-        """One more process: a fork of the one that has loaded the flow, or one that loads it itself, where that has threads or is gone."""
+        """One more process: a fork of the one that has loaded the flow, or one that loads it
+        itself, where that has threads or is gone."""
         if not self.has_loader:
             return self.hire()
         if not self.about.get("forks"):
@@ -188,7 +190,8 @@ class Crew:
             self.lose(process)
 
     def hear(self, process):
-        """Takes in what a process says, which may have been taken in since somebody saw that there is something."""
+        """Takes in what a process says, which may have been taken in since somebody saw that there
+        is something."""
         try:
             there = process.control.read(waits=False)
         except (OSError, ValueError):
@@ -229,7 +232,8 @@ class Crew:
             self.tell({"spans": kept})
 
     def take_chunk(self, chunk):
-        """Passes on a piece of the output of the one line that is streamed. It holds nobody up: who reads on has bounds of its own."""
+        """Passes on a piece of the output of the one line that is streamed. It holds nobody up: who
+        reads on has bounds of its own."""
         chunk = checked_chunk(chunk) if self.message["wish"].get("stream") and len(self.lines) == 1 else None
         if chunk and self.told.has_room(chunk):
             self.tell({"chunk": chunk})
@@ -297,7 +301,8 @@ class Crew:
         self.lose(process)
 
     def grow(self, now):
-        """Lets more lines run at once while the processor waits for the ones that do, and none of them for the processor."""
+        """Lets more lines run at once while the processor waits for the ones that do, and none of
+        them for the processor."""
         used = sum(processor_time(process.pid) + processor_wait(process.pid) for process in self.members if process.pid)
         before, self.busy = self.busy, (used, now)
         is_full = self.waiting and len(self.members) == self.size and all(process.line is not None for process in self.members)
@@ -316,7 +321,8 @@ class Crew:
     # --- The whole
 
     def aggregate(self, kept):
-        """What the flow's aggregation gives: its metrics in JSON, the records of its nodes, and why it failed if it did."""
+        """What the flow's aggregation gives: its metrics in JSON, the records of its nodes, and why
+        it failed if it did."""
         if not self.has_loader:
             self.loader = self.hire()
             self.loaded_by(self.loader)
@@ -337,7 +343,8 @@ class Crew:
         return metrics if is_line(metrics) else None, nodes_of(answer), failure_of(answer.get("wrong"))
 
     def end_all(self):
-        """Ends all processes of the run, and what they have started. Whether nothing of it is left."""
+        """Ends all processes of the run, and what they have started. Whether nothing of it is
+        left."""
         for process in {*self.members, *([self.loader] if self.has_loader else [])}:
             try:
                 if process.is_child and not os.waitpid(process.pid, os.WNOHANG)[0]:
@@ -349,7 +356,8 @@ class Crew:
 
 
 def checked(answer):
-    """An answer of a line, as far as it is one: it comes from a process where the flow's code can write anything."""
+    """An answer of a line, as far as it is one: it comes from a process where the flow's code can
+    write anything."""
     text, wrong, kept = answer.get("text"), failure_of(answer.get("wrong")), answer.get("kept")
     retried = answer.get("retried")
     retried = retried if isinstance(retried, int) and 0 <= retried < 100 else 0
@@ -389,7 +397,8 @@ def processor_time(pid):
 
 
 def processor_wait(pid):
-    """How long the first thread of a process has waited for a processor that others had, in seconds; 0 where the kernel does not tell."""
+    """How long the first thread of a process has waited for a processor that others had, in
+    seconds; 0 where the kernel does not tell."""
     try:
         with open(f"/proc/{pid}/schedstat") as file:
             return int(file.read().split()[1]) / 1e9

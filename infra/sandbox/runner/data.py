@@ -1,4 +1,5 @@
-"""The data of a run: rows from a file of JSON lines, JSON, CSV or TSV, or from a folder of such files."""
+"""The data of a run: rows from a file of JSON lines, JSON, CSV or TSV, or from a folder of such
+files."""
 
 import csv
 import io

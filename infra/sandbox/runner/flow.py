@@ -8,7 +8,8 @@ from .wrong import Wrong, first_line, nearest
 
 
 def load(message, is_rehearsal=False):
-    """The flow's executor, made as promptflow's own client makes it: variables, variant and connections first."""
+    """The flow's executor, made as promptflow's own client makes it: variables, variant and
+    connections first."""
     import tempfile
     from pathlib import Path
 
@@ -108,7 +109,8 @@ def overrides(definition, others):
 
 
 def take_signature(executor):
-    """Has a flex flow's inputs converted to the types of its code, which promptflow's client writes into the flow's file first."""
+    """Has a flex flow's inputs converted to the types of its code, which promptflow's client writes
+    into the flow's file first."""
     signature, inputs = getattr(executor, "_inputs_sign", None), getattr(executor, "_inputs", None)
     if signature is not None and inputs:
         for name, definition in inputs.items():
@@ -129,7 +131,8 @@ def describe_inputs(executor):
 
 
 def sample_inputs(executor):
-    """The inputs that a prompty gives as its sample, which `pf flow test` takes where none are given. Those of other flows it does not take."""
+    """The inputs that a prompty gives as its sample, which `pf flow test` takes where none are
+    given. Those of other flows it does not take."""
     prompty = getattr(executor, "prompty", None)
     if prompty is None:
         return {}

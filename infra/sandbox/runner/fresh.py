@@ -18,7 +18,8 @@ def packages():
 
 
 def preload(spec):
-    """Loads what is needed before nothing of this machine is seen any more, where the image has no interpreter to begin anew with."""
+    """Loads what is needed before nothing of this machine is seen any more, where the image has no
+    interpreter to begin anew with."""
     if not spec["python"]:
         from . import serve  # noqa: F401
 
@@ -26,7 +27,8 @@ def preload(spec):
 
 
 def begin_anew(spec, control):
-    """Becomes the interpreter of a session, inside its sandbox. Where its image has none, this one serves."""
+    """Becomes the interpreter of a session, inside its sandbox. Where its image has none, this one
+    serves."""
     if not spec["python"]:
         from .serve import serve
 

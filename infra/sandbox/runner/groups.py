@@ -9,8 +9,8 @@ FILES = "cpu.cfs_period_us cpu.cfs_quota_us cpu.max memory.limit_in_bytes memory
 
 
 def enter_groups(places):
-    """Makes a group of its own below each of these places, and goes into it. The groups, each with its files of limits, open, as it is
-    another user that writes them."""
+    """Makes a group of its own below each of these places, and goes into it. The groups, each with
+    its files of limits, open, as it is another user that writes them."""
     name, groups = f"pfsession-{MAKER}-{os.urandom(6).hex()}", {}
     for place in places:
         group = os.path.join(place, name)

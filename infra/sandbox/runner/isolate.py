@@ -1,4 +1,5 @@
-"""Makes a sandbox around this process: namespaces, a root of its own, Landlock, and a system call filter."""
+"""Makes a sandbox around this process: namespaces, a root of its own, Landlock, and a system call
+filter."""
 
 import base64
 import ctypes
@@ -55,11 +56,12 @@ ROOT_KEPT = "the machine's root, which the session is"
 
 
 def enter_namespaces(user, uid=UID):
-    """Goes into namespaces of its own, all but the network's: see `enter_network`. Only a fork of this is in the new one of processes.
+    """Goes into namespaces of its own, all but the network's: see `enter_network`. Only a fork of
+    this is in the new one of processes.
 
-    `user` is the id on the machine that the session's only id is, if that is not this process's own. It takes effect by `become_user`.
-    `uid` is that id inside.
-    Gives back what is not held, as words.
+    `user` is the id on the machine that the session's only id is, if that is not this process's
+    own. It takes effect by `become_user`. `uid` is that id inside. Gives back what is not held, as
+    words.
     """
     if user is None:
         lacks = [ROOT_KEPT] if os.geteuid() == 0 else []
@@ -103,7 +105,8 @@ def write_ids(pid, users, groups):
 
 
 def become_user(uid=UID):
-    """Is from here on the user that was mapped, with all rights in the namespaces and none outside."""
+    """Is from here on the user that was mapped, with all rights in the namespaces and none
+    outside."""
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     # Whoever changes users cannot look at itself any more, until it says so.
@@ -111,9 +114,12 @@ def become_user(uid=UID):
 
 
 class Sources:
-    """What a sandbox is shown of the machine: by its path, or by the mount that was made of it outside, where the user may not go.
+    """What a sandbox is shown of the machine: by its path, or by the mount that was made of it
+    outside, where the user may not go.
 
-    Where the root is that of a foreign image, nothing is shown through a link of it: see `make_way`."""
+    Where the root is that of a foreign image, nothing is shown through a link of it: see
+    `make_way`.
+    """
 
     def __init__(self, paths=(), descriptors=(), foreign=False):
         self.mounts = dict(zip(paths, descriptors))
@@ -128,7 +134,8 @@ class Sources:
         return path in self.mounts or os.path.exists(path)
 
     def bind(self, path, target, read_only, devices=False):
-        """Shows the file or folder `path` at `target`. A device is written to also where its mount is read-only."""
+        """Shows the file or folder `path` at `target`. A device is written to also where its mount
+        is read-only."""
         fd = self.mounts.get(path)
         if self.foreign:
             make_way(target, stat.S_ISDIR(os.stat(path if fd is None else fd).st_mode))
@@ -150,8 +157,8 @@ MACHINE = Sources()
 
 
 def make_way(target, is_folder):
-    """Has `target` be a folder or a file itself, in folders that are no links: a link of a foreign root would lead out of it, as the root
-    is not changed yet. Nobody else writes there."""
+    """Has `target` be a folder or a file itself, in folders that are no links: a link of a foreign
+    root would lead out of it, as the root is not changed yet. Nobody else writes there."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     for end in range(1, len(parts) + 1):
         path = "/".join([ROOT, *parts[:end]])
@@ -210,8 +217,8 @@ ROOT = "."
 
 
 def begin_root(folder, home, user, own_network):
-    """Makes a root of its own with what every session sees of the machine, and goes there. What is mounted on `folder` is seen in this
-    namespace alone."""
+    """Makes a root of its own with what every session sees of the machine, and goes there. What is
+    mounted on `folder` is seen in this namespace alone."""
     resolver = resolv_conf() if own_network else None
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     owner = "" if user is None else f",uid={UID},gid={UID}"
@@ -280,7 +287,8 @@ def lay_over(lower, own, target, overlay):
 
 
 def begin_image(spec, own_network, sources):
-    """Makes the files of an image the root, with what the session writes over them, and goes there. What every session sees is added."""
+    """Makes the files of an image the root, with what the session writes over them, and goes there.
+    What every session sees is added."""
     # What is loaded later would be looked for in the image.
     import resource  # noqa: F401
 
@@ -318,7 +326,8 @@ def begin_image(spec, own_network, sources):
 
 
 def begin(spec, own_network, sources):
-    """Makes the root that a sandbox asks for: that of its image, or one of this machine's programs."""
+    """Makes the root that a sandbox asks for: that of its image, or one of this machine's
+    programs."""
     if sources.foreign:
         begin_image(spec, own_network, sources)
     else:
@@ -361,7 +370,8 @@ def mount_overlay(overlay, sources):
 
 
 def bound_shared_memory(path, size):
-    """Gives a session half of its memory there, and at most a quarter of the machine's: that of a session without a size is not bounded."""
+    """Gives a session half of its memory there, and at most a quarter of the machine's: that of a
+    session without a size is not bounded."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most = min((size or (0, machine))[1] // 2, machine // 4)
     mount("tmpfs", path, "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, f"size={most},nr_inodes=65536")
@@ -442,7 +452,8 @@ OF_FILES = 1 | 2 | 4 | 1 << 14 | 1 << 15
 
 
 def landlock(spec):
-    """Keeps this process off all files but those of its sandbox. What is not held, as words; None where there is no Landlock."""
+    """Keeps this process off all files but those of its sandbox. What is not held, as words; None
+    where there is no Landlock."""
     abi = libc.syscall(SYS_LANDLOCK_CREATE, None, 0, 1)
     if abi < 1:
         return None
@@ -478,8 +489,8 @@ BARRED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV)
 
 
 def isolate(spec, control):
-    """Goes into the sandbox, and returns only in the process that is in it. The process that was started stays as its parent, ends with
-    the supervisor, and hands on how it ended."""
+    """Goes into the sandbox, and returns only in the process that is in it. The process that was
+    started stays as its parent, ends with the supervisor, and hands on how it ended."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if not spec["namespaces"]:
         if os.getpid() != os.getsid(0):

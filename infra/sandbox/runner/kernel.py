@@ -82,8 +82,9 @@ def threads():
 
 
 def gather_memory():
-    """Puts what this process has in memory into large pages, as far as there are some: a fork of it, and the end of one, then take the kernel
-    half the time. A fork that writes copies small ones."""
+    """Puts what this process has in memory into large pages, as far as there are some: a fork of
+    it, and the end of one, then take the kernel half the time. A fork that writes copies small
+    ones."""
     with open("/proc/self/maps") as maps:
         lines = [line.split() for line in maps]
     for addresses, mode, *rest in lines:

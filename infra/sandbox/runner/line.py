@@ -15,7 +15,8 @@ NUMBER = "line_number"
 
 
 def run_line(executor, run, number, inputs, message, stream=None):
-    """What comes of one line, also if its provider turns it away for a while; `retried` is how often it was run again.
+    """What comes of one line, also if its provider turns it away for a while; `retried` is how
+    often it was run again.
 
     * `stream`: tells pieces of its output; a line of which one was told is not run again.
     """
@@ -37,7 +38,8 @@ def run_line(executor, run, number, inputs, message, stream=None):
 
 
 def run_once(executor, run, number, inputs, message):
-    """What comes of one line: `text`, its output in JSON, or `wrong`; `kept`, what an aggregation is to have of it; and its records."""
+    """What comes of one line: `text`, its output in JSON, or `wrong`; `kept`, what an aggregation
+    is to have of it; and its records."""
     import traceback
 
     try:
@@ -71,7 +73,8 @@ def describe(error):
 
 
 def why_failed(error, folder):
-    """The failure that promptflow's record of a line or node tells, with the traceback on standard error."""
+    """The failure that promptflow's record of a line or node tells, with the traceback on standard
+    error."""
     details = [each.get("info") or {} for each in error.get("additionalInfo") or []]
     info = details[0] if details else {}
     if info.get("traceback"):
@@ -104,7 +107,8 @@ def is_dag(executor):
 
 
 def keep(executor, answer):
-    """What the aggregation needs of a line, as bytes that the process between need not understand."""
+    """What the aggregation needs of a line, as bytes that the process between need not
+    understand."""
     if not executor.has_aggregation_node:
         return {}
     value = answer.aggregation_inputs if is_dag(executor) else without_number(answer.output)
@@ -112,7 +116,8 @@ def keep(executor, answer):
 
 
 def to_text(executor, output, folder):
-    """An output as a JSON object, written as promptflow writes it. Its place in the order says which line it is of."""
+    """An output as a JSON object, written as promptflow writes it. Its place in the order says
+    which line it is of."""
     os.makedirs(folder, exist_ok=True)
     if is_dataclass(output):
         output = plain(output)

@@ -58,7 +58,8 @@ def check_names(names, inputs, what):
 def map_lines(sources, mapping, inputs):
     """The lines of a run over data.
 
-    * `inputs`: of the flow by name, each with whether it has a default, and whether it is the history of a chat.
+    * `inputs`: of the flow by name, each with whether it has a default, and whether it is the
+      history of a chat.
     """
     check_names(mapping, inputs, "the column mapping names the input")
     lines = merge(sources)
@@ -97,7 +98,8 @@ def no_column(name, reference, is_mapped, columns):
 
 
 def find(reference, sources):
-    """Which source a reference means, and the column in it: the source with fewer dots goes first."""
+    """Which source a reference means, and the column in it: the source with fewer dots goes
+    first."""
     parts = reference.split(".")
     for count in range(1, len(parts)):
         source, column = ".".join(parts[:count]), ".".join(parts[count:])
@@ -124,7 +126,8 @@ def map_line(number, rows, mapping):
 
 
 def single(given, inputs, sample):
-    """The one line of a run without data: of what is given, or, where nothing is, of the flow's sample."""
+    """The one line of a run without data: of what is given, or, where nothing is, of the flow's
+    sample."""
     check_names(given, inputs, "--inputs names")
     values = dict(given or sample)
     for name, about in inputs.items():

@@ -52,7 +52,8 @@ def tell_kernel(messages):
 
 
 def has_ipv6():
-    """Whether this machine reaches anything by version 6: it has a default route that leads somewhere."""
+    """Whether this machine reaches anything by version 6: it has a default route that leads
+    somewhere."""
     try:
         with open("/proc/net/ipv6_route") as file:
             routes = [line.split() for line in file]
@@ -72,7 +73,8 @@ def resolv_conf():
 
 
 def make_device(ipv6):
-    """Makes the device. The sockets that the agent needs of this namespace: the device's far end, and some for loopback."""
+    """Makes the device. The sockets that the agent needs of this namespace: the device's far end,
+    and some for loopback."""
     up = IFF_UP | IFF_NOARP
     peer = link(FAR, 0, 0, attribute(IFLA_IFNAME, b"far\0"), attribute(IFLA_MTU, struct.pack("I", MTU)), attribute(IFLA_ADDRESS, FAR_MAC))
     veth = attribute(IFLA_INFO_KIND, b"veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, peer))

@@ -1,6 +1,8 @@
-"""What promptflow itself says of a line and of its nodes: inputs, outputs, times, tokens and logs, in promptflow's own form.
+"""What promptflow itself says of a line and of its nodes: inputs, outputs, times, tokens and logs,
+in promptflow's own form.
 
-`flow_artifacts` and `node_artifacts` of a run's folder hold these records, a line each, and promptflow's own loader reads them.
+`flow_artifacts` and `node_artifacts` of a run's folder hold these records, a line each, and
+promptflow's own loader reads them.
 """
 
 import dataclasses
@@ -44,7 +46,8 @@ AS_IS = (str, int, float, bool, type(None))
 
 
 def serialize(value):
-    """What promptflow makes of a value. Of most values it is clear without asking promptflow, which takes 10 µs for each."""
+    """What promptflow makes of a value. Of most values it is clear without asking promptflow, which
+    takes 10 µs for each."""
     kind = type(value)
     if kind in AS_IS:
         return value
@@ -64,7 +67,8 @@ def dumps(value):
 
 
 def shortened(value):
-    """A value whose long texts are cut, each with a word on that: the whole output is in `outputs.jsonl`."""
+    """A value whose long texts are cut, each with a word on that: the whole output is in
+    `outputs.jsonl`."""
     if isinstance(value, str) and len(value) > LONGEST:
         return f"{value[:LONGEST]}… (cut here, {len(value) - LONGEST} characters more)"
     if isinstance(value, dict):

@@ -43,7 +43,8 @@ def check_variables(message):
 
 
 def take(control, run, fd):
-    """Passes on what a run wrote: results by the line, output by the line or in parts of bounded size. False if nothing is here."""
+    """Passes on what a run wrote: results by the line, output by the line or in parts of bounded
+    size. False if nothing is here."""
     try:
         data = os.read(fd, 1 << 18)
     except BlockingIOError:
@@ -106,7 +107,8 @@ def finish(control, run):
 
 
 def fork_worker():
-    """A process that takes orders, as a fork of this one with nothing open but its socket and its output."""
+    """A process that takes orders, as a fork of this one with nothing open but its socket and its
+    output."""
     mine, theirs = socket.socketpair()
     pid = os.fork()
     if not pid:
@@ -128,9 +130,13 @@ def spawn_worker(spec):
 
 
 class SpareRun:
-    """A fork of the runner that is to see a run through, with a worker."""
+    """A fork of the runner that is to see a run through, with a worker.
 
-    def __init__(self, spec):
+    * `definition`: the text of the flow's file, which the worker reads ahead; None if it is not
+      known.
+    """
+
+    def __init__(self, spec, definition=None):
         self.rehearses = False
         pipes = [os.pipe() for _ in range(3)]
         (self.result, result), (self.out, out), (self.err, err) = pipes
@@ -147,7 +153,7 @@ class SpareRun:
                 for fd, to in ((out, 1), (err, 2)):
                     os.dup2(fd, to)
                     os.close(fd)
-                become_run(spec, task, result)
+                become_run(spec, task, result, definition)
             except BaseException:  # noqa: BLE001
                 import traceback
 
@@ -160,13 +166,22 @@ class SpareRun:
     def rehearse(self):
         """Has the worker touch what a run needs, which its memory is then its own of."""
         self.rehearses = True
-        try:
-            os.write(self.task, b'{"rehearse": true}\n')
-        except OSError:
-            pass  # as below
+        self.tell({"rehearse": True})
+
+    def read(self, definition):
+        """Has the worker read another text ahead."""
+        self.tell({"read": definition})
+
+    def tell(self, word):
+        with socket.socket(fileno=os.dup(self.task)) as channel:
+            try:
+                Control(channel).send(word)
+            except OSError:
+                pass  # as below
 
     def is_ready(self):
-        """Whether it is not in the middle of what it does ahead: until then a fork of its own is quicker."""
+        """Whether it is not in the middle of what it does ahead: until then a fork of its own is
+        quicker."""
         return not self.rehearses or bool(select.select([self.result], [], [], 0)[0])
 
     def fds(self):
@@ -181,18 +196,18 @@ class SpareRun:
         return Run(message["run"], self.pid, self.result, self.out, self.err)
 
 
-def become_run(spec, task, result):
+def become_run(spec, task, result, definition):
     """Waits for the run that this process is to see through."""
     first = [fork_worker()]
+    worker = Control(first[0][0])
+    if definition:
+        worker.send({"read": definition})
     with socket.socket(fileno=task) as channel:
         control = Control(channel)
-        message = control.receive()
-        if message and "rehearse" in message:
-            worker = Control(first[0][0])
+        while (message := control.receive()) and "run" not in message:
             worker.send(message)
-            if worker.receive():
+            if "rehearse" in message and worker.receive():
                 os.write(result, b"{}\n")
-            message = control.receive()
     if message:
         given = control.descriptors.popleft() if message.get("given") else None
         see_through(spec, message, result, lambda: first.pop() if first else fork_worker(), given)
@@ -203,7 +218,8 @@ def pipes():
 
 
 def spawn(arguments, variables, task, fds, signals):
-    """Starts a program in a group of its own, with `task` as its input if it is not empty, and these pipes for what it writes."""
+    """Starts a program in a group of its own, with `task` as its input if it is not empty, and
+    these pipes for what it writes."""
     (result, result_in), (out, out_in), (err, err_in) = fds
     inputs = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     memory = None

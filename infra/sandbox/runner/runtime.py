@@ -3,12 +3,14 @@
 import os
 import sys
 
+from . import definitions
 from .kernel import null
 
 
 def import_executor():
-    """Imports promptflow's executor, without the threads by which its SDK sends telemetry: a session sends none, and a process with
-    threads cannot be forked. Without its thread the sender falls back to nothing by itself."""
+    """Imports promptflow's executor, without the threads by which its SDK sends telemetry: a
+    session sends none, and a process with threads cannot be forked. Without its thread the
+    sender falls back to nothing by itself."""
     import threading
 
     start = threading.Thread.start
@@ -37,6 +39,7 @@ def import_executor():
     finally:
         threading.Thread.start = start
 
+    definitions.read_each_once()
     # Otherwise each piece of what a flow prints becomes a log record of its own.
     NodeLogWriter._write_to_flow_log = lambda self, _, text: self._prev_out.write(text)
 
@@ -49,7 +52,7 @@ def run_a_dummy_flow():
     import tempfile
 
     # Loaded with the rest, so that no run has to.
-    from . import aggregation, coordinator  # noqa: F401
+    from . import aggregation, coordinator, spans  # noqa: F401
     from .flow import load
     from .line import run_line
 
@@ -75,6 +78,7 @@ def run_a_dummy_flow():
             for name in ("flow.dag.yaml", "flow.flex.yaml"):
                 message = {"run": "warm", "folder": folder, "file": name, "output": folder, "wish": {}}
                 run_line(load(message, is_rehearsal=True), "warm", 0, {"text": "warm"}, message)
+            spans.rehearse()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -95,8 +99,8 @@ LOCKS = []
 
 
 def find_locks():
-    """Finds promptflow's file locks. It looks at every module, which in a fork makes a copy of much of its memory: whoever is to be forked does
-    it, once."""
+    """Finds promptflow's file locks. It looks at every module, which in a fork makes a copy of much
+    of its memory: whoever is to be forked does it, once."""
     kind = getattr(sys.modules.get("filelock"), "BaseFileLock", None)
     modules = [module for name, module in list(sys.modules.items()) if kind and name.startswith("promptflow._sdk")]
     LOCKS[:] = [(module, key) for module in modules for key, value in list(vars(module).items()) if isinstance(value, kind)]

@@ -15,7 +15,8 @@ BEFORE_REHEARSAL = 100
 
 
 def add_sites(spec):
-    """Has packages looked for beside the environment, before it: where nothing can be laid over it."""
+    """Has packages looked for beside the environment, before it: where nothing can be laid over
+    it."""
     import site
     import sys
 
@@ -26,8 +27,9 @@ def add_sites(spec):
 
 
 def serve(spec, control, warm):
-    """Is the runner of a session: process 1 of its sandbox. It ends with the supervisor's end of the socket, and all in the sandbox with it.
-    Whoever calls this has said that the session is ready."""
+    """Is the runner of a session: process 1 of its sandbox. It ends with the supervisor's end of
+    the socket, and all in the sandbox with it. Whoever calls this has said that the session is
+    ready."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Process 1 is where what has lost its parent goes; without namespaces of its own it is so by
     # this.
@@ -56,6 +58,8 @@ class Runner:
     def __init__(self, spec, control, fork_safe):
         self.spec, self.control, self.fork_safe = spec, control, fork_safe
         self.runs, self.owner, self.spare = {}, {}, None
+        # The text of the flow's file, as far as it is known.
+        self.definition = None
         # The processes of runs that have told their end.
         self.leaving = set()
         self.wake, self.woken = os.pipe()
@@ -71,7 +75,7 @@ class Runner:
         while True:
             events = self.poll.poll(self.patience())
             if not events and self.spare is None:
-                self.spare = SpareRun(self.spec)
+                self.spare = SpareRun(self.spec, self.definition)
             elif not events:
                 self.spare.rehearse()
             for fd, _ in events:
@@ -84,8 +88,9 @@ class Runner:
                     self.take_output(fd)
 
     def patience(self):
-        """How long to wait, in milliseconds, before something is done ahead: a run's processes are made as soon as nothing else is to do, and
-        rehearse when no run has come for a while, as one that does would wait for the processor."""
+        """How long to wait, in milliseconds, before something is done ahead: a run's processes are
+        made as soon as nothing else is to do, and rehearse when no run has come for a while, as
+        one that does would wait for the processor."""
         if not self.fork_safe or self.runs or self.leaving or (self.spare and self.spare.rehearses):
             return None
         return 0 if self.spare is None else BEFORE_REHEARSAL
@@ -99,6 +104,11 @@ class Runner:
                 for run in self.runs.values():
                     if run.name == message["stop"]:
                         os.kill(run.pid, signal.SIGKILL)
+            definition = message.pop("definition", None)
+            if definition and definition != self.definition:
+                self.definition = definition
+                if self.spare and "run" not in message:
+                    self.spare.read(definition)
             if "run" in message:
                 given = self.control.descriptors.popleft() if message.get("given") else None
                 try:

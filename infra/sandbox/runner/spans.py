@@ -1,8 +1,10 @@
-"""The spans that promptflow's tracing makes of a run: kept with the run, and sent if a variable says where they go.
+"""The spans that promptflow's tracing makes of a run: kept with the run, and sent if a variable
+says where they go.
 
 They are sent when a line has ended, without a thread: a process that has one cannot be forked.
 """
 
+import functools
 import os
 import sys
 
@@ -22,11 +24,38 @@ def begin(run):
     return Spans(run, next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None))
 
 
+@functools.cache
+def default_resource():
+    """What OpenTelemetry's SDK says of itself: it looks through all installed packages for it,
+    which takes milliseconds."""
+    from opentelemetry.sdk.resources import Resource
+
+    return Resource.create()
+
+
+def resource(attributes):
+    """What spans say of their process, as `Resource.create` makes it."""
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+    if os.environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
+        return Resource.create(attributes)
+    return default_resource().merge(OTELResourceDetector().detect()).merge(Resource(attributes))
+
+
+def rehearse():
+    """Makes a span that nobody gets, so that no run has to load what makes one."""
+    from opentelemetry.sdk.trace import TracerProvider
+
+    tracer = TracerProvider(resource=resource({})).get_tracer("rehearsal")
+    with tracer.start_as_current_span("rehearsal") as span:
+        pass
+    as_text(span)
+
+
 class Spans:
     def __init__(self, run, endpoint):
         """`endpoint`: where they are sent, if they are."""
         from opentelemetry import trace
-        from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
         from promptflow.contracts.run_mode import RunMode
         from promptflow.tracing._operation_context import OperationContext
@@ -44,14 +73,14 @@ class Spans:
         os.environ.setdefault(SWITCH, "false")
         # A span then has the number of its line.
         OperationContext.get_instance().run_mode = RunMode.Batch.name
-        resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or "promptflow", "run": run})
+        about = resource({"service.name": os.environ.get("OTEL_SERVICE_NAME") or "promptflow", "run": run})
         provider = trace.get_tracer_provider()
         if isinstance(provider, TracerProvider):
             # It can be set once, and the runtime or the flow has. Its tracers have the processors
             # that come to it later, too.
-            provider._resource = provider.resource.merge(resource)
+            provider._resource = provider.resource.merge(about)
         else:
-            provider = TracerProvider(resource=resource)
+            provider = TracerProvider(resource=about)
             trace.set_tracer_provider(provider)
         provider.add_span_processor(Keep())
 
@@ -67,7 +96,8 @@ class Spans:
                 self.send()
 
     def take(self):
-        """Sends the spans that have ended since. Returns them as JSON texts, as OpenTelemetry's SDK writes them, and how many more there were."""
+        """Sends the spans that have ended since. Returns them as JSON texts, as OpenTelemetry's SDK
+        writes them, and how many more there were."""
         spans, left_out = self.ended[:], self.left_out
         self.ended.clear()
         self.left_out = 0
@@ -76,7 +106,8 @@ class Spans:
         return texts, left_out + len(spans) - len(texts)
 
     def keep_no_more(self):
-        """Makes no more spans, as the run has as many as are kept; those that are sent are made all the same."""
+        """Makes no more spans, as the run has as many as are kept; those that are sent are made all
+        the same."""
         self.keeps = False
         if self.has_switched and not self.endpoint:
             os.environ.pop(SWITCH, None)
@@ -111,7 +142,8 @@ class Spans:
 
 
 def as_text(span):
-    """A span in one line. Of one that is long, texts are cut; of one that is too long its attributes are left out; each with a word on that."""
+    """A span in one line. Of one that is long, texts are cut; of one that is too long its
+    attributes are left out; each with a word on that."""
     import json
 
     from .records import LONGEST as LONGEST_TEXT
@@ -131,7 +163,8 @@ def as_text(span):
 
 
 def checked_spans(answer):
-    """The spans that a process tells, as far as they are texts of one line, and how many it left out."""
+    """The spans that a process tells, as far as they are texts of one line, and how many it left
+    out."""
     from .stream import is_text
 
     spans, left_out = answer.get("spans"), answer.get("spans_left_out")
@@ -162,7 +195,8 @@ class Bound:
         return kept
 
     def last(self):
-        """What the file of spans ends with if it is not whole: how many spans are left out, and how many lines have none."""
+        """What the file of spans ends with if it is not whole: how many spans are left out, and how
+        many lines have none."""
         if not (self.left_out or self.lines):
             return None
         return {"left_out": {"spans": self.left_out, "lines": self.lines}}

@@ -1,7 +1,7 @@
 """Ends all that a run has started: also what has left its group, and what has lost its parent.
 
-The process that a run begins with adopts what loses its parent (`adopt`). When that process ends, what is left of the run comes to the runner,
-whose children are otherwise all known.
+The process that a run begins with adopts what loses its parent (`adopt`). When that process ends,
+what is left of the run comes to the runner, whose children are otherwise all known.
 """
 
 import os
@@ -16,13 +16,15 @@ PATIENCE = 5
 
 
 def adopt():
-    """Has what comes of this process and loses its parent become a child of this one, and of no process further up."""
+    """Has what comes of this process and loses its parent become a child of this one, and of no
+    process further up."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def go_on_in_a_child(control):
-    """Returns only in a child. This process stays outside of what the child becomes: when the child has ended, or the other end of `control`
-    has, it ends all that came of the child, and hands on how that ended."""
+    """Returns only in a child. This process stays outside of what the child becomes: when the child
+    has ended, or the other end of `control` has, it ends all that came of the child, and hands
+    on how that ended."""
     # Killed, it would end nothing.
     prctl(PR_SET_PDEATHSIG, 0)
     adopt()
@@ -44,11 +46,13 @@ def go_on_in_a_child(control):
 
 
 def used(begun, usages, processes=1):
-    """What a run used: processor time and time by the clock in milliseconds, and bytes of memory, at most.
+    """What a run used: processor time and time by the clock in milliseconds, and bytes of memory,
+    at most.
 
     * `begun`: `time.monotonic()` at its begin.
     * `usages`: the kernel's accounts of its processes, the last one with the largest of them.
-    * `processes`: how many it begins with, each of which may need as much as the largest. What they share counts each time.
+    * `processes`: how many it begins with, each of which may need as much as the largest. What they
+      share counts each time.
     """
     processor = sum(usage.ru_utime + usage.ru_stime for usage in usages)
     took = time.monotonic() - begun
@@ -66,7 +70,8 @@ def reap():
 
 
 def end_children(but=(), reap=reap):
-    """Ends all that comes of this process, but for the children in `but` and what comes of those. Whether nothing of it is left."""
+    """Ends all that comes of this process, but for the children in `but` and what comes of those.
+    Whether nothing of it is left."""
     until = time.monotonic() + PATIENCE
     while reap() and (left := descendants(but)):
         if time.monotonic() > until:
@@ -93,8 +98,9 @@ def send(pid, what):
 
 
 def descendants(but):
-    """All processes that come of this one, without the children in `but` and what comes of those. One that has ended counts until it is taken in:
-    it may have started another one since the processes were listed, which the next look finds in its place."""
+    """All processes that come of this one, without the children in `but` and what comes of those.
+    One that has ended counts until it is taken in: it may have started another one since the
+    processes were listed, which the next look finds in its place."""
     children = {}
     for name in os.listdir("/proc"):
         if name.isdigit():

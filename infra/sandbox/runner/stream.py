@@ -1,4 +1,5 @@
-"""The pieces of an output that a flow gives as a generator, told as they come. The output itself is made of them as ever.
+"""The pieces of an output that a flow gives as a generator, told as they come. The output itself is
+made of them as ever.
 
 What is told is a help for who looks on: it has a bound, and the whole is the line's output.
 """
@@ -13,7 +14,8 @@ LONGEST, MOST_BESIDE, MOST_TEXT, MOST_PIECES = 4_000, 30_000, 256 << 10, 5_000
 
 
 class Stream:
-    """Has an executor tell the pieces of its outputs, and its LLM nodes give theirs in pieces if that is how promptflow serves them."""
+    """Has an executor tell the pieces of its outputs, and its LLM nodes give theirs in pieces if
+    that is how promptflow serves them."""
 
     def __init__(self, executor):
         self.tell, self.has_begun, self.lock = None, False, threading.Lock()
@@ -85,7 +87,8 @@ def replaced(output, fields):
 
 
 def beside(fields, watched):
-    """The outputs that come whole, as JSON; None if they are no JSON before images are files, or are long."""
+    """The outputs that come whole, as JSON; None if they are no JSON before images are files, or
+    are long."""
     from .line import dumps, without_number
 
     try:
@@ -110,7 +113,8 @@ class Bound:
 
 
 def checked_chunk(chunk):
-    """What a process says of a piece, as far as it is one: the flow's code can write anything where it says it."""
+    """What a process says of a piece, as far as it is one: the flow's code can write anything where
+    it says it."""
     if not isinstance(chunk, dict):
         return None
     begins, goes_on = chunk.get("begins"), chunk.get("goes_on")

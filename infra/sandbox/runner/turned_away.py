@@ -1,7 +1,8 @@
 """Lines that their model provider turned away with 429, as it was asked too often.
 
-promptflow itself has LLM nodes (100 times) and prompties (10 times) wait and ask again, as `Retry-After` says, and so they do here. A line of code
-that asks by a client of its own fails with promptflow once the client gives up (OpenAI's after two more tries). Here it is run again.
+promptflow itself has LLM nodes (100 times) and prompties (10 times) wait and ask again, as
+`Retry-After` says, and so they do here. A line of code that asks by a client of its own fails with
+promptflow once the client gives up (OpenAI's after two more tries). Here it is run again.
 """
 
 import re
@@ -42,7 +43,8 @@ def after(headers):
 
 
 def is_turned_away(wrong):
-    """Whether this failure of a line says so. A quota that is used up does not come back by waiting."""
+    """Whether this failure of a line says so. A quota that is used up does not come back by
+    waiting."""
     kind, _, message = wrong.get("message", "").partition(": ")
     if wrong.get("error") != "Run.CodeRaised" or "insufficient_quota" in message:
         return False
@@ -50,9 +52,11 @@ def is_turned_away(wrong):
 
 
 def wait_before(again, random):
-    """How long to wait before a line is run again for this time, in seconds; None if the provider wants more than is waited for.
+    """How long to wait before a line is run again for this time, in seconds; None if the provider
+    wants more than is waited for.
 
-    * `random`: a number from 0 to 1, so that lines that were turned away together do not come back together.
+    * `random`: a number from 0 to 1, so that lines that were turned away together do not come back
+      together.
     """
     said, last["after"] = last["after"], None
     if said is not None:

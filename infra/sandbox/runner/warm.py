@@ -1,7 +1,7 @@
 """The warm process: an interpreter that is forked into each session.
 
-It has the flow runtime loaded. Or it has nothing loaded but this package, and its forks become the interpreter of the session's image or
-environment once the sandbox around them is closed.
+It has the flow runtime loaded. Or it has nothing loaded but this package, and its forks become the
+interpreter of the session's image or environment once the sandbox around them is closed.
 """
 
 import json
@@ -22,7 +22,8 @@ from .serve import serve
 
 
 def warm(path, idle_seconds, kind, places):
-    """Is the warm process, until no session has been a fork of it for `idle_seconds` or its socket was taken away.
+    """Is the warm process, until no session has been a fork of it for `idle_seconds` or its socket
+    was taken away.
 
     * `kind`: what is known ahead of its sessions; see `Kind`.
     """
@@ -101,7 +102,8 @@ class Kind:
     """What is known of sessions before they are there.
 
     * `root`: an empty folder; `user`: theirs on this machine, if another than this process's own.
-    * `uid`: theirs inside, where each begins with an interpreter of its own; None where they are forks with the flow runtime loaded.
+    * `uid`: theirs inside, where each begins with an interpreter of its own; None where they are
+      forks with the flow runtime loaded.
     """
 
     def __init__(self, root, user, uid):
@@ -132,7 +134,8 @@ def listen(path):
 
 
 class Spare:
-    """A process that is in namespaces of its own already, and waits for the session that it is to be."""
+    """A process that is in namespaces of its own already, and waits for the session that it is to
+    be."""
 
     def __init__(self, kind, places, own_network):
         self.own_network = own_network
@@ -157,8 +160,8 @@ class Spare:
         self.channel.close()
 
     def become(self, connection):
-        """Hands it its connection. Its process id, or None if it cannot be a session, which it then says itself; and a copy of the far end of
-        its network, if it has one."""
+        """Hands it its connection. Its process id, or None if it cannot be a session, which it then
+        says itself; and a copy of the far end of its network, if it has one."""
         self.channel.settimeout(10)
         control = Control(self.channel)
         try:
@@ -243,7 +246,8 @@ def wait_to_become(channel, kind, places, own_network):
 
 
 def take_in_site(spec):
-    """The session's environment stands where the base was: only its own .pth files are new to this interpreter."""
+    """The session's environment stands where the base was: only its own .pth files are new to this
+    interpreter."""
     import importlib
     import site
 

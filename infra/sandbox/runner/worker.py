@@ -1,7 +1,8 @@
-"""A process that runs a flow's code: it loads the flow, runs lines, and makes forks of itself that do.
+"""A process that runs a flow's code: it loads the flow, runs lines, and makes forks of itself that
+do.
 
-Nothing that it says is believed of the run as a whole: how many lines there are, and whether a process came to a good end, the process
-that gives it its orders (see `orders`) knows by itself.
+Nothing that it says is believed of the run as a whole: how many lines there are, and whether a
+process came to a good end, the process that gives it its orders (see `orders`) knows by itself.
 """
 
 import gc
@@ -11,7 +12,7 @@ import signal
 import socket
 import sys
 
-from . import connections, spans
+from . import connections, definitions, spans
 from .control import Control
 from .kernel import PR_SET_DUMPABLE, prctl, threads
 from .own import own_source
@@ -63,6 +64,8 @@ class Worker:
             if "rehearse" in order:
                 run_a_dummy_flow()
                 self.control.send({"rehearsed": True})
+            elif "read" in order:
+                definitions.read_ahead(order["read"])
             elif "load" in order:
                 self.control.send(self.load(order["load"]))
             elif "fork" in order:

@@ -213,6 +213,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
         "coordinator.py",
         "crew.py",
         "data.py",
+        "definitions.py",
         "flow.py",
         "fresh.py",
         "groups.py",

@@ -6,7 +6,8 @@ use flow::{Environment, Kind, Reach, view::View};
 use lifecycle::{Code, Failure, session::Named};
 use std::{
     collections::VecDeque,
-    fs, io,
+    fs,
+    io::{self, Read},
     ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
@@ -134,6 +135,20 @@ impl Opened {
         self.read(DESCRIPTION_TIMEOUT, |opened| flow::kind(opened.path())).await
     }
 
+    /// The text of the flow's file; none where there is no such file, or its text is longer than
+    /// `most` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`flow::kind`] and [`aside`].
+    pub async fn definition(&self, most: usize) -> Result<Option<String>, Failure> {
+        self.read(DESCRIPTION_TIMEOUT, move |opened| {
+            let file = flow::kind(opened.path())?.file().map(|name| opened.path().join(name));
+            Ok(file.and_then(|file| short_text(&file, most)))
+        })
+        .await
+    }
+
     /// The view of a run of the flow.
     ///
     /// # Errors
@@ -235,6 +250,14 @@ impl OpenedFile {
             Self::Laid(laid) => laid,
         }
     }
+}
+
+/// The text of a file, if it is one of at most so many bytes.
+pub fn short_text(file: &Path, most: usize) -> Option<String> {
+    let mut text = String::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    fs::File::open(file).ok()?.take(limit).read_to_string(&mut text).ok()?;
+    (text.len() <= most).then_some(text)
 }
 
 fn no_snapshot(what: &str) -> Fault {

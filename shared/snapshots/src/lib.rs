@@ -17,7 +17,7 @@ mod store;
 mod stored;
 
 pub use aside::aside;
-pub use folders::{Folders, Laid, Opened, OpenedFile};
+pub use folders::{Folders, Laid, Opened, OpenedFile, short_text};
 pub use lifecycle::Failure;
 pub use store::{FRESH, Store};
 

@@ -1,6 +1,8 @@
-"""Runs every attack in this folder, each in a process of its own, and prints what came of it as JSON lines.
+"""Runs every attack in this folder, each in a process of its own, and prints what came of it as
+JSON lines.
 
-An attack is a function `try_…(target)` of a module here. It returns what it got; nothing, an `OSError` or its own death is a wall that held.
+An attack is a function `try_…(target)` of a module here. It returns what it got; nothing, an
+`OSError` or its own death is a wall that held.
 """
 
 import ctypes
@@ -89,7 +91,8 @@ def main():
 
 
 def unless(*words):
-    """Marks an attack on a wall that is not there if the session's isolation says one of these of what it does not hold."""
+    """Marks an attack on a wall that is not there if the session's isolation says one of these of
+    what it does not hold."""
 
     def mark(attack):
         attack.unless = words

@@ -1,4 +1,5 @@
-"""What only a build script can try: its index and broker, other builds, what it leaves behind. Nothing of it is done in a session."""
+"""What only a build script can try: its index and broker, other builds, what it leaves behind.
+Nothing of it is done in a session."""
 
 import os
 import pathlib
@@ -30,7 +31,8 @@ def try_the_index_without_its_broker(target):
 
 
 def try_the_broker_as_a_way_out(target):
-    """To the machine's port, to its cloud, to the index by a path of one's own, and with another build's token."""
+    """To the machine's port, to its cloud, to the index by a path of one's own, and with another
+    build's token."""
     if not target["build"]:
         return None
     feed = urllib.parse.urlsplit(os.environ["UV_DEFAULT_INDEX"])
@@ -77,7 +79,8 @@ def try_links_where_others_clean_up(target):
 
 
 def try_to_stay(target):
-    """A process without a parent, a terminal, a group or an open file, which is looked for from outside."""
+    """A process without a parent, a terminal, a group or an open file, which is looked for from
+    outside."""
     if target["build"]:
         text = "import os, sys, time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\ntime.sleep(600)"
         subprocess.run([sys.executable, "-I", "-c", text, target["build"]["marker"]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -16,7 +16,8 @@ SECONDS = 60
 
 
 def open_descriptors():
-    """Has descriptors of each kind that calls may be made with, and neither one that tells what came of the attacks nor the run's folder."""
+    """Has descriptors of each kind that calls may be made with, and neither one that tells what
+    came of the attacks nor the run's folder."""
     os.chdir(tempfile.mkdtemp())
     os.closerange(3, 1 << 16)
     for _ in range(3):

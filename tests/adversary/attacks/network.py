@@ -1,4 +1,5 @@
-"""Attacks on the network: this machine's ports and addresses, its networks, its cloud, and the rules themselves."""
+"""Attacks on the network: this machine's ports and addresses, its networks, its cloud, and the
+rules themselves."""
 
 import fcntl
 import os
@@ -112,7 +113,8 @@ def try_to_change_the_network(target):
 
 
 def try_a_network_of_others(target):
-    """Into the namespace of a process that is not its own, or into a new one with all rights in it."""
+    """Into the namespace of a process that is not its own, or into a new one with all rights in
+    it."""
 
     def enter(pid):
         fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)

@@ -1,4 +1,5 @@
-"""Prints the digest of the code of each function whose name begins with the argument, one a line."""
+"""Prints the digest of the code of each function whose name begins with the argument, one a
+line."""
 import sys
 
 import boto3

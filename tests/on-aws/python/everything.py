@@ -1,4 +1,5 @@
-"""Prints all rows of all tables, all messages of all queues, and all lines of all log groups; and the names of secrets, last."""
+"""Prints all rows of all tables, all messages of all queues, and all lines of all log groups; and
+the names of secrets, last."""
 import boto3
 
 dynamodb, sqs, logs = (boto3.client(name) for name in ["dynamodb", "sqs", "logs"])

@@ -1,4 +1,5 @@
-"""Prints the status of an execution, and its error if it has one: the state machine's name, the execution's name."""
+"""Prints the status of an execution, and its error if it has one: the state machine's name, the
+execution's name."""
 import sys
 
 import boto3

@@ -1,5 +1,5 @@
-"""Prints what there is of a deployment, one a line: all whose name begins with the argument, and what was started for it or is in a
-bucket."""
+"""Prints what there is of a deployment, one a line: all whose name begins with the argument, and
+what was started for it or is in a bucket."""
 import sys
 
 import boto3

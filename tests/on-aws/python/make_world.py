@@ -1,6 +1,8 @@
-"""Makes the table of the template, and a state machine of the real definition whose steps all go to one queue.
+"""Makes the table of the template, and a state machine of the real definition whose steps all go to
+one queue.
 
-Arguments: the template, the definition. Prints the table's name, the machine's ARN and the queue's URL, one a line.
+Arguments: the template, the definition. Prints the table's name, the machine's ARN and the queue's
+URL, one a line.
 """
 import json
 import pathlib

@@ -1,5 +1,5 @@
-"""Prints the parameters that a deployment with compute on EC2 takes: the account's own network, and an AMI that stands in for AWS's, which
-the emulator does not have."""
+"""Prints the parameters that a deployment with compute on EC2 takes: the account's own network, and
+an AMI that stands in for AWS's, which the emulator does not have."""
 import boto3
 
 ec2 = boto3.client("ec2")

@@ -1,4 +1,5 @@
-"""Sends messages to a FIFO queue as any SQS producer does: from standard input, a line each of [body, group, deduplication id] in JSON."""
+"""Sends messages to a FIFO queue as any SQS producer does: from standard input, a line each of
+[body, group, deduplication id] in JSON."""
 import json
 import sys
 

@@ -1,4 +1,5 @@
-"""Zips a function's binary as Lambda takes it: the binary (or a zip that has it), the zip, and what is written behind the binary, which runs the same."""
+"""Zips a function's binary as Lambda takes it: the binary (or a zip that has it), the zip, and what
+is written behind the binary, which runs the same."""
 import sys
 import zipfile
 

@@ -59,7 +59,12 @@ fn no_file_has_more_than_500_lines_of_code() {
 
 /// Each Rust file below a folder, with its text.
 fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
-    files(folder)
+    texts_of("rs", folder)
+}
+
+/// Each file with this extension below a folder, with its text.
+fn texts_of(extension: &str, folder: &Path) -> Vec<(PathBuf, String)> {
+    files_of(extension, folder)
         .into_iter()
         .map(|file| {
             let text = fs::read_to_string(&file).expect("it can be read");
@@ -130,11 +135,15 @@ fn edges(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
 
 /// The Rust files of a module, its tests aside.
 fn files(path: &Path) -> Vec<PathBuf> {
+    files_of("rs", path)
+}
+
+fn files_of(extension: &str, path: &Path) -> Vec<PathBuf> {
     if path.is_dir() {
         let entries = fs::read_dir(path).expect("a folder").flatten();
-        return entries.flat_map(|entry| files(&entry.path())).collect();
+        return entries.flat_map(|entry| files_of(extension, &entry.path())).collect();
     }
-    let is_code = path.extension() == Some("rs".as_ref()) && path.file_stem() != Some("tests".as_ref());
+    let is_code = path.extension() == Some(extension.as_ref()) && path.file_stem() != Some("tests".as_ref());
     is_code.then(|| path.to_owned()).into_iter().collect()
 }
 
@@ -249,10 +258,15 @@ fn documentation_begins_with_a_noun_or_a_verb() {
 
 /// The lines of all Rust files of the project that a search finds, each with its file.
 fn find_lines(find: fn(&str) -> Vec<&str>) -> Vec<String> {
+    find_lines_in("rs", find)
+}
+
+/// The lines of all files with this extension that a search finds, each with its file.
+fn find_lines_in(extension: &str, find: fn(&str) -> Vec<&str>) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = Vec::new();
     for group in ["shared", "functions", "infra", "tests"] {
-        for (path, text) in texts(&root.join(group)) {
+        for (path, text) in texts_of(extension, &root.join(group)) {
             found.extend(find(&text).iter().map(|line| format!("{}: {line}", path.display())));
         }
     }
@@ -284,6 +298,28 @@ fn a_relative_clause_at_the_beginning_of_documentation_is_found() {
 #[test]
 fn comments_are_wrapped_at_100_columns() {
     assert_eq!(find_lines(wide_comments), Vec::<String>::new());
+    assert_eq!(find_lines_in("py", wide_docstrings), Vec::<String>::new());
+}
+
+/// The lines of Python's comments and docstrings that are wider than 100 columns and could be
+/// wrapped: no program in them.
+fn wide_docstrings(text: &str) -> Vec<&str> {
+    let (mut found, mut indent) = (Vec::new(), None);
+    for line in text.lines() {
+        let (trimmed, begun) = (line.trim_start(), indent.is_some());
+        if !begun && trimmed.starts_with("\"\"\"") {
+            indent = Some(line.len() - trimmed.len());
+        }
+        let program = indent.is_some_and(|indent| begun && line.len() - trimmed.len() >= indent + 4);
+        let is_wide = line.chars().count() > 100 && trimmed.contains(' ');
+        if is_wide && !program && (indent.is_some() || trimmed.starts_with("# ")) {
+            found.push(line);
+        }
+        if trimmed.matches("\"\"\"").count() == if begun { 1 } else { 2 } {
+            indent = None;
+        }
+    }
+    found
 }
 
 /// The lines of comments that are wider than 100 columns and could be wrapped: no row of a table,
@@ -313,4 +349,11 @@ fn a_comment_that_could_be_wrapped_is_found() {
     let text = format!("/// {long}\n// | {long} |\n/// ```\n/// {long}\n/// ```\n//! {long}\nlet a = 1; // {long}");
     let found = wide_comments(&text);
     assert_eq!(found, [format!("/// {long}"), format!("//! {long}")]);
+    let text = format!(
+        "\"\"\"{long}\n    {long}\n\"\"\"\na = '{long}'\ndef b():\n    \"\"\"Short.\"\"\"\n    c = '{long}'\n    # {long}"
+    );
+    assert_eq!(
+        wide_docstrings(&text),
+        [format!("\"\"\"{long}"), format!("    # {long}")]
+    );
 }

@@ -1,4 +1,5 @@
-"""Sends the released samples of commands to the host, as any SQS producer does, with boto3 as it comes from PyPI."""
+"""Sends the released samples of commands to the host, as any SQS producer does, with boto3 as it
+comes from PyPI."""
 import json
 import os
 import pathlib

@@ -42,7 +42,7 @@ use follow::follow;
 use results::{Kept, Results, keep_files};
 use sandbox::{beneath::Limits, removal::remove};
 use serde_json::{Map, Value, json};
-use snapshots::{Opened, OpenedFile};
+use snapshots::{Opened, OpenedFile, short_text};
 use std::{
     collections::HashMap,
     fs, io,
@@ -58,6 +58,8 @@ const MOST: Limits = Limits {
     entries: 50_000,
     bytes: 4 << 30,
 };
+/// The longest text of a flow's file that is read before a run asks for it, in bytes.
+pub(crate) const MOST_AHEAD: usize = 100_000;
 /// How many of the files that are not kept are named in the run's result.
 const MOST_NAMED: usize = 20;
 
@@ -176,6 +178,10 @@ struct Staged {
     given: Given,
 }
 
+/// The files of a run as they are laid out: their stamps, its data, what is given to it alone, and
+/// the text of the flow's file.
+type LaidOut = (Stamps, Map<String, Value>, Given, Option<String>);
+
 /// When a file was changed, in seconds and nanoseconds, and how big it was.
 type Stamp = (i64, i64, u64);
 /// The stamp of each file of a view.
@@ -198,7 +204,8 @@ async fn stage(
     let staging = folders.session.join("staging").join(run);
     let place = folders.work().join(run);
     let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
-    let lay_out = move || -> Result<(Stamps, Map<String, Value>, Given), Failure> {
+    let definition_file = file.clone();
+    let lay_out = move || -> Result<LaidOut, Failure> {
         let given = Given::to_run(&state, work.keeper.as_deref(), &id, &view, &wanted, &work.broker)?;
         let io = |error: io::Error| io_failure(&error);
         remove(&staging).map_err(io)?;
@@ -216,12 +223,13 @@ async fn stage(
         if let Some(user) = user {
             sandbox::files::give_all(&staging, user).map_err(io)?;
         }
+        let definition = short_text(&root.join(definition_file), MOST_AHEAD);
         // In one step, so that nothing inside can lay a link in the way of what is written from
         // outside.
         fs::rename(&staging, &place).map_err(io)?;
-        Ok((before, sources, given))
+        Ok((before, sources, given, definition))
     };
-    let (before, sources, given) = tokio::task::spawn_blocking(lay_out)
+    let (before, sources, given, definition) = tokio::task::spawn_blocking(lay_out)
         .await
         .map_err(|error| Failure::new(Code::RunFailed, error.to_string()))??;
     let place = folders.work().join(run);
@@ -229,6 +237,8 @@ async fn stage(
         "run": run,
         "folder": place.join("flow"),
         "file": file,
+        // Read ahead for the next run.
+        "definition": definition,
         // Where images of its output are put.
         "output": place.join("output"),
         "data": sources,

@@ -128,6 +128,16 @@ impl Runner {
         Ok(receiver)
     }
 
+    /// Tells it the text of the flow's file, for the runs to come.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub(crate) async fn expect(&self, definition: &str) -> io::Result<()> {
+        let line = format!("{}\n", serde_json::json!({ "definition": definition }));
+        self.writer.lock().await.write_all(line.as_bytes()).await
+    }
+
     /// Ends all processes of a run.
     ///
     /// # Errors

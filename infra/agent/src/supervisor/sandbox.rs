@@ -3,6 +3,7 @@
 use super::Agent;
 use crate::{
     clock::boot_time,
+    run::MOST_AHEAD,
     runner::{Runner, Start},
     warm, write_atomically,
 };
@@ -185,11 +186,24 @@ impl Agent {
         }
         // It may have changed meanwhile.
         runner.set_reach(&self.reach.borrow());
-        *self.runner.borrow_mut() = Some(runner);
+        *self.runner.borrow_mut() = Some(Rc::clone(&runner));
+        self.expect_runs(runner).await;
         if let Some(old) = old {
             spawn_local(end_after_its_runs(old));
         }
         Ok(())
+    }
+
+    /// Has a runner read the flow's file before the first run asks for it. Without it, that run
+    /// takes longer.
+    async fn expect_runs(&self, runner: Rc<Runner>) {
+        if let Ok(opened) = self.open(&self.spec.settings.folder.value).await {
+            spawn_local(async move {
+                if let Ok(Some(definition)) = opened.definition(MOST_AHEAD).await {
+                    let _ = runner.expect(&definition).await;
+                }
+            });
+        }
     }
 
     /// The session's runner; a new one if the old one has ended.

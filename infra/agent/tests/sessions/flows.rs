@@ -215,3 +215,55 @@ pub(crate) fn a_column_that_gives_way_to_a_default_is_said_in_the_log() {
         assert!(!log(&mapped).contains("is not used"), "{}", log(&mapped));
     });
 }
+
+pub(crate) fn a_flows_file_is_read_before_the_run_that_asks_for_it_and_each_reader_has_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let code = "
+from pfsession_runner import definitions
+from promptflow._utils import flow_utils
+def main() -> dict:
+    known = list(definitions.KNOWN)
+    flow_utils.load_yaml('flow.flex.yaml')['entry'] = 'another'
+    return {'known': known, 'entry': flow_utils.load_yaml('flow.flex.yaml')['entry']}
+";
+    let it = flex(&folder.path().join("flow"), code);
+    let file = it.join("flow.flex.yaml");
+    let started_with = fs::read_to_string(&file).unwrap();
+    let mut texts = vec![started_with.clone()];
+    let mut edit = || {
+        let next = format!("{started_with}# edited {} times\n", texts.len());
+        fs::write(&file, &next).unwrap();
+        texts.push(next);
+        (texts[texts.len() - 2].clone(), texts[texts.len() - 1].clone())
+    };
+    let key = key(&unique("ahead"));
+    machine.start(&key, 1, &it);
+    // The text that was read ahead is one that this run does not load itself. A run that comes at
+    // once finds nothing read.
+    let is_read_ahead = (0..50).any(|_| {
+        let (before, now) = edit();
+        let result = machine.run(&key, 1, &unique("ahead"), &it, RunWish::default());
+        let said = output(&result);
+        assert_eq!(said["entry"], "code:main");
+        let known: Vec<&str> = said["known"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert!(known.contains(&now.as_str()), "{said}");
+        known.contains(&before.as_str())
+    });
+    assert!(is_read_ahead);
+    // One that cannot be read is the run's failure alone.
+    fs::write(&file, "entry: [\n").unwrap();
+    for _ in 0..2 {
+        let result = machine.run(&key, 1, &unique("ahead"), &it, RunWish::default());
+        assert_eq!(result.failure.unwrap().error, contract::Code::FlowBadFlowFile);
+    }
+    fs::write(&file, &started_with).unwrap();
+    let result = machine.run(&key, 1, &unique("ahead"), &it, RunWish::default());
+    assert_eq!(output(&result)["entry"], "code:main");
+    machine.remove(&key, 1);
+}

@@ -221,6 +221,10 @@ fn main() -> anyhow::Result<()> {
             the_spans_of_a_run_go_to_the_endpoint_that_it_names_and_are_kept_with_it,
         ),
         (
+            "a_flows_file_is_read_before_the_run_that_asks_for_it_and_each_reader_has_its_own",
+            a_flows_file_is_read_before_the_run_that_asks_for_it_and_each_reader_has_its_own,
+        ),
+        (
             "spans_that_are_kept_have_their_line_and_bounds_and_what_is_cut_is_said",
             spans_that_are_kept_have_their_line_and_bounds_and_what_is_cut_is_said,
         ),

@@ -1,6 +1,7 @@
 """Records what promptflow makes of connections' documents.
 
-python3 -m venv v && v/bin/pip install promptflow==1.18.5 && v/bin/python record.py > promptflow.json
+python3 -m venv v && v/bin/pip install promptflow==1.18.5 && v/bin/python record.py >
+promptflow.json
 """
 
 import json
