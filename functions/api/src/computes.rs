@@ -48,7 +48,7 @@ pub(crate) async fn read(
     request: &Request,
     wait: Millis,
 ) -> Result<Value, Fault> {
-    let until_gone = request.text("until") == Some("gone");
+    let until_gone = request.text("until").is_some();
     let is_over = |held: &Compute| held.sessions.is_empty() && (!until_gone || held.phase == ComputePhase::Gone);
     let held = wait_for(
         aws,

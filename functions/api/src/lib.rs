@@ -82,8 +82,9 @@ async fn handle(aws: &Aws, issuer: &Issuer, stores: &Stores, request: &Request) 
     let path = parts(request.path());
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
     let route = Route::of(request.method(), &path);
+    let bad_query = route.and_then(|route| route.check_query(request.query()).err());
     if route == Some(Route::Health) {
-        return healthy();
+        return bad_query.map_or_else(healthy, |failure| problem(400, failure));
     }
     // A session has no token: its own key proves it.
     if let Some(Route::GiveConnections(key)) = route {
@@ -99,6 +100,9 @@ async fn handle(aws: &Aws, issuer: &Issuer, stores: &Stores, request: &Request) 
     let Some(route) = route else {
         return no_such_route();
     };
+    if let Some(failure) = bad_query {
+        return problem(400, failure);
+    }
     let answered = async {
         let known = Known::look_up(aws, caller).await?;
         Box::pin(answer(aws, stores, &known, route, request)).await

@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// The event, with what the routes ask of it.
 #[derive(Debug, Deserialize)]
@@ -15,6 +16,10 @@ impl Request {
 
     pub(crate) fn path(&self) -> &str {
         &self.0.raw_path
+    }
+
+    pub(crate) fn query(&self) -> &BTreeMap<String, String> {
+        &self.0.query_string_parameters
     }
 
     pub(crate) fn number(&self, name: &str) -> Option<u64> {

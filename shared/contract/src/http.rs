@@ -20,22 +20,25 @@
 //! | `GET /v1/sessions/{flow key}/packages` | | 200 [`PackagesRow`](crate::packages::PackagesRow); 404 if nothing was ever installed |
 //! | `GET /v1/sessions/{flow key}/installs` | | 200 [`Installs`] |
 //! | `GET /v1/sessions/{flow key}/events` | `after=revision` | 200 [`Events`] |
-//! | `GET /v1/computes` | `users=all`, `after=next` of the page before | 200 [`Computes`]: those that have sessions; 403 |
+//! | `GET /v1/computes` | as `/v1/sessions`: `users=all`, `key`, `limit`, `after=next` | 200 [`Computes`]: those that have sessions; 403 |
 //! | `GET /v1/computes/{id}` | `wait=milliseconds` (at most 20000) waits until no session is on it, with `until=gone` until it is gone | 200 [`ComputeView`] |
 //! | `DELETE /v1/computes/{id}` | | 202 [`ComputeView`]: what ends with it; 403 |
-//! | `GET /v1/instances` | `user`, for an owner | 200 [`Instances`](crate::instance::Instances): the caller's own, or that user's; 403 |
+//! | `GET /v1/instances` | for an owner `user`, or `users=all` with `after=next` of the page before | 200 [`Instances`](crate::instance::Instances): the caller's own, that user's, or a page of everybody's; 403 |
 //! | `GET /v1/instances/{name}` | `user` likewise, `wait=milliseconds` (at most 20000) waits until it is neither starting nor stopping | 200 [`InstanceView`](crate::instance::InstanceView) |
 //! | `GET /v1/workspaces/{workspace}/roles` | `after=next` of the page before | 200 [`Roles`](crate::people::Roles); 403 |
 //! | `GET /v1/workspaces/{workspace}/roles` | `user` | 200 [`RoleRow`](crate::people::RoleRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/roles` | [`RoleRow`](crate::people::RoleRow), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
 //! | `GET /v1/workspaces/{workspace}/connections` | | 200 [`ConnectionRows`](crate::connections::ConnectionRows): the caller's own and the workspace's, without secrets; 403; 404 where the service keeps none |
 //! | `PUT /v1/workspaces/{workspace}/connections` | [`ConnectionWish`](crate::connections::ConnectionWish) | 200 [`ConnectionRow`](crate::connections::ConnectionRow); 400; 403 |
-//! | `DELETE /v1/workspaces/{workspace}/connections` | `name`, `for_workspace` | 200 [`ConnectionRow`](crate::connections::ConnectionRow), as it was; 403; 404 |
+//! | `DELETE /v1/workspaces/{workspace}/connections` | `name`, `for_workspace=1` | 200 [`ConnectionRow`](crate::connections::ConnectionRow), as it was; 403; 404 |
 //! | `POST /v1/sessions/{flow key}/connections` | [`ConnectionsWanted`](crate::connections::ConnectionsWanted), signed by the session; no token | 200 [`GivenConnections`](crate::connections::GivenConnections); 403 |
 //! | `GET /v1/workspaces/{workspace}/settings` | | 200 [`WorkspaceRow`](crate::workspace::WorkspaceRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/settings` | [`WorkspaceRow`](crate::workspace::WorkspaceRow), with the revision that was read | 200 the same; 400, 403; 409 if somebody else was faster |
 //! | `GET /v1/workspaces/{workspace}/webhooks` | | 200 [`Webhooks`](crate::webhook::Webhooks) |
 //! | `PUT /v1/workspaces/{workspace}/webhooks` | [`Webhooks`](crate::webhook::Webhooks), with the revision that was read | 200 the same; 403; 409 if somebody else was faster |
+//!
+//! A parameter that the route does not have, or a value that it does not take, is answered by 400
+//! `Http.BadQuery`.
 //!
 //! A read by `wait` ends early when the thing is there, and answers what there is when the time has
 //! passed.

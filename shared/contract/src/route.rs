@@ -3,8 +3,12 @@
 //!
 //! Their bodies, queries and answers are in [`http`](crate::http).
 
+use lifecycle::{Code, Failure};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+/// The most characters that are said of the name of a parameter that is not known.
+const LONGEST_NAME: usize = 50;
 
 /// The characters that are escaped in a part of a URL.
 ///
@@ -24,8 +28,27 @@ pub fn parts(path: &str) -> Vec<Cow<'_, str>> {
     parts.map(|part| percent_decode_str(part).decode_utf8_lossy()).collect()
 }
 
+/// The values that a parameter of a query takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Any text; the route itself may refuse it.
+    Text,
+    /// A whole number.
+    Number,
+    /// This word.
+    Word(&'static str),
+}
+
+/// A parameter of a query, with its name.
+pub type Parameter = (&'static str, Takes);
+
+use Takes::{Number, Text, Word};
+
 macro_rules! routes {
-    ($($route:ident $(($part:ident))? => $method:literal [$($segment:tt),*];)*) => {
+    ($(
+        $route:ident $(($part:ident))? => $method:literal [$($segment:tt),*]
+            $({ $($parameter:literal: $takes:expr),* })?;
+    )*) => {
         /// A route, with the variable part of its path.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Route<'a> {
@@ -46,6 +69,13 @@ macro_rules! routes {
             pub fn method(&self) -> &'static str {
                 match self {
                     $(Self::$route { .. } => $method,)*
+                }
+            }
+
+            /// The parameters of its query.
+            pub fn parameters(&self) -> &'static [Parameter] {
+                match self {
+                    $(Self::$route { .. } => &[$($(($parameter, $takes)),*)?],)*
                 }
             }
 
@@ -70,34 +100,85 @@ routes! {
     SendCommand => "POST" ["v1", "commands"];
     Check => "POST" ["v1", "checks"];
     OfferSnapshot => "POST" ["v1", "snapshots"];
-    Operation(id) => "GET" ["v1", "operations", id];
-    Runs => "GET" ["v1", "runs"];
-    Run(id) => "GET" ["v1", "runs", id];
+    Operation(id) => "GET" ["v1", "operations", id]
+        { "wait": Number };
+    Runs => "GET" ["v1", "runs"]
+        { "flow": Text, "status": Text, "tag": Text, "name": Text, "archived": Word("1"), "limit": Number, "after": Text };
+    Run(id) => "GET" ["v1", "runs", id]
+        { "wait": Number, "wish": Text };
     ChangeRun(id) => "PUT" ["v1", "runs", id];
     DeleteRun(id) => "DELETE" ["v1", "runs", id];
-    RunFiles(id) => "GET" ["v1", "runs", id, "files"];
-    Output(id) => "GET" ["v1", "output", id];
-    Sessions => "GET" ["v1", "sessions"];
+    RunFiles(id) => "GET" ["v1", "runs", id, "files"]
+        { "path": Text, "offset": Number, "wait": Number };
+    Output(id) => "GET" ["v1", "output", id]
+        { "after": Number, "wait": Number };
+    Sessions => "GET" ["v1", "sessions"]
+        { "users": Text, "key": Text, "limit": Number, "after": Text };
     Session(key) => "GET" ["v1", "sessions", key];
     Why(key) => "GET" ["v1", "sessions", key, "why"];
     Packages(key) => "GET" ["v1", "sessions", key, "packages"];
     Installs(key) => "GET" ["v1", "sessions", key, "installs"];
-    Events(key) => "GET" ["v1", "sessions", key, "events"];
-    Computes => "GET" ["v1", "computes"];
-    Compute(id) => "GET" ["v1", "computes", id];
+    Events(key) => "GET" ["v1", "sessions", key, "events"]
+        { "after": Number };
+    Computes => "GET" ["v1", "computes"]
+        { "users": Text, "key": Text, "limit": Number, "after": Text };
+    Compute(id) => "GET" ["v1", "computes", id]
+        { "wait": Number, "until": Word("gone") };
     DeleteCompute(id) => "DELETE" ["v1", "computes", id];
-    Instances => "GET" ["v1", "instances"];
-    Instance(name) => "GET" ["v1", "instances", name];
-    Roles(workspace) => "GET" ["v1", "workspaces", workspace, "roles"];
+    Instances => "GET" ["v1", "instances"]
+        { "user": Text, "users": Word("all"), "after": Text };
+    Instance(name) => "GET" ["v1", "instances", name]
+        { "user": Text, "wait": Number };
+    Roles(workspace) => "GET" ["v1", "workspaces", workspace, "roles"]
+        { "user": Text, "after": Text };
     WriteRoles(workspace) => "PUT" ["v1", "workspaces", workspace, "roles"];
     Connections(workspace) => "GET" ["v1", "workspaces", workspace, "connections"];
     KeepConnection(workspace) => "PUT" ["v1", "workspaces", workspace, "connections"];
-    DeleteConnection(workspace) => "DELETE" ["v1", "workspaces", workspace, "connections"];
+    DeleteConnection(workspace) => "DELETE" ["v1", "workspaces", workspace, "connections"]
+        { "name": Text, "for_workspace": Word("1") };
     GiveConnections(key) => "POST" ["v1", "sessions", key, "connections"];
     WorkspaceSettings(workspace) => "GET" ["v1", "workspaces", workspace, "settings"];
     WriteWorkspaceSettings(workspace) => "PUT" ["v1", "workspaces", workspace, "settings"];
     Webhooks(workspace) => "GET" ["v1", "workspaces", workspace, "webhooks"];
     WriteWebhooks(workspace) => "PUT" ["v1", "workspaces", workspace, "webhooks"];
+}
+
+impl Route<'_> {
+    /// Why a query is none of this route's. No value is in the text: it may be anything.
+    ///
+    /// # Errors
+    ///
+    /// `Http.BadQuery`, final.
+    pub fn check_query(&self, query: &BTreeMap<String, String>) -> Result<(), Failure> {
+        for (name, value) in query {
+            let Some((_, takes)) = self.parameters().iter().find(|(own, _)| own == name) else {
+                return Err(bad_query(&self.refusal_of(name)));
+            };
+            match takes {
+                Takes::Number if value.parse::<u64>().is_err() => {
+                    return Err(bad_query(&format!("The parameter {name} is a whole number.")));
+                }
+                Takes::Word(word) if value != word => {
+                    return Err(bad_query(&format!("The parameter {name} is {word}, or is left out.")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn refusal_of(&self, name: &str) -> String {
+        let name: String = name.chars().take(LONGEST_NAME).collect();
+        let known: Vec<&str> = self.parameters().iter().map(|(name, _)| *name).collect();
+        match known.is_empty() {
+            true => format!("This route has no parameter {name}. It has none."),
+            false => format!("This route has no parameter {name}. It has {}.", known.join(", ")),
+        }
+    }
+}
+
+fn bad_query(message: &str) -> Failure {
+    Failure::new(Code::HttpBadQuery, message)
 }
 
 /// Its path.
@@ -135,6 +216,10 @@ impl Target<'_> {
     /// With a further parameter of the query.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
+        debug_assert!(
+            self.route.parameters().iter().any(|(own, _)| *own == name),
+            "the route has no parameter {name}"
+        );
         self.query.push(if self.query.is_empty() { '?' } else { '&' });
         self.query += &format!("{name}={}", encoded(&value.to_string()));
         self
@@ -205,6 +290,66 @@ mod tests {
                 "{row} is no route"
             );
         }
+    }
+
+    #[test]
+    fn each_parameter_of_a_query_is_in_the_table_of_the_documentation() {
+        let documentation = include_str!("http.rs");
+        for route in Route::each("x") {
+            let begin = format!("{} {route}", route.method());
+            let rows = documentation.lines().filter_map(|line| {
+                let mut cells = line.strip_prefix("//! | `")?.split(" | ");
+                let (own, query) = (cells.next()?.trim_end_matches('`'), cells.next()?);
+                let (before, after) = own.split_once('{').unwrap_or((own, "}"));
+                let part = if before == own { "" } else { "x" };
+                let own = format!("{before}{part}{}", after.split_once('}')?.1);
+                (own == begin).then_some(query)
+            });
+            let queries = rows.collect::<Vec<_>>().join(" ");
+            for (name, _) in route.parameters() {
+                let is_there = queries.contains(&format!("`{name}`")) || queries.contains(&format!("`{name}="));
+                assert!(is_there, "{begin} has the parameter {name}, which is not documented");
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_has_the_parameters_of_its_route_and_their_values_alone() {
+        let check = |route: Route, name: &str, value: &str| {
+            let query = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            route
+                .check_query(&query)
+                .err()
+                .map(|failure| failure.to_string())
+                .unwrap_or_default()
+        };
+        for route in Route::each("x") {
+            assert!(check(route, "token", "s3cret").starts_with("Http.BadQuery: This route has no parameter token."));
+            for (name, takes) in route.parameters() {
+                let (good, bad) = match takes {
+                    Takes::Text => ("any", None),
+                    Takes::Number => ("7", Some("-7")),
+                    Takes::Word(word) => (*word, Some("s3cret")),
+                };
+                assert_eq!(check(route, name, good), "");
+                let refused = bad.map(|bad| check(route, name, bad));
+                assert!(refused.is_none_or(|text| text.starts_with("Http.BadQuery") && !text.contains("s3cret")));
+            }
+        }
+        assert_eq!(
+            [
+                check(Route::Compute("c"), "untill", "gone"),
+                check(Route::Compute("c"), "until", "later"),
+                check(Route::Compute("c"), "wait", "long"),
+                check(Route::Health, "x", ""),
+            ],
+            [
+                "Http.BadQuery: This route has no parameter untill. It has wait, until.",
+                "Http.BadQuery: The parameter until is gone, or is left out.",
+                "Http.BadQuery: The parameter wait is a whole number.",
+                "Http.BadQuery: This route has no parameter x. It has none.",
+            ]
+        );
     }
 
     #[test]

@@ -157,6 +157,7 @@ codes! {
     HostDiskFull = "Host.DiskFull", Retry, "The disk of the one-machine host's state is full.", "Make room.";
     HttpBadChange = "Http.BadChange", Final, "The body is no change of a run.", "Correct the body after its JSON schema.";
     HttpBadOffer = "Http.BadOffer", Final, "The body is no offer of a snapshot.", "Correct the body after its JSON schema.";
+    HttpBadQuery = "Http.BadQuery", Final, "The query has a parameter that the route does not have, or a value that it does not take.", "Use the parameters and values that the text names.";
     HttpBadStatus = "Http.BadStatus", Final, "The parameter `status` is no status of a run.", "Use a status that the text names.";
     HttpBadUsers = "Http.BadUsers", Final, "The parameter `users` is neither `all` nor left out.", "Use `all`, or leave it out.";
     HttpMalformed = "Http.Malformed", Final, "The request is no HTTP request of this API.", "Correct the request.";

@@ -7,6 +7,7 @@ use contract::{
     row::{OperationStatus, RunRow, RunStatus},
 };
 use lifecycle::compute::ComputePhase;
+use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
 use whole_system::{Api, Machine, said, somebody, typed, wait_for, write_flow};
 
@@ -73,6 +74,12 @@ fn a_deleted_compute_resource_ends_its_sessions_and_each_run_says_why() {
     assert_eq!(eve.get::<Computes>("/v1/computes?users=all").unwrap_err().0, 403);
     assert_eq!(eve.get::<ComputeView>(&path).unwrap_err().0, 404);
     assert_eq!(eve.delete::<ComputeView>(&path).unwrap_err().0, 404);
+
+    for query in ["until=later", "untill=gone", "wait=long"] {
+        let (status, why) = bob.get::<ComputeView>(&format!("{path}?{query}")).unwrap_err();
+        assert!(status == 400 && why.starts_with("Http.BadQuery"), "{query}: {why}");
+    }
+    assert_eq!(bob.get::<Value>("/v1/health?x=1").unwrap_err().0, 400);
 
     let id = &compute.id[..8];
     let listed = said(&typed(&machine, &own, &["compute", "list", "--all-users"]));
