@@ -11,17 +11,23 @@ use contract::{
     instance::{InstanceRow, InstanceView, Instances},
 };
 use lifecycle::{
-    access::{Action, denied},
+    access::{Action, denied, may},
     compute::{Compute, ComputePhase},
 };
 use serde_json::Value;
 use shell::{Fault, Ports};
 use std::collections::BTreeMap;
 
+/// The most users whose instances are in one page.
+const MOST_USERS: usize = 200;
+
 pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
     let Some(owner) = whose(caller, request) else {
         return Ok(absent("list", "of compute instances"));
     };
+    if request.text("users").is_some() {
+        return list_all(aws, caller, &owner.workspace, request.text("after").unwrap_or_default()).await;
+    }
     if !may_read(caller, &owner) {
         return Ok(problem(
             403,
@@ -32,7 +38,24 @@ pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Re
     for row in aws.instances_of(&owner.workspace, &owner.owner).await? {
         instances.push(view(aws, row).await?);
     }
-    Ok(ok(200, &Instances { instances }))
+    Ok(ok(200, &Instances { instances, next: None }))
+}
+
+/// A page of those of all users of a workspace, user by user.
+async fn list_all(aws: &Aws, caller: &Principal, workspace: &str, after: &str) -> Result<Value, Fault> {
+    if !may(caller, Action::Read, workspace, "") {
+        return Ok(problem(403, denied(caller, Action::Read, workspace, "")));
+    }
+    let mut users = aws.users_after(workspace, after).await?;
+    users.truncate(MOST_USERS);
+    let mut instances = Vec::new();
+    for user in &users {
+        for row in aws.instances_of(workspace, user).await? {
+            instances.push(view(aws, row).await?);
+        }
+    }
+    let next = users.pop();
+    Ok(ok(200, &Instances { instances, next }))
 }
 
 /// One of them; with `wait`, once it is neither starting nor stopping.

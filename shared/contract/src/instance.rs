@@ -47,8 +47,12 @@ pub struct InstanceView {
     pub compute: Option<ComputeView>,
 }
 
-/// The compute instances of a user, by name.
+/// The compute instances of a user, by name; or a page of those of all users.
+///
+/// * `next`: where the next page begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instances {
     pub instances: Vec<InstanceView>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

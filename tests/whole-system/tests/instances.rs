@@ -79,6 +79,13 @@ fn an_instance_lives_from_its_creation_to_its_deletion_and_its_stop_ends_both_se
     let compute = shown().compute.expect("it runs");
     assert_eq!((compute.phase, compute.sessions.len()), (ComputePhase::Up, 0));
 
+    // An owner sees it without a session; others see their own alone.
+    let listed = said(&typed(&machine, &machine.api(), &["compute", "list", "--all-users"]));
+    assert!(listed.contains(&compute.id[..8]) && listed.contains("bob"), "{listed}");
+    let own = said(&typed(&machine, &machine.api(), &["compute", "list"]));
+    assert!(!own.contains("bob"), "{own}");
+    assert_eq!(eve.get::<Instances>("/v1/instances?users=all").unwrap_err().0, 403);
+
     // Two sessions on it, which take an idle time and nothing else.
     refused(
         &bob,

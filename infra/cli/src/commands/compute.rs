@@ -162,15 +162,24 @@ impl Execute for DeleteCompute {
     }
 }
 
-/// All that have sessions, the caller's own or everybody's, and the caller's compute instances.
+/// All that have sessions, and the compute instances that run: the caller's own, or everybody's.
 fn all(client: &Client, of_all: bool) -> Result<Vec<ComputeView>, Box<Trouble>> {
     let page_of = |compute: ComputeView| ((compute.owner.clone(), compute.since, compute.id.clone()), compute);
     // An instance may run without a session.
-    let own: Instances = client.get(Route::Instances)?;
-    let own = own.instances.into_iter().filter_map(|own| own.compute);
-    let (mut computes, mut after) = (own.map(page_of).collect::<BTreeMap<_, _>>(), None::<String>);
+    let users = of_all.then_some("all");
+    let (mut computes, mut after) = (BTreeMap::new(), None::<String>);
     loop {
-        let target = Target::from(Route::Computes).with_any("users", of_all.then_some("all"));
+        let target = Target::from(Route::Instances).with_any("users", users);
+        let page: Instances = client.get(target.with_any("after", after))?;
+        let running = page.instances.into_iter().filter_map(|instance| instance.compute);
+        computes.extend(running.map(page_of));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    loop {
+        let target = Target::from(Route::Computes).with_any("users", users);
         let page: Computes = client.get(target.with_any("after", after))?;
         computes.extend(page.computes.into_iter().map(page_of));
         after = page.next;
