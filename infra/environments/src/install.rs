@@ -100,7 +100,7 @@ impl Store {
     }
 
     /// Has an environment see the packages of the root's own Python, behind its own.
-    fn see_root(&self, root: &Root, place: &Path) -> io::Result<()> {
+    pub(crate) fn see_root(&self, root: &Root, place: &Path) -> io::Result<()> {
         let site = place.join(self.python.site_packages());
         fs::create_dir_all(&site)?;
         let lines = root.facts.sites.iter().map(|folder| {

@@ -7,6 +7,7 @@ mod ahead;
 mod build;
 mod built;
 mod execute;
+mod export;
 mod facts;
 mod hold;
 pub mod image;
@@ -32,6 +33,7 @@ mod uv_failure;
 mod uv_on_path;
 
 pub use ahead::have_image;
+pub use export::Exported;
 pub use image::{choose_python, image_of, is_built_in, names_python};
 pub use index::Environment;
 pub use job::Say;

@@ -457,3 +457,59 @@ fn a_reset_onto_an_image_that_cannot_be_had_leaves_the_session_as_it_is() {
     assert_eq!((&shown["phase"], &shown["generation"]), (&json!("ready"), &json!(2)));
     machine.succeed(&["stop", it]);
 }
+
+#[test]
+fn an_image_that_is_built_of_a_session_has_its_packages_and_runs_it() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("root");
+    let minor = python_root(&root);
+    let registry = Registry::start();
+    let base = registry.push("own/base", "1", &image(&root, &minor, "base"));
+    let machine = Machine::new();
+    let folder = machine.state().join("flows/built");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("requirements.txt"), "cowsay==6.1\n").unwrap();
+    let it = folder.to_str().unwrap();
+    machine.succeed(&["start", it, "--image", &base]);
+    let tag = format!("{}/own/built:1", registry.address);
+    let build = |more: &[&str]| -> serde_json::Value {
+        let arguments = [&["image", "build", it, "--json"][..], more].concat();
+        serde_json::from_str(&machine.succeed(&arguments)).unwrap()
+    };
+    let sent = build(&["-t", &tag, "--push"]);
+    let how = |built: &serde_json::Value| -> Vec<String> {
+        let layers = built["layers"].as_array().unwrap().iter();
+        layers.map(|layer| layer["how"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(how(&sent), ["mounted", "mounted", "sent"]);
+    let again = build(&["-t", &tag, "--push"]);
+    assert_eq!(
+        (how(&again), &again["digest"]),
+        (vec!["present".to_owned(); 3], &sent["digest"])
+    );
+    let file = place.path().join("built.tar");
+    let written = build(&["-o", file.to_str().unwrap()]);
+    assert_eq!(written["digest"], sent["digest"], "{written}");
+    machine.succeed(&["stop", it]);
+
+    // Sessions on it install nothing, and its packages are the image's own.
+    let code = "import cowsay, imagepkg; print(cowsay.__version__, imagepkg.WORD, cowsay.__file__.split('/')[2])";
+    for image in [tag, format!("oci-archive:{}", file.display())] {
+        machine.succeed(&["start", it, "--image", &image]);
+        let listed: PackagesRow = serde_json::from_str(&machine.succeed(&["packages", it, "--json"])).unwrap();
+        let of = |name: &str| {
+            listed
+                .packages
+                .iter()
+                .find(|package| package.name == name)
+                .map(|package| package.origin)
+        };
+        let own = Some(PackageOrigin::BaseImage);
+        assert_eq!((of("cowsay"), of("imagepkg")), (own, own), "{image}");
+        let ran = machine.succeed(&["run", it, "--", "python", "-c", code]);
+        assert_eq!(ran.trim(), "6.1 from the image pfsession");
+        machine.succeed(&["stop", it]);
+    }
+    let ended = machine.run(&["image", "build", it, "-t", "127.0.0.1:1/a:1", "--push"]);
+    assert!(said(&ended).contains("[Image.Unreachable]"), "{}", said(&ended));
+}

@@ -64,17 +64,13 @@ pub(crate) struct Of<'a> {
 ///
 /// `Install.NoSuchLock`, until it is installed anew; `Image.NoRegistry`, as long as its image is a
 /// file; `Image.*`.
-pub(crate) fn make(state: &Path, Of { typed, row, session }: &Of<'_>) -> Result<DockerfileView, Box<Trouble>> {
-    let named = session.and_then(|session| session.image.as_ref());
-    let is_built_in = named.is_none_or(|image| environments::is_built_in(&image.value));
-    let locked = environments::locked::read(state, &row.lock, !is_built_in).ok_or_else(|| no_lock(&row.lock, typed))?;
-    let base = match (named, is_built_in) {
-        (Some(image), false) => {
-            let digest = session.and_then(|session| session.image_digest.clone());
-            base_of(&image.value, digest, state)?
-        }
-        _ => Base {
-            name: format!("docker.io/library/python:{}-slim", locked.python),
+pub(crate) fn make(state: &Path, of: &Of<'_>) -> Result<DockerfileView, Box<Trouble>> {
+    let (named, locked) = named_and_lock(state, of)?;
+    let Of { typed, row, .. } = of;
+    let base = match named {
+        Some((image, digest)) => base_of(image, digest, state)?,
+        None => Base {
+            name: python_image(&locked),
             is_python: true,
             user: None,
         },
@@ -96,6 +92,42 @@ pub(crate) fn make(state: &Path, Of { typed, row, session }: &Of<'_>) -> Result<
         lock: row.lock.clone(),
         dockerfile,
     })
+}
+
+/// The base of an image with the environment of a session, and the packages to install over it.
+///
+/// # Errors
+///
+/// `Install.NoSuchLock`, until it is installed anew.
+pub(super) fn base_and_lock(state: &Path, of: &Of<'_>) -> Result<(String, Locked), Box<Trouble>> {
+    let (named, locked) = named_and_lock(state, of)?;
+    let base = match named {
+        Some((image, Some(digest))) => {
+            let parsed: Name = image.parse().map_err(|failure| Trouble::of(FAILED, failure))?;
+            parsed.pinned(&digest)
+        }
+        Some((image, None)) => image.to_owned(),
+        None => python_image(&locked),
+    };
+    Ok((base, locked))
+}
+
+/// The image that a session names, with its digest, and its lock. No image if it is built in.
+fn named_and_lock<'a>(
+    state: &Path,
+    Of { typed, row, session }: &Of<'a>,
+) -> Result<(Option<(&'a str, Option<String>)>, Locked), Box<Trouble>> {
+    let named = session.and_then(|session| session.image.as_ref());
+    let named = named.filter(|image| !environments::is_built_in(&image.value));
+    let locked =
+        environments::locked::read(state, &row.lock, named.is_some()).ok_or_else(|| no_lock(&row.lock, typed))?;
+    let digest = session.and_then(|session| session.image_digest.clone());
+    Ok((named.map(|image| (&*image.value, digest)), locked))
+}
+
+/// Docker's image of the Python that the built-in base images are on.
+fn python_image(locked: &Locked) -> String {
+    format!("docker.io/library/python:{}-slim", locked.python)
 }
 
 fn no_lock(lock: &str, typed: &str) -> Box<Trouble> {

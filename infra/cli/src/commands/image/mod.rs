@@ -1,5 +1,6 @@
 //! `pfsession image`: the base images of this machine.
 
+mod build;
 mod dockerfile;
 mod progress;
 
@@ -13,6 +14,7 @@ use crate::{
     trouble::{FAILED, NONE, Trouble, USAGE},
     wish,
 };
+use build::Build;
 use clap::Args;
 use comfy_table::Cell;
 use contract::route::Route;
@@ -32,6 +34,7 @@ family! {
     Image {
         Pull(Pull),
         List(List),
+        Build(Build),
         Dockerfile(Dockerfile),
         Remove(Remove),
     }
