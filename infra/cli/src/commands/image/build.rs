@@ -69,7 +69,8 @@ pub(crate) struct BuiltView {
 
 /// A layer of an image that was built.
 ///
-/// * `how`: `present` or `mounted` at the registry before, `sent` to it, or `written` to the archive.
+/// * `how`: `present` or `mounted` at the registry before, `sent` to it, or `written` to the
+///   archive.
 #[derive(Serialize, JsonSchema)]
 struct BuiltLayerView {
     digest: String,
