@@ -112,11 +112,14 @@ pub(super) fn base_and_lock(state: &Path, of: &Of<'_>) -> Result<(String, Locked
     Ok((base, locked))
 }
 
+/// An image by its name, with its digest if that is known.
+type NamedImage<'a> = (&'a str, Option<String>);
+
 /// The image that a session names, with its digest, and its lock. No image if it is built in.
 fn named_and_lock<'a>(
     state: &Path,
     Of { typed, row, session }: &Of<'a>,
-) -> Result<(Option<(&'a str, Option<String>)>, Locked), Box<Trouble>> {
+) -> Result<(Option<NamedImage<'a>>, Locked), Box<Trouble>> {
     let named = session.and_then(|session| session.image.as_ref());
     let named = named.filter(|image| !environments::is_built_in(&image.value));
     let locked =
