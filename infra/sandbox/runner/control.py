@@ -58,7 +58,9 @@ class Control:
             return self.send(message)
         line = json.dumps(message).encode() + b"\n"
         sent = socket.send_fds(self.socket, [line], [descriptor])
-        self.socket.sendall(line[sent:])
+        # Who has the whole line may have closed its end: then sending nothing more is an error, too.
+        if sent < len(line):
+            self.socket.sendall(line[sent:])
 
     def has_message(self):
         """Whether a message is here that `receive` gives without waiting."""

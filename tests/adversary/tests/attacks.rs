@@ -120,6 +120,7 @@ fn start_from(machine: &Machine, flow: &Path, from_warm: bool) -> String {
         if log.contains(&format!("from_warm={from_warm}")) {
             return key;
         }
+        println!("a session has not from_warm={from_warm}, and another is tried");
         machine.remove(&key, 1);
         logs.push(log);
     }
