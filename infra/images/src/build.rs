@@ -128,9 +128,9 @@ impl Store {
             layers.push(built(&wanted.layers[at], how, progress));
         }
         let over = descriptor(&format!("{LAYER}+gzip"), &layer.digest, layer.size);
-        let how = match seen.insert(layer.digest.clone()) {
-            true => sink.put(&over, &file, progress)?,
-            false => How::Present,
+        let how = match sink.find(&over, &mut seen)? {
+            Some(how) => how,
+            None => sink.put(&over, &file, progress)?,
         };
         layers.push(built(&over, how, progress));
         let config = config_of(&wanted, &layer, addition)?;
@@ -179,12 +179,7 @@ impl Store {
         }
         wanted.layers[at].media_type = media_type(&wanted.layers[at].media_type);
         let layer = wanted.layers[at].clone();
-        if !seen.insert(layer.digest.clone()) {
-            return Ok(How::Present);
-        }
-        if let Sink::Registry(registry) = sink
-            && let Some(how) = present(registry, &layer)?
-        {
+        if let Some(how) = sink.find(&layer, seen)? {
             return Ok(how);
         }
         let blob = match blob {
@@ -235,6 +230,20 @@ impl Store {
 }
 
 impl Sink<'_> {
+    /// Says how a layer is there already, if it is.
+    ///
+    /// * `seen`: the layers so far, to which it is added.
+    fn find(&self, layer: &Descriptor, seen: &mut BTreeSet<String>) -> Result<Option<How>, Failure> {
+        if !seen.insert(layer.digest.clone()) {
+            return Ok(Some(How::Present));
+        }
+        match self {
+            Self::Archive(..) => Ok(None),
+            Self::Registry(registry) => present(registry, layer),
+        }
+    }
+
+    /// Puts a layer that is not there.
     fn put(&mut self, layer: &Descriptor, blob: &Blob, progress: Progress<'_>) -> Result<How, Failure> {
         let told = |file: File| Told {
             inner: file,
@@ -254,9 +263,6 @@ impl Sink<'_> {
                 Ok(How::Written)
             }
             Self::Registry(registry) => {
-                if let Some(how) = present(registry, layer)? {
-                    return Ok(how);
-                }
                 let open = || open().map(|content| Box::new(content) as Box<dyn Read>);
                 let content = Content {
                     size: layer.size,

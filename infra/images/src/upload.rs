@@ -86,13 +86,8 @@ impl Registry {
             .filter(is_safe)
             .ok_or_else(|| self.unreachable("it names no safe address to send to"))?;
         place.query_pairs_mut().append_pair("digest", digest);
-        let answer = self.send(
-            &Method::PUT,
-            place.as_str(),
-            Some((content, "application/octet-stream")),
-        )?;
-        drop(answer);
-        Ok(())
+        let content = Some((content, "application/octet-stream"));
+        self.send(&Method::PUT, place.as_str(), content).map(drop)
     }
 
     /// Sends a manifest by the tag of the reference.
