@@ -424,14 +424,41 @@ for _ in range(50):
     assert all("code 3" in done["wrong"]["message"] for done in crew.done.values()), crew.done
 "#;
 
-    #[test]
-    fn processes_that_end_at_once_are_each_taken_in_and_nobody_waits_for_a_word_twice() {
+    /// A line is sent to an end that takes it, and closes before more can be sent.
+    const GONE_AT_ONCE: &str = r#"
+import socket, sys
+sys.path.insert(0, sys.argv[1])
+from pfsession_runner.control import Control
+mine, theirs = socket.socketpair()
+send_fds, taken = socket.send_fds, []
+def send_to_who_goes(*arguments):
+    sent = send_fds(*arguments)
+    taken.append(socket.recv_fds(theirs, 1 << 16, 1)[0])
+    theirs.close()
+    return sent
+socket.send_fds = send_to_who_goes
+Control(mine).send_with({"a": 1}, 0)
+assert taken == [b'{"a": 1}\n'], taken
+"#;
+
+    /// Runs a program that has the runner's package.
+    fn run(program: &str) {
         let folder = tempfile::tempdir().unwrap();
         let runner = write_runner(folder.path()).unwrap();
         let python = Python::find().unwrap();
         let mut command = std::process::Command::new(&python.executable);
-        let ended = command.args(["-I", "-c", ENDS_AT_ONCE]).arg(&runner).output().unwrap();
+        let ended = command.args(["-I", "-c", program]).arg(&runner).output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.success(), "{:?}: {said}", ended.status);
+    }
+
+    #[test]
+    fn processes_that_end_at_once_are_each_taken_in_and_nobody_waits_for_a_word_twice() {
+        run(ENDS_AT_ONCE);
+    }
+
+    #[test]
+    fn a_line_that_was_taken_whole_is_sent_also_if_its_reader_has_gone() {
+        run(GONE_AT_ONCE);
     }
 }
