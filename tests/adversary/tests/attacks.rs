@@ -109,24 +109,6 @@ impl Drop for Victim {
     }
 }
 
-/// Starts a session that begins from the warm process, or one that does not. Where the warm process
-/// does not serve, a session begins without it, and the next one may find it again.
-fn start_from(machine: &Machine, flow: &Path, from_warm: bool) -> String {
-    let mut logs = Vec::new();
-    for _ in 0..3 {
-        let key = key(&unique("attacked"));
-        machine.start(&key, 1, flow);
-        let log = fs::read_to_string(machine.state.join(format!("logs/agent-{key}-1.log"))).unwrap();
-        if log.contains(&format!("from_warm={from_warm}")) {
-            return key;
-        }
-        println!("a session has not from_warm={from_warm}, and another is tried");
-        machine.remove(&key, 1);
-        logs.push(log);
-    }
-    panic!("no session has from_warm={from_warm}: {logs:#?}");
-}
-
 /// In a process of its own: all attacks, from a session of each beginning.
 fn attack_from_sessions_of(tier: &str) {
     // As a shell leaves them open, which knows of no close-on-exec.
@@ -169,12 +151,15 @@ fn attack_from_sessions_of(tier: &str) {
         if from_warm && !warm_is_there(&machine.state, if has_flow { 1 } else { 2 }) {
             continue;
         }
-        let key = start_from(&machine, &it, from_warm);
+        let key = key("attacked");
+        machine.start(&key, 1, &it);
         let isolation = isolation(&machine, &key);
         let session = machine.state.join("sessions").join(&key).join("1");
         let agent: serde_json::Value = serde_json::from_slice(&fs::read(session.join("agent.json")).unwrap()).unwrap();
         let groups: serde_json::Value =
             serde_json::from_slice(&fs::read(session.join("groups.json")).unwrap_or(b"[]".to_vec())).unwrap();
+        let log = fs::read_to_string(machine.state.join(format!("logs/agent-{key}-1.log"))).unwrap();
+        assert!(log.contains(&format!("from_warm={from_warm}")), "{log}");
         let state = machine.state.display();
         let mut target = json!({
             "build": null,
