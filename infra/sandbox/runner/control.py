@@ -58,7 +58,8 @@ class Control:
             return self.send(message)
         line = json.dumps(message).encode() + b"\n"
         sent = socket.send_fds(self.socket, [line], [descriptor])
-        # Who has the whole line may have closed its end: then sending nothing more is an error, too.
+        # The reader of the whole line may have closed its end, and then also sending nothing is an
+        # error.
         if sent < len(line):
             self.socket.sendall(line[sent:])
 
