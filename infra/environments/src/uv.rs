@@ -48,9 +48,11 @@ const KEPT: [&str; 31] = [
     "UV_CONCURRENT_DOWNLOADS",
 ];
 
-/// The part of this process's environment variables that an installer may see.
+/// The part of this process's environment variables that installers, and the programs that give
+/// images, may see.
 pub fn kept_variables() -> BTreeMap<String, String> {
     KEPT.iter()
+        .chain(&images::VARIABLES)
         .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
         .collect()
 }

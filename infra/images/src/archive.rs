@@ -162,6 +162,13 @@ impl Archive {
         })
     }
 
+    /// Whether it is an OCI layout whose index names that manifest.
+    pub(crate) fn has_manifest(&self, digest: &str) -> bool {
+        let layout = self.document("index.json").ok();
+        let layout: Option<Layout> = layout.and_then(|text| serde_json::from_slice(&text).ok());
+        layout.is_some_and(|layout| layout.manifests.iter().any(|each| each.digest == digest))
+    }
+
     /// The digest of the manifest of that name, or of the only one.
     pub(crate) fn layout(&self, wanted: Option<&str>) -> Result<String, Failure> {
         const NAME: &str = "org.opencontainers.image.ref.name";
@@ -181,7 +188,7 @@ impl Archive {
             .iter()
             .find(is_it)
             .ok_or_else(|| which(&self.path, names))?;
-        match crate::name::is_digest(&found.digest) {
+        match crate::digest::is_digest(&found.digest) {
             true => Ok(found.digest.clone()),
             false => Err(bad(&self.path, "it names a digest that is not of SHA-256")),
         }

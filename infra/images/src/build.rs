@@ -8,7 +8,7 @@ use crate::{
     io as wrong,
     manifest::Descriptor,
     registry::Registry,
-    store::{Source, Wanted},
+    source::{Source, Wanted},
     tarball::{Layout, NewLayer, write_layer},
     upload::{Content, Told, present},
 };
@@ -98,9 +98,10 @@ impl Store {
         target: Target<'_>,
         progress: Progress<'_>,
     ) -> Result<Built, Failure> {
-        let (source, digest) = self.ask(base, accounts)?;
-        let mut wanted = source.read_contents(&base.to_string(), &digest, base)?;
+        let (found, digest) = self.ask(base, accounts)?;
         let partial = self.partial("blobs")?;
+        let source = found.source(&digest, &partial.0)?;
+        let mut wanted = source.read_contents(&base.to_string(), &digest)?;
         let (layer, file) = self.new_layer(addition, &partial.0)?;
         let sizes = wanted.layers.iter().map(|each| (each.digest.as_str(), each.size));
         progress(Step::Layers {
@@ -203,8 +204,8 @@ impl Store {
         let file = match source {
             Source::Registry(registry) => crate::blobs::download(registry, layer, &path, progress)?,
             Source::Layout(archive) => archive.copy(&layer.digest, None, &blobs)?,
-            Source::Docker(archive, files) => {
-                let mut file = archive.copy(&layer.digest, files.get(at).map(String::as_str), &blobs)?;
+            Source::Docker(archive, saved) => {
+                let mut file = archive.copy(&layer.digest, saved.layers.get(at).map(String::as_str), &blobs)?;
                 // Its files have no digests of their own, and may be compressed.
                 let mut begins = [0; 2];
                 let looked = file.read(&mut begins).and_then(|_| file.rewind());

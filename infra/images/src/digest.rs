@@ -57,3 +57,9 @@ pub(crate) fn hash_rest(file: &mut File, hash: &mut Sha256) -> io::Result<u64> {
         }
     }
 }
+
+/// Whether it is `sha256:` and 64 lower case hex digits: it is part of a path, too.
+pub(crate) fn is_digest(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -3,7 +3,7 @@
 //! `oci-spec` was weighed: 13 crates for the six fields that count here, and it checks none of what
 //! is checked here.
 
-use crate::{failure, name::is_digest};
+use crate::{digest::is_digest, failure};
 use contract::{Code, Failure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

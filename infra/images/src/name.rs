@@ -1,6 +1,6 @@
-//! Names of images: a registry's reference, or a file.
+//! Names of images: of a registry, of a file, or of the Docker or podman of this machine.
 
-use crate::failure;
+use crate::{digest::is_digest, engine::Engine, failure};
 use contract::{Code, Failure};
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -8,8 +8,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 ///
 /// # Source
 ///
-/// The grammar is that of the Distribution project's references; `docker-archive:` and
-/// `oci-archive:` are skopeo's words.
+/// The grammar is that of the Distribution project's references; `docker-archive:`,
+/// `oci-archive:`, `docker-daemon:` and `containers-storage:` are skopeo's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
     Registry(Reference),
@@ -17,6 +17,8 @@ pub enum Name {
     DockerArchive(PathBuf, Option<String>),
     /// A tar file of an OCI layout, and which of its images.
     OciArchive(PathBuf, Option<String>),
+    /// An image of a container engine of this machine, as that names it.
+    Engine(Engine, String),
 }
 
 /// `registry/repository:tag@digest`, with what is left out filled in.
@@ -77,6 +79,15 @@ impl FromStr for Name {
         if let Some(rest) = text.strip_prefix("oci-archive:") {
             return file(rest).map(|(path, image)| Self::OciArchive(path, image));
         }
+        for engine in Engine::ALL {
+            let rest = text.strip_prefix(engine.transport());
+            if let Some(image) = rest.and_then(|rest| rest.strip_prefix(':')) {
+                return match is_image_of_an_engine(image) {
+                    true => Ok(Self::Engine(engine, image.to_owned())),
+                    false => Err(wrong(text, "no image is called that by a container engine")),
+                };
+            }
+        }
         text.parse().map(Self::Registry)
     }
 }
@@ -87,6 +98,7 @@ impl fmt::Display for Name {
             Self::Registry(reference) => return reference.fmt(f),
             Self::DockerArchive(path, image) => ("docker-archive", path, image),
             Self::OciArchive(path, image) => ("oci-archive", path, image),
+            Self::Engine(engine, image) => return write!(f, "{}:{image}", engine.transport()),
         };
         write!(f, "{kind}:{}", path.display())?;
         image.as_ref().map_or(Ok(()), |image| write!(f, ":{image}"))
@@ -97,8 +109,8 @@ fn wrong(text: &str, why: &str) -> Failure {
     failure(
         Code::ImageBadName,
         format!(
-            "{text:?} is no name of an image: {why}. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar or \
-             oci-archive:/file.tar."
+            "{text:?} is no name of an image: {why}. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar, \
+             oci-archive:/file.tar, docker-daemon:name:tag or containers-storage:name:tag."
         ),
     )
 }
@@ -169,10 +181,10 @@ impl Reference {
     }
 }
 
-/// Whether it is `sha256:` and 64 lower case hex digits: it is part of a path, too.
-pub(crate) fn is_digest(text: &str) -> bool {
-    let hex = text.strip_prefix("sha256:").unwrap_or_default();
-    hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// Whether it is a name with or without a tag or digest, or an id. It is an argument of a program.
+fn is_image_of_an_engine(text: &str) -> bool {
+    let is_id = text.len() >= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id || text.parse::<Reference>().is_ok()
 }
 
 fn is_tag(text: &str) -> bool {
@@ -219,6 +231,12 @@ mod tests {
             ("ghcr.io/a/b", "ghcr.io/a/b:latest"),
             ("docker-archive:/tmp/a.tar", "docker-archive:/tmp/a.tar"),
             ("oci-archive:/tmp/a.tar:one:two", "oci-archive:/tmp/a.tar:one:two"),
+            ("docker-daemon:ann/flow", "docker-daemon:ann/flow"),
+            ("docker-daemon:4bb46517cac3", "docker-daemon:4bb46517cac3"),
+            (
+                "containers-storage:localhost/flow:1",
+                "containers-storage:localhost/flow:1",
+            ),
         ] {
             assert_eq!(text.parse::<Name>().unwrap().to_string(), full);
         }
@@ -248,6 +266,9 @@ mod tests {
             "ex.org/",
             "a\n",
             "docker-archive:a.tar",
+            "docker-daemon:",
+            "docker-daemon:--help",
+            "containers-storage:a b",
             "http://ex.org/a",
             "user:word@ex.org/a",
             "ex.org/a?b",
@@ -255,6 +276,6 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Name>().unwrap_err().error, Code::ImageBadName, "{text:?}");
         }
-        expect![[r#"Image.BadName: "Ubuntu" is no name of an image: a repository has lower case letters and digits, between them dots, dashes and underscores. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar or oci-archive:/file.tar."#]].assert_eq(&"Ubuntu".parse::<Name>().unwrap_err().to_string());
+        expect![[r#"Image.BadName: "Ubuntu" is no name of an image: a repository has lower case letters and digits, between them dots, dashes and underscores. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar, oci-archive:/file.tar, docker-daemon:name:tag or containers-storage:name:tag."#]].assert_eq(&"Ubuntu".parse::<Name>().unwrap_err().to_string());
     }
 }

@@ -7,10 +7,9 @@
 use crate::{
     Reference,
     accounts::{Account, Accounts},
-    digest::{self, digest_of},
+    digest::{self, digest_of, is_digest},
     failure,
     manifest::{ACCEPT, MOST_DOCUMENT},
-    name::is_digest,
 };
 use contract::{Code, Failure};
 use serde::Deserialize;

@@ -6,9 +6,10 @@
 //! another repository*) and *Pushing Manifests*.
 
 use crate::{
-    How, Progress, Step, failure,
+    How, Progress, Step,
+    digest::is_digest,
+    failure,
     manifest::Descriptor,
-    name::is_digest,
     registry::{Registry, TRIES, is_here, words},
 };
 use contract::{Code, Failure};

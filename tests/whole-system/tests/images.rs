@@ -513,3 +513,102 @@ fn an_image_that_is_built_of_a_session_has_its_packages_and_runs_it() {
     let ended = machine.run(&["image", "build", it, "-t", "127.0.0.1:1/a:1", "--push"]);
     assert!(said(&ended).contains("[Image.Unreachable]"), "{}", said(&ended));
 }
+
+/// A podman with a storage of its own.
+struct Podman(tempfile::TempDir);
+
+impl Podman {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name).display().to_string();
+        let storage = format!(
+            "[storage]\ndriver = \"vfs\"\ngraphroot = {:?}\nrunroot = {:?}\n",
+            at("graph"),
+            at("run")
+        );
+        fs::write(at("storage.conf"), storage).unwrap();
+        Self(place)
+    }
+
+    fn variable(&self) -> (&str, PathBuf) {
+        ("CONTAINERS_STORAGE_CONF", self.0.path().join("storage.conf"))
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let ended = Command::new("podman")
+            .args(arguments)
+            .envs([self.variable()])
+            .output()
+            .unwrap();
+        assert!(ended.status.success(), "podman {arguments:?}: {}", said(&ended));
+        String::from_utf8(ended.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Makes an image of a root folder with a text.
+    fn import(&self, root: &Path, name: &str, text: &str) {
+        fs::create_dir_all(root.join("srv")).unwrap();
+        fs::write(root.join("srv/text"), text).unwrap();
+        let tar = self.0.path().join("root.tar").display().to_string();
+        execute("tar", &["-C", root.to_str().unwrap(), "-cf", &tar, "."]);
+        self.succeed(&["import", "--change", "ENV PATH=/bin", &tar, name]);
+    }
+}
+
+#[test]
+fn a_session_runs_on_an_image_of_podman_and_a_newer_one_makes_it_stale() {
+    if Command::new("podman").arg("--version").output().is_err() {
+        assert!(
+            std::env::var_os("PFSESSION_NEEDS_TOOLS").is_none(),
+            "PFSESSION_NEEDS_TOOLS is set, and there is no podman"
+        );
+        println!("not run: there is no podman. Install it: apt-get install podman");
+        return;
+    }
+    let (place, podman, machine) = (tempfile::tempdir().unwrap(), Podman::new(), Machine::new());
+    shell_root(place.path(), &[]);
+    podman.import(place.path(), "localhost/shell:1", "first");
+    let up = machine.command(&["up"]).envs([podman.variable()]).output().unwrap();
+    assert!(up.status.success(), "{}", said(&up));
+    let folder = machine.state().join("flows/podman");
+    fs::create_dir_all(&folder).unwrap();
+    let it = folder.to_str().unwrap();
+    machine.succeed(&["start", it, "--image", "containers-storage:localhost/shell:1"]);
+    let shown = || -> SessionView { serde_json::from_str(&machine.succeed(&["show", it, "--json"])).unwrap() };
+    let id = podman.succeed(&["image", "inspect", "--format", "{{.Id}}", "localhost/shell:1"]);
+    assert_eq!(shown().image_digest, Some(format!("sha256:{id}")));
+    let text = || {
+        machine
+            .succeed(&["run", it, "--", "cat", "/srv/text"])
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(text(), "first");
+
+    podman.import(place.path(), "localhost/shell:1", "second");
+    assert_eq!(text(), "first");
+    machine.succeed(&["reset", it]);
+    assert_eq!(text(), "second");
+
+    let refused = |arguments: &[&str], code: &str| {
+        let ended = machine.run(arguments);
+        assert!(
+            !ended.status.success() && said(&ended).contains(code),
+            "{}",
+            said(&ended)
+        );
+    };
+    podman.succeed(&["image", "rm", "localhost/shell:1"]);
+    refused(&["reset", it], "[Image.NotFound]");
+    refused(
+        &["reset", it, "--image", "containers-storage:--help"],
+        "[Image.BadName]",
+    );
+    assert_eq!(text(), "second", "the session goes on");
+    machine.succeed(&["stop", it]);
+    if Command::new("docker").arg("--version").output().is_err() {
+        refused(
+            &["start", it, "--image", "docker-daemon:shell:1"],
+            "there is no program docker",
+        );
+    }
+}

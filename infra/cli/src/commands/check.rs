@@ -237,7 +237,7 @@ mod tests {
             PREREQUISITE  RESULT
             requirements  LACKING             requirements.txt:1: promptflow is in the base image already, and another version of it breaks it. Take the pin, or the line, out. [Flow.PinnedPromptflow]
             python        not checkable here  it is that of the base image
-            base-image    LACKING             "No/Image:At:All" is no name of an image: a repository has lower case letters and digits, between them dots, dashes and underscores. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar or oci-archive:/file.tar. [Image.BadName]"#]].assert_eq(&text);
+            base-image    LACKING             "No/Image:At:All" is no name of an image: a repository has lower case letters and digits, between them dots, dashes and underscores. Write it as registry/name:tag, registry/name@sha256:…, docker-archive:/file.tar, oci-archive:/file.tar, docker-daemon:name:tag or containers-storage:name:tag. [Image.BadName]"#]].assert_eq(&text);
         let elsewhere = of_folder(folder.path(), &wanted("a/b"), &of, None);
         let not_here = elsewhere[1..].iter().map(|check| check.result).collect::<Vec<_>>();
         assert_eq!(not_here, [CheckResult::NotCheckable; 2]);

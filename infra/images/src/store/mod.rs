@@ -11,9 +11,9 @@ use crate::{
     io as wrong,
     layer::Layer,
     registry::Registry,
+    source::{Found, Source},
 };
 use contract::Failure;
-pub(crate) use pulls::{Source, Wanted};
 use sandbox::{
     files::{random, write_atomically},
     removal::remove,
@@ -152,28 +152,30 @@ impl Store {
             Name::Registry(reference) if reference.digest.is_none() => {
                 Registry::new(reference, accounts)?.digest().map(Some)
             }
+            Name::Engine(engine, image) => engine.id(image).map(Some),
             _ => Ok(None),
         }
     }
 
-    pub(crate) fn ask(&self, name: &Name, accounts: &Accounts) -> Result<(Source, String), Failure> {
-        let (source, digest) = match name {
+    pub(crate) fn ask(&self, name: &Name, accounts: &Accounts) -> Result<(Found, String), Failure> {
+        let (found, digest) = match name {
             Name::Registry(reference) => {
                 let registry = Registry::new(reference, accounts)?;
                 let (digest, _) = registry.manifest(None)?;
-                (Source::Registry(registry), digest)
+                (Found::Source(Box::new(Source::Registry(registry))), digest)
             }
             Name::OciArchive(path, image) => {
                 let archive = Archive::open(path)?;
                 let digest = archive.layout(image.as_deref())?;
-                (Source::Layout(archive), digest)
+                (Found::Source(Box::new(Source::Layout(archive))), digest)
             }
             Name::DockerArchive(path, image) => {
                 let archive = Archive::open(path)?;
                 let saved = archive.docker_image(image.as_deref())?;
                 let digest = digest_of(&saved.config);
-                (Source::Docker(archive, saved.layers), digest)
+                (Found::Source(Box::new(Source::Docker(archive, saved))), digest)
             }
+            Name::Engine(engine, image) => (Found::Engine(*engine, image.clone()), engine.id(image)?),
         };
         let tag = Tag {
             name: name.to_string(),
@@ -182,7 +184,7 @@ impl Store {
         };
         let text = serde_json::to_vec(&tag).map_err(|error| wrong(&self.root, error.into()))?;
         write_atomically(&self.tag(name), &text).map_err(|error| wrong(&self.root, error))?;
-        Ok((source, digest))
+        Ok((found, digest))
     }
 
     /// Has an image: what the name stands for now, pulled if it is not there. Whoever else wants
@@ -195,7 +197,7 @@ impl Store {
         if let Some(image) = name.digest().and_then(|digest| self.find(digest)) {
             return Ok(image);
         }
-        let (source, digest) = self.ask(name, accounts)?;
+        let (found, digest) = self.ask(name, accounts)?;
         if let Some(image) = self.find(&digest) {
             return Ok(image);
         }
@@ -204,7 +206,9 @@ impl Store {
         if let Some(image) = self.find(&digest) {
             return Ok(image);
         }
-        let wanted = source.read_contents(&name.to_string(), &digest, name)?;
+        let partial = self.partial("blobs")?;
+        let source = found.source(&digest, &partial.0)?;
+        let wanted = source.read_contents(&name.to_string(), &digest)?;
         self.have_layers(&source, &wanted, name, progress)?;
         self.finish(&wanted, progress)
     }

@@ -2,13 +2,11 @@
 
 use super::{AT_ONCE, Image, Record, Store, now};
 use crate::{
-    Config, Name, Progress, Step,
-    archive::Archive,
+    Name, Progress, Step,
     digest::{self, digest_of, file_name},
     failure, io as wrong,
     layer::{self, Fault, Layer, Most},
-    manifest::{self, Descriptor, Read as Document},
-    registry::Registry,
+    source::{Source, Wanted},
     tree,
 };
 use contract::{Code, Failure};
@@ -86,7 +84,9 @@ impl Store {
         let file = match source {
             Source::Registry(registry) => crate::blobs::download(registry, blob, &path, progress)?,
             Source::Layout(archive) => archive.copy(&blob.digest, None, &blobs)?,
-            Source::Docker(archive, files) => archive.copy(&blob.digest, files.get(at).map(String::as_str), &blobs)?,
+            Source::Docker(archive, saved) => {
+                archive.copy(&blob.digest, saved.layers.get(at).map(String::as_str), &blobs)?
+            }
         };
         progress(Step::Unpacking { layer: &blob.digest });
         let partial = self.partial("layers")?;
@@ -164,78 +164,5 @@ impl Store {
         write_atomically(&path, &text).map_err(|error| wrong(&self.root, error))?;
         self.hold(&wanted.digest).map_err(|error| wrong(&self.root, error))?;
         Ok(Image { record, tree: place })
-    }
-}
-
-/// Where an image comes from.
-pub(crate) enum Source {
-    Registry(Registry),
-    Layout(Archive),
-    /// With the name of the file of each layer.
-    Docker(Archive, Vec<String>),
-}
-
-/// An image before its layers are there.
-pub(crate) struct Wanted {
-    pub(crate) digest: String,
-    pub(crate) config: Config,
-    /// The configuration's own document.
-    pub(crate) document: Vec<u8>,
-    pub(crate) layers: Vec<Descriptor>,
-    pub(crate) diff_ids: Vec<String>,
-}
-
-impl Source {
-    /// Reads what an image is made of. Each document is read when it is known to be what its digest
-    /// says.
-    pub(crate) fn read_contents(&self, shown: &str, digest: &str, name: &Name) -> Result<Wanted, Failure> {
-        let fetch = |digest: &str| match self {
-            Self::Registry(registry) => registry.manifest(Some(digest)).map(|(_, bytes)| bytes),
-            Self::Layout(archive) | Self::Docker(archive, _) => archive.small_blob(digest),
-        };
-        if let (Self::Docker(archive, files), Name::DockerArchive(_, image)) = (self, name) {
-            let saved = archive.docker_image(image.as_deref())?;
-            let (config, diff_ids) = manifest::read_config(shown, &saved.config, files.len())?;
-            // Its files have no digests of their own: that of what is unpacked from them counts.
-            let layers = diff_ids.iter().map(|id| Descriptor {
-                media_type: String::new(),
-                digest: id.clone(),
-                size: 0,
-                platform: None,
-                annotations: Default::default(),
-            });
-            return Ok(Wanted {
-                digest: digest_of(&saved.config),
-                config,
-                document: saved.config,
-                layers: layers.collect(),
-                diff_ids,
-            });
-        }
-        let mut document = manifest::read(shown, &fetch(digest)?)?;
-        if let Document::Index(all) = &document {
-            let ours = manifest::ours(shown, all)?;
-            document = manifest::read(shown, &fetch(&ours.digest)?)?;
-        }
-        let Document::Manifest { config, layers } = document else {
-            return Err(failure(
-                Code::ImageBadManifest,
-                format!(
-                    "The image {shown} is none that can be read: its index leads to an index. Build or push it anew, or name another one."
-                ),
-            ));
-        };
-        let bytes = match self {
-            Self::Registry(registry) => registry.small_blob(&config.digest)?,
-            Self::Layout(archive) | Self::Docker(archive, _) => archive.small_blob(&config.digest)?,
-        };
-        let (config, diff_ids) = manifest::read_config(shown, &bytes, layers.len())?;
-        Ok(Wanted {
-            digest: digest.to_owned(),
-            config,
-            document: bytes,
-            layers,
-            diff_ids,
-        })
     }
 }

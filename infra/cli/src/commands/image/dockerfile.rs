@@ -141,7 +141,7 @@ fn no_lock(lock: &str, typed: &str) -> Box<Trouble> {
 /// An image by its digest, where that is known.
 fn base_of(name: &str, digest: Option<String>, state: &Path) -> Result<Base, Box<Trouble>> {
     let parsed: Name = name.parse().map_err(|failure| Trouble::of(FAILED, failure))?;
-    if !matches!(parsed, Name::Registry(_)) {
+    if matches!(parsed, Name::DockerArchive(..) | Name::OciArchive(..)) {
         let message = format!("The base image {name} is a file, and a Dockerfile can name none");
         return Err(Trouble::new(FAILED, Code::ImageNoRegistry, message)
             .next("push it to a registry, and name it there: pfsession reset FLOW --image REGISTRY/NAME:TAG"));
@@ -156,7 +156,11 @@ fn base_of(name: &str, digest: Option<String>, state: &Path) -> Result<Base, Box
         .and_then(|digest| store.find(digest))
         .map(|image| image.record.config.user);
     Ok(Base {
-        name: digest.map_or_else(|| parsed.to_string(), |digest| parsed.pinned(&digest)),
+        name: match &parsed {
+            // An engine builds on its own images by their plain names.
+            Name::Engine(_, image) => image.clone(),
+            _ => digest.map_or_else(|| parsed.to_string(), |digest| parsed.pinned(&digest)),
+        },
         is_python: false,
         user: user.filter(|user| !matches!(user.split(':').next(), None | Some("" | "root" | "0"))),
     })
