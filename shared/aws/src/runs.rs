@@ -112,6 +112,7 @@ impl Aws {
             failure: None,
             result: None,
             folder: None,
+            warning: None,
             display_name: None,
             ..row.clone()
         };

@@ -145,7 +145,7 @@ impl OperationRow {
             status,
             ended,
             failure,
-            warning,
+            warning: warning.or(self.warning),
             joined,
             ..self
         }
@@ -197,6 +197,9 @@ pub struct RunRow {
     pub ended: Option<Millis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// The settings that its command named, and that its session has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
     /// Its display name if it was renamed, in place of the one in its wish.

@@ -1,5 +1,6 @@
 //! The core's decisions, by value: one test for each that was once wrong, or is easily wrong.
 
+use expect_test::expect;
 use lifecycle::{
     Code, Failure, Millis,
     compute::{self, Chase, ComputePhase, Seen},
@@ -901,11 +902,38 @@ fn a_start_says_what_is_otherwise_than_it_wants() {
         panic!("{:?}", life.effects)
     };
     assert_eq!(*outcome, Outcome::Succeeded);
-    let warning = warning.as_deref().unwrap_or_default();
-    assert!(
-        warning.contains("another VM size than you named") && warning.ends_with("Update the session to change it"),
-        "{warning}"
-    );
+    expect!["The session was there already, and keeps its VM size. Update the session to have what you named: that changes the VM size by making the session anew"]
+        .assert_eq(warning.as_deref().unwrap_or_default());
+}
+
+#[test]
+fn a_session_says_which_named_settings_it_keeps_and_when_an_update_of_each_counts() {
+    let life = Life::ready();
+    let named = |origin: Origin| Settings {
+        size: Named::new("large".into(), origin),
+        idle: Named::new(5, origin),
+        image: Named::new(Some("other".into()), origin),
+        network: Named::new(Network::None, origin),
+        ..Settings::new("/f")
+    };
+    let said = |session: &Session, wants: &Settings| session.keeps_otherwise(wants).unwrap_or_default();
+    expect!["The session was there already, and keeps its VM size, base image, idle time and network. Update the session to have what you named: that changes the idle time and network at once, the base image with the next reset, the VM size by making the session anew"]
+        .assert_eq(&said(&life.session, &named(Origin::RunFile)));
+    // What the workspace says is for sessions to come.
+    for origin in [Origin::Workspace, Origin::Default] {
+        assert_eq!(said(&life.session, &named(origin)), "");
+    }
+    // The image that the session has by its flow's file is no other one.
+    let mut session = life.session.clone();
+    session.image = Some(Named::new("other".into(), Origin::FlowFile));
+    let image = Settings {
+        image: Named::new(Some("other".into()), Origin::Command),
+        ..Settings::new("/f")
+    };
+    assert_eq!(said(&session, &image), "");
+    // No session: it will have what is named.
+    let stopped = Life::new();
+    assert_eq!(said(&stopped.session, &named(Origin::Command)), "");
 }
 
 #[test]

@@ -137,7 +137,10 @@ fn writes_of(
         mut writes, mut ends, ..
     } = effects;
     for operation in newly_known(&row.session, &next.session, &event) {
-        let new = new_operation(&operation.id, operation.kind, happened, now);
+        let new = OperationRow {
+            warning: takes_as_it_is(&event, &operation.id).and_then(|wants| row.session.keeps_otherwise(wants)),
+            ..new_operation(&operation.id, operation.kind, happened, now)
+        };
         writes.push(Write::NewOperation(match ends.remove(&operation.id) {
             Some(end) => new.with_end(end),
             None => new,
@@ -149,6 +152,7 @@ fn writes_of(
         writes.push(Write::NewRun(RunRow {
             folder: Some(wants.folder.value.clone()),
             wish: wish.clone(),
+            warning: row.session.keeps_otherwise(wants),
             ..new_run(run, happened, now)
         }));
     }
@@ -291,6 +295,17 @@ fn newly_known(before: &Session, after: &Session, event: &Event) -> Vec<Operatio
     new
 }
 
+/// The settings of a command that wants this operation, and takes a session that is there as it is.
+fn takes_as_it_is<'a>(event: &'a Event, operation: &str) -> Option<&'a Settings> {
+    match event {
+        Event::Wanted { operation: wanted } if wanted.id == operation => {
+            let takes = matches!(wanted.kind, Kind::Start | Kind::Install);
+            wanted.wants.as_ref().filter(|_| takes)
+        }
+        _ => None,
+    }
+}
+
 fn new_operation(operation: &str, kind: Kind, happened: &Happened<'_>, now: Millis) -> OperationRow {
     OperationRow {
         id: operation.to_owned(),
@@ -321,6 +336,7 @@ fn new_run(run: &str, happened: &Happened<'_>, now: Millis) -> RunRow {
         started: None,
         ended: None,
         failure: None,
+        warning: None,
         result: None,
         display_name: None,
         archived: false,

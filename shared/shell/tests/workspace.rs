@@ -305,3 +305,23 @@ async fn a_size_with_a_gpu_is_refused_when_it_is_asked_for_where_none_is_ordered
     );
     assert!(world.state.lock().unwrap().usage.is_empty(), "nothing was made");
 }
+
+#[tokio::test]
+async fn a_command_that_takes_a_live_session_as_it_is_says_which_named_settings_it_keeps() {
+    let world = world(json!({}));
+    assert_eq!(give(&world, "/a", "a", start(None)).await, None);
+    let named = json!({ "size": "Standard_D4s_v5" });
+    world.send(&json!({ "id": "r", "flow": flow("/a"), "command": "run", "settings": named, "run": {} }));
+    world.settle().await;
+    let install = json!({ "command": "install", "settings": named });
+    assert_eq!(give(&world, "/a", "i", install).await, None);
+    assert_eq!(give(&world, "/a", "s", start(Some("Standard_D4s_v5"))).await, None);
+    assert_eq!(give(&world, "/a", "plain", start(None)).await, None);
+    let state = world.state.lock().unwrap();
+    let expected = "The session was there already, and keeps its VM size. Update the session to have what you named: that changes the VM size by \
+                    making the session anew";
+    assert_eq!(state.runs["r"].warning.as_deref(), Some(expected));
+    for (operation, warning) in [("i", Some(expected)), ("s", Some(expected)), ("plain", None)] {
+        assert_eq!(state.operations[operation].warning.as_deref(), warning, "{operation}");
+    }
+}

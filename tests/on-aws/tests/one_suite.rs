@@ -514,6 +514,7 @@ fn a_run_and_an_operation_are_accepted_started_and_ended_in_their_rows(worlds: &
             ended: None,
             failure: None,
             result: None,
+            warning: None,
             display_name: None,
             archived: false,
             deleted: None,

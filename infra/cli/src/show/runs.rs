@@ -156,6 +156,15 @@ pub(crate) fn node(node: &str, record: &Record) -> String {
     pairs(rows)
 }
 
+/// When a run started and ended, each with the time that it took.
+fn times(row: &RunRow) -> Vec<(&'static str, Cell)> {
+    let cell = |at: u64, since: u64| Cell::new(format!("{} (after {})", clock(at), took(at.saturating_sub(since))));
+    let started = row.started.map(|started| ("started", cell(started, row.accepted)));
+    let since = row.started.unwrap_or(row.accepted);
+    let ended = row.ended.map(|ended| ("ended", cell(ended, since)));
+    started.into_iter().chain(ended).collect()
+}
+
 /// One run.
 pub(crate) fn run(row: &RunRow, home: Option<&str>) -> String {
     let status = status_cell(row.status);
@@ -175,27 +184,7 @@ pub(crate) fn run(row: &RunRow, home: Option<&str>) -> String {
             rows.push((name, Cell::new(lines.join("\n"))));
         }
     }
-    if let Some(started) = row.started {
-        rows.push((
-            "started",
-            Cell::new(format!(
-                "{} (after {})",
-                clock(started),
-                took(started.saturating_sub(row.accepted))
-            )),
-        ));
-    }
-    if let Some(ended) = row.ended {
-        let since = row.started.unwrap_or(row.accepted);
-        rows.push((
-            "ended",
-            Cell::new(format!(
-                "{} (after {})",
-                clock(ended),
-                took(ended.saturating_sub(since))
-            )),
-        ));
-    }
+    rows.extend(times(row));
     if let Some(data) = &row.wish.data {
         rows.push(("data", Cell::new(folder(data, home))));
     }
@@ -205,6 +194,9 @@ pub(crate) fn run(row: &RunRow, home: Option<&str>) -> String {
             Cell::new(format!("{}, of which {} failed", result.lines, result.failed_lines)),
         ));
         rows.push(("output", Cell::new(folder(&result.folder, home))));
+    }
+    if let Some(warning) = &row.warning {
+        rows.push(("warning", Cell::new(warning).fg(Color::Yellow)));
     }
     if let Some(failure) = row
         .failure

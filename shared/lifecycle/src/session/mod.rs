@@ -6,6 +6,7 @@
 mod decide;
 mod effect;
 mod event;
+mod kept;
 mod operation;
 mod refusal;
 mod settings;

@@ -164,6 +164,16 @@ macro_rules! define {
                 [$((self.$name.value != other.$name.value).then_some(Setting::$variant)),*].into_iter().flatten()
             }
 
+            /// The settings that a command or a file of its user names here, and whose values
+            /// differ.
+            pub(super) fn named_otherwise(&self, has: &Self) -> Vec<Setting> {
+                let named = |origin: Origin| !matches!(origin, Origin::Default | Origin::Workspace);
+                let all = [$((
+                    named(self.$name.origin) && self.$name.value != has.$name.value
+                ).then_some(Setting::$variant)),*];
+                all.into_iter().flatten().collect()
+            }
+
             /// Takes the values of `other` where a change counts then, and leaves who named them.
             pub(super) fn take_values(&mut self, counts: Counts, other: &Self) {
                 $(if Setting::$variant.counts() == counts {

@@ -4,6 +4,7 @@ use crate::{
     client::Client,
     global::Done,
     runfiles::{self, Remote},
+    terminal::warn,
     terminal::{self, note},
     text::{self, home, out_as_said, out_json, took},
     trouble::{FAILED, Trouble},
@@ -21,6 +22,9 @@ use std::{
 
 pub(super) fn end_of_run(client: Option<&Client>, row: &RunRow, flow: &Flow, json: bool) -> Done {
     let result = row.result.clone().unwrap_or_default();
+    if let Some(warning) = &row.warning {
+        warn(warning);
+    }
     if json {
         out_json(row);
     } else {

@@ -1,7 +1,7 @@
 //! A command wants an operation.
 
 use super::{
-    super::{Counts, Kind, Meeting, Message, Operation, Outcome, Phase, Refusal, Row, Setting, Settings, meeting},
+    super::{Counts, Kind, Meeting, Message, Operation, Outcome, Phase, Refusal, Row, Settings, meeting},
     Turn, stopped, superseded, why_superseded,
 };
 use crate::deadlines;
@@ -65,7 +65,7 @@ impl Turn {
     /// Whether what is under way ends with what `wanted` wants. A start wants a session, whatever
     /// it is made of; a reset, one made of that.
     pub(super) fn becomes(&self, wanted: &Operation) -> bool {
-        let to_be = self.to_be();
+        let to_be = self.s.to_be();
         let is_that = |made_of: Settings| {
             let wants = wanted.wants.as_ref();
             wants.is_none_or(|wants| wants.over(&made_of).is_same(&made_of))
@@ -74,26 +74,10 @@ impl Turn {
         to_be.is_some_and(|made_of| wanted.kind == Kind::Start || same_packages && is_that(made_of))
     }
 
-    /// The session's settings after the current operation; `None` if there will be no session.
-    pub(super) fn to_be(&self) -> Option<Settings> {
-        if !self.s.phase.is_live() || self.s.failure.is_some() {
-            return None;
-        }
-        match &self.s.current {
-            Some(Operation { kind: Kind::Stop, .. }) => None,
-            Some(Operation {
-                kind: Kind::Reset | Kind::Update,
-                wants: Some(wants),
-                ..
-            }) => Some(wants.over(&self.s.settings)),
-            _ => Some(self.s.settings.clone()),
-        }
-    }
-
     /// Does an update that leaves the session on its compute resource: at once, whatever is under
     /// way, and without an execution. It counts as use. Says whether it did.
     pub(super) fn changed_in_place(&mut self, update: &Operation) -> bool {
-        let Some(to_be) = self.to_be().filter(|_| update.kind == Kind::Update) else {
+        let Some(to_be) = self.s.to_be().filter(|_| update.kind == Kind::Update) else {
             return false;
         };
         if let Some(change) = &update.wants {
@@ -133,18 +117,6 @@ impl Turn {
         }
     }
 
-    /// Says that a session which is there is not as a start wants it, if so.
-    pub(super) fn otherwise(&self, wants: Option<&Settings>) -> Option<String> {
-        let has = &self.s.settings;
-        let differ: Vec<&str> = wants?.over(has).differences(has).map(Setting::what).collect();
-        (!differ.is_empty()).then(|| {
-            let what = differ.join(", ");
-            format!(
-                "The session was there already, with another {what} than you named. Update the session to change it"
-            )
-        })
-    }
-
     /// Begins an operation that nothing stands in the way of.
     pub(super) fn begin(&mut self, mut operation: Operation) -> Result<(), Refusal> {
         let live = self.s.phase.is_live();
@@ -164,7 +136,7 @@ impl Turn {
             Kind::Start if live => {
                 // It is Ready: that is what was wanted.
                 self.active();
-                let warning = self.otherwise(operation.wants.as_ref());
+                let warning = operation.wants.as_ref().and_then(|wants| self.s.keeps_otherwise(wants));
                 self.end_operation(operation.id, Outcome::Succeeded, None, warning);
                 return Ok(());
             }
