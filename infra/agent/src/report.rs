@@ -188,6 +188,7 @@ mod tests {
                 .collect(),
             isolation: None,
             left_out: None,
+            described: None,
         }
     }
 

@@ -26,6 +26,10 @@ pub struct Installation {
     pub isolation: Option<Isolation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
+    /// The file of the flow folder that the packages come from, and those that were passed over, as
+    /// one line; left out where there is nothing but a `requirements.txt`, or nothing at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub described: Option<String>,
 }
 
 /// How much of what is installed has no room in a report and a row.
@@ -215,6 +219,9 @@ pub struct PackagesRow {
     pub isolation: Option<Isolation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
+    /// As in [`Installation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub described: Option<String>,
 }
 
 /// One entry of a flow's history of installs: what [`PackagesRow`] was from then on, and what of it

@@ -3,13 +3,16 @@
 use crate::{
     Code, Failure,
     folder::{FlowFile, Folder, Reach, clean},
-    project::PythonConstraint,
+    project::{Described, PythonConstraint},
     requirements::{self, Requirements},
     yaml::type_of,
 };
 use lifecycle::session::{Named, Origin};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// The environment that a flow asks for.
 ///
@@ -23,6 +26,7 @@ pub struct Environment {
     pub image: Named<String>,
     /// `None` if the flow needs no packages beyond the base image's.
     pub requirements: Option<Requirements>,
+    pub described: Described,
 }
 
 /// Reads the environment from the flow file, and the requirements that it names, which may come by
@@ -45,6 +49,7 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
         None => Declared::default(),
     };
     let includes = folder.includes()?;
+    let mut by = None;
     let mut requirements = match &declared.requirements {
         Some((written, place)) => {
             let target = clean(Path::new(written));
@@ -66,12 +71,16 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
                     ),
                 )
             })?;
+            by = Some(target.display().to_string());
             Some(requirements::read(&folder, &includes, source, &target, true)?)
         }
         None => {
             let target = Path::new("requirements.txt");
             match folder.find(&includes, target, "requirements.txt")? {
-                Some(source) => Some(requirements::read(&folder, &includes, source, target, false)?),
+                Some(source) => {
+                    by = Some(target.display().to_string());
+                    Some(requirements::read(&folder, &includes, source, target, false)?)
+                }
                 None if folder.flow_file.is_none() => crate::project::requirements(&folder)?,
                 None => None,
             }
@@ -79,9 +88,15 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
     };
     if let Some(requirements) = &mut requirements {
         with_own_project(&folder, requirements)?;
+        by = by.or_else(|| Some(requirements.file.file_name()?.to_string_lossy().into_owned()));
     }
+    let lines = requirements.iter().flat_map(|requirements| &requirements.lines);
+    let read: BTreeSet<&str> = lines.map(|line| &*line.file).chain(by.as_deref()).collect();
+    let passed_over = crate::project::descriptions(&folder)?.into_iter();
+    let passed_over = passed_over.filter(|name| !read.contains(&**name)).collect();
     Ok(Environment {
         image: image_of(&folder, declared.image),
+        described: Described { by, passed_over },
         requirements,
     })
 }

@@ -48,7 +48,7 @@ pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_fl
 pub use lifecycle::{Code, Failure};
 pub use migrate::{Migration, migrate};
 pub use names::package_of;
-pub use project::PythonConstraint;
+pub use project::{Described, PythonConstraint};
 pub use repository::lineage;
 pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};

@@ -58,6 +58,7 @@ pub async fn record_packages(
             packages: with_by_hand(listed.packages, installation),
             isolation: installation.isolation.clone(),
             left_out: installation.left_out.clone(),
+            described: installation.described.clone(),
         };
         let was: &[Package] = before.as_ref().map_or(&[], |row| &row.packages);
         let entry = InstallRow {

@@ -416,6 +416,7 @@ fn installation(
             .collect(),
         isolation: None,
         left_out: None,
+        described: None,
     }
 }
 

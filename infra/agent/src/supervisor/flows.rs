@@ -82,12 +82,8 @@ impl Agent {
         Ok(Some(kept.to_string()))
     }
 
-    /// The requirement lines of a flow.
-    pub(super) async fn read_requirements(&self, settings: &Settings) -> Result<Vec<flow::Line>, Failure> {
-        let environment = self.open(&settings.folder.value).await?.environment().await?;
-        Ok(environment
-            .requirements
-            .map(|requirements| requirements.lines)
-            .unwrap_or_default())
+    /// The environment that a flow describes.
+    pub(super) async fn read_environment(&self, settings: &Settings) -> Result<flow::Environment, Failure> {
+        self.open(&settings.folder.value).await?.environment().await
     }
 }

@@ -157,12 +157,17 @@ impl Agent {
         let log = output.path.display().to_string();
         let say = |kind: LineKind, text: String| output.say(kind, &text);
         let store = self.store(Some(&say)).await?;
-        let lines = match self.read_requirements(settings).await {
+        let read = match self.read_environment(settings).await {
             // What is wrong with the requirements now says nothing of a lock; they only name the
             // indexes that it may need.
-            Err(_) if lock.is_some() => Vec::new(),
-            lines => lines?,
+            Err(_) if lock.is_some() => flow::Environment::default(),
+            read => read?,
         };
+        let described = read.described.to_line();
+        if let Some(line) = &described {
+            say(LineKind::Stage, line.clone());
+        }
+        let lines = read.requirements.map(|found| found.lines).unwrap_or_default();
         if store.find_base().is_none() {
             // The runtime is loaded while the flow's own packages are still on their way.
             let base = store.get(&[], false, &say, &log).await?;
@@ -187,6 +192,7 @@ impl Agent {
         for _ in 0..2 {
             match self.have_runner(&store, &environment).await {
                 Ok(()) => {
+                    *self.described.borrow_mut() = described;
                     let listed = lock.is_none().then(|| store.list_packages(&environment, &lines));
                     return Ok(self.installation(&environment.key, listed).await);
                 }
@@ -213,6 +219,7 @@ impl Agent {
             by_hand,
             isolation: self.runner.borrow().as_ref().map(|runner| runner.isolation.clone()),
             left_out: None,
+            described: self.described.borrow().clone(),
         };
         let whole = serde_json::to_vec_pretty(&installation).unwrap_or_default();
         if let Some(count) = report::cut_installation(&mut installation) {

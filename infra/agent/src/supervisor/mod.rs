@@ -110,6 +110,8 @@ struct Agent {
     /// by hand.
     count: Cell<u32>,
     reported: RefCell<Option<(String, Vec<ByHand>)>>,
+    /// The file that the packages come from, and those that were passed over, of the last install.
+    described: RefCell<Option<String>>,
     /// All runs that it was ever told of.
     known: RefCell<BTreeSet<String>>,
     /// Those whose end is not yet with the control plane.
@@ -180,6 +182,7 @@ impl Agent {
             installed: RefCell::default(),
             count: Cell::new(0),
             reported: RefCell::default(),
+            described: RefCell::default(),
             known: RefCell::default(),
             open: RefCell::default(),
             stopped: RefCell::default(),

@@ -29,9 +29,10 @@ impl Agent {
     pub(super) async fn prepare(self: Rc<Self>) {
         let _changing = self.changing.lock().await;
         let Ok(store) = self.store(None).await else { return };
-        let Ok(lines) = self.read_requirements(&self.spec.settings).await else {
+        let Ok(read) = self.read_environment(&self.spec.settings).await else {
             return;
         };
+        let lines = read.requirements.map(|found| found.lines).unwrap_or_default();
         if let Some(environment) = store.find(&lines)
             && let Err(why) = self.have_runner(&store, &environment).await
         {

@@ -266,6 +266,7 @@ mod tests {
                 packages: Vec::new(),
                 isolation: None,
                 left_out: None,
+                described: None,
             },
         }];
         expect![[r#"

@@ -87,6 +87,10 @@ struct Whole<'a> {
     lock: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     isolation: Option<&'a contract::packages::Isolation>,
+    /// The file that the packages come from, and those that were passed over, if there is more than
+    /// a `requirements.txt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    described: Option<&'a str>,
     /// Packages that are saved in the flow folder and not installed, and the reverse; left out if
     /// the folder cannot be read here.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +114,7 @@ fn show_session(client: &Client, flow: &Flow, session: &SessionView, json: bool)
             session,
             lock: row.as_ref().map(|row| row.lock.as_str()),
             isolation: row.as_ref().and_then(|row| row.isolation.as_ref()),
+            described: row.as_ref().and_then(|row| row.described.as_deref()),
             drift,
         });
         return Ok(());
@@ -121,6 +126,9 @@ fn show_session(client: &Client, flow: &Flow, session: &SessionView, json: bool)
             "packages",
             format!("{} (lock {lock}, by {})", row.packages.len(), row.by),
         ));
+        if let Some(described) = &row.described {
+            more.push(("requirements", described.clone()));
+        }
         if let Some(isolation) = &row.isolation {
             more.push(("isolation", isolation.to_string()));
         }

@@ -17,6 +17,7 @@
 //! is refused.
 
 mod conda;
+mod descriptions;
 mod locks;
 mod pipfile;
 mod poetry;
@@ -26,6 +27,8 @@ mod pythons;
 mod script;
 mod setup;
 
+pub use descriptions::Described;
+pub(crate) use descriptions::find as descriptions;
 pub use pythons::PythonConstraint;
 pub(crate) use pythons::constraints as python_constraints;
 
@@ -165,15 +168,7 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
             return checked(source, lines).map(Some);
         }
     }
-    const UNREAD: [&str; 6] = [
-        "setup.py",
-        "requirements.in",
-        "requirements-dev.txt",
-        "requirements/base.txt",
-        "binder/requirements.txt",
-        "conda.yml",
-    ];
-    match UNREAD.into_iter().find(|name| folder.path.join(name).is_file()) {
+    match descriptions(folder)?.first() {
         Some(name) => Err(bad(format!(
             "{name} is the only description of the folder's packages, and is not read. Write a requirements.txt{}.",
             if name.ends_with(".txt") {

@@ -44,7 +44,32 @@ struct Uv {
     sources: BTreeMap<String, Value>,
     #[serde(default)]
     index: Vec<Index>,
+    #[serde(default, rename = "index-url")]
+    index_url: Option<Spanned<String>>,
+    #[serde(default, rename = "extra-index-url")]
+    extra_index_url: Vec<Spanned<String>>,
+    #[serde(default, rename = "find-links")]
+    find_links: Vec<Spanned<String>>,
+    #[serde(default, rename = "constraint-dependencies")]
+    constraints: Vec<Spanned<String>>,
+    /// Settings that are not followed.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
+
+/// The settings of `[tool.uv]` that would change which packages there are, and are not followed.
+const NOT_FOLLOWED: [&str; 10] = [
+    "override-dependencies",
+    "exclude-dependencies",
+    "no-index",
+    "index-strategy",
+    "prerelease",
+    "resolution",
+    "exclude-newer",
+    "no-binary-package",
+    "no-build-package",
+    "no-sources",
+];
 
 #[derive(Deserialize)]
 struct Index {
@@ -72,6 +97,10 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
             None => Ok(None),
         };
     };
+    if let Some(uv) = Source::find(folder, "uv.toml")? {
+        let remedy = "Write its settings below [tool.uv] of pyproject.toml.";
+        return Err(bad(format!("{} is not read. {remedy}", uv.name)));
+    }
     let mut lines = wanted_lines(source, project, &file.tool.uv, &[])?;
     lines.extend(super::read_locks(folder)?);
     Ok(Some(lines))
@@ -190,11 +219,7 @@ fn wanted_lines(source: &Source, mut project: Project, uv: &Uv, extras: &[String
             source.name
         )));
     }
-    let mut lines = Vec::new();
-    for index in uv.index.iter().filter(|index| !index.explicit) {
-        let option = if index.default { "-i" } else { "--extra-index-url" };
-        lines.push(source.line("url", format!("{option} {}", index.url)));
-    }
+    let mut lines = uv_lines(source, uv)?;
     let places = places(uv);
     let of_extras = extras.iter().filter_map(|extra| project.extras.remove(extra)).flatten();
     let all: Vec<Spanned<String>> = std::mem::take(&mut project.dependencies)
@@ -210,6 +235,34 @@ fn wanted_lines(source: &Source, mut project: Project, uv: &Uv, extras: &[String
             number,
             dependency.get_ref(),
         )?);
+    }
+    Ok(lines)
+}
+
+/// The lines of the settings of uv.
+fn uv_lines(source: &Source, uv: &Uv) -> Result<Vec<Line>, Failure> {
+    if let Some(name) = NOT_FOLLOWED.into_iter().find(|name| uv.others.contains_key(*name)) {
+        let why = "of [tool.uv] is not supported. Take it out, or write a requirements.txt that says the same.";
+        return Err(source.refuse(name, why));
+    }
+    let mut lines = Vec::new();
+    let index_url = uv.index_url.iter().map(|url| ("-i", url));
+    let extra = uv.extra_index_url.iter().map(|url| ("--extra-index-url", url));
+    let links = uv.find_links.iter().map(|url| ("--find-links", url));
+    for (option, value) in index_url.chain(extra).chain(links) {
+        let number = source.line_at(value.span().start);
+        lines.push(source.line_of(number, format!("{option} {}", value.get_ref())));
+    }
+    for index in uv.index.iter().filter(|index| !index.explicit) {
+        let option = if index.default { "-i" } else { "--extra-index-url" };
+        lines.push(source.line("url", format!("{option} {}", index.url)));
+    }
+    for constraint in &uv.constraints {
+        let number = source.line_at(constraint.span().start);
+        lines.push(Line {
+            constraint: true,
+            ..source.line_of(number, constraint.get_ref().as_str())
+        });
     }
     Ok(lines)
 }

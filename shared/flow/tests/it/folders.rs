@@ -129,6 +129,17 @@ fn each_kind_of_project_file_says_the_packages_and_its_lock_holds_their_versions
             "uv.lock:1: -c two==2 ; (os_name != 'nt')",
         ]
     );
+    let indexes = "[project]\nname = \"a\"\ndependencies = [\"humanize\"]\n[tool.uv]\nindex-url = \"https://a.example/simple\"\n\
+                   extra-index-url = [\"https://b.example/simple\"]\nconstraint-dependencies = [\"humanize<5\"]\n";
+    assert_eq!(
+        lines(&[("pyproject.toml", indexes)]),
+        [
+            "pyproject.toml:5: -i https://a.example/simple",
+            "pyproject.toml:6: --extra-index-url https://b.example/simple",
+            "pyproject.toml:7: -c humanize<5",
+            "pyproject.toml:3: humanize",
+        ]
+    );
     let poetry = "[tool.poetry]\nname = \"a\"\n[tool.poetry.dependencies]\npython = \"^3.10\"\nhumanize = \"^4.9\"\n\
                   tabulate = { version = \"*\", extras = [\"wide\"], markers = \"os_name == 'posix'\" }\nlater = { version = \"1\", optional = true }\n";
     let poetry_lock = "[[package]]\nname = \"humanize\"\nversion = \"4.9.1\"\n[[package]]\nname = \"mine\"\nversion = \"1\"\n\
@@ -252,6 +263,19 @@ fn a_project_file_that_names_what_is_not_supported_is_refused_by_name() {
              come from.",
         ),
         (
+            "pyproject.toml",
+            "[project]\nname = \"a\"\ndependencies = [\"b\"]\n[tool.uv]\noverride-dependencies = [\"c==1\"]\n"
+                .to_owned(),
+            "Flow.BadProject: pyproject.toml:5: override-dependencies of [tool.uv] is not supported. Take it out, or write a requirements.txt that says \
+             the same.",
+        ),
+        (
+            "dev-requirements.txt",
+            "humanize\n".to_owned(),
+            "Flow.BadProject: dev-requirements.txt is the only description of the folder's packages, and is not read. Write a requirements.txt \
+             with the line `-r dev-requirements.txt`.",
+        ),
+        (
             "requirements/base.txt",
             "humanize\n".to_owned(),
             "Flow.BadProject: requirements/base.txt is the only description of the folder's packages, and is not read. Write a requirements.txt \
@@ -300,6 +324,10 @@ fn an_environment_is_what_the_flow_file_declares() {
                     origin: Default,
                 },
                 requirements: None,
+                described: Described {
+                    by: None,
+                    passed_over: [],
+                },
             }"#]],
     );
     check_environment(
@@ -311,6 +339,10 @@ fn an_environment_is_what_the_flow_file_declares() {
                     origin: Default,
                 },
                 requirements: None,
+                described: Described {
+                    by: None,
+                    passed_over: [],
+                },
             }"#]],
     );
     check_environment(
@@ -336,6 +368,12 @@ fn an_environment_is_what_the_flow_file_declares() {
                         ],
                     },
                 ),
+                described: Described {
+                    by: Some(
+                        "lib/deps.txt",
+                    ),
+                    passed_over: [],
+                },
             }"#]],
     );
 }
@@ -359,6 +397,12 @@ fn a_requirements_file_that_nobody_declares_counts() {
                         ],
                     },
                 ),
+                described: Described {
+                    by: Some(
+                        "requirements.txt",
+                    ),
+                    passed_over: [],
+                },
             }"#]],
     );
 }
@@ -399,6 +443,12 @@ fn requirements_are_found_through_the_includes_as_the_view_has_them() {
                         ],
                     },
                 ),
+                described: Described {
+                    by: Some(
+                        "requirements.txt",
+                    ),
+                    passed_over: [],
+                },
             }"#]],
     );
 }
@@ -759,5 +809,61 @@ fn a_url_loses_its_credentials_and_nothing_else() {
     ];
     for (text, redacted) in cases {
         assert_eq!(flow::redact(text), redacted);
+    }
+}
+
+#[test]
+fn the_file_that_gave_the_packages_is_known_and_the_others_are_passed_over_by_name() {
+    let project = "[project]\nname = \"a\"\ndependencies = [\"humanize\"]\n";
+    let lock = "lock-version = \"1.0\"\n[[packages]]\nname = \"humanize\"\nversion = \"4.9.0\"\n";
+    let said = |files: &[(&str, &str)]| {
+        let tree = Tree::new(files);
+        let environment = flow::environment(&tree.folder(), &flow::include_root(&tree.folder())).unwrap();
+        environment.described.to_line().unwrap_or_default()
+    };
+    let flow = ("flow.dag.yaml", "nodes: []\n");
+    for (files, line) in [
+        (vec![flow], ""),
+        (
+            vec![flow, ("requirements.txt", "-r more.txt\n"), ("more.txt", "a\n")],
+            "",
+        ),
+        (
+            vec![flow, ("pyproject.toml", project), ("uv.lock", "")],
+            "no packages are described in requirements.txt; passed over: pyproject.toml, uv.lock",
+        ),
+        (vec![flow, ("pyproject.toml", "[tool.ruff]\nline-length = 100\n")], ""),
+        (
+            vec![
+                flow,
+                ("requirements.txt", "a\n"),
+                ("requirements/dev.txt", "b\n"),
+                ("environment.yml", ""),
+            ],
+            "packages are those of requirements.txt; passed over: environment.yml, requirements/dev.txt",
+        ),
+        (
+            vec![
+                flow,
+                ("requirements.txt", "-r requirements/dev.txt\n"),
+                ("requirements/dev.txt", "b\n"),
+            ],
+            "",
+        ),
+        (
+            vec![
+                ("pyproject.toml", project),
+                ("pylock.toml", lock),
+                ("setup.py", ""),
+                ("a.py", ""),
+            ],
+            "packages are those of pyproject.toml; passed over: setup.py",
+        ),
+        (
+            vec![("a.py", "# /// script\n# dependencies = ['humanize']\n# ///\n")],
+            "packages are those of a.py",
+        ),
+    ] {
+        assert_eq!(said(&files), line, "{files:?}");
     }
 }

@@ -245,6 +245,7 @@ mod tests {
                 packages: listed(packages),
                 isolation: None,
                 left_out: None,
+                described: None,
             },
         }
     }
