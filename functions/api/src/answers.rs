@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use shell::{Fault, Ports};
 use std::{future::Future, time::Duration};
 
+/// The most users that one page covers.
+pub(crate) const MOST_USERS: usize = 200;
+
 pub(crate) fn ok(status: u16, body: &impl Serialize) -> Value {
     let body = serde_json::to_string(body).unwrap_or_else(|_| "{}".to_owned());
     json!({ "statusCode": status, "headers": { "content-type": "application/json" }, "body": body })

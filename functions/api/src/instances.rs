@@ -1,7 +1,7 @@
 //! Compute instances: the caller's own, or for an owner those of a user.
 
 use crate::{
-    answers::{absent, may_read, ok, problem, wait_for},
+    answers::{MOST_USERS, absent, may_read, ok, problem, wait_for},
     computes,
     request::Request,
 };
@@ -17,9 +17,6 @@ use lifecycle::{
 use serde_json::Value;
 use shell::{Fault, Ports};
 use std::collections::BTreeMap;
-
-/// The most users whose instances are in one page.
-const MOST_USERS: usize = 200;
 
 pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
     let Some(owner) = whose(caller, request) else {

@@ -1,7 +1,7 @@
 //! Sessions: lists of the caller's own or of the whole workspace, one, and what is known of it.
 
 use crate::{
-    answers::{absent, may_read, ok, problem, readable},
+    answers::{MOST_USERS, absent, may_read, ok, problem, readable},
     request::Request,
 };
 use aws::Aws;
@@ -22,8 +22,6 @@ use std::{collections::VecDeque, path::Path};
 
 /// The most sessions of a page: an answer of a function has at most 6 MB.
 const MOST: u64 = 1000;
-/// The most users whose sessions are looked for in one page.
-const MOST_USERS: usize = 200;
 
 /// A page of sessions.
 pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {

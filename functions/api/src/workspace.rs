@@ -15,7 +15,7 @@ use lifecycle::{
     access::{Action, denied, may},
 };
 use serde_json::Value;
-use shell::{EVERYBODY, Fault, Ports, Save, Write};
+use shell::{EVERYBODY, Fault, Ports, SAVE_TRIES, Save, Write};
 use std::path::Path;
 
 pub(crate) async fn read(aws: &Aws, caller: &Principal, workspace: &str) -> Result<Value, Fault> {
@@ -84,7 +84,7 @@ fn has_daily_time(of: &QuotaSettings) -> bool {
 /// Has the sweep look at the time of each user's sessions by the new settings.
 async fn watch_all(aws: &Aws, workspace: &str) -> Result<(), Fault> {
     for user in all_users(aws, workspace).await? {
-        for _ in 0..TRIES {
+        for _ in 0..SAVE_TRIES {
             let Some(write) = shell::watch_anew(aws, workspace, &user).await? else {
                 break;
             };
@@ -115,7 +115,7 @@ async fn all_users(aws: &Aws, workspace: &str) -> Result<Vec<String>, Fault> {
 /// Counts what all users have together: what came before the workspace had a quota of that is in no
 /// total.
 async fn count_all(aws: &Aws, workspace: &str) -> Result<(), Fault> {
-    for _ in 0..TRIES {
+    for _ in 0..SAVE_TRIES {
         let before = aws.load_usage(workspace, EVERYBODY).await?;
         let mut usages = Vec::new();
         for user in all_users(aws, workspace).await? {
@@ -135,9 +135,6 @@ async fn count_all(aws: &Aws, workspace: &str) -> Result<(), Fault> {
     }
     Err(Fault::Conflict)
 }
-
-/// How often all users' usage is counted again.
-const TRIES: usize = 30;
 
 fn nothing(workspace: &str) -> WorkspaceRow {
     WorkspaceRow {

@@ -4,8 +4,7 @@
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
 use aws::{Aws, Record};
-use contract::step::StepMessage;
-use shell::{Fault, Happened, happen};
+use shell::Fault;
 use std::sync::Arc;
 
 /// Serves until the Lambda service ends the process.
@@ -23,8 +22,5 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
 ///
 /// A transient [`Fault`]: the message comes again, and the same step twice is once.
 pub async fn handle(aws: Arc<Aws>, record: Record) -> Result<(), Fault> {
-    let step = StepMessage::read(&record.body).map_err(Fault::Meaningless)?;
-    // A step is refused by nobody: one that is not current is answered so.
-    let _ = happen(&*aws, &Happened::new(&step.flow, step.event(), "states")).await?;
-    Ok(())
+    shell::enter_step(&*aws, &record.body).await
 }

@@ -2,8 +2,9 @@
 
 use crate::{
     Fault, Known, Ports,
+    actions::action_of,
     admission::{self, Counted},
-    command::{action_of, settings_of_wish},
+    command::settings_of_wish,
     placement::{not_running, place},
     sizes, workspace,
 };

@@ -1,7 +1,9 @@
 //! A command, from its words to its decision.
 
 use crate::{
-    Fault, Known, compute, instances,
+    Fault, Known,
+    actions::action_of,
+    compute, instances,
     placement::place,
     ports::{Ports, Save, Write},
     sizes,
@@ -234,27 +236,6 @@ async fn principal_of(ports: &impl Ports, command: &Command, sender: &Sender) ->
             workspace: command.flow.workspace.clone(),
             roles: vec![Role::DataScientist],
         }),
-    }
-}
-
-/// The permission that a wish needs.
-pub fn action_of(wish: &Wish) -> Action {
-    match wish {
-        Wish::Start { .. } | Wish::Install { .. } | Wish::Update { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
-            Action::Use
-        }
-        Wish::CreateInstance { .. } | Wish::UpdateInstance { .. } | Wish::StartInstance { .. } => Action::Use,
-        Wish::Stop
-        | Wish::Cancel { .. }
-        | Wish::DeleteCompute { .. }
-        | Wish::StopInstance { .. }
-        | Wish::DeleteInstance { .. } => Action::Stop,
-        Wish::StopOnCompute { .. }
-        | Wish::StopIfIdle { .. }
-        | Wish::WarnIfIdle { .. }
-        | Wish::WarnOfDailyTime { .. }
-        | Wish::StopForTheDay { .. }
-        | Wish::Check => Action::Sweep,
     }
 }
 

@@ -5,7 +5,7 @@
 //! the sweep has the rest of them stopped.
 
 use crate::{
-    Fault, Known,
+    Fault, Known, SAVE_TRIES,
     claim::write_changed,
     ports::{Ports, Save, Write},
     turn::{Happened, happen, refused_operation},
@@ -23,9 +23,6 @@ use lifecycle::{
     session::Event,
 };
 
-/// How often a save is tried again after somebody else's.
-const TRIES: usize = 30;
-
 /// Decides the deletion of a compute resource, and stops the sessions on it.
 ///
 /// # Errors
@@ -35,7 +32,7 @@ pub(crate) async fn delete(ports: &impl Ports, command: &Command, known: &Known,
     let flow = command.flow.key();
     let by = known.principal.name();
     let happened = Happened::new(&flow, Event::Tick, by);
-    for _ in 0..TRIES {
+    for _ in 0..SAVE_TRIES {
         let held = ports.load_compute(id).await?;
         let is_decided = ports.load_operation(&command.id).await?.is_some();
         if is_decided {

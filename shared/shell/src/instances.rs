@@ -4,7 +4,7 @@
 //! session joins that, and does not start it.
 
 use crate::{
-    Fault, Known, admission,
+    Fault, Known, SAVE_TRIES, admission,
     claim::write_changed,
     compute::stop_sessions,
     placement::{none, slot_of},
@@ -28,9 +28,6 @@ use lifecycle::{
     size,
 };
 
-/// How often a save is tried again after somebody else's.
-const TRIES: usize = 30;
-
 /// The rows to save, and the compute resource whose driver or sessions are to be told.
 #[derive(Default)]
 struct Next {
@@ -44,7 +41,7 @@ struct Next {
 ///
 /// As [`crate::happen`]; what was decided stands, and the sweep carries it out.
 pub(crate) async fn change(ports: &impl Ports, command: &Command, known: &Known, name: &str) -> Result<(), Fault> {
-    for _ in 0..TRIES {
+    for _ in 0..SAVE_TRIES {
         match once(ports, command, known, name).await {
             Err(Fault::Conflict) => {}
             done => return done,

@@ -10,6 +10,7 @@
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
+mod actions;
 mod admission;
 mod check;
 mod claim;
@@ -27,9 +28,10 @@ mod turn;
 mod why;
 pub mod workspace;
 
+pub use actions::action_of;
 pub use admission::{EVERYBODY, sum_usages};
 pub use check::check;
-pub use command::{Sender, SpeaksFor, accept, action_of, defaults};
+pub use command::{Sender, SpeaksFor, accept, defaults};
 pub use daily::{daily_due, watch_anew};
 pub use packages::record_packages;
 pub use people::Known;
@@ -37,10 +39,13 @@ pub use placement::{shutdown_due, slot_of};
 pub use ports::{Due, DueRow, Ports, Save, Write};
 pub use sizes::record_use;
 pub use sweep::{Swept, sweep};
-pub use turn::{Happened, happen, observe_compute};
+pub use turn::{Happened, enter_step, happen, observe_compute};
 pub use why::why;
 
 use lifecycle::{Code, Failure};
+
+/// The most retries of a save after an optimistic-lock conflict.
+pub const SAVE_TRIES: usize = 30;
 
 /// Why a handler could not do its work.
 #[derive(Debug, thiserror::Error)]

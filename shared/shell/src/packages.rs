@@ -1,16 +1,13 @@
 //! The record of a session's packages, which outlives the session.
 
 use crate::{
-    Fault,
+    Fault, SAVE_TRIES,
     ports::{Ports, Save, Write},
 };
 use contract::{
     Kind,
     packages::{Change, InstallRow, Installation, Listed, MOST_INSTALLS, Package, PackageOrigin, PackagesRow},
 };
-
-/// How often a save is tried again after somebody else's.
-const TRIES: usize = 30;
 
 /// Keeps what an agent says that it has installed, and an entry of the history of installs with
 /// what that changed.
@@ -35,7 +32,7 @@ pub async fn record_packages(
     kind: Option<Kind>,
     installation: &Installation,
 ) -> Result<(), Fault> {
-    for _ in 0..TRIES {
+    for _ in 0..SAVE_TRIES {
         let before = ports.load_packages(flow).await?;
         let is_known = |row: &PackagesRow| (row.generation, row.count) >= (generation, installation.count);
         if before.as_ref().is_some_and(is_known) {

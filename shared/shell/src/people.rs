@@ -3,7 +3,7 @@
 //! The table is read for each command and each request, and no answer of it is kept: a role that is
 //! revoked is gone at once, also for tokens that were given before.
 
-use crate::{Fault, Ports, command::action_of, workspace};
+use crate::{Fault, Ports, actions::action_of, workspace};
 use contract::{
     FlowRef, Principal,
     command::{Command, Wish},

@@ -1,7 +1,7 @@
 //! One event, from the load to the last message sent.
 
 use crate::{
-    Fault,
+    Fault, SAVE_TRIES,
     claim::{claim_of, leave, write_changed},
     placement::free,
     ports::{Ports, Save, Write, due_of},
@@ -11,6 +11,7 @@ use contract::{
     agent::RunResult,
     command::RunWish,
     row::{LogRow, OperationEnd, OperationRow, OperationStatus, RunEnd, RunRow, RunStatus, SessionRow},
+    step::StepMessage,
 };
 use lifecycle::{
     Failure,
@@ -18,9 +19,6 @@ use lifecycle::{
     session::{Effect, Event, Kind, Message, Operation, Outcome, Refusal, Row, Session, Settings, decide},
 };
 use std::collections::BTreeMap;
-
-/// How often a save is tried again after somebody else's.
-const TRIES: usize = 30;
 
 /// Something that happened to a flow, and who says so.
 ///
@@ -55,6 +53,18 @@ impl<'a> Happened<'a> {
     }
 }
 
+/// Enters the step that a message of the state machine names. A step is never refused: an outdated
+/// one is answered as outdated.
+///
+/// # Errors
+///
+/// [`Fault::Meaningless`] if `body` is no step: final. Else as [`happen`].
+pub async fn enter_step(ports: &impl Ports, body: &str) -> Result<(), Fault> {
+    let step = StepMessage::read(body).map_err(Fault::Meaningless)?;
+    let _ = happen(ports, &Happened::new(&step.flow, step.event(), "states")).await?;
+    Ok(())
+}
+
 /// Takes in what happened: loads, decides, saves, sends.
 ///
 /// Gives back the session as it is afterwards, or `None` if the flow has none and this event makes
@@ -65,7 +75,7 @@ impl<'a> Happened<'a> {
 /// [`Fault::Conflict`] and [`Fault::Outside`] are worth a retry; nothing is lost either way, as
 /// what was saved will be sent. The inner error is the core's [`Refusal`]: final.
 pub async fn happen(ports: &impl Ports, happened: &Happened<'_>) -> Result<Result<Option<Session>, Refusal>, Fault> {
-    for _ in 0..TRIES {
+    for _ in 0..SAVE_TRIES {
         match once(ports, happened).await {
             Err(Fault::Conflict) => {}
             done => return done,
