@@ -122,10 +122,8 @@ impl Machine {
         let begun = Instant::now();
         self.watched_agents().remove(&(flow.to_owned(), generation));
         let session = self.files.session(flow, generation);
-        let agent = self
-            .files
-            .read_launched(flow, generation)
-            .map(|launched| launched.process);
+        let launched = self.files.read_launched(flow, generation)?;
+        let agent = launched.map(|launched| launched.process);
         let mut groups = Vec::new();
         // Twice, as the agent may have started a sandbox while it was being ended; all at once, as
         // each takes its time.

@@ -49,8 +49,21 @@ impl Files {
         self.state.join("logs").join(format!("agent-{flow}-{generation}.log"))
     }
 
-    pub(super) fn read_launched(&self, flow: &str, generation: u32) -> Option<Launched> {
-        serde_json::from_slice(&fs::read(self.session(flow, generation).join("agent.json")).ok()?).ok()
+    /// The agent of a generation; `None` if it was never launched. A damaged file is logged, and its
+    /// agent is not known: its sandboxes can be ended all the same, and its lease runs out.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and cannot be read.
+    pub(super) fn read_launched(&self, flow: &str, generation: u32) -> io::Result<Option<Launched>> {
+        let path = self.session(flow, generation).join("agent.json");
+        let Some(text) = read(&path)? else { return Ok(None) };
+        let launched = serde_json::from_str(&text);
+        Ok(launched
+            .inspect_err(
+                |cause| tracing::error!(flow, generation, error = %damaged(&path, cause), "an agent is not known"),
+            )
+            .ok())
     }
 
     pub(super) fn write_launched(&self, flow: &str, generation: u32, launched: &Launched) -> anyhow::Result<()> {
@@ -58,14 +71,20 @@ impl Files {
         Ok(write_atomically(&path, &serde_json::to_vec(launched)?)?)
     }
 
-    pub(super) fn last_removed(&self, flow: &str) -> u32 {
-        let text = fs::read_to_string(self.state.join("sessions").join(flow).join("removed")).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
+    /// The highest generation that was removed; 0 if none was.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and cannot be read: an old generation could be launched again.
+    pub(super) fn last_removed(&self, flow: &str) -> io::Result<u32> {
+        let path = self.state.join("sessions").join(flow).join("removed");
+        let parse = |text: String| text.trim().parse().map_err(|cause| damaged(&path, &cause));
+        Ok(read(&path)?.map(parse).transpose()?.unwrap_or(0))
     }
 
     /// Once this has returned, no crash and no loss of power brings the generation back.
     pub(super) fn record_removed(&self, flow: &str, generation: u32) -> io::Result<()> {
-        if self.last_removed(flow) >= generation {
+        if self.last_removed(flow)? >= generation {
             return Ok(());
         }
         let folder = self.state.join("sessions").join(flow);
@@ -105,4 +124,53 @@ fn numbers(folder: &Path) -> Vec<u32> {
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// The text of a file; `None` if there is none.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!("{} cannot be read: {error}", path.display()),
+        )),
+    }
+}
+
+fn damaged(path: &Path, cause: &dyn std::error::Error) -> io::Error {
+    let message = format!("{} is damaged: {cause}", path.display());
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_taken_for_a_missing_one() {
+        let state = tempfile::tempdir().unwrap();
+        let files = Files {
+            state: state.path().to_owned(),
+        };
+        assert!(files.read_launched("f", 1).unwrap().is_none());
+        assert_eq!(files.last_removed("f").unwrap(), 0);
+        fs::create_dir_all(files.session("f", 1)).unwrap();
+        fs::create_dir_all(state.path().join("sessions/f")).unwrap();
+        fs::write(files.session("f", 1).join("agent.json"), "{").unwrap();
+        fs::write(state.path().join("sessions/f/removed"), "x").unwrap();
+        assert!(files.read_launched("f", 1).unwrap().is_none());
+        fs::create_dir_all(files.session("f", 2).join("agent.json")).unwrap();
+        let launched = files.read_launched("f", 2).unwrap_err().to_string();
+        assert!(launched.contains("agent.json cannot be read"), "{launched}");
+        for removed in [
+            files.last_removed("f").unwrap_err(),
+            files.record_removed("f", 2).unwrap_err(),
+        ] {
+            assert!(
+                removed.to_string().contains("sessions/f/removed is damaged"),
+                "{removed}"
+            );
+        }
+    }
 }

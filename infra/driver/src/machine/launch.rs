@@ -42,7 +42,7 @@ impl Machine {
     /// Starts the agent of a generation, if it is not there already.
     pub(super) async fn launch(self: &Arc<Self>, launch: Launch) -> anyhow::Result<Result<String, Option<Failure>>> {
         let (flow, generation) = (launch.flow.as_str(), launch.generation);
-        let there = self.files.read_launched(flow, generation);
+        let there = self.files.read_launched(flow, generation)?;
         if let Some(launched) = there.filter(|launched| launched.up && launched.process.open().is_some()) {
             return Ok(Ok(launched.key));
         }
@@ -56,7 +56,7 @@ impl Machine {
             self.end(flow, older).await?;
         }
         let failure = match self.spawn(&launch).await {
-            Ok(key) if self.files.last_removed(flow) < generation => return Ok(Ok(key)),
+            Ok(key) if self.files.last_removed(flow)? < generation => return Ok(Ok(key)),
             Ok(_) => None,
             Err(error) => {
                 let log = self.files.log(flow, generation);
@@ -73,7 +73,7 @@ impl Machine {
 
     /// Why this session cannot be launched on this machine.
     async fn refusal(&self, launch: &Launch) -> anyhow::Result<Option<Failure>> {
-        if self.files.last_removed(&launch.flow) >= launch.generation {
+        if self.files.last_removed(&launch.flow)? >= launch.generation {
             return Ok(Some(Failure::new(
                 Code::SessionRemoved,
                 "This session was removed before it could be launched. Start it again.",

@@ -131,20 +131,7 @@ impl Machine {
         for (flow, generation) in self.files.sessions() {
             let lock = self.lock(&flow);
             let _held = lock.lock().await;
-            let launched = self.files.read_launched(&flow, generation);
-            let result = match launched.filter(|launched| launched.up) {
-                Some(launched) if launched.process.open().is_some() => {
-                    tracing::info!(flow, generation, "an agent outlived the host");
-                    self.watch(&flow, generation, launched.process, None);
-                    Ok(())
-                }
-                Some(_) => {
-                    self.remove(&flow, generation, Some(self.failure_of_agent(&flow, generation)))
-                        .await
-                }
-                // A launch that was cut off: its request comes again.
-                None => self.end(&flow, generation).await,
-            };
+            let result = self.find_again_one(&flow, generation).await;
             if let Err(error) = result {
                 tracing::error!(
                     flow,
@@ -160,6 +147,23 @@ impl Machine {
         tokio::task::spawn_blocking(move || driver.warm_up());
         self.have_one_waiting();
         tokio::spawn(keep_tidy(Arc::downgrade(self), Arc::clone(&self.over)));
+    }
+
+    async fn find_again_one(self: &Arc<Self>, flow: &str, generation: u32) -> anyhow::Result<()> {
+        let launched = self.files.read_launched(flow, generation)?;
+        match launched.filter(|launched| launched.up) {
+            Some(launched) if launched.process.open().is_some() => {
+                tracing::info!(flow, generation, "an agent outlived the host");
+                self.watch(flow, generation, launched.process, None);
+                Ok(())
+            }
+            Some(_) => {
+                let failure = self.failure_of_agent(flow, generation);
+                self.remove(flow, generation, Some(failure)).await
+            }
+            // A launch that was cut off: its request comes again.
+            None => self.end(flow, generation).await,
+        }
     }
 
     /// Looked for once; whoever misses it looks again, and says what is wrong.
@@ -202,7 +206,7 @@ impl Machine {
         for (flow, generation) in self.files.sessions() {
             let lock = self.lock(&flow);
             let _held = lock.lock().await;
-            let launched = self.files.read_launched(&flow, generation);
+            let launched = self.files.read_launched(&flow, generation)?;
             if launched.is_some_and(|launched| launched.compute == compute) {
                 self.remove(&flow, generation, None).await?;
             }
@@ -252,8 +256,8 @@ impl ComputeDriver for Machine {
         Box::pin(async move {
             self.check_place()?;
             let newest = self.files.generations(&flow).into_iter().max();
-            let launched = newest.and_then(|generation| self.files.read_launched(&flow, generation));
-            let folder = launched.and_then(|launched| launched.folder);
+            let launched = newest.map(|generation| self.files.read_launched(&flow, generation));
+            let folder = launched.transpose()?.flatten().and_then(|launched| launched.folder);
             let (state, python) = (self.config.state.clone(), self.python());
             let runtime = tokio::runtime::Handle::current();
             let have = move || runtime.block_on(environments::have_image(&state, &image, python, folder.as_deref()));
