@@ -18,7 +18,7 @@ LINE_SECONDS = 600
 # How often the processor's load and the times are looked at.
 TICK = 0.1
 # How long the end of a process may take to be known.
-PATIENCE = 2.0
+REAP_SECONDS = 2.0
 # The most that the answer of one line may have.
 MOST_BYTES = 512 << 20
 
@@ -257,7 +257,7 @@ class Crew:
 
     def status(self, process):
         """How a process ended whose socket has closed. One that has not ended is ended."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + REAP_SECONDS
         while time.monotonic() < until:
             if process.is_child:
                 pid, status = os.waitpid(process.pid, os.WNOHANG)

@@ -8,9 +8,9 @@ import socket
 import sys
 import time
 
+from .boot import BOOT, packages
 from .control import Control, Lines
 from .coordinator import see_through
-from .fresh import BOOT, packages
 from .kernel import close_descriptors, null
 from .own import own_source
 from .strays import adopt

@@ -12,7 +12,7 @@ import time
 from .kernel import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, null, prctl
 
 # How long the processes of a run may take to end, in seconds.
-PATIENCE = 5
+END_SECONDS = 5
 
 
 def adopt():
@@ -72,7 +72,7 @@ def reap():
 def end_children(but=(), reap=reap):
     """Ends all that comes of this process, but for the children in `but` and what comes of those.
     Whether nothing of it is left."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + END_SECONDS
     while reap() and (left := descendants(but)):
         if time.monotonic() > until:
             return False

@@ -132,7 +132,9 @@ fn prepare_unified(folder: &Path) -> Option<(PathBuf, Vec<String>)> {
 fn empty(folder: &Path) -> bool {
     // More may be started meanwhile.
     for _ in 0..10 {
-        let inside = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        let Ok(inside) = fs::read_to_string(folder.join("cgroup.procs")) else {
+            return false;
+        };
         if inside.is_empty() {
             return true;
         }
@@ -278,6 +280,14 @@ mod tests {
             ["/sys/fs/cgroup/user.slice/user-1000.slice/run-1.scope []"]
         );
         assert!(told("", "").is_empty());
+    }
+
+    #[test]
+    fn a_group_whose_processes_cannot_be_read_is_not_taken_for_an_empty_one() {
+        let group = tempfile::tempdir().unwrap();
+        assert!(!empty(group.path()));
+        fs::write(group.path().join("cgroup.procs"), "").unwrap();
+        assert!(empty(group.path()));
     }
 
     #[test]

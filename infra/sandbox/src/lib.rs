@@ -208,6 +208,7 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
     let modules = modules![
         "__init__.py",
         "aggregation.py",
+        "boot.py",
         "connections.py",
         "control.py",
         "coordinator.py",
@@ -400,6 +401,14 @@ fn last_word(socket: &UnixStream) -> Option<Word> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_sides_load_the_runner_by_the_same_program() {
+        let line = include_str!("../runner/boot.py")
+            .lines()
+            .find_map(|line| line.strip_prefix("BOOT = "));
+        assert_eq!(line, Some(format!("{BOOT:?}").as_str()));
+    }
 
     /// Two processes of a run say something at once, and what the second says is taken in while the
     /// first is looked into.
