@@ -36,6 +36,7 @@ use contract::{
 use event::Occurrence;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use lifecycle::{Code, Failure};
+use percent_encoding::percent_decode_str;
 use secrets::Secrets;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -173,7 +174,7 @@ fn read(request: &Request, secrets: impl FnOnce(&str) -> Vec<String>, now: Milli
     let ["webhook", workspace, sender] = path[..] else {
         return Err(not_genuine());
     };
-    let (workspace, sender) = (decoded_path(workspace), decoded_path(sender));
+    let (workspace, sender) = (decode_path(workspace), decode_path(sender));
     let signed = Signed::of(&request.headers).ok_or_else(not_genuine)?;
     let genuine = signed
         .check(body, &secrets(&format!("{workspace}/{sender}")))
@@ -288,18 +289,8 @@ fn command_id(delivery: &Delivery, rule: &str, id: &str) -> String {
 }
 
 /// A part of a path, with `%xx` read. Some fronts hand it on read already.
-fn decoded_path(part: &str) -> String {
-    let bytes = part.as_bytes();
-    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
-    while at < bytes.len() {
-        let escaped = (bytes[at] == b'%')
-            .then(|| part.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(escaped.unwrap_or(bytes[at]));
-        at += if escaped.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
+fn decode_path(part: &str) -> String {
+    percent_decode_str(part).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -561,8 +561,8 @@ fn an_answer_has_its_status_and_never_a_secret() {
 
 #[test]
 fn a_name_with_escapes_is_read() {
-    assert_eq!(decoded_path("my%20team%2F%CE%B1"), "my team/α");
-    assert_eq!(decoded_path("100%25-%zz%4"), "100%-%zz%4");
+    assert_eq!(decode_path("my%20team%2F%CE%B1"), "my team/α");
+    assert_eq!(decode_path("100%25-%zz%4"), "100%-%zz%4");
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub use downloads::prune;
 pub use provider::{Header, Provider, Providers, Way};
 pub use upstream::{Network, Roots};
 
+/// The longest silence of a client: between two requests, within one, or in reading an answer.
+const CLIENT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serve::Server;
 use std::{

@@ -12,7 +12,7 @@
 //! Each connection carries one request: a stream ends with its connection, and none that is idle
 //! takes a place.
 
-use crate::{Fault, Network, upstream};
+use crate::{CLIENT_TIMEOUT, Fault, Network, upstream};
 use std::{
     collections::HashMap,
     fmt,
@@ -39,8 +39,6 @@ const MOST_HEADERS: usize = 100;
 /// OpenAI takes no larger file. It is held in no memory.
 const MOST_BODY: u64 = 512 << 20;
 const CHUNK: usize = 64 << 10;
-/// How long a request may take to be said, and the reader of an answer to take a part of it.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a provider may take for an answer or for a part of one, as OpenAI's own client has it.
 const ANSWERING: Duration = Duration::from_secs(600);
 /// Enough for TLS.

@@ -1,13 +1,6 @@
 //! Whether what the base image's processes load can still be loaded in an environment.
 
-use crate::{
-    execute::Ended,
-    job::Job,
-    lock::{self, Change},
-    scratch::Scratch,
-    store::Store,
-    words,
-};
+use crate::{execute::Ended, job::Job, lock::Change, scratch::Scratch, store::Store, words};
 use contract::{Code, Failure, agent::LineKind};
 use sandbox::Overlay;
 use serde::Deserialize;
@@ -103,7 +96,7 @@ fn import_failure(base: &str, output: &str, changed: &[Change], job: &Job<'_>) -
             why: "the import ended without a word".to_owned(),
             packages: Vec::new(),
         });
-    let seen = said.packages.iter().map(|name| lock::normalized(name));
+    let seen = said.packages.iter().map(|name| flow::normalize_name(name));
     let seen: Vec<&Change> = seen
         .filter_map(|name| changed.iter().find(|change| change.name == name))
         .collect();

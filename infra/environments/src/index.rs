@@ -18,7 +18,7 @@
 use crate::lock::AskedBy;
 use contract::{Code, Failure};
 use sandbox::files::write_atomically;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -71,7 +71,7 @@ impl Index {
 
     /// An environment that is complete.
     pub(crate) fn complete(&self, key: &str) -> Option<Environment> {
-        let made: Made = serde_json::from_slice(&fs::read(self.path(&format!("{key}.json"))).ok()?).ok()?;
+        let made: Made = self.read_json(&format!("{key}.json"))?;
         // What was not yet on the disk when the machine went down may be there in part.
         made.unsynced
             .is_none_or(|boot| boot == boot_id())
@@ -80,13 +80,12 @@ impl Index {
 
     /// Removed environments that can be built again from their locks.
     pub(crate) fn find_pruned(&self, key: &str) -> Option<Environment> {
-        serde_json::from_slice(&fs::read(self.path(&format!("{key}.gone.json"))).ok()?).ok()
+        self.read_json(&format!("{key}.gone.json"))
     }
 
     /// The environment that a request was resolved to, if that is no older than `age`, in seconds.
     pub(crate) fn find_resolved(&self, request: &str, age: u64) -> Option<Environment> {
-        let found: Resolved =
-            serde_json::from_slice(&fs::read(self.path(&format!("index/{request}.json"))).ok()?).ok()?;
+        let found: Resolved = self.read_json(&format!("index/{request}.json"))?;
         if now().saturating_sub(found.at) > age {
             return None;
         }
@@ -108,8 +107,35 @@ impl Index {
     }
 
     /// The lock of an environment; empty if it is gone.
-    pub(crate) fn lock_of(&self, key: &str) -> String {
-        fs::read_to_string(self.path(&format!("{key}.txt"))).unwrap_or_default()
+    ///
+    /// # Errors
+    ///
+    /// `Install.Failed` if the file is there and cannot be read: without it every package would
+    /// count as new.
+    pub(crate) fn lock_of(&self, key: &str) -> Result<String, Failure> {
+        let path = self.path(&format!("{key}.txt"));
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(|error| {
+                let message = format!(
+                    "{} cannot be read: {error}. Put that right, and start again.",
+                    path.display()
+                );
+                Failure::new(Code::InstallFailed, message)
+            }),
+        }
+    }
+
+    /// A file of JSON. One that is there and cannot be read counts as missing, and is logged.
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let path = self.path(name);
+        let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+        read.inspect_err(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(%error, file = %path.display(), "a file of the environments cannot be read");
+            }
+        })
+        .ok()
     }
 
     /// Writes the lock of an environment. Returns its path.
@@ -125,8 +151,7 @@ impl Index {
 
     /// Which of an environment's packages asks for which.
     pub(crate) fn askers(&self, key: &str) -> AskedBy {
-        let text = fs::read(self.path(&format!("{key}.asked-by.json"))).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        self.read_json(&format!("{key}.asked-by.json")).unwrap_or_default()
     }
 
     /// # Errors

@@ -66,7 +66,7 @@ impl Store {
             let base = if is_base {
                 self.root_lock()
             } else {
-                self.index.lock_of(&environment.base)
+                self.index.lock_of(&environment.base)?
             };
             let changed = changes(&base, lock);
             self.check_imports(job, &place, &[], &changed).await?;
@@ -130,7 +130,7 @@ impl Store {
         layer.prepare(added.unwrap_or(lock)).map_err(io)?;
         self.index.write_lock(&environment.key, lock)?;
         let sandbox = self.layer_sandbox(job, &layer, lock, added);
-        let changed = changes(&self.index.lock_of(&environment.base), lock);
+        let changed = changes(&self.index.lock_of(&environment.base)?, lock);
         (job.say)(LineKind::Stage, format!("installing {} packages", changed.len()));
         self.run(sandbox, job).await?;
         let site = self.python.site_packages();

@@ -3,6 +3,7 @@
 //! No I/O. Build scripts run beside the resolver, so a lock is checked line by line before it
 //! counts ([`check`]).
 
+use flow::normalize_name;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// By package, the packages that ask for it.
@@ -162,7 +163,7 @@ pub(crate) fn with_own_hashes<'a>(lock: &str, lines: &'a [flow::Line]) -> Result
 /// The normalised name that a requirement begins with.
 pub(crate) fn name_of(requirement: &str) -> Option<String> {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
-    let name = normalized(&requirement[..end.unwrap_or(requirement.len())]);
+    let name = normalize_name(&requirement[..end.unwrap_or(requirement.len())]);
     (!name.is_empty()).then_some(name)
 }
 
@@ -179,19 +180,6 @@ pub(crate) fn pin(line: &str) -> Option<(String, String)> {
     }
     let (name, url) = line.split_once(" @ ")?;
     Some((name.to_owned(), url.rsplit('/').next()?.to_owned()))
-}
-
-/// The name of a package as an index has it.
-pub(crate) fn normalized(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        match c {
-            '-' | '_' | '.' if out.ends_with('-') => {}
-            '-' | '_' | '.' => out.push('-'),
-            c => out.extend(c.to_lowercase()),
-        }
-    }
-    out
 }
 
 /// The lock of what is there when one lock is installed over another.
@@ -350,13 +338,6 @@ pub(crate) mod tests {
             "\\",
         ] {
             assert!(check(&format!("b==1\n{bad}\n")).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_package_has_one_name_however_it_is_written() {
-        for name in ["Foo.Bar-baz", "foo__bar..BAZ", "foo-bar-baz"] {
-            assert_eq!(normalized(name), "foo-bar-baz");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Installed packages, and why each is there: read from locks, and from what a session has written
 //! over its environment.
 
-use crate::lock::{AskedBy, name_of, normalized, pin};
+use crate::lock::{AskedBy, name_of, pin};
 use contract::packages::{ByHand, Listed, Package, PackageOrigin};
 use sandbox::beneath::{FileType, Folder};
 use std::{
@@ -96,7 +96,7 @@ fn read_by_hand(written: &Written) -> io::Result<BTreeMap<String, Option<String>
         else {
             continue;
         };
-        let name = normalized(name);
+        let name = flow::normalize_name(name);
         let Some(stat) = site.stat(&file)? else { continue };
         if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0 {
             // An overlay's word for what is gone.

@@ -7,7 +7,7 @@
 
 use crate::{
     facts::{self, Facts, Place, usable},
-    image, lock,
+    image,
     tree::{path, under, user},
 };
 use contract::{Code, Failure};
@@ -171,7 +171,7 @@ impl Root {
             .packages
             .iter()
             .filter(|(name, version)| is_name(name) && is_version(version))
-            .map(|(name, version)| (lock::normalized(name), version))
+            .map(|(name, version)| (flow::normalize_name(name), version))
             .collect();
         all.into_iter()
             .map(|(name, version)| format!("{name}=={version}\n"))
@@ -180,11 +180,11 @@ impl Root {
 
     /// Whether it has a package.
     pub(crate) fn has(&self, package: &str) -> bool {
-        let wanted = lock::normalized(package);
+        let wanted = flow::normalize_name(package);
         self.facts
             .packages
             .iter()
-            .any(|(name, _)| lock::normalized(name) == wanted)
+            .any(|(name, _)| flow::normalize_name(name) == wanted)
     }
 }
 

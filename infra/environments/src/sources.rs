@@ -19,6 +19,7 @@ use crate::{
 use broker::{Broker, Credential, Feed, Host, Kind};
 use contract::{Code, Failure};
 use lifecycle::network;
+use percent_encoding::percent_decode_str;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -308,20 +309,14 @@ fn remote(text: &str) -> Option<(Url, Option<Credential>)> {
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return None;
     }
-    let decoded = |text: &str| -> Option<String> {
-        let mut bytes = Vec::new();
-        let mut rest = text.bytes();
-        while let Some(byte) = rest.next() {
-            let escaped = (byte == b'%').then(|| [rest.next(), rest.next()]);
-            bytes.push(match escaped {
-                None => byte,
-                Some([Some(a), Some(b)]) => u8::from_str_radix(std::str::from_utf8(&[a, b]).ok()?, 16).ok()?,
-                Some(_) => return None,
-            });
-        }
-        String::from_utf8(bytes).ok()
+    // A bad escape is refused: `percent_encoding` would leave it as it is.
+    let decode = |text: &str| -> Option<String> {
+        let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+        let is_good = text.split('%').skip(1).all(is_escape);
+        let decoded = percent_decode_str(text).decode_utf8().ok()?;
+        is_good.then(|| decoded.into_owned())
     };
-    let (user, secret) = (decoded(url.username())?, decoded(url.password().unwrap_or_default())?);
+    let (user, secret) = (decode(url.username())?, decode(url.password().unwrap_or_default())?);
     let credential = (!user.is_empty() || !secret.is_empty()).then_some(Credential { user, secret });
     url.set_username("").ok()?;
     url.set_password(None).ok()?;

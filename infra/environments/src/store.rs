@@ -242,9 +242,14 @@ impl Store {
             known.dedup();
         }
         // What the root has is there, whether or not an environment's lock names it.
+        let lock_of = |key: &str| {
+            let lock = self.index.lock_of(key);
+            lock.inspect_err(|error| tracing::warn!(%error, "the packages of an environment are not known"))
+                .unwrap_or_default()
+        };
         packages::list_packages(
-            &over(&self.root_lock(), &self.index.lock_of(&environment.key)),
-            &self.index.lock_of(&environment.base),
+            &over(&self.root_lock(), &lock_of(&environment.key)),
+            &lock_of(&environment.base),
             &asked_by,
             lines,
         )

@@ -265,7 +265,7 @@ fn not_trusted(url: &str, tail: &str) -> Failure {
         Code::InstallIndexNotTrusted,
         format!(
             "The package index is not trusted: the certificate of {url} is by an authority that uv does not know. If it is one of your own, name its \
-             certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does; then `pfsession down` and start again. {tail}"
+             certificate file in SSL_CERT_FILE, or set UV_SYSTEM_CERTS=1 to trust what this machine does. Restart the service, and start again. {tail}"
         ),
     )
 }

@@ -6,7 +6,7 @@
 //! keep what they were told.
 
 use crate::{
-    store::{Store, now, random_hex},
+    store::{Store, damaged, now, random_hex},
     wire::AwsError,
 };
 use anyhow::Context;
@@ -27,7 +27,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 /// How far a signature's time may be from now, in seconds. As AWS has it.
@@ -104,6 +104,11 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// Reads the kept keys.
+    ///
+    /// # Errors
+    ///
+    /// When a row cannot be read. Final.
     pub(crate) fn open(store: Arc<Store>) -> rusqlite::Result<Self> {
         let rows: Vec<(String, String, String)> = store.read(|db| {
             db.prepare("SELECT key_id, secret, caller FROM credential")?
@@ -112,8 +117,11 @@ impl Access {
         })?;
         let keys = rows
             .into_iter()
-            .filter_map(|(id, secret, caller)| Some((id, (secret, serde_json::from_str(&caller).ok()?))))
-            .collect();
+            .map(|(id, secret, caller)| match serde_json::from_str(&caller) {
+                Ok(caller) => Ok((id, (secret, caller))),
+                Err(cause) => Err(damaged(2, &format!("the caller of the key {id}"), &cause)),
+            })
+            .collect::<rusqlite::Result<_>>()?;
         Ok(Self {
             store,
             keys: RwLock::new(keys),
@@ -362,26 +370,13 @@ fn skew(time: SystemTime) -> Duration {
 
 /// Reads `20261124T095246Z`.
 fn parse_time(text: &str) -> Option<SystemTime> {
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
-    if text.len() != 16 || !text.is_ascii() || text.as_bytes()[8] != b'T' || text.as_bytes()[15] != b'Z' {
+    if text.len() != 16 || !text.is_ascii() || text.as_bytes()[8] != b'T' {
         return None;
     }
-    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Days before this date, with years that begin in March so that a leap day is the last of its
-    // year.
-    let (y, m) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let days = y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
-    Some(
-        UNIX_EPOCH
-            + Duration::from_secs(days * 86_400 + number(9, 11)? * 3600 + number(11, 13)? * 60 + number(13, 15)?),
-    )
+    let part = |from, to| &text[from..to];
+    let (year, month, day) = (part(0, 4), part(4, 6), part(6, 8));
+    let (hour, minute, rest) = (part(9, 11), part(11, 13), part(13, 16));
+    humantime::parse_rfc3339(&format!("{year}-{month}-{day}T{hour}:{minute}:{rest}")).ok()
 }
 
 /// The issuer of bearer tokens: a key in a file. On one machine it is the host's own; a deployment
@@ -511,6 +506,7 @@ pub(crate) fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use aws_smithy_types::{DateTime, date_time::Format};
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn a_time_is_read_as_the_calendar_has_it() {
@@ -623,6 +619,22 @@ mod tests {
         assert!(!is_taken(&access, &key, &headers[..1], "host;x-amz-date;x-amz-target"));
         let other = (key.0.clone(), "another secret".to_owned());
         assert!(!is_taken(&access, &other, &headers, "host;x-amz-date;x-amz-target"));
+    }
+
+    #[test]
+    fn a_key_whose_row_is_damaged_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("queues.db"), crate::store::QUEUES).expect("a store");
+        let store = Arc::new(store);
+        let access = Access::open(Arc::clone(&store)).expect("keys");
+        let (id, _) = access.issue(Caller::Driver).expect("a key");
+        let spoil = |db: &rusqlite::Transaction<'_>| db.execute("UPDATE credential SET caller = '{'", []);
+        store.write(spoil).expect("spoilt");
+        let error = Access::open(store).err().expect("refused").to_string();
+        assert!(
+            error.contains(&format!("the caller of the key {id} cannot be read")),
+            "{error}"
+        );
     }
 
     #[test]

@@ -37,6 +37,15 @@ CREATE TABLE IF NOT EXISTS history (
 CREATE TABLE IF NOT EXISTS credential (key_id TEXT PRIMARY KEY, secret TEXT NOT NULL, caller TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// The error of a row that cannot be read.
+///
+/// * `column`: its place in the query.
+/// * `what`: the value, with the row that it is of.
+pub(crate) fn damaged(column: usize, what: &str, cause: &dyn std::error::Error) -> rusqlite::Error {
+    let message = format!("{what} cannot be read: {cause}");
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, message.into())
+}
+
 /// The connection that writes. One at a time, which is what SQLite does anyway, and each call is
 /// short.
 pub(crate) struct Store {

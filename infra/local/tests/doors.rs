@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The status and all of the answer to a request that is sent as it is.
 fn raw(mut connection: impl Read + Write, request: &[u8]) -> String {
@@ -22,14 +22,14 @@ fn raw(mut connection: impl Read + Write, request: &[u8]) -> String {
 
 fn tcp(host: &Host) -> TcpStream {
     let connection = TcpStream::connect(host.file.endpoint.trim_start_matches("http://")).expect("a connection");
-    connection.set_read_timeout(Some(PATIENCE)).expect("a time");
+    connection.set_read_timeout(Some(ANSWER_DEADLINE)).expect("a time");
     connection
 }
 
 /// Asks through the socket whether the host is well.
 fn is_well(host: &Host) -> bool {
     let connection = socket::connect(&host.file.socket).expect("the socket");
-    connection.set_read_timeout(Some(PATIENCE)).expect("a time");
+    connection.set_read_timeout(Some(ANSWER_DEADLINE)).expect("a time");
     let request = b"GET /host/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     raw(connection, request).starts_with("HTTP/1.1 200")
 }
@@ -166,7 +166,7 @@ async fn who_takes_the_port_of_a_host_that_has_gone_hears_nothing_of_ours() {
         if described.is_ok_and(|described| described.status().as_str() == "SUCCEEDED") {
             break;
         }
-        assert!(begun.elapsed() < PATIENCE, "{}", host.log());
+        assert!(begun.elapsed() < ANSWER_DEADLINE, "{}", host.log());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let heard = stranger.accept().map(|_| ()).expect_err("somebody called the stranger");
@@ -179,7 +179,7 @@ fn bound(place: &str) -> TcpListener {
     loop {
         match TcpListener::bind(place) {
             Ok(listener) => return listener,
-            Err(error) => assert!(begun.elapsed() < PATIENCE, "{place}: {error}"),
+            Err(error) => assert!(begun.elapsed() < ANSWER_DEADLINE, "{place}: {error}"),
         }
     }
 }
@@ -198,7 +198,7 @@ fn nobody_has_the_runtime_apis_port_while_a_function_lives() {
         if functions.len() >= 8 {
             break functions;
         }
-        assert!(begun.elapsed() < PATIENCE, "{functions:?}");
+        assert!(begun.elapsed() < ANSWER_DEADLINE, "{functions:?}");
     };
     let environment = fs::read(format!("/proc/{}/environ", functions[0])).expect("its environment");
     let environment = String::from_utf8_lossy(&environment).into_owned();

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const HOST_DEADLINE: Duration = Duration::from_secs(60);
 
 async fn command(host: &Host, body: &str, group: &str, id: &str) -> bool {
     let send = host
@@ -45,7 +45,7 @@ async fn end_of(host: &Host, name: &str) -> Option<ExecutionStatus> {
                     .is_some_and(|e| e.is_execution_does_not_exist()) => {}
             Err(_) => return None,
         }
-        assert!(begun.elapsed() < PATIENCE, "{name} does not end\n{}", host.log());
+        assert!(begun.elapsed() < HOST_DEADLINE, "{name} does not end\n{}", host.log());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -74,7 +74,11 @@ async fn until_counts(host: &Host, queue: &str, expected: [u32; 3]) {
         if counts == expected {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE, "{queue} has {counts:?}\n{}", host.log());
+        assert!(
+            begun.elapsed() < HOST_DEADLINE,
+            "{queue} has {counts:?}\n{}",
+            host.log()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -221,7 +225,7 @@ async fn everything_comes_to_its_end_under_injected_faults() {
             if let Some(end) = end_of(&host, name).await {
                 break end;
             }
-            assert!(begun.elapsed() < PATIENCE);
+            assert!(begun.elapsed() < HOST_DEADLINE);
         };
         assert_eq!(end, ExecutionStatus::Succeeded, "{name}");
     }
@@ -249,7 +253,7 @@ fn functions_end_with_a_host_that_is_killed() {
     };
     let begun = Instant::now();
     while functions().len() < 8 {
-        assert!(begun.elapsed() < PATIENCE, "functions are missing\n{}", host.log());
+        assert!(begun.elapsed() < HOST_DEADLINE, "functions are missing\n{}", host.log());
         std::thread::yield_now();
     }
     let functions = functions();
@@ -258,7 +262,7 @@ fn functions_end_with_a_host_that_is_killed() {
     let is_alive =
         |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     while functions.iter().any(is_alive) {
-        assert!(begun.elapsed() < PATIENCE, "functions live on");
+        assert!(begun.elapsed() < HOST_DEADLINE, "functions live on");
         std::thread::yield_now();
     }
 }

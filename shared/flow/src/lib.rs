@@ -20,6 +20,9 @@
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
+/// Packages of conda that every environment here has; Python's version is its image's.
+const CONDA_BUILT_IN: [&str; 4] = ["python", "pip", "setuptools", "wheel"];
+
 mod connection;
 mod environment;
 mod folder;
@@ -47,7 +50,7 @@ pub use environment::{
 pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_flow_name, kind};
 pub use lifecycle::{Code, Failure};
 pub use migrate::{Migration, migrate};
-pub use names::package_of;
+pub use names::{normalize_name, package_of};
 pub use project::{Described, PythonConstraint};
 pub use repository::lineage;
 pub use requirements::{Line, Requirements};

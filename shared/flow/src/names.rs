@@ -1,4 +1,4 @@
-//! Packages whose modules have another name.
+//! Names of packages.
 
 /// Modules, and the package on PyPI that has each.
 const OTHERWISE: [(&str, &str); 30] = [
@@ -57,6 +57,23 @@ pub(crate) fn current_name(package: &str) -> Option<&'static str> {
     }
 }
 
+/// The name of a package as an index has it.
+///
+/// # Source
+///
+/// <https://packaging.python.org/en/latest/specifications/name-normalization/>.
+pub fn normalize_name(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        match c {
+            '-' | '_' | '.' if out.ends_with('-') => {}
+            '-' | '_' | '.' => out.push('-'),
+            c => out.extend(c.to_lowercase()),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +96,13 @@ mod tests {
             ("google.cloud", "google"),
         ] {
             assert_eq!(package_of(module), package, "{module}");
+        }
+    }
+
+    #[test]
+    fn a_package_has_one_name_however_it_is_written() {
+        for name in ["Foo.Bar-baz", "foo__bar..BAZ", "foo-bar-baz"] {
+            assert_eq!(normalize_name(name), "foo-bar-baz");
         }
     }
 }

@@ -244,7 +244,8 @@ impl Agent {
         };
         // A session may have made any number of them.
         let read = tokio::task::spawn_blocking(move || packages::by_hand(&written)).await;
-        read.unwrap_or_default()
+        read.inspect_err(|error| tracing::error!(%error, "the packages installed by hand are not known"))
+            .unwrap_or_default()
     }
 
     /// Reports what a run has installed or taken away, if it has.

@@ -5,7 +5,7 @@ mod http;
 mod pages;
 
 use crate::{
-    Config, Fault, Kind,
+    CLIENT_TIMEOUT, Config, Fault, Kind,
     downloads::Downloads,
     page::Link,
     upstream::{Upstream, to_shown},
@@ -27,9 +27,6 @@ use std::{
 
 /// uv asks for some 50 things at once.
 const MOST_CONNECTIONS: usize = 128;
-/// How long a connection may be silent between two requests, and how long a reader may take for a
-/// part of an answer.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_HEAD: usize = 16 << 10;
 const MOST_METADATA: u64 = 16 << 20;
 const CHUNK: usize = 64 << 10;

@@ -19,7 +19,7 @@ use crate::{
     wire::{AwsError, read, seconds},
 };
 use axum::body::Bytes;
-use records::{EXECUTION, execution_of, finish, record, save};
+use records::{Damaged, EXECUTION, execution_of, finish, record, save};
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -239,8 +239,10 @@ impl Machine {
         };
         let mut bells = Bells::default();
         self.store.write(|db| {
-            let execution = self.holder(db, &answer.task_token)?;
-            self.task_ended(db, execution, end, &mut bells)?;
+            match self.holder(db, &answer.task_token)? {
+                Ok(execution) => self.task_ended(db, execution, end, &mut bells)?,
+                Err(damaged) => self.fail_damaged(db, &damaged)?,
+            }
             Ok::<_, AwsError>(())
         })?;
         self.faults.pass("machine.answered");
@@ -250,7 +252,13 @@ impl Machine {
 
     fn heartbeat(&self, beat: &Answer) -> Result<Value, AwsError> {
         self.store.write(|db| {
-            let mut execution = self.holder(db, &beat.task_token)?;
+            let mut execution = match self.holder(db, &beat.task_token)? {
+                Ok(execution) => execution,
+                Err(damaged) => {
+                    self.fail_damaged(db, &damaged)?;
+                    return Ok(json!({}));
+                }
+            };
             if let Some(State::Task(Task {
                 heartbeat: Some(every), ..
             })) = self.definition.states.get(&execution.state)
@@ -263,7 +271,7 @@ impl Machine {
     }
 
     /// The execution that waits for an answer with this token.
-    fn holder(&self, db: &Transaction<'_>, token: &str) -> Result<Execution, AwsError> {
+    fn holder(&self, db: &Transaction<'_>, token: &str) -> Result<Result<Execution, Damaged>, AwsError> {
         let id = token
             .split_once('-')
             .and_then(|(id, secret)| (secret.len() == 64).then(|| i64::from_str_radix(id, 16).ok())?)
@@ -279,6 +287,13 @@ impl Machine {
                 .prepare_cached(&format!("SELECT {EXECUTION} FROM execution WHERE id = ?1"))?
                 .query_row([id], execution_of)?),
         }
+    }
+
+    /// Fails an execution whose row cannot be read, with the reason.
+    fn fail_damaged(&self, db: &Transaction<'_>, damaged: &Damaged) -> Result<(), AwsError> {
+        let Damaged { execution, cause } = damaged;
+        tracing::error!(execution = execution.name, cause, "the row of an execution is damaged");
+        Ok(finish(db, execution, "FAILED", None, Some(("States.Runtime", cause)))?)
     }
 
     /// Goes on after a task, successful or not.
@@ -396,14 +411,17 @@ impl Machine {
             }
             let mut bells = Bells::default();
             self.store.write(|db| {
-                let due: Vec<Execution> = db
+                let due: Vec<_> = db
                     .prepare_cached(&format!(
                         "SELECT {EXECUTION} FROM execution WHERE due <= ?1 ORDER BY due LIMIT 100"
                     ))?
                     .query_map([now], execution_of)?
                     .collect::<rusqlite::Result<_>>()?;
                 for execution in due {
-                    self.act(db, execution, now, &mut bells)?;
+                    match execution {
+                        Ok(execution) => self.act(db, execution, now, &mut bells)?,
+                        Err(damaged) => self.fail_damaged(db, &damaged)?,
+                    }
                 }
                 Ok::<_, AwsError>(())
             })?;
@@ -422,7 +440,8 @@ impl Machine {
                 .query_row([name], execution_of)
                 .optional()?;
             match execution {
-                Some(execution) => {
+                Some(found) => {
+                    let execution = found.unwrap_or_else(|damaged| damaged.execution);
                     let (error, cause) = (wish.error.unwrap_or_default(), wish.cause.unwrap_or_default());
                     Ok(finish(db, &execution, "ABORTED", None, Some((&error, &cause)))?)
                 }
@@ -707,6 +726,36 @@ mod walks {
             bench.status("c"),
             ("FAILED".into(), Some("Session.UnknownOperation".into()))
         );
+    }
+
+    #[tokio::test]
+    async fn an_execution_whose_row_is_damaged_fails_by_name() {
+        for column in ["data", "tries"] {
+            let bench = Bench::new();
+            let spoil = || {
+                let text = format!("UPDATE execution SET {column} = '{{' WHERE status = 'RUNNING'");
+                bench.store.write(|db| db.execute(&text, [])).expect("spoilt");
+            };
+            let failed = |name: &str| {
+                assert_eq!(bench.status(name), ("FAILED".into(), Some("States.Runtime".into())));
+                let of = json!({ "executionArn": bench.machine.execution_arn(name) });
+                let cause = bench.call("DescribeExecution", of).expect("an execution")["cause"].to_string();
+                assert!(
+                    cause.contains(&format!("The column {column} of the execution cannot be read")),
+                    "{cause}"
+                );
+            };
+            bench.start("late", "start").expect("started");
+            spoil();
+            bench.let_time_pass();
+            failed("late");
+            let _ = bench.step("start-session").await;
+            bench.start("answered", "start").expect("started");
+            let (_, claim) = bench.step("start-session").await;
+            spoil();
+            bench.succeed(&claim).expect("answered");
+            failed("answered");
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,10 @@
 //! Executions as Step Functions describes them.
 
 use super::{List, Machine, OfExecution, constraint, no_execution, records::event, without_nulls};
-use crate::wire::{AwsError, seconds};
+use crate::{
+    store::damaged,
+    wire::{AwsError, seconds},
+};
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 
@@ -68,7 +71,8 @@ impl Machine {
             )?
             .query_map([name], |row| {
                 let (id, kind): (i64, String) = (row.get(0)?, row.get(2)?);
-                let detail: Value = serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or(Value::Null);
+                let detail: Value = serde_json::from_str(&row.get::<_, String>(3)?)
+                    .map_err(|cause| damaged(3, &format!("the event {id} of {name}"), &cause))?;
                 Ok(event(id, row.get(1)?, &kind, &detail))
             })?
             .collect::<rusqlite::Result<Vec<_>>>()

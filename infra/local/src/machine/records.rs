@@ -3,29 +3,48 @@
 use super::Execution;
 use crate::{asl::State, store::now, wire::seconds};
 use rusqlite::{Row, Transaction, params};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::{Duration, UNIX_EPOCH};
 
 pub(super) const EXECUTION: &str =
     "id, name, input, started, state, data, tries, token, timeout_at, heartbeat_at, wake_at";
 
-pub(super) fn execution_of(row: &Row<'_>) -> rusqlite::Result<Execution> {
-    let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
-    Ok(Execution {
+/// An execution whose row cannot be read: with the columns that can, and the reason.
+pub(super) struct Damaged {
+    pub(super) execution: Execution,
+    pub(super) cause: String,
+}
+
+pub(super) fn execution_of(row: &Row<'_>) -> rusqlite::Result<Result<Execution, Damaged>> {
+    let (data, tries) = (column(row, 5, "data")?, column(row, 6, "tries")?);
+    let cause = data.as_ref().err().or(tries.as_ref().err()).cloned();
+    let execution = Execution {
         id: row.get(0)?,
         name: row.get(1)?,
         input: row.get(2)?,
         started: row.get(3)?,
         state: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
-        data: json(row.get(5)?).unwrap_or(Value::Null),
-        tries: json(row.get(6)?)
-            .and_then(|tries| serde_json::from_value(tries).ok())
-            .unwrap_or_default(),
+        data: data.unwrap_or_default(),
+        tries: tries.unwrap_or_default(),
         token: row.get(7)?,
         timeout_at: row.get(8)?,
         heartbeat_at: row.get(9)?,
         wake_at: row.get(10)?,
+    };
+    Ok(match cause {
+        None => Ok(execution),
+        Some(cause) => Err(Damaged { execution, cause }),
     })
+}
+
+/// A value that is stored as JSON; its default where nothing is stored yet.
+fn column<T: DeserializeOwned + Default>(row: &Row<'_>, at: usize, name: &str) -> rusqlite::Result<Result<T, String>> {
+    let Some(text) = row.get::<_, Option<String>>(at)? else {
+        return Ok(Ok(T::default()));
+    };
+    Ok(serde_json::from_str(&text)
+        .map_err(|cause| format!("The column {name} of the execution cannot be read: {cause}.")))
 }
 
 pub(super) fn save(db: &Transaction<'_>, execution: &Execution) -> rusqlite::Result<()> {
@@ -126,20 +145,6 @@ pub(super) fn event(id: i64, at: i64, kind: &str, detail: &Value) -> Value {
 
 /// A time as the context object writes it: `2026-11-24T09:52:46.123Z`.
 pub(super) fn iso_time(milliseconds: i64) -> String {
-    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
-    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // The civil date of a count of days, with years that begin in March.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let m = (5 * day_of_year + 2) / 153;
-    let (day, month) = (day_of_year - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        milliseconds.rem_euclid(1000)
-    )
+    let since = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }

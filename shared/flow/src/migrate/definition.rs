@@ -1,21 +1,9 @@
 //! The parts of a runtime's environment.
 
-use super::{MOST_FILES, dockerfile, pip_file};
-use crate::{Code, Failure, folder::read_text, redact, requirements::Line, yaml};
+use super::{MOST_FILES, dockerfile, parts::Definition, pip_file};
+use crate::{CONDA_BUILT_IN, Code, Failure, folder::read_text, redact, requirements::Line, yaml};
 use serde_json::Value;
 use std::path::Path;
-
-/// A runtime's environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Definition {
-    pub(super) image: Option<String>,
-    pub(super) lines: Vec<Line>,
-    /// Parts that were left out: a sentence each.
-    pub(super) notes: Vec<String>,
-}
-
-/// Packages of conda that every session has; Python's version is its image's.
-const THERE: [&str; 4] = ["python", "pip", "setuptools", "wheel"];
 
 /// Keys of Azure's document that say nothing of what is installed.
 ///
@@ -155,7 +143,7 @@ fn conda(shown: &str, written: &str, document: &Value) -> Result<Definition, Fai
         let text = entry.as_str().unwrap_or("an entry that is no text");
         let name = text.rsplit("::").next().unwrap_or(text);
         let name = name.split(['=', '<', '>', ' ', '!', '~']).next().unwrap_or(name);
-        match THERE.contains(&name) {
+        match CONDA_BUILT_IN.contains(&name) {
             true if name == "python" && name != text => found.notes.push(format!(
                 "{shown}: {text} is left out: a session has the Python of its base image. Name an image that has this one, if the flow needs it."
             )),

@@ -1,6 +1,6 @@
 //! A Dockerfile: its base image, and what it installs with pip.
 
-use super::{MOST_FILES, definition::Definition, pip_file};
+use super::{MOST_FILES, parts::Definition, pip_file};
 use crate::{
     Code, Failure,
     folder::read_text,

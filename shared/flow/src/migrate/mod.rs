@@ -14,6 +14,7 @@
 mod definition;
 mod dockerfile;
 mod flow_file;
+mod parts;
 
 use crate::{
     Code, Failure,
@@ -22,7 +23,7 @@ use crate::{
     requirements::{Line, check, logical_lines, name_of, options, without_pin},
     save::{Saved, own_requirements, save_files},
 };
-use definition::Definition;
+use parts::Definition;
 use std::path::Path;
 
 /// A flow folder's files as they are to be.

@@ -1,11 +1,8 @@
 //! `environment.yml` of conda.
 
 use super::Source;
-use crate::{Code, Failure, folder::Folder, requirements::Line, yaml};
+use crate::{CONDA_BUILT_IN, Code, Failure, folder::Folder, requirements::Line, yaml};
 use serde_json::Value;
-
-/// Packages of conda that every environment here has.
-const THERE: [&str; 4] = ["python", "pip", "setuptools", "wheel"];
 
 /// `None` if it lists no packages: then it is another kind of file.
 ///
@@ -33,7 +30,7 @@ pub(super) fn lines(_: &Folder, source: &Source) -> Result<Option<Vec<Line>>, Fa
         let text = entry.as_str().unwrap_or("an entry");
         let name = text.rsplit("::").next().unwrap_or(text);
         let name = name.split(['=', '<', '>', ' ', '!', '~']).next().unwrap_or(name);
-        if !THERE.contains(&name) {
+        if !CONDA_BUILT_IN.contains(&name) {
             let why = "comes by conda, which is not here. Move it below `pip:`, by the name that PyPI has for it.";
             return Err(source.refuse(text, why));
         }

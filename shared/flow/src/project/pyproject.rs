@@ -4,6 +4,7 @@ use super::{Source, bad, locks, poetry};
 use crate::{
     Failure,
     folder::Folder,
+    normalize_name,
     requirements::{self, Line},
 };
 use serde::Deserialize;
@@ -124,10 +125,10 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
     };
     let (mut named, mut open) = (
         Vec::new(),
-        extras.iter().map(|extra| normalized(extra)).collect::<Vec<_>>(),
+        extras.iter().map(|extra| normalize_name(extra)).collect::<Vec<_>>(),
     );
     while let Some(extra) = open.pop() {
-        let found = project.extras.iter().find(|(name, _)| normalized(name) == extra);
+        let found = project.extras.iter().find(|(name, _)| normalize_name(name) == extra);
         let Some((name, dependencies)) = found else {
             let there = list_names(project.extras.keys());
             return Err(bad(format!(
@@ -149,16 +150,12 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
                         .next()
                         .unwrap_or_default()
                         .split(',')
-                        .map(|each| normalized(each.trim())),
+                        .map(|each| normalize_name(each.trim())),
                 );
             }
         }
     }
     wanted_lines(source, project, &file.tool.uv, &named)
-}
-
-fn normalized(name: &str) -> String {
-    name.to_ascii_lowercase().replace(['_', '.'], "-")
 }
 
 /// Says which names there are.
@@ -177,10 +174,10 @@ pub(super) fn group(source: &Source, place: &str, name: &str) -> Result<Vec<Line
     let file: File = source.toml()?;
     let places = places(&file.tool.uv);
     let own = file.project.as_ref().and_then(|project| project.name.as_deref());
-    let (mut named, mut open) = (Vec::new(), vec![normalized(name)]);
+    let (mut named, mut open) = (Vec::new(), vec![normalize_name(name)]);
     let mut lines = Vec::new();
     while let Some(group) = open.pop() {
-        let found = file.groups.iter().find(|(name, _)| normalized(name) == group);
+        let found = file.groups.iter().find(|(name, _)| normalize_name(name) == group);
         let Some((name, dependencies)) = found else {
             let there = list_names(file.groups.keys());
             return Err(bad(format!(
@@ -198,7 +195,7 @@ pub(super) fn group(source: &Source, place: &str, name: &str) -> Result<Vec<Line
                 (Some(text), _) => {
                     lines.extend(line(source, &places, own, number, text)?);
                 }
-                (None, Some(group)) => open.push(normalized(group)),
+                (None, Some(group)) => open.push(normalize_name(group)),
                 (None, None) => {
                     return Err(bad(format!(
                         "{}:{number}: the dependency group {name} has an entry that is neither a requirement nor include-group. Correct it.",
