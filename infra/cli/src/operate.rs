@@ -36,7 +36,7 @@ pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish,
     if let Wish::Start { settings } | Wish::Update { settings } = &wish {
         warn_of_size(settings);
     }
-    let id = flow.new_id(Some(show::kind(kind)));
+    let id = flow.new_id(Some(kind.word()));
     let accepted = client
         .send(&command(&id, &flow.reference, wish))
         .map_err(|t| t.what(not_done(kind, flow)))?;
@@ -50,7 +50,7 @@ pub(crate) fn operate(client: &Arc<Client>, flow: &Flow, kind: Kind, wish: Wish,
     }
     let interrupted = when_interrupted(format!(
         "The {} goes on. Look at it: pfsession logs {id} --follow",
-        show::kind(kind)
+        kind.word()
     ));
     let row = watch::operation(client, &accepted.flow, &id)?;
     drop(interrupted);

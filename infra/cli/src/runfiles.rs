@@ -256,7 +256,7 @@ pub(crate) struct Lines<'a> {
 ///
 /// # Errors
 ///
-/// `Run.FilesElsewhere`, final, if its outputs are larger than a row holds and lie where the
+/// `Run.OutputsElsewhere`, final, if its outputs are larger than a row holds and lie where the
 /// service does not see them.
 pub(crate) fn lines<'a>(client: &'a Client, row: &RunRow) -> Result<Lines<'a>, Box<Trouble>> {
     let open = |path: &str| -> Result<Box<dyn Iterator<Item = io::Result<String>> + 'a>, Box<Trouble>> {
@@ -299,7 +299,7 @@ pub(crate) fn not_seen(row: &RunRow) -> Failure {
         "The outputs of {} are larger than an answer carries, and this service does not see {place}",
         row.id
     );
-    Failure::new(Code::RunFilesElsewhere, message)
+    Failure::new(Code::RunOutputsElsewhere, message)
 }
 
 /// The same, with what to do next.

@@ -4,7 +4,7 @@ use crate::{
     terminal::{fit, fit_json, note},
     trouble::{FAILED, Trouble},
 };
-use contract::{Code, Millis, Phase};
+use contract::{Code, Millis};
 use std::{
     io::{self, ErrorKind, IsTerminal, Write},
     sync::{
@@ -164,19 +164,6 @@ pub(crate) fn rounded(millis: Millis) -> Millis {
 /// A time as a clock in UTC has it.
 pub(crate) fn clock(at: Millis) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at)).to_string()
-}
-
-/// The name of a phase, as on the wire.
-pub(crate) fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Provisioning => "provisioning",
-        Phase::Launching => "launching",
-        Phase::Installing => "installing",
-        Phase::Ready => "ready",
-        Phase::Stopping => "stopping",
-        Phase::Stopped => "stopped",
-        Phase::Failed => "failed",
-    }
 }
 
 /// A folder as its user writes it: from the home folder on.

@@ -10,7 +10,6 @@ use crate::{
     progress::Progress,
     request::LONGEST_WAIT,
     terminal::{self, Text},
-    text,
     trouble::{FAILED, Trouble},
 };
 use contract::{
@@ -393,7 +392,7 @@ fn look(
     let operation = session.and_then(|session| session.current.as_ref());
     let is_live = session.is_some_and(|session| session.phase.is_live());
     let (of, doing) = match (session, operation, run) {
-        (Some(session), Some(operation), _) => (operation.id.as_str(), is_live.then(|| text::phase(session.phase))),
+        (Some(session), Some(operation), _) => (operation.id.as_str(), is_live.then(|| session.phase.word())),
         (Some(session), None, Some(run)) if session.phase == Phase::Ready => (run, Some("running")),
         _ => ("", None),
     };

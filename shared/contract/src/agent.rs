@@ -135,7 +135,7 @@ pub enum AgentReport {
         of: String,
         lines: Vec<OutputLine>,
     },
-    /// Somebody used the session by another way.
+    /// Other use of the session. No agent of this version sends it.
     Activity,
     /// Connections refused so far.
     Refused {

@@ -310,6 +310,31 @@ impl Wish {
         }
     }
 
+    /// The name, as on the wire.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Install { .. } => "install",
+            Self::Reset { .. } => "reset",
+            Self::Update { .. } => "update",
+            Self::Stop => "stop",
+            Self::Run { .. } => "run",
+            Self::Cancel { .. } => "cancel",
+            Self::DeleteCompute { .. } => "delete-compute",
+            Self::CreateInstance { .. } => "create-instance",
+            Self::UpdateInstance { .. } => "update-instance",
+            Self::StartInstance { .. } => "start-instance",
+            Self::StopInstance { .. } => "stop-instance",
+            Self::DeleteInstance { .. } => "delete-instance",
+            Self::StopOnCompute { .. } => "stop-on-compute",
+            Self::StopIfIdle { .. } => "stop-if-idle",
+            Self::WarnIfIdle { .. } => "warn-if-idle",
+            Self::WarnOfDailyTime { .. } => "warn-of-daily-time",
+            Self::StopForTheDay { .. } => "stop-for-the-day",
+            Self::Check => "check",
+        }
+    }
+
     /// The compute instance that it is about.
     pub fn instance(&self) -> Option<&str> {
         match self {

@@ -307,3 +307,22 @@ fn what_is_no_command_and_no_step_says_why() {
         Command.Malformed: A run's id has at most 70 characters.
         Step.Malformed: This is no step: missing field `step` at line 1 column 2."#]].assert_eq(&texts.join("\n"));
 }
+
+#[test]
+fn the_word_of_a_command_a_kind_and_a_phase_is_that_of_the_wire() {
+    for phase in contract::Phase::ALL {
+        assert_eq!(serde_json::to_value(phase).unwrap(), phase.word());
+    }
+    for kind in contract::Kind::ALL {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
+    }
+    let mut words = std::collections::BTreeSet::new();
+    for entry in fs::read_dir(events().join("accept-command/valid")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let command = Command::read(&text).unwrap();
+        let sent: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(sent["command"], command.wish.word());
+        words.insert(command.wish.word());
+    }
+    assert_eq!(words.len(), 19, "{words:?}");
+}

@@ -265,6 +265,7 @@ codes! {
     RunNotStarted = "Run.NotStarted", Retry, "The process of the run could not be started.", "Read the cause in the text, and run again.";
     RunNotSupported = "Run.NotSupported", Final, "The run file has a key that is not supported.", "Do what the text says in its place.";
     RunOutOfMemory = "Run.OutOfMemory", Final, "The run needed more memory than the VM size has.", "Take a larger VM size, or give the flow less at once.";
+    RunOutputsElsewhere = "Run.OutputsElsewhere", Final, "The outputs of the run are larger than an answer carries, and are on another machine.", "Read them there, or have the flow return less.";
     RunSecretElsewhere = "Run.SecretElsewhere", Final, "A secret variable was to be sent to a service on another machine.", "Use a connection.";
     RunTimeout = "Run.Timeout", Final, "The run took longer than its limit.", "Raise `PF_BATCH_TIMEOUT_SEC`, or split the data.";
     RunUnknownInput = "Run.UnknownInput", Final, "A mapping or value names an input that the flow does not have.", "Correct the name of the input.";

@@ -9,7 +9,7 @@ use crate::{
     request::LONGEST_WAIT,
     show,
     terminal::note,
-    text::{ago, folder, home, out, out_json, phase, short},
+    text::{ago, folder, home, out, out_json, short},
     trouble::{FAILED, NONE, Trouble, USAGE},
     watch, wish,
 };
@@ -256,7 +256,7 @@ pub(crate) fn active(compute: &ComputeView, home: Option<&str>) -> String {
         rows.add_row([
             short(&session.key, ID).to_owned(),
             folder(&session.flow.lineage, home),
-            phase(session.phase).to_owned(),
+            session.phase.word().to_owned(),
             ago(compute.now, session.since),
             runs,
         ]);

@@ -1,9 +1,8 @@
 //! The history of a session.
 
-use super::operations::kind;
 use crate::{
     table::{rendered, table},
-    text::{clock, phase, rounded, took},
+    text::{clock, rounded, took},
 };
 use comfy_table::{Attribute, Cell};
 use contract::{Outcome, Step, row::LogRow};
@@ -19,9 +18,9 @@ pub(crate) fn events(events: &[LogRow]) -> String {
             .unwrap_or_default();
         before = Some(row.at);
         let at = if row.from == row.to {
-            phase(row.to).into()
+            row.to.word().into()
         } else {
-            format!("{} → {}", phase(row.from), phase(row.to))
+            format!("{} → {}", row.from.word(), row.to.word())
         };
         let cell = Cell::new(at);
         table.add_row([
@@ -43,7 +42,7 @@ pub(crate) fn events(events: &[LogRow]) -> String {
 pub(super) fn what_happened(event: &Event) -> String {
     let because = |failure: &Option<contract::Failure>| failure.as_ref().map(|f| format!(": {f}")).unwrap_or_default();
     match event {
-        Event::Wanted { operation } => format!("{} wanted ({})", kind(operation.kind), operation.id),
+        Event::Wanted { operation } => format!("{} wanted ({})", operation.kind.word(), operation.id),
         Event::IdleSeen {
             operation, why: None, ..
         } => format!("idle for too long, so stop wanted ({operation})"),

@@ -12,7 +12,7 @@ pub(crate) use crate::{
     text::at,
 };
 pub(crate) use events::events;
-pub(crate) use operations::{kind, operation};
+pub(crate) use operations::operation;
 pub(crate) use runs::{details, node, run, run_status, runs};
 pub(crate) use sessions::{deleted_soon, list, session, stale};
 pub(crate) use webhooks::{rule, rules};

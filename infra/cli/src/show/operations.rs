@@ -5,20 +5,7 @@ use crate::{
     text::{clock, took},
 };
 use comfy_table::{Cell, Color};
-use contract::{
-    Kind,
-    row::{OperationRow, OperationStatus},
-};
-
-pub(crate) fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Start => "start",
-        Kind::Install => "install",
-        Kind::Update => "update",
-        Kind::Reset => "reset",
-        Kind::Stop => "stop",
-    }
-}
+use contract::row::{OperationRow, OperationStatus};
 
 /// One operation.
 pub(crate) fn operation(row: &OperationRow) -> String {
@@ -31,7 +18,7 @@ pub(crate) fn operation(row: &OperationRow) -> String {
     };
     let mut rows = vec![
         ("operation", Cell::new(&row.id)),
-        ("kind", Cell::new(kind(row.kind))),
+        ("kind", Cell::new(row.kind.word())),
         ("session", Cell::new(&row.flow)),
         ("status", status),
         ("wanted by", Cell::new(&row.by)),

@@ -1,9 +1,8 @@
 //! Sessions: a list, one with its settings, and what is said of it aside.
 
-use super::operations::kind;
 use crate::{
     table::{pairs, rendered, table},
-    text::{ago, ahead, at, folder, phase, short, took},
+    text::{ago, ahead, at, folder, short, took},
 };
 use comfy_table::{Attribute, Cell, Color};
 use contract::{Named, Origin, Phase, Settings, http::SessionView};
@@ -16,7 +15,7 @@ pub(super) const KEY: usize = 8;
 const DIGEST: usize = 19;
 
 fn phase_cell(at: Phase) -> Cell {
-    let cell = Cell::new(phase(at));
+    let cell = Cell::new(at.word());
     match at {
         Phase::Ready => cell.fg(Color::Green),
         Phase::Failed => cell.fg(Color::Red),
@@ -107,11 +106,11 @@ pub(crate) fn list(sessions: &[SessionView], home: Option<&str>, of_all: bool) -
         .collect();
     let mut table = table(&head);
     for session in sessions {
-        let doing = session.current.as_ref().map_or("", |operation| kind(operation.kind));
+        let doing = session.current.as_ref().map_or("", |operation| operation.kind.word());
         let next = session
             .next
             .as_ref()
-            .map(|operation| format!(", then {}", kind(operation.kind)))
+            .map(|operation| format!(", then {}", operation.kind.word()))
             .unwrap_or_default();
         let mut row = vec![
             Cell::new(short(&session.key, KEY)),
@@ -204,7 +203,7 @@ fn work_rows(session: &SessionView) -> Vec<Row> {
     }
     for (name, operation) in [("doing", &session.current), ("waiting", &session.next)] {
         if let Some(operation) = operation {
-            rows.push((name, Cell::new(format!("{} ({})", kind(operation.kind), operation.id))));
+            rows.push((name, Cell::new(format!("{} ({})", operation.kind.word(), operation.id))));
         }
     }
     if !session.runs.is_empty() {

@@ -5,7 +5,7 @@ use crate::{
     text::folder,
 };
 use comfy_table::Cell;
-use contract::{command::Wish, webhook::Rule};
+use contract::webhook::Rule;
 
 /// Rules of webhooks, as a table.
 pub(crate) fn rules(rules: &[Rule], home: Option<&str>) -> String {
@@ -15,7 +15,7 @@ pub(crate) fn rules(rules: &[Rule], home: Option<&str>) -> String {
             Cell::new(&rule.name),
             Cell::new(&rule.sender),
             Cell::new(when(rule)),
-            Cell::new(wish(&rule.wish)),
+            Cell::new(rule.wish.word()),
             Cell::new(folder(&rule.flow.lineage, home)),
         ]);
     }
@@ -24,7 +24,7 @@ pub(crate) fn rules(rules: &[Rule], home: Option<&str>) -> String {
 
 /// A rule of a webhook, as a sentence.
 pub(crate) fn rule(rule: &Rule, home: Option<&str>) -> String {
-    let (when, then) = (when(rule), wish(&rule.wish));
+    let (when, then) = (when(rule), rule.wish.word());
     format!(
         "on {when} from {}, {then} {}",
         rule.sender,
@@ -49,29 +49,4 @@ pub(super) fn when(rule: &Rule) -> String {
         text += &format!(" that touches {}", only.paths.join(" or "));
     }
     text
-}
-
-pub(super) fn wish(wish: &Wish) -> &'static str {
-    match wish {
-        Wish::Start { .. } => "start",
-        Wish::Install { .. } => "install",
-        Wish::Reset { .. } => "reset",
-        Wish::Update { .. } => "update",
-        Wish::Stop => "stop",
-        Wish::Run { .. } => "run",
-        // No rule has these.
-        Wish::Cancel { .. }
-        | Wish::CreateInstance { .. }
-        | Wish::UpdateInstance { .. }
-        | Wish::StartInstance { .. }
-        | Wish::StopInstance { .. }
-        | Wish::DeleteInstance { .. }
-        | Wish::DeleteCompute { .. }
-        | Wish::StopOnCompute { .. }
-        | Wish::StopIfIdle { .. }
-        | Wish::WarnIfIdle { .. }
-        | Wish::WarnOfDailyTime { .. }
-        | Wish::StopForTheDay { .. }
-        | Wish::Check => "nothing",
-    }
 }

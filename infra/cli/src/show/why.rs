@@ -2,12 +2,11 @@
 
 use super::{
     events::what_happened,
-    operations::kind,
     sessions::{KEY, chosen, refused_connections, size, stopped_for},
 };
 use crate::{
     table::pairs,
-    text::{ago, at, clock, folder, phase, short, took},
+    text::{ago, at, clock, folder, short, took},
 };
 use comfy_table::{Cell, Color};
 use contract::http::Signal;
@@ -26,7 +25,7 @@ pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
     };
     let mut rows = vec![
         ("flow", Cell::new(folder(&session.flow.lineage, home))),
-        ("phase", Cell::new(format!("{}{since}", phase(session.phase)))),
+        ("phase", Cell::new(format!("{}{since}", session.phase.word()))),
     ];
     let because = reasons.because.iter().map(decision_text);
     rows.extend(because.map(|text| ("because", Cell::new(text))));
@@ -91,8 +90,8 @@ fn decision_text(decision: &Decision) -> String {
 /// A run or an operation that keeps a session from being idle.
 fn keeps(keeper: &Keeper, now: Millis) -> String {
     match keeper {
-        Keeper::Operation { id, kind: of } => format!("{} under way ({id})", kind(*of)),
-        Keeper::Waiting { id, kind: of } => format!("{} that waits ({id})", kind(*of)),
+        Keeper::Operation { id, kind: of } => format!("{} under way ({id})", of.word()),
+        Keeper::Waiting { id, kind: of } => format!("{} that waits ({id})", of.word()),
         Keeper::Run { id, until: Some(until) } => format!(
             "run {id}, whose lease ends {} if its agent is not heard",
             at(now, *until)
@@ -143,7 +142,7 @@ fn ends(end: &End, session: &SessionView) -> String {
         End::Deadline { at: when } => format!(
             "given up {} if it is still {} then",
             at(now, *when),
-            phase(session.phase)
+            session.phase.word()
         ),
         End::AgentSilent { at: when } => format!(
             "failed {} if its agent is not heard before; it speaks every few seconds",

@@ -19,6 +19,17 @@ pub enum Kind {
 
 impl Kind {
     pub const ALL: [Self; 5] = [Self::Start, Self::Install, Self::Update, Self::Reset, Self::Stop];
+
+    /// The name, as on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Install => "install",
+            Self::Update => "update",
+            Self::Reset => "reset",
+            Self::Stop => "stop",
+        }
+    }
 }
 
 /// A step of the state machine.

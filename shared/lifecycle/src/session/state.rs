@@ -37,6 +37,19 @@ impl Phase {
         Self::Failed,
     ];
 
+    /// The name, as on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Launching => "launching",
+            Self::Installing => "installing",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+
     /// Whether there is, or may be, a container.
     pub fn is_live(self) -> bool {
         !matches!(self, Self::Stopped | Self::Failed)

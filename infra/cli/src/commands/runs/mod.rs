@@ -132,7 +132,7 @@ mod tests {
               next: see what came of it: pfsession runs show run-2
             error: copy is there already, and nothing is written over [Command.WouldOverwrite]
               next: name another folder: --to FOLDER
-            error: The outputs of run-2 are larger than an answer carries, and this service does not see /home/alice/.pfsession/runs/run-2 [Run.FilesElsewhere]
+            error: The outputs of run-2 are larger than an answer carries, and this service does not see /home/alice/.pfsession/runs/run-2 [Run.OutputsElsewhere]
               next: read them there, or have the flow write less
             error: A file of the run was not read to its end: the service does not answer [Run.Unread]
               next: try again

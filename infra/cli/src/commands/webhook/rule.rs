@@ -43,18 +43,6 @@ pub(crate) enum Then {
     Run,
 }
 
-impl Then {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Install => "install",
-            Self::Start => "start",
-            Self::Reset => "reset",
-            Self::Stop => "stop",
-            Self::Run => "run",
-        }
-    }
-}
-
 /// How a webhook is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Signs {
@@ -140,10 +128,9 @@ pub(super) fn rule_of(add: &AddWebhook, flow: &Flow, folder: &Path) -> Result<Ru
         SenderKind::Github => "github",
         SenderKind::StandardWebhooks => "sender",
     };
-    let name = add
-        .name
-        .clone()
-        .unwrap_or_else(|| flow.rule_name(&event, add.then.word()));
+    let then = add.then.to_possible_value();
+    let then = then.as_ref().map_or("", |value| value.get_name());
+    let name = add.name.clone().unwrap_or_else(|| flow.rule_name(&event, then));
     let paths = if add.path.is_empty() && event == "push" && kind == SenderKind::Github {
         own_paths(folder, add.then)
     } else {
