@@ -5,8 +5,8 @@ cd "$(dirname "$0")/.."
 
 home=$(mktemp -d)
 trap 'HOME=$home ./target/release/pfsession down --stop-sessions >/dev/null 2>&1 || true; chmod -R u+w "$home" 2>/dev/null || true; rm -rf "$home"' EXIT
-first=$(sed -n 's/^    \(cargo run --release -- run .*\)$/\1/p' README.md | head -n 1)
-second=$(sed -n 's/^    \(cargo run --release -- list.*\)$/\1/p' README.md | head -n 1)
+first=$(sed -n 's/^    \(cargo run -r -- run .*\)$/\1/p' README.md | head -n 1)
+second=$(sed -n 's/^    \(cargo run -r -- list.*\)$/\1/p' README.md | head -n 1)
 flow=$(echo "$first" | awk '{print $6}')
 
 # Cargo's own home and the toolchain are the machine's; everything of this project's is the newcomer's.

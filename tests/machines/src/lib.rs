@@ -14,7 +14,7 @@ use std::{
 
 /// How long something may take that a state machine is to bring about; a machine under load needs
 /// some.
-const PATIENCE: Duration = Duration::from_secs(60);
+const EXECUTION_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A moto of this test program's own; it ends with the program, as its standard input does.
 struct Moto {
@@ -476,7 +476,7 @@ impl World {
 
     /// Looks again and again until there is something.
     pub fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + EXECUTION_DEADLINE;
         loop {
             if let Some(found) = look() {
                 return found;

@@ -631,9 +631,10 @@ fn the_readme_has_110_lines_and_no_document_a_line_over_100_columns() {
         let mut is_code = false;
         for (number, line) in read(&document).lines().enumerate() {
             is_code ^= line.starts_with("```");
-            // A table's row and a command cannot be wrapped, and a link's address neither.
-            let may_be_long =
-                is_code || line.starts_with('|') || line.starts_with("    ") || line.starts_with("[sam]:");
+            // A table's row and a command cannot be wrapped, and a link's address neither. Those of the
+            // README, which is for people with two minutes, have to be short.
+            let is_kept = is_code || line.starts_with('|') || line.starts_with("    ") || line.starts_with("[sam]:");
+            let may_be_long = is_kept && document != "README.md";
             assert!(
                 may_be_long || line.chars().count() <= 100,
                 "{document}:{} has {} columns",

@@ -83,10 +83,17 @@ fn lines_of_code(text: &str) -> usize {
 fn modules_form_no_circle() {
     let mut found = BTreeMap::new();
     for (name, source) in crates() {
-        let circle = circle(&edges(&source));
-        if !circle.is_empty() {
-            found.insert(name, circle);
+        for (level, edges) in levels(&modules(&source)) {
+            let circle = circle(&edges);
+            if !circle.is_empty() {
+                found.insert(format!("{name} {}", level.join("::")), circle);
+            }
         }
+    }
+    let runner = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/sandbox/runner");
+    let circle = circle(&python_edges(&texts_of("py", &runner)));
+    if !circle.is_empty() {
+        found.insert("infra/sandbox/runner".to_owned(), circle);
     }
     assert_eq!(found, BTreeMap::new());
 }
@@ -102,35 +109,207 @@ fn a_circle_is_found_and_a_module_beside_it_is_not_in_it() {
         edge("below", &[]),
     ]);
     assert_eq!(circle(&edges), ["a", "b", "c"].map(str::to_owned).into());
-    let text = "use crate::{\n    Failure,\n    one::{self, Two},\n    three::Four,\n};\nfn f() { crate::five::g() } // crate::six::h()";
-    assert_eq!(
-        used(text),
-        ["Failure", "five", "one", "three"].map(str::to_owned).into()
-    );
 }
 
-/// The top-level modules of a crate, each with those that it uses. A folder is one module.
-fn edges(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
-    let mut edges = BTreeMap::<String, BTreeSet<String>>::new();
-    for entry in fs::read_dir(source).expect("a folder").flatten() {
-        let path = entry.path();
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        if ["lib", "main", "bin"].contains(&name.as_str())
-            || !(path.is_dir() || path.extension() == Some("rs".as_ref()))
+#[test]
+fn a_circle_through_a_re_export_or_between_siblings_is_found() {
+    let text = |path: &[&str], text: &str| -> (Names, String) {
+        (path.iter().map(|name| (*name).to_owned()).collect(), text.to_owned())
+    };
+    let modules = BTreeMap::from([
+        text(
+            &[],
+            "mod a; mod b; mod c;\npub use a::{One, two};\npub(crate) use b::Three;",
+        ),
+        text(&["a"], "use crate::{\n    Failure,\n    b::{self, Four},\n};"),
+        text(&["b"], "fn f() { crate::two() }"),
+        text(&["c"], "use super::Three;\nmod d; mod e;"),
+        text(&["c", "d"], "use super::{e::Five, super::a};"),
+        text(&["c", "e"], "use super::d;"),
+    ]);
+    let circles: Vec<(Names, BTreeSet<String>)> = levels(&modules)
+        .into_iter()
+        .map(|(level, edges)| (level, circle(&edges)))
+        .collect();
+    let names = |names: [&str; 2]| names.map(str::to_owned).into();
+    assert_eq!(
+        circles,
+        [(vec![], names(["a", "b"])), (vec!["c".to_owned()], names(["d", "e"]))]
+    );
+    let python = [
+        "from .b import (\n    x,\n)",
+        "def f():\n    from . import a, c  # noqa",
+        "",
+    ];
+    let files = ["a.py", "b.py", "c.py"].map(PathBuf::from).into_iter();
+    let edges = python_edges(&files.zip(python.map(str::to_owned)).collect::<Vec<_>>());
+    assert_eq!(circle(&edges), names(["a", "b"]));
+}
+
+/// The names of a path.
+type Names = Vec<String>;
+/// Modules of one folder, each with those that it uses.
+type Edges = BTreeMap<String, BTreeSet<String>>;
+
+/// The modules of a crate by their paths, each with its code: no comments, no tests.
+fn modules(source: &Path) -> BTreeMap<Names, String> {
+    let mut modules = BTreeMap::new();
+    for (file, text) in texts(source) {
+        let below = file.strip_prefix(source).expect("it is below").with_extension("");
+        let mut names: Names = below.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        if names
+            .last()
+            .is_some_and(|name| ["lib", "main", "mod"].contains(&name.as_str()))
         {
-            continue;
+            names.pop();
         }
-        let texts = files(&path)
-            .into_iter()
-            .map(|file| fs::read_to_string(file).expect("text"));
-        let used_here: Vec<String> = texts.flat_map(|text| used(&text)).collect();
-        edges.entry(name).or_default().extend(used_here);
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+        if names.first().is_none_or(|name| name != "bin") {
+            modules.insert(names, lines.collect::<Vec<_>>().join("\n"));
+        }
     }
-    let names: BTreeSet<String> = edges.keys().cloned().collect();
-    for (name, to) in &mut edges {
-        to.retain(|to| to != name && names.contains(to));
+    modules
+}
+
+/// The uses between modules of one folder, for each folder. A folder counts as one module.
+fn levels(modules: &BTreeMap<Names, String>) -> BTreeMap<Names, Edges> {
+    let exports = exports(modules);
+    let mut levels = BTreeMap::<Names, Edges>::new();
+    for (module, code) in modules {
+        for path in paths(code).iter().filter_map(|path| absolute(module, path)) {
+            let mut to = nearest(modules, &path).to_vec();
+            if let Some(origin) = path
+                .get(to.len())
+                .and_then(|name| exports.get(&(to.clone(), name.clone())))
+            {
+                to.clone_from(origin);
+            }
+            let shared = module.iter().zip(&to).take_while(|(one, other)| one == other).count();
+            if let (Some(from), Some(to)) = (module.get(shared), to.get(shared)) {
+                let level = levels.entry(module[..shared].to_vec()).or_default();
+                level.entry(to.clone()).or_default();
+                level.entry(from.clone()).or_default().insert(to.clone());
+            }
+        }
     }
-    edges
+    levels
+}
+
+/// The re-exported names, each with the module that has it.
+fn exports(modules: &BTreeMap<Names, String>) -> BTreeMap<(Names, String), Names> {
+    let mut exports = BTreeMap::new();
+    for (module, code) in modules {
+        let (uses, _) = uses(code);
+        for path in uses
+            .iter()
+            .filter(|(is_public, _)| *is_public)
+            .flat_map(|(_, tree)| expand(tree))
+        {
+            let relative = || module.iter().chain(&path).cloned().collect();
+            let whole = absolute(module, &path).unwrap_or_else(relative);
+            let origin = nearest(modules, &whole);
+            if let Some(name) = path.last().filter(|_| origin.len() > module.len()) {
+                exports.insert((module.clone(), name.clone()), origin.to_vec());
+            }
+        }
+    }
+    exports
+}
+
+/// The longest beginning of a path that is a module.
+fn nearest<'a>(modules: &BTreeMap<Names, String>, path: &'a [String]) -> &'a [String] {
+    let lengths = (0..=path.len()).rev();
+    let found = lengths
+        .map(|length| &path[..length])
+        .find(|path| modules.contains_key(*path));
+    found.unwrap_or_default()
+}
+
+/// A path from the root of the crate on; `None` if it begins elsewhere.
+fn absolute(module: &[String], path: &[String]) -> Option<Names> {
+    let rest = match path.first()?.as_str() {
+        "crate" => return Some(path[1..].to_vec()),
+        "self" => return Some([module, &path[1..]].concat()),
+        _ => path.iter().position(|name| name != "super")?,
+    };
+    (rest > 0).then(|| [&module[..module.len().saturating_sub(rest)], &path[rest..]].concat())
+}
+
+/// All paths of a module's code that begin with `crate`, `super` or `self`, and those that it uses.
+fn paths(code: &str) -> Vec<Names> {
+    let (uses, rest) = uses(code);
+    let mut paths: Vec<Names> = uses.iter().flat_map(|(_, tree)| expand(tree)).collect();
+    let is_of_a_path = |sign: char| sign.is_alphanumeric() || sign == '_' || sign == ':';
+    for word in rest.split(|sign| !is_of_a_path(sign)) {
+        if ["crate::", "super::", "self::"]
+            .iter()
+            .any(|begin| word.starts_with(begin))
+        {
+            paths.push(word.split("::").map(str::to_owned).collect());
+        }
+    }
+    paths
+}
+
+/// The trees of all `use` declarations, each with whether it is public, and the code without them.
+fn uses(code: &str) -> (Vec<(bool, &str)>, String) {
+    let (mut found, mut rest, mut open) = (Vec::new(), String::new(), code);
+    while let Some((before, after)) = open.split_once("use ") {
+        rest.push_str(before);
+        let declares = before.is_empty() || before.ends_with(char::is_whitespace);
+        match after.split_once(';').filter(|_| declares) {
+            Some((tree, after)) => {
+                let line = before.rsplit('\n').next().unwrap_or_default();
+                found.push((line.trim_start().starts_with("pub"), tree));
+                open = after;
+            }
+            None => open = after,
+        }
+    }
+    rest.push_str(open);
+    (found, rest)
+}
+
+/// The paths of a `use` tree.
+fn expand(tree: &str) -> Vec<Names> {
+    let Some((before, group)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or_default();
+        return vec![path.split("::").map(|name| name.trim().to_owned()).collect()];
+    };
+    let group = &group[..group.rfind('}').unwrap_or(group.len())];
+    let mut depth = 0;
+    let parts = group.split(|sign| {
+        match sign {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        sign == ',' && depth == 0
+    });
+    let parts = parts.filter(|part| !part.trim().is_empty());
+    parts.flat_map(|part| expand(&format!("{before}{part}"))).collect()
+}
+
+/// The modules of a Python package, each with those that it imports.
+fn python_edges(files: &[(PathBuf, String)]) -> Edges {
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let names: BTreeSet<String> = files.iter().map(|(path, _)| stem(path)).collect();
+    let imported = |text: &str| -> BTreeSet<String> {
+        let statements = text.lines().filter_map(|line| line.trim().strip_prefix("from ."));
+        let imported = statements.flat_map(|rest| {
+            let (module, members) = rest.split_once(" import ").unwrap_or((rest, ""));
+            let members = members.split('#').next().unwrap_or_default();
+            if module.is_empty() { members } else { module }
+                .split(',')
+                .map(str::trim)
+        });
+        imported
+            .filter(|name| names.contains(*name))
+            .map(str::to_owned)
+            .collect()
+    };
+    files.iter().map(|(path, text)| (stem(path), imported(text))).collect()
 }
 
 /// The Rust files of a module, its tests aside.
@@ -145,48 +324,6 @@ fn files_of(extension: &str, path: &Path) -> Vec<PathBuf> {
     }
     let is_code = path.extension() == Some(extension.as_ref()) && path.file_stem() != Some("tests".as_ref());
     is_code.then(|| path.to_owned()).into_iter().collect()
-}
-
-/// The first names of the paths of a text that begin with `crate::`; comments and tests do not
-/// count.
-fn used(text: &str) -> BTreeSet<String> {
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
-    let code = lines.collect::<Vec<_>>().join("\n");
-    let mut names = BTreeSet::new();
-    for path in code.split("crate::").skip(1) {
-        match path.strip_prefix('{') {
-            Some(group) => names.extend(group_names(group)),
-            None => names.extend(word(path)),
-        }
-    }
-    names
-}
-
-/// The first name of each path in a `use` group, without the groups inside it.
-fn group_names(group: &str) -> BTreeSet<String> {
-    let (mut names, mut depth, mut begins) = (BTreeSet::new(), 0u32, true);
-    for (at, sign) in group.char_indices() {
-        match sign {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => begins = true,
-            _ if begins && !sign.is_whitespace() => {
-                names.extend(word(&group[at..]));
-                begins = false;
-            }
-            _ => {}
-        }
-    }
-    names
-}
-
-fn word(text: &str) -> Option<String> {
-    let end = text
-        .find(|sign: char| !sign.is_alphanumeric() && sign != '_')
-        .unwrap_or(text.len());
-    (end > 0).then(|| text[..end].to_owned())
 }
 
 /// Every module that reaches itself.
