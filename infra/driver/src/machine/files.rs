@@ -49,8 +49,8 @@ impl Files {
         self.state.join("logs").join(format!("agent-{flow}-{generation}.log"))
     }
 
-    /// The agent of a generation; `None` if it was never launched. A damaged file is logged, and its
-    /// agent is not known: its sandboxes can be ended all the same, and its lease runs out.
+    /// The agent of a generation; `None` if it was never launched. A damaged file is logged, and
+    /// its agent is not known: its sandboxes can be ended all the same, and its lease runs out.
     ///
     /// # Errors
     ///
