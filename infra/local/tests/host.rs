@@ -326,15 +326,7 @@ async fn a_host_that_nobody_needs_leaves_and_one_with_a_session_stays() {
 
 #[test]
 fn boto3_sends_and_receives() {
-    let python = std::env::var("PFSESSION_TEST_PYTHON").unwrap_or("python3".into());
-    let has_boto3 = Command::new(&python)
-        .args(["-c", "import boto3"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !has_boto3 {
-        println!("left out: there is no boto3 for python3 here");
-        return;
-    }
+    let python = tools::python();
     let folder = folder();
     let host = Host::start(&folder);
     let script = r#"

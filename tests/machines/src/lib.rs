@@ -23,30 +23,14 @@ struct Moto {
     _child: Child,
 }
 
-fn moto() -> Option<&'static Moto> {
-    static MOTO: OnceLock<Option<Moto>> = OnceLock::new();
-    MOTO.get_or_init(Moto::start).as_ref()
+fn moto() -> &'static Moto {
+    static MOTO: OnceLock<Moto> = OnceLock::new();
+    MOTO.get_or_init(Moto::start)
 }
 
 impl Moto {
-    fn start() -> Option<Self> {
-        let python = std::env::var("PFSESSION_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-        let found = Command::new(&python)
-            .args(["-c", "import moto.server, jsonpath_ng, antlr4"])
-            .stderr(Stdio::null())
-            .status();
-        if !found.is_ok_and(|status| status.success()) {
-            assert!(
-                std::env::var_os("PFSESSION_NEEDS_TOOLS").is_none(),
-                "{python} has no moto"
-            );
-            eprintln!(
-                "not run: {python} has no moto; `pip install 'moto[server,stepfunctions]'`, or name a Python that has it in \
-                 PFSESSION_TEST_PYTHON"
-            );
-            return None;
-        }
-        let mut child = Command::new(&python)
+    fn start() -> Self {
+        let mut child = Command::new(tools::python())
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/serve_moto.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -66,7 +50,7 @@ impl Moto {
             "/moto-api/config",
             &json!({ "stepfunctions": { "execute_state_machine": true } }),
         );
-        Some(moto)
+        moto
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
@@ -100,13 +84,13 @@ pub struct Call {
 }
 
 impl World {
-    /// A deployment of `compute-ecs.asl.json`; nothing where there is no moto, which is said.
+    /// A deployment of `compute-ecs.asl.json`.
     ///
     /// There are no pauses between two looks here (a second where the test has to do something
     /// meanwhile), a failing call is repeated twice, and the agent's time to speak is what
     /// `greeting` says.
-    pub fn with_compute(greeting: u64) -> Option<Self> {
-        let world = Self::empty()?;
+    pub fn with_compute(greeting: u64) -> Self {
+        let world = Self::empty();
         let stack = &world.stack;
         world.call("ecs", "create_cluster", json!({ "clusterName": stack }));
         let template = world.call(
@@ -173,20 +157,20 @@ impl World {
                 state["TimeoutSeconds"] = json!(greeting);
             }
         }
-        Some(world.with_machine(&definition))
+        world.with_machine(&definition)
     }
 
     /// A deployment of a state machine; `definition` is given the URL of its one queue, and
     /// whatever the test changes in it.
-    pub fn with_definition(definition: impl FnOnce(&str) -> Value) -> Option<Self> {
-        let world = Self::empty()?;
+    pub fn with_definition(definition: impl FnOnce(&str) -> Value) -> Self {
+        let world = Self::empty();
         let definition = definition(&world.requests);
-        Some(world.with_machine(&definition))
+        world.with_machine(&definition)
     }
 
-    fn empty() -> Option<Self> {
+    fn empty() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let moto = moto()?;
+        let moto = moto();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let stack = format!("stack-{number}-");
         let mut world = Self {
@@ -206,7 +190,7 @@ impl World {
         let subnets = world.call("ec2", "describe_subnets", json!({}));
         let subnets = subnets["Subnets"].as_array().expect("subnets").iter();
         world.subnets = subnets.take(2).map(|subnet| text(&subnet["SubnetId"])).collect();
-        Some(world)
+        world
     }
 
     fn with_machine(mut self, definition: &Value) -> Self {

@@ -159,7 +159,7 @@ fn no_capacity(world: &World, within: &str, times: u32) {
 
 #[test]
 fn a_compute_resource_is_an_instance_of_its_user_and_is_up_when_it_has_joined_the_cluster() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     let first = world.ask(&create("c1"), MESSAGE);
     assert_eq!(world.ended(&first)["status"], "SUCCEEDED", "{}", world.story());
     let instance = world.wait_for("an instance", || world.instances().into_iter().next());
@@ -195,7 +195,7 @@ fn a_compute_resource_is_an_instance_of_its_user_and_is_up_when_it_has_joined_th
 
 #[test]
 fn a_zone_without_capacity_is_followed_by_the_next_and_then_by_another_type_of_the_same_size() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     no_capacity(&world, "m6i.xlarge", 2);
     up(&world);
     let [a, b] = [&world.subnets[0], &world.subnets[1]];
@@ -214,7 +214,7 @@ fn a_zone_without_capacity_is_followed_by_the_next_and_then_by_another_type_of_t
 
 #[test]
 fn no_capacity_anywhere_is_reported_by_name_and_leaves_no_instance() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     no_capacity(&world, "", 6);
     world.ask(&create("c1"), MESSAGE);
     let why = compute_gone(&world);
@@ -229,7 +229,7 @@ fn no_capacity_anywhere_is_reported_by_name_and_leaves_no_instance() {
 
 #[test]
 fn what_ec2_refuses_for_another_reason_is_said_in_its_words() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     let message = "You are not authorized to perform this operation.";
     world.refuse("RunInstances", "", 6, "UnauthorizedOperation", message);
     world.ask(&create("c1"), MESSAGE);
@@ -242,7 +242,7 @@ fn what_ec2_refuses_for_another_reason_is_said_in_its_words() {
 
 #[test]
 fn a_throttled_call_is_made_again_in_the_same_zone() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     world.refuse("RunInstances", "", 2, "RequestLimitExceeded", "Request limit exceeded.");
     world.refuse("ListContainerInstances", "", 1, "ThrottlingException", "Rate exceeded");
     up(&world);
@@ -252,7 +252,7 @@ fn a_throttled_call_is_made_again_in_the_same_zone() {
 
 #[test]
 fn a_size_that_no_instance_holds_is_refused_by_name() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     let ComputeRequest::CreateCompute { compute, slot, .. } = create("c1") else {
         unreachable!()
     };
@@ -272,7 +272,7 @@ fn a_size_that_no_instance_holds_is_refused_by_name() {
 
 #[test]
 fn a_size_with_a_gpu_is_refused_by_name_and_no_other_instance_is_ordered() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     let ComputeRequest::CreateCompute { compute, slot, .. } = create("c1") else {
         unreachable!()
     };
@@ -285,7 +285,7 @@ fn a_size_with_a_gpu_is_refused_by_name_and_no_other_instance_is_ordered() {
 
 #[test]
 fn a_request_that_comes_twice_is_done_once_and_one_that_comes_after_the_answer_is_answered_again() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     world.ask(&create("c1"), MESSAGE);
     world.wait_for("an instance", || world.instances().into_iter().next());
     // While the first is at work.
@@ -309,7 +309,7 @@ fn a_request_that_comes_twice_is_done_once_and_one_that_comes_after_the_answer_i
 
 #[test]
 fn a_release_is_reported_when_the_instance_is_seen_gone_and_answered_also_when_it_never_was() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     up(&world);
     let instance = text(&world.instances()[0]["InstanceId"]);
     let ended = || world.calls_about("TerminateInstances", &instance).len();
@@ -324,7 +324,7 @@ fn a_release_is_reported_when_the_instance_is_seen_gone_and_answered_also_when_i
 
 #[test]
 fn a_session_is_a_task_on_exactly_its_compute_resource_and_up_when_its_agent_has_spoken() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     up(&world);
     world.ask(&launch(&world, 1, None), MESSAGE);
     greet(&world, 1);
@@ -388,7 +388,7 @@ fn a_session_is_a_task_on_exactly_its_compute_resource_and_up_when_its_agent_has
 
 #[test]
 fn a_launch_asked_for_anew_asks_ecs_for_the_same_and_says_again_that_it_is_up() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     up(&world);
     world.ask(&launch(&world, 1, None), MESSAGE);
     greet(&world, 1);
@@ -410,7 +410,7 @@ fn a_launch_asked_for_anew_asks_ecs_for_the_same_and_says_again_that_it_is_up() 
 
 #[test]
 fn a_removed_session_is_reported_when_its_task_is_seen_stopped_and_is_never_launched_again() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     up(&world);
     world.ask(&launch(&world, 1, None), MESSAGE);
     greet(&world, 1);
@@ -455,7 +455,7 @@ fn a_removed_session_is_reported_when_its_task_is_seen_stopped_and_is_never_laun
 
 #[test]
 fn a_launch_that_is_removed_between_its_two_looks_ends_what_it_has_started() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     up(&world);
     world.hold("RunTask");
     world.ask(&launch(&world, 1, None), MESSAGE);
@@ -482,7 +482,7 @@ fn a_launch_that_is_removed_between_its_two_looks_ends_what_it_has_started() {
 
 #[test]
 fn a_launch_that_cannot_be_done_says_why_and_leaves_no_task() {
-    let Some(world) = World::with_compute(3) else { return };
+    let world = World::with_compute(3);
     up(&world);
     world.ask(&launch(&world, 1, Some("registry.example/base:latest")), MESSAGE);
     let (error, message) = lost(&world, 1);
@@ -514,7 +514,7 @@ fn a_launch_that_cannot_be_done_says_why_and_leaves_no_task() {
 
 #[test]
 fn a_task_that_stops_by_itself_is_a_lost_session_and_one_that_was_stopped_is_not() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     let event = |reason: &str| {
         json!({
             "source": "aws.ecs", "detail-type": "ECS Task State Change",
@@ -540,7 +540,7 @@ fn a_task_that_stops_by_itself_is_a_lost_session_and_one_that_was_stopped_is_not
 
 #[test]
 fn an_instance_that_ec2_takes_back_is_ended_and_reported_and_nobody_elses_is() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     up(&world);
     let ours = text(&world.instances()[0]["InstanceId"]);
     let others = world.call(
@@ -563,7 +563,7 @@ fn an_instance_that_ec2_takes_back_is_ended_and_reported_and_nobody_elses_is() {
 
 #[test]
 fn the_sweep_finds_what_the_table_does_not_want_and_what_ec2_does_not_have() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     up(&world);
     let row = |pk: String, sk: &str, body: Value| {
         let item = json!({ "pk": { "S": pk }, "sk": { "S": sk }, "body": { "S": body.to_string() } });
@@ -620,7 +620,7 @@ fn the_sweep_finds_what_the_table_does_not_want_and_what_ec2_does_not_have() {
 
 #[test]
 fn what_is_no_request_fails_by_name() {
-    let Some(world) = World::with_compute(60) else { return };
+    let world = World::with_compute(60);
     for input in [
         json!({}),
         json!({ "request": "destroy" }),

@@ -30,30 +30,6 @@ use whole_system::{root, wait_for};
 pub const ACCOUNT: &str = "000000000000";
 pub const REGION: &str = "us-east-1";
 
-/// Where Python tools are: `.ci/run` puts them into `target/ci-tools`; else they are looked for on
-/// the PATH.
-///
-/// Without one of them, whoever runs the tests is told how to get it, and nothing is tested. Where
-/// `PFSESSION_NEEDS_TOOLS` is set, as `.ci/run` does, that is an error.
-pub fn tools(wanted: &[&str]) -> Option<PathBuf> {
-    let own = root().join("target/ci-tools/bin");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = std::env::split_paths(&path).chain([own]);
-    let found = folders.find(|folder| wanted.iter().all(|tool| folder.join(tool).is_file()));
-    if found.is_none() {
-        let how = "python3 -m venv target/ci-tools && target/ci-tools/bin/pip install -r tests/on-aws/python/tools.txt";
-        println!(
-            "not run: {} are not all in one folder of PATH; {how}",
-            wanted.join(", ")
-        );
-        assert!(
-            std::env::var_os("PFSESSION_NEEDS_TOOLS").is_none(),
-            "PFSESSION_NEEDS_TOOLS is set, and there are no tools"
-        );
-    }
-    found
-}
-
 /// An emulator of AWS that runs until it is dropped.
 pub struct Emulator {
     child: Child,

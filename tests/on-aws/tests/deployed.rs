@@ -16,7 +16,7 @@ use contract::{
 };
 use on_aws::{
     Test,
-    deployment::{Deployment, TOOLS, nothing_is_left},
+    deployment::{Deployment, nothing_is_left},
 };
 use serde_json::{Value, json};
 use std::{fs, path::Path, process::ExitCode, time::Duration};
@@ -90,10 +90,8 @@ fn main() -> ExitCode {
     if on_aws::only_listed(&all) {
         return ExitCode::SUCCESS;
     }
-    let Some(tools) = on_aws::tools(&TOOLS) else {
-        return ExitCode::SUCCESS;
-    };
-    let deployment = Deployment::new(&tools);
+    let tools = tools::programs();
+    let deployment = Deployment::new(tools);
     let ended = on_aws::run(&deployment, AT_ONCE, AT_ONCE.len());
     let last = if ended == ExitCode::SUCCESS {
         on_aws::run(&deployment, ONE_BY_ONE, 1)

@@ -24,7 +24,7 @@ use lifecycle::{
 };
 use on_aws::{
     Test,
-    worlds::{TOOLS, World, Worlds},
+    worlds::{World, Worlds},
 };
 use shell::{DueRow, Fault, Ports, Save, Write};
 use std::{
@@ -129,10 +129,8 @@ fn main() -> ExitCode {
     if on_aws::only_listed(TESTS) {
         return ExitCode::SUCCESS;
     }
-    let Some(tools) = on_aws::tools(&TOOLS) else {
-        return ExitCode::SUCCESS;
-    };
-    let worlds = Worlds::new(&tools, Path::new(env!("CARGO_BIN_EXE_relay")));
+    let tools = tools::programs();
+    let worlds = Worlds::new(tools, Path::new(env!("CARGO_BIN_EXE_relay")));
     on_aws::run(&worlds, TESTS, 1)
 }
 

@@ -926,17 +926,7 @@ fn why_says_what_keeps_a_session_what_ends_it_and_who_ended_one_that_is_gone() {
 
 #[test]
 fn a_client_that_is_not_ours_starts_and_stops_sessions_by_the_released_samples_and_a_poison_message_disturbs_nobody() {
-    let python = std::env::var("PFSESSION_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    if !Command::new(&python)
-        .args(["-c", "import boto3"])
-        .output()
-        .is_ok_and(|o| o.status.success())
-    {
-        println!(
-            "not run: {python} has no boto3; `pip install boto3`, or name a Python that has it in PFSESSION_TEST_PYTHON"
-        );
-        return;
-    }
+    let python = tools::python();
     let machine = Machine::new();
     machine.up();
     let send = |what: &str| {
