@@ -36,7 +36,7 @@ use serde_json::Value;
 use shell::{Fault, Known};
 use snapshots::Flows;
 use std::sync::Arc;
-use token::Issuer;
+use token::Issuers;
 use vault::Vault;
 
 /// The longest that a read waits.
@@ -52,7 +52,7 @@ const LONGEST_PART: usize = 300;
 /// When the environment is wrong or the runtime API is gone. Final for this process.
 pub async fn run() -> Result<(), Error> {
     let aws = Arc::new(aws::boot()?);
-    let issuer = Arc::new(Issuer::from_environment()?);
+    let issuer = Arc::new(Issuers::from_environment()?);
     let stores = Arc::new(Stores {
         flows: Flows::from_environment(),
         vault: Vault::from_environment(),
@@ -78,7 +78,7 @@ struct Stores {
     vault: Option<Vault>,
 }
 
-async fn handle(aws: &Aws, issuer: &Issuer, stores: &Stores, request: &Request) -> Value {
+async fn handle(aws: &Aws, issuer: &Issuers, stores: &Stores, request: &Request) -> Value {
     let path = parts(request.path());
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
     let route = Route::of(request.method(), &path);
@@ -90,8 +90,9 @@ async fn handle(aws: &Aws, issuer: &Issuer, stores: &Stores, request: &Request) 
     if let Some(Route::GiveConnections(key)) = route {
         return to_answer(connections::give(aws, stores.vault.as_ref(), key, request).await);
     }
-    let caller = match issuer.caller(request.bearer()) {
+    let caller = match issuer.caller(request.bearer()).await {
         Ok(caller) => caller,
+        Err(failure) if failure.error == Code::AccessNoIssuer => return problem(503, failure),
         Err(failure) => return problem(401, failure),
     };
     if path.iter().any(|part| part.len() > LONGEST_PART) {

@@ -70,6 +70,12 @@ pub const WEBHOOK_ADDRESS: &str = "PFSESSION_WEBHOOK_ADDRESS";
 pub const DRIVER_SENDERS: &str = "PFSESSION_DRIVER_SENDERS";
 /// The public key, PEM, of who issues bearer tokens.
 pub const ISSUER_KEY: &str = "PFSESSION_ISSUER_KEY";
+/// The address of the OpenID Connect issuer of bearer tokens; empty where there is a key.
+pub const ISSUER_URL: &str = "PFSESSION_ISSUER_URL";
+/// The audience of that issuer's tokens for this service.
+pub const ISSUER_AUDIENCE: &str = "PFSESSION_ISSUER_AUDIENCE";
+/// The claims of that issuer's tokens that name user, workspace and roles, as JSON.
+pub const ISSUER_CLAIMS: &str = "PFSESSION_ISSUER_CLAIMS";
 /// The most sessions that one user has at once.
 pub const SESSIONS_PER_USER: &str = "PFSESSION_SESSIONS_PER_USER";
 /// The roles, separated by commas, that a session may be started with where compute is on AWS.

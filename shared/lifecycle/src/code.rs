@@ -76,6 +76,7 @@ macro_rules! codes {
 
 codes! {
     AccessDenied = "Access.Denied", Final, "The caller lacks a role for this.", "Ask an owner of the workspace for the role that the text names.";
+    AccessNoIssuer = "Access.NoIssuer", Retry, "The issuer of tokens cannot be reached.", "Check the issuer's address and the network, and send the request again.";
     AccessNoToken = "Access.NoToken", Final, "The request has no token, or one that is not valid here.", "Send a valid token of the workspace's issuer.";
     BatchHandBack = "Batch.HandBack", Retry, "A message could not be handed back to its queue at once.", "Nothing: it comes back after its visibility time.";
     ChatNotAChat = "Chat.NotAChat", Final, "The flow has no input for a chat, or no output of one.", "Mark an input and an output in the flow's file, or use a run.";

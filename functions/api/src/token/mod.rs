@@ -1,12 +1,76 @@
 //! Bearer tokens: who calls.
 
+mod oidc;
+
 use contract::{
     Principal, Role,
     http::{AUDIENCE, Claims},
     names,
 };
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, errors::ErrorKind};
 use lifecycle::{Code, Failure};
+use oidc::Oidc;
+
+/// The issuer of a deployment's bearer tokens.
+pub(crate) enum Issuers {
+    /// By its public key.
+    Key(Box<Issuer>),
+    /// By its address.
+    Address(Box<Oidc>),
+}
+
+impl Issuers {
+    /// Takes the issuer from the environment: its address, or else its key.
+    pub(crate) fn from_environment() -> Result<Self, lambda_runtime::Error> {
+        let variable = |name: &str| std::env::var(name).unwrap_or_default();
+        let address = variable(names::ISSUER_URL);
+        if address.is_empty() {
+            return Ok(Self::Key(Box::new(Issuer::from_environment()?)));
+        }
+        if !variable(names::ISSUER_KEY).is_empty() {
+            let message = format!("{} and {} are both set", names::ISSUER_KEY, names::ISSUER_URL);
+            return Err(message.into());
+        }
+        let (audience, claims) = (variable(names::ISSUER_AUDIENCE), variable(names::ISSUER_CLAIMS));
+        let issuer = Oidc::new(&address, &audience, &claims)?;
+        Ok(Self::Address(Box::new(issuer)))
+    }
+
+    /// Tells who calls.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Issuer::caller`] and [`Oidc::caller`].
+    pub(crate) async fn caller(&self, token: Option<&str>) -> Result<Principal, Failure> {
+        match (self, token) {
+            (Self::Key(issuer), token) => issuer.caller(token),
+            (Self::Address(issuer), Some(token)) => issuer.caller(token).await,
+            (Self::Address(_), None) => Err(no_token()),
+        }
+    }
+}
+
+fn refused(why: &str) -> Failure {
+    Failure::new(
+        Code::AccessNoToken,
+        format!("{why} Send `Authorization: Bearer …` with a token of this workspace's issuer."),
+    )
+}
+
+fn no_token() -> Failure {
+    refused("The request has no bearer token.")
+}
+
+fn not_ours() -> Failure {
+    refused("The bearer token is not one of this service's issuer.")
+}
+
+fn why(error: &ErrorKind) -> Failure {
+    match error {
+        ErrorKind::ExpiredSignature => refused("The bearer token has expired."),
+        _ => not_ours(),
+    }
+}
 
 /// The issuer of bearer tokens, by its public key.
 pub(crate) struct Issuer {
@@ -53,21 +117,13 @@ impl Issuer {
     ///
     /// A failure without a word of the token itself. Final for this token.
     pub(crate) fn caller(&self, token: Option<&str>) -> Result<Principal, Failure> {
-        let refused = |why: &str| {
-            Failure::new(
-                Code::AccessNoToken,
-                format!("{why} Send `Authorization: Bearer …` with a token of this workspace's issuer."),
-            )
-        };
-        let token = token.ok_or_else(|| refused("The request has no bearer token."))?;
+        let token = token.ok_or_else(no_token)?;
         let Some((key, validation)) = &self.key else {
-            return Err(refused("This deployment has no issuer yet (its parameter IssuerKey)."));
+            let message = "This deployment has no issuer yet (its parameter IssuerUrl or IssuerKey).";
+            return Err(refused(message));
         };
         let claims = decode::<Claims>(token, key, validation)
-            .map_err(|e| match e.kind() {
-                jsonwebtoken::errors::ErrorKind::ExpiredSignature => refused("The bearer token has expired."),
-                _ => refused("The bearer token is not one of this service's issuer."),
-            })?
+            .map_err(|error| why(error.kind()))?
             .claims;
         let roles: Vec<Role> = claims.roles;
         Ok(Principal::User {
