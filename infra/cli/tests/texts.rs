@@ -161,6 +161,7 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
     write("run.yml", "data: a.jsonl\n");
     write("named.yml", "flow: flow\nname: \"a b\"\n");
     write("of-a-run.yml", "flow: flow\ncolum_mapping: {}\n");
+    write("resumes.yml", "flow: flow\nresume_from: earlier\n");
     let strange = home.path().join(std::ffi::OsStr::from_bytes(b"fl\xffw"));
     fs::create_dir(&strange).unwrap();
     fs::write(strange.join("flow.dag.yaml"), "nodes: []\n").unwrap();
@@ -173,6 +174,7 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
         said(&["run", "run.yml"]),
         said(&["run", "named.yml"]),
         said(&["run", "of-a-run.yml"]),
+        said(&["run", "resumes.yml"]),
         said(&["show", "flow"]),
         said(&["schema", "down"]),
         said(&["man", "--out", "flow/flow.dag.yaml"]),
@@ -192,6 +194,9 @@ fn what_was_typed_wrongly_is_said_before_anything_is_sent() {
         error: The run's name a b is none: an id has 1 to 70 characters of A-Z a-z 0-9 - _ [Run.BadName]
         exit 2
         error: of-a-run.yml: a run has no key colum_mapping. Did you mean column_mapping? [Flow.BadRunFile]
+        exit 2
+        error: resumes.yml: a run file resumes no run [Flow.BadRunFile]
+          next: leave out resume_from, and name the run: pfsession run --resume-from earlier
         exit 2
         error: flow has never had a session [Session.NoSession]
           next: start one: pfsession start flow

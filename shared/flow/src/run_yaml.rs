@@ -52,6 +52,8 @@ pub struct RunYaml {
     pub allow_hosts: Option<Vec<String>>,
     /// The run whose outputs this one reads.
     pub run: Option<String>,
+    /// An earlier run that this one is to resume.
+    pub resume_from: Option<String>,
     /// `${node.variant}`.
     pub variant: Option<String>,
     /// A file is read by [`run_yaml`].
@@ -197,11 +199,6 @@ pub fn run_yaml(path: &Path) -> Result<RunYaml, Failure> {
 fn check_keys(shown: &str, whole: &Value) -> Result<(), Failure> {
     let keys = whole.as_object().into_iter().flat_map(|fields| fields.keys());
     for key in keys {
-        if key == "resume_from" {
-            let message =
-                format!("{shown}: resume_from is not supported yet. Run the lines that failed as data of their own.");
-            return Err(Failure::new(Code::FlowBadRunFile, message));
-        }
         let known: Vec<&str> = iter::once("$schema")
             .chain(yaml::fields::<RunYaml>().iter().copied())
             .collect();

@@ -51,6 +51,7 @@ fn the_seeds_own_run_file_is_read_with_its_paths_from_its_own_folder() {
                 network: None,
                 allow_hosts: None,
                 run: None,
+                resume_from: None,
                 variant: None,
                 environment_variables: Here(
                     {},
@@ -114,6 +115,7 @@ fn every_key_of_a_run_file_is_read_and_an_empty_one_is_none() {
                 run: Some(
                     "earlier",
                 ),
+                resume_from: None,
                 variant: Some(
                     "${node.variant_1}",
                 ),

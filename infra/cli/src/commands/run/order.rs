@@ -92,6 +92,11 @@ pub(crate) fn run_order(run: &Run, user: &User) -> Result<RunOrder, Box<Trouble>
     // Clap has seen to it that there is one, or an earlier run that is resumed.
     let named = run.flow.as_deref().unwrap_or(Path::new("."));
     let mut file = run_file(named)?;
+    if let Some(earlier) = &file.resume_from {
+        let message = format!("{}: a run file resumes no run", named.display());
+        let next = format!("leave out resume_from, and name the run: pfsession run --resume-from {earlier}");
+        return Err(Trouble::new(USAGE, Code::FlowBadRunFile, message).next(next));
+    }
     let (flow, flow_file) = match file.flow.take() {
         Some(flow::Place::Local(place)) => (flow_at(&place, user)?, file_of(&place)),
         Some(flow::Place::Remote(_)) => {
