@@ -134,34 +134,37 @@ impl Connections {
 
 /// The keeper of the connections of a session's user.
 pub(crate) trait Keeper: Send {
-    /// The connections that the user may use, with or without their secrets.
+    /// Lists the names of the connections that the user may use.
     ///
     /// # Errors
     ///
     /// `Connection.NotStored`, final; `Connection.Unreachable`.
-    fn load(&self, state: &Path) -> Result<Named, Failure>;
+    fn list(&self, state: &Path) -> Result<BTreeSet<String>, Failure>;
 
-    /// Of those that are known, the ones of these names, with their secrets.
+    /// Loads the connections of these names, with their secrets.
     ///
     /// # Errors
     ///
-    /// As [`Keeper::load`].
-    fn choose(&self, known: Named, names: BTreeSet<String>) -> Result<Named, Failure>;
+    /// As [`Keeper::list`]; `Connection.UnknownType`, final.
+    fn load(&self, state: &Path, names: BTreeSet<String>) -> Result<Named, Failure>;
 }
 
 /// The state folder of this machine keeps them.
 impl Keeper for Holder {
-    fn load(&self, state: &Path) -> Result<Named, Failure> {
+    fn list(&self, state: &Path) -> Result<BTreeSet<String>, Failure> {
         let all = Connections::read(state)?;
-        let of = all.of(self).into_iter();
-        Ok(of
-            .map(|(name, (_, connection))| (name.to_owned(), connection.clone()))
-            .collect())
+        Ok(all.of(self).into_keys().map(str::to_owned).collect())
     }
 
-    fn choose(&self, mut known: Named, names: BTreeSet<String>) -> Result<Named, Failure> {
-        known.retain(|name, _| names.contains(name));
-        Ok(known)
+    fn load(&self, state: &Path, names: BTreeSet<String>) -> Result<Named, Failure> {
+        if names.is_empty() {
+            return Ok(Named::new());
+        }
+        let all = Connections::read(state)?;
+        let chosen = all.of(self).into_iter().filter(|(name, _)| names.contains(*name));
+        Ok(chosen
+            .map(|(name, (_, connection))| (name.to_owned(), connection.clone()))
+            .collect())
     }
 }
 
@@ -268,7 +271,8 @@ impl Given {
     /// # Errors
     ///
     /// `Connection.None`, `Connection.NoSuchKey`, `Connection.NotBrokered`, `Connection.NotStored`,
-    /// `Run.NoSecretVariables`. Final. `Connection.Unreachable`, worth a retry.
+    /// `Connection.UnknownType`, `Run.NoSecretVariables`. Final. `Connection.Unreachable`, worth a
+    /// retry.
     pub(crate) fn to_run(
         state: &Path,
         keeper: Option<&dyn Keeper>,
@@ -279,15 +283,14 @@ impl Given {
     ) -> Result<Self, Failure> {
         let mut variables = take_variables(state, run, &wish.secret_variables)?;
         let mut secrets: Vec<String> = variables.values().cloned().collect();
-        let known = keeper.map(|keeper| keeper.load(state)).transpose()?.unwrap_or_default();
-        let mut named: BTreeSet<String> = known.keys().cloned().collect();
+        let mut named = keeper.map(|keeper| keeper.list(state)).transpose()?.unwrap_or_default();
         let texts = texts(view, named.is_empty());
         let own = serde_json::to_string(wish).unwrap_or_default();
         named.retain(|name| is_named(name, &own) || texts.iter().any(|text| is_named(name, text)));
         let (mut given, mut ways) = (BTreeMap::new(), Vec::new());
         let chosen = match keeper {
-            Some(keeper) => keeper.choose(known, named)?,
-            None => known,
+            Some(keeper) => keeper.load(state, named)?,
+            None => Named::new(),
         };
         for (name, connection) in chosen {
             secrets.extend(connection.secrets.values().cloned());

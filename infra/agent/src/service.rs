@@ -40,20 +40,21 @@ pub(crate) struct Service {
 }
 
 impl Keeper for Service {
-    fn load(&self, _state: &Path) -> Result<Named, Failure> {
-        self.ask(None)
+    fn list(&self, _state: &Path) -> Result<BTreeSet<String>, Failure> {
+        let known = self.ask(None)?.connections.into_iter();
+        Ok(known.map(|given| given.name).collect())
     }
 
-    fn choose(&self, _known: Named, names: BTreeSet<String>) -> Result<Named, Failure> {
+    fn load(&self, _state: &Path, names: BTreeSet<String>) -> Result<Named, Failure> {
         match names.is_empty() {
             true => Ok(Named::new()),
-            false => self.ask(Some(names)),
+            false => read(self.ask(Some(names))?),
         }
     }
 }
 
 impl Service {
-    fn ask(&self, names: Option<BTreeSet<String>>) -> Result<Named, Failure> {
+    fn ask(&self, names: Option<BTreeSet<String>>) -> Result<GivenConnections, Failure> {
         let address = self.address()?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -67,7 +68,7 @@ impl Service {
             let failure = match http.post(address.as_str()).send_json(&signed) {
                 Ok(mut answer) if answer.status() == 200 => {
                     let given = answer.body_mut().read_json::<GivenConnections>();
-                    return given.map(named).map_err(|_| unreachable("its answer is not one"));
+                    return given.map_err(|_| unreachable("its answer is not one"));
                 }
                 Ok(mut answer) => {
                     let status = answer.status().as_u16();
@@ -112,19 +113,23 @@ impl Service {
     }
 }
 
-fn named(given: GivenConnections) -> Named {
-    let of = given.connections.into_iter().filter_map(|given| {
-        let connection = serde_json::from_value(given.open.with_secrets(&given.secrets)).ok();
-        if connection.is_none() {
-            tracing::warn!(
-                name = given.name,
-                kind = given.open.kind,
-                "a connection of a type that this version does not know is left out"
-            );
-        }
-        Some((given.name, connection?))
+/// Reads the connections of an answer, by name.
+fn read(given: GivenConnections) -> Result<Named, Failure> {
+    let of = given.connections.into_iter().map(|given| {
+        // The parser's own words may hold a secret.
+        let connection = serde_json::from_value(given.open.with_secrets(&given.secrets));
+        let connection = connection.map_err(|_| unknown_type(&given.name, &given.open.kind))?;
+        Ok((given.name, connection))
     });
     of.collect()
+}
+
+fn unknown_type(name: &str, kind: &str) -> Failure {
+    let message = format!(
+        "The connection {name} has the type {kind}, which the session's version does not know. Update the service, or \
+         run with another connection."
+    );
+    Failure::new(Code::ConnectionUnknownType, message)
 }
 
 fn unreachable(why: &str) -> Failure {
@@ -167,6 +172,23 @@ mod tests {
         }
         expect_test::expect!["Connection.Unreachable: The service that keeps the connections of this session's user does not give them: it answered 500. Run again in a moment."]
             .assert_eq(&unreachable("it answered 500").to_string());
+    }
+
+    #[test]
+    fn a_connection_of_an_unknown_type_fails_the_run_that_names_it() {
+        let answer = |kind: &str| -> GivenConnections {
+            let connection = serde_json::json!({
+                "name": "model", "type": kind, "module": "promptflow.connections",
+                "configs": { "base_url": "http://here" }, "secrets": { "api_key": "hidden-word" },
+            });
+            serde_json::from_value(serde_json::json!({ "connections": [connection] })).unwrap()
+        };
+        assert_eq!(
+            read(answer("open_ai")).unwrap()["model"].secrets["api_key"],
+            "hidden-word"
+        );
+        expect_test::expect!["Connection.UnknownType: The connection model has the type of_tomorrow, which the session's version does not know. Update the service, or run with another connection."]
+            .assert_eq(&read(answer("of_tomorrow")).err().unwrap().to_string());
     }
 
     #[test]

@@ -111,6 +111,7 @@ codes! {
     ConnectionNotBrokered = "Connection.NotBrokered", Final, "The key stays with a broker, which cannot serve this connection or variable.", "Use the connection through the broker's address, or store it without a broker.";
     ConnectionNotStored = "Connection.NotStored", Final, "The store of connections cannot be read or written.", "Correct the permissions or the disk that the text names.";
     ConnectionSecretInArgument = "Connection.SecretInArgument", Final, "A secret was given as an argument, which others on the machine can see.", "Give it on standard input.";
+    ConnectionUnknownType = "Connection.UnknownType", Final, "A connection has a type that the session's version does not know.", "Update the service, or name another connection.";
     ConnectionUnreachable = "Connection.Unreachable", Retry, "The service that keeps connections does not give them.", "Run again in a moment.";
     DriverAlreadyRunning = "Driver.AlreadyRunning", Final, "Another driver or service uses the state folder.", "End that one, or name another state folder.";
     DriverCredentials = "Driver.Credentials", Retry, "Keys for an agent could not be made or withdrawn.", "Read the cause in the log.";
