@@ -1,8 +1,8 @@
 //! The answer of a served flow in pieces: server-sent events, as `pf flow serve` of promptflow
 //! 1.18.5 gives them.
 //!
-//! * A reader that is slow holds up nothing: what waits for it is bounded, as the pieces of a run
-//!   are.
+//! * A reader that is slow does not hold up the run, which goes on in its session. At most
+//!   [`MOST_WAITING`] pieces and events wait for the reader here.
 //! * Of a run that fails in the middle the answer ends in the middle, as promptflow's does; the
 //!   terminal says why.
 //!
@@ -25,7 +25,10 @@ use std::{
     pin::Pin,
     task::{Context, Poll},
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// The most pieces of a run that wait for their reader, and the most events.
+const MOST_WAITING: usize = 32;
 
 /// Which kinds of answer a request takes.
 pub(crate) struct Accepted {
@@ -91,11 +94,11 @@ pub(crate) async fn answer(
     hidden: Vec<String>,
     accepted: Accepted,
 ) -> Response {
-    let (teller, mut told) = unbounded_channel();
+    let (teller, mut told) = channel(MOST_WAITING);
     tokio::task::spawn_blocking(move || {
         let heard = teller.clone();
-        let ended = ask(Box::new(move |chunk| drop(heard.send(Told::Chunk(chunk)))));
-        let _ = teller.send(Told::Ended(Box::new(ended)));
+        let ended = ask(Box::new(move |chunk| drop(heard.blocking_send(Told::Chunk(chunk)))));
+        let _ = teller.blocking_send(Told::Ended(Box::new(ended)));
     });
     let lost = || Failure::new(Code::ServeFailed, "The run's end was not seen. Ask again.");
     match told.recv().await {
@@ -105,7 +108,7 @@ pub(crate) async fn answer(
             "Multiple stream output fields not supported.",
         ),
         Some(Told::Chunk(first)) => {
-            let (events, body) = unbounded_channel();
+            let (events, body) = channel(MOST_WAITING);
             tokio::spawn(tell(first, told, events, hidden));
             let kind = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")];
             (StatusCode::OK, kind, Body::new(Events(body))).into_response()
@@ -122,51 +125,61 @@ pub(crate) async fn answer(
 }
 
 /// Writes the events of a run until its end.
-async fn tell(
-    first: Chunk,
-    mut told: UnboundedReceiver<Told>,
-    events: UnboundedSender<io::Result<Bytes>>,
-    hidden: Vec<String>,
-) {
-    // Who has gone does not end the run.
-    let say = |value: Value| drop(events.send(Ok(Bytes::from(format!("data: {}\n\n", as_python(&value))))));
-    let whole = |mut outputs: Map<String, Value>| {
-        outputs.retain(|name, _| !hidden.contains(name));
-        if !outputs.is_empty() {
-            say(Value::Object(outputs));
-        }
-    };
+async fn tell(first: Chunk, mut told: Receiver<Told>, events: Sender<io::Result<Bytes>>, hidden: Vec<String>) {
     let mut next = Some(Told::Chunk(first));
     while let Some(said) = next {
-        match said {
-            Told::Chunk(Chunk::Begins { outputs, .. }) => whole(outputs.unwrap_or_default()),
-            Told::Chunk(Chunk::GoesOn { name, texts }) if !hidden.contains(&name) => {
-                texts.into_iter().for_each(|text| say(json!({ name.as_str(): text })));
-            }
-            Told::Chunk(Chunk::GoesOn { .. }) => {}
-            Told::Ended(ended) => {
-                let ended = (*ended).and_then(|(outputs, heard)| {
-                    let (streamed, rest) = split_outputs(outputs, heard.names.as_deref().unwrap_or_default());
-                    if heard.outputs.is_none() {
-                        whole(rest);
-                    }
-                    for (name, text) in streamed.into_iter().filter(|(name, _)| !hidden.contains(name)) {
-                        match heard.rest(&name, &text) {
-                            Some("") => {}
-                            Some(rest) => say(json!({ name: rest })),
-                            None => return Err(pieces_differ(&name)),
-                        }
-                    }
-                    Ok(())
-                });
-                if let Err(failure) = ended {
-                    note!("{failure}");
-                    let _ = events.send(Err(io::Error::other(failure.to_string())));
-                }
-                return;
-            }
+        let (values, failure) = match said {
+            Told::Chunk(chunk) => (values_of(chunk, &hidden), None),
+            Told::Ended(ended) => match *ended {
+                Ok((outputs, heard)) => rest_of(outputs, &heard, &hidden),
+                Err(failure) => (Vec::new(), Some(failure)),
+            },
+        };
+        for value in values {
+            // A reader that is gone does not end the run.
+            let event = Bytes::from(format!("data: {}\n\n", as_python(&value)));
+            let _ = events.send(Ok(event)).await;
+        }
+        if let Some(failure) = failure {
+            note!("{failure}");
+            let _ = events.send(Err(io::Error::other(failure.to_string()))).await;
         }
         next = told.recv().await;
+    }
+}
+
+/// The values of the events of a piece.
+fn values_of(chunk: Chunk, hidden: &[String]) -> Vec<Value> {
+    match chunk {
+        Chunk::Begins { outputs, .. } => whole(outputs.unwrap_or_default(), hidden),
+        Chunk::GoesOn { name, .. } if hidden.contains(&name) => Vec::new(),
+        Chunk::GoesOn { name, texts } => texts.into_iter().map(|text| json!({ name.as_str(): text })).collect(),
+    }
+}
+
+/// The values of the events that a run's end adds to its pieces, and why they are not all.
+fn rest_of(outputs: Map<String, Value>, heard: &Heard, hidden: &[String]) -> (Vec<Value>, Option<Failure>) {
+    let (streamed, rest) = split_outputs(outputs, heard.names.as_deref().unwrap_or_default());
+    let mut values = match heard.outputs {
+        Some(_) => Vec::new(),
+        None => whole(rest, hidden),
+    };
+    for (name, text) in streamed.into_iter().filter(|(name, _)| !hidden.contains(name)) {
+        match heard.rest(&name, &text) {
+            Some("") => {}
+            Some(rest) => values.push(json!({ name: rest })),
+            None => return (values, Some(pieces_differ(&name))),
+        }
+    }
+    (values, None)
+}
+
+/// The value of the one event of outputs that come whole, if there are any.
+fn whole(mut outputs: Map<String, Value>, hidden: &[String]) -> Vec<Value> {
+    outputs.retain(|name, _| !hidden.contains(name));
+    match outputs.is_empty() {
+        true => Vec::new(),
+        false => vec![Value::Object(outputs)],
     }
 }
 
@@ -191,7 +204,7 @@ fn pieces_differ(name: &str) -> Failure {
 }
 
 /// The events as the body of an answer.
-struct Events(UnboundedReceiver<io::Result<Bytes>>);
+struct Events(Receiver<io::Result<Bytes>>);
 
 impl http_body::Body for Events {
     type Data = Bytes;
@@ -253,6 +266,48 @@ mod tests {
         let value = json!({ "a": ["ü\n\"", 1.5, null], "b": { "c": "👩", "d": "" } });
         expect![[r#"{"a": ["\u00fc\n\"", 1.5, null], "b": {"c": "\ud83d\udc69", "d": ""}}"#]]
             .assert_eq(&as_python(&value));
+    }
+
+    #[test]
+    fn what_waits_for_a_reader_that_does_not_read_is_bounded() {
+        const PIECES: usize = 1000;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let (teller, said) = std::sync::mpsc::channel();
+        let ask = move |mut hear: Hear| {
+            let names = vec!["text".to_owned()];
+            hear(Chunk::Begins {
+                outputs: Some(Map::new()),
+                names: names.clone(),
+            });
+            for n in 0..PIECES {
+                hear(Chunk::GoesOn {
+                    name: "text".into(),
+                    texts: vec![n.to_string()],
+                });
+                let _ = teller.send(n);
+            }
+            let mut heard = Heard::default();
+            (heard.outputs, heard.names) = (Some(Map::new()), Some(names));
+            Ok((Map::new(), heard))
+        };
+        let accepted = Accepted {
+            named: vec!["text/event-stream".into()],
+        };
+        let response = runtime.block_on(answer(ask, Vec::new(), accepted));
+        // All that is taken without a reader is taken when nothing more comes for a while.
+        let mut taken = 0;
+        while said.recv_timeout(std::time::Duration::from_millis(300)).is_ok() {
+            taken += 1;
+        }
+        assert!(taken <= 2 * MOST_WAITING + 2, "{taken} pieces wait");
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX);
+        let text = runtime.block_on(body).unwrap();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert_eq!(text.matches("data: ").count(), PIECES);
+        assert!(text.ends_with("data: {\"text\": \"999\"}\n\n"), "{text}");
     }
 
     #[test]
