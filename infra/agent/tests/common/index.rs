@@ -81,11 +81,15 @@ impl Index {
 
     /// Adds a package of one file, wherever it says.
     pub(crate) fn add_file(&self, package: &str, version: &str, requires: &[&str], path: &str, text: &str) {
+        self.add_files(package, version, requires, &[(path, text)]);
+    }
+
+    /// Adds a package of these files.
+    pub(crate) fn add_files(&self, package: &str, version: &str, requires: &[&str], files: &[(&str, &str)]) {
         let module = package.replace('-', "_");
         let about = format!("{module}-{version}.dist-info");
         let requires: String = requires.iter().map(|each| format!("Requires-Dist: {each}\n")).collect();
-        let files = [
-            (path.to_owned(), text.to_owned()),
+        let own = [
             (
                 format!("{about}/METADATA"),
                 format!("Metadata-Version: 2.1\nName: {package}\nVersion: {version}\nProvides-Extra: more\n{requires}"),
@@ -95,6 +99,10 @@ impl Index {
                 "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".into(),
             ),
         ];
+        let given = files
+            .iter()
+            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+        let files: Vec<(String, String)> = given.chain(own).collect();
         let mut record: String = files.iter().map(|(name, _)| format!("{name},,\n")).collect();
         record.push_str(&format!("{about}/RECORD,,\n"));
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));

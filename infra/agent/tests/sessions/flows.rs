@@ -216,6 +216,101 @@ pub(crate) fn a_column_that_gives_way_to_a_default_is_said_in_the_log() {
     });
 }
 
+/// Data that no row can be read from, and what is said of it.
+const BAD_DATA: [(&str, &[u8], &str); 5] = [
+    (
+        "latin.jsonl",
+        b"{\"text\": \"a\"}\n{\"text\": \"caf\xe9\"}\n",
+        "line 2 of the data latin.jsonl is not UTF-8 (byte 0xe9); save the file as UTF-8.",
+    ),
+    (
+        "wide.jsonl",
+        b"\xff\xfe{\0}\0\n\0",
+        "the data wide.jsonl is UTF-16 text; save it as UTF-8.",
+    ),
+    (
+        "wide.csv",
+        b"\xfe\xff\0a\0\n",
+        "the data wide.csv is UTF-16 text; save it as UTF-8.",
+    ),
+    (
+        "uneven.csv",
+        b"text,more\na,b\nc\n",
+        "line 3 of the data uneven.csv has 1 fields, and the first line 2.",
+    ),
+    (
+        "rows.xlsx",
+        b"text\na\n",
+        "line 1 of the data rows.xlsx is no JSON: Expecting value: line 1 column 1 (char 0).",
+    ),
+];
+
+pub(crate) fn data_that_is_no_utf8_or_no_table_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let it = flex(
+        &folder.path().join("flow"),
+        "def main(text: str) -> str:\n    return text\n",
+    );
+    let key = key(&unique("data"));
+    machine.start(&key, 1, &it);
+    let run = |name: &str, bytes: &[u8]| {
+        let file = folder.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        let wish = RunWish {
+            data: Some(file.display().to_string()),
+            ..RunWish::default()
+        };
+        machine.run(&key, 1, &unique("data"), &it, wish)
+    };
+    for (name, bytes) in [
+        ("mark.jsonl", &b"\xef\xbb\xbf{\"text\": \"\xc3\xa4\"}\n"[..]),
+        ("mark.csv", b"\xef\xbb\xbftext\n\xc3\xa4\n"),
+        ("mark.tsv", b"\xef\xbb\xbftext\n\xc3\xa4\n"),
+        ("mark.json", b"\xef\xbb\xbf[{\"text\": \"\xc3\xa4\"}]"),
+    ] {
+        assert_eq!(output(&run(name, bytes)), json!({ "output": "ä" }), "{name}");
+    }
+    for (name, bytes, why) in BAD_DATA {
+        let failure = run(name, bytes).failure.unwrap();
+        assert_eq!(failure.error, Code::RunBadData, "{failure}");
+        assert!(failure.message.starts_with(why), "{name}: {failure}");
+    }
+    machine.remove(&key, 1);
+}
+
+pub(crate) fn as_many_lines_run_at_once_as_a_run_wants() {
+    each("workers", |run| {
+        let code = "import os, time\ndef main(n):\n    begun = time.time()\n    time.sleep(0.2)\n    return [begun, time.time(), os.getpid()]\n";
+        let data: String = (0..8).map(|n| format!("{{\"n\": {n}}}\n")).collect();
+        for wanted in [1, 2] {
+            let wish = RunWish {
+                environment_variables: [("PF_WORKER_COUNT".to_owned(), wanted.to_string())].into(),
+                ..RunWish::default()
+            };
+            let result = run(code, &data, wish);
+            assert_eq!(result.failure, None, "{result:#?}");
+            let times: Vec<(f64, f64, u32)> = result
+                .outputs
+                .iter()
+                .map(|output| serde_json::from_value(output["output"].clone()).unwrap())
+                .collect();
+            let at_once = |at: f64| {
+                times
+                    .iter()
+                    .filter(|(begun, ended, _)| *begun <= at && at < *ended)
+                    .count()
+            };
+            let most = times.iter().map(|(begun, ..)| at_once(*begun)).max();
+            assert_eq!((times.len(), most), (8, Some(wanted)), "{times:?}");
+            let mut workers: Vec<u32> = times.iter().map(|(.., worker)| *worker).collect();
+            workers.sort_unstable();
+            workers.dedup();
+            assert_eq!(workers.len(), wanted);
+        }
+    });
+}
+
 pub(crate) fn a_flows_file_is_read_before_the_run_that_asks_for_it_and_each_reader_has_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::new(&state());

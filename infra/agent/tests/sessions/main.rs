@@ -18,6 +18,7 @@ mod providers;
 mod runs;
 mod spans;
 mod support;
+mod tools;
 
 use builds::*;
 use common::{DAG, Machine, flow, index::Index, provider::Provider, settings, state, tiers};
@@ -49,6 +50,7 @@ use std::{
     time::{Duration, Instant},
 };
 use support::*;
+use tools::*;
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -78,6 +80,34 @@ fn main() -> anyhow::Result<()> {
         (
             "a_dag_flow_runs_over_lines_of_data_and_keeps_their_order",
             a_dag_flow_runs_over_lines_of_data_and_keeps_their_order,
+        ),
+        (
+            "package_tools_and_connections_of_their_own_type_come_from_a_wheel",
+            package_tools_and_connections_of_their_own_type_come_from_a_wheel,
+        ),
+        (
+            "a_node_asks_by_the_connection_and_deployment_that_replace_its_own",
+            a_node_asks_by_the_connection_and_deployment_that_replace_its_own,
+        ),
+        (
+            "a_changed_secret_counts_in_the_next_run_of_the_session",
+            a_changed_secret_counts_in_the_next_run_of_the_session,
+        ),
+        (
+            "a_connection_without_a_key_sends_the_token_of_the_runs_identity",
+            a_connection_without_a_key_sends_the_token_of_the_runs_identity,
+        ),
+        (
+            "a_client_of_promptflow_serves_each_of_eight_lines_with_a_new_filelock",
+            a_client_of_promptflow_serves_each_of_eight_lines_with_a_new_filelock,
+        ),
+        (
+            "data_that_is_no_utf8_or_no_table_is_refused_with_its_line",
+            data_that_is_no_utf8_or_no_table_is_refused_with_its_line,
+        ),
+        (
+            "as_many_lines_run_at_once_as_a_run_wants",
+            as_many_lines_run_at_once_as_a_run_wants,
         ),
         (
             "a_column_that_gives_way_to_a_default_is_said_in_the_log",
