@@ -5,7 +5,7 @@ use contract::{
     http::{RunChange, RunFiles, Runs},
     row::{RunRow, RunStatus},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs,
     net::TcpListener,
@@ -44,12 +44,13 @@ print('begun', flush=True)
 time.sleep(3000)
 ";
 
-/// How many processes of this machine run `sleep 3000`.
-fn sleepers() -> usize {
+/// How many processes of this machine run `sleep` for these seconds.
+fn sleepers(seconds: u32) -> usize {
+    let wanted = format!("sleep\0{seconds}\0");
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
-        .filter(|line| line.starts_with(b"sleep\x003000\0"))
+        .filter(|line| line.starts_with(wanted.as_bytes()))
         .count()
 }
 
@@ -73,15 +74,12 @@ fn a_cancel_ends_one_run_with_its_children_and_leaves_the_session() {
         machine.succeed(&["run", &place, "--name", run, "--no-wait", "--", "python", "sleeps.py"]);
         has_said(&machine, run, "begun");
     }
-    let before = sleepers();
+    let before = sleepers(3000);
     assert!(before >= 2, "{before}");
-    let begun = Instant::now();
     machine.succeed(&["runs", "cancel", "first"]);
     wait_for("the end of the run's child", LONG, || {
-        (sleepers() == before - 1).then_some(())
+        (sleepers(3000) == before - 1).then_some(())
     });
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
     let row: RunRow = machine.api().get("/v1/runs/first").unwrap();
     assert_eq!(row.status, RunStatus::Canceled);
     assert_eq!(row.failure.unwrap().error, contract::Code::RunCanceled);
@@ -96,7 +94,37 @@ fn a_cancel_ends_one_run_with_its_children_and_leaves_the_session() {
     assert_eq!(again.status.code(), Some(2));
     assert_eq!(machine.succeed(&["run", &place, "--", "python", "says.py"]), "here\n");
     machine.succeed(&["runs", "cancel", "second"]);
-    wait_for("the end of all", LONG, || (sleepers() == before - 2).then_some(()));
+    wait_for("the end of all", LONG, || (sleepers(3000) == before - 2).then_some(()));
+    machine.succeed(&["stop", &place]);
+}
+
+#[test]
+fn a_canceled_runs_processes_end_within_a_second() {
+    let machine = Machine::new();
+    let folder = programs(
+        &machine,
+        "sleepy",
+        &[("sleeps.py", &SLEEPS.replace("'3000'", "'3001'"))],
+    );
+    let place = folder.display().to_string();
+    let mut times = Vec::new();
+    for run in ["first", "second", "third"] {
+        machine.succeed(&["run", &place, "--name", run, "--no-wait", "--", "python", "sleeps.py"]);
+        has_said(&machine, run, "begun");
+        assert_eq!(sleepers(3001), 1);
+        let api = machine.api();
+        let cancel =
+            json!({ "id": format!("cancel-{run}"), "flow": api.flow(&folder), "command": "cancel", "run": run });
+        api.send(&cancel).unwrap();
+        let accepted = Instant::now();
+        wait_for("the end of the run's child", LONG, || {
+            (sleepers(3001) == 0).then_some(())
+        });
+        times.push(accepted.elapsed());
+    }
+    times.sort();
+    println!("from the accepted message to the end of the run's child: {times:?}");
+    assert!(times[1] < Duration::from_secs(1), "{times:?}");
     machine.succeed(&["stop", &place]);
 }
 
@@ -526,5 +554,38 @@ fn outputs_of_any_size_reach_their_user() {
         "{}",
         nodes.len()
     );
+    machine.succeed(&["stop", &place]);
+}
+
+#[test]
+fn a_run_has_the_workers_and_the_line_timeout_that_were_typed() {
+    let machine = Machine::new();
+    let folder = programs(
+        &machine,
+        "slow",
+        &[
+            ("flow.flex.yaml", "entry: code:main\n"),
+            (
+                "code.py",
+                "import os, time\ndef main(n):\n    time.sleep(n)\n    return os.getpid()\n",
+            ),
+            ("data.jsonl", "{\"n\": 0}\n{\"n\": 0.1}\n{\"n\": 60}\n{\"n\": 0}\n"),
+        ],
+    );
+    let (place, data) = (
+        folder.display().to_string(),
+        folder.join("data.jsonl").display().to_string(),
+    );
+    let typed = ["--workers", "1", "--line-timeout", "1"];
+    let ended = machine.run(&[&["run", place.as_str(), "--data", &data, "--name", "slow"], &typed[..]].concat());
+    let outputs = fs::read_to_string(machine.state().join("runs/slow/output/outputs.jsonl")).unwrap();
+    let outputs = json_lines(&outputs);
+    assert!(
+        outputs[0].is_object() && outputs[0] == outputs[1],
+        "one worker: {outputs:?}"
+    );
+    assert!(outputs[2].is_null() && outputs[3].is_object(), "{outputs:?}");
+    let expected = "the line took longer than 1 s, which is its limit";
+    assert!(said(&ended).contains(expected), "{ended:?}");
     machine.succeed(&["stop", &place]);
 }
