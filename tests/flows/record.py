@@ -1,22 +1,26 @@
 """Records what promptflow itself gives for each flow of `recorded/`, in its `recorded.json`.
 
-    python -m venv venv && venv/bin/pip install promptflow==1.18.5 promptflow-tools pillow
+    python -m venv venv && venv/bin/pip install promptflow==1.18.5 promptflow-tools pillow keyrings.alt
     venv/bin/python tests/flows/record.py [name...]
 
 A recording holds the outputs as lines of JSON text without their `line_number` (null where a line
 failed, in the order of the line numbers; an image is given by its bytes), and the metrics as
 promptflow wrote them. It takes 20 to 40 seconds a flow, so tests read the recordings and do not
-make them.
+make them. Flows may use the connections `the_model` (Azure OpenAI) and `other_model` (OpenAI) to
+the fake provider (`../provider.py`), kept in a temporary home. A folder with a file `entry` has no
+run file: the file holds `module:function`.
 """
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import uuid
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "recorded"
+FOLDER = Path(__file__).resolve().parent / "recorded"
+KEY = "recorded-key"
 
 
 def record(client, folder, base):
@@ -24,8 +28,11 @@ def record(client, folder, base):
 
     name = f"recorded-{uuid.uuid4().hex[:8]}"
     os.chdir(folder)
-    run = load_run("run.yml", params_override=[{"name": name}, *([{"run": base}] if base else [])])
-    client.runs.create_or_update(run)
+    if (folder / "entry").exists():
+        client.run(flow=(folder / "entry").read_text().strip(), code=str(folder), data="data.jsonl", name=name)
+    else:
+        run = load_run("run.yml", params_override=[{"name": name}, *([{"run": base}] if base else [])])
+        client.runs.create_or_update(run)
     place = Path(os.environ["HOME"], ".promptflow/.runs", name)
     lines = [json.loads(line) for line in (place / "flow_outputs/output.jsonl").read_text(encoding="utf-8").split("\n") if line]
     by_number = {line.pop("line_number"): line for line in lines}
@@ -56,12 +63,28 @@ def all_numbers(place):
             yield json.loads(line)["line_number"]
 
 
+def create_connections(client, address):
+    from promptflow.connections import AzureOpenAIConnection, OpenAIConnection
+
+    client.connections.create_or_update(AzureOpenAIConnection(name="the_model", api_key=KEY, api_base=address))
+    client.connections.create_or_update(OpenAIConnection(name="other_model", api_key=KEY, base_url=f"{address}/v1"))
+
+
 def main():
     os.environ["HOME"] = tempfile.mkdtemp()
+    provider = subprocess.Popen([sys.executable, FOLDER.parent.parent / "provider.py", KEY], stdout=subprocess.PIPE, text=True)
+    try:
+        record_all(provider.stdout.readline().strip())
+    finally:
+        provider.kill()
+
+
+def record_all(address):
     from promptflow.client import PFClient
 
     client = PFClient(config={"trace.destination": "none"})
-    names = sys.argv[1:] or sorted(path.parent.name for path in FOLDER.glob("*/run.yml"))
+    create_connections(client, address)
+    names = sys.argv[1:] or sorted({path.parent.name for path in [*FOLDER.glob("*/run.yml"), *FOLDER.glob("*/entry")]})
     for name in names:
         folder = FOLDER / name
         # What a run reads of an earlier run: that of the flow that `base` names.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeSet,
     fs,
-    io::ErrorKind,
+    io::{BufRead, BufReader, ErrorKind},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -378,6 +378,44 @@ fn is_running(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // A zombie has ended; whoever made it has not looked yet.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// The model provider of `tests/provider.py`, which ends with its holder.
+pub struct Provider {
+    process: std::process::Child,
+    pub address: String,
+}
+
+impl Provider {
+    /// Starts one that takes this key.
+    pub fn start(key: &str) -> Self {
+        let mut process = Command::new("python3")
+            .arg(root().join("tests/provider.py"))
+            .arg(key)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("there is a Python");
+        let mut said = BufReader::new(process.stdout.take().expect("its output is a pipe"));
+        let mut address = String::new();
+        said.read_line(&mut address).expect("it says its address");
+        // It says each request, too.
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        let address = address.trim_end().to_owned();
+        Self { process, address }
+    }
+
+    /// Its host and port.
+    pub fn host(&self) -> &str {
+        self.address.trim_start_matches("http://")
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Waits until `seen` gives something.

@@ -9,7 +9,7 @@ use contract::{
 use lifecycle::session::Event;
 use serde_json::Value;
 use std::{fs, path::Path, process::Command, time::Duration};
-use whole_system::{Machine, accept, flow, root, wait_for, write_flow};
+use whole_system::{Machine, Provider, accept, flow, root, wait_for, write_flow};
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -133,11 +133,36 @@ fn a_run_gives_what_promptflow_itself_gave_line_by_line() {
     let machine = Machine::new();
     let mut differences = Vec::new();
     let all = recorded();
-    assert!(all.len() >= 20, "{}", all.len());
+    assert!(all.len() >= 30, "{}", all.len());
+    let provider = Provider::start("recorded-key");
+    for (name, document) in [
+        (
+            "the_model",
+            format!("type: azure_open_ai\napi_base: {}\n", provider.address),
+        ),
+        (
+            "other_model",
+            format!("type: open_ai\nbase_url: {}/v1\n", provider.address),
+        ),
+    ] {
+        let file = machine.state().join("connection.yml");
+        fs::write(&file, format!("{document}name: {name}\napi_key: recorded-key\n")).unwrap();
+        let file = file.display().to_string();
+        machine.succeed(&["connection", "create", "-f", &file, "--brokered=false"]);
+    }
     for (folder, expected) in &all {
         let name = folder.file_name().unwrap().to_str().unwrap();
-        let file = folder.join("run.yml").display().to_string();
-        let mut arguments = vec!["run", file.as_str(), "--name", name];
+        let (place, file) = (
+            folder.display().to_string(),
+            folder.join("run.yml").display().to_string(),
+        );
+        let data = folder.join("data.jsonl").display().to_string();
+        let entry = fs::read_to_string(folder.join("entry")).unwrap_or_default();
+        let mut arguments = match entry.trim() {
+            "" => vec!["run", &file],
+            entry => vec!["run", &place, "--entry", entry, "--data", &data],
+        };
+        arguments.extend(["--name", name, "--allow-host", provider.host()]);
         let base = fs::read_to_string(folder.join("base")).unwrap_or_default();
         let earlier = format!("earlier-of-{name}");
         if !base.is_empty() {
@@ -185,7 +210,7 @@ fn a_flow_is_named_by_its_file_or_by_its_entry_and_data_may_be_a_folder() {
             "inputs:\n  text: {{type: string}}\noutputs:\n  said: {{type: string, reference: '${{say.output}}'}}\nnodes:\n- name: say\n  type: prompt\n  source: {{type: code, path: {word}.jinja2}}\n  inputs: {{text: '${{inputs.text}}'}}\n"
         )
     };
-    let folder = machine.state().join("several flows");
+    let folder = machine.state().join("several flows – Flüsse 流れ");
     write_files(
         &folder,
         &[
@@ -196,10 +221,10 @@ fn a_flow_is_named_by_its_file_or_by_its_entry_and_data_may_be_a_folder() {
             ("code.py", "def main(text: str) -> str:\n    return f'entry {text}'\n"),
         ],
     );
-    let data = machine.state().join("data");
+    let data = machine.state().join("daten ä");
     write_files(
         &data,
-        &[("a.csv", "text\nfirst\n"), ("b.jsonl", "{\"text\": \"second\"}\n")],
+        &[("a ä.csv", "text\nfirst\n"), ("b.jsonl", "{\"text\": \"second\"}\n")],
     );
     let data = data.display().to_string();
     let said = |what: &Path, more: &[&str]| {

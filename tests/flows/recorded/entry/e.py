@@ -1,0 +1,2 @@
+def say(topic: str, times: int = 2):
+    return {"said": topic * times, "times": times}

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def count(text) -> int:
+    return len("".join(text))

@@ -1,0 +1,7 @@
+from promptflow.core import tool
+
+
+@tool
+def say(topic: str):
+    for word in ["of ", topic, " and more"]:
+        yield word
