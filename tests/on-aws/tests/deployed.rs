@@ -346,6 +346,7 @@ fn what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run(deployment:
         "logs.txt",
         "files/made.txt",
         "output/lines.jsonl",
+        "spans.jsonl",
     ]
     .map(|name| (name.to_owned(), fs::read(place.join(name)).unwrap()))
     .into();
@@ -362,6 +363,7 @@ fn what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run(deployment:
     }
     assert_eq!(done(deployment, &["runs", "outputs", "much"]).as_bytes(), seen[0].1);
     assert!(done(deployment, &["logs", "much"]).contains("a word"));
+    runs_are_compared_and_shown(deployment, path);
     // Somebody else has not this user's run: not its list, and no address of a part of it.
     let mut stranger = deployment.api();
     stranger.token = on_aws::deployment::token_of("bob", &[Role::DataScientist]);
@@ -388,6 +390,28 @@ fn what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run(deployment:
     assert!(!succeeded);
     done(deployment, &["stop", path]);
     nothing_is_left(deployment, &folder);
+}
+
+/// Compares a run of the store with another, and shows its lines and spans.
+fn runs_are_compared_and_shown(deployment: &Deployment, path: &str) {
+    done(deployment, &["run", path, "--inputs", "text=ac", "--name", "other"]);
+    let (is_same, said, _) = deployment.pfsession(&["runs", "diff", "much", "other"]);
+    assert!(!is_same && said.contains("abab") && said.contains("acac"), "{said}");
+    done(deployment, &["runs", "diff", "much", "much"]);
+    let table = done(deployment, &["runs", "details", "much"]);
+    assert!(table.contains("Completed") && table.contains("ababab"), "{table}");
+    let page = deployment.flow("much.html");
+    done(
+        deployment,
+        &["runs", "visualize", "much", "--out", page.to_str().unwrap()],
+    );
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(
+        html.contains("<h2>Spans</h2>") && html.contains("line 0"),
+        "{}",
+        html.len()
+    );
+    done(deployment, &["runs", "delete", "other"]);
 }
 
 /// A provider of models that takes this key alone.
