@@ -38,6 +38,8 @@ const SIGNED: [&str; 3] = ["host", "x-amz-date", "x-amz-target"];
 const WORKSPACE: &str = "local";
 /// How long a bearer token is good, in seconds.
 const TOKEN_LIFE: u64 = 30 * 86_400;
+/// The longest life of a token, in seconds: nothing but a new key of the issuer ends one earlier.
+const LONGEST_TOKEN_LIFE: u64 = 90 * 86_400;
 /// How many derived keys are kept at hand.
 const MOST_DERIVED: usize = 1024;
 
@@ -429,8 +431,14 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// When one of the two is no name that a session's row could have. Final.
+    /// When one of the two is no name that a session's row could have, or `life` is more than
+    /// 90 days. Final.
     pub fn token(&self, user: &str, workspace: &str, roles: &[Role], life: u64) -> anyhow::Result<String> {
+        anyhow::ensure!(
+            life <= LONGEST_TOKEN_LIFE,
+            "it would be good for more than {} days",
+            LONGEST_TOKEN_LIFE / 86_400
+        );
         for name in [user, workspace] {
             anyhow::ensure!(
                 contract::is_name(name),
@@ -544,6 +552,8 @@ mod tests {
         let roles = [Role::Owner];
         let ended = issuer.token("ann", "local", &roles, 0).expect("a token");
         let elsewhere = issuer.token("ann", "lab", &roles, 60).expect("a token");
+        assert!(issuer.token("ann", "local", &roles, LONGEST_TOKEN_LIFE).is_ok());
+        assert!(issuer.token("ann", "local", &roles, LONGEST_TOKEN_LIFE + 1).is_err());
         assert!(!issuer.accepts(&ended, "ann") && !issuer.accepts(&elsewhere, "ann"));
         for no_name in ["", "a#b", "a\nb", "a\u{7f}b", &"a".repeat(101)] {
             let refused = issuer.token(no_name, "local", &roles, 60);

@@ -39,7 +39,7 @@ pub(crate) struct Token {
     /// others
     #[arg(long = "role", value_enum, value_name = "ROLE", default_value = "data-scientist")]
     pub(crate) roles: Vec<TokenRole>,
-    /// The time for which it is valid, such as 8h or 30days
+    /// The time for which it is valid, such as 8h or 30days, and at most 90days
     #[arg(long = "for", value_name = "TIME", default_value = "12h", value_parser = humantime::parse_duration)]
     pub(crate) life: std::time::Duration,
 }
@@ -94,7 +94,7 @@ impl Execute for Token {
                     Code::TokenBadName,
                     format!("There can be no such token: {cause:#}"),
                 )
-                .next("name another --user or --workspace")
+                .next("name another --user, --workspace or --for")
             })?;
         if service.global.json {
             out_json(&TokenView {
