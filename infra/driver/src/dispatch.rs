@@ -49,12 +49,12 @@ impl Driver {
     /// Does a request, and gives the observation to report.
     async fn answer(&self, request: ComputeRequest) -> anyhow::Result<DriverReport> {
         Ok(match request {
-            ComputeRequest::CreateCompute { compute, slot, room } => {
-                match self.platform().create_compute(good_id(&compute)?, slot, room).await? {
-                    Ok(()) => DriverReport::ComputeUp { compute },
-                    Err(why) => DriverReport::ComputeGone { compute, why },
-                }
-            }
+            ComputeRequest::CreateCompute {
+                compute, slot, room, ..
+            } => match self.platform().create_compute(good_id(&compute)?, slot, room).await? {
+                Ok(()) => DriverReport::ComputeUp { compute },
+                Err(why) => DriverReport::ComputeGone { compute, why },
+            },
             ComputeRequest::ReleaseCompute { compute } => {
                 self.platform().release_compute(good_id(&compute)?).await?;
                 report_released(compute)

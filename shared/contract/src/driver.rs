@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 /// A request to a compute driver. Each may come twice, late or out of order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "request", rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "one is made and sent; there are never many")]
 pub enum ComputeRequest {
     /// A compute resource of this slot's user and size, under this id. Answered by `compute-up`
     /// (also if it is up already), or by `compute-gone` with the reason why there is none.
@@ -16,6 +15,9 @@ pub enum ComputeRequest {
         slot: Slot,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room: Option<Room>,
+        /// Left out by versions before it.
+        #[serde(default, skip_serializing_if = "Tags::is_empty")]
+        tags: Tags,
     },
     /// Delete it, and what is on it. Answered by `compute-gone` (also if it never was).
     ReleaseCompute { compute: String },
@@ -49,6 +51,45 @@ pub enum ComputeRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<String>,
     },
+}
+
+impl ComputeRequest {
+    /// The request for a compute resource.
+    pub fn create(compute: String, slot: Slot) -> Self {
+        Self::CreateCompute {
+            compute,
+            room: Room::of(&slot.size),
+            tags: Tags::of(&slot),
+            slot,
+        }
+    }
+}
+
+/// Tags of what a cloud bills, by which a bill can be split.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tags {
+    pub workspace: String,
+    pub user: String,
+}
+
+impl Tags {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Tags that name workspace and user. A character that no tag may have is `_` in them.
+    ///
+    /// # Source
+    ///
+    /// Amazon EC2, *Tag restrictions*: letters, numbers, spaces, and `+ - = . _ : / @`.
+    pub fn of(slot: &Slot) -> Self {
+        let is_good = |c: char| c.is_alphanumeric() || " +-=._:/@".contains(c);
+        let tag = |text: &str| text.chars().map(|c| if is_good(c) { c } else { '_' }).collect();
+        Self {
+            workspace: tag(&slot.workspace),
+            user: tag(&slot.owner),
+        }
+    }
 }
 
 /// The room of a VM size, for drivers that do not know its name.
@@ -116,4 +157,22 @@ pub enum DriverReport {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_has_the_name_with_what_no_tag_may_have_replaced() {
+        let slot = Slot {
+            workspace: "team \"a\" (été)".into(),
+            owner: "ann+x@example.org".into(),
+            size: "local".into(),
+            identity: None,
+            instance: None,
+        };
+        let tags = Tags::of(&slot);
+        assert_eq!((&*tags.workspace, &*tags.user), ("team _a_ _été_", "ann+x@example.org"));
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
 use contract::{
     FlowRef, Kind,
     command::{Command, SERVERLESS, Wish},
-    driver::{ComputeRequest, Room},
+    driver::ComputeRequest,
     instance::InstanceRow,
     row::OperationStatus,
 };
@@ -259,9 +259,8 @@ async fn carry_out(ports: &impl Ports, held: &Compute, by: &str) -> Result<(), F
     let compute = held.id.clone();
     match held.phase {
         ComputePhase::Requested => {
-            let (slot, room) = (held.slot.clone(), Room::of(&held.slot.size));
             ports
-                .ask_driver(&ComputeRequest::CreateCompute { compute, slot, room })
+                .ask_driver(&ComputeRequest::create(compute, held.slot.clone()))
                 .await
         }
         ComputePhase::Releasing => ports.ask_driver(&ComputeRequest::ReleaseCompute { compute }).await,

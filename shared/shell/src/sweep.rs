@@ -9,7 +9,7 @@ use crate::{
 use contract::{
     FlowRef, Millis, Principal,
     command::{Command, Wish},
-    driver::{ComputeRequest, Room},
+    driver::ComputeRequest,
 };
 use lifecycle::{
     compute::{Chase, Compute, chase},
@@ -151,11 +151,7 @@ async fn look_after_compute(ports: &impl Ports, id: &str, now: Millis) -> Result
     };
     match ask {
         Chase::Create => {
-            let request = ComputeRequest::CreateCompute {
-                compute: id.to_owned(),
-                room: Room::of(&held.slot.size),
-                slot: held.slot.clone(),
-            };
+            let request = ComputeRequest::create(id.to_owned(), held.slot.clone());
             ports.ask_driver(&request).await?;
         }
         Chase::Look => return look(ports, &held, now).await,

@@ -13,7 +13,7 @@ use contract::{
     Code, Settings,
     agent::{AgentCommand, AgentReport, AgentSettings, SignedBody, SignedReport},
     command::RunWish,
-    driver::{ComputeRequest, DriverReport, Room},
+    driver::{ComputeRequest, DriverReport},
     names,
     snapshot::Address,
 };
@@ -118,12 +118,7 @@ fn up(world: &World) {
         identity: None,
         instance: None,
     };
-    let room = Room::of(&slot.size);
-    let request = ComputeRequest::CreateCompute {
-        compute: "c1".into(),
-        slot,
-        room,
-    };
+    let request = ComputeRequest::create("c1".into(), slot);
     world.ask(&request, "00000000-0000-0000-0000-00000000000a");
     world.join_an_instance();
     assert_eq!(world.report(), DriverReport::ComputeUp { compute: "c1".into() });

@@ -27,17 +27,14 @@ const MESSAGE: &str = "2e1424d4-f796-459a-8184-9c92662be6da";
 const OTHER_MESSAGE: &str = "2e1424d4-f796-459a-8184-9c92662be6db";
 
 fn create(compute: &str) -> ComputeRequest {
-    ComputeRequest::CreateCompute {
-        compute: compute.into(),
-        slot: Slot {
-            workspace: "team".into(),
-            owner: "alice".into(),
-            size: "Standard_DS3_v2".into(),
-            identity: None,
-            instance: None,
-        },
-        room: Room::of("Standard_DS3_v2"),
-    }
+    let slot = Slot {
+        workspace: "team (a)".into(),
+        owner: "alice@example.org".into(),
+        size: "Standard_DS3_v2".into(),
+        identity: None,
+        instance: None,
+    };
+    ComputeRequest::create(compute.into(), slot)
 }
 
 fn release(compute: &str) -> ComputeRequest {
@@ -167,10 +164,9 @@ fn a_compute_resource_is_an_instance_of_its_user_and_is_up_when_it_has_joined_th
     assert_eq!(instance["InstanceType"], "m6i.xlarge");
     assert_eq!(instance["SubnetId"], world.subnets[0]);
     assert_eq!(tag(&instance, "pfsession-compute"), "c1");
-    assert_eq!(tag(&instance, "pfsession-workspace"), "team");
+    assert_eq!(tag(&instance, "pfsession-workspace"), "team _a_");
     assert_eq!(tag(&instance, "pfsession-size"), "Standard_DS3_v2");
-    let user = tag(&instance, "pfsession-user");
-    assert!(user.len() == 64 && !user.contains("alice"), "{user}");
+    assert_eq!(tag(&instance, "pfsession-user"), "alice@example.org");
     let run = &world.calls("RunInstances")[0].body;
     assert_eq!(run["ClientToken"], "c1-0-0");
     assert!(run["LaunchTemplate.LaunchTemplateId"].is_string(), "{run}");
@@ -253,7 +249,10 @@ fn a_throttled_call_is_made_again_in_the_same_zone() {
 #[test]
 fn a_size_that_no_instance_holds_is_refused_by_name() {
     let world = World::with_compute(60);
-    let ComputeRequest::CreateCompute { compute, slot, .. } = create("c1") else {
+    let ComputeRequest::CreateCompute {
+        compute, slot, tags, ..
+    } = create("c1")
+    else {
         unreachable!()
     };
     let room = Some(Room {
@@ -261,7 +260,15 @@ fn a_size_that_no_instance_holds_is_refused_by_name() {
         memory_mib: 1,
         gpus: 0,
     });
-    world.ask(&ComputeRequest::CreateCompute { compute, slot, room }, MESSAGE);
+    world.ask(
+        &ComputeRequest::CreateCompute {
+            compute,
+            slot,
+            room,
+            tags,
+        },
+        MESSAGE,
+    );
     let why = compute_gone(&world);
     assert!(
         why.starts_with("Compute.NoSuchSize: no instance type holds 128 processors"),
@@ -273,11 +280,22 @@ fn a_size_that_no_instance_holds_is_refused_by_name() {
 #[test]
 fn a_size_with_a_gpu_is_refused_by_name_and_no_other_instance_is_ordered() {
     let world = World::with_compute(60);
-    let ComputeRequest::CreateCompute { compute, slot, .. } = create("c1") else {
+    let ComputeRequest::CreateCompute {
+        compute, slot, tags, ..
+    } = create("c1")
+    else {
         unreachable!()
     };
     let room = Room::of("Standard_NC4as_T4_v3");
-    world.ask(&ComputeRequest::CreateCompute { compute, slot, room }, MESSAGE);
+    world.ask(
+        &ComputeRequest::CreateCompute {
+            compute,
+            slot,
+            room,
+            tags,
+        },
+        MESSAGE,
+    );
     let why = compute_gone(&world);
     assert!(why.starts_with("Compute.NoGpu: no instance with a GPU"), "{why}");
     assert!(world.calls("RunInstances").is_empty());

@@ -283,11 +283,7 @@ impl Machine {
             identity: None,
             instance: None,
         };
-        self.ask(ComputeRequest::CreateCompute {
-            compute: compute.into(),
-            slot,
-            room: None,
-        });
+        self.ask(ComputeRequest::create(compute.into(), slot));
     }
 
     pub(crate) fn launch_request(flow: &str, generation: u32, compute: &str, folder: &Path) -> ComputeRequest {

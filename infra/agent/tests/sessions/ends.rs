@@ -8,17 +8,14 @@ pub(crate) fn a_command_that_comes_twice_is_done_once() {
     let machine = Machine::new(&state());
     let it = flow(&folder.path().join("it"), &DAG);
     let key = key(&unique("twice"));
-    machine.ask(ComputeRequest::CreateCompute {
-        compute: "c1".into(),
-        slot: contract::Slot {
-            workspace: "local".into(),
-            owner: "me".into(),
-            size: "local".into(),
-            identity: None,
-            instance: None,
-        },
-        room: None,
-    });
+    let slot = contract::Slot {
+        workspace: "local".into(),
+        owner: "me".into(),
+        size: "local".into(),
+        identity: None,
+        instance: None,
+    };
+    machine.ask(ComputeRequest::create("c1".into(), slot));
     machine.launch(&key, 1, &it);
     machine.launch(&key, 1, &it);
     let keys: Vec<String> = machine

@@ -226,11 +226,7 @@ impl Ports for Aws {
                 self.start_execution(&ExecutionInput { flow, operation, kind }).await
             }
             Message::AnswerStep { token, failure } => self.answer_step(&token, failure).await,
-            Message::CreateCompute { compute, slot } => {
-                let room = Room::of(&slot.size);
-                self.ask_driver(&ComputeRequest::CreateCompute { compute, slot, room })
-                    .await
-            }
+            Message::CreateCompute { compute, slot } => self.ask_driver(&ComputeRequest::create(compute, slot)).await,
             Message::ReleaseCompute { compute } => self.ask_driver(&ComputeRequest::ReleaseCompute { compute }).await,
             Message::LaunchSession {
                 generation,

@@ -582,11 +582,9 @@ impl Ports for World {
                     token,
                     failed: failure.is_some(),
                 },
-                session::Message::CreateCompute { compute, slot } => Message::Driver(ComputeRequest::CreateCompute {
-                    compute,
-                    slot,
-                    room: None,
-                }),
+                session::Message::CreateCompute { compute, slot } => {
+                    Message::Driver(ComputeRequest::create(compute, slot))
+                }
                 session::Message::ReleaseCompute { compute } => {
                     Message::Driver(ComputeRequest::ReleaseCompute { compute })
                 }
