@@ -26,7 +26,7 @@ def text_of(content):
 
 
 def reply(body, asked):
-    """What a model says."""
+    """The answer of a model."""
     texts = [text_of(message.get("content") or "") for message in body.get("messages", [])]
     if (body.get("response_format") or {}).get("type") == "json_object" or "json" in "".join(texts).lower():
         text = "\n".join(texts)

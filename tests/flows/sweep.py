@@ -202,7 +202,7 @@ def read_lines(path):
 
 
 def in_fork(result, work):
-    """What `work` gives in a process of its own, which harms no other; None if it takes too
+    """The result of `work` in a process of its own, which harms no other; None if it takes too
     long."""
     pid = os.fork()
     if not pid:

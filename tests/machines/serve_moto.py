@@ -100,7 +100,7 @@ services.StateTaskService._normalise_response = response
 
 
 def snapshot(self, memo):
-    """What an execution keeps of its machine: without the other executions, which hold threads and
+    """The part of its machine that an execution keeps: without the other executions, which hold threads and
     cannot be copied."""
     kept = copy.copy(self)
     kept.executions = []

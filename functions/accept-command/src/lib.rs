@@ -1,7 +1,7 @@
 //! `accept-command`: takes commands from `commands.fifo`, decides with the core, and starts an
-//! execution of the state machine for each operation that is admitted. One that is refused says why
-//! in the row where its sender looks; what is no command at all goes to the dead-letter queue by
-//! this handler's own hand, so that it holds up nobody.
+//! execution of the state machine for each admitted operation. A refused command has the reason in
+//! its row. This handler moves a body that is no command to the dead-letter queue, so that no other
+//! command waits for it.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 

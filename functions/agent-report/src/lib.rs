@@ -76,7 +76,7 @@ async fn driver(ports: &impl Ports, report: DriverReport) -> Result<(), Fault> {
             failure,
         } => (flow, Event::SessionGone { generation, failure }),
     };
-    // A report is refused by nobody.
+    // A report is never refused.
     let _ = happen(ports, &Happened::new(&flow, event, "driver")).await?;
     Ok(())
 }
@@ -109,7 +109,7 @@ async fn agent(ports: &impl Ports, signed: &SignedReport) -> Result<(), Fault> {
     {
         record_use(ports, &body.flow, run, used).await?;
     }
-    // Whoever sees the end of an install sees what it came to.
+    // The end of an install is seen together with its result.
     record(ports, session, &body.report).await?;
     report(ports, session, &body).await
 }
@@ -125,7 +125,7 @@ async fn report(ports: &impl Ports, session: &Session, body: &SignedBody) -> Res
             result,
             ..Happened::new(&body.flow, event, "agent")
         };
-        // A report is refused by nobody.
+        // A report is never refused.
         let _ = happen(ports, &happened).await?;
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! How a route answers, and whom.
+//! The answers of routes, and who gets them.
 
 use aws::Aws;
 use contract::{FlowRef, Principal, http::Problem};
@@ -33,9 +33,8 @@ pub(crate) fn absent(what: &str, id: &str) -> Value {
     )
 }
 
-/// Reads until it is there or the time has passed: at first often, as a session starts in
-/// milliseconds, then less and less, so that what is waited for is seen after a twentieth more than
-/// it took.
+/// Reads until a value is there or the time has passed. The interval grows from milliseconds, so
+/// that a value is seen after at most a twentieth more than it took.
 pub(crate) async fn wait_for<T, Fut>(
     ports: &impl Ports,
     wait: Millis,

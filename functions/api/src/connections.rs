@@ -191,9 +191,9 @@ pub(crate) fn read_wish(body: &str) -> Result<ConnectionWish, Failure> {
         return Err(bad(&format!("it has more than {MOST_BYTES} bytes")));
     }
     if !flow::is_good_name(&wish.name) {
-        return Err(bad("its name is none. Give it another one"));
+        return Err(bad("its name is invalid. Give it another one"));
     }
-    let read: flow::Connection = serde_json::from_value(connection).map_err(|_| bad("its type is none"))?;
+    let read: flow::Connection = serde_json::from_value(connection).map_err(|_| bad("its type is unknown"))?;
     if read.brokered && !read.can_be_brokered() {
         return Err(bad("a broker cannot hold the key of its type"));
     }
@@ -254,8 +254,8 @@ mod tests {
         assert!(!said.contains("hidden-word"), "{said}");
         expect![[r#"
             Connection.BadFile: The connection is not kept: its JSON has not the keys of one.
-            Connection.BadFile: The connection is not kept: its name is none. Give it another one.
-            Connection.BadFile: The connection is not kept: its type is none.
+            Connection.BadFile: The connection is not kept: its name is invalid. Give it another one.
+            Connection.BadFile: The connection is not kept: its type is unknown.
             Connection.BadFile: The connection is not kept: a broker cannot hold the key of its type.
             Connection.BadFile: The connection is not kept: it has more than 60000 bytes.
             Http.NoConnections: This service keeps no connections: those of its machine are in a file there, for its owner alone.

@@ -66,7 +66,7 @@ pub async fn run() -> Result<(), Error> {
                     Err(_) => malformed(),
                 })
             };
-            aws::traced(event.context.xray_trace_id.as_deref(), "", answer).await
+            aws::trace_work(event.context.xray_trace_id.as_deref(), "", answer).await
         }
     };
     lambda_runtime::run(service_fn(answer)).await

@@ -27,7 +27,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// How many runs a page has, and how many at most.
+/// The default and the largest number of runs of a page.
 const PAGE: (u64, u64) = (25, 100);
 /// The most runs that are looked at for one page.
 const MOST_LOOKED_AT: usize = 500;
@@ -179,7 +179,7 @@ pub(crate) async fn read(
     request: &Request,
     wait: Millis,
 ) -> Result<Value, Fault> {
-    // Whoever sent a command asks for its run, and not for another of that name.
+    // The sender of a command asks for its run, and not for another of that name.
     let is_other = |row: &RunRow| {
         request
             .text("wish")

@@ -98,7 +98,7 @@ fn bad_users() -> Failure {
     )
 }
 
-/// One session. Whoever may not read it does not learn that it exists.
+/// One session. A caller that may not read it does not learn that it exists.
 pub(crate) async fn read(aws: &Aws, caller: &Principal, key: &str) -> Result<Value, Fault> {
     match aws.load_session(key).await? {
         Some(row) if may_read(caller, &row.flow) => Ok(ok(200, &whole_view(aws, &row).await?)),

@@ -1,5 +1,5 @@
-//! Where a user's flow folders and data go. The URL that is answered is good for one object of the
-//! caller's own, and is in no log.
+//! The uploads of a user's flow folders and data. The URL that is answered is good for one object
+//! of the caller's own, and is in no log.
 
 use crate::{
     answers::{ok, problem},

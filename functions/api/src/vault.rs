@@ -15,7 +15,7 @@ pub(crate) const LONGEST_NAME: usize = 512;
 
 type Secrets = BTreeMap<String, String>;
 
-/// Where the secrets of connections are.
+/// The keeper of the secrets of connections.
 pub(crate) struct Vault {
     client: Client,
     prefix: String,

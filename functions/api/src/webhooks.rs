@@ -7,7 +7,7 @@ use crate::{
 use aws::Aws;
 use contract::{
     Principal, names,
-    route::encoded,
+    route::encode_part,
     webhook::{MOST_RULES, MOST_RULES_BYTES, Rule, Webhooks, WebhooksRow},
 };
 use lifecycle::{
@@ -80,7 +80,7 @@ fn answer(workspace: &str, revision: u64, rules: Vec<Rule>) -> Webhooks {
     Webhooks {
         revision,
         rules,
-        address: base.map(|base| format!("{base}webhook/{}/", encoded(workspace))),
+        address: base.map(|base| format!("{base}webhook/{}/", encode_part(workspace))),
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_workspace_of_any_name_has_an_address() {
-        assert_eq!(encoded("my team/α"), "my%20team%2F%CE%B1");
+        assert_eq!(encode_part("my team/α"), "my%20team%2F%CE%B1");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use shell::{Fault, Happened, Ports, happen};
 use snapshots::{Folders, Store};
 use std::{path::Path, sync::Arc, time::Duration};
 
-/// How long a snapshot may take to come.
+/// The longest time that a snapshot may take to come.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves until the Lambda service ends the process.
@@ -30,7 +30,7 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
     aws::each_record(aws, handle).await
 }
 
-/// Where flow folders are read: in the bucket for them if there is one, else on this machine.
+/// The reader of flow folders: in the bucket for them if there is one, else on this machine.
 ///
 /// * `look`: gives the value of an environment variable.
 fn folders(look: impl Fn(&str) -> Option<String>) -> Folders {
@@ -63,7 +63,7 @@ pub async fn handle(aws: Arc<Aws>, folders: Arc<Folders>, record: Record) -> Res
         image: found.as_ref().ok().cloned().flatten(),
         cause: found.err(),
     };
-    // A step is refused by nobody: one that is not current is answered so.
+    // A step is never refused: an outdated one is answered as outdated.
     let _ = happen(&*aws, &Happened::new(&step.flow, event, "states")).await?;
     Ok(())
 }
@@ -128,8 +128,7 @@ fn no_size(size: &str) -> Option<Failure> {
         .then(|| lifecycle::size::no_such_size(size))
 }
 
-/// Why a session cannot be started with this identity: the workspace does not have it, or compute
-/// may not.
+/// The failure of a start with this identity: the workspace does not have it, or compute may not.
 fn no_identity(allowed: &[String], identity: &str, of: &WorkspaceSettings, workspace: &str) -> Option<Failure> {
     // A workspace that says which identities it has says it of this machine too.
     if of.identity.is_some()
@@ -145,7 +144,7 @@ fn no_identity(allowed: &[String], identity: &str, of: &WorkspaceSettings, works
         return None;
     } else {
         format!(
-            "The identity {identity} is none that sessions may be started with here. Name one of {}.",
+            "The identity {identity} is not allowed for sessions here. Name one of {}.",
             allowed.join(", ")
         )
     };
@@ -166,7 +165,7 @@ mod tests {
             no_identity(&allowed, Some("arn:aws:iam::1:role/c"))
                 .unwrap()
                 .to_string(),
-            "Session.NoIdentity: The identity arn:aws:iam::1:role/c is none that sessions may be started with here. Name one of \
+            "Session.NoIdentity: The identity arn:aws:iam::1:role/c is not allowed for sessions here. Name one of \
              arn:aws:iam::1:role/a, arn:aws:iam::1:role/b."
         );
         assert_eq!(

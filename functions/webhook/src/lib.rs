@@ -64,7 +64,7 @@ pub async fn run() -> Result<(), Error> {
                 Ok::<Value, Error>(answer.response())
             };
             // Without its body: that is somebody else's words.
-            aws::traced(event.context.xray_trace_id.as_deref(), "", answer).await
+            aws::trace_work(event.context.xray_trace_id.as_deref(), "", answer).await
         }
     };
     lambda_runtime::run(service_fn(answer)).await
@@ -193,9 +193,9 @@ fn read(request: &Request, secrets: impl FnOnce(&str) -> Vec<String>, now: Milli
 
 /// Does what the rules say of a genuine delivery, once.
 ///
-/// It is written down before anything is sent, and whoever sends it again under the same id has it
-/// sent again: a crash in between loses nothing, and the same command twice is once. Under another
-/// id it is somebody's copy, and nothing is done.
+/// It is recorded before anything is sent. The same delivery under the same id is sent again: a
+/// crash in between loses nothing, and commands are idempotent. Under another id it is a copy, and
+/// nothing is done.
 async fn take(aws: &Aws, delivery: &Delivery) -> Result<Answer, Fault> {
     let Delivery {
         workspace,

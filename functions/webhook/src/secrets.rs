@@ -1,4 +1,4 @@
-//! Where the secrets of senders are.
+//! The secrets of senders.
 
 use contract::names;
 use std::{collections::BTreeMap, env, fs};

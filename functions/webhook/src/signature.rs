@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// How far a delivery's time may be from now, in seconds.
+/// The largest distance of a delivery's time from now, in seconds.
 ///
 /// # Source
 ///

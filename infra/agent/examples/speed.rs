@@ -1,5 +1,5 @@
-//! How long a session takes to start, and a run to run, beside the floor. `cargo run -p agent
-//! --example speed`
+//! The times of a session's start and of a run, beside the floor. `cargo run -p agent --example
+//! speed`
 //!
 //! It is its own agent program.
 

@@ -1,5 +1,5 @@
 //! The agent of a session that has a container of its own, such as an ECS task: the container is
-//! the sandbox, and whoever made it has said in one environment variable what the session is.
+//! the sandbox, and its maker describes the session in one environment variable.
 //!
 //! It makes its own key, and tells the public half to the token that the driver sends to the
 //! session's queue. Its credentials are the container's; what runs in the session has the same
@@ -35,7 +35,7 @@ use tokio::{
     task::LocalSet,
 };
 
-/// Where ECS answers a task that asks for its credentials.
+/// The address at which ECS answers a task that asks for its credentials.
 const ECS: &str = "169.254.170.2:80";
 
 /// Is the agent of the session that this container is for, until its lease has run out. It builds a
@@ -43,7 +43,7 @@ const ECS: &str = "169.254.170.2:80";
 ///
 /// # Errors
 ///
-/// When the environment does not say what the session is. Final: whoever made the container is
+/// When the environment does not say what the session is. Final: the maker of the container is
 /// wrong.
 pub fn supervise_container() -> anyhow::Result<()> {
     let born = boot_time();

@@ -7,9 +7,9 @@
 //! * Decision: a watch, which works for every user, on every file system and for all folders of a
 //!   session. It does not keep a session from filling the disk within a moment; so the host starts,
 //!   stops and keeps leases on a full disk (see `ballast.rs` in `infra/local`). `show` says so.
-//! * Rejected: project quotas, which hold at once, but need a mount option that few machines have;
-//!   an image file for each session, which needs root and 20 ms of `mkfs` in each start; `/tmp` in
-//!   memory, which takes from the session's memory what builds unpack there, and forgets at each
+//! * Rejected: project quotas, which hold at once, but need a mount option that few machines have.
+//!   Rejected: an image file for each session, which needs root and 20 ms of `mkfs` in each start.
+//!   Rejected: `/tmp` in memory, which takes memory for what builds unpack, and forgets at each
 //!   install what a flow keeps there.
 
 use contract::{Code, Failure};
@@ -33,20 +33,20 @@ const RESERVE_OF_DISK: u64 = 20;
 const NO_ROOM: u64 = 256 << 10;
 /// Room for small files on a full disk, in the state folder. The host makes it again.
 pub const SPARE: &str = "room-for-small-files";
-/// How much of it is given up for one small file: others may take what the file leaves of it.
+/// The part of it that is given up for one small file: others may take what the file leaves of it.
 const PART_OF_SPARE: u64 = 16 << 10;
 /// The words of `show` for it.
 pub(crate) const NOT_HELD: &str = "room on the disk (watched: what takes too much is stopped)";
-/// How often a session with a run looks at the free room, and one without.
+/// The times between two looks at the free room: of a session with a run, and of one without.
 const BUSY: Duration = Duration::from_millis(200);
 const IDLE: Duration = Duration::from_secs(2);
-/// How long a session is measured anew at the latest, while it runs something.
+/// The longest time between two measurements of a session that runs something.
 const MEASURED_FOR: Duration = Duration::from_secs(30);
 /// Measuring may take a part of the time.
 const REST: u32 = 20;
 /// The time that counts as lately.
 const LATELY: Duration = Duration::from_secs(600);
-/// How old the word of another agent may be that counts.
+/// The largest age of another agent's word that counts.
 const FRESH: Duration = Duration::from_secs(10);
 /// The most entries to count. More is too much, if the room is needed.
 const COUNTED: Limits = Limits {
@@ -59,7 +59,7 @@ const COUNTED: Limits = Limits {
 const SAID: &str = "disk.json";
 const SAID_BYTES: usize = 4096;
 
-/// How much room a file system has.
+/// The room of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// For others than root.
@@ -125,7 +125,7 @@ struct Said {
     used: u64,
     /// Of that, lately.
     grown: u64,
-    /// Why the session has ended.
+    /// The reason for the session's end.
     #[serde(default)]
     ended: Option<Failure>,
 }
@@ -142,13 +142,12 @@ fn write(file: &fs::File, said: &Said) {
     }
 }
 
-/// Why the agent of a session ended, if it was for the disk.
+/// The failure that ended a session's agent, if it was for the disk.
 pub fn recorded_end(session: &Path) -> Option<Failure> {
     read(session)?.ended
 }
 
-/// Why nothing more can be started below `state`, if its disk is as good as full: how full, and
-/// whose it is.
+/// The failure of a start below `state`, if its disk is as good as full, with the use of the disk.
 pub fn refusal(state: &Path) -> Option<Failure> {
     let room = Room::of(state).ok().filter(Room::is_short)?;
     let (full, what_to_do) = whose(state, room);
@@ -157,8 +156,7 @@ pub fn refusal(state: &Path) -> Option<Failure> {
     Some(Failure::new(Code::SessionDiskFull, message))
 }
 
-/// Why the service can do nothing, if the disk of `state` has no room at all: how full, and whose
-/// it is.
+/// The failure of the service, if the disk of `state` has no room at all, with the use of the disk.
 pub fn failure_of_full(state: &Path) -> Option<Failure> {
     let room = Room::of(state).ok().filter(|room| room.free < NO_ROOM)?;
     Some(full(state, room))
@@ -181,7 +179,7 @@ fn full(state: &Path, room: Room) -> Failure {
     Failure::new(Code::ServiceDiskFull, format!("{full} {what_to_do}, and try again."))
 }
 
-/// How full a disk is and of what, and what to do.
+/// The use of a disk, and the advice about it.
 fn whose(state: &Path, room: Room) -> (String, &'static str) {
     let mut sessions: Vec<Said> = sessions(state).iter().filter_map(|session| read(session)).collect();
     sessions.sort_by_key(|said| std::cmp::Reverse(said.used));
@@ -249,7 +247,7 @@ pub(crate) struct Watch {
     session: PathBuf,
     file: fs::File,
     said: Said,
-    /// When the session was measured, and how much of the disk was free then.
+    /// The time of the session's measurement, and the free room of the disk then.
     measured: Option<(Instant, u64)>,
     took: Duration,
     /// Its use, and when it was measured.
@@ -282,7 +280,7 @@ impl Watch {
         })
     }
 
-    /// How long to wait before the next look.
+    /// The time to wait before the next look.
     pub(crate) fn pause(&self, has_runs: bool) -> Duration {
         if has_runs { BUSY } else { IDLE }
     }
@@ -387,7 +385,7 @@ impl Watch {
     }
 }
 
-/// How many bytes of the disk a session has, and whether all of it was counted.
+/// The bytes of the disk that a session has, and whether all of it was counted.
 fn measure(session: &Path, runner: Option<i32>) -> (u64, bool) {
     let mut all = 0_u64;
     let walked = Folder::open(session).and_then(|folder| {
@@ -402,7 +400,7 @@ fn measure(session: &Path, runner: Option<i32>) -> (u64, bool) {
     (all.saturating_add(removed), is_all)
 }
 
-/// How many bytes have the files that a sandbox has removed and still holds open.
+/// The bytes of the files that a sandbox has removed and still holds open.
 fn held_open(session: &Path, runner: i32) -> u64 {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let (Ok(session), Some(inside)) = (fs::metadata(session), namespace(&runner.to_string())) else {

@@ -23,7 +23,7 @@ impl Folders {
         Ok(())
     }
 
-    /// Where the runs' views are seen inside, and lie outside.
+    /// The folder of the runs' views, inside and outside.
     pub(crate) fn work(&self) -> PathBuf {
         self.session.join("work")
     }

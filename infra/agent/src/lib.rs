@@ -42,7 +42,7 @@ mod variables;
 pub mod warm;
 
 pub use container::supervise_container;
-pub use report::bounded;
+pub use report::bound;
 pub use spec::{AgentCredentials, AgentSpec, Told};
 pub use supervisor::supervise;
 pub use warm::let_go;

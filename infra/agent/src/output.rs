@@ -17,14 +17,14 @@ use tokio::sync::mpsc::UnboundedSender;
 const MOST_LINES: u64 = 5_000;
 /// The most characters of a line that are reported.
 const LONGEST: usize = 2_000;
-/// How many lines, or bytes of them, are enough to send at once.
+/// The number of lines, or of their bytes, that is sent at once.
 const ENOUGH: (usize, usize) = (1_000, 48 << 10);
-/// How many of the last lines are kept at hand.
+/// The number of last lines that are kept at hand.
 const TAIL: usize = 20;
-/// How long a line waits for others.
+/// The time that a line waits for others.
 const LINE_DELAY: Duration = Duration::from_millis(100);
 
-/// Where the lines go.
+/// The receiver of the lines.
 pub(crate) struct Output {
     of: String,
     /// The file with all of it.
@@ -36,7 +36,7 @@ pub(crate) struct Output {
 struct Inner {
     file: fs::File,
     next: u64,
-    /// How many of them are lines, and not pieces of an output.
+    /// The number of them that are lines, and not pieces of an output.
     lines: u64,
     /// Pieces of an output that come to be one line.
     chunk: Option<Chunk>,
@@ -168,7 +168,7 @@ impl Output {
         self.inner.borrow().tail.iter().cloned().collect()
     }
 
-    /// How many lines were or will be reported, if no more come.
+    /// The number of lines that were or will be reported, if no more come.
     pub(crate) fn count(&self) -> u64 {
         let inner = self.inner.borrow();
         inner.next + u64::from(inner.chunk.is_some())

@@ -1,4 +1,4 @@
-//! Where the session of an agent runs: in a sandbox on this machine, or in a container of its own.
+//! The place of an agent's session: in a sandbox on this machine, or in a container of its own.
 
 use crate::{
     disk,
@@ -15,7 +15,7 @@ use contract::{
 use environments::{reach::Reach, rooted};
 use std::io::{self, Write};
 
-/// Where the session of an agent runs.
+/// The place of an agent's session.
 pub(crate) enum Place {
     /// In a sandbox on this machine, with the credentials that its driver gave. The driver waits
     /// for the first word on standard output.
@@ -30,7 +30,7 @@ pub(crate) struct Container {
     pub(crate) queues: Client,
     pub(crate) credentials: SharedCredentialsProvider,
     pub(crate) machines: aws_sdk_sfn::Client,
-    /// Why it may not go on; its first word says so, and is its last.
+    /// The reason for its end; its first word says so, and is its last.
     pub(crate) refused: Option<Failure>,
 }
 
@@ -63,7 +63,7 @@ impl Place {
         matches!(self, Self::Container(_))
     }
 
-    /// Why the session may not go on, if it may not.
+    /// The failure of a session that may not go on.
     pub(crate) fn refusal(&self) -> Option<&Failure> {
         match self {
             Self::Machine(_) => None,

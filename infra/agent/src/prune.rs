@@ -13,7 +13,7 @@ use std::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How long, and how much.
+/// The bounds of what is kept: in time, and in number and bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retention {
     /// Of runs and logs; as long as their rows are kept.
@@ -108,7 +108,7 @@ fn is_in_use(state: &Path, name: &str, is_run: bool) -> bool {
     })
 }
 
-/// When anything in it changed last, and its size. What cannot be read is left out.
+/// The time of the last change of anything in it, and its size. What cannot be read is left out.
 fn size(path: &Path) -> io::Result<(SystemTime, u64)> {
     let about = fs::symlink_metadata(path)?;
     let (mut changed, mut bytes) = (about.modified()?, about.len());

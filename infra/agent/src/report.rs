@@ -55,8 +55,8 @@ fn cut(text: &mut String, most: usize) -> bool {
     }
 }
 
-/// A failure as a report carries it. All of a longer one is in the log of whoever reports it.
-pub fn bounded(mut failure: Failure) -> Failure {
+/// A failure as a report carries it. All of a longer one is in the log of its sender.
+pub fn bound(mut failure: Failure) -> Failure {
     let mut code = failure.error.as_str().to_owned();
     if cut(&mut code, 100) {
         failure.error = Code::read(&code);
@@ -70,7 +70,7 @@ pub fn bounded(mut failure: Failure) -> Failure {
 }
 
 /// The end of an install's output, as a report carries it.
-pub(crate) fn bounded_setup(mut setup: Setup) -> Setup {
+pub(crate) fn bound_setup(mut setup: Setup) -> Setup {
     for line in &mut setup.tail {
         cut(line, LONGEST.2);
     }
@@ -280,18 +280,13 @@ mod tests {
         ] {
             signed_of(report);
         }
-        let bounded = bounded(failure);
+        let bounded = bound(failure);
         assert!(
             bounded.message.chars().count() < 8_100 && bounded.message.ends_with("agent."),
             "{}",
             bounded.message.len()
         );
-        assert!(
-            bounded_setup(setup())
-                .tail
-                .iter()
-                .all(|line| line.chars().count() == 401)
-        );
+        assert!(bound_setup(setup()).tail.iter().all(|line| line.chars().count() == 401));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Which processes and groups a session's sandboxes are, written down for whoever has to end them
-//! when their agent cannot.
+//! Which processes and groups a session's sandboxes are, recorded for the process that has to end
+//! them when their agent cannot.
 
 use crate::{clock::boot_time, folders::Folders, write_atomically};
 use sandbox::{groups, process::Identity};
@@ -10,8 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Writes down which processes a session's sandboxes are, for whoever has to end them when this one
-/// cannot.
+/// Records the processes of a session's sandboxes, for the process that has to end them when this
+/// one cannot.
 pub(crate) fn note(folders: &Folders, identity: Identity) -> io::Result<()> {
     let path = folders.session.join("sandboxes.json");
     let mut all = read_notes(&folders.session)?;

@@ -37,7 +37,7 @@ impl Secrets {
         self.0.iter().fold(text.to_owned(), hide)
     }
 
-    /// Where the end of a text may be the beginning of a secret.
+    /// The start of the end of a text that may be the beginning of a secret.
     fn find_begin(&self, text: &str) -> usize {
         let begins = |at: &usize| self.0.iter().any(|secret| secret.starts_with(&text[*at..]));
         let longest = self.0.first().map_or(0, String::len);

@@ -64,7 +64,7 @@ impl Service {
         let http: ureq::Agent = config.build().into();
         let mut pauses = PAUSES.into_iter();
         loop {
-            let signed = self.signed(names.clone());
+            let signed = self.sign(names.clone());
             let failure = match http.post(address.as_str()).send_json(&signed) {
                 Ok(mut answer) if answer.status() == 200 => {
                     let given = answer.body_mut().read_json::<GivenConnections>();
@@ -86,7 +86,7 @@ impl Service {
         }
     }
 
-    /// Where to ask. Secrets come by TLS, or from this machine.
+    /// The address to ask. Secrets come by TLS, or from this machine.
     fn address(&self) -> Result<Url, Failure> {
         let url = Url::parse(&self.url).ok();
         let is_safe = |url: &Url| match url.host() {
@@ -101,7 +101,7 @@ impl Service {
         Ok(url)
     }
 
-    fn signed(&self, names: Option<BTreeSet<String>>) -> SignedReport {
+    fn sign(&self, names: Option<BTreeSet<String>>) -> SignedReport {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let wanted = ConnectionsWanted {
             flow: self.flow.clone(),
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_request_is_signed_with_the_sessions_own_key() {
         let service = service("https://a.example");
-        let signed = service.signed(Some(["a".to_owned()].into()));
+        let signed = service.sign(Some(["a".to_owned()].into()));
         assert!(signed.is_signed_by(&public_half(&service.key)));
         let wanted: ConnectionsWanted = serde_json::from_str(&signed.body).unwrap();
         assert_eq!((wanted.generation, wanted.names.unwrap().len()), (3, 1));

@@ -23,7 +23,7 @@ pub struct AgentCredentials {
 pub struct AgentSpec {
     /// The flow's key.
     pub flow: String,
-    /// Where the service's HTTP front is, if it keeps the connections of its users.
+    /// The address of the service's HTTP front, if it keeps the connections of its users.
     #[serde(default)]
     pub service: Option<String>,
     /// Whose session it is; none in a container, whose service knows it.
@@ -37,7 +37,7 @@ pub struct AgentSpec {
     pub state: PathBuf,
     /// The session's own folder.
     pub session: PathBuf,
-    /// Where SQS is; without one, at AWS itself.
+    /// The address of SQS; `None` is AWS itself.
     pub endpoint: Option<String>,
     /// The region of the queues.
     pub region: String,
@@ -53,13 +53,13 @@ pub struct AgentSpec {
     pub private_key: String,
     /// Findings of the driver, to spare looking again.
     pub python: Option<Python>,
-    /// Where groups can be made.
+    /// The places where groups can be made.
     pub places: Vec<Place>,
-    /// The session's user on this machine, if another than the agent's.
+    /// The session's user on this machine, if it is not the agent's.
     pub user: Option<u32>,
     /// Whether flow folders may be snapshots in an object store.
     pub has_snapshots: bool,
-    /// Where it writes what it says; `None`: where its process does.
+    /// The file of its log; `None`: that of its process.
     pub log: Option<PathBuf>,
 }
 

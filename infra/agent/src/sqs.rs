@@ -9,7 +9,7 @@ use aws_sdk_sqs::{
 };
 use std::time::Duration;
 
-/// A client that tries once: whoever calls knows what is worth another try.
+/// A client that tries once: the caller knows what is worth another try.
 ///
 /// * `endpoint`: where SQS is, as [`socket::http_client`] takes it; without it, AWS's own of the
 ///   region.

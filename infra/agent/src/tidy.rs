@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// How long one folder is removed before it is the next one's turn.
+/// The longest turn of one folder's removal.
 const TURN: Duration = Duration::from_secs(20);
 
 /// The folder, in the state folder, where a session's files wait for their removal after its end.

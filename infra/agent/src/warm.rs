@@ -15,7 +15,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// How long it stays when no session is a fork of it, in seconds.
+/// The time that it stays when no session is a fork of it, in seconds.
 const IDLE_SECONDS: u32 = 900;
 
 /// The sessions that a warm process is for.

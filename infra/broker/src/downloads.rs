@@ -27,7 +27,7 @@ pub(crate) struct Downloads(PathBuf);
 /// The metadata of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
-    /// Where it was found at last.
+    /// The last URL at which it was found.
     pub(crate) url: String,
     pub(crate) kind: String,
     pub(crate) etag: Option<String>,

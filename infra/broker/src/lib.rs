@@ -54,7 +54,7 @@ pub struct Config {
     pub network: Network,
     /// Whether every page is asked for anew.
     pub is_refreshing: bool,
-    /// Where downloads are kept.
+    /// The folder of downloads.
     pub downloads: PathBuf,
 }
 
@@ -116,7 +116,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// Why an index could not be read. URLs are without credentials.
+/// The fault of an index that could not be read. URLs are without credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     Unreachable {
@@ -172,7 +172,7 @@ impl Broker {
         format!("http://{}{}", self.address, self.server.path(feed))
     }
 
-    /// Where it is on this machine.
+    /// The address on this machine.
     pub fn place(&self) -> SocketAddr {
         self.address
     }
@@ -187,7 +187,7 @@ impl Broker {
         self.server.without_broker(text, self.address)
     }
 
-    /// Why an index could not be read last.
+    /// The last fault of an index.
     pub fn fault(&self) -> Option<Fault> {
         self.server.fault()
     }

@@ -201,7 +201,7 @@ fn parse_html(text: &str, base: &Url) -> Result<Vec<Link>, String> {
     Ok(links)
 }
 
-/// Where a link leads, and the hash in its fragment; `None` for what is not on a network.
+/// The target of a link, and the hash in its fragment; `None` for what is not on a network.
 fn target(href: &str, base: &Url) -> Option<(Url, BTreeMap<String, String>)> {
     let mut url = base.join(href.trim()).ok()?;
     let hash = url

@@ -30,21 +30,22 @@ use ureq::{
 };
 use url::Url;
 
-/// How many requests of one connection of a run are under way at once. More wait.
+/// The most requests of one connection of a run that are under way at once. More wait.
 const MOST_AT_ONCE: usize = 256;
-/// How many connections there are in all.
+/// The most connections in all.
 const MOST_CONNECTIONS: usize = 1024;
 const MOST_HEAD: usize = 64 << 10;
 const MOST_HEADERS: usize = 100;
 /// OpenAI takes no larger file. It is held in no memory.
 const MOST_BODY: u64 = 512 << 20;
 const CHUNK: usize = 64 << 10;
-/// How long a provider may take for an answer or for a part of one, as OpenAI's own client has it.
+/// The longest time that a provider may take for an answer or for a part of one, as OpenAI's own
+/// client has it.
 const ANSWERING: Duration = Duration::from_secs(600);
 /// Enough for TLS.
 const STACK: usize = 512 << 10;
 
-/// How a provider takes its key.
+/// The way in which a provider takes its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
     /// `authorization: Bearer …`
@@ -150,7 +151,7 @@ impl Providers {
         Ok(Self { shared, address })
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -215,7 +216,7 @@ struct Head {
     beyond: Vec<u8>,
 }
 
-/// Why a request is not forwarded: the status that says so, and the reason.
+/// The refusal of a request: its status and its reason.
 type Refused = (u16, String);
 
 fn refuse(status: u16, why: &str) -> Refused {
@@ -266,7 +267,7 @@ impl Shared {
         target.pass_on(&url, &mut response, stream)
     }
 
-    /// Where a path leads.
+    /// The target of a path.
     fn target(&self, path: &str) -> Result<(Arc<Target>, Url), Refused> {
         let none = || refuse(404, "There is no such connection, or its run is over.");
         let (token, rest) = path
@@ -509,7 +510,7 @@ const METHODS: [Method; 6] = [
     Method::DELETE,
 ];
 
-/// How long a request's body is, which its head has to say.
+/// The length of a request's body, which its head has to say.
 fn length_of(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     if headers.contains_key(header::UPGRADE) {
         return Err(refuse(501, "The broker forwards no WebSocket."));

@@ -21,10 +21,10 @@ use ureq::{
 };
 use url::Url;
 
-/// How often one answer may send somewhere else.
+/// The most redirects of one request.
 const MOST_REDIRECTS: usize = 10;
 
-/// How the machine reaches the network, by its owner's own environment variables.
+/// The machine's way to the network, by its owner's own environment variables.
 #[derive(Clone, Debug)]
 pub struct Network {
     /// Certificates that are trusted; `None` is those of Mozilla.
@@ -34,9 +34,9 @@ pub struct Network {
     pub https_proxy: Option<String>,
     /// Hosts that are reached without one.
     pub no_proxy: Vec<String>,
-    /// How long a connection, an answer or the next part of one may take.
+    /// The longest time that a connection, an answer or the next part of one may take.
     pub timeout: Duration,
-    /// How often a request is sent again.
+    /// The number of times that a request is sent again.
     pub retries: u32,
     /// Whether only what was downloaded before is served.
     pub is_offline: bool,
@@ -337,8 +337,8 @@ struct Reachable {
 
 type HostPort = (String, u16);
 
-/// How long an address is known. ureq asks for it before each request, also on a connection that is
-/// there.
+/// The time that an address is known. ureq asks for it before each request, also on a connection
+/// that is there.
 const KNOWN: Duration = Duration::from_secs(60);
 
 impl Resolver for Reachable {

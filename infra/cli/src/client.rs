@@ -28,13 +28,13 @@ use std::{
 };
 use ureq::tls::{RootCerts, TlsConfig};
 
-/// How long a service on this machine is tried again.
+/// The time that a service on this machine is tried again.
 const RETRY: Duration = Duration::from_secs(20);
 /// The same, where the disk has no room.
 const RETRY_ON_FULL_DISK: Duration = Duration::from_secs(5);
-/// How long one elsewhere is: who has typed its address wrong is not to wait for it.
+/// The time that one elsewhere is tried again: a wrong address is to be reported soon.
 const RETRY_ELSEWHERE: Duration = Duration::from_secs(3);
-/// How long something may take to be sent.
+/// The longest time of an upload.
 const LONGEST_UPLOAD: Duration = Duration::from_secs(1800);
 
 /// Whose sessions: what the token says of its bearer.

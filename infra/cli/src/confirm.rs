@@ -7,7 +7,7 @@ use crate::{
 use contract::Code;
 use std::io::{BufRead, IsTerminal};
 
-/// How a command goes on where there is no terminal to ask at, and no `--yes`.
+/// The behavior of a command without a terminal to ask at, and without `--yes`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Unasked {
     /// It goes on: scripts use these commands, and know no question.

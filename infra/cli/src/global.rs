@@ -41,7 +41,7 @@ pub(crate) struct Global {
         value_name = "JWT"
     )]
     pub(crate) token: Option<String>,
-    /// Where the service on this machine keeps everything [default: ~/.local/state/pfsession]
+    /// The state folder of the service on this machine [default: ~/.local/state/pfsession]
     #[arg(long, global = true, env = "PFSESSION_STATE", value_name = "FOLDER")]
     pub(crate) state: Option<PathBuf>,
     /// The workspace; without it, the token's

@@ -9,7 +9,7 @@ use lifecycle::session::{Counts, Setting};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, ffi::OsStr, fs, path::Path};
 
-/// Where settings come from, for the help of the commands that take some.
+/// The origins of settings, for the help of the commands that take some.
 macro_rules! settings_help {
     ($examples:literal) => {
         concat!(
@@ -29,7 +29,7 @@ A session that is there keeps what it has, whatever a run's file names: `pfsessi
 
 pub(crate) use settings_help;
 
-/// When a change of each setting counts.
+/// The time from which a change of each setting counts.
 pub(crate) fn changes_help() -> String {
     let of = |counts: Counts| {
         let of = Setting::ALL.iter().filter(|setting| setting.counts() == counts);

@@ -4,7 +4,7 @@
 use crate::terminal::note;
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
-/// Is the function of this name, until whoever started it has no more for it.
+/// Is the function of this name, until its host has no more work for it.
 pub(crate) fn function(name: Option<OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

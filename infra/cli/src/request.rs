@@ -5,12 +5,12 @@ use std::time::Duration;
 
 /// The longest that a read waits, as the contract has it.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(20_000);
-/// How long an answer may take beyond that.
+/// The longest time of an answer beyond that.
 const ANSWER_MARGIN: Duration = Duration::from_secs(15);
 /// The most bytes of an answer.
 const MOST: u64 = 256 << 20;
 
-/// Where a service is, and the token that it takes.
+/// The address of a service, and the token that it takes.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     pub(crate) endpoint: String,

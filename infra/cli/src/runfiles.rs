@@ -36,7 +36,7 @@ pub(crate) struct Remote<'a> {
     run: String,
     path: String,
     follow: bool,
-    /// How much of it was read, and where the next part begins.
+    /// The bytes that were read: the next part begins there.
     at: u64,
     next: u64,
     part: Box<dyn Read>,
@@ -47,7 +47,7 @@ pub(crate) struct Remote<'a> {
     broken: u32,
 }
 
-/// How often a part that breaks off is asked for again.
+/// The most retries of a part that breaks off.
 const MOST_BROKEN: u32 = 3;
 
 impl<'a> Remote<'a> {

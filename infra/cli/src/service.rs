@@ -23,9 +23,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a host that was started by itself stays without a session.
+/// The time that a host that was started by itself stays without a session.
 const IDLE_EXIT: Duration = Duration::from_secs(600);
-/// How long a host may take to be there, and to be gone.
+/// The longest time of a host's start, and of its end.
 const HOST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A larger log is put aside when a host starts.
 const LARGEST_LOG: u64 = 10 << 20;
@@ -59,7 +59,7 @@ pub(crate) fn leaves_by_itself(host: &HostFile) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct Local {
     pub(crate) state: PathBuf,
-    /// Where its environments are, if another folder is to be taken than what the variables say.
+    /// The folder of its environments, in place of the one that the variables name.
     pub(crate) store: Option<PathBuf>,
 }
 
@@ -177,8 +177,7 @@ impl Local {
         }
     }
 
-    /// Why the service answers nothing, if that is because the disk of its folder has no room at
-    /// all.
+    /// The failure of a service whose disk has no room at all.
     pub(crate) fn trouble_of_full_disk(&self) -> Option<Box<Trouble>> {
         agent::disk::failure_of_full(&self.state).map(|full| Trouble::of(UNREACHABLE, full))
     }
@@ -273,7 +272,7 @@ fn kept_variables() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(move |(name, _)| name.to_str().is_some_and(is_kept))
 }
 
-/// Where the service on this machine keeps everything, if nothing else was said.
+/// The default state folder of the service on this machine.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ pub(crate) fn table(head: &[&str]) -> Table {
     table
 }
 
-pub(crate) fn rendered(mut table: Table) -> String {
+pub(crate) fn render(mut table: Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -26,5 +26,5 @@ pub(crate) fn pairs(rows: Vec<(&str, Cell)>) -> String {
     for (name, value) in rows {
         table.add_row([Cell::new(name).add_attribute(Attribute::Dim), value]);
     }
-    rendered(table)
+    render(table)
 }

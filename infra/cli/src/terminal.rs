@@ -30,7 +30,7 @@ fn is_unfit(c: char, before: Option<char>) -> bool {
     }
 }
 
-fn escaped<'a>(text: &'a str, write: impl Fn(char, &mut String)) -> Cow<'a, str> {
+fn escape<'a>(text: &'a str, write: impl Fn(char, &mut String)) -> Cow<'a, str> {
     let mut out = String::new();
     let (mut kept, mut before) = (0, None);
     for (at, c) in text.char_indices() {
@@ -50,12 +50,12 @@ fn escaped<'a>(text: &'a str, write: impl Fn(char, &mut String)) -> Cow<'a, str>
 
 /// A text in which every character that a terminal acts on or hides is written out, as `\u{1b}`.
 pub(crate) fn fit(text: &str) -> Cow<'_, str> {
-    escaped(text, |c, out| out.extend(c.escape_unicode()))
+    escape(text, |c, out| out.extend(c.escape_unicode()))
 }
 
 /// The same for JSON, which stays the same JSON.
 pub(crate) fn fit_json(json: &str) -> Cow<'_, str> {
-    escaped(json, |c, out| {
+    escape(json, |c, out| {
         let mut units = [0; 2];
         for unit in c.encode_utf16(&mut units) {
             out.push_str(&format!("\\u{unit:04x}"));

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-/// Why standard output took nothing more.
+/// The error of standard output.
 static NOT_WRITTEN: OnceLock<io::Error> = OnceLock::new();
 /// Whether the command does what it has to do before it ends for want of a reader.
 static FINISHES: AtomicBool = AtomicBool::new(false);
@@ -107,7 +107,7 @@ fn not_written(error: &io::Error) -> Box<Trouble> {
     .next("send it where there is room")
 }
 
-/// Ends as a command does that nobody reads any more: by the signal that others get for it.
+/// Ends this process by SIGPIPE, as other commands end whose reader has gone.
 fn end_unread() -> ! {
     use nix::sys::signal::{SigHandler, Signal, raise, signal};
     // SAFETY: the default disposition runs no code of this process.
@@ -121,7 +121,7 @@ pub(crate) fn short(key: &str, length: usize) -> &str {
     key.get(..length).unwrap_or(key)
 }
 
-/// How long something took or takes: `42 ms`, `3.1 s`, `12 min 5 s`, `2 h 5 min`, `3 d 4 h`.
+/// A duration in words: `42 ms`, `3.1 s`, `12 min 5 s`, `2 h 5 min`, `3 d 4 h`.
 pub(crate) fn took(millis: Millis) -> String {
     let (seconds, minutes, hours) = (millis / 1000, millis / 60_000, millis / 3_600_000);
     match () {
@@ -141,7 +141,7 @@ fn with_rest(whole: u64, unit: &str, rest: u64, smaller: &str) -> String {
     }
 }
 
-/// How long ago something was.
+/// The time since something, in words.
 pub(crate) fn ago(now: Millis, then: Millis) -> String {
     format!("{} ago", took(rounded(now.saturating_sub(then))))
 }
@@ -151,7 +151,7 @@ pub(crate) fn ahead(now: Millis, then: Millis) -> String {
     format!("in {}", took(rounded(then.saturating_sub(now))))
 }
 
-/// When something is, for a person who may act on it.
+/// The time of something, for a person who may act on it.
 pub(crate) fn at(now: Millis, then: Millis) -> String {
     format!("{} (at {})", ahead(now, then), clock(then))
 }

@@ -1,4 +1,4 @@
-//! Why a command did not do what it should, as the person who typed it needs to hear it.
+//! The failure of a command, for the person who typed it.
 
 use contract::{Code, Failure};
 use std::fmt;

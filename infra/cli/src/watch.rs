@@ -31,17 +31,17 @@ use std::{
 
 /// An operation that ends sooner is not watched.
 const SOON: Duration = Duration::from_millis(150);
-/// How long a look at the output waits for the next line before it looks at the session again.
+/// The time that a look at the output waits for the next line before it looks at the session again.
 const LOOK: Duration = Duration::from_millis(300);
 /// Between two reads that a service did not wait with.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The same at most, of one that answers at once.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// How long lines may come after the end of what said them.
+/// The longest time that lines may come after the end of what said them.
 const STRAGGLERS: Duration = Duration::from_secs(10);
 /// A page with fewer lines or entries is the last: the service gives hundreds, or a megabyte.
 pub(crate) const SHORTEST_PAGE: usize = 50;
-/// How long a command may be in the queue before somebody takes it up.
+/// The longest time that a command may be in the queue before somebody takes it up.
 const ADMISSION: Duration = Duration::from_secs(60);
 
 /// Something that ends: an operation or a run.
@@ -166,7 +166,7 @@ pub(crate) fn output(
     client.find(target.with("wait", wait.as_millis()))
 }
 
-/// Where the lines go that a run says.
+/// The receiver of a run's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lines {
     /// They are a log: faint, on standard error.
@@ -418,7 +418,7 @@ fn look(
     let output = output(client, of, after, LOOK)?;
     let mut shown = shown.lock().expect("nobody panics with it");
     match output {
-        // What was read may be shown already by whoever saw the end.
+        // What was read may be shown already by the thread that saw the end.
         Some(output) if !shown.ended && shown.of == of => {
             shown.take(&output.lines, run == Some(of));
             Ok(!output.ended)

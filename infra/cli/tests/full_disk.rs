@@ -103,7 +103,7 @@ impl Machine {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 
-    /// How many sessions are ready.
+    /// The number of sessions that are ready.
     fn ready(&self) -> usize {
         let list: serde_json::Value = serde_json::from_str(&self.succeed(&["list", "--json"])).unwrap();
         let sessions = list["sessions"].as_array().unwrap().iter();

@@ -320,7 +320,7 @@ fn down_is_done_to_its_end_also_if_nobody_reads_what_it_says() {
     assert!(!is_running(host));
 }
 
-/// How a command ends of which nobody reads a word.
+/// The end of a command whose output has no reader.
 fn unread(machine: &Machine, arguments: &[&str]) -> std::process::ExitStatus {
     let mut command = Command::new(PFSESSION);
     command.args(arguments).env("HOME", machine.folder.path());

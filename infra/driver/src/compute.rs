@@ -1,6 +1,6 @@
 //! The trait of a platform, and its ports to the control plane.
 
-use agent::{AgentCredentials, bounded};
+use agent::{AgentCredentials, bound};
 use contract::{
     Failure, Millis, Settings, Slot,
     driver::{DriverReport, Room},
@@ -119,7 +119,7 @@ pub struct DriverConfig {
     pub state: PathBuf,
     /// The program whose `agent` subcommand calls [`agent::supervise`].
     pub executable: PathBuf,
-    /// Where agents find the queues; without one, at AWS itself.
+    /// The address of the queues for agents; `None` is AWS itself.
     pub endpoint: Option<String>,
     /// The region of the queues.
     pub region: String,
@@ -130,7 +130,7 @@ pub struct DriverConfig {
     /// Whether flow folders may be snapshots in an object store, which agents ask with their own
     /// credentials.
     pub has_snapshots: bool,
-    /// Where the service's HTTP front is, if it keeps the connections of its users.
+    /// The address of the service's HTTP front, if it keeps the connections of its users.
     pub service: Option<String>,
     /// The control plane.
     pub ports: Arc<dyn HostPorts>,
@@ -141,6 +141,6 @@ pub(crate) fn report_gone(flow: String, generation: u32, failure: Option<Failure
     DriverReport::SessionGone {
         flow,
         generation,
-        failure: failure.map(bounded),
+        failure: failure.map(bound),
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     compute::{ComputeDriver, DriverConfig, HostPorts, Launch, report_gone},
     platform::Platform,
 };
-use agent::bounded;
+use agent::bound;
 use contract::{
     Failure,
     command::is_good_id,
@@ -122,7 +122,7 @@ impl Driver {
         self.platform().end_all(why.clone()).await
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     pub fn count(&self) -> usize {
         self.platform.sessions().len()
     }
@@ -158,7 +158,7 @@ fn report_checked_image(
         flow,
         generation,
         operation,
-        failure: checked.err().map(bounded),
+        failure: checked.err().map(bound),
     }
 }
 

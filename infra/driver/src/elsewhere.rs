@@ -36,17 +36,17 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long a request is kept from others at a time, in seconds; it is longer than
+/// The time that a request is kept from others at a time, in seconds; it is longer than
 /// [`Delivery::keep`] asks for.
 const KEPT: i32 = 60;
-/// How often a report is sent before whoever has it to send is told that it was not taken.
+/// The number of tries of a report before its sender is told that it was not taken.
 const TRIES: u32 = 4;
-/// How long what is being worked on may take to end when the driver leaves.
+/// The longest time that what is being worked on may take to end when the driver leaves.
 const LEAVING: Duration = Duration::from_secs(10);
 /// The longest pause before a queue that does not answer is asked again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Where a control plane is, and how it is spoken to.
+/// The address of a control plane, and the clients for it.
 #[derive(Clone)]
 pub struct ControlPlane {
     /// Without one, AWS itself.
@@ -118,7 +118,8 @@ pub struct Config {
     pub state: PathBuf,
     pub executable: PathBuf,
     pub end_sessions: bool,
-    /// Where the control plane's HTTP front is, if sessions have the connections that it keeps.
+    /// The address of the control plane's HTTP front, if sessions have the connections that it
+    /// keeps.
     pub service: Option<String>,
 }
 
@@ -126,7 +127,7 @@ pub struct Config {
 pub struct Serving {
     /// The URL of the queue that it takes requests from.
     pub requests: String,
-    /// How many sessions outlived the driver before.
+    /// The number of sessions that outlived the driver before.
     pub sessions: usize,
 }
 
@@ -252,7 +253,7 @@ async fn find(client: &Client, name: &str, place: &str) -> Result<String, Failur
     }
 }
 
-/// Maps an error of a queue to a failure for whoever started the driver.
+/// Maps an error of a queue to a failure for the user of the driver.
 fn meaning<E: ProvideErrorMetadata + std::error::Error + 'static>(
     error: &SdkError<E>,
     queue: &str,

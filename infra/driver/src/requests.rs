@@ -11,14 +11,14 @@ use std::{
 };
 use tokio::sync::{Notify, mpsc};
 
-/// How often what is being worked on is kept from others.
+/// The time between two heartbeats of a request that is worked on.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 /// The pauses before a request that failed is tried again: the first, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// One request as its queue delivered it.
 pub trait Delivery: Send + Sync + 'static {
-    /// How often it was delivered, this time included.
+    /// The number of its deliveries, with this one.
     fn times(&self) -> u32;
     /// Keeps it from others for at least twice as long as passes until the next call.
     fn keep(&self) -> impl Future<Output = ()> + Send;
@@ -66,7 +66,7 @@ impl<D: Delivery> Lanes<D> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a request behind those of its flow; whoever is first works through them.
+    /// Puts a request behind those of its flow; the first task works through them.
     pub fn line_up(self: &Arc<Self>, request: ComputeRequest, delivery: D) {
         let lane = lane_of(&request);
         let mut all = self.waiting();

@@ -18,10 +18,10 @@ use tokio::{
     process::Child,
 };
 
-/// How long output is taken in that comes behind the end of its program.
+/// The time in which output is taken that comes behind the end of its program.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
-/// How a program in a builder's sandbox ended.
+/// The end of a program in a builder's sandbox.
 pub(crate) enum Ended {
     Well,
     Failed {
@@ -31,7 +31,7 @@ pub(crate) enum Ended {
     },
 }
 
-/// Why a build has not begun, in words.
+/// The reason why a build has not begun.
 enum NotBegun {
     /// This machine bars sandboxes.
     Namespaces(String),

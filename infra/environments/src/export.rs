@@ -29,7 +29,7 @@ const LEFT_OUT: [&str; 3] = [".lock", ".gitignore", "CACHEDIR.TAG"];
 /// An environment for an image; its files are there as long as this lives.
 pub struct Exported {
     folder: Scratch,
-    /// Where it is in the image. Its content decides the name, so that an image can be the base of
+    /// The path in the image. Its content decides the name, so that an image can be the base of
     /// another.
     pub at: PathBuf,
 }

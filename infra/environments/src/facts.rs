@@ -18,7 +18,7 @@ use tokio::{io::AsyncReadExt, net::UnixStream};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     python: Option<Python>,
-    /// Where its packages are.
+    /// The folders of its packages.
     #[serde(default)]
     pub(crate) sites: Vec<String>,
     #[serde(default)]
@@ -63,7 +63,7 @@ def words():
 sys.stdout.write(json.dumps(words()))
 ";
 
-/// How long an image's Python may take to say what it has.
+/// The longest time that an image's Python may take to say what it has.
 const FACTS_TIMEOUT: Duration = Duration::from_secs(120);
 
 const MOST_SAID: u64 = 16 << 20;
@@ -72,7 +72,7 @@ const MOST_SAID: u64 = 16 << 20;
 pub(crate) struct Place<'a> {
     /// The state folder, which has the accounts.
     pub(crate) state: &'a Path,
-    /// Where environments and images are.
+    /// The folder of environments and images.
     pub(crate) store: &'a Path,
     /// The Python of this machine, which makes sandboxes.
     pub(crate) machine: &'a Python,

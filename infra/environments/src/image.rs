@@ -177,7 +177,7 @@ pub fn choose_python(default: Option<Python>, constraints: &[PythonConstraint]) 
             .map(|each| format!("{} asks for {}", each.place, each.specifiers));
         let all = all.collect::<Vec<_>>().join(", ");
         let message = format!(
-            "No Python of this machine is one that the folder asks for: {all}, and there is {}. Install such a one, or change that file.",
+            "No Python of this machine fits what the folder requires: {all}, and there is {}. Install one that fits, or change that file.",
             there()
         );
         Failure::new(Code::InstallOtherPython, message)
@@ -197,7 +197,7 @@ pub fn check_python(image: &str, python: &Python, constraints: &[PythonConstrain
         .find(|each| !each.is_pin && !each.admits(&python.version));
     broken.map_or(Ok(()), |each| {
         let (place, specifiers, version) = (&each.place, &each.specifiers, &python.version);
-        let message = format!("{place} asks for Python {specifiers}, and the base image {image} has {version}. Name an image that has such a one, or change that file.");
+        let message = format!("{place} asks for Python {specifiers}, and the base image {image} has {version}. Name an image that has one that fits, or change that file.");
         Err(Failure::new(Code::InstallOtherPython, message))
     })
 }
@@ -281,7 +281,7 @@ mod tests {
         let failure = choose_python(None, &[asks("2.7", true), asks(">=3.9", false)]).unwrap_err();
         let said = failure.to_string();
         let there: Vec<_> = Python::all().iter().map(Python::minor).collect();
-        expect_test::expect!["Install.OtherPython: No Python of this machine is one that the folder asks for: .python-version:1 asks for ==2.7.*, pyproject.toml:2 asks for >=3.9, and there is THESE. Install such a one, or change that file."]
+        expect_test::expect!["Install.OtherPython: No Python of this machine fits what the folder requires: .python-version:1 asks for ==2.7.*, pyproject.toml:2 asks for >=3.9, and there is THESE. Install one that fits, or change that file."]
             .assert_eq(&said.replace(&there.join(" or "), "THESE"));
     }
 
@@ -296,7 +296,7 @@ mod tests {
             Ok(())
         );
         let failure = check_python("a:1", &python, &[asks(">=3.12", false)]).unwrap_err();
-        expect_test::expect!["Install.OtherPython: pyproject.toml:2 asks for Python >=3.12, and the base image a:1 has 3.11.2. Name an image that has such a one, or change that file."]
+        expect_test::expect!["Install.OtherPython: pyproject.toml:2 asks for Python >=3.12, and the base image a:1 has 3.11.2. Name an image that has one that fits, or change that file."]
             .assert_eq(&failure.to_string());
     }
 }

@@ -60,7 +60,7 @@ struct Resolved {
 /// The files below `environments/` of one store.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
-    /// Where the environments are; several state folders may share it.
+    /// The folder of the environments; several state folders may share it.
     pub(crate) store: PathBuf,
 }
 

@@ -74,7 +74,7 @@ impl Store {
         self.index.mark(environment)
     }
 
-    /// Where uv makes a virtual environment and installs a lock into it.
+    /// The sandbox in which uv makes a virtual environment and installs a lock.
     fn whole_sandbox(&self, job: &Job<'_>, place: &Path, lock: &str, lock_path: PathBuf) -> Sandbox {
         const SCRIPT: &str = r#"uv=$1 python=$2 place=$3; shift 3
             "$uv" venv --quiet --allow-existing --python "$python" "$place" && exec "$uv" pip sync --python "$place/bin/python" "$@""#;
@@ -146,7 +146,7 @@ impl Store {
         self.index.mark(environment)
     }
 
-    /// Where uv installs the packages of a layer, and Python compiles them.
+    /// The sandbox in which uv installs the packages of a layer, and Python compiles them.
     fn layer_sandbox(&self, job: &Job<'_>, layer: &Layer, lock: &str, added: Option<&str>) -> Sandbox {
         const SCRIPT: &str = r#"uv=$1 python=$2 site=$3 since=$4 compile=$5; shift 5
             "$uv" pip "$@" && exec "$python" -I -c "$compile" "$site" "$since""#;
@@ -190,9 +190,9 @@ impl Store {
 
 /// A layer while it is built.
 struct Layer {
-    /// Where it will be.
+    /// The final folder.
     place: PathBuf,
-    /// Where it is until it is complete.
+    /// The folder until it is complete.
     partial: PathBuf,
     /// The environment that it lies over.
     below: PathBuf,

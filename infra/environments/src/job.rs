@@ -27,7 +27,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Where the requirements name a package, as a file and a line.
+    /// The file and line at which the requirements name a package.
     pub(crate) fn place(&self, package: &str) -> Option<String> {
         let wanted = package.to_ascii_lowercase().replace('_', "-");
         let is_it = |line: &&flow::Line| line.text.to_ascii_lowercase().replace('_', "-").starts_with(&wanted);

@@ -52,7 +52,7 @@ pub(crate) fn list_packages(lock: &str, base: &str, asked_by: &AskedBy, lines: &
     }
 }
 
-/// Where a session's own code writes packages.
+/// The place of packages that a session's own code writes.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// The layer that the session writes; its code decides what all names in it stand for.

@@ -1,4 +1,4 @@
-//! Removes what nobody has used for long: environments, images, downloads.
+//! Removes what was unused for long: environments, images, downloads.
 //!
 //! Nothing that is in use is removed: see [`Store::hold_use`](crate::store::Store::hold_use).
 
@@ -14,12 +14,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// The bounds of what nobody uses.
+/// The bounds of what is unused.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// How long after its last use.
+    /// The time after its last use.
     pub unused: Duration,
-    /// How many environments.
+    /// The number of environments.
     pub environments: usize,
     /// All downloads together, in bytes; the longest unused go first.
     pub downloads: u64,
@@ -82,7 +82,7 @@ fn prune_environments(store: &Path, keep: &Retention) {
     }
 }
 
-/// Removes an environment if nobody holds it. Whether it did.
+/// Removes an environment that is not held. Returns whether it did.
 fn take_away(folder: &Path, environment: &Environment) -> io::Result<bool> {
     let key = &environment.key;
     let used = fs::File::options()
@@ -93,7 +93,7 @@ fn take_away(folder: &Path, environment: &Environment) -> io::Result<bool> {
     if used.try_lock().is_err() {
         return Ok(false);
     }
-    // From here on it is not complete; whoever waits for the lock sees that.
+    // From here on it is not complete; a waiter for the lock sees that.
     fs::rename(
         folder.join(format!("{key}.json")),
         folder.join(format!("{key}.gone.json")),

@@ -1,16 +1,16 @@
-//! Where an install has its packages from, as parsed values: what the machine's owner says in
+//! The sources of an install's packages, as parsed values: what the machine's owner says in
 //! environment variables, and what the lines of a flow's requirements add.
 //!
 //! No text of a flow is handed to uv. uv reads lists in its variables (parted by commas or spaces),
-//! takes paths for URLs, and has options that a value can name; so each value is parsed here,
+//! takes paths for URLs, and has options that a value can name. So each value is parsed here,
 //! refused if it is not exactly one, and written anew.
 //!
 //! * A flow names places on a network. Local folders and files come from the owner alone: only
 //!   those does a build see.
 //! * uv is given the broker's addresses in the place of the feeds'.
 //! * Of several indexes the further ones go before the default one. A version that the first index
-//!   with the package lacks comes from the next; but if one of them has a credential, a package
-//!   that it has comes from it alone, so that nobody takes its place by a name on PyPI.
+//!   with the package lacks comes from the next. But a package on an index with a credential comes
+//!   from that index alone, so that no name on PyPI takes its place.
 
 use crate::{
     lock,
@@ -29,7 +29,7 @@ use url::Url;
 /// The index of those who name none.
 const DEFAULT_INDEX: &str = "https://pypi.org/simple";
 
-/// Where packages are.
+/// The place of packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Remote(Url, Option<Credential>),
@@ -275,7 +275,7 @@ impl Sources {
     pub(crate) fn secrets(&self) -> Vec<String> {
         let credentials = self.feeds().into_iter().filter_map(|feed| feed.credential);
         credentials
-            .flat_map(|credential| [contract::route::encoded(&credential.secret), credential.secret])
+            .flat_map(|credential| [contract::route::encode_part(&credential.secret), credential.secret])
             .filter(|secret| !secret.is_empty())
             .collect()
     }
@@ -423,7 +423,7 @@ fn url(package: &str) -> Option<Url> {
     Url::parse(named).ok().filter(lock::is_fetched)
 }
 
-/// Where the packages are that requirements name by their URLs; never what a cloud has for its
+/// The hosts of packages that requirements name by their URLs; never what a cloud has for its
 /// machine.
 pub(crate) fn hosts(lines: &[flow::Line]) -> Vec<network::Host> {
     let requirements = lines.iter().filter(|line| line.option().is_none());

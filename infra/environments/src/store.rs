@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How long a resolved request is taken for what it would be resolved to now, in seconds.
+/// The time for which a resolved request counts as what it would be resolved to now, in seconds.
 const REQUEST_AGE: u64 = 24 * 3600;
 /// The same of the base image: a newer one is built beside it, and every environment on it anew.
 const BASE_AGE: u64 = 30 * 24 * 3600;
@@ -53,7 +53,7 @@ pub struct Store {
     pub reach: RefCell<Reach>,
     /// Counts of what the network of builds refused.
     pub counts: Counts,
-    /// How the last program ended that was needed to build something.
+    /// The end of the last program that was needed to build something.
     pub ended: Cell<Option<i32>>,
 }
 
@@ -61,12 +61,12 @@ pub struct Store {
 /// folders share. What is in there is found by its content and never written to again.
 pub const FOLDER: &str = "PFSESSION_STORE";
 
-/// Where the brokers of all builds keep what they downloaded.
+/// The folder of the downloads of all builds' brokers.
 pub(crate) fn downloads(store: &Path) -> PathBuf {
     store.join("tools/downloads")
 }
 
-/// Where the environments are: in the state folder, unless a folder of their own is named.
+/// The folder of the environments: in the state folder, unless a folder of their own is named.
 pub fn folder(state: &Path) -> PathBuf {
     std::env::var_os(FOLDER).map_or_else(|| state.to_owned(), PathBuf::from)
 }
@@ -154,8 +154,8 @@ impl Store {
         self.index.complete(key)
     }
 
-    /// Where the packages of an environment are seen: a layered one where its base is, so that all
-    /// paths in both stay right.
+    /// The path at which an environment's packages are seen: a layered one where its base is, so
+    /// that all paths in both stay right.
     pub fn seen_at(&self, environment: &Environment) -> PathBuf {
         self.index.path(environment.below.as_ref().unwrap_or(&environment.key))
     }
@@ -255,12 +255,12 @@ impl Store {
         )
     }
 
-    /// Where the packages of one folder of environments are.
+    /// The folder of the packages of an environment.
     pub fn site(&self, key: &str) -> PathBuf {
         self.index.path(key).join(self.python.site_packages())
     }
 
-    /// Where in a session's own layer the packages are that its code has written.
+    /// The place in a session's own layer of the packages that its code has written.
     pub fn own_packages(&self, layer: &Path) -> Written {
         Written {
             layer: layer.to_owned(),

@@ -119,7 +119,7 @@ pub fn bypass_proxy(block: &mut BTreeMap<String, String>, hosts: &[&str]) {
     }
 }
 
-/// How the machine's owner reaches the network, by the variables that uv and pip know.
+/// The way of the machine's owner to the network, by the variables that uv and pip know.
 pub fn network() -> Network {
     let kept = kept_variables();
     let value = |name: &str| kept.get(name).filter(|value| !value.is_empty()).cloned();

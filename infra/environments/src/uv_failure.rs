@@ -30,7 +30,7 @@ struct Said<'a> {
     output: &'a str,
     lower: String,
     place: &'a dyn Fn(&str) -> Option<String>,
-    /// Where the whole output is, as the end of a message.
+    /// The place of the whole output, as the end of a message.
     tail: String,
 }
 
@@ -47,7 +47,7 @@ impl Said<'_> {
         Some(word.trim_end_matches(['.', ':']).to_owned())
     }
 
-    /// Where the requirements name a package, as the beginning of a message.
+    /// The file and line at which the requirements name a package, as the beginning of a message.
     fn at(&self, package: &str) -> String {
         let name = package.split(['=', '<', '>', '!', '~', '@']).next().unwrap_or(package);
         let place = (self.place)(name.trim());
@@ -77,7 +77,7 @@ impl Said<'_> {
         {
             return Some(Failure::new(
                 Code::InstallBadRequirement,
-                format!("A line of the requirements is none: {why}. Correct it, and start again. {tail}"),
+                format!("A line of the requirements is invalid: {why}. Correct it, and start again. {tail}"),
             ));
         }
         if has("hash mismatch") {

@@ -16,7 +16,7 @@ use std::{
 /// The versions of uv that builds were tried with: from the first on, and before the second.
 const TESTED: [(u32, u32); 2] = [(0, 8), (0, 14)];
 
-/// How long a uv may take to say its version.
+/// The longest time that a uv may take to say its version.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A uv that was asked for its version.
@@ -26,7 +26,7 @@ struct Asked {
     bytes: u64,
     /// In nanoseconds since 1970.
     changed: u128,
-    /// Why it is passed over.
+    /// The reason for passing it over.
     fault: Option<String>,
 }
 
@@ -91,7 +91,7 @@ fn behind_shim(shim: &Path) -> Vec<PathBuf> {
     programs
 }
 
-/// Why a program is not used as uv.
+/// The reason against a program as uv.
 fn fault(program: &Path, known: &Path) -> Option<String> {
     let about = match fs::metadata(program) {
         Ok(about) if about.permissions().mode() & 0o111 != 0 => about,
@@ -157,7 +157,7 @@ fn version(program: &Path) -> Result<String, String> {
     }
 }
 
-/// Why a version is not used.
+/// The reason against a version.
 fn reason_against(version: &str) -> Option<String> {
     let mut parts = version.split('.').map(|part| part.parse().ok());
     let is_tested = match (parts.next().flatten(), parts.next().flatten()) {

@@ -20,7 +20,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Where accounts are looked for.
+/// The files in which accounts are looked for.
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
     own: Option<PathBuf>,

@@ -16,11 +16,11 @@ use std::{
     time::Duration,
 };
 
-/// How often a download that was cut off is gone on with, without a byte more each time.
+/// The most tries of a download that is cut off without a byte more each time.
 const TRIES: u32 = 5;
 
-/// Downloads a blob to `path`, from where an earlier download ended. Whoever calls holds the lock
-/// of its digest.
+/// Downloads a blob to `path`, from where an earlier download ended. The caller holds the lock of
+/// its digest.
 ///
 /// # Errors
 ///

@@ -30,7 +30,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub struct Addition<'a> {
     /// The folder whose content is the new layer.
     pub folder: &'a Path,
-    /// Where that is in the image.
+    /// The path of that in the image.
     pub at: &'a Path,
     /// Put before the `PATH` of the base.
     pub path: &'a str,
@@ -40,7 +40,7 @@ pub struct Addition<'a> {
     pub created: Option<&'a str>,
 }
 
-/// Where a new image goes.
+/// The target of a new image.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
     /// An archive of an OCI layout, and the name that the image has in it.

@@ -8,7 +8,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
 };
 
-/// How much is read at once.
+/// The most bytes that are read at once.
 pub(crate) const BLOCK: usize = 256 << 10;
 
 /// `sha256:` and the digits.

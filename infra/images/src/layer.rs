@@ -68,11 +68,11 @@ pub(crate) struct Layer {
     pub(crate) whiteouts: Vec<Vec<u8>>,
     /// Folders of which it hides what the layers below have in them.
     pub(crate) opaque: Vec<Vec<u8>>,
-    /// How many devices, pipes and sockets were left out.
+    /// The number of devices, pipes and sockets that were left out.
     pub(crate) left_out: u64,
 }
 
-/// Why a layer is not unpacked.
+/// The fault of a layer that is not unpacked.
 #[derive(Debug)]
 pub(crate) enum Fault {
     Io(io::Error),
@@ -399,7 +399,7 @@ impl Writer {
 
     fn folder(&mut self, above: &[&[u8]], name: &CString, mode: RawMode) -> Result<(), Fault> {
         let parent = self.parent(above)?;
-        // Whoever owns a folder of the store has to be able to remove it.
+        // The owner of a folder of the store has to be able to remove it.
         let mode = Mode::from_raw_mode(mode | 0o700);
         match mkdirat(parent, name, mode) {
             Err(Errno::EXIST) => {}

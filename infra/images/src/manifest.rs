@@ -65,7 +65,7 @@ pub struct Config {
     /// `NAME=value`.
     #[serde(default)]
     pub env: Vec<String>,
-    /// Where its author works.
+    /// The working directory.
     #[serde(default)]
     pub workdir: String,
     /// A name or a number, if need be with a group behind a colon.
@@ -109,7 +109,7 @@ pub(crate) fn architecture() -> &'static str {
 fn bad(name: &str, why: &str) -> Failure {
     failure(
         Code::ImageBadManifest,
-        format!("The image {name} is none that can be read: {why}. Build or push it anew, or name another one."),
+        format!("The image {name} cannot be read: {why}. Build or push it anew, or name another one."),
     )
 }
 

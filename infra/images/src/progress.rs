@@ -34,7 +34,7 @@ pub enum Step<'a> {
     Waiting,
 }
 
-/// How a layer came to its target.
+/// The way of a layer to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// The registry has it.

@@ -29,11 +29,11 @@ use url::Url;
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 const NEXT_BYTES: Duration = Duration::from_secs(60);
-/// How often a question that got no answer is asked.
+/// The most tries of a question that got no answer.
 pub(crate) const TRIES: u32 = 3;
 const MOST_TOKEN: u64 = 1 << 20;
 
-/// How long a registry may take with a blob that it was sent.
+/// The longest time that a registry may take with a blob that it was sent.
 const PUSH_ANSWER: Duration = Duration::from_secs(300);
 
 pub(crate) struct Registry {
@@ -373,8 +373,8 @@ pub(crate) fn is_here(url: &Url) -> bool {
     matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
-/// Why a request got no answer. An address that was sent to may hold a signature: only the kind of
-/// the error is told.
+/// The error of a request without an answer. An address that was sent to may hold a signature: only
+/// the kind of the error is told.
 pub(crate) fn words(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => error.to_string(),

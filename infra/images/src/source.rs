@@ -12,7 +12,7 @@ use crate::{
 use contract::{Code, Failure};
 use std::path::Path;
 
-/// Where an image comes from.
+/// The source of an image.
 pub(crate) enum Source {
     Registry(Registry),
     Layout(Archive),
@@ -29,7 +29,7 @@ pub(crate) struct Wanted {
     pub(crate) diff_ids: Vec<String>,
 }
 
-/// What a name stands for.
+/// The image that a name stands for.
 pub(crate) enum Found {
     Source(Box<Source>),
     /// An image of an engine that has not been asked for its layers yet.
@@ -110,7 +110,7 @@ fn contents(shown: &str, digest: &str, fetch: Fetch<'_>, blob: Fetch<'_>) -> Res
         return Err(failure(
             Code::ImageBadManifest,
             format!(
-                "The image {shown} is none that can be read: its index leads to an index. Build or push it anew, or name another one."
+                "The image {shown} cannot be read: its index leads to an index. Build or push it anew, or name another one."
             ),
         ));
     };

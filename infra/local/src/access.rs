@@ -30,17 +30,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How far a signature's time may be from now, in seconds. As AWS has it.
+/// The largest distance of a signature's time from now, in seconds. As AWS has it.
 const SKEW: u64 = 900;
 /// The headers that a signature has to cover, and that may be there once.
 const SIGNED: [&str; 3] = ["host", "x-amz-date", "x-amz-target"];
 /// The workspace of the user of this machine.
 const WORKSPACE: &str = "local";
-/// How long a bearer token is good, in seconds.
+/// The time that a bearer token is good, in seconds.
 const TOKEN_LIFE: u64 = 30 * 86_400;
 /// The longest life of a token, in seconds: nothing but a new key of the issuer ends one earlier.
 const LONGEST_TOKEN_LIFE: u64 = 90 * 86_400;
-/// How many derived keys are kept at hand.
+/// The most derived keys that are kept at hand.
 const MOST_DERIVED: usize = 1024;
 
 /// The signer of a request.
@@ -281,8 +281,8 @@ impl Claim<'_> {
     ) -> Result<Caller, AwsError> {
         let mut canonical = format!(
             "{method}\n{}\n{}\n",
-            encoded(uri.path()),
-            sorted(uri.query().unwrap_or(""))
+            encode_path(uri.path()),
+            sort_query(uri.query().unwrap_or(""))
         );
         for name in self.signed.split(';') {
             let values: Vec<_> = headers
@@ -324,14 +324,14 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// A path as it is signed: what is escaped already is escaped once more.
-fn encoded(path: &str) -> String {
+fn encode_path(path: &str) -> String {
     path.split('/')
-        .map(contract::route::encoded)
+        .map(contract::route::encode_part)
         .collect::<Vec<_>>()
         .join("/")
 }
 
-fn sorted(query: &str) -> String {
+fn sort_query(query: &str) -> String {
     let mut pairs: Vec<_> = query
         .split('&')
         .filter(|pair| !pair.is_empty())
@@ -362,7 +362,7 @@ fn parts_of(authorization: &str) -> Option<(&str, &str, &str)> {
     Some((credential?, signed?, signature?))
 }
 
-/// How far a time is from now, before or after.
+/// The distance of a time from now, before or after.
 fn skew(time: SystemTime) -> Duration {
     let now = SystemTime::now();
     now.duration_since(time)

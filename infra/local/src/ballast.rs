@@ -29,7 +29,7 @@ const MOST_PAGES: u64 = 4 << 20;
 const PAGES_OF_DISK: u64 = 160;
 /// Of [`SPARE`], which a start gives up: its databases' indexes are made anew, as are small files.
 const SPARE_BYTES: u64 = 256 << 10;
-/// How often the free room is looked at.
+/// The time between two looks at the free room.
 pub(crate) const EVERY: Duration = Duration::from_millis(250);
 
 pub(crate) struct Ballast {

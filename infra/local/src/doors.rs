@@ -32,7 +32,7 @@ use tower_service::Service;
 
 /// The most bytes of a request's line and headers.
 const MOST_HEAD: usize = 64 << 10;
-/// How long a peer may take to read any part of an answer.
+/// The longest time that a peer may take to read any part of an answer.
 const STALL: Duration = Duration::from_secs(30);
 /// The pause when there is no descriptor for another connection.
 const NO_ROOM: Duration = Duration::from_millis(50);

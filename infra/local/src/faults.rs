@@ -17,8 +17,8 @@ use std::{
 /// Whether this program was built to inject faults.
 const IS_BUILT_IN: bool = cfg!(any(test, feature = "faults"));
 
-/// Where the host can be killed: `kill-host@POINT=N` ends it, without a word, the N-th time that it
-/// comes there.
+/// The points at which the host can be killed: `kill-host@POINT=N` ends it, without a word, the
+/// N-th time that it comes there.
 pub const POINTS: [&str; 8] = [
     "queue.sent",
     "queue.received",
@@ -46,7 +46,7 @@ pub struct Plan {
     kills: BTreeMap<&'static str, u64>,
 }
 
-/// Why a plan is not one.
+/// The fault of an invalid plan.
 #[derive(Debug, thiserror::Error)]
 pub enum BadPlan {
     #[error("{0:?} is no fault; write seed=NUMBER, KIND=PROBABILITY ({kinds}) or kill-host@POINT=COUNT ({points}), separated by commas", kinds = KINDS.join(", "), points = POINTS.join(", "))]
@@ -129,7 +129,7 @@ impl Faults {
         strikes.then(|| mix(dice))
     }
 
-    /// How much later than asked a message is to come.
+    /// The delay of a message beyond the one asked for.
     pub(crate) fn delay(&self, in_order: bool) -> Duration {
         let late = self.strikes("delay").map_or(0, |dice| dice % 2000);
         // What has an order keeps it; the rest is overtaken by what comes within the next moments.

@@ -70,7 +70,7 @@ pub(crate) fn problem(status: StatusCode, error: Code, message: &str) -> Respons
 }
 
 /// The values by name; several of one name with commas between them.
-fn joined(pairs: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+fn join_pairs(pairs: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in pairs {
         all.entry(name)
@@ -89,9 +89,9 @@ fn joined(pairs: impl Iterator<Item = (String, String)>) -> BTreeMap<String, Str
 /// 2.0).
 pub(crate) fn event(parts: &Parts, body: &Bytes, domain: &str) -> Value {
     let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
-    let headers = joined(parts.headers.iter().filter_map(text));
+    let headers = join_pairs(parts.headers.iter().filter_map(text));
     let query = parts.uri.query().unwrap_or("");
-    let parameters = joined(form_urlencoded::parse(query.as_bytes()).into_owned());
+    let parameters = join_pairs(form_urlencoded::parse(query.as_bytes()).into_owned());
     let now = crate::store::now();
     let mut event = json!({
         "version": "2.0",

@@ -3,8 +3,8 @@
 //! It reads the same `template.yaml` and `lifecycle.asl.json` that are deployed, and answers
 //! through a socket in its state folder, and on 127.0.0.1 ([`doors`]):
 //!
-//! * the AWS protocols of the queues, the table and the state machine, for whoever signs with a key
-//!   of this host ([`access`]);
+//! * the AWS protocols of the queues, the table and the state machine, for clients that sign with a
+//!   key of this host ([`access`]);
 //! * the Lambda runtime API, for the functions' processes, which it starts ([`functions`]);
 //! * `/v1/*`, for clients, answered by the function `api` ([`front`]);
 //! * `GET /host/health`, and `POST /host/down`.

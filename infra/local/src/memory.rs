@@ -1,4 +1,4 @@
-//! How many sessions this machine has room for, where nobody says.
+//! The default number of sessions that this machine has room for.
 
 use std::{fs, path::Path};
 

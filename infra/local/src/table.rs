@@ -38,7 +38,7 @@ use std::{
 const JSON: &str = "application/x-amz-json-1.0";
 /// The most items that one look for expired ones removes while others wait.
 const EXPIRED_AT_ONCE: usize = 100;
-/// How many transactions are remembered by their token. A client repeats one within seconds.
+/// The most transactions that are remembered by their token. A client repeats one within seconds.
 const TOKENS: usize = 1000;
 
 /// The table.

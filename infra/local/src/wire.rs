@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Why a request is refused, as SDKs understand it.
+/// The refusal of a request, as SDKs understand it.
 #[derive(Clone, Debug)]
 pub(crate) struct AwsError {
     pub(crate) status: StatusCode,

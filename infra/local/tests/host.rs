@@ -50,7 +50,7 @@ async fn end_of(host: &Host, name: &str) -> Option<ExecutionStatus> {
     }
 }
 
-/// How many messages a queue has: visible, in flight, delayed.
+/// The messages of a queue: visible, in flight, delayed.
 async fn counts(host: &Host, queue: &str) -> [u32; 3] {
     use aws_sdk_sqs::types::QueueAttributeName::{
         All, ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,

@@ -1,5 +1,5 @@
-//! How fast a session downloads and uploads by its own network, beside the same program with this
-//! machine's network.
+//! The speed of a session's downloads and uploads by its own network, beside the same program with
+//! this machine's network.
 //!
 //! `cargo bench -p network`
 

@@ -25,7 +25,7 @@ pub(crate) fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Why an address is not one of the internet; `None` if it is.
+/// The reason why an address is not one of the internet; `None` if it is.
 ///
 /// # Source
 ///
@@ -86,7 +86,7 @@ fn special_v6(v6: Ipv6Addr) -> Option<&'static str> {
     }
 }
 
-/// How long the machine's own addresses are taken to be the same.
+/// The time for which the machine's own addresses are taken to be the same.
 const OWN_AGE: Duration = Duration::from_secs(5);
 
 /// The addresses of this machine itself.

@@ -13,9 +13,9 @@ use tokio::{
     net::{TcpStream, UdpSocket},
 };
 
-/// How long a resolver may take before the next is asked.
+/// The longest time that a resolver may take before the next is asked.
 const RESOLVER_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a connection may be silent.
+/// The longest time that a connection may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 /// The largest answer over UDP: what EDNS allows.
 const LARGEST: usize = 65_535;

@@ -9,13 +9,13 @@ use std::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// The address of the session's device, which whoever makes the namespace gives it.
+/// The address of the session's device, which the maker of the namespace sets.
 const SESSION_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 pub(crate) struct Link {
     socket: AsyncFd<OwnedFd>,
     device: i32,
-    /// Where packets are put together.
+    /// The buffer in which packets are put together.
     buffer: RefCell<Vec<u8>>,
 }
 

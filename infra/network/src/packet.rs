@@ -93,7 +93,7 @@ fn read_some(packet: &[u8]) -> Option<Kind<'_>> {
     }
 }
 
-/// Why a destination is not reached, as the answer to the sender says it.
+/// The kind of an unreached destination, as the sender is told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreached {
     /// The rules do not let it be reached.

@@ -73,7 +73,7 @@ impl Gate {
         self.rules.network != Network::None || self.rules.hosts.iter().any(|host| host.place.has_name(name))
     }
 
-    /// Where a connection to `to` goes.
+    /// The target of a connection to `to`.
     ///
     /// A host that is named by its address is reached whatever it is. One that is named by its name
     /// is not if the name leads to this machine or to its cloud's metadata: whoever has the name in
@@ -130,7 +130,7 @@ impl Counts {
     }
 }
 
-/// How many destinations are counted by themselves.
+/// The most destinations that are counted by themselves.
 const MOST_COUNTED: usize = 32;
 
 /// Refused connections and how often: by destination, and why.

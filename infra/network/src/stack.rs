@@ -27,7 +27,7 @@ use tokio::{
     task::{AbortHandle, LocalSet, spawn_local},
 };
 
-/// Where the session finds its resolver and its doors. No network has this address.
+/// The address of the session's resolver and its doors. No network has this address.
 ///
 /// # Source
 ///
@@ -39,21 +39,21 @@ const DNS: u16 = 53;
 /// The most TCP connections of a session at once, and the most of its conversations over UDP.
 const MOST_CONNECTIONS: usize = 1000;
 const MOST_CONVERSATIONS: usize = 500;
-/// How many descriptors are left to the rest of the process.
+/// The number of descriptors that are left to the rest of the process.
 const LEFT: usize = 300;
-/// How many questions to the resolver are under way at once.
+/// The most questions to the resolver that are under way at once.
 const MOST_QUESTIONS: usize = 64;
 /// The room of a connection each way: of so many more, of the others less.
 const ROOMY: usize = 64;
 const ROOM: usize = 256 << 10;
 const LITTLE_ROOM: usize = 32 << 10;
-/// How many packets wait for one connection.
+/// The most packets that wait for one connection.
 const BACKLOG: usize = 64;
-/// How many packets are taken before others have their turn.
+/// The most packets that are taken before others have their turn.
 const AT_ONCE: usize = 64;
-/// How long a connection may take to be made.
+/// The longest time that a connection may take to be made.
 const DIALING: Duration = Duration::from_secs(60);
-/// How long a conversation over UDP may be silent.
+/// The longest time that a conversation over UDP may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// The sockets that the namespace's maker gives: the packet socket on its device, and TCP sockets
@@ -189,7 +189,7 @@ struct Loopback {
     open: HashMap<SocketAddr, AbortHandle>,
 }
 
-/// Where a connection goes.
+/// The target of a connection.
 enum Far {
     Resolver,
     Host(SocketAddr),
@@ -325,7 +325,7 @@ impl Stack {
         let dialed = tokio::select! {
             dialed = tokio::time::timeout(DIALING, TcpStream::connect(address)) => dialed,
             // The session says it again, or has given up.
-            () = given_up(&mut packets) => {
+            () = give_up(&mut packets) => {
                 // It hears of a cut; what it has given up it does not hear.
                 self.send_unreachable(&first, Unreached::Prohibited);
                 return;
@@ -492,7 +492,7 @@ impl Stack {
     }
 }
 
-/// How many descriptors this process may have, after it has asked for enough.
+/// The most descriptors that this process may have, after it has asked for enough.
 fn descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let enough = (MOST_CONNECTIONS + MOST_CONVERSATIONS + LEFT) as u64 * 2;
@@ -508,7 +508,7 @@ fn descriptors() -> usize {
 }
 
 /// Ends when the session has given up a connection that is not made yet.
-async fn given_up(packets: &mut mpsc::Receiver<Vec<u8>>) {
+async fn give_up(packets: &mut mpsc::Receiver<Vec<u8>>) {
     while let Some(packet) = packets.recv().await {
         if matches!(packet::read(&packet), Kind::Tcp { is_reset: true, .. }) {
             return;

@@ -24,7 +24,7 @@ use tokio::{
     time::Sleep,
 };
 
-/// How the stack of one connection sends and receives.
+/// The device by which the stack of one connection sends and receives.
 struct Wire {
     link: Rc<Link>,
     incoming: Option<Vec<u8>>,

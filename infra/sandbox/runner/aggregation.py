@@ -4,12 +4,12 @@ import base64
 import json
 import pickle
 
-from .line import dumps, is_dag, raised, why_failed
+from .line import dumps, error_of, is_dag, why_failed
 from .records import of_nodes
 
 
 def aggregate(executor, message, order):
-    """What the aggregation gives: `metrics` in JSON, and why it failed if it did.
+    """Returns the result of the aggregation: `metrics` in JSON, and why it failed if it did.
 
     * `order`: of each line that succeeded `inputs`, and `kept` as the line's process has put it.
     """
@@ -25,11 +25,12 @@ def aggregate(executor, message, order):
         return {"metrics": dumps(metrics) if metrics else None, "wrong": wrong, "nodes": nodes}
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
-        return {"wrong": raised(error)}
+        return {"wrong": error_of(error)}
 
 
 def kept_of(executor, each):
-    """What a line's process has put, or, of a line of an earlier run, what its nodes gave there."""
+    """Returns the output of a line's process or, of a line of an earlier run, that of its nodes
+    there."""
     if isinstance(each, str):
         return pickle.loads(base64.b64decode(each))
     if not is_dag(executor):
@@ -81,6 +82,6 @@ def aggregate_outputs(executor, kept):
         import traceback
 
         traceback.print_exception(failures[0])
-        failure = raised(failures[0])
+        failure = error_of(failures[0])
         wrong = {**failure, "message": f"the flow's __aggregate__ failed: {failure['message']}"}
     return answer.metrics, wrong

@@ -25,7 +25,7 @@ def take(message, descriptor):
 
 
 class Missing(Exception):
-    """What a flow names, and is not there."""
+    """A name in a flow that is not there."""
 
     def __init__(self, name, message):
         super().__init__(message)

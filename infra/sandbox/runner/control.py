@@ -27,7 +27,7 @@ class Lines:
         return lines
 
     def rest(self):
-        """What came after the last end of a line; nothing is left of it."""
+        """Takes the bytes after the last end of a line."""
         rest, self.pieces, self.length = b"".join(self.pieces), [], 0
         return rest
 

@@ -12,7 +12,7 @@ import resource
 
 from . import data, mapping
 from .crew import Crew
-from .strays import used
+from .strays import measure_use
 from .wrong import Wrong
 
 
@@ -58,7 +58,7 @@ def see_through(spec, message, result, start, given=None):
     if not crew.end_all():
         os._exit(1)
     told = {"lines": len(lines), "failed": failed, "retried": retried, "failure": failure}
-    tell({"done": {**told, "used": used(crew.begun, [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)], crew.first_size)}})
+    tell({"done": {**told, "used": measure_use(crew.begun, [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)], crew.first_size)}})
     os._exit(0)
 
 
@@ -105,7 +105,7 @@ def read_lines(crew, message):
         sources = {name: data.read(path) for name, path in (message.get("data") or {}).items()}
     except Wrong as error:
         wrong = error
-    about = crew.loaded()
+    about = crew.await_flow()
     inputs = about["inputs"]
     if wrong:
         raise wrong

@@ -60,8 +60,8 @@ class Crew:
         process.control.send_with({"load": self.message}, self.given)
         return process
 
-    def loaded(self):
-        """What the flow is, once it is loaded."""
+    def await_flow(self):
+        """Returns the description of the flow, once it is loaded."""
         self.about = self.loaded_by(self.loader)
         self.has_loader = True
         return self.about
@@ -96,7 +96,7 @@ class Crew:
     # --- Lines
 
     def answers(self, lines, earlier):
-        """What comes of each line, in order.
+        """Yields the answer of each line, in order.
 
         * `earlier`: by number, what came of lines that another run has completed.
         """
@@ -256,7 +256,7 @@ class Crew:
         return {"error": "Run.Crashed", "message": f"its process ended in the middle of the line ({ended(status)}). See what ended it, and run again"}
 
     def status(self, process):
-        """How a process ended whose socket has closed. One that has not ended is ended."""
+        """Returns the end of a process whose socket has closed. One that has not ended is ended."""
         until = time.monotonic() + REAP_SECONDS
         while time.monotonic() < until:
             if process.is_child:
@@ -321,8 +321,8 @@ class Crew:
     # --- The whole
 
     def aggregate(self, kept):
-        """What the flow's aggregation gives: its metrics in JSON, the records of its nodes, and why
-        it failed if it did."""
+        """Returns the result of the flow's aggregation: its metrics in JSON, the records of its
+        nodes, and why it failed if it did."""
         if not self.has_loader:
             self.loader = self.hire()
             self.loaded_by(self.loader)
@@ -387,7 +387,7 @@ def failure_of(wrong):
 
 
 def processor_time(pid):
-    """How long a process has used a processor, in seconds."""
+    """Returns the processor time of a process, in seconds."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -397,8 +397,8 @@ def processor_time(pid):
 
 
 def processor_wait(pid):
-    """How long the first thread of a process has waited for a processor that others had, in
-    seconds; 0 where the kernel does not tell."""
+    """Returns the time that the first thread of a process has waited for a processor, in seconds; 0
+    where the kernel does not tell."""
     try:
         with open(f"/proc/{pid}/schedstat") as file:
             return int(file.read().split()[1]) / 1e9

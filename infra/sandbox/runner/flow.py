@@ -58,7 +58,7 @@ def dump(value):
 
 
 def read_definition(file, wish):
-    """What the flow's YAML says, as far as it matters here; a prompty has none."""
+    """Returns the parts of the flow's YAML that matter here; a prompty has none."""
     if file.suffix.lower() not in (".yaml", ".yml"):
         return {}
     text = file.read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def with_variant(definition, variant, scratch):
 
 
 def overrides(definition, others):
-    """What takes the place of connections and deployments, as the executor takes it."""
+    """Returns the replacements of connections and deployments, as the executor takes it."""
     nodes = {node.get("name") for node in definition.get("nodes") or [] if isinstance(node, dict)}
     for node in others:
         if node not in nodes:

@@ -114,8 +114,8 @@ def become_user(uid=UID):
 
 
 class Sources:
-    """What a sandbox is shown of the machine: by its path, or by the mount that was made of it
-    outside, where the user may not go.
+    """The parts of the machine that a sandbox sees: by its path, or by the mount that was made of
+    it outside, where the user may not go.
 
     Where the root is that of a foreign image, nothing is shown through a link of it: see
     `make_way`.

@@ -15,8 +15,8 @@ NUMBER = "line_number"
 
 
 def run_line(executor, run, number, inputs, message, stream=None):
-    """What comes of one line, also if its provider turns it away for a while; `retried` is how
-    often it was run again.
+    """Returns the answer of one line, also if its provider turns it away for a while; `retried` is
+    how often it was run again.
 
     * `stream`: tells pieces of its output; a line of which one was told is not run again.
     """
@@ -38,15 +38,15 @@ def run_line(executor, run, number, inputs, message, stream=None):
 
 
 def run_once(executor, run, number, inputs, message):
-    """What comes of one line: `text`, its output in JSON, or `wrong`; `kept`, what an aggregation
-    is to have of it; and its records."""
+    """Returns the answer of one line: `text`, its output in JSON, or `wrong`; `kept`, what an
+    aggregation is to have of it; and its records."""
     import traceback
 
     try:
         answer = executor.exec_line(inputs, index=number, run_id=run)
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
-        return {"wrong": raised(error)}
+        return {"wrong": error_of(error)}
     told = records.of_line(answer, number)
     if answer.run_info.error:
         return {"wrong": why_failed(answer.run_info.error, message["folder"]), **told}
@@ -57,7 +57,7 @@ def run_once(executor, run, number, inputs, message):
         return {"wrong": {"error": "Run.BadOutput", "message": f"the line's output is no JSON: {describe(error)}"}, **told}
 
 
-def raised(error):
+def error_of(error):
     return {"error": "Run.CodeRaised", "message": describe(error)}
 
 
@@ -107,8 +107,8 @@ def is_dag(executor):
 
 
 def keep(executor, answer):
-    """What the aggregation needs of a line, as bytes that the process between need not
-    understand."""
+    """Returns the part of a line that the aggregation needs, as bytes that the process between need
+    not understand."""
     if not executor.has_aggregation_node:
         return {}
     value = answer.aggregation_inputs if is_dag(executor) else without_number(answer.output)

@@ -63,7 +63,7 @@ def has_ipv6():
 
 
 def resolv_conf():
-    """What the machine's resolver is told, with the agent in the place of its name servers."""
+    """Returns the machine's `resolv.conf` with the agent in the place of its name servers."""
     try:
         with open("/etc/resolv.conf") as file:
             kept = [line for line in file if line.split()[:1] not in ([], ["nameserver"])]

@@ -1,5 +1,5 @@
-"""What promptflow itself says of a line and of its nodes: inputs, outputs, times, tokens and logs,
-in promptflow's own form.
+"""The record that promptflow makes of a line and of its nodes: inputs, outputs, times, tokens and
+logs, in promptflow's own form.
 
 `flow_artifacts` and `node_artifacts` of a run's folder hold these records, a line each, and
 promptflow's own loader reads them.
@@ -38,7 +38,7 @@ def record(info, number, more):
     times = {name: time.isoformat() if time else None for name, time in (("start_time", info.start_time), ("end_time", info.end_time))}
     value = {**more, "line_number": number, "run_info": serialize(info), **times, "status": info.status.value}
     text = dumps(value)
-    return text if len(text) <= MOST else dumps(shortened(value))
+    return text if len(text) <= MOST else dumps(shorten(value))
 
 
 # What promptflow gives back as it is.
@@ -46,8 +46,8 @@ AS_IS = (str, int, float, bool, type(None))
 
 
 def serialize(value):
-    """What promptflow makes of a value. Of most values it is clear without asking promptflow, which
-    takes 10 µs for each."""
+    """The value as promptflow writes it. Of most values it is clear without asking promptflow,
+    which takes 10 µs for each."""
     kind = type(value)
     if kind in AS_IS:
         return value
@@ -66,14 +66,14 @@ def dumps(value):
     return json.dumps(value, default=str)
 
 
-def shortened(value):
+def shorten(value):
     """A value whose long texts are cut, each with a word on that: the whole output is in
     `outputs.jsonl`."""
     if isinstance(value, str) and len(value) > LONGEST:
         return f"{value[:LONGEST]}… (cut here, {len(value) - LONGEST} characters more)"
     if isinstance(value, dict):
-        return {name: shortened(item) for name, item in value.items()}
+        return {name: shorten(item) for name, item in value.items()}
     if isinstance(value, list):
-        kept = [shortened(item) for item in value[:LONGEST]]
+        kept = [shorten(item) for item in value[:LONGEST]]
         return kept if len(value) <= LONGEST else [*kept, f"… (cut here, {len(value) - LONGEST} items more)"]
     return value

@@ -76,7 +76,7 @@ def take(control, run, fd):
 
 
 def whole_characters(data):
-    """How many bytes of `data` are whole characters."""
+    """Returns the number of bytes of `data` that are whole characters."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte & 0xC0 != 0x80:

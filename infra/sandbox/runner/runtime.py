@@ -45,7 +45,7 @@ def import_executor():
 
 
 def run_a_dummy_flow():
-    """What the first run of a flow loads lazily is loaded here."""
+    """Loads ahead what the first run of a flow loads lazily."""
     import contextlib
     import io
     import shutil

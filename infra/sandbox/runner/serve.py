@@ -7,7 +7,7 @@ import signal
 from .kernel import PR_SET_DUMPABLE, prctl, threads
 from .runs import SpareRun, check_variables, finish, fork_command, spawn_command, spawn_run, take
 from .runtime import freeze, import_executor, run_a_dummy_flow
-from .strays import adopt, end_children, used
+from .strays import adopt, end_children, measure_use
 from .wrong import Wrong
 
 # For how many milliseconds no run has come before the processes of the next one rehearse.
@@ -88,9 +88,9 @@ class Runner:
                     self.take_output(fd)
 
     def patience(self):
-        """How long to wait, in milliseconds, before something is done ahead: a run's processes are
-        made as soon as nothing else is to do, and rehearse when no run has come for a while, as
-        one that does would wait for the processor."""
+        """Returns the wait, in milliseconds, before something is done ahead: a run's processes are
+        made as soon as nothing else is to do, and rehearse when no run has come for a while, as one
+        that does would wait for the processor."""
         if not self.fork_safe or self.runs or self.leaving or (self.spare and self.spare.rehearses):
             return None
         return 0 if self.spare is None else BEFORE_REHEARSAL
@@ -209,4 +209,4 @@ def reap(runs):
             return ended
         ended.add(pid)
         if pid in runs:
-            runs[pid].status, runs[pid].used = os.waitstatus_to_exitcode(status), used(runs[pid].begun, [usage])
+            runs[pid].status, runs[pid].used = os.waitstatus_to_exitcode(status), measure_use(runs[pid].begun, [usage])

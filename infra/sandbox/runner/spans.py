@@ -26,15 +26,15 @@ def begin(run):
 
 @functools.cache
 def default_resource():
-    """What OpenTelemetry's SDK says of itself: it looks through all installed packages for it,
-    which takes milliseconds."""
+    """The description that OpenTelemetry's SDK gives of itself: it looks through all installed
+    packages for it, which takes milliseconds."""
     from opentelemetry.sdk.resources import Resource
 
     return Resource.create()
 
 
 def resource(attributes):
-    """What spans say of their process, as `Resource.create` makes it."""
+    """The description of their process in spans, as `Resource.create` makes it."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     if os.environ.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
@@ -147,13 +147,13 @@ def as_text(span):
     import json
 
     from .records import LONGEST as LONGEST_TEXT
-    from .records import shortened
+    from .records import shorten
 
     try:
         text = span.to_json(indent=None)
         if len(text) <= LONGEST_TEXT:
             return text
-        value = shortened(json.loads(text))
+        value = shorten(json.loads(text))
         short = json.dumps(value)
         if len(short) > LONGEST:
             short = json.dumps({**value, "attributes": {"left_out": f"{len(text)} characters"}, "events": []})
@@ -174,7 +174,7 @@ def checked_spans(answer):
 
 
 class Bound:
-    """What of the spans of a run is kept: those of its first lines, as long as there is room."""
+    """The kept spans of a run: those of its first lines, as long as there is room."""
 
     def __init__(self):
         self.spans, self.text, self.left_out, self.lines = MOST, MOST_TEXT, 0, 0
@@ -195,7 +195,7 @@ class Bound:
         return kept
 
     def last(self):
-        """What the file of spans ends with if it is not whole: how many spans are left out, and how
+        """The last line of a file of spans that is not whole: how many spans are left out, and how
         many lines have none."""
         if not (self.left_out or self.lines):
             return None

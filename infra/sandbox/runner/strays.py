@@ -45,8 +45,8 @@ def go_on_in_a_child(control):
     os._exit(code if code >= 0 else 128 - code)
 
 
-def used(begun, usages, processes=1):
-    """What a run used: processor time and time by the clock in milliseconds, and bytes of memory,
+def measure_use(begun, usages, processes=1):
+    """The use of a run: processor time and time by the clock in milliseconds, and bytes of memory,
     at most.
 
     * `begun`: `time.monotonic()` at its begin.

@@ -22,9 +22,9 @@ class Stream:
         collect, collect_async = executor._stringify_generator_output, executor._stringify_generator_output_async
 
         async def collect_watched(output):
-            return await collect_async(self.watched(output))
+            return await collect_async(self.watch(output))
 
-        executor._stringify_generator_output = lambda output: collect(self.watched(output))
+        executor._stringify_generator_output = lambda output: collect(self.watch(output))
         executor._stringify_generator_output_async = collect_watched
         executor.enable_streaming_for_llm_flow(lambda: True)
 
@@ -32,7 +32,7 @@ class Stream:
         """A line begins, of which `tell` takes the pieces."""
         self.tell, self.has_begun, self.told = tell, False, Bound()
 
-    def watched(self, output):
+    def watch(self, output):
         """An output whose generators tell what they give."""
         if isinstance(output, dict):
             fields = dict(output)
@@ -47,7 +47,7 @@ class Stream:
         if isinstance(output, dict):
             output.update(watched)
             return output
-        return replaced(output, watched) if dataclasses.is_dataclass(output) else watched["output"]
+        return replace_fields(output, watched) if dataclasses.is_dataclass(output) else watched["output"]
 
     def each(self, name, pieces):
         if isinstance(pieces, AsyncIterator):
@@ -76,7 +76,7 @@ class Stream:
                 self.tell(chunk)
 
 
-def replaced(output, fields):
+def replace_fields(output, fields):
     """A dataclass with other values, as promptflow puts them there."""
     try:
         for name, value in fields.items():
@@ -99,7 +99,7 @@ def beside(fields, watched):
 
 
 class Bound:
-    """What of the pieces of a run is told: a beginning, as long as there is room."""
+    """The pieces of a run that are told: a beginning, as long as there is room."""
 
     def __init__(self):
         self.text, self.pieces, self.is_full = MOST_TEXT, MOST_PIECES, False
@@ -113,8 +113,8 @@ class Bound:
 
 
 def checked_chunk(chunk):
-    """What a process says of a piece, as far as it is one: the flow's code can write anything where
-    it says it."""
+    """Returns a valid piece of a process's word: the flow's code can write anything where it says
+    it."""
     if not isinstance(chunk, dict):
         return None
     begins, goes_on = chunk.get("begins"), chunk.get("goes_on")

@@ -52,7 +52,7 @@ def is_turned_away(wrong):
 
 
 def wait_before(again, random):
-    """How long to wait before a line is run again for this time, in seconds; None if the provider
+    """Returns the wait before a line is run again for this time, in seconds; None if the provider
     wants more than is waited for.
 
     * `random`: a number from 0 to 1, so that lines that were turned away together do not come back

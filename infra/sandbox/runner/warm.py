@@ -99,9 +99,9 @@ def warm(path, idle_seconds, kind, places):
 
 
 class Kind:
-    """What is known of sessions before they are there.
+    """The facts that are known of sessions ahead.
 
-    * `root`: an empty folder; `user`: theirs on this machine, if another than this process's own.
+    * `root`: an empty folder; `user`: theirs on this machine, if it is not this process's own.
     * `uid`: theirs inside, where each begins with an interpreter of its own; None where they are
       forks with the flow runtime loaded.
     """

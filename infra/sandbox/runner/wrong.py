@@ -16,7 +16,7 @@ def first_line(text, most=300):
 
 
 def ended(status):
-    """How a process ended, in words."""
+    """The end of a process, in words."""
     return f"signal {-status}" if status < 0 else f"exit code {status}"
 
 

@@ -50,7 +50,7 @@ pub struct Entry<'a> {
     /// Relative to the folder of the walk.
     pub path: &'a Path,
     pub kind: FileType,
-    /// As it was when it was looked at; whoever opens it looks again.
+    /// As it was when it was looked at; an open looks again.
     pub stat: Stat,
 }
 

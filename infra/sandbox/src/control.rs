@@ -13,8 +13,8 @@ use tokio::{io::Interest, net::UnixStream};
 /// The most descriptors that a runner hands over at once.
 const MOST_DESCRIPTORS: usize = 64;
 
-/// A runner's words until its sandbox is closed, with the descriptors that it hands over. What is
-/// said after that is the session's own, and whoever reads that takes none.
+/// A runner's words until its sandbox is closed, with the descriptors that it hands over. What
+/// follows is the session's own, and its reader takes no descriptors.
 pub struct Words {
     stream: UnixStream,
     bytes: Vec<u8>,

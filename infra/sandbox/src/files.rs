@@ -21,8 +21,7 @@ pub fn random() -> String {
     hex::encode(bytes)
 }
 
-/// Writes a file so that whoever reads it sees all of it or what was there before. Makes its
-/// folder.
+/// Writes a file so that a reader sees all of it or its earlier content. Makes its folder.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;

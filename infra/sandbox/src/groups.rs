@@ -128,7 +128,7 @@ fn prepare_unified(folder: &Path) -> Option<(PathBuf, Vec<String>)> {
     Some((folder.to_owned(), enabled.map(str::to_owned).collect()))
 }
 
-/// Has what is in a group of version 2 go into one of its own below it. Whether all went.
+/// Moves the processes of a group of version 2 into a group below it. Returns whether all went.
 fn empty(folder: &Path) -> bool {
     // More may be started meanwhile.
     for _ in 0..10 {
@@ -188,7 +188,7 @@ pub fn groups_with_limits(places: &[Place], limits: Option<Limits>) -> Vec<Group
     places.iter().map(of).collect()
 }
 
-/// How often the kernel has ended a process of these groups because they had no memory left.
+/// The number of processes of these groups that the kernel has ended for want of memory.
 pub fn out_of_memory(groups: &[PathBuf]) -> u64 {
     let count = |file: PathBuf| {
         let text = fs::read_to_string(file).ok()?;

@@ -15,7 +15,7 @@ use std::{
 };
 
 const FIRST: u64 = 1_879_048_192;
-/// How many ids a range has, as those of `subuid` have.
+/// The number of ids of a range, as those of `subuid` have.
 const SIZE: u64 = 1 << 16;
 const COUNT: u64 = 4096;
 /// The id within its range that a session is.

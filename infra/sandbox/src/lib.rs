@@ -49,7 +49,7 @@ pub struct Overlay {
     /// Both in one folder, which has nothing else.
     pub upper: PathBuf,
     pub work: PathBuf,
-    /// Where it is seen.
+    /// The paths at which it is seen.
     pub at: Vec<PathBuf>,
 }
 
@@ -85,7 +85,7 @@ pub enum Network {
 pub struct Sandbox {
     /// Without them Landlock is what keeps it in; without that it is no sandbox, and says so.
     pub namespaces: bool,
-    /// The user that it is on this machine, if another than this process's own.
+    /// The user that it is on this machine, if it is not this process's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
     /// Whether what it writes stays root's on the disk. Otherwise it is the user's.
@@ -261,8 +261,8 @@ pub fn write_runner(state: &Path) -> io::Result<PathBuf> {
 pub const BOOT: &str =
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from pfsession_runner import main; del sys.path[0]; main.main()";
 
-/// Starts a fresh interpreter that goes into `sandbox`. It ends with this process. The socket is
-/// its word, and its end is the sandbox's: whoever drops either ends all that runs inside.
+/// Starts a fresh interpreter that goes into `sandbox`. It ends with this process. A
+/// drop of the process or of the socket ends all that runs inside.
 ///
 /// # Errors
 ///
@@ -296,12 +296,12 @@ pub fn start(
 /// there.
 const NOT_SHIFTED: &str = "the user of builds, which is the service's (the disk of packages shifts no owners)";
 
-/// Tells whoever makes it what a sandbox is made of, with the mounts that this needs. Where its
-/// user is not possible it has none any more.
+/// Sends the description of a sandbox to its maker, with the mounts that it needs. A user that is
+/// not possible is taken out of it.
 ///
 /// # Errors
 ///
-/// When nobody takes it; or when a folder cannot be shown, which is final.
+/// When the maker has gone; or when a folder cannot be shown, which is final.
 pub fn send(sandbox: &mut Sandbox, socket: &UnixStream) -> io::Result<()> {
     let (mut shown, mut lacks) = (Vec::new(), Vec::new());
     match sandbox.user {

@@ -16,7 +16,7 @@ pub struct Python {
     pub version: String,
     /// The platform of compiled packages: interpreter, system, machine.
     pub platform: String,
-    /// Where it is installed.
+    /// The folder in which it is installed.
     pub prefix: PathBuf,
 }
 

@@ -1,6 +1,6 @@
 //! The way in: a batch of records from a queue, with partial failures.
 
-use crate::{Aws, trace::traced};
+use crate::{Aws, trace::trace_work};
 use contract::{Code, names};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::Deserialize;
@@ -62,7 +62,7 @@ impl Aws {
         is_listed(&self.driver_senders, &record.attributes.sender_id)
     }
 
-    /// Puts a message that is no command where nobody trips over it.
+    /// Moves an invalid message to the dead-letter queue.
     ///
     /// # Errors
     ///
@@ -116,8 +116,8 @@ fn is_listed(senders: &[String], id: &str) -> bool {
 /// A message whose handling panics, or does not end in time, is one that failed: those beside it
 /// are done all the same.
 ///
-/// Messages of one group are handled in order, and after the first of a group that fails the rest
-/// of the group is handed back with it; groups (and messages of a queue without groups) do not wait
+/// Messages of one group are handled in order. After the first of a group that fails, the rest of
+/// the group is handed back with it. Groups, and messages of a queue without groups, do not wait
 /// for each other. A message that failed stays in its queue, the others are done.
 ///
 /// # Errors
@@ -138,11 +138,11 @@ where
     lambda_runtime::run(service_fn(answer)).await
 }
 
-/// How long before the end of an invocation its messages end: what is not done by then is handed
-/// back.
+/// The time before the end of an invocation at which its messages end: what is not done by then is
+/// handed back.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// How long the messages of an invocation have.
+/// The time that is left for the messages of an invocation.
 ///
 /// * `deadline`: when the Lambda service ends it, in milliseconds since the Unix epoch.
 fn time_left(deadline: u64) -> Duration {
@@ -210,7 +210,7 @@ where
                 let (aws, handle, taken) = (aws.clone(), handle.clone(), record.clone());
                 let turn = async move {
                     let body = taken.body.clone();
-                    traced(trace.as_deref(), &body, async { handle(aws, taken).await }).await
+                    trace_work(trace.as_deref(), &body, async { handle(aws, taken).await }).await
                 };
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
                 if let Err(fault) = catch_panic(turn, left).await {
@@ -254,14 +254,14 @@ mod tests {
     use super::*;
 
     /// The messages that are handed back of a batch of three, one of each user.
-    async fn handed_back<F, Fut>(handle: F) -> Vec<String>
+    async fn hand_back<F, Fut>(handle: F) -> Vec<String>
     where
         F: Fn(Arc<Aws>, Record) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Fault>> + Send + 'static,
     {
         let record = |name: &str| json!({ "messageId": name, "receiptHandle": "r", "body": name, "attributes": {} });
         let event = json!({ "Records": [record("ann"), record("bob"), record("eve")] });
-        let unconnected = crate::made_of(|name| match name {
+        let unconnected = crate::make_from(|name| match name {
             names::OWN_QUEUE => None,
             "AWS_ENDPOINT_URL" => Some("http://127.0.0.1:1".to_owned()),
             _ => Some("x".to_owned()),
@@ -282,13 +282,13 @@ mod tests {
             assert!(record.body != "eve", "on purpose");
             Ok(())
         };
-        assert_eq!(handed_back(handle).await, ["eve"]);
+        assert_eq!(hand_back(handle).await, ["eve"]);
         // Before its first await, too.
         let handle = |_: Arc<Aws>, record: Record| {
             assert!(record.body != "bob", "on purpose");
             std::future::ready(Ok(()))
         };
-        assert_eq!(handed_back(handle).await, ["bob"]);
+        assert_eq!(hand_back(handle).await, ["bob"]);
     }
 
     #[tokio::test]
@@ -299,6 +299,6 @@ mod tests {
             }
             Ok(())
         };
-        assert_eq!(handed_back(handle).await, ["ann"]);
+        assert_eq!(hand_back(handle).await, ["ann"]);
     }
 }

@@ -38,7 +38,7 @@ pub struct Aws {
 /// As [`made_of`].
 pub fn boot() -> Result<Aws, lambda_runtime::Error> {
     start_log();
-    made_of(|name| env::var(name).ok())
+    make_from(|name| env::var(name).ok())
 }
 
 /// Makes the clients.
@@ -52,7 +52,7 @@ pub fn boot() -> Result<Aws, lambda_runtime::Error> {
 /// # Errors
 ///
 /// When a variable that must be there is not: final, the template is wrong.
-pub fn made_of(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runtime::Error> {
+pub fn make_from(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_runtime::Error> {
     let variable = |name: &str| look(name).ok_or_else(|| format!("the environment variable {name} is not set"));
     let credentials = Credentials::new(
         variable("AWS_ACCESS_KEY_ID")?,

@@ -19,5 +19,5 @@ mod trace;
 mod workspaces;
 
 pub use batch::{Record, each_record};
-pub use boot::{Aws, boot, made_of, start_log};
-pub use trace::traced;
+pub use boot::{Aws, boot, make_from, start_log};
+pub use trace::trace_work;

@@ -11,7 +11,7 @@ use shell::{Fault, Ports};
 
 /// The most rows of output of one query.
 const ROWS: i32 = 16;
-/// How many lines are enough for one answer.
+/// The number of lines that is enough for one answer.
 const ENOUGH: usize = 500;
 
 /// The body of a row of output. Earlier versions wrote a row for each line.

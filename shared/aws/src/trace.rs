@@ -18,7 +18,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Where segments go.
+/// The receiver of segments.
 static DAEMON: LazyLock<Option<UdpSocket>> = LazyLock::new(|| {
     let address = env::var("AWS_XRAY_DAEMON_ADDRESS").ok()?;
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
@@ -73,7 +73,11 @@ pub(crate) fn current() -> Option<String> {
 /// * `header`: what its message came with.
 /// * `body`: the message; the flow and the operation that it names become the segment's
 ///   annotations.
-pub async fn traced<T, E>(header: Option<&str>, body: &str, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+pub async fn trace_work<T, E>(
+    header: Option<&str>,
+    body: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let Some(came) = header.and_then(Header::read) else {
         return CURRENT.scope(None, work).await;
     };
@@ -141,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_goes_on_with_the_trace_and_names_this_segment_as_its_parent() {
-        let sent = traced::<_, ()>(Some(CAME), "{}", async { Ok(current()) })
+        let sent = trace_work::<_, ()>(Some(CAME), "{}", async { Ok(current()) })
             .await
             .unwrap()
             .unwrap();
@@ -150,12 +154,12 @@ mod tests {
         assert!(sent.sampled && sent.parent != came.parent && sent.parent.is_some());
 
         let unsampled = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0";
-        let sent = traced::<_, ()>(Some(unsampled), "{}", async { Ok(current()) })
+        let sent = trace_work::<_, ()>(Some(unsampled), "{}", async { Ok(current()) })
             .await
             .unwrap();
         assert_eq!(sent.as_deref(), Some(unsampled));
         for none in [None, Some(""), Some("nonsense")] {
-            assert_eq!(traced::<_, ()>(none, "{}", async { Ok(current()) }).await, Ok(None));
+            assert_eq!(trace_work::<_, ()>(none, "{}", async { Ok(current()) }).await, Ok(None));
         }
         assert_eq!(current(), None);
     }

@@ -148,7 +148,7 @@ pub enum AgentReport {
 pub struct OutputLine {
     /// Counted from 0 for each operation or run: a line that comes twice is kept once.
     pub seq: u64,
-    /// When the agent saw it, in milliseconds since the Unix epoch.
+    /// The time at which the agent saw it, in milliseconds since the Unix epoch.
     pub at: u64,
     pub kind: LineKind,
     pub text: String,
@@ -181,7 +181,7 @@ pub enum Chunk {
     GoesOn { name: String, texts: Vec<String> },
 }
 
-/// How a run ended.
+/// The end of a run.
 ///
 /// * `outputs`: one object a line of data, in order; left out when they are larger than
 ///   [`MOST_INLINE_OUTPUTS`] bytes together.
@@ -196,7 +196,7 @@ pub enum Chunk {
 pub struct RunResult {
     pub lines: u64,
     pub failed_lines: u64,
-    /// How often a line was run again, as its model provider had turned it away (429).
+    /// The number of retries of lines, as its model provider had turned it away (429).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retried: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -206,8 +206,8 @@ pub struct RunResult {
     pub folder: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// How many lines of output were reported: reports may come in another order, and who has fewer
-    /// waits for the rest.
+    /// The number of lines of output that were reported: reports may come in another order, and a
+    /// reader with fewer waits for the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<u64>,
     /// Of a command: its exit code; 128 and the signal's number if a signal ended it.
@@ -215,7 +215,7 @@ pub struct RunResult {
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_kept: Vec<String>,
-    /// Where the index of its files is in the store, if the functions do not see `folder`.
+    /// The address of the index of its files in the store, if the functions do not see `folder`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// * `id`: chosen by the sender, 1 to 80 characters of `A-Z a-z 0-9 - _`. The same id is the same
 ///   wish. It is the operation's or the run's id.
-/// * `flow`: whose session. Left out by nobody.
-/// * `principal`: for whom it is. Only this system's own roles may say that; for anybody else it is
-///   the queue's own sender.
+/// * `flow`: the session's flow.
+/// * `principal`: the user of the command. Only this system's own roles may name one; otherwise it
+///   is the queue's sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Command {
     #[serde(deserialize_with = "bounds::id")]
@@ -237,7 +237,7 @@ pub struct Wanted {
     )]
     #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub image: Option<String>,
-    /// How long it may be idle, in seconds: from 60 to 86400.
+    /// The longest time that it may be idle, in seconds: from 60 to 86400.
     #[serde(default, rename = "idle_seconds", skip_serializing_if = "Option::is_none")]
     pub idle: Option<IdleSeconds>,
     /// Which network it has: the internet (without the machine's own addresses and private ones),

@@ -20,7 +20,7 @@ pub const MOST: usize = 200;
 ///
 /// AWS Secrets Manager quotas: a secret's value has at most 65,536 bytes.
 pub const MOST_BYTES: usize = 60_000;
-/// How old a session's request may be, in milliseconds.
+/// The largest age of a session's request, in milliseconds.
 pub const LONGEST_AGE: Millis = 300_000;
 
 /// The parts of a connection that are no secret.
@@ -102,7 +102,7 @@ pub struct ConnectionsWanted {
     #[serde(deserialize_with = "bounds::line")]
     pub flow: String,
     pub generation: u32,
-    /// When it asks: an old request is not answered.
+    /// The time of the request: an old request is not answered.
     pub at: Millis,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<BTreeSet<String>>,

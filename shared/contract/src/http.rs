@@ -79,7 +79,7 @@ pub struct RequestContext {
     pub http: RequestLine,
 }
 
-/// How a request was made.
+/// The line of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RequestLine {
     pub method: String,
@@ -226,16 +226,16 @@ pub struct RunFile {
 pub struct FilePart {
     /// Base64.
     pub content: String,
-    /// Where the part is, instead of `content`, if it is in the store.
+    /// The address of the part, instead of `content`, if it is in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<Download>,
-    /// Where the next part begins.
+    /// The start of the next part.
     pub next: u64,
     /// Whether this is the end of the file, and the run has ended: there will be no more.
     pub ended: bool,
 }
 
-/// Why a request was not answered.
+/// The failure of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     pub error: Failure,
@@ -265,7 +265,7 @@ pub struct SessionView {
     pub key: String,
     pub flow: FlowRef,
     pub phase: Phase,
-    /// When it entered this phase.
+    /// The time at which it entered this phase.
     pub since: Millis,
     pub generation: u32,
     /// Raised by each change.
@@ -291,20 +291,20 @@ pub struct SessionView {
     /// The runs waiting or in progress.
     pub runs: Vec<String>,
     pub last_activity: Millis,
-    /// When it is deleted if nothing happens before.
+    /// The time of its deletion if nothing happens before.
     pub idle_due: Option<Millis>,
-    /// When its compute instance is shut down, and this session with it, if nothing uses the
-    /// instance before; not in lists.
+    /// The time at which its compute instance is shut down, and this session with it, if nothing
+    /// uses the instance before; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_due: Option<Millis>,
-    /// When it is stopped, as its user's sessions have lived then for as long as they may on one
-    /// day; not in lists.
+    /// The time of its stop, as its user's sessions have then used up the time of a day; not in
+    /// lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daily_due: Option<Millis>,
     /// Whether its user was warned of its own deletion.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warned: bool,
-    /// Why it is stopped, if no user of the flow asked for that.
+    /// The reason for its stop, if no user of the flow asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_for: Option<Failure>,
     pub failure: Option<Failure>,
@@ -332,7 +332,7 @@ pub struct ComputeView {
     /// Its one user.
     pub owner: String,
     pub phase: ComputePhase,
-    /// When it was requested.
+    /// The time of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Millis>,
     /// The VM size.
@@ -347,7 +347,7 @@ pub struct ComputeView {
     /// The compute instance that it is; none is serverless compute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// When that is shut down if nothing uses it before; none while something does.
+    /// The time at which that is shut down if nothing uses it before; none while something does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shutdown_due: Option<Millis>,
     /// Whether its user was warned of that.
@@ -373,7 +373,7 @@ pub struct SessionOnCompute {
     pub key: String,
     pub flow: FlowRef,
     pub phase: Phase,
-    /// When it entered this phase.
+    /// The time at which it entered this phase.
     pub since: Millis,
     pub current: Option<OperationView>,
     /// The runs waiting or in progress.
@@ -387,7 +387,7 @@ pub struct OperationView {
     pub kind: Kind,
 }
 
-/// Why a session is as it is.
+/// The reasons for a session's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {
     pub session: SessionView,
@@ -395,7 +395,7 @@ pub struct Why {
     pub reasons: Reasons,
 }
 
-/// Why a session is as it is, from its row and its history.
+/// The reasons for a session's state, from its row and its history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reasons {
     /// The decision by which it entered its phase.

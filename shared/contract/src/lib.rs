@@ -15,7 +15,7 @@
 //! * [`row`]: what the table holds.
 //! * [`http`]: what the HTTP front answers.
 //! * [`route`]: its routes.
-//! * [`snapshot`]: flow folders and data where nobody sees the user's machine.
+//! * [`snapshot`]: flow folders and data for functions that do not see the user's machine.
 //! * [`stored`]: the files of runs, likewise.
 //! * [`workspace`]: the settings of a workspace.
 //! * [`webhook`]: what signed requests from outside mean.

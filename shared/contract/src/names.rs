@@ -38,7 +38,7 @@ pub const COMPUTE_REQUESTS: Queue = Queue {
     url_variable: "PFSESSION_COMPUTE_REQUESTS_URL",
 };
 
-/// Where accept-command puts what is no command.
+/// The queue of bodies that are no command.
 pub const COMMANDS_DEAD: Queue = Queue {
     name: "commands-dead.fifo",
     url_variable: "PFSESSION_COMMANDS_DEAD_URL",
@@ -87,7 +87,8 @@ pub const FLOWS_BUCKET: &str = "PFSESSION_FLOWS_BUCKET";
 /// Prefix of the names of connections' secrets in Secrets Manager; empty where the machine keeps
 /// connections itself.
 pub const CONNECTIONS_PREFIX: &str = "PFSESSION_CONNECTIONS_PREFIX";
-/// Where the service's HTTP front is, for a session's agent. `compute-ecs.asl.json` sets it.
+/// The variable with the address of the service's HTTP front, for a session's agent.
+/// `compute-ecs.asl.json` sets it.
 pub const SERVICE: &str = "PFSESSION_SERVICE";
 /// The folder of the runs' own folders, where functions see it; empty where they do not.
 pub const RUNS_FOLDER: &str = "PFSESSION_RUNS_FOLDER";
@@ -115,5 +116,5 @@ pub fn agent_queue_url(compute_requests_url: &str, flow: &str, generation: u32) 
 pub const DUE_INDEX: &str = "due";
 /// The index on the owner: partition `owner`, sort `pk`.
 pub const OWNER_INDEX: &str = "owner";
-/// How many shards the due index has.
+/// The number of shards of the due index.
 pub const DUE_SHARDS: u32 = 4;

@@ -1,5 +1,4 @@
-//! `notices`: what a user is to be told of without asking. Whoever wants to tell them consumes the
-//! queue.
+//! `notices`: messages to users that they did not ask for. A consumer of the queue delivers them.
 
 use crate::{FlowRef, Millis, command::Command};
 use schemars::JsonSchema;
@@ -18,7 +17,7 @@ pub enum Notice {
         key: String,
         generation: u32,
         due: Millis,
-        /// How long it may be idle, in milliseconds.
+        /// The longest time that it may be idle, in milliseconds.
         idle: Millis,
         /// Sent as it is, it counts as use: the idle time begins anew.
         extend: Command,
@@ -30,7 +29,7 @@ pub enum Notice {
         owner: String,
         instance: String,
         due: Millis,
-        /// How long it may be unused, in milliseconds.
+        /// The longest time that it may be unused, in milliseconds.
         after: Millis,
     },
     /// The session is stopped at `due`, in milliseconds since the Unix epoch, in use or not: its

@@ -21,7 +21,7 @@ pub struct Installation {
     pub listed: Option<Listed>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_hand: Vec<ByHand>,
-    /// How well the session is kept apart.
+    /// The isolation of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +32,7 @@ pub struct Installation {
     pub described: Option<String>,
 }
 
-/// How much of what is installed has no room in a report and a row.
+/// The packages for which a report and a row have no room.
 ///
 /// * `count`: packages and lines of requirements that are cut or not listed.
 /// * `file`: where all are, on the session's machine.
@@ -53,7 +53,7 @@ impl std::fmt::Display for LeftOut {
     }
 }
 
-/// How well a session is kept apart from the rest of the machine.
+/// The strength of a session's isolation from the rest of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Tier {
     /// Namespaces, and cgroups that hold the VM size's processor and memory.
@@ -69,7 +69,7 @@ pub enum Tier {
     Container,
 }
 
-/// How well sessions are kept apart, and what is not held.
+/// The isolation of sessions, and what is not held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Isolation {
     pub tier: Tier,
@@ -125,7 +125,7 @@ pub struct Package {
     pub asked_by: Vec<String>,
 }
 
-/// Why a package is there.
+/// The origin of a package.
 ///
 /// # Source
 ///
@@ -181,7 +181,7 @@ impl Change {
     }
 }
 
-/// How an install's own program ended.
+/// The end of an install's own program.
 ///
 /// * `command`: what it was, in words; `exit_code`: 128 and the signal's number if a signal ended
 ///   it.
@@ -233,5 +233,5 @@ pub struct InstallRow {
     pub changes: Vec<Change>,
 }
 
-/// How many entries of a flow's history of installs are kept.
+/// The most entries of a flow's history of installs that are kept.
 pub const MOST_INSTALLS: u64 = 50;

@@ -18,7 +18,7 @@ const LONGEST_NAME: usize = 50;
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A text as one part of a URL: of its path, its query, or what is before its host.
-pub fn encoded(text: &str) -> String {
+pub fn encode_part(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
@@ -144,7 +144,7 @@ routes! {
 }
 
 impl Route<'_> {
-    /// Why a query is none of this route's. No value is in the text: it may be anything.
+    /// Checks a query's names. The text of an error has no value of it, which may be a secret.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl Target<'_> {
             "the route has no parameter {name}"
         );
         self.query.push(if self.query.is_empty() { '?' } else { '&' });
-        self.query += &format!("{name}={}", encoded(&value.to_string()));
+        self.query += &format!("{name}={}", encode_part(&value.to_string()));
         self
     }
 

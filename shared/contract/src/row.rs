@@ -76,7 +76,7 @@ pub struct UsedByRun {
 }
 
 impl UsedRow {
-    /// How many runs are kept.
+    /// The most runs that are kept.
     pub const MOST: usize = 20;
 
     /// Takes a run in, as the latest one; `None` if it is there.
@@ -112,7 +112,7 @@ pub struct OperationRow {
     pub failure: Option<Failure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
-    /// How its install ended, if one had to be done.
+    /// The end of its install's own program, if one had to be run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<Setup>,
     /// The operation that it joined: its end is this one's.
@@ -120,7 +120,7 @@ pub struct OperationRow {
     pub joined: Option<String>,
 }
 
-/// How an operation ended: written in its row beside how it was accepted, at another time.
+/// The end of an operation: written in its row beside its acceptance, at another time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationEnd {
     pub status: OperationStatus,
@@ -208,13 +208,13 @@ pub struct RunRow {
     /// Whether lists leave it out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archived: bool,
-    /// When it was deleted. Nothing but its name is left, which can be given again after
+    /// The time of its deletion. Nothing but its name is left, which can be given again after
     /// [`NAME_KEPT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Millis>,
 }
 
-/// How a run ended, likewise.
+/// The end of a run, likewise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunEnd {
     pub status: RunStatus,
@@ -243,8 +243,8 @@ impl RunRow {
     }
 }
 
-/// How long the name of a deleted run is taken: a late repetition of its command must not run it
-/// again.
+/// The time for which the name of a deleted run stays taken: a late repetition of its command must
+/// not run it again.
 pub const NAME_KEPT: Millis = 600_000;
 
 impl RunRow {
@@ -253,7 +253,7 @@ impl RunRow {
         self.display_name.as_deref().or(self.wish.display_name.as_deref())
     }
 
-    /// Why another run cannot have its name.
+    /// The failure of another run of its name.
     pub fn name_taken(&self) -> Failure {
         let message = match self.deleted {
             None => format!("There is another run {} already. Take another name, or none.", self.id),
@@ -277,7 +277,7 @@ impl RunRow {
     }
 }
 
-/// Where a run is.
+/// The status of a run.
 ///
 /// # Source
 ///

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt};
 /// The most bytes of one object.
 pub const MOST_BYTES: u64 = 256 << 20;
 
-/// Where one object is.
+/// The address of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     pub bucket: String,
@@ -70,7 +70,7 @@ pub struct Offer {
     pub bytes: u64,
 }
 
-/// Where it is to be. It is there already if there is no `upload`.
+/// The address for it. It is there already if there is no `upload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Place {
     /// The folder or data that a command names.
@@ -79,8 +79,8 @@ pub struct Place {
     pub upload: Option<Upload>,
 }
 
-/// How to send it, within minutes: a PUT to `url` with exactly these headers, of exactly what was
-/// offered.
+/// The request that uploads it, within minutes: a PUT to `url` with exactly these headers, of
+/// exactly what was offered.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Upload {
     pub url: String,

@@ -87,13 +87,13 @@ pub struct StoredFile {
     pub bytes: u64,
     /// SHA-256, in hex.
     pub digest: String,
-    /// Where it begins in all parts together.
+    /// The start in all parts together.
     pub from: u64,
 }
 
 impl Index {
-    /// Where a file goes on from `offset`: the part's digest, and the first byte there and after
-    /// there. `None` at the file's end.
+    /// The continuation of a file from `offset`: the part's digest, and the first byte there and
+    /// after there. `None` at the file's end.
     pub fn place(&self, file: &StoredFile, offset: u64) -> Option<(&str, u64, u64)> {
         let begin = file.from.checked_add(offset)?;
         let end = file.from.checked_add(file.bytes)?;
@@ -107,8 +107,8 @@ impl Index {
     }
 }
 
-/// Where a part of a file is to be read, within minutes: a GET of `url` with this `range` as its
-/// header `Range`.
+/// The request for a part of a file, within minutes: a GET of `url` with this `range` as its header
+/// `Range`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Download {
     pub url: String,

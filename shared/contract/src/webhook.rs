@@ -15,7 +15,7 @@ pub const MOST_RULES_BYTES: usize = 200_000;
 /// The most bytes of a delivery's body.
 pub const MOST_BYTES: usize = 1 << 20;
 
-/// How a sender signs.
+/// The signature scheme of a sender.
 ///
 /// # Source
 ///
@@ -36,8 +36,8 @@ pub enum SenderKind {
 /// * `event`: for GitHub the name of the event, such as `push`, `release` (which means
 ///   `release.published`) or `deployment` (`deployment.created`), or `event.action`; for Standard
 ///   Webhooks the payload's `type`.
-/// * `by`: who made the rule, with the roles they had then. The command is theirs. Left out by
-///   whoever makes one.
+/// * `by`: the maker of the rule, with their roles then. The command is theirs. A client leaves it
+///   out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
     #[serde(deserialize_with = "bounds::id")]
@@ -143,8 +143,8 @@ pub struct Webhooks {
     /// The revision that was read; 0 if there were no rules.
     pub revision: u64,
     pub rules: Vec<Rule>,
-    /// Where senders send to, without the sender's name at its end. Said by the service, and left
-    /// out by whoever sends rules.
+    /// The address for senders, without the sender's name at its end. The service sets it, and a
+    /// client leaves it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
 }

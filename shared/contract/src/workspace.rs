@@ -1,5 +1,4 @@
-//! The settings of a workspace: what its sessions have where nobody names another thing, and what
-//! they may have at most.
+//! The settings of a workspace: defaults and limits of its sessions.
 //!
 //! The names are those of the file that `pfsession workspace update` reads.
 
@@ -113,8 +112,8 @@ pub struct DataStore {
     pub r#type: String,
 }
 
-/// How much each user may have at once; `users` says it for some in place of that, and `total` how
-/// much all users may have together.
+/// The quota of each user at once; `users` says it for some in place of that, and `total` how much
+/// all users may have together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuotaSettings {
@@ -123,8 +122,8 @@ pub struct QuotaSettings {
     /// Processors, by the family of VM sizes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vcpus: BTreeMap<String, u32>,
-    /// How long the sessions of a user may live on one day of UTC, all of them together: a cap on
-    /// what they cost. When it is used up, they are stopped.
+    /// The longest time that the sessions of a user may live on one day of UTC, all of them
+    /// together: a cap on what they cost. When it is used up, they are stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_seconds_per_day: Option<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -139,8 +138,8 @@ impl QuotaSettings {
     }
 }
 
-/// How much one user may have at once, or all together. What it leaves out is everybody's, or has
-/// no bound.
+/// The quota of one user at once, or of all together. What it leaves out is everybody's, or has no
+/// bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserQuota {

@@ -196,7 +196,7 @@ impl Connection {
     }
 
     /// As `pf connection show` prints it, without its secrets.
-    pub fn scrubbed(&self, name: &str) -> Value {
+    pub fn scrub(&self, name: &str) -> Value {
         let secrets: BTreeMap<_, _> = self.secrets.keys().map(|key| (key, SCRUBBED)).collect();
         let mut shown = json!({ "name": name, "type": self.kind, "module": self.module });
         if self.kind == Custom {
@@ -232,7 +232,7 @@ impl Connection {
         self.address_key().is_some()
     }
 
-    /// Where its provider is, if a broker can hold its key.
+    /// The address of its provider, if a broker can hold its key.
     pub fn address(&self) -> Option<&str> {
         let written = self.configs.get(self.address_key()?).map(String::as_str);
         written.or((self.kind == OpenAi).then_some(OPEN_AI))
@@ -275,7 +275,7 @@ const KEYLESS: &str = "meid_token";
 const BROKERED: &str = "brokered";
 /// The placeholder for a key that a broker holds. Clients refuse an empty one.
 const PLACEHOLDER: &str = "held-by-the-broker";
-/// Where OpenAI's own client finds it.
+/// The address that OpenAI's own client uses.
 ///
 /// # Source
 ///

@@ -125,8 +125,8 @@ fn with_own_project(folder: &Folder, requirements: &mut Requirements) -> Result<
     Ok(())
 }
 
-/// Where the requirements are or would be: as the flow folder has it, and where the flow file says
-/// so.
+/// The file of the requirements, present or not: as the flow folder has it, and where the flow file
+/// says so.
 pub(crate) fn requirements_target(folder: &Folder) -> Result<(PathBuf, String), Failure> {
     let declared = folder.flow_file.as_ref().map(Declared::of).transpose()?;
     let named = declared.and_then(|declared| declared.requirements);

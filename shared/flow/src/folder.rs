@@ -77,8 +77,8 @@ fn not_a_folder(path: &Path) -> Failure {
     )
 }
 
-/// How far what the flow names may lead, unless its user says otherwise: the repository that the
-/// folder lies in, else its parent folder.
+/// The default bound of the paths that the flow names: the repository that the folder lies in, else
+/// its parent folder.
 pub fn include_root(folder: &Path) -> PathBuf {
     let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     // In a work tree or a submodule `.git` is a file.
@@ -152,7 +152,7 @@ pub fn kind(folder: &Path) -> Result<Kind, Failure> {
     ))
 }
 
-/// How far what a flow names may lead.
+/// The bound of the paths that a flow names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach<'a> {
     /// As far as this folder: see [`include_root`].

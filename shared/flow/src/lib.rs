@@ -8,7 +8,7 @@
 //! * [`migrate()`]: the files that a flow needs of a runtime's environment.
 //! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes
 //!   at its root.
-//! * [`snapshot`]: such a view as one file, for whoever does not see the folder.
+//! * [`snapshot`]: such a view as one file, for a reader that does not see the folder.
 //! * [`run_yaml`]: a run's own file.
 //! * [`connection()`]: a connection's document.
 //!

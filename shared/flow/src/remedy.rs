@@ -4,7 +4,7 @@
 ///
 /// * `option`: which option the line is, if it is one.
 pub(crate) fn of_variable(variable: &str, option: Option<&str>, text: &str) -> String {
-    let whose = format!("{variable} would be read from the environment variables of whoever installs.");
+    let whose = format!("{variable} would be read from the environment variables of the installer.");
     let is_index = matches!(
         option,
         Some("-i" | "--index-url" | "--extra-index-url" | "-f" | "--find-links")

@@ -33,7 +33,7 @@ pub fn lineage(folder: &Path) -> Result<String, Failure> {
         return Err(no_repository(folder, "its repository has no remote `origin`"));
     };
     let Some(address) = address(&url) else {
-        let why = "the address of its remote `origin` is none that other machines have, or has an `@` in its path";
+        let why = "the address of its remote `origin` is one of this machine alone, or has an `@` in its path";
         return Err(no_repository(folder, why));
     };
     let within = folder.strip_prefix(root).expect("the root is above the folder");

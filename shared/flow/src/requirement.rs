@@ -1,9 +1,9 @@
 //! One requirement as PEP 508 has it, read within a budget.
 //!
 //! `pep508_rs` reads names, extras, versions and URLs. It never sees a character outside ASCII, a
-//! name that ends in a hyphen or a marker: on the first two it panics, and of each marker it builds
-//! a decision diagram that grows exponentially, stays in memory, and is built by recursion. 0.9.2
-//! is its newest release. `uv-pep508` has the same diagrams, and brings uv's own crates with it.
+//! name that ends in a hyphen or a marker. On the first two it panics. Of each marker it builds a
+//! decision diagram that grows exponentially, stays in memory, and is built by recursion. 0.9.2 is
+//! its newest release. `uv-pep508` has the same diagrams, and brings uv's own crates with it.
 
 use pep508_rs::{Requirement, VerbatimUrl};
 use std::str::FromStr;

@@ -37,7 +37,7 @@ pub struct Requirements {
 pub struct Line {
     /// The file, relative to the flow folder.
     pub file: String,
-    /// Where the line begins, from 1.
+    /// The number of the line, from 1.
     pub number: usize,
     pub text: String,
     /// Whether it only limits versions: it came by `-c`.
@@ -132,7 +132,7 @@ struct Reader<'a> {
     includes: &'a [Include],
     /// The files being read, outermost first.
     open: Vec<PathBuf>,
-    /// How many files were read, and how many bytes of them.
+    /// The number of files that were read, and of their bytes.
     files: usize,
     bytes: usize,
     lines: Vec<Line>,

@@ -90,7 +90,7 @@ impl<T: Default> OrFile<T> {
     }
 }
 
-/// Where something is.
+/// A path or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// On this machine; absolute.
@@ -111,7 +111,7 @@ impl<'de> Deserialize<'de> for Place {
     }
 }
 
-/// Where the run is to run: a VM size, or a compute instance.
+/// The compute of the run: a VM size, or a compute instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resources {

@@ -16,7 +16,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// How many folders deep a name in a snapshot may be.
+/// The largest depth of a name in a snapshot, in folders.
 const MOST_DEPTH: usize = 110;
 
 /// The source of an entry.

@@ -18,7 +18,7 @@ pub const MOST_FILES: usize = 10_000;
 pub const MOST_BYTES: u64 = 200 << 20;
 /// The most entries that are looked at, where includes name the same ones again.
 const MOST_LOOKS: usize = 2 * MOST_FILES;
-/// How many folders deep a view goes.
+/// The largest depth of a view, in folders.
 const MOST_DEPTH: usize = 100;
 
 /// Names of files and folders that no run needs.
@@ -143,7 +143,7 @@ pub(crate) fn write_zip<W: Write + io::Seek>(folders: &[PathBuf], files: &[File]
     Ok(zip.finish()?)
 }
 
-/// How everything is written into a zip file.
+/// The options by which everything is written into a zip file.
 pub(crate) fn as_it_is() -> zip::write::SimpleFileOptions {
     zip::write::SimpleFileOptions::default()
         .compression_method(zip::CompressionMethod::Stored)
@@ -157,7 +157,7 @@ struct Walk<'a> {
     /// Entries of archives, beside `files` and `folders`.
     archived: usize,
     bytes: u64,
-    /// How many entries were looked at: several includes may name the same.
+    /// The number of entries that were looked at: several includes may name the same.
     looked_at: usize,
     warnings: Vec<String>,
 }

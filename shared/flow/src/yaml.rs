@@ -18,7 +18,7 @@ const MOST_DEPTH: usize = 64;
 const MOST_VALUES: usize = 50_000;
 const MOST_ALIASES: usize = 1_000;
 
-/// How to treat a number that JSON cannot express.
+/// The treatment of a number that JSON cannot express.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Infinite {
     /// Nothing: nobody asks for the value.

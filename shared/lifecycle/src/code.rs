@@ -128,7 +128,7 @@ codes! {
     FlowBadIncludes = "Flow.BadIncludes", Final, "`additional_includes` is no list of paths.", "Write a list of paths relative to the flow folder.";
     FlowBadPath = "Flow.BadPath", Final, "The path of a flow folder is not UTF-8.", "Rename the folder.";
     FlowBadProject = "Flow.BadProject", Final, "A project file (`pyproject.toml`, `environment.yml`, `Pipfile`, …) cannot be read.", "Correct the line that the text names.";
-    FlowBadRequirement = "Flow.BadRequirement", Final, "A line of the requirements is none that pip knows, or names itself.", "Correct the line that the text names.";
+    FlowBadRequirement = "Flow.BadRequirement", Final, "A line of the requirements is invalid, or names itself.", "Correct the line that the text names.";
     FlowBadRunFile = "Flow.BadRunFile", Final, "The run file cannot be read, or a value in it is wrong.", "Correct the line that the text names.";
     FlowIncludeCollision = "Flow.IncludeCollision", Final, "Two includes have the same name in the flow folder.", "Rename one of them.";
     FlowLinkLoop = "Flow.LinkLoop", Final, "A symbolic link leads back to a folder above it.", "Remove the link.";
@@ -211,7 +211,7 @@ codes! {
     InstallNoSuchVersion = "Install.NoSuchVersion", Final, "The package has no such version, or none for this Python and platform.", "Change the version.";
     InstallNoUv = "Install.NoUv", Final, "uv is not on `PATH` and could not be fetched.", "Connect to a network, or install uv.";
     InstallNothingBefore = "Install.NothingBefore", Final, "The session has had no other packages to go back to.", "Name the packages that it should have.";
-    InstallOtherPython = "Install.OtherPython", Final, "The Python of the session is none that the folder asks for.", "Install that Python, name a base image that has it, or change the file that asks for it.";
+    InstallOtherPython = "Install.OtherPython", Final, "The session's Python is not a version that the folder requires.", "Install that Python, name a base image that has it, or change the file that asks for it.";
     InstallPrivateFeed = "Install.PrivateFeed", Final, "The credential of a package index cannot be read or stored, or is missing.", "Store the credential as the text says.";
     InstallPythonMissing = "Install.PythonMissing", Final, "The machine has no Python that flows can use.", "Install Python, or name one in `PFSESSION_PYTHON`.";
     InstallTampered = "Install.Tampered", Final, "A build left behind what uv does not make.", "Take versions that have a wheel, or do not trust the package.";
@@ -344,8 +344,8 @@ codes! {
     WebhookBadSecret = "Webhook.BadSecret", Final, "The secret of a webhook cannot be used.", "Give a secret as the text says.";
     WebhookChanged = "Webhook.Changed", Retry, "The rules were changed by somebody else meanwhile.", "Read them again, and repeat the change.";
     WebhookExists = "Webhook.Exists", Final, "There is a webhook of that name already.", "Take another name, or remove it first.";
-    WebhookMalformed = "Webhook.Malformed", Final, "A delivery or a rule is none that can be read.", "Correct what the text names.";
-    WebhookNoKind = "Webhook.NoKind", Final, "The event is none that is known of this sender.", "Name an event that the text lists.";
+    WebhookMalformed = "Webhook.Malformed", Final, "A delivery or a rule cannot be read.", "Correct what the text names.";
+    WebhookNoKind = "Webhook.NoKind", Final, "This sender has no such event.", "Name an event that the text lists.";
     WebhookNoSecret = "Webhook.NoSecret", Final, "The secret of a sender cannot be kept or found.", "Do what the text says.";
     WebhookNone = "Webhook.None", Final, "There is no such webhook.", "List the webhooks.";
     WebhookNotGenuine = "Webhook.NotGenuine", Final, "The address is of no sender, or the signature does not fit.", "Compare address and secret with those of the webhook.";

@@ -21,7 +21,7 @@ pub struct Slot {
     pub instance: Option<String>,
 }
 
-/// Where a compute resource is in its life.
+/// The phase of a compute resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
@@ -49,16 +49,15 @@ pub struct Compute {
     /// The flows whose sessions are on it, or about to be.
     pub sessions: BTreeSet<String>,
     pub revision: u64,
-    /// When it is to be looked after; none once it is gone and each session on it has been told.
+    /// The time of the next look at it; none once it is gone and each session on it has been told.
     pub due: Option<Millis>,
-    /// When it was requested; none of a row that an earlier version wrote.
+    /// The time of the request; none of a row that an earlier version wrote.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub since: Option<Millis>,
-    /// Why its sessions are being stopped: each of them and their runs are told.
+    /// The reason for stopping its sessions: each of them and their runs are told.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub drained: Option<Failure>,
-    /// When it is shut down for idleness; none: never, as serverless compute, which is deleted with
-    /// its last session.
+    /// The idle shutdown; none for serverless compute, which is deleted with its last session.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub shutdown: Option<IdleShutdown>,
 }
@@ -72,7 +71,7 @@ pub struct Compute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub struct IdleShutdown {
-    /// How long it may be unused, in milliseconds.
+    /// The longest time that it may be unused, in milliseconds.
     pub after: Millis,
     /// Its last use that this row knows: its start, a session that joined it, or the last activity
     /// of one that left it.
@@ -83,7 +82,7 @@ pub struct IdleShutdown {
 }
 
 impl IdleShutdown {
-    /// When it is shut down if nothing uses it before.
+    /// The time of the shutdown if nothing uses it before.
     pub fn due(self) -> Millis {
         self.used.saturating_add(self.after)
     }
@@ -93,7 +92,7 @@ impl IdleShutdown {
         self.warned == Some(self.due())
     }
 
-    /// When a sweep is to look at it: to warn its user, and then to shut it down.
+    /// The time of the next look by a sweep: to warn its user, and then to shut it down.
     fn look_at(self) -> Millis {
         let ahead = deadlines::IDLE_WARNING.min(self.after / 4);
         self.due() - if self.is_warned() { 0 } else { ahead }
@@ -299,9 +298,9 @@ pub enum Seen {
 
 /// Takes in what the driver saw. `None` if it changes nothing: it came late, or twice.
 ///
-/// The sessions on one that is gone stay in its set until each has left it, so that a crash after
-/// this step forgets none of them; whoever saw it tells every session in the set, also when this
-/// gives `None`.
+/// The sessions on a resource that is gone stay in its set until each has left it, so that a crash
+/// after this step forgets none of them. The caller tells every session in the set, also after
+/// `None`.
 pub fn observe(compute: &Compute, seen: Seen) -> Option<Compute> {
     let mut next = compute.clone();
     match (compute.phase, seen) {

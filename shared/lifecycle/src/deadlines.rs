@@ -4,25 +4,25 @@
 
 use crate::Millis;
 
-/// How long a compute resource may take to come up. An EC2 instance takes a minute or two; a
-/// machine that is already there, nothing.
+/// The longest time that a compute resource may take to come up. An EC2 instance takes a minute or
+/// two; a machine that is already there, nothing.
 pub const PROVISIONING: Millis = 600_000;
 
-/// How long a container may take from the request to its agent's first word. It pulls the base
-/// image.
+/// The longest time that a container may take from the request to its agent's first word. It pulls
+/// the base image.
 pub const LAUNCHING: Millis = 300_000;
 
-/// How long it may take to find out whether a session can be made anew, while it goes on as it was.
+/// The longest time of the check whether a session can be made anew, while it goes on as it was.
 /// Its base image is pulled, as by an install.
 pub const CHECKING: Millis = 1_800_000;
 
-/// How long an install may take. Large wheels over a slow network, built from source.
+/// The longest time of an install. Large wheels over a slow network, built from source.
 pub const INSTALLING: Millis = 1_800_000;
 
-/// How long after the driver was asked to remove a container it is asked again.
+/// The time after which the driver is asked again to remove a container.
 pub const STOPPING: Millis = 4_000;
 
-/// How long an agent lives after it asked for the lease that was last granted. It asks at every
+/// The life of an agent after its request for the lease that was last granted. It asks at every
 /// third of this.
 pub const LEASE: Millis = 60_000;
 
@@ -30,8 +30,8 @@ pub const LEASE: Millis = 60_000;
 /// rates, and the time to end itself.
 pub const LEASE_MARGIN: Millis = 10_000;
 
-/// How long a request to launch may be acted on where the session has the whole of a machine that
-/// is already there. A driver drops an older one.
+/// The longest time in which a request to launch may be acted on where the session has the whole of
+/// a machine that is already there. A driver drops an older one.
 pub const LAUNCH_WINDOW: Millis = 60_000;
 
 /// The same for every other VM size: there an instance may pull the base image first. Two gigabytes
@@ -39,18 +39,17 @@ pub const LAUNCH_WINDOW: Millis = 60_000;
 /// pulled is unpacked to twice that. It is computed, not measured.
 pub const LAUNCH_WINDOW_WITH_PULL: Millis = 240_000;
 
-/// How long a run may go without its agent naming it among the runs in progress.
+/// The longest time that a run may go without its agent naming it among the runs in progress.
 pub const RUN_LEASE: Millis = 90_000;
 
-/// How long an effect may stay unsent before a sweep looks after it.
+/// The longest time that an effect may stay unsent before a sweep looks after it.
 pub const OUTBOX: Millis = 3_000;
 
-/// How long a compute resource may stay in a phase that is not final before its driver is asked
-/// again.
+/// The longest time that a compute resource may stay in a phase that is not final before its driver
+/// is asked again.
 pub const COMPUTE_RETRY: Millis = 15_000;
 
-/// How long a session may be idle when its flow was started from the command line or by a run and
-/// nothing else was said: one hour.
+/// The default idle time of a flow that was started from the command line or by a run: one hour.
 ///
 /// # Source
 ///
@@ -58,8 +57,8 @@ pub const COMPUTE_RETRY: Millis = 15_000;
 /// specification, *Use a compute session to submit a flow run*).
 pub const IDLE_DEFAULT: Millis = 3_600_000;
 
-/// How long before a deletion for idleness its user is warned, or a quarter of the idle time if
-/// that is less.
+/// The time from the warning to a deletion for idleness, or a quarter of the idle time if that is
+/// less.
 pub const IDLE_WARNING: Millis = 300_000;
 
 /// The bound within which a stop ends on one machine, where the driver is part of the host.

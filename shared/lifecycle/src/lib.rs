@@ -34,7 +34,7 @@ pub use code::Code;
 /// Milliseconds since the Unix epoch, by the control plane's clock.
 pub type Millis = u64;
 
-/// Why something did not succeed: a stable name for programs, and a sentence for people.
+/// A failure: a stable name for programs, and a sentence for people.
 ///
 /// * `error`: the code that reaches the log, the reply and the state machine's `ErrorEquals`, such
 ///   as `Session.QuotaExceeded`.

@@ -41,7 +41,7 @@ pub struct Host {
     pub port: Option<u16>,
 }
 
-/// Where a host is.
+/// The place of a host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// In lower case, without a dot at its end.

@@ -1,5 +1,5 @@
-//! How much one user, or all users together, may have at once in a workspace: sessions, and
-//! processors of each family of VM sizes.
+//! The quota of one user, or of all users together, in a workspace: sessions, and processors of
+//! each family of VM sizes.
 //!
 //! # Source
 //!
@@ -30,7 +30,7 @@ impl Whose {
         }
     }
 
-    /// How room is made, before "then start this one again".
+    /// The way to make room, before "then start this one again".
     fn stop(self, of_yours: &'static str) -> &'static str {
         match self {
             Self::User => of_yours,
@@ -46,7 +46,7 @@ pub struct Quota {
     pub sessions: Option<u32>,
     /// Processors, by the family of VM sizes: `D`, `NC`, `m`.
     pub vcpus: BTreeMap<String, u32>,
-    /// How long the sessions may live on one day, all of them together.
+    /// The longest time that the sessions may live on one day, all of them together.
     pub daily: Option<Millis>,
 }
 
@@ -64,7 +64,7 @@ pub struct Usage {
     /// The day on which a session left last, and how long those that have left lived on it.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub past: Option<Past>,
-    /// When a sweep is to look whether the time of the day is used up: see [`Usage::look`].
+    /// The time at which a sweep looks whether the time of the day is used up: see [`Usage::look`].
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub due: Option<Millis>,
     /// Up to when it was counted among what all users have: see [`Usage::count`].
@@ -80,7 +80,7 @@ pub struct Live {
     pub sessions: u64,
     /// Compute instances that run.
     pub instances: u64,
-    /// How long sessions have lived on this day.
+    /// The time that sessions have lived on this day.
     pub lived: Millis,
 }
 
@@ -158,7 +158,7 @@ impl Usage {
         };
         next.sessions.insert(flow.to_owned(), wanted);
         next.revision = self.revision + 1;
-        Ok(next.watched(quota, now))
+        Ok(next.watch(quota, now))
     }
 
     /// Takes in a compute instance that starts.
@@ -270,7 +270,7 @@ impl Usage {
                 Daily::Warn { due }
             }
             _ => {
-                next = next.watched(quota, now);
+                next = next.watch(quota, now);
                 Daily::Wait
             }
         };
@@ -312,7 +312,7 @@ impl Usage {
 
     /// Sets when a sweep is to look at it.
     #[must_use]
-    pub fn watched(mut self, quota: &Quota, now: Millis) -> Self {
+    pub fn watch(mut self, quota: &Quota, now: Millis) -> Self {
         self.due = self.daily_due(quota, now).map(|due| warning_of(due, quota));
         self
     }
@@ -341,24 +341,24 @@ impl Usage {
     }
 }
 
-/// How often what all users have is counted.
+/// The time between two counts of what all users have.
 pub const COUNTED_EVERY: Millis = 300_000;
 
 /// One day, in milliseconds.
 const DAY: Millis = 86_400_000;
 
-/// When the day after that of `now` begins.
+/// The start of the day after that of `now`.
 fn next_day(now: Millis) -> Millis {
     (now / DAY + 1) * DAY
 }
 
-/// How long a session has lived on the day of `now`.
+/// The time that a session has lived on the day of `now`.
 fn on_day(held: &Use, now: Millis) -> Millis {
     held.since
         .map_or(0, |since| now.saturating_sub(since.max(next_day(now) - DAY)))
 }
 
-/// When the user is warned of the end of their time.
+/// The time of the warning that the user's time ends.
 fn warning_of(due: Millis, quota: &Quota) -> Millis {
     due.saturating_sub(deadlines::IDLE_WARNING.min(quota.daily.unwrap_or_default() / 4))
 }

@@ -24,7 +24,7 @@ pub struct Size {
     /// The family that a quota of vCPUs counts: the letters that the series begins with, `D` or
     /// `NC`, `m` or `g`.
     pub family: &'static str,
-    /// How much a session of this size may use; `None` is all that the machine has.
+    /// The limits of a session of this size; `None` is all that the machine has.
     pub limits: Option<Limits>,
     /// The local disk, in GiB; 0 if it has none of its own.
     pub disk_gib: u32,
@@ -109,7 +109,8 @@ fn limits(cpus: u32, quarters: u32) -> Limits {
     }
 }
 
-/// How long a request to launch a session of this size may be acted on, in milliseconds.
+/// The longest time in which a request to launch a session of this size may be acted on, in
+/// milliseconds.
 pub fn launch_window(name: &str) -> Millis {
     if name == WHOLE_MACHINE {
         deadlines::LAUNCH_WINDOW

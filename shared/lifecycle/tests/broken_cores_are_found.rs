@@ -138,7 +138,7 @@ fn a_time_of_the_day_that_bars_no_start() {
             ..quota.clone()
         };
         let entered = usage.enter(flow, wanted, &without, workspace, now)?;
-        Ok(entered.watched(quota, now))
+        Ok(entered.watch(quota, now))
     }
     let core = Core {
         enter: broken,

@@ -144,7 +144,7 @@ impl Life {
         self.effects.iter().filter_map(answer).collect()
     }
 
-    /// How the last event ends operations and runs.
+    /// The ends of operations and runs by the last event.
     fn ends(&self) -> Vec<(&str, Outcome, Option<&str>)> {
         fn end(effect: &Effect) -> Option<(&str, Outcome, Option<&str>)> {
             match effect {

@@ -87,7 +87,7 @@ pub async fn check(
     Ok(checks)
 }
 
-/// Why a session cannot be on the compute instance `name` now.
+/// The failure of a session that cannot be on the compute instance `name` now.
 async fn not_there(
     ports: &impl Ports,
     command: &Command,

@@ -66,7 +66,7 @@ pub(crate) async fn claim_of(
     if !current || session.phase != Phase::Provisioning {
         return Ok(Vec::new());
     }
-    if let Some(held) = held_by(ports, session).await? {
+    if let Some(held) = load_held(ports, session).await? {
         *compute = Some(Claimed {
             up: held.phase == ComputePhase::Up,
             new: held.phase == ComputePhase::Requested,
@@ -76,7 +76,7 @@ pub(crate) async fn claim_of(
     }
     let slot = session.slot();
     let in_slot = ports.load_slot(&slot).await?;
-    let Some(claimed) = claimed_in(in_slot.as_ref(), &slot, &session.flow, || ports.new_id(), now) else {
+    let Some(claimed) = claim_in(in_slot.as_ref(), &slot, &session.flow, || ports.new_id(), now) else {
         *cause = slot.instance.as_deref().map(not_running);
         return Ok(Vec::new());
     };
@@ -102,7 +102,7 @@ pub(crate) async fn claim_of(
 
 /// The compute resource of a slot with the session on it; `None` for a compute instance that does
 /// not run.
-fn claimed_in(
+fn claim_in(
     in_slot: Option<&Compute>,
     slot: &Slot,
     flow: &str,
@@ -117,7 +117,7 @@ fn claimed_in(
 }
 
 /// The compute resource that a session is on already.
-async fn held_by(ports: &impl Ports, session: &Session) -> Result<Option<Compute>, Fault> {
+async fn load_held(ports: &impl Ports, session: &Session) -> Result<Option<Compute>, Fault> {
     let Some(id) = &session.compute else { return Ok(None) };
     let held = ports.load_compute(id).await?;
     Ok(held.filter(|c| c.sessions.contains(&session.flow)))

@@ -195,7 +195,8 @@ async fn is_name_taken(ports: &impl Ports, command: &Command, run: Option<&RunWi
     Ok(true)
 }
 
-/// Why a run may not read what an earlier run gave. That of another user is none.
+/// The failure of a run that may not read an earlier run's outputs. Another user's run does not
+/// exist for it.
 async fn not_to_be_read(ports: &impl Ports, earlier: &str, by: &str) -> Result<Option<Failure>, Fault> {
     let row = ports
         .load_run(earlier)

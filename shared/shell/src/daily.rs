@@ -74,7 +74,7 @@ pub async fn watch_anew(ports: &impl Ports, workspace: &str, user: &str) -> Resu
     let quota = quota_of(ports, workspace, user).await?;
     let next = Usage {
         revision: usage.revision + 1,
-        ..usage.clone().watched(&quota, ports.now())
+        ..usage.clone().watch(&quota, ports.now())
     };
     Ok((next.due != usage.due).then(|| Write::Usage {
         workspace: workspace.to_owned(),

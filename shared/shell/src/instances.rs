@@ -291,7 +291,7 @@ fn stopping(name: &str) -> Failure {
     Failure::new(Code::InstanceStopping, message)
 }
 
-/// Why the sessions on an instance end with it.
+/// The failure of the sessions that end with their instance.
 fn why_end(name: &str, by: &str, wish: &Wish) -> Failure {
     let (code, what, next) = match wish {
         Wish::DeleteInstance { .. } => (Code::InstanceDeleted, "deleted", "Start the session on other compute."),

@@ -2,8 +2,8 @@
 //!
 //! One transaction saves what was decided: the session, its history, the rows that go with it, the
 //! claims, and the messages still to be sent. Then they are sent, then cleared. A crash between any
-//! two of these loses nothing: whoever comes next to the session sends what is left over, and a
-//! sweep comes within [`lifecycle::deadlines::OUTBOX`] if nobody else does.
+//! two of these loses nothing: the next event of the session sends what is left over, and a sweep
+//! comes within [`lifecycle::deadlines::OUTBOX`] at the latest.
 //!
 //! No SDK is used here. What the shell needs of the outside is [`Ports`]; `shared/aws` has the
 //! adapters.
@@ -47,7 +47,7 @@ use lifecycle::{Code, Failure};
 /// The most retries of a save after an optimistic-lock conflict.
 pub const SAVE_TRIES: usize = 30;
 
-/// Why a handler could not do its work.
+/// The fault of a handler.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// Somebody else changed a row between the read and the save. Worth a retry at once, from the

@@ -50,7 +50,7 @@ impl Known {
         })
     }
 
-    /// Why they may not want this, if they may not.
+    /// The failure of a command that they may not send.
     ///
     /// # Errors
     ///
@@ -86,8 +86,7 @@ impl Known {
         }
     }
 
-    /// Why they may not have sessions work with the identity that `named` is a name of, if they may
-    /// not.
+    /// The failure of a session's use of the identity that `named` names, if they may not use it.
     ///
     /// # Errors
     ///

@@ -122,7 +122,7 @@ pub(crate) async fn free(ports: &impl Ports, compute: &Compute) -> Result<Vec<Wr
     admission::dismiss(ports, workspace, user, |usage| usage.release(&compute.id)).await
 }
 
-/// Why a session cannot be on an instance now.
+/// The failure of a session that cannot be on an instance now.
 pub(crate) fn not_running(name: &str) -> Failure {
     let message = format!(
         "The compute instance {name} does not run, and a session does not start one. Start the instance, then the session again."

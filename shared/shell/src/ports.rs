@@ -30,7 +30,7 @@ use std::future::Future;
 pub trait Ports: Send + Sync {
     /// The control plane's clock, in milliseconds since the Unix epoch.
     fn now(&self) -> Millis;
-    /// An id that nobody has used.
+    /// An unused id.
     fn new_id(&self) -> String;
     /// The most sessions that one user has at once, if the workspace does not say.
     fn sessions_per_user(&self) -> usize;
@@ -86,7 +86,7 @@ pub trait Ports: Send + Sync {
     fn send(&self, row: &SessionRow, message: &Message) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Sends a command of this system's own.
     fn send_command(&self, command: &contract::command::Command) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Sends a notice to whoever takes notices.
+    /// Sends a notice to the queue of notices.
     fn send_notice(&self, notice: &Notice) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Asks the driver for something that belongs to no session.
     fn ask_driver(&self, request: &contract::driver::ComputeRequest) -> impl Future<Output = Result<(), Fault>> + Send;
@@ -118,7 +118,7 @@ pub trait Ports: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
     pub what: DueRow,
-    /// When it came.
+    /// The time of its arrival.
     pub since: Millis,
 }
 
@@ -207,7 +207,7 @@ pub enum Write {
     },
 }
 
-/// When somebody has to look at the session next, its unsent messages included.
+/// The time of the next look at the session, its unsent messages included.
 pub(crate) fn due_of(session: &Session, has_unsent: bool, now: Millis) -> Option<Millis> {
     let unsent = has_unsent.then_some(now + lifecycle::deadlines::OUTBOX);
     session.due().into_iter().chain(unsent).min()

@@ -1,4 +1,4 @@
-//! The VM size of a session for which nobody names one, and what its choice rests on.
+//! The choice of a session's VM size if none is named, and the reason for it.
 
 use crate::{
     Fault, Ports,
@@ -46,8 +46,8 @@ pub(crate) async fn choose(
     Ok(())
 }
 
-/// Why a session or an instance cannot have this VM size here, if it cannot. Whether a machine that
-/// is there has a GPU, only its driver knows.
+/// The failure of a session or an instance of this VM size, if there is none here. Whether a
+/// machine that is there has a GPU, only its driver knows.
 pub(crate) fn refuse_size(ports: &impl Ports, name: &str) -> Option<Failure> {
     let Some(size) = size::size(name) else {
         return Some(size::no_such_size(name));

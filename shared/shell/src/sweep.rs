@@ -17,8 +17,7 @@ use lifecycle::{
     session::Session,
 };
 
-/// How long a command of the sweep stands before the same one is sent again, if it has not been
-/// acted on.
+/// The time before a command of the sweep is sent again, if it has not been acted on.
 const AGAIN: Millis = 5_000;
 
 /// A session that is this long over its phase's deadline, in milliseconds, should have been ended
@@ -28,11 +27,11 @@ const OVERDUE: Millis = 60_000;
 /// The result of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// How much was due.
+    /// The number of due sessions and compute resources.
     pub due: u64,
-    /// How long the oldest of it had been due, in milliseconds.
+    /// The time that the oldest of it had been due, in milliseconds.
     pub lag: Millis,
-    /// How many sessions were over their phase's deadline by more than a minute.
+    /// The number of sessions over their phase's deadline by more than a minute.
     pub over_deadline: u64,
     /// The sessions and compute instances of the users that were counted.
     pub live: Live,

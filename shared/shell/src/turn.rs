@@ -458,13 +458,13 @@ pub async fn observe_compute(ports: &impl Ports, id: &str, seen: Seen, why: &str
                 why: why.to_owned(),
             },
         };
-        // A report is refused by nobody.
+        // A report is never refused.
         let _ = happen(ports, &Happened::new(flow, event, "driver")).await?;
     }
     Ok(())
 }
 
-/// How a refused run is written: it has a row, so that whoever submitted it learns why.
+/// The row of a refused run, in which its sender finds the reason.
 pub(crate) fn refused_run(run: &str, happened: &Happened<'_>, failure: Failure, now: Millis) -> RunRow {
     let wish = happened.run.cloned().unwrap_or_default();
     RunRow {
@@ -476,7 +476,7 @@ pub(crate) fn refused_run(run: &str, happened: &Happened<'_>, failure: Failure, 
     }
 }
 
-/// How a refused operation is written, likewise.
+/// The row of a refused operation, likewise.
 pub(crate) fn refused_operation(
     operation: &str,
     kind: Kind,

@@ -1,4 +1,4 @@
-//! Why a session is as it is: what its row and its history say together.
+//! The reasons for a session's state: what its row and its history say together.
 
 use contract::{
     Millis, Phase,

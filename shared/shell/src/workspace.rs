@@ -41,7 +41,7 @@ fn largest_idle(of: &WorkspaceSettings) -> lifecycle::Millis {
     of.largest_idle_seconds.map_or(lifecycle::Millis::MAX, Into::into)
 }
 
-/// Why a session may not have these settings in this workspace, if it may not.
+/// The failure of a session with these settings in this workspace, if they are refused.
 pub fn refuse(settings: &Settings, of: &WorkspaceSettings, workspace: &str) -> Option<Failure> {
     if !settings.idle.is_named() || settings.idle.value <= largest_idle(of) {
         return None;
@@ -187,7 +187,7 @@ pub fn check(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -
     Ok(())
 }
 
-/// Why a session cannot start: the working directory of its workspace is gone.
+/// The failure of a session's start: the working directory of its workspace is gone.
 ///
 /// * `is_folder`: as [`check`] takes it.
 pub fn no_working_directory(of: &WorkspaceSettings, is_folder: impl Fn(&str) -> Option<bool>) -> Option<Failure> {

@@ -19,7 +19,7 @@ const DESCRIPTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest time to read a whole folder.
 const FOLDER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Where flow folders are read: on this machine, in a store, or both.
+/// The readers of flow folders: on this machine, in a store, or both.
 pub struct Folders {
     here: bool,
     store: Option<InStore>,
@@ -217,7 +217,7 @@ impl Folders {
     pub async fn open(&self, flow: &str, folder: &str) -> Result<Opened, Fault> {
         match (&self.store, Path::new(folder).is_absolute()) {
             (_, true) if self.here => Ok(Opened::Here(folder.into())),
-            (Some(store), false) => store.laid(flow, folder, true).await.map(Opened::View),
+            (Some(store), false) => store.lay_out(flow, folder, true).await.map(Opened::View),
             _ => Err(no_snapshot(&format!("The flow folder {folder}"))),
         }
     }
@@ -230,7 +230,7 @@ impl Folders {
     pub async fn open_file(&self, flow: &str, file: &str) -> Result<OpenedFile, Fault> {
         match (&self.store, Path::new(file).is_absolute()) {
             (_, true) if self.here => Ok(OpenedFile::Here(file.into())),
-            (Some(store), false) => store.laid(flow, file, false).await.map(OpenedFile::Laid),
+            (Some(store), false) => store.lay_out(flow, file, false).await.map(OpenedFile::Laid),
             _ => Err(no_snapshot(&format!("The file {file}"))),
         }
     }
@@ -299,7 +299,7 @@ impl InStore {
         }
     }
 
-    async fn laid(&self, flow: &str, text: &str, is_folder: bool) -> Result<Arc<Laid>, Fault> {
+    async fn lay_out(&self, flow: &str, text: &str, is_folder: bool) -> Result<Arc<Laid>, Fault> {
         let address = Address::read(text).ok_or_else(|| no_snapshot(text))?;
         if address.flow != flow || self.bucket.as_ref().is_some_and(|bucket| *bucket != address.bucket) {
             return Err(Fault::Wrong(Failure::new(

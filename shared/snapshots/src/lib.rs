@@ -6,8 +6,8 @@
 //! * [`Store`]: the object store: what is there, where to send what is not, and getting it;
 //!   likewise the files of runs.
 //!
-//! No permission is checked here. Whoever opens says which flow it is for, and gets what is that
-//! flow's.
+//! No permission is checked here. The caller names a flow, and reads the objects of that flow
+//! alone.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::cognitive_complexity))]
 
@@ -21,7 +21,7 @@ pub use folders::{Folders, Laid, Opened, OpenedFile, short_text};
 pub use lifecycle::Failure;
 pub use store::{FRESH, Store};
 
-/// Why something was not had.
+/// The fault of a read or a write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// Final.
@@ -39,7 +39,7 @@ impl From<Failure> for Fault {
 }
 
 impl Fault {
-    /// The failure, for whoever does not retry.
+    /// The failure, for a caller that does not retry.
     pub fn into_failure(self) -> Failure {
         match self {
             Self::Wrong(failure) | Self::NotNow(failure) => failure,

@@ -16,7 +16,7 @@ use aws_sigv4::{
 use aws_smithy_runtime_api::client::identity::Identity;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
-    route::encoded,
+    route::encode_part,
     snapshot::{Address, MOST_BYTES, Upload},
 };
 use lifecycle::{Code, Failure};
@@ -29,9 +29,9 @@ use std::{
 };
 use ureq::tls::{RootCerts, TlsConfig};
 
-/// How long whoever was told where to send something has to begin.
+/// The time in which an upload has to begin after its address was given.
 pub(crate) const TO_SEND: Duration = Duration::from_secs(600);
-/// How long a request of this crate's own may take to arrive.
+/// The longest time of a request of this crate's own.
 pub(crate) const TO_ASK: Duration = Duration::from_secs(60);
 /// An object sent longer ago than this is sent again, so that it does not expire while it is in
 /// use. The template's bucket keeps for at least twice as long.
@@ -111,8 +111,8 @@ impl Store {
         }
     }
 
-    /// Where and how to send an object: exactly these bytes, of exactly this digest, or it is not
-    /// taken.
+    /// The request that uploads an object: exactly these bytes, of exactly this digest, or it is
+    /// not taken.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl Store {
                 status @ 400..=499 if status != 429 => {
                     return Err(wrong(
                         Code::SnapshotRefused,
-                        format!("The store answers {status} to whoever asks for {address} here: it is not there, or may not be read"),
+                        format!("The store answers {status} to a request for {address} here: it is not there, or may not be read"),
                         "Send the flow again with pfsession, which uploads it; if that does not help, give this role s3:GetObject there",
                     ));
                 }
@@ -246,7 +246,7 @@ fn presign(
     let query: Vec<String> = instructions
         .params()
         .iter()
-        .map(|(name, value)| format!("{name}={}", encoded(value)))
+        .map(|(name, value)| format!("{name}={}", encode_part(value)))
         .collect();
     Ok(format!("{url}?{}", query.join("&")))
 }

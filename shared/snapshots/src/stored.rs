@@ -30,7 +30,7 @@ impl Store {
     pub async fn keep_run(&self, of: &StoredObject, folder: &Path) -> Result<StoredObject, Fault> {
         let root = folder.to_owned();
         let (index, paths) = self
-            .blocking(move |_| indexed(&root).map_err(|error| unreadable(&root, &error)))
+            .blocking(move |_| write_index(&root).map_err(|error| unreadable(&root, &error)))
             .await?;
         let index = Arc::new(index);
         for (part, digest) in index.parts.iter().enumerate() {
@@ -75,7 +75,8 @@ impl Store {
         read.await?.ok_or_else(|| files_gone(place).into())
     }
 
-    /// Where a file goes on from `offset`, and where the part after that begins; `None` at its end.
+    /// The request for a file from `offset`, and the start of the part after that; `None` at its
+    /// end.
     ///
     /// # Errors
     ///
@@ -151,7 +152,7 @@ impl Store {
             status @ 400..=499 if ![409, 429].contains(&status) => Err(Fault::Wrong(Failure::new(
                 Code::RunFilesNotKept,
                 format!(
-                    "The store answers {status} to whoever sends {object}. Give this role s3:PutObject there, and run again."
+                    "The store answers {status} to an upload of {object}. Give this role s3:PutObject there, and run again."
                 ),
             ))),
             status => Err(not_now(&format!("it answered {status}"))),
@@ -180,7 +181,7 @@ fn total(index: &Index) -> u64 {
 }
 
 /// The index of a folder, and the path of each file in it.
-fn indexed(root: &Path) -> io::Result<(Index, Arc<Vec<PathBuf>>)> {
+fn write_index(root: &Path) -> io::Result<(Index, Arc<Vec<PathBuf>>)> {
     let mut paths = Vec::new();
     list(root, &mut paths)?;
     paths.sort();
@@ -312,7 +313,7 @@ mod tests {
             fs::write(folder.path().join(name), text).unwrap();
         }
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
-        let (index, paths) = indexed(folder.path()).unwrap();
+        let (index, paths) = write_index(folder.path()).unwrap();
         let names: Vec<&str> = index.files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(names, ["empty", "files/a/long", "logs.txt"]);
         let all = format!("{long}said");

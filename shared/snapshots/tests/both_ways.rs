@@ -227,7 +227,7 @@ async fn what_cannot_be_opened_says_why_and_what_to_do() {
     "#]]).await;
     check_refused(&folders, &of("b").to_string(), place, expect![[r#"
         final
-        Snapshot.Refused: The store answers 403 to whoever asks for s3://the-bucket/flows/0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb here: it is not there, or may not be read. Send the flow again with pfsession, which uploads it; if that does not help, give this role s3:GetObject there.
+        Snapshot.Refused: The store answers 403 to a request for s3://the-bucket/flows/0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb here: it is not there, or may not be read. Send the flow again with pfsession, which uploads it; if that does not help, give this role s3:GetObject there.
     "#]]).await;
     check_refused(
         &folders,

@@ -31,7 +31,7 @@ use tokio::net::UnixStream;
 pub const UNIX: &str = "unix:";
 /// The URL that an SDK takes for such an endpoint. Nobody connects to it.
 pub const LOCALHOST: &str = "http://localhost";
-/// How long a connection that nobody uses is kept. The host keeps it for longer.
+/// The time for which an unused connection is kept. The host keeps it for longer.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The HTTP client for an endpoint, and the URL that requests are made and signed for.

@@ -1,6 +1,6 @@
 //! The socket of the one-machine host, and the HTTP client of the AWS SDKs that speaks through it.
 //!
-//! A TCP port belongs to whoever binds it first, so nothing of ours asks one who is behind it. This
+//! A TCP port belongs to the first process that binds it, so no client of ours trusts one. This
 //! socket lies in a folder that only its user can enter; a client checks the folder's owner and
 //! mode, and by the kernel's word who listens. The host checks who connects.
 //!

@@ -30,7 +30,7 @@ def call(number, *arguments):
 
 
 def got(attempts):
-    """What came of each attempt that no error stopped: pairs of a name and a function."""
+    """The outcome of each attempt that no error stopped: pairs of a name and a function."""
     found = []
     for name, attempt in attempts:
         try:

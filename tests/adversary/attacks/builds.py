@@ -1,4 +1,4 @@
-"""What only a build script can try: its index and broker, other builds, what it leaves behind.
+"""Attacks of a build script alone: its index and broker, other builds, what it leaves behind.
 Nothing of it is done in a session."""
 
 import os
@@ -12,7 +12,7 @@ from attack import got, unless
 
 
 def _places():
-    """Where a build can write."""
+    """The folders that a build can write."""
     names = ("UV_CACHE_DIR", "HOME", "TMPDIR")
     return [pathlib.Path(os.environ.get(name, "/tmp")) for name in names] + [pathlib.Path.cwd()]
 

@@ -1,4 +1,4 @@
-"""What takes its time: calls with arguments that nobody would give."""
+"""Slow attacks: calls with arguments of no use."""
 
 import ctypes
 import os
@@ -30,7 +30,7 @@ def open_descriptors():
 
 @unless("the machine's root")
 def try_every_call_with_any_arguments(target):
-    """What it changes outside is seen from there."""
+    """Its changes outside are seen from there."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}", flush=True)
     chance, until, count = random.Random(seed), time.monotonic() + SECONDS, 0

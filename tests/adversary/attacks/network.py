@@ -15,7 +15,7 @@ FOREIGN_V6 = ["::1", "fe80::1", "fd00:ec2::254", "fc00::1", "::ffff:127.0.0.1", 
 
 
 def _talk(family, address, port, kind=socket.SOCK_STREAM):
-    """What somebody answers there. A datagram is sent, and its answer awaited."""
+    """The answer from there. A datagram is sent, and its answer awaited."""
     with socket.socket(family, kind) as it:
         it.settimeout(1)
         it.connect((address, port))

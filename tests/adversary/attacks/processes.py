@@ -46,7 +46,7 @@ def try_priorities_of_others(target):
 
 
 def try_priorities_of_the_user(target):
-    """What is set for the user is seen from outside: inside it is the session's own processes that
+    """Settings of the user are seen from outside: inside it is the session's own processes that
     it may set."""
     for attempt in (lambda: os.setpriority(os.PRIO_USER, 0, 7), lambda: os.setpriority(os.PRIO_USER, os.getuid(), 7), lambda: call((251, 30)[HERE], 3, os.getuid(), 3 << 13)):
         try:

@@ -23,7 +23,7 @@ pub struct Said {
     pub is_said: bool,
 }
 
-/// How many attacks were tried, and what came of them.
+/// The attacks that were tried, by their outcome.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub tried: usize,

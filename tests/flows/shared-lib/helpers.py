@@ -1,4 +1,4 @@
-"""What several flows share. It comes into each by `additional_includes`."""
+"""Code of several flows. It comes into each by `additional_includes`."""
 
 import inflection
 

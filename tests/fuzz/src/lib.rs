@@ -8,7 +8,7 @@
 //! same way again.
 //!
 //! Rejected: `cargo fuzz` and `bolero`'s engines need a nightly compiler or a program of their own
-//! to be guided by what code is reached; without them `bolero` makes bytes at random, which no
+//! to be guided by the code that is reached. Without them `bolero` makes bytes at random, which no
 //! parser of text lets further than its first character. What is given up is that guidance: seeds
 //! and words of the format have to be good.
 

@@ -12,8 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long something may take that a state machine is to bring about; a machine under load needs
-/// some.
+/// The longest time of a state machine's work; a machine under load needs some.
 const EXECUTION_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A moto of this test program's own; it ends with the program, as its standard input does.
@@ -352,7 +351,7 @@ impl World {
         self.call("sqs", "send_message", json!({ "QueueUrl": url, "MessageBody": body }));
     }
 
-    /// Where moto is.
+    /// The URL of moto.
     pub fn url(&self) -> &str {
         &self.moto.url
     }

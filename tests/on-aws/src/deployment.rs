@@ -179,8 +179,7 @@ impl Deployment {
         names.lines().map(str::to_owned).collect()
     }
 
-    /// How the execution of an operation ended, as the state machine says: its status, and its
-    /// error.
+    /// The end of an operation's execution, as the state machine says: its status, and its error.
     pub fn execution(&self, operation: &str) -> (String, String) {
         let said = self
             .emulator

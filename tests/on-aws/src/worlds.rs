@@ -30,7 +30,7 @@ pub struct World {
     pub aws: Aws,
     pub sqs: aws_sdk_sqs::Client,
     pub sfn: aws_sdk_sfn::Client,
-    /// Where all steps of the state machine go.
+    /// The queue of all steps of the state machine.
     steps: String,
 }
 
@@ -72,7 +72,7 @@ impl World {
             .build();
         Self {
             name,
-            aws: aws::made_of(|name| variables.get(name).cloned()).expect("the variables are there"),
+            aws: aws::make_from(|name| variables.get(name).cloned()).expect("the variables are there"),
             variables,
             sqs: aws_sdk_sqs::Client::from_conf(sqs),
             sfn: aws_sdk_sfn::Client::from_conf(sfn),
@@ -86,7 +86,7 @@ impl World {
             _ if name == variable => Some(value.to_owned()),
             _ => self.variables.get(name).cloned(),
         };
-        aws::made_of(look).expect("the variables are there")
+        aws::make_from(look).expect("the variables are there")
     }
 
     /// Makes a queue.
@@ -156,7 +156,7 @@ impl World {
         self.receive(&self.steps, 1, 1).await.is_empty()
     }
 
-    /// How an execution has ended: its status, and its error.
+    /// The end of an execution: its status, and its error.
     pub async fn end_of(&self, name: &str) -> (String, String) {
         let arn = self.variables[names::STATE_MACHINE].replace(":stateMachine:", ":execution:");
         let arn = format!("{arn}:{name}");

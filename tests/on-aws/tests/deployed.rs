@@ -1,7 +1,7 @@
-//! The story of a session on an AWS that is not ours: the whole template, put into `ministack` by
-//! `sam deploy` with the functions' binaries in zip files; commands by boto3 and by HTTP; queues,
-//! functions and the state machine as they are there; and sessions made on this machine by
-//! `pfsession driver`, with real packages and real runs.
+//! The story of a session on an AWS that is not ours. `sam deploy` puts the whole template into
+//! `ministack`, with the functions' binaries in zip files. Commands come by boto3 and by HTTP;
+//! queues, functions and the state machine are those there. `pfsession driver` makes sessions on
+//! this machine, with real packages and real runs.
 //!
 //! This shows that the template is taken, that each part finds the others by what the template
 //! tells it, and that the promises hold where queues, functions and the state machine are somebody

@@ -30,7 +30,7 @@ const POINTS: [&str; 8] = [
 ];
 
 /// Lives two sessions at once through a start, a run, a reset and a stop, on a host that may die at
-/// any moment and is then started again; asserts that all that was acknowledged ended, and that
+/// any moment and is then started again. Asserts that all that was acknowledged ended, and that
 /// nothing is left.
 fn live_and_converge(machine: &Machine, case: &str, between: impl Fn(&Machine, usize)) {
     let flows: Vec<PathBuf> = ["a", "b"]

@@ -1,4 +1,4 @@
-//! Where two files must agree, this compares them, and names what differs.
+//! Compares files that must agree, and names what differs.
 
 use lifecycle::{deadlines, session::Setting};
 use serde_json::Value as Json;
@@ -465,7 +465,15 @@ fn the_arrows_between_our_crates_point_one_way_and_the_core_knows_only_std() {
         let said: BTreeSet<&str> = ARROWS
             .iter()
             .map(|(name, _)| *name)
-            .chain(["pfsession", "whole-system", "on-aws", "machines", "fuzz", "adversary"])
+            .chain([
+                "pfsession",
+                "whole-system",
+                "on-aws",
+                "machines",
+                "fuzz",
+                "adversary",
+                "tools",
+            ])
             .collect();
         assert_eq!(
             said, ours,
@@ -634,8 +642,8 @@ fn the_readme_has_110_lines_and_no_document_a_line_over_100_columns() {
         let mut is_code = false;
         for (number, line) in read(&document).lines().enumerate() {
             is_code ^= line.starts_with("```");
-            // A table's row and a command cannot be wrapped, and a link's address neither. Those of the
-            // README, which is for people with two minutes, have to be short.
+            // A table's row and a command cannot be wrapped, and a link's address neither. Those of
+            // the README have to be short.
             let is_kept = is_code || line.starts_with('|') || line.starts_with("    ") || line.starts_with("[sam]:");
             let may_be_long = is_kept && document != "README.md";
             assert!(

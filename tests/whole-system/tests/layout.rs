@@ -1,4 +1,4 @@
-//! How the code is laid out: the modules of each crate form no circle, and neither a function nor a
+//! The layout of the code: the modules of each crate form no circle, and neither a function nor a
 //! file is long without a reason.
 
 use std::{
@@ -391,6 +391,7 @@ fn declared(path: &Path, text: &str) -> Vec<PathBuf> {
 #[test]
 fn documentation_begins_with_a_noun_or_a_verb() {
     assert_eq!(find_lines(clauses), Vec::<String>::new());
+    assert_eq!(find_lines_in("py", docstring_clauses), Vec::<String>::new());
 }
 
 /// The lines of all Rust files of the project that a search finds, each with its file.
@@ -410,13 +411,18 @@ fn find_lines_in(extension: &str, find: fn(&str) -> Vec<&str>) -> Vec<String> {
     found
 }
 
+/// The first words of relative clauses.
+const CLAUSES: [&str; 9] = [
+    "What", "Who", "Whoever", "Nobody", "One that", "How", "When", "Where", "Why",
+];
+
 /// The first lines of documentation that begin with a relative clause.
 fn clauses(text: &str) -> Vec<&str> {
     let is_documentation = |line: &str| line.trim().starts_with("///") || line.trim().starts_with("//!");
     let mut before = "";
     let mut found = Vec::new();
     for line in text.lines() {
-        let words = ["What", "Who", "Whoever", "Nobody", "One that"].map(|word| format!(" {word} "));
+        let words = CLAUSES.map(|word| format!(" {word} "));
         let rest = line.trim().get(3..).unwrap_or_default();
         if is_documentation(line) && !is_documentation(before) && words.iter().any(|word| rest.starts_with(word)) {
             found.push(line);
@@ -426,10 +432,21 @@ fn clauses(text: &str) -> Vec<&str> {
     found
 }
 
+/// The lines of Python that begin a docstring with a relative clause.
+fn docstring_clauses(text: &str) -> Vec<&str> {
+    let is_clause = |line: &&str| {
+        let begin = line.trim().strip_prefix("\"\"\"").unwrap_or_default();
+        CLAUSES.iter().any(|word| begin.starts_with(&format!("{word} ")))
+    };
+    text.lines().filter(is_clause).collect()
+}
+
 #[test]
 fn a_relative_clause_at_the_beginning_of_documentation_is_found() {
     let text = "/// What is left.\nfn a() {}\n/// The rest.\n/// What follows is no beginning.\nfn b() {}";
     assert_eq!(clauses(text), ["/// What is left."]);
+    let text = "def a():\n    \"\"\"How it went.\"\"\"\ndef b():\n    \"\"\"The end.\n    What followed.\"\"\"";
+    assert_eq!(docstring_clauses(text), ["    \"\"\"How it went.\"\"\""]);
 }
 
 #[test]

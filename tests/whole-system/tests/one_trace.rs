@@ -12,7 +12,7 @@ use whole_system::{Machine, flow, write_flow};
 const LONG: Duration = Duration::from_secs(300);
 const ROOT: &str = "1-5759e988-bd862e3fe1be46a994272793";
 
-/// Where the segments come, and a machine whose functions send them there.
+/// A socket for segments, and a machine whose functions send them there.
 fn traced() -> (UdpSocket, Machine) {
     let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
     daemon.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

@@ -37,7 +37,7 @@ fn an_owner_sees_and_stops_what_the_workspace_has_and_others_are_refused_by_name
     let rest: Sessions = own
         .get(&format!(
             "/v1/sessions?users=all&limit=1&after={}",
-            contract::route::encoded(&next)
+            contract::route::encode_part(&next)
         ))
         .unwrap();
     assert_eq!((rest.sessions.len(), rest.next), (0, None));

@@ -44,7 +44,7 @@ print('begun', flush=True)
 time.sleep(3000)
 ";
 
-/// How many processes of this machine run `sleep` for these seconds.
+/// The number of this machine's processes that run `sleep` for these seconds.
 fn sleepers(seconds: u32) -> usize {
     let wanted = format!("sleep\0{seconds}\0");
     fs::read_dir("/proc")
@@ -322,7 +322,10 @@ fn a_run_of_somebody_else_is_neither_seen_nor_changed() {
     let all: RunFiles = api.get("/v1/runs/mine/files").unwrap();
     assert!(all.files.iter().any(|file| file.path == "logs.txt"));
     for path in ["../../host.json", "/etc/passwd", "output/../../../host.json"] {
-        let wrong = api.get::<Value>(&format!("/v1/runs/mine/files?path={}", contract::route::encoded(path)));
+        let wrong = api.get::<Value>(&format!(
+            "/v1/runs/mine/files?path={}",
+            contract::route::encode_part(path)
+        ));
         assert_eq!(wrong.unwrap_err().0, 404, "{path}");
     }
     machine.succeed(&["stop", &place]);

@@ -53,7 +53,8 @@ pub(crate) struct ClaimNames {
     in_workspace: Option<String>,
     /// A claim with a list of texts, or one text with spaces between them.
     roles: String,
-    /// The role that a text of that claim means, beside the roles' own names. Other texts mean none.
+    /// The role that a text of that claim means, beside the roles' own names. Other texts mean
+    /// none.
     role_names: BTreeMap<String, Role>,
 }
 
@@ -81,9 +82,9 @@ pub(crate) struct Oidc {
 #[derive(Default)]
 struct Keys {
     keys: Vec<Jwk>,
-    /// When these were had.
+    /// The time at which these were fetched.
     had: Option<Instant>,
-    /// When they were last asked for.
+    /// The time of the last request for them.
     asked: Option<Instant>,
 }
 

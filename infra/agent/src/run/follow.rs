@@ -64,9 +64,9 @@ pub(super) struct Followed<'a> {
     pub(super) given: &'a Given,
     pub(super) results: &'a mut Results,
     pub(super) output: &'a Rc<Output>,
-    /// How often processes of the runner had ended for want of memory before the run.
+    /// The processes of the runner that had run out of memory before the run.
     pub(super) memory: (&'a Runner, u64),
-    /// Why a result is not on the disk.
+    /// The failure to write a result to the disk.
     pub(super) unwritten: Option<Failure>,
     /// Lines that go on, and whether they are of standard error.
     pub(super) lines: Parts<bool>,

@@ -60,7 +60,7 @@ const MOST: Limits = Limits {
 };
 /// The longest text of a flow's file that is read before a run asks for it, in bytes.
 pub(crate) const MOST_AHEAD: usize = 100_000;
-/// How many of the files that are not kept are named in the run's result.
+/// The most files named in the run's result among those not kept.
 const MOST_NAMED: usize = 20;
 
 /// The folder of a run, which outlives its session.
@@ -182,7 +182,7 @@ struct Staged {
 /// the text of the flow's file.
 type LaidOut = (Stamps, Map<String, Value>, Given, Option<String>);
 
-/// When a file was changed, in seconds and nanoseconds, and how big it was.
+/// The time of a file's change, in seconds and nanoseconds, and its size.
 type Stamp = (i64, i64, u64);
 /// The stamp of each file of a view.
 type Stamps = HashMap<PathBuf, Stamp>;

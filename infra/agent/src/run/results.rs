@@ -144,7 +144,7 @@ impl Results {
 pub(super) struct Kept {
     /// The files that are not kept, and why.
     pub(super) left_out: Vec<String>,
-    /// Why the run has failed if nothing else has failed it.
+    /// The failure of the run if it has no other.
     pub(super) failure: Option<Failure>,
 }
 

@@ -27,7 +27,7 @@ use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
 };
 
-/// How long what is in a sandbox may take to end.
+/// The longest time until all in a sandbox has ended.
 const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// A runner that has its sandbox closed around it.
@@ -36,7 +36,7 @@ pub(crate) struct Runner {
     pub(crate) isolation: Isolation,
     /// Whether it was a fork of the warm process.
     pub(crate) from_warm: bool,
-    /// The user that it is on this machine, if another than this process's own.
+    /// The user that it is on this machine, if it is not this process's own.
     pub(crate) user: Option<u32>,
     process: Held,
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
@@ -64,7 +64,7 @@ impl Runner {
         self.is_open == reach.is_open() && (self.network.is_some() || reach.needs_sockets() == self.has_sockets)
     }
 
-    /// Where a broker that listens at `door` is found inside; nowhere if it has no sockets.
+    /// The address inside of a broker that listens at `door`; nowhere if it has no sockets.
     pub(crate) fn finds(&self, door: SocketAddr) -> Option<String> {
         match self.network {
             Some(_) => Some(format!("http://{GATEWAY}")),
@@ -84,12 +84,12 @@ impl Runner {
         self.dead.get()
     }
 
-    /// How many runs it has.
+    /// The number of its runs.
     pub(crate) fn runs(&self) -> usize {
         self.runs.borrow().len()
     }
 
-    /// How often the kernel has ended a process of it for want of memory.
+    /// The number of its processes that the kernel has ended for want of memory.
     pub(crate) fn out_of_memory(&self) -> u64 {
         groups::out_of_memory(&self.groups)
     }

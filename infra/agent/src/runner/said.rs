@@ -148,7 +148,7 @@ pub(super) type Reader = BufReader<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>>;
 
 #[expect(clippy::cognitive_complexity, reason = "it counts what the macros of the log become")]
 pub(super) async fn listen(mut reader: Reader, runs: Runs, dead: Rc<Cell<bool>>) {
-    // However this ends, whoever waits for a run hears of it.
+    // However this ends, each waiter for a run is told.
     let _end = Ending(Rc::clone(&runs), dead);
     loop {
         match next(&mut reader).await {
@@ -171,9 +171,9 @@ pub(super) async fn listen(mut reader: Reader, runs: Runs, dead: Rc<Cell<bool>>)
             Ok(Some(Said::Failed { failed })) => tracing::error!(failed, "the runner has failed"),
             Ok(Some(_)) => {}
             Ok(None) => break,
-            // What it was about would never end: all that run there end now.
+            // The run of that word would never end, so all runs there end now.
             Err(error) => {
-                tracing::error!(error, "the runner says what is not known here, and is ended");
+                tracing::error!(error, "the runner sent an unknown word, and is ended");
                 break;
             }
         }

@@ -41,7 +41,7 @@ use tokio::{
     process::Child,
 };
 
-/// How long a sandbox may take to close; a machine under load needs some.
+/// The longest time that a sandbox may take to close; a machine under load needs some.
 const CLOSING: Duration = Duration::from_secs(20);
 
 /// The port of the gateway that leads to the session's broker of model providers.
@@ -55,17 +55,17 @@ pub(crate) struct Start<'a> {
     pub(crate) folders: &'a Folders,
     pub(crate) store: &'a Store,
     pub(crate) environment: &'a Environment,
-    /// Where groups can be made.
+    /// The places where groups can be made.
     pub(crate) places: &'a [Place],
     /// The limits of the VM size; `None` is the whole machine.
     pub(crate) limits: Option<Limits>,
-    /// Its user on this machine, if another than this process's own.
+    /// Its user on this machine, if it is not this process's own.
     pub(crate) user: Option<u32>,
     /// Its network settings.
     pub(crate) reach: &'a Reach,
-    /// Where what is refused of that is counted.
+    /// The counts of what is refused of that.
     pub(crate) counts: &'a Counts,
-    /// Where its broker of model providers is.
+    /// The address of its broker of model providers.
     pub(crate) door: SocketAddr,
 }
 
@@ -336,7 +336,7 @@ struct First {
     groups: Vec<PathBuf>,
 }
 
-/// How many processes of one run may work at once.
+/// The most processes of one run that may work at once.
 fn cores(limits: Option<Limits>) -> usize {
     let there = std::thread::available_parallelism().map_or(1, usize::from);
     limits.map_or(there, |limits| there.min(limits.cpus as usize).max(1))

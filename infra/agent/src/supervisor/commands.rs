@@ -123,7 +123,7 @@ impl Agent {
         *self.reach.borrow_mut() = reach;
     }
 
-    /// Answers whoever started the container. One that may not go on ends with its answer.
+    /// Answers the maker of the container. One that may not go on ends with its answer.
     async fn greet(self: Rc<Self>, token: String) {
         if self.place.is_container() {
             self.place.answer(token, public_half(&self.key)).await;

@@ -6,13 +6,13 @@ use contract::{Failure, Settings, snapshot::Address, stored::StoredObject};
 use snapshots::{Fault, Folders as FlowFolders, Opened, Store as ObjectStore};
 use std::time::Duration;
 
-/// How long a snapshot may take to come.
+/// The longest time that a snapshot may take to come.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How many snapshots and files of data are kept for the next run.
+/// The most snapshots and files of data that are kept for the next run.
 const MOST_KEPT: usize = 4;
 
-/// How long to wait before a store that did not answer is asked again.
+/// The waits before a store that did not answer is asked again.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// The store that has this session's flow folder and data, and gets the files of its runs. It is
@@ -32,7 +32,7 @@ pub(super) fn object_store(spec: &AgentSpec, place: &Place) -> Option<ObjectStor
     ))
 }
 
-/// Where this session's flow folder and data are read.
+/// The reader of this session's flow folder and data.
 pub(super) fn flow_folders(spec: &AgentSpec, store: Option<ObjectStore>) -> FlowFolders {
     match store {
         Some(store) => FlowFolders::both(store, &spec.session.join("snapshots"), MOST_KEPT),

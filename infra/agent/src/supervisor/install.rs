@@ -101,7 +101,7 @@ impl Agent {
                 AgentReport::InstallFailed {
                     operation: of.clone(),
                     attempt,
-                    failure: report::bounded(failure),
+                    failure: report::bound(failure),
                     setup,
                 }
             }
@@ -139,7 +139,7 @@ impl Agent {
         output.flush();
         let ended = self.store.borrow().as_ref().and_then(|store| store.ended.take());
         let setup = ended.map(|exit_code| {
-            report::bounded_setup(Setup {
+            report::bound_setup(Setup {
                 command: "uv".into(),
                 exit_code,
                 tail: output.tail(),

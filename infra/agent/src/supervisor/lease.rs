@@ -8,9 +8,8 @@ use std::{rc::Rc, time::Duration};
 use tokio::task::spawn_local;
 
 impl Agent {
-    /// Asks for the lease at every third of it, and returns when it has run out, or when the state
-    /// folder is no longer the one that it had: then nobody can find this session to end it.
-    /// Nothing else that is sent holds it up.
+    /// Renews the lease at every third of it. Returns when it has run out, or when the state folder
+    /// was replaced, as this session can then not be found to end it. No other message delays it.
     pub(super) async fn keep_the_lease(self: Rc<Self>) {
         let place = identity(&self.spec.state).ok().flatten();
         let is_let_in = self.place.refusal().is_none();

@@ -99,15 +99,15 @@ struct Agent {
     is_refused: Cell<bool>,
     reports: UnboundedSender<AgentReport>,
     store: RefCell<Option<Rc<Store>>>,
-    /// When a newer image was last looked for.
+    /// The time of the last look for a newer image.
     looked: Cell<Option<u64>>,
     /// One change of the runner at a time.
     changing: tokio::sync::Mutex<()>,
     runner: RefCell<Option<Rc<Runner>>>,
     install: RefCell<Option<Installing>>,
     installed: RefCell<Option<(String, AgentReport)>>,
-    /// How often it has said what is installed; and what it said last: the lock, and what was done
-    /// by hand.
+    /// The number of reports of what is installed; and the last one: the lock, and what was done by
+    /// hand.
     count: Cell<u32>,
     reported: RefCell<Option<(String, Vec<ByHand>)>>,
     /// The file that the packages come from, and those that were passed over, of the last install.
@@ -118,7 +118,7 @@ struct Agent {
     open: RefCell<BTreeSet<String>>,
     /// Runs that were stopped, and why.
     stopped: RefCell<HashMap<String, Failure>>,
-    /// When a lease was asked for, by nonce; and when the one that counts was.
+    /// The times of requests for a lease, by nonce.
     asked: RefCell<HashMap<u64, u64>>,
     leased: Cell<u64>,
     /// The network settings, and the revision that set them, if it is later than the start.
@@ -146,7 +146,7 @@ pub(crate) async fn supervise_session(spec: AgentSpec, born: u64, place: Place) 
     match &ended {
         Err(error) => tracing::error!(%error, "the session ends"),
         Ok(()) if agent.is_refused.get() => tracing::warn!("it came up too late: the session ends"),
-        Ok(()) => tracing::warn!("nobody has renewed the lease, or can: the session ends"),
+        Ok(()) => tracing::warn!("the lease was not renewed: the session ends"),
     }
     if let Some(runner) = agent.runner.borrow_mut().take() {
         runner.kill();

@@ -8,7 +8,7 @@ use environments::reach;
 use std::{rc::Rc, time::Duration};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// How long to wait before a report that was not taken is sent again; longer each time.
+/// The first wait before a report that was not taken is sent again; longer each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Sends what the agent has to say, in order, each until it is taken or is known never to be.

@@ -18,7 +18,7 @@ use contract::{
 };
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-/// How often it is seen to that a canceled run ends, and after how long all in its sandbox ends
+/// The time between two looks at a canceled run, and the time after which all in its sandbox ends
 /// with it, in milliseconds.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -77,7 +77,7 @@ impl Agent {
         self.look_for_by_hand(&run).await;
         self.report_refused();
         let result = RunResult {
-            failure: result.failure.map(report::bounded),
+            failure: result.failure.map(report::bound),
             ..result
         };
         self.say(AgentReport::RunDone { run, outcome, result });

@@ -20,7 +20,7 @@ use snapshots::Opened;
 use std::{rc::Rc, time::Duration};
 use tokio::task::spawn_local;
 
-/// How long after a look for a newer image the next one may be, in milliseconds.
+/// The shortest time between two looks for a newer image, in milliseconds.
 const BETWEEN_LOOKS: u64 = 600_000;
 
 impl Agent {

@@ -8,7 +8,7 @@ use crate::{
 use contract::Failure;
 use std::time::Duration;
 
-/// How long runs may take to end before the disk is looked at again.
+/// The longest time that runs may take to end before the disk is looked at again.
 const GIVES_WAY: Duration = Duration::from_secs(2);
 
 impl Agent {

@@ -197,7 +197,7 @@ impl Server {
     }
 }
 
-/// Why a file was not passed on to its end.
+/// The end of a file that was passed on.
 pub(super) enum Passed {
     Reader(io::Error),
     Source(io::Error),

@@ -5,7 +5,7 @@ use crate::{
     command::Execute,
     global::{Done, Service},
     options::Wants,
-    show::{rendered, table},
+    show::{render, table},
     terminal::note,
     text::{out, out_json},
     trouble::Trouble,
@@ -27,7 +27,7 @@ use std::{
 };
 use ureq::tls::{RootCerts, TlsConfig};
 
-/// How long a package index may take to answer.
+/// The longest time that a package index may take to answer.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Check the prerequisites of a flow's session, without a start; the exit code is 1 if one is
@@ -214,7 +214,7 @@ pub(crate) fn table_of(checks: &[Checked]) -> String {
             .map_or_else(String::new, |code| format!(" [{code}]"));
         rows.add_row([check.check.clone(), result.to_owned(), format!("{}{code}", check.what)]);
     }
-    rendered(rows)
+    render(rows)
 }
 
 #[cfg(test)]

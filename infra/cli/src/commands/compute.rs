@@ -25,7 +25,7 @@ use contract::{
 use lifecycle::{compute::ComputePhase, size::dollars};
 use std::collections::BTreeMap;
 
-/// How much of an id is shown.
+/// The shown length of an id.
 const ID: usize = 8;
 
 family! {
@@ -217,7 +217,7 @@ fn list_table(computes: &[ComputeView]) -> String {
             so_far(compute),
         ]);
     }
-    show::rendered(rows)
+    show::render(rows)
 }
 
 fn details(compute: &ComputeView, home: Option<&str>) -> String {
@@ -261,7 +261,7 @@ pub(crate) fn active(compute: &ComputeView, home: Option<&str>) -> String {
             runs,
         ]);
     }
-    show::rendered(rows)
+    show::render(rows)
 }
 
 fn phase_of(phase: ComputePhase) -> &'static str {

@@ -31,7 +31,7 @@ pub(crate) struct Trial {
     /// Faults to inject: seed=1,duplicate=0.1,kill-host@queue.sent=3
     #[arg(long, env = "PFSESSION_FAULTS", hide = true, value_name = "PLAN")]
     pub(crate) faults: Option<String>,
-    /// Where the functions' own binaries are; without it, this file is all of them
+    /// The folder of the functions' own binaries; without it, this file is all of them
     #[arg(long, env = "PFSESSION_FUNCTIONS", hide = true, value_name = "FOLDER")]
     pub(crate) functions: Option<PathBuf>,
 }

@@ -5,7 +5,7 @@ use super::check::{of_service, table_of};
 use crate::{
     command::{Execute, family},
     global::{Done, Service},
-    show::{rendered, table},
+    show::{render, table},
     terminal::note,
     text::{out, out_json},
     wish::flow_at,
@@ -53,7 +53,7 @@ impl Execute for List {
                 let primary = if each.primary { "primary" } else { "" };
                 rows.add_row([each.id, each.client_id.unwrap_or_default(), primary.to_owned()]);
             }
-            out(&rendered(rows));
+            out(&render(rows));
         }
         Ok(0)
     }

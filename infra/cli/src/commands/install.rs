@@ -221,7 +221,7 @@ fn put_back(saved: &flow::Saved) {
     }
 }
 
-/// Writes a file: whoever reads it sees all of it, before or after. Its mode stays.
+/// Writes a file: a reader sees all of it, before or after. Its mode stays.
 pub(super) fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = file.with_extension(format!("{}.partial", std::process::id()));
     fs::write(&partial, bytes)?;

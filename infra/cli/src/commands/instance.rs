@@ -42,7 +42,7 @@ family! {
 /// Create a compute instance, and start it
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Its VM size and identity are those of each session on it. It runs until you stop it, or until nobody used it for the time of \
+Its VM size and identity are those of each session on it. It runs until you stop it, or until it was unused for the time of \
 --idle-shutdown: no start, no run and no other use of a session on it. While it runs, it counts in your quota of vCPUs.
 
 Examples:
@@ -80,11 +80,11 @@ impl Execute for CreateInstance {
     }
 }
 
-/// Change the settings of a compute instance: settings that are named change, the rest stays
+/// Change settings of a compute instance; those left out stay
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The idle shutdown counts at once, from the instance's last use. VM size and identity count from its next start on: until then its sessions keep \
-those that it runs with, and `pfsession instance show` says both.
+The idle shutdown counts at once, from the instance's last use. VM size and identity count from its next start on. `pfsession instance show` \
+shows the present values and the next ones.
 
 Examples:
   pfsession instance update dev --idle-shutdown 4h
@@ -383,7 +383,7 @@ fn list_table(instances: &[InstanceView]) -> String {
             compute.map_or(0, compute::runs).to_string(),
         ]);
     }
-    show::rendered(rows)
+    show::render(rows)
 }
 
 fn identity(instance: &InstanceView) -> String {

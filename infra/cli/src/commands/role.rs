@@ -97,7 +97,7 @@ impl Execute for List {
                     clock(row.at),
                 ]);
             }
-            out(&show::rendered(table));
+            out(&show::render(table));
         }
         Ok(0)
     }
@@ -151,7 +151,7 @@ fn user_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// How often roles that somebody else changes meanwhile are read again.
+/// The most retries of a change of roles after another one came in between.
 const TRIES: usize = 5;
 
 /// Reads a user's roles, changes them, and writes them, anew when somebody else was faster.
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    fn revoked(mut row: RoleRow, role: Option<AnyRole>, identity: Option<&str>) -> Result<RoleRow, String> {
+    fn revoke_from(mut row: RoleRow, role: Option<AnyRole>, identity: Option<&str>) -> Result<RoleRow, String> {
         let wanted = RevokeRole {
             user: "bob".into(),
             role,
@@ -289,16 +289,16 @@ mod tests {
     #[test]
     fn a_role_that_is_revoked_leaves_the_others_and_closes_the_row_to_tokens() {
         let all = || row(&[Stored::Owner, Stored::DataScientist], &["a", "b"]);
-        let none = revoked(all(), None, None).unwrap();
+        let none = revoke_from(all(), None, None).unwrap();
         assert_eq!((roles(&none).as_str(), none.closed), ("none", true));
-        let one = revoked(all(), Some(AnyRole::Owner), None).unwrap();
+        let one = revoke_from(all(), Some(AnyRole::Owner), None).unwrap();
         expect_test::expect!["data-scientist, managed-identity-operator of a, managed-identity-operator of b"]
             .assert_eq(&roles(&one));
         assert!(one.closed);
         // A token says nothing of identities.
-        let of_a = revoked(all(), Some(AnyRole::ManagedIdentityOperator), Some("a")).unwrap();
+        let of_a = revoke_from(all(), Some(AnyRole::ManagedIdentityOperator), Some("a")).unwrap();
         assert_eq!((of_a.identities.len(), of_a.closed), (1, false));
-        let of_none = revoked(all(), Some(AnyRole::ManagedIdentityOperator), None).unwrap();
+        let of_none = revoke_from(all(), Some(AnyRole::ManagedIdentityOperator), None).unwrap();
         assert!(of_none.identities.is_empty() && !of_none.closed);
     }
 
@@ -311,7 +311,7 @@ mod tests {
         };
         let texts = [
             assign(&mut row(&[], &[]), &wanted).unwrap_err().to_string(),
-            revoked(row(&[], &["b"]), Some(AnyRole::ManagedIdentityOperator), Some("a")).unwrap_err(),
+            revoke_from(row(&[], &["b"]), Some(AnyRole::ManagedIdentityOperator), Some("a")).unwrap_err(),
         ];
         expect_test::expect![[r#"
             error: Of all roles, managed-identity-operator alone is about an identity [Role.NoIdentity]

@@ -3,7 +3,7 @@
 use crate::{
     command::Execute,
     global::{Done, Service},
-    show::{rendered, table},
+    show::{render, table},
     terminal::note,
     text::{out, out_json},
     trouble::{NONE, Trouble},
@@ -145,7 +145,7 @@ fn of_series(sizes: &[SizeView]) -> String {
             note_of(first),
         ]);
     }
-    rendered(rows)
+    render(rows)
 }
 
 fn range(first: String, last: String) -> String {
@@ -182,7 +182,7 @@ fn one_by_one(sizes: &[SizeView]) -> String {
             note_of(size),
         ]);
     }
-    rendered(rows)
+    render(rows)
 }
 
 fn price(size: &SizeView) -> String {

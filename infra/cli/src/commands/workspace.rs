@@ -4,7 +4,7 @@ use crate::{
     client::Client,
     command::{Execute, family},
     global::{Done, Service},
-    show::{rendered, table},
+    show::{render, table},
     terminal::{note, warn},
     text::{clock, out, out_json, took},
     trouble::{Trouble, USAGE},
@@ -103,7 +103,7 @@ fn print(row: &WorkspaceRow, json: bool) {
     }
 }
 
-/// How often settings that somebody else changes meanwhile are read again.
+/// The most retries of a change of settings after another one came in between.
 const TRIES: usize = 5;
 
 fn warn_of_size(settings: &WorkspaceSettings) {
@@ -224,7 +224,7 @@ fn details(row: &WorkspaceRow) -> String {
     if row.revision > 0 {
         line("changed", format!("{} by {}", clock(row.at), row.by));
     }
-    rendered(rows)
+    render(rows)
 }
 
 fn quota_of(quota: &QuotaSettings) -> String {

@@ -1,7 +1,7 @@
 //! The history of a session.
 
 use crate::{
-    table::{rendered, table},
+    table::{render, table},
     text::{clock, rounded, took},
 };
 use comfy_table::{Attribute, Cell};
@@ -36,7 +36,7 @@ pub(crate) fn events(events: &[LogRow]) -> String {
             Cell::new(what_happened(&row.event)),
         ]);
     }
-    rendered(table)
+    render(table)
 }
 
 pub(super) fn what_happened(event: &Event) -> String {

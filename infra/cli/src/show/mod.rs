@@ -1,4 +1,4 @@
-//! How sessions, operations, runs and histories look to a person.
+//! Sessions, operations, runs and histories, as a person sees them.
 
 mod events;
 mod operations;
@@ -8,7 +8,7 @@ mod webhooks;
 mod why;
 
 pub(crate) use crate::{
-    table::{rendered, table},
+    table::{render, table},
     text::at,
 };
 pub(crate) use events::events;

@@ -2,7 +2,7 @@
 
 use crate::{
     runfiles::{Line, Record, members},
-    table::{pairs, rendered, table},
+    table::{pairs, render, table},
     text::{clock, folder, took},
 };
 use comfy_table::{Cell, Color};
@@ -52,7 +52,7 @@ pub(crate) fn runs(runs: &[RunSummary], home: Option<&str>) -> String {
             Cell::new(run.display_name.as_deref().unwrap_or_default()),
         ]);
     }
-    rendered(table)
+    render(table)
 }
 
 /// The most characters of a value in a table of lines.
@@ -118,7 +118,7 @@ pub(crate) fn details(lines: &[Line]) -> String {
         ));
         table.add_row(cells);
     }
-    rendered(table)
+    render(table)
 }
 
 /// A node's work in a line.
@@ -156,7 +156,7 @@ pub(crate) fn node(node: &str, record: &Record) -> String {
     pairs(rows)
 }
 
-/// When a run started and ended, each with the time that it took.
+/// The times of the start and the end of a run, each with its distance.
 fn times(row: &RunRow) -> Vec<(&'static str, Cell)> {
     let cell = |at: u64, since: u64| Cell::new(format!("{} (after {})", clock(at), took(at.saturating_sub(since))));
     let started = row.started.map(|started| ("started", cell(started, row.accepted)));

@@ -1,14 +1,14 @@
 //! Sessions: a list, one with its settings, and what is said of it aside.
 
 use crate::{
-    table::{pairs, rendered, table},
+    table::{pairs, render, table},
     text::{ago, ahead, at, folder, short, took},
 };
 use comfy_table::{Attribute, Cell, Color};
 use contract::{Named, Origin, Phase, Settings, http::SessionView};
 use lifecycle::{network::Network, size};
 
-/// How much of a key is shown.
+/// The shown length of a key.
 pub(super) const KEY: usize = 8;
 
 /// The same of a digest of an image, with the name of its kind.
@@ -126,7 +126,7 @@ pub(crate) fn list(sessions: &[SessionView], home: Option<&str>, of_all: bool) -
         }
         table.add_row(row);
     }
-    rendered(table)
+    render(table)
 }
 
 /// One session.
@@ -191,7 +191,7 @@ fn image_rows(session: &SessionView) -> Vec<Row> {
     rows
 }
 
-/// Where a session is, and what it does.
+/// The place and the work of a session.
 fn work_rows(session: &SessionView) -> Vec<Row> {
     let mut rows = Vec::new();
     let compute = &session.settings.compute;
@@ -212,7 +212,7 @@ fn work_rows(session: &SessionView) -> Vec<Row> {
     rows
 }
 
-/// When a session is deleted.
+/// The time of a session's deletion.
 fn deletion_rows(session: &SessionView) -> Vec<Row> {
     let mut rows = Vec::new();
     if let Some(due) = session.idle_due {
@@ -246,7 +246,7 @@ fn deletion_rows(session: &SessionView) -> Vec<Row> {
     rows
 }
 
-/// Why it is stopped, if no user of the flow asked for that.
+/// The reason for its stop, if no user of the flow asked for that.
 pub(super) fn stopped_for(session: &SessionView) -> Option<Row> {
     let why = session.stopped_for.as_ref()?;
     Some(("stopped for", Cell::new(format!("{} [{}]", why.message, why.error))))
@@ -318,5 +318,5 @@ pub(super) fn refused_connections(session: &SessionView) -> Option<(&'static str
     Some(("refused", Cell::new(lines.join("\n")).fg(Color::Yellow)))
 }
 
-/// How many refused destinations are shown.
+/// The most refused destinations that are shown.
 const REFUSALS: usize = 10;

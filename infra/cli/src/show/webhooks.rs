@@ -1,7 +1,7 @@
 //! Rules of webhooks.
 
 use crate::{
-    table::{rendered, table},
+    table::{render, table},
     text::folder,
 };
 use comfy_table::Cell;
@@ -19,7 +19,7 @@ pub(crate) fn rules(rules: &[Rule], home: Option<&str>) -> String {
             Cell::new(folder(&rule.flow.lineage, home)),
         ]);
     }
-    rendered(table)
+    render(table)
 }
 
 /// A rule of a webhook, as a sentence.

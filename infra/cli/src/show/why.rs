@@ -1,4 +1,4 @@
-//! Why a session is as it is.
+//! The reasons for a session's state.
 
 use super::{
     events::what_happened,
@@ -15,7 +15,7 @@ use contract::{
     http::{Decision, End, Keeper, SessionView, SignalKind, Why},
 };
 
-/// Why a session is as it is.
+/// The reasons for a session's state.
 pub(crate) fn why(why: &Why, home: Option<&str>) -> String {
     let (session, reasons) = (&why.session, &why.reasons);
     let now = session.now;

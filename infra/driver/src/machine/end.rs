@@ -18,11 +18,11 @@ use std::{
 };
 use tokio::process::Child;
 
-/// How long a process that was killed may take to be gone.
+/// The longest time that a process that was killed may take to be gone.
 const LAST_BREATH: Duration = Duration::from_secs(5);
 
 impl Machine {
-    /// Notices when an agent ends that nobody ended.
+    /// Watches for the end of an agent by itself.
     pub(super) fn watch(self: &Arc<Self>, flow: &str, generation: u32, process: Identity, child: Option<Child>) {
         let name = (flow.to_owned(), generation);
         if !self.watched_agents().insert(name.clone()) {
@@ -44,7 +44,7 @@ impl Machine {
             // Its folder, which says it, may be gone by the second try.
             let failure = machine.failure_of_agent(&flow, generation);
             let lock = machine.lock(&flow);
-            // Whoever removes it meanwhile takes it off the list.
+            // A removal meanwhile takes it off the list.
             while machine.watched_agents().contains(&name) {
                 let held = lock.lock().await;
                 if !machine.watched_agents().contains(&name) {

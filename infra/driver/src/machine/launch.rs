@@ -24,18 +24,18 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// How long an agent may take to say its first word.
+/// The longest time that an agent may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(8);
 
-/// How long a launch waits for the removal of what is over when there is no room.
+/// The time that a launch waits for the removal of what is over when there is no room.
 const FOR_ROOM: Duration = Duration::from_secs(10);
 
-/// How long a launch waits for the registry of its base image. A stop waits for the launch; after
-/// this the agent finds out what is wrong.
+/// The time that a launch waits for the registry of its base image. A stop waits for the launch;
+/// after this the agent finds out what is wrong.
 const FOR_REGISTRY: Duration = Duration::from_secs(3);
 
-/// How long after a launch the agent of the next one is started: what was launched has the
-/// processor first.
+/// The time from a launch to the start of the next one's agent: what was launched has the processor
+/// first.
 const AFTER_LAUNCH: Duration = Duration::from_millis(100);
 
 impl Machine {
@@ -71,7 +71,7 @@ impl Machine {
         Ok(Err(failure))
     }
 
-    /// Why this session cannot be launched on this machine.
+    /// The failure of a launch of this session on this machine, if it cannot be.
     async fn refusal(&self, launch: &Launch) -> anyhow::Result<Option<Failure>> {
         if self.files.last_removed(&launch.flow)? >= launch.generation {
             return Ok(Some(Failure::new(
@@ -103,7 +103,7 @@ impl Machine {
         }
     }
 
-    /// Why the base image of a session cannot be had, if its registry says so soon.
+    /// The failure of a session's base image, if its registry says so soon.
     async fn no_image(&self, image: Option<&str>) -> anyhow::Result<Option<Failure>> {
         let Some(name) = image.map(str::to_owned) else {
             return Ok(None);
@@ -292,8 +292,7 @@ fn now() -> Millis {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Why a session of this size cannot be launched on this machine: the size has GPUs, and the
-/// machine none.
+/// The failure of a launch of this size on this machine: the size has GPUs, and the machine none.
 ///
 /// * `devices`: the folder of the machine's devices.
 fn no_gpu(size: &str, devices: &Path) -> Option<Failure> {

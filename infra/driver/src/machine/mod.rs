@@ -58,7 +58,7 @@ pub(crate) struct Machine {
     /// The agent of the next launch. It knows nothing yet, and ends when its standard input does.
     waiting: Mutex<Option<Child>>,
     python: OnceLock<Option<Python>>,
-    /// Where groups can be made.
+    /// The places where groups can be made.
     places: OnceLock<Vec<Place>>,
     /// Rung when something waits for its removal.
     over: Arc<Notify>,
@@ -93,7 +93,7 @@ impl Machine {
         ] {
             fs::create_dir_all(config.state.join(folder))?;
         }
-        // The warm process serves whoever reaches its socket, and what flows work on is nobody
+        // The warm process serves every client of its socket, and what flows work on is nobody
         // else's.
         for folder in ["sessions", GONE, "runs", "warm", "logs"] {
             fs::set_permissions(config.state.join(folder), fs::Permissions::from_mode(0o700))?;
@@ -166,7 +166,7 @@ impl Machine {
         }
     }
 
-    /// Looked for once; whoever misses it looks again, and says what is wrong.
+    /// Looked for once. A caller that misses it looks again, and reports the reason.
     fn python(&self) -> Option<Python> {
         self.python.get_or_init(|| Python::find().ok()).clone()
     }

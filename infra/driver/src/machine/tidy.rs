@@ -10,14 +10,14 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt, sync::Notify};
 
-/// How often what is old is looked for.
+/// The time between two looks for what is old.
 const BETWEEN_PRUNES: Duration = Duration::from_secs(6 * 3600);
 
-/// How long after a session's end its files are removed: those of several go together, and what was
-/// asked for meanwhile goes first.
+/// The time from a session's end to the removal of its files: those of several go together, and
+/// what was asked for meanwhile goes first.
 pub(super) const BEFORE_REMOVAL: Duration = Duration::from_millis(300);
 
-/// How long to wait before what could not be removed is tried again; twice as long each time.
+/// The first and the longest wait before a removal is tried again; twice as long each time.
 const REMOVE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
 impl Machine {

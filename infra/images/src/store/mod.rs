@@ -26,9 +26,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// How many layers of an image are had at once.
+/// The most layers of an image that are downloaded at once.
 const AT_ONCE: usize = 3;
-/// How long a download that nobody goes on with is kept.
+/// The time that a download that nobody goes on with is kept.
 const KEEP_PARTIAL: Duration = Duration::from_secs(24 * 3600);
 
 /// The images below one folder.
@@ -50,9 +50,9 @@ pub struct Record {
     pub layers: Vec<String>,
     pub bytes: u64,
     pub entries: u64,
-    /// How many devices, pipes and sockets were left out.
+    /// The number of devices, pipes and sockets that were left out.
     pub left_out: u64,
-    /// When it was pulled, in seconds since 1970.
+    /// The time of the pull, in seconds since 1970.
     pub pulled: u64,
 }
 

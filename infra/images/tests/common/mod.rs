@@ -150,7 +150,7 @@ pub struct State {
     pub cut: HashMap<String, usize>,
     /// The repositories that a blob is in; one that is not named here is in all.
     sent: HashMap<String, Vec<String>>,
-    /// How many uploads end after their first bytes.
+    /// The number of uploads that end after their first bytes.
     pub cut_uploads: usize,
     /// Whether the account may push.
     pub is_read_only: bool,

@@ -17,7 +17,7 @@ pub(crate) struct Definition {
     pub(crate) states: BTreeMap<String, State>,
 }
 
-/// Why a definition cannot be run here.
+/// The part of a definition that cannot be run here.
 #[derive(Debug, thiserror::Error)]
 #[error("the state machine cannot run on this host: {0}")]
 pub(crate) struct Unsupported(String);
@@ -45,7 +45,7 @@ pub(crate) enum State {
     },
 }
 
-/// Where it goes on. `None` is the end.
+/// The next state. `None` is the end.
 pub(crate) type Next = Option<String>;
 
 /// Sends a message with a token, and waits for the answer.
@@ -236,7 +236,7 @@ impl Retry {
         covers(&self.errors, error)
     }
 
-    /// How long to wait before this try (the first is 1), in milliseconds.
+    /// The wait before this try (the first is 1), in milliseconds.
     pub(crate) fn pause(&self, attempt: u32) -> i64 {
         let seconds = self.interval * self.rate.powi(i32::try_from(attempt).unwrap_or(i32::MAX) - 1);
         (seconds.min(self.longest.unwrap_or(f64::MAX)).clamp(0.0, 31_536_000.0) * 1000.0) as i64

@@ -3,7 +3,7 @@
 use super::{Fields, Unsupported};
 use serde_json::{Map, Value};
 
-/// Where a result goes in what came in.
+/// The place of a result in the input.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ResultPath {
     Discard,

@@ -4,11 +4,11 @@
 //! A process asks for its next invocation and is idle until there is one. Each has a secret in the
 //! address of its runtime API, so that no process can answer for another.
 //!
-//! `lambda_runtime` connects by TCP alone, and a port belongs to whoever binds it first. So each
-//! process has the listener itself as its standard input: while one lives, nobody else can bind
-//! that port and be taken for the host. A bridge from a socket in each process would cost a copy of
-//! every byte; an own loop over the runtime API would be another program than the one that is
-//! deployed.
+//! `lambda_runtime` connects by TCP alone, and a port belongs to the first process that binds it.
+//! So each process has the listener itself as its standard input: while one lives, nobody else can
+//! bind that port and be taken for the host. A bridge from a socket in each process would cost a
+//! copy of every byte; an own loop over the runtime API would be another program than the one that
+//! is deployed.
 
 mod feed;
 mod process;
@@ -42,9 +42,9 @@ use std::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-/// How long one process more than the first may be idle.
+/// The longest time that one process more than the first may be idle.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long work waits for a busy process before another is started.
+/// The time that work waits for a busy process before another is started.
 const BUSY_WAIT: Duration = Duration::from_millis(25);
 /// The longest pause before a process that keeps ending is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ pub(crate) struct Plan {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) timeout: Duration,
     pub(crate) most: usize,
-    /// How many are kept ready beside those that work: for who has a person waiting.
+    /// The number kept ready beside those that work: for functions with a person waiting.
     pub(crate) spare: usize,
     pub(crate) log: PathBuf,
     pub(crate) runtime_api: RuntimeApi,
@@ -85,7 +85,7 @@ impl RuntimeApi {
     }
 }
 
-/// Why an invocation has no answer.
+/// The failure of an invocation.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Unanswered {
     #[error("the function says: {0}")]
@@ -152,7 +152,7 @@ struct State {
     processes: HashMap<String, Arc<Process>>,
     /// Those that have not asked for their first invocation.
     starting: HashSet<String>,
-    /// How often in a row one ended without having answered.
+    /// The number in a row that ended without an answer.
     crashes: u32,
     closed: bool,
 }
@@ -431,7 +431,7 @@ impl Pool {
         // It has asked for more without an answer to what it had.
         process.end(Err(Unanswered::Crashed));
         lock(&self.state).starting.remove(&process.secret);
-        // Whoever took it may have gone before it had anything to do.
+        // Its taker may have gone before it had anything to do.
         while !process.killed.load(Ordering::Acquire) {
             let (hand_over, handed) = oneshot::channel();
             self.offer(Idle {
@@ -461,7 +461,7 @@ impl Pool {
         Response::new(Body::new(Cut))
     }
 
-    /// Gives a process to whoever has waited for longest, or keeps it ready.
+    /// Gives a process to the longest waiter, or keeps it ready.
     fn offer(&self, mut idle: Idle) {
         let mut state = lock(&self.state);
         if state.closed {

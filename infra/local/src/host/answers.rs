@@ -24,7 +24,7 @@ use std::{
 
 /// The most bytes of an AWS request, and of what a function answers.
 const MOST_BYTES: usize = 8 << 20;
-/// How long a request's body may take.
+/// The longest time that a request's body may take.
 const BODY: Duration = Duration::from_secs(30);
 
 /// The routes of people, their programs, and functions that call AWS.

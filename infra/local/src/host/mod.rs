@@ -37,7 +37,7 @@ use tokio::{net::UnixListener, signal::unix, sync::watch, task::JoinSet};
 
 /// The function that answers people and their programs.
 const API: &str = "api";
-/// How long requests may take to end when the host leaves.
+/// The longest time that requests may take to end when the host leaves.
 const LEAVING: Duration = Duration::from_millis(500);
 
 /// The file in the state folder that has the secrets of webhooks, for its owner alone.
@@ -112,7 +112,7 @@ struct Host {
     closing: watch::Sender<bool>,
     address: String,
     version: String,
-    /// When somebody from outside last asked for something.
+    /// The time of the last request from outside.
     last_request: AtomicI64,
 }
 

@@ -152,7 +152,8 @@ fn parameters(issuer: &Issuer, state: &Path) -> anyhow::Result<BTreeMap<String, 
     ))
 }
 
-/// Where the daemon is that takes segments of traces, as the Lambda service says it to a function.
+/// The address of the daemon that takes segments of traces, as the Lambda service says it to a
+/// function.
 const TRACES: &str = "AWS_XRAY_DAEMON_ADDRESS";
 
 fn plan_of(function: &Function, config: &Config, access: &Access, runtime_api: &functions::RuntimeApi) -> Plan {

@@ -15,9 +15,9 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-/// How long the children of a host that was killed may have its lock.
+/// The longest time that the children of a host that was killed may have its lock.
 const LAST_BREATH: Duration = Duration::from_millis(300);
-/// How often the host looks whether its state folder is still there.
+/// The time between two looks for the host's state folder.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// The state folder, taken for one host, and what it listens on.

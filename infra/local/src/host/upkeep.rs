@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-/// How often what is old is forgotten, and logs and processes are looked at.
+/// The time between two rounds of upkeep: of what is old, of logs and of processes.
 const TIDY: Duration = Duration::from_secs(10);
 
 pub(super) async fn tidy(host: Arc<Host>, store: Arc<Store>, databases: [PathBuf; 2]) -> anyhow::Result<()> {
@@ -57,7 +57,7 @@ pub(super) async fn keep_room(mut ballast: Ballast, databases: [PathBuf; 2]) -> 
     }
 }
 
-/// Tells the host to leave when nobody has needed it for long enough.
+/// Tells the host to leave when it was unused for long enough.
 pub(super) async fn leave_when_idle(host: Arc<Host>, idle_exit: Option<Duration>) -> anyhow::Result<()> {
     let Some(idle_exit) = idle_exit else { return Ok(()) };
     let patience = i64::try_from(idle_exit.as_millis()).unwrap_or(i64::MAX);

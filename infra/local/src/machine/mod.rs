@@ -33,12 +33,12 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How long what has ended is kept, in milliseconds.
+/// The time that what has ended is kept, in milliseconds.
 const KEPT: i64 = 86_400_000;
 /// The most steps without waiting: more is a loop.
 const MOST_STEPS: usize = 1000;
-/// How long the clock sleeps at most before it looks again, in milliseconds: the machine's own
-/// clock may be set.
+/// The longest sleep of the clock before it looks again, in milliseconds: the machine's own clock
+/// may be set.
 const LONGEST_NAP: i64 = 30_000;
 
 /// A state machine and its executions.
@@ -61,7 +61,7 @@ struct Execution {
     started: i64,
     state: String,
     data: Value,
-    /// How often each retrier of the state has been used.
+    /// The number of uses of each retrier of the state.
     tries: Vec<u32>,
     token: Option<String>,
     timeout_at: Option<i64>,
@@ -103,7 +103,7 @@ struct Bells {
     due: Option<i64>,
 }
 
-/// How a state ended.
+/// The end of a state.
 enum End {
     Success(Value),
     Failure { error: String, cause: String },
@@ -458,7 +458,7 @@ impl Machine {
         arn.strip_prefix(&self.execution_arn("")).unwrap_or("")
     }
 
-    /// How many executions run.
+    /// The number of executions that run.
     pub(crate) fn running(&self) -> rusqlite::Result<i64> {
         self.store.read(|db| {
             db.query_row("SELECT count(*) FROM execution WHERE status = 'RUNNING'", [], |row| {

@@ -3,7 +3,7 @@
 //!
 //! A FIFO queue keeps the order within a group, and gives out nothing of a group while a message of
 //! it is in flight. A message that was received too often goes to the dead-letter queue. A message
-//! in a queue is a row; whoever waits for one is woken by the queue's bell.
+//! in a queue is a row; a waiter for one is woken by the queue's bell.
 
 mod rows;
 
@@ -25,9 +25,9 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// How long a FIFO queue knows a deduplication id, in milliseconds.
+/// The time that a FIFO queue knows a deduplication id, in milliseconds.
 const REMEMBERED: i64 = 300_000;
-/// How long a waiting consumer sleeps at most before it looks again, in milliseconds: clocks of the
+/// The longest sleep of a waiting consumer before it looks again, in milliseconds: clocks of the
 /// machine may be set.
 const LONGEST_NAP: i64 = 60_000;
 
@@ -38,7 +38,7 @@ pub(crate) struct Settings {
     pub(crate) retention: i64,
     pub(crate) delay: i64,
     pub(crate) wait: i64,
-    /// Where a message goes that was received this often.
+    /// The queue of messages that were received this often.
     pub(crate) dead_letter: Option<(String, u32)>,
 }
 
@@ -70,7 +70,7 @@ impl Queue {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Wakes whoever waits for a message.
+    /// Wakes the waiters for a message.
     pub(crate) fn ring(&self) {
         self.bell.notify_waiters();
     }
@@ -115,7 +115,7 @@ pub(crate) struct Message {
     pub(crate) trace: Option<String>,
 }
 
-/// How many messages a queue has.
+/// The messages of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) visible: i64,
@@ -445,12 +445,12 @@ impl Queues {
                 }
             }
         })?;
-        // Whoever waits has to look again when it comes.
+        // A waiter has to look again when it comes.
         queue.ring();
         Ok(changed)
     }
 
-    /// Makes everything in flight visible at once: whoever had received it is no more.
+    /// Makes everything in flight visible at once: its receivers are gone.
     pub(crate) fn release(&self, queue: &Queue) -> rusqlite::Result<()> {
         self.store.write(|db| {
             db.prepare_cached(

@@ -20,7 +20,7 @@ const PAGE: usize = 1024 * 1024;
 const BATCH: usize = 16 * 1024 * 1024;
 const TRANSACTION: usize = 4 * 1024 * 1024;
 
-/// Why an operation was not done.
+/// The refusal of an operation.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Error(AwsError),

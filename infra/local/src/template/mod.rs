@@ -42,7 +42,7 @@ pub(crate) struct Schedule {
     pub(crate) input: String,
 }
 
-/// Why a template cannot be run here.
+/// The part of a template that cannot be run here.
 #[derive(Debug, thiserror::Error)]
 #[error("the template cannot run on this host: {0}")]
 pub(crate) struct Unsupported(String);
@@ -427,7 +427,7 @@ mod tests {
             .find(|f| f.name == "pfsession-agent-report")
             .expect("it");
         assert_eq!(report.environment["PFSESSION_DRIVER_SENDERS"], "");
-        // Whoever asks for it here is told that it is not known.
+        // A request for it here is answered as unknown.
         let given = BTreeMap::from([("ComputeSubnets".to_owned(), "subnet-1".to_owned())]);
         let refused = Template::read(text, PREFIX, &given)
             .expect_err("no EC2 here")

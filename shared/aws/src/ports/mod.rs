@@ -40,7 +40,7 @@ use shell::{Due, DueRow, Fault, Ports, Save, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use writes::{fault_of_transaction, new_user, put_item};
 
-/// How long output and history of what is over is kept, in seconds.
+/// The time for which output and history are kept after an end, in seconds.
 const KEPT: u64 = 14 * 86_400;
 
 impl Ports for Aws {

@@ -153,7 +153,7 @@ impl Aws {
         }
     }
 
-    /// Puts what is no command where nobody trips over it.
+    /// Moves an invalid message to the dead-letter queue.
     pub(crate) async fn bury(&self, body: &str, group: &str, id: &str) -> Result<(), Fault> {
         let queue = require(&self.commands_dead, names::COMMANDS_DEAD.url_variable)?;
         let sent = self

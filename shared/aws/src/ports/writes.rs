@@ -149,7 +149,7 @@ pub(super) fn update_item(update: aws_sdk_dynamodb::types::builders::UpdateBuild
         .build()
 }
 
-/// When a sweep is to come to a usage. That of all users counts nothing by itself.
+/// The time of the next sweep of a usage. That of all users counts nothing by itself.
 fn due_of(usage: &Usage, user: &str, now: Millis) -> Option<Millis> {
     usage.due_at(now).filter(|_| user != EVERYBODY)
 }

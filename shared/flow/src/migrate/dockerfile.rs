@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path, shown: &str) -> Result<Definition, Failure> {
         match word.to_ascii_uppercase().as_str() {
             "ARG" => arguments.extend(
                 rest.split_once('=')
-                    .map(|(name, value)| (name.trim().to_owned(), unquoted(value))),
+                    .map(|(name, value)| (name.trim().to_owned(), unquote(value))),
             ),
             "FROM" => stages.push(at.stage(rest, &arguments, &stages)?),
             "RUN" => {
@@ -61,7 +61,7 @@ pub(super) fn read(path: &Path, shown: &str) -> Result<Definition, Failure> {
     Ok(found)
 }
 
-fn unquoted(text: &str) -> String {
+fn unquote(text: &str) -> String {
     text.trim().trim_matches(['"', '\'']).to_owned()
 }
 
@@ -216,7 +216,7 @@ impl At<'_> {
     }
 }
 
-/// Where the arguments of `pip install` begin in a command, if it is one.
+/// The start of the arguments of `pip install` in a command, if it is one.
 fn packages_from(words: &[String]) -> Option<usize> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [pip, "install", ..] if pip.starts_with("pip") || pip.contains("/pip") => Some(2),

@@ -56,7 +56,7 @@ fn set_keys(text: &str, keys: &[(&str, String)], environment: &Value, end: &str)
     let Some(at) = lines.iter().position(|line| line.starts_with("environment:")) else {
         lines.push("environment:".to_owned());
         lines.extend(keys.iter().map(|(key, value)| pair("  ", key, value)));
-        return joined(&lines, end);
+        return join_lines(&lines, end);
     };
     let is_below = |line: &String| line.starts_with([' ', '\t']) || line.trim().is_empty() || line.starts_with('#');
     let mut last = at + 1 + lines[at + 1..].iter().take_while(|line| is_below(line)).count();
@@ -73,7 +73,7 @@ fn set_keys(text: &str, keys: &[(&str, String)], environment: &Value, end: &str)
         block.extend(kept.map(|(key, value)| format!("  {key}: {value}")));
         block.extend(keys.iter().map(|(key, value)| pair("  ", key, value)));
         lines.splice(at..last, block);
-        return joined(&lines, end);
+        return join_lines(&lines, end);
     }
     let first = lines[at + 1..last]
         .iter()
@@ -94,10 +94,10 @@ fn set_keys(text: &str, keys: &[(&str, String)], environment: &Value, end: &str)
             }
         }
     }
-    joined(&lines, end)
+    join_lines(&lines, end)
 }
 
-fn joined(lines: &[String], end: &str) -> String {
+fn join_lines(lines: &[String], end: &str) -> String {
     lines.iter().map(|line| format!("{line}{end}")).collect()
 }
 

@@ -44,7 +44,7 @@ struct Source {
     path: PathBuf,
     name: String,
     text: String,
-    /// Where its lines end.
+    /// The ends of its lines.
     ends: Vec<usize>,
     /// The first line that begins with a word.
     naming: HashMap<String, usize>,
@@ -165,7 +165,7 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
             continue;
         };
         if let Some(lines) = read(folder, &source)? {
-            return checked(source, lines).map(Some);
+            return check_source(source, lines).map(Some);
         }
     }
     match descriptions(folder)?.first() {
@@ -178,13 +178,13 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
             }
         ))),
         None => match script::find(folder)? {
-            Some((source, lines)) => checked(source, lines).map(Some),
+            Some((source, lines)) => check_source(source, lines).map(Some),
             None => Ok(None),
         },
     }
 }
 
-fn checked(source: Source, lines: Vec<Line>) -> Result<Requirements, Failure> {
+fn check_source(source: Source, lines: Vec<Line>) -> Result<Requirements, Failure> {
     if lines.len() > requirements::MOST_LINES {
         let message = format!(
             "{} and its lock have more than {} packages. Make them fewer.",
@@ -273,8 +273,8 @@ pub(crate) fn read_locks(folder: &Folder) -> Result<Vec<Line>, Failure> {
 /// The locks that may be beside `pyproject.toml`.
 const LOCKS: [&str; 3] = ["uv.lock", "pylock.toml", "poetry.lock"];
 
-/// Where a package is that a table names by its repository or its URL, as it stands behind the `@`
-/// of a requirement.
+/// The place of a package that a table names by its repository or its URL, as it stands behind the
+/// `@` of a requirement.
 ///
 /// * `part`: the value of one of the table's keys.
 fn place<'a>(part: impl Fn(&str) -> Option<&'a str>) -> Option<String> {

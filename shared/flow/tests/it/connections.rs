@@ -26,7 +26,7 @@ fn each_document_of_a_connection_becomes_what_promptflow_makes_of_it() {
             read.connection.secrets.insert(key, secret);
         }
         assert_eq!(read.connection.for_executor("c"), entry["executor"], "{document}");
-        assert_eq!(read.connection.scrubbed("c"), entry["shown"], "{document}");
+        assert_eq!(read.connection.scrub("c"), entry["shown"], "{document}");
     }
 }
 
@@ -134,7 +134,7 @@ fn the_list_that_pf_prints_is_read_whole_or_says_which_one_is_wrong() {
         assert!(read.warnings.is_empty(), "{:?}", read.warnings);
         let mut connection = read.connection.clone();
         connection.secrets = read.secrets.keys().map(|key| (key.clone(), String::new())).collect();
-        assert_eq!(connection.scrubbed("c"), **shown);
+        assert_eq!(connection.scrub("c"), **shown);
     }
     let said = |text: &str| connections("list.json", text).err().unwrap().to_string();
     expect![[r#"

@@ -581,7 +581,7 @@ fn a_credential_is_in_no_text() {
         &lines,
         expect![[r#"
             Flow.BadRequirement a requirements file has no option --extra-index. Correct it, or take the line out.
-            Flow.VariableInRequirement ${SECRET} would be read from the environment variables of whoever installs. Write the value itself.
+            Flow.VariableInRequirement ${SECRET} would be read from the environment variables of the installer. Write the value itself.
             Flow.BadRequirement numpy = https://***@host/simple is not a requirement: no such comparison operator "=", must be one of ~= == != <= >= < > ===. Write it as name, or name==version.
             Flow.BadRequirement numpy @ https://***@host:x/a is not a requirement: invalid port number. Write it as name, or name==version.
             Flow.PathLeadsOut https://***@host/r.txt?*** leads out of the flow folder. Add the file to additional_includes, and name it as it is then called in the flow folder.

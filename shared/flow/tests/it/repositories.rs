@@ -52,7 +52,7 @@ fn a_folder_without_an_address_says_what_to_do_and_an_origin_is_enough() {
     expect![[r#"
         Flow.NoRepository: ROOT/alone/flow has no lineage of a repository: it is in no git repository. Give the repository a remote `origin` with an address of HTTPS or SSH, or tell flows apart by their folders.
         Flow.NoRepository: ROOT/repo/flow has no lineage of a repository: its repository has no remote `origin`. Give the repository a remote `origin` with an address of HTTPS or SSH, or tell flows apart by their folders.
-        Flow.NoRepository: ROOT/repo/flow has no lineage of a repository: the address of its remote `origin` is none that other machines have, or has an `@` in its path. Give the repository a remote `origin` with an address of HTTPS or SSH, or tell flows apart by their folders."#]]
+        Flow.NoRepository: ROOT/repo/flow has no lineage of a repository: the address of its remote `origin` is one of this machine alone, or has an `@` in its path. Give the repository a remote `origin` with an address of HTTPS or SSH, or tell flows apart by their folders."#]]
     .assert_eq(&said.join("\n"));
 
     fs::write(&config, CONFIG).unwrap();

@@ -8,7 +8,7 @@ use crate::{Failure, Millis, compute::Slot, network::Network};
 pub enum Effect {
     /// Written in the transaction that saves the session.
     Row(Row),
-    /// Saved with the session, and sent after it. Whoever comes next sends what is left over, so a
+    /// Saved with the session, and sent after it. The next event sends what is left over, so a
     /// message may be sent twice; each receiver takes it as once.
     Message(Message),
 }
@@ -104,9 +104,8 @@ pub enum Message {
     },
     /// To the agent: its lease counts from when it asked.
     AgentLease { generation: u32, nonce: u64 },
-    /// To whoever takes notices: the session is deleted at `due` if nobody uses it before.
+    /// A notice: the session is deleted at `due` if it is not used before.
     WarnIdle { generation: u32, due: Millis },
-    /// To whoever takes notices: the session is stopped at `due`, as its user's time of the day is
-    /// used up then.
+    /// A notice: the session is stopped at `due`, as its user's time of the day is used up then.
     WarnDailyTime { generation: u32, due: Millis },
 }

@@ -130,7 +130,7 @@ pub struct Claimed {
     pub new: bool,
 }
 
-/// How an operation or a run ended.
+/// The end of an operation or a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]

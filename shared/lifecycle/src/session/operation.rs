@@ -89,8 +89,8 @@ pub struct Operation {
     /// waits for. So each is answered.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub other_tokens: Vec<String>,
-    /// How often a step was entered, each token counted once: what an agent says about an earlier
-    /// one counts no more.
+    /// The number of entries of a step, each token counted once: what an agent says about an
+    /// earlier one counts no more.
     pub attempt: u32,
     /// Of a stop that no user of the flow asked for: why, as the runs and operations that it ends
     /// are told.

@@ -2,7 +2,7 @@
 
 use crate::{Millis, deadlines, network::Network, size};
 
-/// Where a setting comes from. Each counts more than those after it.
+/// The origin of a setting. Each counts more than those after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
@@ -46,14 +46,14 @@ impl<T> Named<T> {
     }
 }
 
-/// A value that nobody named.
+/// A default value.
 impl<T> From<T> for Named<T> {
     fn from(value: T) -> Self {
         Self::new(value, Origin::Default)
     }
 }
 
-/// When a change of a setting counts in a session that is there.
+/// The time from which a change of a setting counts in a session that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counts {
     AtOnce,
@@ -63,12 +63,12 @@ pub enum Counts {
     OnNewCompute,
 }
 
-/// The table of settings, given to the macro `$then`. The folder is none: it says what the session
-/// is for.
+/// The table of settings, given to the macro `$then`. The folder is not a setting: it is the
+/// session's subject.
 ///
 /// Its columns: the variant of [`Setting`]; the field of [`Settings`] and its type; whether rows
-/// leave it out where it is the default of its type, as those from before the setting do; the
-/// default, which is then that of its type; its name for people; when a change counts.
+/// leave out the default of its type, as those from before the setting do. Then: the default, which
+/// is then that of its type; its name for people; when a change counts.
 #[macro_export]
 macro_rules! with_settings {
     ($then:ident) => {
@@ -83,7 +83,7 @@ macro_rules! with_settings {
             /// The base image that the command names; `None` leaves it to the flow, and then to the
             /// default.
             Image, image: Option<String>, false, None, "base image", AtReset;
-            /// How long the session may be idle, in milliseconds.
+            /// The longest time that the session may be idle, in milliseconds.
             Idle, idle: Millis, false, deadlines::IDLE_DEFAULT, "idle time", AtOnce;
             /// Which network it has.
             Network, network: Network, true, Network::default(), "network", AtOnce;
@@ -113,7 +113,7 @@ macro_rules! define {
                 }
             }
 
-            /// When a change of it counts.
+            /// The time from which a change of it counts.
             pub fn counts(self) -> Counts {
                 match self {
                     $(Self::$variant => Counts::$counts,)*
@@ -126,11 +126,10 @@ macro_rules! define {
         #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
         #[cfg_attr(feature = "wire", serde(from = "wire::Settings", into = "wire::Settings"))]
         pub struct Settings {
-            /// Where the flow folder is: an absolute path on one machine, a snapshot's address on
-            /// AWS.
+            /// The flow folder: an absolute path on one machine, a snapshot's address on AWS.
             pub folder: Named<String>,
-            /// How the VM size was chosen, if nobody named it: see [`crate::size::choose`]. Empty
-            /// otherwise.
+            /// The reason for the choice of the VM size, if none was named: see
+            /// [`crate::size::choose`]. Empty otherwise.
             pub choice: String,
             $($(#[$doc])* pub $name: Named<$type>,)*
         }
@@ -159,7 +158,7 @@ macro_rules! define {
                 self.folder.is_named() $(&& !self.$name.is_named())*
             }
 
-            /// The settings whose values differ, whoever named them.
+            /// The settings whose values differ, of whatever origin.
             pub fn differences(&self, other: &Self) -> impl Iterator<Item = Setting> {
                 [$((self.$name.value != other.$name.value).then_some(Setting::$variant)),*].into_iter().flatten()
             }
@@ -196,22 +195,21 @@ macro_rules! define {
             /// The settings of a session, as its user asked for them.
             #[derive(Clone, Serialize, Deserialize, JsonSchema)]
             pub(super) struct Settings {
-                /// Where the flow folder is: an absolute path on one machine, a snapshot's address
-                /// on AWS.
+                /// The flow folder: an absolute path on one machine, a snapshot's address on AWS.
                 folder: String,
                 $(
                     $(#[$doc])*
                     #[cfg_attr($is_left_out, serde(default, skip_serializing_if = "is_default"))]
                     $name: $type,
                 )*
-                /// How the VM size was chosen, if nobody named it.
+                /// The reason for the choice of the VM size, if none was named.
                 #[serde(default, skip_serializing_if = "is_default")]
                 choice: String,
                 #[serde(default, skip_serializing_if = "is_default")]
                 origins: Origins,
             }
 
-            /// Where each setting comes from.
+            /// The origin of each setting.
             #[derive(Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
             #[serde(default)]
             struct Origins {

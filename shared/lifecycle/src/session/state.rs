@@ -4,7 +4,7 @@ use super::{Named, Operation, Settings};
 use crate::{Failure, Millis, compute::Slot, deadlines};
 use std::collections::BTreeMap;
 
-/// Where a session is in its life. Idle is not a phase: see [`Session::idle_due`].
+/// The phase of a session. Idle is not a phase: see [`Session::idle_due`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "wire", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[cfg_attr(feature = "wire", serde(rename_all = "kebab-case"))]
@@ -143,18 +143,18 @@ pub struct Session {
     /// The end of its user's time of the day of which they were warned last, while it lives.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub daily_warned: Option<Millis>,
-    /// When it entered the phase that it is in.
+    /// The time at which it entered its phase.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "is_zero"))]
     pub since: Millis,
     /// The time after which its agent has certainly ended itself; `None` if none can have been
     /// launched.
     pub alive_until: Option<Millis>,
-    /// When the phase has lasted too long.
+    /// The deadline of the phase.
     pub deadline: Option<Millis>,
-    /// Why it is Stopped, if no user of the flow asked for that.
+    /// The reason for being Stopped, if no user of the flow asked for that.
     #[cfg_attr(feature = "wire", serde(default, skip_serializing_if = "Option::is_none"))]
     pub stopped_for: Option<Failure>,
-    /// Why it is Failed, or will be once its container is gone.
+    /// The reason for being Failed, now or once its container is gone.
     pub failure: Option<Failure>,
 }
 
@@ -201,8 +201,8 @@ impl Session {
         }
     }
 
-    /// When the session is to be deleted for idleness if nothing happens before: only a Ready one
-    /// with nothing to do is ever idle.
+    /// The time of the session's deletion for idleness if nothing happens before. Only a Ready one
+    /// without work is ever idle.
     ///
     /// # Source
     ///
@@ -218,15 +218,15 @@ impl Session {
         self.current.is_some() || !self.runs.is_empty()
     }
 
-    /// When its user is to be warned of that; `None` once they were. What moves the deletion arms
-    /// it again.
+    /// The time of the warning before the deletion; `None` once its user was warned. A change of
+    /// the deletion time arms it again.
     pub fn warning_due(&self) -> Option<Millis> {
         let due = self.idle_due().filter(|due| self.warned != Some(*due))?;
         Some(due.saturating_sub(deadlines::IDLE_WARNING.min(self.settings.idle.value / 4)))
     }
 
-    /// When somebody has to look at the session next; `None` only if nothing can be due. What is
-    /// unsent is the shell's to add.
+    /// The time of the next look at the session; `None` only if nothing can be due. What is unsent
+    /// is the shell's to add.
     pub fn due(&self) -> Option<Millis> {
         let leases = self.runs.values().filter_map(|lease| match lease {
             Lease::Until(until) => Some(*until),

@@ -35,7 +35,7 @@ pub(super) struct Single {
     pub(super) memory: u32,
     /// GiB.
     pub(super) disk: u32,
-    /// How many, and of which model.
+    /// The number of GPUs, and their model.
     pub(super) gpu: Option<(u32, &'static str)>,
     /// Millionths of a US dollar an hour; 0 where no list price is known.
     pub(super) price: u32,

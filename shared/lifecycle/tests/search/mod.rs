@@ -27,12 +27,12 @@ use lifecycle::{
 /// are told once more, and stop.
 const DRAIN_BOUND: Millis = deadlines::COMPUTE_RETRY + deadlines::STOP_BOUND_ON_ONE_MACHINE;
 
-/// How a search ended.
+/// The end of a search.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// The states visited.
     pub(crate) states: usize,
-    /// How many there are of each number of faults.
+    /// The number of lives with each number of faults.
     pub(crate) by_faults: Vec<usize>,
     /// The acts tried.
     pub(crate) acts: usize,
@@ -289,9 +289,9 @@ impl Search<'_> {
         }
     }
 
-    /// Stops every session of a world in which nothing goes wrong any more, and says how long it
-    /// took until all were Stopped, and until nothing was left: everything is delivered, what is
-    /// due is looked after, and time passes only when nothing else is to do.
+    /// Stops every session of a world in which nothing goes wrong any more. Returns the time until
+    /// all were Stopped, and until nothing was left. Everything is delivered, and time passes only
+    /// when nothing else is to do.
     fn end_of(&mut self, world: &World) -> Result<(Millis, Millis), Broken> {
         let mut world = world.clone();
         world.left = Left {
@@ -504,7 +504,7 @@ impl World {
         rows.any(|row| row.phase == ComputePhase::Draining)
     }
 
-    /// How long until anything is due.
+    /// The time until anything is due.
     fn until_next(&self, core: &Core) -> Millis {
         self.next_moment(core, true).map_or(0, |moment| moment - NOW)
     }

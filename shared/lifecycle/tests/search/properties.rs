@@ -47,7 +47,7 @@ pub(crate) const GOES_ON: &str = "a session is taken down for another one only a
 pub(crate) const WELL_FORMED: &str = "phase, operation, compute resource, runs and failure of a session go together";
 pub(crate) const FORWARD: &str = "generation, revision and activity only move forward";
 
-/// How many there are.
+/// The number of properties.
 #[allow(dead_code, reason = "one of the tests that share this counts them")]
 pub(crate) const COUNT: usize = 26;
 

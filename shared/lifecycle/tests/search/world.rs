@@ -1,9 +1,9 @@
 //! The world around the core, as a model: the table, the shell, the queues, the state machine, the
 //! driver, the agents, and time.
 //!
-//! Only the core is real. Everything else does what the design promises of it, and no more:
-//! messages come in any order, and for the price of a fault also twice, late or never; a handler
-//! stops after any of its steps; agents and drivers have clocks of their own.
+//! Only the core is real. Everything else does what the design promises of it, and no more.
+//! Messages come in any order, and for the price of a fault also twice, late or never. A handler
+//! stops after any of its steps. Agents and drivers have clocks of their own.
 //!
 //! A world holds no absolute time. `NOW` stands still, and everything else moves towards it; what
 //! has passed is all the same. So a world that has come back to where it was is the same world, and
@@ -28,14 +28,14 @@ use std::{
 /// The present, by the control plane's clock.
 pub(crate) const NOW: Millis = 10_000_000;
 
-/// How long a session may be idle here.
+/// The longest time that a session may be idle here.
 pub(crate) const IDLE: Millis = 30_000;
 
-/// How long the sessions of [`ON_DAILY`] may live here. The day never ends.
+/// The longest time that the sessions of [`ON_DAILY`] may live here. The day never ends.
 pub(crate) const DAILY: Millis = 40_000;
 
-/// How far the driver's clock is behind the control plane's, and how much longer an agent thinks a
-/// lease is: together less than the margin.
+/// The delay of the driver's clock behind the control plane's, and the excess of a lease as an
+/// agent sees it: together less than the margin.
 pub(crate) const SKEW: Millis = LEASE_MARGIN / 2 - 1_000;
 
 /// The core's decision.
@@ -97,17 +97,17 @@ pub(crate) struct Bounds {
     pub(crate) owners: Vec<&'static str>,
     /// The commands of users, for each flow.
     pub(crate) menu: Vec<Wish>,
-    /// How many commands each flow gets.
+    /// The number of commands that each flow gets.
     pub(crate) commands: u8,
-    /// How much goes wrong in one life of the world.
+    /// The number of faults in one life of the world.
     pub(crate) faults: u8,
-    /// How often somebody uses a session by another way than a run.
+    /// The number of uses of a session by other ways than a run.
     pub(crate) activities: u8,
-    /// How often an agent asks for a lease at a moment of its own choice.
+    /// The number of times that an agent asks for a lease at a moment of its own choice.
     pub(crate) asks: u8,
-    /// How many compute resources are deleted by their user; of an instance, it is stopped.
+    /// The number of compute resources that their user deletes; of an instance, it is stopped.
     pub(crate) drains: u8,
-    /// How often the user of [`ON_INSTANCE`] starts their instance.
+    /// The number of times that the user of [`ON_INSTANCE`] starts their instance.
     pub(crate) starts: u8,
 }
 
@@ -196,7 +196,7 @@ pub(crate) struct Launch {
 pub(crate) struct Container {
     pub(crate) generation: u32,
     pub(crate) compute: String,
-    /// When the agent ends itself.
+    /// The time at which the agent ends itself.
     pub(crate) ends: Millis,
     pub(crate) nonce: u64,
     pub(crate) asked: Millis,
@@ -215,7 +215,7 @@ pub(crate) struct Computes {
     pub(crate) deleted: BTreeSet<String>,
     /// The usage of [`ON_DAILY`], as it is counted.
     pub(crate) usage: Usage,
-    /// How long the sessions of [`ON_DAILY`] have lived in truth, up to [`DAILY`].
+    /// The true time that the sessions of [`ON_DAILY`] have lived, up to [`DAILY`].
     pub(crate) lived: Millis,
 }
 
@@ -245,7 +245,7 @@ pub(crate) enum Message {
     },
 }
 
-/// How far a handler gets. Each but the first is a fault.
+/// The progress of a handler. Each but the first is a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// To its end.
@@ -1720,7 +1720,7 @@ impl World {
         moments.into_iter().filter(|moment| *moment > NOW).min()
     }
 
-    /// How many sessions of [`ON_DAILY`] are on a compute resource.
+    /// The number of sessions of [`ON_DAILY`] on a compute resource.
     fn on_daily(&self) -> Millis {
         let sessions = self.flows.iter().map(|flow| &flow.session);
         sessions.filter(|s| s.owner == ON_DAILY && s.compute.is_some()).count() as Millis

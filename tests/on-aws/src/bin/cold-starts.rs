@@ -1,5 +1,5 @@
-//! How long each function takes to start and to answer, and how much memory it needs, at the
-//! processor share that Lambda gives for each memory size.
+//! The time of each function's start and answer, and the memory it needs, at the processor share
+//! that Lambda gives for each memory size.
 //!
 //!     infra/package.sh && cargo run -p on-aws --bin cold-starts -- target/debug/relay
 //!
@@ -8,9 +8,9 @@
 //! host. The share is held by a control group of version 1 with a period of 20 ms; one vCPU is
 //! 1,769 MB.
 //!
-//! This machine is no Lambda: making its virtual machine and fetching the zip are not in here,
-//! AWS's own answers take longer than a loopback's, and whatever processor time Lambda gives beyond
-//! the share while a function starts is not given.
+//! This machine is no Lambda: the start of its virtual machine and the fetch of the zip are not in
+//! here. AWS's own answers take longer than a loopback's. Lambda gives a starting function more
+//! processor time than its share, and this program does not.
 //!
 //! # Source
 //!

@@ -18,7 +18,7 @@ use std::{
 use whole_system::{Machine, wait_for};
 
 const LONG: Duration = Duration::from_secs(600);
-/// How many sessions are due in a sweep.
+/// The number of sessions that are due in a sweep.
 const DUE: usize = 100;
 
 fn main() {

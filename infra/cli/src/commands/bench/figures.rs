@@ -27,7 +27,7 @@ pub(crate) struct Figure {
 /// The output of a benchmark.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Report {
-    /// How the session was kept apart, as its agent said.
+    /// The session's isolation, as its agent said.
     pub(super) isolation: String,
     pub(super) figures: Vec<Figure>,
 }

@@ -232,7 +232,7 @@ impl Bench<'_> {
         Ok(figures)
     }
 
-    /// How many there are in the store.
+    /// The number of environments in the store.
     fn environments(&self) -> usize {
         let entries = fs::read_dir(self.store.join("environments")).into_iter().flatten();
         entries.flatten().filter(|entry| entry.path().is_dir()).count()

@@ -37,7 +37,7 @@ impl Bench<'_> {
         plain.pf_test = measure_plain("`pf flow test`", 3, &command);
         is_done(&pf("service stop"));
         plain.two = self.installers(&python, TWO_PACKAGES, 5);
-        // This takes minutes, and whoever wants one round wants to see that it works.
+        // This takes minutes, and one round is only to see that it works.
         if is_new && self.rounds > 1 {
             plain.all = self.installers(&python, &format!("promptflow promptflow-tools {}", NEW_PACKAGES[2]), 1);
         }
@@ -98,7 +98,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// How long a command takes, if this machine can do it.
+/// The time of a command, if this machine can run it.
 fn measure_plain(what: &str, rounds: usize, command: &[String]) -> Option<Times> {
     if !is_done(command) {
         return None;

@@ -1,5 +1,5 @@
-//! Where connections are kept: in the state folder of this machine, or by a service elsewhere,
-//! which gives no secret back.
+//! The keeper of connections: in the state folder of this machine, or by a service elsewhere, which
+//! gives no secret back.
 
 use crate::{
     client::Client,

@@ -317,12 +317,12 @@ impl Here {
         let old = self.keeper.of_scope(scope)?.remove(name).ok_or_else(|| none(name))?;
         let (text, shown) = match &typed.file {
             Some(file) => (text_of(file)?, file.display().to_string()),
-            None => (old.scrubbed(name).to_string(), name.clone()),
+            None => (old.scrub(name).to_string(), name.clone()),
         };
         let bad = |failure| Trouble::of(USAGE, failure);
         let mut document = flow::connection(&shown, &text).map_err(bad)?;
         if !typed.set.is_empty() {
-            let changed = set(&old, document.connection.scrubbed(name), &typed.set)?;
+            let changed = set(&old, document.connection.scrub(name), &typed.set)?;
             let secrets = std::mem::take(&mut document.secrets);
             document = flow::connection(name, &changed.to_string()).map_err(bad)?;
             document.secrets.extend(secrets);

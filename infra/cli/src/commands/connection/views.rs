@@ -1,4 +1,4 @@
-//! How connections look.
+//! Connections, as they are shown.
 
 use crate::show;
 use agent::connections::Scope;
@@ -25,7 +25,7 @@ pub(crate) struct ConnectionList {
 }
 
 pub(super) fn view(name: &str, scope: Scope, connection: &Connection) -> ConnectionView {
-    let Value::Object(connection) = connection.scrubbed(name) else {
+    let Value::Object(connection) = connection.scrub(name) else {
         unreachable!("it is an object")
     };
     ConnectionView {
@@ -58,7 +58,7 @@ pub(super) fn table(connections: &[ConnectionView]) -> String {
             Cell::new(of(&["api_base", "endpoint", "base_url"])),
         ]);
     }
-    show::rendered(table)
+    show::render(table)
 }
 
 /// One connection, a key a line.
@@ -75,5 +75,5 @@ pub(super) fn lines(view: &ConnectionView) -> String {
             value => drop(table.add_row([key.clone(), text(value)])),
         }
     }
-    show::rendered(table)
+    show::render(table)
 }

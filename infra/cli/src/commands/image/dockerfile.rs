@@ -46,7 +46,7 @@ struct Base {
     user: Option<String>,
 }
 
-/// Where the files of the build are in the image.
+/// The folder of the build's files in the image.
 const PLACE: &str = "/opt/pfsession";
 
 /// A flow's session, as far as a Dockerfile is about it.

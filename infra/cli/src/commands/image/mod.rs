@@ -243,5 +243,5 @@ fn table(images: &[ImageView]) -> String {
             Cell::new(used),
         ]);
     }
-    show::rendered(table)
+    show::render(table)
 }

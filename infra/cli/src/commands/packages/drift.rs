@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::{collections::BTreeMap, path::Path};
 
-/// How the saved requirements and the installed ones differ.
+/// The difference of the saved requirements and the installed ones.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Drift {
     /// Lines that are saved and not installed.
@@ -57,8 +57,8 @@ impl Drift {
     }
 }
 
-/// How the requirements in a flow folder and what its session has differ. `None` if they do not, if
-/// there is no session that runs are taken by, or if that cannot be said now.
+/// The difference of the requirements in a flow folder and the packages of its session. `None` if
+/// they do not, if there is no session that runs are taken by, or if that cannot be said now.
 pub(crate) fn drift(client: &Client, flow: &Flow) -> Option<Drift> {
     let session: SessionView = client.find(Route::Session(&flow.key())).ok()??;
     if session.phase != Phase::Ready || session.current.is_some() {

@@ -24,7 +24,7 @@ use contract::{
 };
 use serde_json::Value;
 
-/// How much of a lock's digest is shown.
+/// The shown length of a lock's digest.
 pub(crate) const LOCK: usize = 8;
 
 /// List the packages of a flow's session, each with why it is there
@@ -182,7 +182,7 @@ fn list(packages: &[Package]) -> String {
         };
         table.add_row([&package.name, &package.version, &because].map(Cell::new));
     }
-    show::rendered(table)
+    show::render(table)
 }
 
 fn history(installs: &[InstallRow]) -> String {
@@ -205,7 +205,7 @@ fn history(installs: &[InstallRow]) -> String {
             what,
         ]);
     }
-    show::rendered(table)
+    show::render(table)
 }
 
 #[cfg(test)]

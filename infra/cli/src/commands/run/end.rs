@@ -53,7 +53,7 @@ pub(super) fn end_of_run(client: Option<&Client>, row: &RunRow, flow: &Flow, jso
         .output(format!("pfsession logs {}", row.id)))
 }
 
-/// Why a run did not complete, and what to do.
+/// The failure of a run, and what to do.
 fn failure_of(row: &RunRow, result: RunResult, flow: &Flow) -> Box<Trouble> {
     let failure = row
         .failure

@@ -30,7 +30,7 @@ pub(crate) struct RunOrder {
     pub(crate) wish: RunWish,
 }
 
-/// Why a run cannot be resumed.
+/// The failure of a run that cannot be resumed.
 pub(crate) fn not_resumable(run: &str, why: &str) -> Box<Trouble> {
     let message = format!("The run {run} cannot be resumed: {why}");
     Trouble::new(USAGE, Code::RunNotResumable, message).next("run the flow anew: pfsession run FLOW --data FILE")

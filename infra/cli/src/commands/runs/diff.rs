@@ -37,7 +37,7 @@ pub(crate) struct Difference {
     pub(crate) after: Option<Value>,
 }
 
-/// How many differences are printed for people.
+/// The most differences that are printed for people.
 const MOST_PRINTED: usize = 200;
 
 impl Execute for Diff {

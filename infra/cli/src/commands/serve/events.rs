@@ -197,7 +197,7 @@ fn split_outputs(outputs: Map<String, Value>, names: &[String]) -> (Vec<(String,
 
 fn pieces_differ(name: &str) -> Failure {
     let message = format!(
-        "The output {name} is another than its pieces were: a secret was hidden in them, or they hold what is no text. Ask for it without Accept: \
+        "The output {name} differs from its pieces: a secret was hidden in them, or they are no text. Ask for it without Accept: \
          text/event-stream"
     );
     Failure::new(Code::ServePiecesDiffer, message)
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_output_that_differs_from_its_pieces_says_what_to_do() {
-        expect![[r#"Serve.PiecesDiffer: The output answer is another than its pieces were: a secret was hidden in them, or they hold what is no text. Ask for it without Accept: text/event-stream"#]]
+        expect![[r#"Serve.PiecesDiffer: The output answer differs from its pieces: a secret was hidden in them, or they are no text. Ask for it without Accept: text/event-stream"#]]
             .assert_eq(&pieces_differ("answer").to_string());
     }
 }

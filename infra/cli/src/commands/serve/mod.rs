@@ -66,7 +66,7 @@ pub(crate) struct Serve {
     pub(crate) port: u16,
 }
 
-/// Where a flow is served.
+/// The address at which a flow is served.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Address<'a> {
     url: String,

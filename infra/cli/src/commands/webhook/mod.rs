@@ -31,7 +31,7 @@ use secrets::{Secrets, given_secret, new_secret};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// How often rules that somebody else changes meanwhile are read again.
+/// The most retries of a change of rules after another one came in between.
 const TRIES: usize = 5;
 
 family! {

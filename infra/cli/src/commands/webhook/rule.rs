@@ -43,7 +43,7 @@ pub(crate) enum Then {
     Run,
 }
 
-/// How a webhook is signed.
+/// The signature of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Signs {
     Github,

@@ -53,7 +53,7 @@ pub(super) fn new_secret(kind: SenderKind) -> String {
     }
 }
 
-/// Where the secrets of senders are kept.
+/// The keeper of the secrets of senders.
 pub(super) enum Secrets {
     /// In this file, by `workspace/sender`, the current one first.
     In(PathBuf),

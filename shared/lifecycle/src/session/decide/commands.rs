@@ -15,7 +15,7 @@ impl Turn {
         let Some(running) = self.s.current.as_ref().map(|o| (o.id.clone(), o.kind)) else {
             return self.begin(wanted.clone());
         };
-        if self.changed_in_place(wanted) {
+        if self.change_in_place(wanted) {
             return Ok(());
         }
         match meeting(running.1, wanted.kind) {
@@ -76,7 +76,7 @@ impl Turn {
 
     /// Does an update that leaves the session on its compute resource: at once, whatever is under
     /// way, and without an execution. It counts as use. Says whether it did.
-    pub(super) fn changed_in_place(&mut self, update: &Operation) -> bool {
+    pub(super) fn change_in_place(&mut self, update: &Operation) -> bool {
         let Some(to_be) = self.s.to_be().filter(|_| update.kind == Kind::Update) else {
             return false;
         };
@@ -120,7 +120,7 @@ impl Turn {
     /// Begins an operation that nothing stands in the way of.
     pub(super) fn begin(&mut self, mut operation: Operation) -> Result<(), Refusal> {
         let live = self.s.phase.is_live();
-        if self.changed_in_place(&operation) {
+        if self.change_in_place(&operation) {
             return Ok(());
         }
         match operation.kind {

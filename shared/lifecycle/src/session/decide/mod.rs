@@ -250,7 +250,7 @@ pub(super) fn why_superseded(stop: &Operation) -> Failure {
     stop.why.clone().unwrap_or_else(superseded)
 }
 
-/// Why a run ended that its user wanted no more.
+/// The failure of a run that its user canceled.
 pub fn canceled() -> Failure {
     Failure::new(Code::RunCanceled, "The run was canceled.")
 }

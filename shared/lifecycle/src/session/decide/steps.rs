@@ -25,7 +25,7 @@ impl Turn {
             return;
         }
         if step == Step::ClaimCompute && self.s.phase == Phase::Provisioning {
-            self.made_from(entered.image);
+            self.record_image(entered.image);
         }
         if self.s.current.as_ref().is_some_and(|o| o.waits_in(token)) {
             return;
@@ -142,7 +142,7 @@ impl Turn {
 
     /// Takes in which base image a generation is made from. What was recorded of another one is not
     /// for it.
-    pub(super) fn made_from(&mut self, image: Option<&Named<String>>) {
+    pub(super) fn record_image(&mut self, image: Option<&Named<String>>) {
         let Some(image) = image else { return };
         let before = self.s.image.replace(image.clone());
         let is_other = before.is_some_and(|before| before.value != image.value);

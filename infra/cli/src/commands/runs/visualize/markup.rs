@@ -7,7 +7,7 @@ use serde_json::Value;
 const MOST: usize = 100_000;
 
 /// A text in which HTML sees no markup, and a reader no other order of characters.
-pub(crate) fn escaped(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in terminal::fit(text).chars() {
         match c {
@@ -38,7 +38,7 @@ pub(crate) fn value_text(value: Option<&Value>) -> String {
         ),
         None => text,
     };
-    format!("<pre>{}</pre>", escaped(&text))
+    format!("<pre>{}</pre>", escape(&text))
 }
 
 /// A text in which long base64, such as that of an image in a span, is a word on how long it is.

@@ -17,7 +17,7 @@ use crate::{
 };
 use clap::Args;
 use contract::{Code, row::RunRow};
-use markup::{escaped, value_text};
+use markup::{escape, value_text};
 use pictures::Images;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -84,7 +84,7 @@ impl Execute for Visualize {
         };
         let mut page = BufWriter::new(fs::File::create(&to).map_err(failed)?);
         page.write_all(HEAD.as_bytes())
-            .and_then(|()| writeln!(page, "<title>{}</title></head><body>", escaped(&names.join(", "))))
+            .and_then(|()| writeln!(page, "<title>{}</title></head><body>", escape(&names.join(", "))))
             .map_err(failed)?;
         for row in &rows {
             section(client, row, &mut page, &failed)?;
@@ -157,7 +157,7 @@ fn head(
     let failure = row
         .failure
         .as_ref()
-        .map(|failure| format!("<p class=\"Failed\">{}</p>", escaped(&failure.to_string())))
+        .map(|failure| format!("<p class=\"Failed\">{}</p>", escape(&failure.to_string())))
         .unwrap_or_default();
     let metrics = runfiles::value(&metrics_of(client, row)?);
     let has_metrics = metrics.as_object().is_none_or(|metrics| !metrics.is_empty());
@@ -165,10 +165,10 @@ fn head(
     writeln!(
         page,
         "<h1>{}</h1><p>{}</p><p class=\"{status}\">{}</p><p>{}</p>{failure}{}",
-        escaped(&row.id),
-        escaped(row.display_name().unwrap_or_default()),
+        escape(&row.id),
+        escape(row.display_name().unwrap_or_default()),
         show::run_status(row.status),
-        escaped(flow),
+        escape(flow),
         metrics.unwrap_or_default(),
     )
     .map_err(failed)
@@ -225,8 +225,8 @@ fn of_nodes(records: &[(String, Record)]) -> String {
         };
         html.push_str(&format!(
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}{}</td><td>{}{}</td><td>{}</td><td>{}</td></tr>",
-            escaped(node),
-            escaped(record.status.as_deref().unwrap_or_default()),
+            escape(node),
+            escape(record.status.as_deref().unwrap_or_default()),
             value_text(info.inputs.as_ref()),
             value_text(info.output.as_ref()),
             value_text(message),

@@ -1,6 +1,6 @@
 //! The spans of a run in a table, as its tracing made them.
 
-use super::markup::{escaped, value_text};
+use super::markup::{escape, value_text};
 use crate::{runfiles::unread, trouble::Trouble};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -37,7 +37,7 @@ struct Last {
     left_out: LeftOut,
 }
 
-/// How many spans of a run are not kept, and how many of its lines have none.
+/// The numbers of a run's spans that are not kept, and of its lines without any.
 #[derive(Default, Deserialize)]
 struct LeftOut {
     spans: u64,
@@ -144,9 +144,9 @@ fn row(span: &Span, depth: usize) -> String {
     format!(
         "<tr><td>{}{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td><details><summary>{}</summary>{}</details></td></tr>\n",
         "\u{2003}".repeat(depth.min(20)),
-        escaped(&span.name),
-        escaped(kind),
-        escaped(&span.start_time),
+        escape(&span.name),
+        escape(kind),
+        escape(&span.start_time),
         took.unwrap_or_default(),
         value_text(span.attribute("inputs")),
         value_text(span.attribute("output")),
