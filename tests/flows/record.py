@@ -77,6 +77,8 @@ def main():
         record_all(provider.stdout.readline().strip())
     finally:
         provider.kill()
+        # Promptflow leaves its own service running.
+        subprocess.run([Path(sys.executable).parent / "pf", "service", "stop"], capture_output=True)
 
 
 def record_all(address):
