@@ -100,8 +100,8 @@ services.StateTaskService._normalise_response = response
 
 
 def snapshot(self, memo):
-    """The part of its machine that an execution keeps: without the other executions, which hold threads and
-    cannot be copied."""
+    """The part of its machine that an execution keeps: without the other executions, which
+    hold threads and cannot be copied."""
     kept = copy.copy(self)
     kept.executions = []
     return kept
