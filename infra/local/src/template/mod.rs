@@ -102,6 +102,7 @@ impl Template {
                 "AWS::IAM::Role"
                 | "AWS::IAM::Policy"
                 | "AWS::IAM::ManagedPolicy"
+                | "AWS::Budgets::Budget"
                 | "AWS::CloudWatch::Alarm"
                 | "AWS::CloudWatch::Dashboard"
                 | "AWS::Logs::LogGroup"
