@@ -6,6 +6,7 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use expect_test::expect;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 use std::{
@@ -179,7 +180,8 @@ async fn an_issuer_that_does_not_answer_is_said_and_asked_again() {
     let server = Server::start(Value::Null);
     let issuer = Oidc::new(&server.address, "", "").unwrap();
     let token = signed(Algorithm::ES256, "one", &claims(&server, json!({})));
-    assert_eq!(issuer.caller(&token).await.unwrap_err().error, Code::AccessNoIssuer);
+    expect!["Access.NoIssuer: The issuer of tokens cannot be reached now; the log of the function api says why. Send the request again."]
+        .assert_eq(&issuer.caller(&token).await.unwrap_err().to_string());
     server.give(json!({ "keys": [p256("one")] }));
     assert!(issuer.caller(&token).await.is_ok());
     for address in ["http://issuer.example", "issuer.example", ""] {
