@@ -69,14 +69,16 @@ impl Engine {
         }
     }
 
-    /// Writes an image to an archive.
+    /// Writes the image of an id to an archive, alone: by a name without a tag, Docker writes all
+    /// images of that name.
     ///
     /// # Errors
     ///
     /// As [`Engine::id`].
-    pub(crate) fn save(self, image: &str, archive: &Path) -> Result<(), Failure> {
+    pub(crate) fn save(self, image: &str, id: &str, archive: &Path) -> Result<(), Failure> {
         let file = archive.to_string_lossy();
-        self.run(image, &["image", "save", "--output", &file, image]).map(drop)
+        let id = id.trim_start_matches("sha256:");
+        self.run(image, &["image", "save", "--output", &file, id]).map(drop)
     }
 
     fn run(self, image: &str, arguments: &[&str]) -> Result<String, Failure> {

@@ -47,7 +47,7 @@ impl Found {
 }
 
 fn saved(engine: Engine, image: &str, digest: &str, path: &Path) -> Result<Source, Failure> {
-    engine.save(image, path)?;
+    engine.save(image, digest, path)?;
     let archive = Archive::open(path)?;
     // A Docker that keeps its images in containerd gives the id of a manifest.
     if archive.has_manifest(digest) {
@@ -56,7 +56,7 @@ fn saved(engine: Engine, image: &str, digest: &str, path: &Path) -> Result<Sourc
     let saved = archive.docker_image(None)?;
     match digest_of(&saved.config) == digest {
         true => Ok(Source::Docker(archive, saved)),
-        false => Err(engine.failed(image, "the name stands for another image by now")),
+        false => Err(engine.failed(image, "the archive that it wrote is of another image")),
     }
 }
 

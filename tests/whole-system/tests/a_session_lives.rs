@@ -767,7 +767,12 @@ fn settings_come_from_who_named_them_first_and_change_in_place_or_make_the_sessi
     );
     let said = machine.run(&["start", at, "--size", "Standard_D4s_v3"]);
     let said = String::from_utf8(said.stderr).unwrap();
-    assert!(said.contains("was there already, with another VM size"), "{said}");
+    let kept = "The session was there already, and keeps its VM size. Update the session to have what you named";
+    assert!(said.contains(kept), "{said}");
+    let said = machine.run(&["run", run_file.to_str().unwrap(), "--idle", "30m", "--name", "again"]);
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains(kept), "{said}");
+    assert!(machine.succeed(&["show", "again"]).contains("keeps its VM size"));
     let none = machine.run(&["update", at, "--size", "Huge"]);
     assert_eq!(none.status.code(), Some(1));
     assert!(String::from_utf8(none.stderr).unwrap().contains("[Session.NoSuchSize]"));
