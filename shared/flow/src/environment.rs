@@ -92,7 +92,7 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
     }
     let lines = requirements.iter().flat_map(|requirements| &requirements.lines);
     let read: BTreeSet<&str> = lines.map(|line| &*line.file).chain(by.as_deref()).collect();
-    let passed_over = crate::project::descriptions(&folder)?.into_iter();
+    let passed_over = crate::project::descriptions(&folder).into_iter();
     let passed_over = passed_over.filter(|name| !read.contains(&**name)).collect();
     Ok(Environment {
         image: image_of(&folder, declared.image),

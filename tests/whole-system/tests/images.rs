@@ -544,7 +544,7 @@ impl Podman {
         String::from_utf8(ended.stdout).unwrap().trim().to_owned()
     }
 
-    /// Why podman keeps no image here: it needs rights that a container may lack.
+    /// Keeps an image, or says why it cannot: podman needs rights that a container may lack.
     fn try_it(&self) -> Result<(), String> {
         let tar = self.0.path().join("empty.tar");
         let empty = tempfile::tempdir().unwrap();

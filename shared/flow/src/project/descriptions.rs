@@ -1,7 +1,7 @@
 //! The files of a folder that describe packages.
 
 use super::Source;
-use crate::{Failure, folder::Folder};
+use crate::folder::Folder;
 use std::{collections::BTreeSet, fs};
 
 /// Which file of a folder gave its packages, and which others were passed over.
@@ -24,26 +24,29 @@ impl Described {
         match (self.passed_over.is_empty(), self.by.as_deref()) {
             (true, None | Some("requirements.txt")) => None,
             (true, Some(_)) => Some(by),
-            (false, _) => Some(format!("{by}; passed over: {}", self.passed_over.join(", "))),
+            (false, _) => {
+                let named = &self.passed_over[..self.passed_over.len().min(MOST_NAMED)];
+                let more = match self.passed_over.len() - named.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                Some(format!("{by}; passed over: {}{more}", named.join(", ")))
+            }
         }
     }
 }
 
+/// The most files that the line names: it goes into reports and rows, which have bounds.
+const MOST_NAMED: usize = 20;
+
 /// Folders that may hold requirements files, and no other description.
 const OF_REQUIREMENTS: [&str; 2] = ["requirements", "binder"];
 
-/// The descriptions in a folder by their paths, in order.
-///
-/// # Errors
-///
-/// `Flow.Unreadable`, `Flow.TooLarge`, `Flow.PathLeadsOut` about a project file.
-pub(crate) fn find(folder: &Folder) -> Result<Vec<String>, Failure> {
-    let mut found = BTreeSet::new();
-    for name in names(folder, "") {
-        if is_description(folder, &name)? {
-            found.insert(name);
-        }
-    }
+/// The descriptions in a folder by their paths, in order. A project file that cannot be read counts
+/// as one.
+pub(crate) fn find(folder: &Folder) -> Vec<String> {
+    let own = names(folder, "").into_iter();
+    let mut found: BTreeSet<String> = own.filter(|name| is_description(folder, name)).collect();
     for within in OF_REQUIREMENTS {
         for name in names(folder, within) {
             let is_text = name.ends_with(".txt") || name.ends_with(".in");
@@ -56,7 +59,7 @@ pub(crate) fn find(folder: &Folder) -> Result<Vec<String>, Failure> {
             }
         }
     }
-    Ok(found.into_iter().collect())
+    found.into_iter().collect()
 }
 
 /// The names of the files in a folder or in one below it.
@@ -68,19 +71,17 @@ fn names(folder: &Folder, within: &str) -> Vec<String> {
         .collect()
 }
 
-fn is_description(folder: &Folder, name: &str) -> Result<bool, Failure> {
-    let says = |words: &[&str]| -> Result<bool, Failure> {
-        let text = Source::find(folder, name)?
-            .map(|source| source.text)
-            .unwrap_or_default();
-        Ok(words.iter().any(|word| text.contains(word)))
+fn is_description(folder: &Folder, name: &str) -> bool {
+    let says = |words: &[&str]| match Source::find(folder, name) {
+        Ok(source) => source.is_some_and(|source| words.iter().any(|word| source.text.contains(word))),
+        Err(_) => true,
     };
     match name {
         "pyproject.toml" => says(&["[project]", "[tool.poetry"]),
         "setup.cfg" => says(&["install_requires"]),
-        "setup.py" | "Pipfile" | "Pipfile.lock" | "uv.lock" | "poetry.lock" | "pdm.lock" => Ok(true),
-        "pylock.toml" | "conda-lock.yml" => Ok(true),
-        _ => Ok(is_conda(name) || name.contains("requirements") && (name.ends_with(".txt") || name.ends_with(".in"))),
+        "setup.py" | "Pipfile" | "Pipfile.lock" | "uv.lock" | "poetry.lock" | "pdm.lock" => true,
+        "pylock.toml" | "conda-lock.yml" => true,
+        _ => is_conda(name) || name.contains("requirements") && (name.ends_with(".txt") || name.ends_with(".in")),
     }
 }
 

@@ -168,7 +168,7 @@ pub(crate) fn requirements(folder: &Folder) -> Result<Option<Requirements>, Fail
             return check_source(source, lines).map(Some);
         }
     }
-    match descriptions(folder)?.first() {
+    match descriptions(folder).first() {
         Some(name) => Err(bad(format!(
             "{name} is the only description of the folder's packages, and is not read. Write a requirements.txt{}.",
             if name.ends_with(".txt") {

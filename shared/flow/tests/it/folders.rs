@@ -867,3 +867,20 @@ fn the_file_that_gave_the_packages_is_known_and_the_others_are_passed_over_by_na
         assert_eq!(said(&files), line, "{files:?}");
     }
 }
+
+#[test]
+fn a_project_file_that_does_not_count_fails_no_flow_and_a_long_list_is_cut_with_its_number() {
+    let many: Vec<String> = (0..25).map(|n| format!("requirements/{n:02}.txt")).collect();
+    let mut files = vec![("flow.dag.yaml", "nodes: []\n"), ("requirements.txt", "a\n")];
+    files.extend(many.iter().map(|name| (name.as_str(), "b\n")));
+    let tree = Tree::new(&files);
+    // It leads out of everything.
+    std::os::unix::fs::symlink("/proc/version", tree.folder().join("pyproject.toml")).unwrap();
+    let environment = flow::environment(&tree.folder(), &flow::include_root(&tree.folder())).unwrap();
+    let line = environment.described.to_line().unwrap();
+    assert!(
+        line.starts_with("packages are those of requirements.txt; passed over: pyproject.toml, requirements/00.txt, "),
+        "{line}"
+    );
+    assert!(line.ends_with("requirements/18.txt and 6 more"), "{line}");
+}
