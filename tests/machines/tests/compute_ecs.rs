@@ -37,6 +37,15 @@ fn create(compute: &str) -> ComputeRequest {
     ComputeRequest::create(compute.into(), slot)
 }
 
+/// A request for a compute resource with another room than its size has.
+fn create_with(another: Option<Room>) -> ComputeRequest {
+    let mut request = create("c1");
+    if let ComputeRequest::CreateCompute { room, .. } = &mut request {
+        *room = another;
+    }
+    request
+}
+
 fn release(compute: &str) -> ComputeRequest {
     ComputeRequest::ReleaseCompute {
         compute: compute.into(),
@@ -249,26 +258,12 @@ fn a_throttled_call_is_made_again_in_the_same_zone() {
 #[test]
 fn a_size_that_no_instance_holds_is_refused_by_name() {
     let world = World::with_compute(60);
-    let ComputeRequest::CreateCompute {
-        compute, slot, tags, ..
-    } = create("c1")
-    else {
-        unreachable!()
-    };
     let room = Some(Room {
         cpus: 128,
         memory_mib: 1,
         gpus: 0,
     });
-    world.ask(
-        &ComputeRequest::CreateCompute {
-            compute,
-            slot,
-            room,
-            tags,
-        },
-        MESSAGE,
-    );
+    world.ask(&create_with(room), MESSAGE);
     let why = compute_gone(&world);
     assert!(
         why.starts_with("Compute.NoSuchSize: no instance type holds 128 processors"),
@@ -280,22 +275,8 @@ fn a_size_that_no_instance_holds_is_refused_by_name() {
 #[test]
 fn a_size_with_a_gpu_is_refused_by_name_and_no_other_instance_is_ordered() {
     let world = World::with_compute(60);
-    let ComputeRequest::CreateCompute {
-        compute, slot, tags, ..
-    } = create("c1")
-    else {
-        unreachable!()
-    };
     let room = Room::of("Standard_NC4as_T4_v3");
-    world.ask(
-        &ComputeRequest::CreateCompute {
-            compute,
-            slot,
-            room,
-            tags,
-        },
-        MESSAGE,
-    );
+    world.ask(&create_with(room), MESSAGE);
     let why = compute_gone(&world);
     assert!(why.starts_with("Compute.NoGpu: no instance with a GPU"), "{why}");
     assert!(world.calls("RunInstances").is_empty());
