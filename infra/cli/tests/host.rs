@@ -1,6 +1,7 @@
 //! The service on this machine, as the commands find, start, replace and end it. It is the real
 //! one.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{
     fs,
@@ -78,7 +79,7 @@ impl Drop for Machine {
     }
 }
 
-fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+fn kill(pid: i32, signal: Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
@@ -139,7 +140,7 @@ fn a_host_that_was_killed_is_started_again_and_down_ends_it() {
     let machine = Machine::new();
     machine.succeed(&["list"]);
     let first = machine.pid();
-    kill(first, nix::sys::signal::Signal::SIGKILL);
+    kill(first, Signal::SIGKILL);
     machine.succeed(&["list"]);
     let second = machine.pid();
     assert_ne!(first, second);
@@ -154,19 +155,43 @@ fn a_host_that_was_killed_is_started_again_and_down_ends_it() {
 
 #[test]
 fn down_lets_go_what_waits_ready_also_if_its_host_was_killed() {
-    let machine = Machine::new();
-    machine.succeed(&["list"]);
-    kill(machine.pid(), nix::sys::signal::Signal::SIGKILL);
-    // A warm process ends when these are gone.
-    let warm = machine.state().join("warm");
-    fs::create_dir_all(&warm).unwrap();
-    let files = ["0", "0-open", "0.lock", "0.log", "0.unfit"];
-    for name in files {
-        fs::write(warm.join(name), "").unwrap();
+    // Killed before the command looks for it, and once the command has found it.
+    for is_found in [false, true] {
+        let machine = Machine::new();
+        machine.succeed(&["list"]);
+        let host = machine.pid();
+        kill(host, if is_found { Signal::SIGSTOP } else { Signal::SIGKILL });
+        // A warm process ends when these are gone.
+        let warm = machine.state().join("warm");
+        fs::create_dir_all(&warm).unwrap();
+        let files = ["0", "0-open", "0.lock", "0.log", "0.unfit"];
+        for name in files {
+            fs::write(warm.join(name), "").unwrap();
+        }
+        let down = machine.start(&["down"]);
+        if is_found {
+            while !child_has_a_socket(down.id()) {
+                std::thread::yield_now();
+            }
+            kill(host, Signal::SIGKILL);
+        }
+        let output = down.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let left: Vec<_> = files.into_iter().filter(|name| warm.join(name).exists()).collect();
+        assert_eq!(left, ["0.log", "0.unfit"]);
     }
-    machine.succeed(&["down"]);
-    let left: Vec<_> = files.into_iter().filter(|name| warm.join(name).exists()).collect();
-    assert_eq!(left, ["0.log", "0.unfit"]);
+}
+
+/// Whether the child of a process (the command below its `timeout`) has opened a socket.
+fn child_has_a_socket(parent: u32) -> bool {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    children.split_whitespace().any(|child| {
+        fs::read_dir(format!("/proc/{child}/fd")).is_ok_and(|open| {
+            open.flatten()
+                .filter_map(|entry| fs::read_link(entry.path()).ok())
+                .any(|to| to.to_string_lossy().starts_with("socket:"))
+        })
+    })
 }
 
 #[test]
@@ -210,7 +235,7 @@ fn a_service_in_the_foreground_ends_with_the_command() {
     let mut said = said.map_while(Result::ok);
     assert!(said.any(|line| line.starts_with("The service runs at http://127.0.0.1:")));
     assert_eq!(machine.pid(), i32::try_from(child.id()).unwrap());
-    kill(machine.pid(), nix::sys::signal::Signal::SIGINT);
+    kill(machine.pid(), Signal::SIGINT);
     said.for_each(drop);
     assert!(child.wait().unwrap().success());
 }
@@ -306,7 +331,7 @@ fn what_nobody_takes_ends_a_command_as_it_ends_others() {
     }
     assert_eq!(
         unread(&machine, &["list", "--json"]).signal(),
-        Some(nix::sys::signal::Signal::SIGPIPE as i32)
+        Some(Signal::SIGPIPE as i32)
     );
 }
 
@@ -340,7 +365,7 @@ fn who_takes_the_port_of_a_host_that_has_gone_hears_nothing_of_a_command() {
     let machine = Machine::new();
     machine.succeed(&["list"]);
     let endpoint = machine.host().unwrap()["endpoint"].as_str().unwrap().to_owned();
-    kill(machine.pid(), nix::sys::signal::Signal::SIGKILL);
+    kill(machine.pid(), Signal::SIGKILL);
     let place = endpoint.trim_start_matches("http://");
     // It is free once the last thread of the host has gone.
     let stranger = loop {

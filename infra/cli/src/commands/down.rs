@@ -1,17 +1,20 @@
 //! `pfsession down`.
 
 use crate::{
+    client::Client,
     command::{Execute, NoJson},
     global::{Done, Service},
     operate::{command, end_of_operation, not_done},
     terminal::note,
     text::{self, home},
+    trouble::Trouble,
     watch,
     wish::Flow,
 };
 use clap::Args;
 use contract::route::Route;
 use contract::{Kind, command::Wish};
+use std::sync::Arc;
 
 /// Stop the service on this machine
 #[derive(Args, Debug)]
@@ -32,35 +35,41 @@ impl Execute for Down {
 
     fn execute(&self, service: &Service<'_>) -> Done {
         let local = service.local()?;
-        let Some(client) = service.running()? else {
-            // One that was killed has left them.
-            agent::let_go(&local.state);
-            note!("No service runs on this machine.");
-            return Ok(0);
-        };
-        if self.stop_sessions {
-            let sessions = client.sessions(Route::Sessions)?;
-            let mut stops = Vec::new();
-            for session in sessions.into_iter().filter(|session| session.phase.is_live()) {
-                let flow = Flow {
-                    typed: text::folder(&session.flow.lineage, home().as_deref()),
-                    named: None,
-                    reference: session.flow,
-                };
-                let id = flow.new_id(Some("stop"));
-                client
-                    .send(&command(&id, &flow.reference, Wish::Stop))
-                    .map_err(|t| t.what(not_done(Kind::Stop, &flow)))?;
-                stops.push((flow, id));
-            }
-            for (flow, id) in &stops {
-                end_of_operation(&watch::operation(&client, &flow.key(), id)?, flow, false)?;
-            }
+        if self.stop_sessions
+            && let Some(client) = service.running()?
+        {
+            stop_sessions(&client)?;
         }
-        if let Some(host) = local.find() {
-            local.end(&host)?;
-            note!("The service is gone.");
+        match local.find() {
+            Some(host) => {
+                local.end(&host)?;
+                note!("The service is gone.");
+            }
+            None => note!("No service runs on this machine."),
         }
+        // A service that was killed, also a moment ago, has left its warm processes.
+        agent::let_go(&local.state);
         Ok(0)
     }
+}
+
+fn stop_sessions(client: &Arc<Client>) -> Result<(), Box<Trouble>> {
+    let sessions = client.sessions(Route::Sessions)?;
+    let mut stops = Vec::new();
+    for session in sessions.into_iter().filter(|session| session.phase.is_live()) {
+        let flow = Flow {
+            typed: text::folder(&session.flow.lineage, home().as_deref()),
+            named: None,
+            reference: session.flow,
+        };
+        let id = flow.new_id(Some("stop"));
+        client
+            .send(&command(&id, &flow.reference, Wish::Stop))
+            .map_err(|t| t.what(not_done(Kind::Stop, &flow)))?;
+        stops.push((flow, id));
+    }
+    for (flow, id) in &stops {
+        end_of_operation(&watch::operation(client, &flow.key(), id)?, flow, false)?;
+    }
+    Ok(())
 }
