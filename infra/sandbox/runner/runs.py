@@ -12,7 +12,7 @@ from .boot import BOOT, packages
 from .control import Control, Lines
 from .coordinator import see_through
 from .kernel import close_descriptors, null
-from .own import own_source
+from .own import own_variables
 from .strays import adopt
 from .worker import work
 from .wrong import Wrong
@@ -287,8 +287,7 @@ def spawn_command(message, given):
 def command_variables(message):
     # What it prints is to be seen as it comes, not when a buffer is full.
     variables = {"PYTHONUNBUFFERED": "1", **os.environ}
-    if own := own_source(message["folder"]):
-        variables["PYTHONPATH"] = os.pathsep.join([*own, *filter(None, [variables.get("PYTHONPATH")])])
+    variables |= own_variables(message, variables)
     return variables | (message["wish"].get("environment_variables") or {})
 
 

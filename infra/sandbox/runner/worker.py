@@ -15,7 +15,7 @@ import sys
 from . import connections, definitions, spans
 from .control import Control
 from .kernel import PR_SET_DUMPABLE, prctl, threads
-from .own import own_source
+from .own import own_folders, own_variables
 from .runtime import find_locks, renew_locks, run_a_dummy_flow
 from .stream import Stream
 from .wrong import Wrong
@@ -84,7 +84,8 @@ class Worker:
             stream.reconfigure(line_buffering=True)
         folder = message["folder"]
         os.chdir(folder)
-        sys.path[:0] = [folder, *own_source(folder)]
+        sys.path[:0] = [folder, *own_folders(message)]
+        os.environ.update(own_variables(message, os.environ))
         self.message = message
         if message.get("given"):
             given = self.control.descriptors.popleft()

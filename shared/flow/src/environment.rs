@@ -90,14 +90,30 @@ pub fn environment<'a>(folder: &Path, reach: impl Into<Reach<'a>>) -> Result<Env
         with_own_project(&folder, requirements)?;
         by = by.or_else(|| Some(requirements.file.file_name()?.to_string_lossy().into_owned()));
     }
-    let lines = requirements.iter().flat_map(|requirements| &requirements.lines);
-    let read: BTreeSet<&str> = lines.map(|line| &*line.file).chain(by.as_deref()).collect();
-    let passed_over = crate::project::descriptions(&folder).into_iter();
-    let passed_over = passed_over.filter(|name| !read.contains(&**name)).collect();
     Ok(Environment {
         image: image_of(&folder, declared.image),
-        described: Described { by, passed_over },
+        described: describe(&folder, by, requirements.as_ref())?,
         requirements,
+    })
+}
+
+/// Which file gave the packages, and what there is beside it.
+fn describe(folder: &Folder, by: Option<String>, requirements: Option<&Requirements>) -> Result<Described, Failure> {
+    let lines = requirements.iter().flat_map(|requirements| &requirements.lines);
+    let read: BTreeSet<&str> = lines.map(|line| &*line.file).chain(by.as_deref()).collect();
+    let passed_over = crate::project::descriptions(folder).into_iter();
+    let passed_over = passed_over.filter(|name| !read.contains(&**name)).collect();
+    let counts = crate::project::OF_A_PROJECT.iter().any(|name| read.contains(name));
+    // A project file that does not count fails no flow.
+    let own = match crate::project::read_own_project(folder) {
+        Err(failure) if counts => return Err(failure),
+        own => own.ok().flatten().unwrap_or_default(),
+    };
+    Ok(Described {
+        commands: own.commands().into_iter().map(str::to_owned).collect(),
+        lacks: if counts { own.lacks } else { Vec::new() },
+        by,
+        passed_over,
     })
 }
 

@@ -4,6 +4,7 @@
 //! * [`lineage`]: what names the flow on every machine that has its repository.
 //! * [`kind`]: DAG, flex, or a plain folder of Python.
 //! * [`environment()`]: the base image and the requirements.
+//! * [`own_project`]: the project that the folder is itself, as its install would leave it.
 //! * [`save`]: a requirements file with more packages in it.
 //! * [`migrate()`]: the files that a flow needs of a runtime's environment.
 //! * [`view::list`], [`view::copy_into`]: the folder as a run sees it, with the additional includes
@@ -51,7 +52,7 @@ pub use folder::{Kind, Reach, canonical, include_root, is_flow_file, is_plain_fl
 pub use lifecycle::{Code, Failure};
 pub use migrate::{Migration, migrate};
 pub use names::{normalize_name, package_of};
-pub use project::{Described, PythonConstraint};
+pub use project::{Described, Installed, OwnProject, PythonConstraint, own_project};
 pub use repository::lineage;
 pub use requirements::{Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};

@@ -23,6 +23,7 @@
 //!   Where the file system shares blocks between copies, the copy is one of these.
 
 mod follow;
+mod project;
 mod results;
 
 use crate::{
@@ -178,9 +179,18 @@ struct Staged {
     given: Given,
 }
 
-/// The files of a run as they are laid out: their stamps, its data, what is given to it alone, and
-/// the text of the flow's file.
-type LaidOut = (Stamps, Map<String, Value>, Given, Option<String>);
+/// The files of a run as they are laid out.
+struct LaidOut {
+    before: Stamps,
+    sources: Map<String, Value>,
+    given: Given,
+    /// The text of the flow's file.
+    definition: Option<String>,
+    /// Where the processes of the run find the flow folder's own project.
+    own: Value,
+    /// What is wrong with that project.
+    warning: Option<String>,
+}
 
 /// The time of a file's change, in seconds and nanoseconds, and its size.
 type Stamp = (i64, i64, u64);
@@ -224,30 +234,53 @@ async fn stage(
             sandbox::files::give_all(&staging, user).map_err(io)?;
         }
         let definition = short_text(&root.join(definition_file), MOST_AHEAD);
+        let (own, warning) = match project::install(&staging, &place) {
+            Ok(own) => (own.map_err(io)?, None),
+            Err(failure) => (Value::Null, Some(failure.message)),
+        };
         // In one step, so that nothing inside can lay a link in the way of what is written from
         // outside.
         fs::rename(&staging, &place).map_err(io)?;
-        Ok((before, sources, given, definition))
+        Ok(LaidOut {
+            before,
+            sources,
+            given,
+            definition,
+            own,
+            warning,
+        })
     };
-    let (before, sources, given, definition) = tokio::task::spawn_blocking(lay_out)
+    let laid_out = tokio::task::spawn_blocking(lay_out)
         .await
         .map_err(|error| Failure::new(Code::RunFailed, error.to_string()))??;
-    let place = folders.work().join(run);
-    let message = json!({
+    if let Some(warning) = &laid_out.warning {
+        output.say(
+            LineKind::Stderr,
+            &format!("the folder's project is not installed: {warning}"),
+        );
+    }
+    let message = describe_run(run, &folders.work().join(run), &file, wish, &laid_out);
+    let LaidOut { before, given, .. } = laid_out;
+    Ok(Staged { message, before, given })
+}
+
+/// The message by which the runner begins a run.
+fn describe_run(run: &str, place: &Path, file: &str, wish: &RunWish, laid_out: &LaidOut) -> Value {
+    json!({
         "run": run,
         "folder": place.join("flow"),
         "file": file,
         // Read ahead for the next run.
-        "definition": definition,
+        "definition": laid_out.definition,
         // Where images of its output are put.
         "output": place.join("output"),
-        "data": sources,
+        "data": laid_out.sources,
+        "own": laid_out.own,
         "wish": wish,
-        "given": given.is_something(),
+        "given": laid_out.given.is_something(),
         // What a run has completed that this one goes on with.
         "earlier": wish.resume_from.as_ref().map(|_| place.join("resumed")),
-    });
-    Ok(Staged { message, before, given })
+    })
 }
 
 /// Lays out what a run works on beside the flow: data, and what earlier runs gave. Returns where

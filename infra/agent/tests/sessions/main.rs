@@ -14,6 +14,7 @@ mod flows;
 mod installs;
 mod isolation;
 mod network;
+mod projects;
 mod providers;
 mod runs;
 mod spans;
@@ -35,6 +36,7 @@ use installs::*;
 use isolation::*;
 use lifecycle::network::Network;
 use network::*;
+use projects::*;
 use providers::*;
 use runs::*;
 use serde_json::{Value, json};
@@ -124,6 +126,14 @@ fn main() -> anyhow::Result<()> {
         (
             "a_requirement_is_installed_on_top_of_the_base_and_imported",
             a_requirement_is_installed_on_top_of_the_base_and_imported,
+        ),
+        (
+            "the_folders_own_project_has_its_commands_modules_and_metadata",
+            the_folders_own_project_has_its_commands_modules_and_metadata,
+        ),
+        (
+            "a_flows_code_finds_the_metadata_and_commands_of_its_own_project",
+            a_flows_code_finds_the_metadata_and_commands_of_its_own_project,
         ),
         (
             "a_folder_has_the_python_that_it_asks_for",

@@ -11,29 +11,52 @@ pub struct Described {
     pub by: Option<String>,
     /// Other files that describe packages, or hold their versions, and do not count.
     pub passed_over: Vec<String>,
+    /// The commands of the folder's own project, which a session has.
+    pub commands: Vec<String>,
+    /// What of that project it does not have, and why.
+    pub lacks: Vec<String>,
 }
 
 impl Described {
     /// One line for people. `None` if there is nothing to say: no description, or the default one
     /// alone.
     pub fn to_line(&self) -> Option<String> {
-        let by = match &self.by {
-            Some(by) => format!("packages are those of {by}"),
-            None => "no packages are described in requirements.txt".to_owned(),
-        };
-        match (self.passed_over.is_empty(), self.by.as_deref()) {
-            (true, None | Some("requirements.txt")) => None,
-            (true, Some(_)) => Some(by),
-            (false, _) => {
-                let named = &self.passed_over[..self.passed_over.len().min(MOST_NAMED)];
-                let more = match self.passed_over.len() - named.len() {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
-                Some(format!("{by}; passed over: {}{more}", named.join(", ")))
+        let mut parts = Vec::new();
+        match &self.by {
+            Some(by) if by != "requirements.txt" => parts.push(format!("packages are those of {by}")),
+            Some(by) if !self.passed_over.is_empty() => parts.push(format!("packages are those of {by}")),
+            None if !self.passed_over.is_empty() => {
+                parts.push("no packages are described in requirements.txt".to_owned())
             }
+            Some(_) | None => {}
         }
+        if !self.passed_over.is_empty() {
+            parts.push(format!("passed over: {}", name_some(&self.passed_over, ", ")));
+        }
+        if !self.commands.is_empty() {
+            parts.push(format!(
+                "commands of the folder's project: {}",
+                name_some(&self.commands, ", ")
+            ));
+        }
+        if !self.lacks.is_empty() {
+            parts.push(format!(
+                "of the folder's project the session lacks {}",
+                name_some(&self.lacks, "; and ")
+            ));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
+}
+
+/// The first names of a list, and how many more there are.
+fn name_some(names: &[String], between: &str) -> String {
+    let named = &names[..names.len().min(MOST_NAMED)];
+    let more = match names.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", named.join(between))
 }
 
 /// The most files that the line names: it goes into reports and rows, which have bounds.

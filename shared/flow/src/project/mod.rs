@@ -19,6 +19,7 @@
 mod conda;
 mod descriptions;
 mod locks;
+mod own;
 mod pipfile;
 mod poetry;
 mod pyproject;
@@ -29,6 +30,8 @@ mod setup;
 
 pub use descriptions::Described;
 pub(crate) use descriptions::find as descriptions;
+pub(crate) use own::read as read_own_project;
+pub use own::{Installed, OwnProject, own_project};
 pub use pythons::PythonConstraint;
 pub(crate) use pythons::constraints as python_constraints;
 
@@ -269,6 +272,9 @@ fn own_file(folder: &Folder, line: &Line) -> Result<(Source, String), Failure> {
 pub(crate) fn read_locks(folder: &Folder) -> Result<Vec<Line>, Failure> {
     locks::constraints(folder, &LOCKS)
 }
+
+/// The files that describe the project that a folder is itself.
+pub(crate) const OF_A_PROJECT: [&str; 3] = ["pyproject.toml", "setup.cfg", "setup.py"];
 
 /// The locks that may be beside `pyproject.toml`.
 const LOCKS: [&str; 3] = ["uv.lock", "pylock.toml", "poetry.lock"];

@@ -73,8 +73,19 @@ pub(super) fn own(folder: &Folder, place: &str, extras: &[&str]) -> Result<Optio
     Ok(None)
 }
 
-fn cfg(source: &Source) -> Result<Listed, Failure> {
-    let (mut section, mut key, mut listed) = ("", "", Listed::default());
+/// A value of an entry in `setup.cfg`, a line of it each.
+pub(super) struct Entry<'a> {
+    /// The name of its section.
+    pub(super) section: &'a str,
+    pub(super) key: &'a str,
+    pub(super) value: &'a str,
+    /// Its line, from 1.
+    pub(super) number: usize,
+}
+
+/// The values of `setup.cfg`, line by line.
+pub(super) fn entries(source: &Source) -> Vec<Entry<'_>> {
+    let (mut section, mut key, mut entries) = ("", "", Vec::new());
     for (at, raw) in source.text.lines().enumerate() {
         let text = raw.trim();
         if text.is_empty() || text.starts_with(['#', ';']) {
@@ -82,7 +93,7 @@ fn cfg(source: &Source) -> Result<Listed, Failure> {
         }
         let is_more = raw.starts_with([' ', '\t']);
         let value = if text.starts_with('[') && !is_more {
-            (section, key) = (text, "");
+            (section, key) = (text.trim_matches(['[', ']']).trim(), "");
             continue;
         } else if is_more {
             text
@@ -91,23 +102,36 @@ fn cfg(source: &Source) -> Result<Listed, Failure> {
             key = name.trim();
             value.trim()
         };
-        let lines: &mut Vec<Line> = match (section, key) {
-            ("[metadata]", "name") => {
+        entries.push(Entry {
+            section,
+            key,
+            value: value.split(" #").next().unwrap_or_default().trim(),
+            number: at + 1,
+        });
+    }
+    entries
+}
+
+fn cfg(source: &Source) -> Result<Listed, Failure> {
+    let mut listed = Listed::default();
+    for entry in entries(source) {
+        let value = entry.value;
+        let lines: &mut Vec<Line> = match (entry.section, entry.key) {
+            ("metadata", "name") => {
                 listed.name = Some(value.to_owned());
                 continue;
             }
-            ("[options]", "install_requires") => listed.dependencies.get_or_insert_default(),
-            ("[options.extras_require]", extra) => listed.extras.entry(extra.to_owned()).or_default(),
+            ("options", "install_requires") => listed.dependencies.get_or_insert_default(),
+            ("options.extras_require", extra) => listed.extras.entry(extra.to_owned()).or_default(),
             _ => continue,
         };
         if value.starts_with("file:") {
             let why =
                 "names a file. Name that file requirements.txt, or write a requirements.txt with `-r` and its path.";
-            return Err(source.refuse(key, why));
+            return Err(source.refuse(entry.key, why));
         }
-        let value = value.split(" #").next().unwrap_or_default().trim();
         if !value.is_empty() {
-            lines.push(source.line_of(at + 1, value));
+            lines.push(source.line_of(entry.number, value));
         }
     }
     Ok(listed)
@@ -150,10 +174,10 @@ fn code(source: &Source) -> Result<Listed, Failure> {
     Ok(listed)
 }
 
-type Tokens<'a, 'b> = &'b [(usize, Token<'a>)];
+pub(super) type Tokens<'a, 'b> = &'b [(usize, Token<'a>)];
 
 /// A list of texts at the beginning of the tokens, which is taken off.
-fn texts(source: &Source, tokens: &mut Tokens<'_, '_>) -> Option<Vec<Line>> {
+pub(super) fn texts(source: &Source, tokens: &mut Tokens<'_, '_>) -> Option<Vec<Line>> {
     let mut lines = Vec::new();
     let Some((_, Token::Mark('[' | '('))) = tokens.split_off_first() else {
         return None;
@@ -173,7 +197,7 @@ fn texts(source: &Source, tokens: &mut Tokens<'_, '_>) -> Option<Vec<Line>> {
 }
 
 /// A table of such lists.
-fn extras(source: &Source, tokens: &mut Tokens<'_, '_>) -> Option<BTreeMap<String, Vec<Line>>> {
+pub(super) fn extras(source: &Source, tokens: &mut Tokens<'_, '_>) -> Option<BTreeMap<String, Vec<Line>>> {
     let mut extras = BTreeMap::new();
     let Some((_, Token::Mark('{'))) = tokens.split_off_first() else {
         return None;

@@ -327,6 +327,8 @@ fn an_environment_is_what_the_flow_file_declares() {
                 described: Described {
                     by: None,
                     passed_over: [],
+                    commands: [],
+                    lacks: [],
                 },
             }"#]],
     );
@@ -342,6 +344,8 @@ fn an_environment_is_what_the_flow_file_declares() {
                 described: Described {
                     by: None,
                     passed_over: [],
+                    commands: [],
+                    lacks: [],
                 },
             }"#]],
     );
@@ -373,6 +377,8 @@ fn an_environment_is_what_the_flow_file_declares() {
                         "lib/deps.txt",
                     ),
                     passed_over: [],
+                    commands: [],
+                    lacks: [],
                 },
             }"#]],
     );
@@ -402,6 +408,8 @@ fn a_requirements_file_that_nobody_declares_counts() {
                         "requirements.txt",
                     ),
                     passed_over: [],
+                    commands: [],
+                    lacks: [],
                 },
             }"#]],
     );
@@ -448,6 +456,8 @@ fn requirements_are_found_through_the_includes_as_the_view_has_them() {
                         "requirements.txt",
                     ),
                     passed_over: [],
+                    commands: [],
+                    lacks: [],
                 },
             }"#]],
     );

@@ -6,6 +6,7 @@ mod faults;
 mod folders;
 mod fuzzed;
 mod migrations;
+mod own;
 mod remedies;
 mod repositories;
 mod run_files;
