@@ -2,29 +2,26 @@
 //! where this function sees them.
 
 use crate::{
-    answers::{absent, may_read, ok, problem, readable, wait_for},
+    answers::{absent, ok, problem, readable, wait_for},
     request::Request,
-    snapshots::{Flows, not_now},
+    snapshots::not_now,
 };
+use ::snapshots::RunStore;
 use aws::Aws;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     FlowRef, Millis, Principal,
     http::{FilePart, RunChange, RunFile, RunFiles, RunSummary, Runs},
-    names,
     row::{RunRow, RunStatus},
     stored::StoredFile,
 };
-use lifecycle::{
-    Code, Failure,
-    access::{Action, may},
-};
+use lifecycle::{Code, Failure, access::Action};
 use serde_json::Value;
 use shell::{Fault, Ports};
 use std::{
     fs, io,
     os::unix::fs::FileExt,
-    path::{Component, Path, PathBuf},
+    path::{Component, Path},
 };
 
 /// The default and the largest number of runs of a page.
@@ -35,8 +32,6 @@ const MOST_LOOKED_AT: usize = 500;
 const PART: usize = 2 << 20;
 /// The most files that are listed of one run.
 const MOST_FILES: usize = 60_000;
-/// The most bytes of a display name.
-const LONGEST_NAME: usize = 1000;
 
 /// A page of the caller's own runs.
 pub(crate) async fn list(aws: &Aws, caller: &Principal, request: &Request) -> Result<Value, Fault> {
@@ -95,25 +90,12 @@ fn bad_change(why: &str) -> Failure {
     Failure::new(Code::HttpBadChange, format!("This is no change of a run: {why}."))
 }
 
-fn not_deleted(folder: &Path, error: &io::Error) -> Failure {
-    let message = format!(
-        "The folder {} cannot be removed: {error}. Put that right.",
-        folder.display()
-    );
-    Failure::new(Code::RunNotDeleted, message)
-}
-
 fn files_elsewhere(run: &RunRow) -> Failure {
     let message = match run.status.is_final() {
         false => "This service sees the files of a run after its end, and the run has not ended.",
         true => "This service does not see the files of this run: they are where its session was.",
     };
     Failure::new(Code::RunFilesElsewhere, message)
-}
-
-fn not_ended(id: &str) -> Failure {
-    let message = format!("The run {id} has not ended. Cancel it, or wait for its end.");
-    Failure::new(Code::RunNotEnded, message)
 }
 
 fn status_of(text: &str) -> Option<RunStatus> {
@@ -137,38 +119,18 @@ fn summary(row: RunRow, flow: FlowRef) -> RunSummary {
     }
 }
 
-/// A run, if it is there, and the caller may do this with it.
-async fn find(aws: &Aws, caller: &Principal, id: &str, action: Action) -> Result<Result<RunRow, Value>, Fault> {
-    let Some(row) = aws.load_run(id).await?.filter(|row| row.deleted.is_none()) else {
-        return Ok(Err(absent("run", id)));
-    };
-    let of = match row.of.clone() {
-        Some(of) => Some(of),
-        None => aws.load_session(&row.flow).await?.map(|session| session.flow),
-    };
-    Ok(match of {
-        Some(of) if may(caller, action, &of.workspace, &of.owner) => Ok(row),
-        Some(of) if may_read(caller, &of) => {
-            let message = format!(
-                "{} may see the run {id} and not change it. That needs the flow's owner with the role data-scientist.",
-                caller.name()
-            );
-            Err(problem(403, Failure::new(Code::AccessDenied, message)))
-        }
-        _ => Err(absent("run", id)),
-    })
+/// Answers why nothing was done with a run.
+fn refusal(id: &str, failure: Failure) -> Value {
+    match failure.error {
+        Code::RunNone => absent("run", id),
+        Code::AccessDenied => problem(403, failure),
+        _ => problem(409, failure),
+    }
 }
 
 /// Reads what is to be changed of a run, or says why it is no change.
 pub(crate) fn read_change(body: &str) -> Result<RunChange, String> {
-    let change: RunChange = serde_json::from_str(body).map_err(|error| error.to_string())?;
-    let is_bad = |name: &String| name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control);
-    if change.display_name.as_ref().is_some_and(is_bad) {
-        return Err(format!(
-            "a display name has 1 to {LONGEST_NAME} bytes, and no control characters"
-        ));
-    }
-    Ok(change)
+    serde_json::from_str(body).map_err(|error| error.to_string())
 }
 
 /// A run, after its end or after `wait`.
@@ -206,55 +168,34 @@ pub(crate) async fn change(aws: &Aws, caller: &Principal, id: &str, request: &Re
         Ok(change) => change,
         Err(why) => return Ok(problem(400, bad_change(&why))),
     };
-    if let Err(refused) = find(aws, caller, id, Action::Use).await? {
-        return Ok(refused);
-    }
-    aws.change_run(id, &change).await?;
-    Ok(match aws.load_run(id).await? {
-        Some(row) => ok(200, &row),
-        None => absent("run", id),
+    Ok(match shell::change_run(aws, caller, id, &change).await? {
+        Ok(row) => ok(200, &row),
+        Err(failure) => refusal(id, failure),
     })
 }
 
 /// Removes it and all that is its own.
-pub(crate) async fn delete(aws: &Aws, flows: &Flows, caller: &Principal, id: &str) -> Result<Value, Fault> {
-    let row = match find(aws, caller, id, Action::Use).await? {
-        Ok(row) => row,
-        Err(refused) => return Ok(refused),
-    };
-    if !row.status.is_final() {
-        return Ok(problem(409, not_ended(id)));
-    }
-    if let Some(folder) = folder_of(id) {
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Ok(problem(409, not_deleted(&folder, &error)));
-            }
-            _ => {}
-        }
-    }
-    if let Some((store, place)) = flows.stored(&row) {
-        store.forget_run(&place).await.map_err(not_now)?;
-    }
-    aws.forget_run(&row).await?;
-    Ok(ok(200, &row))
+pub(crate) async fn delete(aws: &Aws, caller: &Principal, id: &str) -> Result<Value, Fault> {
+    Ok(match shell::delete_run(aws, caller, id).await? {
+        Ok(row) => ok(200, &row),
+        Err(failure) => refusal(id, failure),
+    })
 }
 
 /// The files of its folder, or a part of one.
 pub(crate) async fn files(
     aws: &Aws,
-    flows: &Flows,
     caller: &Principal,
     id: &str,
     request: &Request,
     wait: Millis,
 ) -> Result<Value, Fault> {
-    let row = match find(aws, caller, id, Action::Read).await? {
+    let row = match shell::find_run(aws, caller, id, Action::Read).await? {
         Ok(row) => row,
-        Err(refused) => return Ok(refused),
+        Err(failure) => return Ok(refusal(id, failure)),
     };
-    let Some(folder) = folder_of(id) else {
-        return stored_files(flows, &row, request).await;
+    let Some(folder) = aws.run_files.folder(id) else {
+        return stored_files(&aws.run_files, &row, request).await;
     };
     let Some(path) = request.text("path") else {
         let mut files = Vec::new();
@@ -289,8 +230,8 @@ pub(crate) async fn files(
 }
 
 /// The files that a run has in the store, or where a part of one is to be read.
-async fn stored_files(flows: &Flows, row: &RunRow, request: &Request) -> Result<Value, Fault> {
-    let Some((store, place)) = flows.stored(row) else {
+async fn stored_files(files: &RunStore, row: &RunRow, request: &Request) -> Result<Value, Fault> {
+    let Some((store, place)) = files.stored(row) else {
         return Ok(problem(404, files_elsewhere(row)));
     };
     let index = match store.run_index(&place).await {
@@ -318,12 +259,6 @@ async fn stored_files(flows: &Flows, row: &RunRow, request: &Request) -> Result<
             ended: next >= file.bytes,
         },
     ))
-}
-
-/// The folder of a run, where this function sees it.
-fn folder_of(id: &str) -> Option<PathBuf> {
-    let runs = std::env::var_os(names::RUNS_FOLDER).filter(|folder| !folder.is_empty())?;
-    contract::command::is_good_id(id).then(|| Path::new(&runs).join(id))
 }
 
 /// A part of a file below `folder`, and whether it reaches the file's end. No link is followed.
@@ -390,23 +325,18 @@ mod tests {
             );
             serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
         };
-        let full = io::Error::from_raw_os_error(13);
         let all = [
             bad_status(),
             bad_change("expected value at line 1 column 1"),
-            not_deleted(Path::new("/runs/r"), &full),
             files_elsewhere(&row("running")),
             files_elsewhere(&row("completed")),
-            not_ended("r"),
         ]
         .map(|failure| failure.to_string());
         expect_test::expect![[r#"
             Http.BadStatus: A run's status is NotStarted, Running, Completed, Failed or Canceled.
             Http.BadChange: This is no change of a run: expected value at line 1 column 1.
-            Run.NotDeleted: The folder /runs/r cannot be removed: Permission denied (os error 13). Put that right.
             Run.FilesElsewhere: This service sees the files of a run after its end, and the run has not ended.
-            Run.FilesElsewhere: This service does not see the files of this run: they are where its session was.
-            Run.NotEnded: The run r has not ended. Cancel it, or wait for its end."#]]
+            Run.FilesElsewhere: This service does not see the files of this run: they are where its session was."#]]
         .assert_eq(&all.join("\n"));
     }
 

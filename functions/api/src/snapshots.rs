@@ -8,9 +8,7 @@ use crate::{
 use ::snapshots::Store;
 use contract::{
     Code, Failure, Principal, names,
-    row::RunRow,
     snapshot::{Address, MOST_BYTES, Offer, Place},
-    stored::StoredObject,
 };
 use lifecycle::access::{Action, may};
 use serde_json::Value;
@@ -29,17 +27,6 @@ impl Flows {
         Self {
             store: Store::from_environment(look, Duration::from_secs(10)).zip(bucket),
         }
-    }
-
-    /// The store that has the run's files, and their index there; `None` if it has none of this
-    /// run's own.
-    pub(crate) fn stored(&self, run: &RunRow) -> Option<(&Store, StoredObject)> {
-        let (store, bucket) = self.store.as_ref()?;
-        // A report is a session's own word, and speaks for its own run alone.
-        let is_own =
-            |object: &StoredObject| object.bucket == *bucket && object.flow == run.flow && object.run == run.id;
-        let object = StoredObject::read(run.result.as_ref()?.stored.as_deref()?).filter(is_own)?;
-        Some((store, object))
     }
 
     /// Whether the functions see folders where their users have them.

@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::config::{
 };
 use contract::names;
 use lifecycle::size::Offer;
+use snapshots::RunStore;
 use std::{env, time::Duration};
 
 /// Everything that a handler needs of the outside.
@@ -27,6 +28,8 @@ pub struct Aws {
     pub(crate) trusted_senders: Vec<String>,
     pub(crate) webhook_senders: Vec<String>,
     pub(crate) driver_senders: Vec<String>,
+    /// The files of runs.
+    pub run_files: RunStore,
     /// The roles that a session may be started with.
     pub identities: Vec<String>,
 }
@@ -85,14 +88,7 @@ pub fn make_from(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_ru
             $sdk::Client::from_conf(config.build())
         }};
     }
-    let list = |name| {
-        look(name)
-            .unwrap_or_default()
-            .split(',')
-            .filter(|id| !id.is_empty())
-            .map(str::to_owned)
-            .collect()
-    };
+    let list = |name| names_in(look(name));
     Ok(Aws {
         dynamo: client!(aws_sdk_dynamodb),
         sqs: client!(aws_sdk_sqs),
@@ -112,8 +108,16 @@ pub fn make_from(look: impl Fn(&str) -> Option<String>) -> Result<Aws, lambda_ru
         trusted_senders: list(names::TRUSTED_SENDERS),
         webhook_senders: list(names::WEBHOOK_SENDERS),
         driver_senders: list(names::DRIVER_SENDERS),
+        run_files: RunStore::from_environment(&look),
         identities: list(names::IDENTITIES),
     })
+}
+
+/// The names of a list with commas between them.
+fn names_in(list: Option<String>) -> Vec<String> {
+    let list = list.unwrap_or_default();
+    let names = list.split(',').filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 fn offer(subnets: Option<String>) -> Offer {

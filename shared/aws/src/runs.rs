@@ -59,7 +59,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`Fault::Outside`], worth a retry.
-    pub async fn change_run(&self, id: &str, change: &RunChange) -> Result<(), Fault> {
+    pub(crate) async fn write_run_change(&self, id: &str, change: &RunChange) -> Result<(), Fault> {
         let mut update = self
             .dynamo
             .update_item()
@@ -91,7 +91,7 @@ impl Aws {
     /// # Errors
     ///
     /// [`Fault::Outside`], worth a retry: what is gone already is no error.
-    pub async fn forget_run(&self, row: &RunRow) -> Result<(), Fault> {
+    pub(crate) async fn remove_run(&self, row: &RunRow) -> Result<(), Fault> {
         loop {
             let (from, to) = (" ".to_owned(), "~".to_owned());
             let lines = self

@@ -112,8 +112,8 @@ pub(crate) fn setting<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Strin
         .transpose()
 }
 
-/// A folder: up to 1000 characters. It is a part of no row's key, and `C#/flow` is a good name.
-pub(crate) fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+/// The same, where there may be none: the folder `C#/flow` is a good one.
+pub(crate) fn some_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Option::<String>::deserialize(from)?
         .map(|text| check_length(text, 1000, true))
         .transpose()

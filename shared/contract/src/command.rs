@@ -96,6 +96,28 @@ pub enum Wish {
         #[schemars(regex(pattern = bounds::ID))]
         run: String,
     },
+    /// Another name for people of a run of this flow, or a run that lists leave out: what is named
+    /// changes, the rest stays. The operation ends once it is decided, here and in `delete-run`.
+    ChangeRun {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        run: String,
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "bounds::some_line"
+        )]
+        #[schemars(length(max = 1000), regex(pattern = bounds::LINE))]
+        display_name: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archived: Option<bool>,
+    },
+    /// No run `run` of this flow, which has ended: its row, its output and its files are removed.
+    DeleteRun {
+        #[serde(deserialize_with = "bounds::id")]
+        #[schemars(regex(pattern = bounds::ID))]
+        run: String,
+    },
     /// No compute resource `compute`, and so no session on it: `flow` names its workspace and
     /// owner. It takes no session from then on, each one on it is stopped, and their runs and
     /// operations end as canceled with that reason. Its operation succeeds once that is decided.
@@ -209,7 +231,7 @@ pub struct Wanted {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounds::folder"
+        deserialize_with = "bounds::some_line"
     )]
     #[schemars(length(max = 1000), regex(pattern = bounds::LINE))]
     pub folder: Option<String>,
@@ -320,6 +342,8 @@ impl Wish {
             Self::Stop => "stop",
             Self::Run { .. } => "run",
             Self::Cancel { .. } => "cancel",
+            Self::ChangeRun { .. } => "change-run",
+            Self::DeleteRun { .. } => "delete-run",
             Self::DeleteCompute { .. } => "delete-compute",
             Self::CreateInstance { .. } => "create-instance",
             Self::UpdateInstance { .. } => "update-instance",
@@ -332,6 +356,14 @@ impl Wish {
             Self::WarnOfDailyTime { .. } => "warn-of-daily-time",
             Self::StopForTheDay { .. } => "stop-for-the-day",
             Self::Check => "check",
+        }
+    }
+
+    /// The run that has its row changed or removed.
+    pub fn run_to_change(&self) -> Option<&str> {
+        match self {
+            Self::ChangeRun { run, .. } | Self::DeleteRun { run } => Some(run),
+            _ => None,
         }
     }
 

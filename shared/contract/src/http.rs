@@ -46,6 +46,7 @@
 use crate::{
     FlowRef, Kind, Millis, Named, Phase, Settings,
     agent::OutputLine,
+    bounds,
     network::Refused,
     packages::InstallRow,
     row::{LogRow, RunStatus},
@@ -202,7 +203,12 @@ pub struct RunSummary {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunChange {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::some_line"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::LINE))]
     pub display_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived: Option<bool>,

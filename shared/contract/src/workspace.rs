@@ -70,7 +70,7 @@ pub struct WorkspaceSettings {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounds::folder"
+        deserialize_with = "bounds::some_line"
     )]
     #[schemars(length(max = 1000), regex(pattern = bounds::LINE))]
     pub working_directory: Option<String>,

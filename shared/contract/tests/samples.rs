@@ -303,7 +303,7 @@ fn what_is_no_command_and_no_step_says_why() {
     expect_test::expect![[r#"
         Command.Malformed: This is no command: expected value at line 1 column 1.
         Command.Malformed: This is no command: an id is 1 to 80 characters of A-Z a-z 0-9 - _ at line 1 column 13.
-        Command.Malformed: This is no command: unknown variant `dance`, expected one of `start`, `install`, `reset`, `update`, `stop`, `run`, `cancel`, `delete-compute`, `create-instance`, `update-instance`, `start-instance`, `stop-instance`, `delete-instance`, `stop-on-compute`, `stop-if-idle`, `warn-if-idle`, `warn-of-daily-time`, `stop-for-the-day`, `check` at line 1 column 94.
+        Command.Malformed: This is no command: unknown variant `dance`, expected one of `start`, `install`, `reset`, `update`, `stop`, `run`, `cancel`, `change-run`, `delete-run`, `delete-compute`, `create-instance`, `update-instance`, `start-instance`, `stop-instance`, `delete-instance`, `stop-on-compute`, `stop-if-idle`, `warn-if-idle`, `warn-of-daily-time`, `stop-for-the-day`, `check` at line 1 column 94.
         Command.Malformed: A run's id has at most 70 characters.
         Step.Malformed: This is no step: missing field `step` at line 1 column 2."#]].assert_eq(&texts.join("\n"));
 }
@@ -324,5 +324,5 @@ fn the_word_of_a_command_a_kind_and_a_phase_is_that_of_the_wire() {
         assert_eq!(sent["command"], command.wish.word());
         words.insert(command.wish.word());
     }
-    assert_eq!(words.len(), 19, "{words:?}");
+    assert_eq!(words.len(), 21, "{words:?}");
 }

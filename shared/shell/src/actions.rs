@@ -9,7 +9,11 @@ pub fn action_of(wish: &Wish) -> Action {
         Wish::Start { .. } | Wish::Install { .. } | Wish::Update { .. } | Wish::Reset { .. } | Wish::Run { .. } => {
             Action::Use
         }
-        Wish::CreateInstance { .. } | Wish::UpdateInstance { .. } | Wish::StartInstance { .. } => Action::Use,
+        Wish::CreateInstance { .. }
+        | Wish::UpdateInstance { .. }
+        | Wish::StartInstance { .. }
+        | Wish::ChangeRun { .. }
+        | Wish::DeleteRun { .. } => Action::Use,
         Wish::Stop
         | Wish::Cancel { .. }
         | Wish::DeleteCompute { .. }

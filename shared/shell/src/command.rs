@@ -6,7 +6,7 @@ use crate::{
     compute, instances,
     placement::place,
     ports::{Ports, Save, Write},
-    sizes,
+    runs, sizes,
     turn::{Happened, happen, refused_operation, refused_run},
     workspace,
 };
@@ -73,6 +73,9 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
     if let Wish::DeleteCompute { compute } = &command.wish {
         return compute::delete(ports, &command, &known, compute).await;
     }
+    if let Some(run) = command.wish.run_to_change() {
+        return runs::change(ports, &command, &known, run).await;
+    }
     if let Some(name) = command.wish.instance() {
         return instances::change(ports, &command, &known, name).await;
     }
@@ -132,6 +135,8 @@ pub(crate) fn settings_of_wish<'a>(wish: &'a Wish, lineage: &str) -> (Settings, 
         }
         Wish::Stop
         | Wish::Cancel { .. }
+        | Wish::ChangeRun { .. }
+        | Wish::DeleteRun { .. }
         | Wish::DeleteCompute { .. }
         | Wish::CreateInstance { .. }
         | Wish::UpdateInstance { .. }
@@ -313,6 +318,8 @@ fn event_of_sweep(wish: &Wish, id: &str) -> Event {
         | Wish::Stop
         | Wish::Run { .. }
         | Wish::Cancel { .. }
+        | Wish::ChangeRun { .. }
+        | Wish::DeleteRun { .. }
         | Wish::DeleteCompute { .. }
         | Wish::CreateInstance { .. }
         | Wish::UpdateInstance { .. }

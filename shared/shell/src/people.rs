@@ -61,7 +61,8 @@ impl Known {
         if !may(principal, action, workspace, owner) {
             return Ok(Some(denied(principal, action, workspace, owner)));
         }
-        if action != Action::Use || may(principal, Action::AssignIdentity, workspace, "") {
+        let uses_identity = action == Action::Use && command.wish.run_to_change().is_none();
+        if !uses_identity || may(principal, Action::AssignIdentity, workspace, "") {
             return Ok(None);
         }
         // An identity is assigned anew with each use: that of the session counts like one that is

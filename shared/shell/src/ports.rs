@@ -2,7 +2,8 @@
 
 use crate::Fault;
 use contract::{
-    Millis,
+    Failure, Millis,
+    http::RunChange,
     instance::InstanceRow,
     network::NetworkRow,
     notice::Notice,
@@ -95,6 +96,14 @@ pub trait Ports: Send + Sync {
     fn due(&self, shard: u32, now: Millis) -> impl Future<Output = Result<Vec<Due>, Fault>> + Send;
     /// Marks a run as started, if it has not ended.
     fn run_started(&self, run: &str, at: Millis) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Changes what is named of a run that is there.
+    fn change_run(&self, run: &str, change: &RunChange) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Removes the files of a run that has ended, where they are kept beside the table. Inside: the
+    /// final failure of a folder that cannot be removed.
+    fn remove_run_files(&self, row: &RunRow) -> impl Future<Output = Result<Result<(), Failure>, Fault>> + Send;
+    /// Removes the output of a run that has ended, its place in the list, and of its row all but
+    /// the name, which expires. What is gone already is no error.
+    fn forget_run(&self, row: &RunRow) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Keeps how the install of an operation ended.
     fn keep_setup(&self, operation: &str, setup: &Setup) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Reads what a flow's session was refused of the network, as last recorded.

@@ -28,7 +28,14 @@ fn roles(of: &str) -> (Vec<Role>, Vec<String>) {
 
 /// The rights of each role: with their own session, with somebody else's in the workspace, with one
 /// of another workspace.
-const MATRIX: [(&str, &str); 35] = [
+const MATRIX: [(&str, &str); 42] = [
+    ("run none", "---"),
+    ("run scientist", "x--"),
+    ("run operator", "x--"),
+    ("run only-operator", "---"),
+    ("run administrator", "---"),
+    ("run owner", "---"),
+    ("run both", "x--"),
     ("use none", "---"),
     ("use scientist", "x--"),
     ("use operator", "x--"),
@@ -81,6 +88,10 @@ fn wishes(action: &str) -> Vec<Value> {
         "instance" => vec![
             json!({ "command": "create-instance", "instance": "dev" }),
             json!({ "command": "start-instance", "instance": "dev" }),
+        ],
+        "run" => vec![
+            json!({ "command": "change-run", "run": "r", "archived": true }),
+            json!({ "command": "delete-run", "run": "r" }),
         ],
         _ => vec![
             json!({ "command": "start", "settings": settings }),
@@ -180,7 +191,7 @@ async fn each_role_may_do_what_the_matrix_says_whichever_way_a_command_came() {
             }
         }
     }
-    assert_eq!(asked, 3 * 4 * 7 * 16, "every case was asked");
+    assert_eq!(asked, 3 * 4 * 7 * 18, "every case was asked");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! * [`aside`]: reads what a user wrote where nothing else waits for it.
 //! * [`Store`]: the object store: what is there, where to send what is not, and getting it;
 //!   likewise the files of runs.
+//! * [`RunStore`]: the files of runs for a function, wherever they are.
 //!
 //! No permission is checked here. The caller names a flow, and reads the objects of that flow
 //! alone.
@@ -13,12 +14,14 @@
 
 mod aside;
 mod folders;
+mod run_store;
 mod store;
 mod stored;
 
 pub use aside::aside;
 pub use folders::{Folders, Laid, Opened, OpenedFile, short_text};
 pub use lifecycle::Failure;
+pub use run_store::RunStore;
 pub use store::{FRESH, Store};
 
 /// The fault of a read or a write.

@@ -285,6 +285,36 @@ fn a_run_is_listed_found_renamed_archived_downloaded_and_deleted() {
 }
 
 #[test]
+fn a_run_is_renamed_archived_and_deleted_by_messages() {
+    let machine = Machine::new();
+    let folder = programs(&machine, "things", &[("a.py", "print('hello')\n")]);
+    let place = folder.display().to_string();
+    machine.succeed(&["run", &place, "--name", "mine", "--", "python", "a.py"]);
+    let api = machine.api();
+    let run: RunRow = api.get("/v1/runs/mine").unwrap();
+    let send = |id: &str, what: Value| {
+        let mut command = json!({ "id": id, "flow": run.of, "run": "mine" });
+        command
+            .as_object_mut()
+            .unwrap()
+            .extend(what.as_object().unwrap().clone());
+        api.send(&command).unwrap();
+        api.operation(id, LONG).failure.map(|failure| failure.error)
+    };
+    let change = json!({ "command": "change-run", "display_name": "my first", "archived": true });
+    assert_eq!(send("change", change), None);
+    let changed: RunRow = api.get("/v1/runs/mine").unwrap();
+    assert_eq!((changed.display_name(), changed.archived), (Some("my first"), true));
+    assert!(machine.state().join("runs/mine").exists());
+    assert_eq!(send("delete", json!({ "command": "delete-run" })), None);
+    assert!(!machine.state().join("runs/mine").exists());
+    assert_eq!(machine.run(&["runs", "show", "mine"]).status.code(), Some(4));
+    let late = send("late", json!({ "command": "change-run", "archived": false }));
+    assert_eq!(late, Some(contract::Code::RunNone));
+    machine.succeed(&["stop", &place]);
+}
+
+#[test]
 fn a_run_of_somebody_else_is_neither_seen_nor_changed() {
     let machine = Machine::new();
     let folder = programs(&machine, "mine", &[("a.py", "print('private')\n")]);

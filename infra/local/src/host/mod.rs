@@ -37,6 +37,8 @@ use tokio::{net::UnixListener, signal::unix, sync::watch, task::JoinSet};
 
 /// The function that answers people and their programs.
 const API: &str = "api";
+/// The function that takes commands.
+const ACCEPT_COMMAND: &str = "accept-command";
 /// The longest time that requests may take to end when the host leaves.
 const LEAVING: Duration = Duration::from_millis(500);
 

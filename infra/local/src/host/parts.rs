@@ -1,6 +1,6 @@
 //! The resources of the template, made on one machine.
 
-use super::{API, Config, WEBHOOK_SECRETS};
+use super::{ACCEPT_COMMAND, API, Config, WEBHOOK_SECRETS};
 use crate::{
     access::{Access, Caller, Issuer},
     asl::Definition,
@@ -177,7 +177,7 @@ fn plan_of(function: &Function, config: &Config, access: &Access, runtime_api: &
     if let Ok(daemon) = std::env::var(TRACES) {
         environment.insert(TRACES.to_owned(), daemon);
     }
-    if function.name == API {
+    if [API, ACCEPT_COMMAND].contains(&function.name.as_str()) {
         let runs = config.state.join("runs").display().to_string();
         environment.insert(contract::names::RUNS_FOLDER.to_owned(), runs);
     }

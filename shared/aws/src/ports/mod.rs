@@ -13,10 +13,11 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, TransactWriteItem},
 };
 use contract::{
-    FlowRef, Millis,
+    Failure, FlowRef, Millis,
     agent::{AgentCommand, OutputLine},
     command::Command,
     driver::{ComputeRequest, Room},
+    http::RunChange,
     instance::InstanceRow,
     names,
     network::NetworkRow,
@@ -393,6 +394,22 @@ impl Ports for Aws {
         let update = ("SET started = if_not_exists(started, :v)", number(at));
         self.update_if_there(items::run_key(run), update, "marking a run as started")
             .await
+    }
+
+    async fn change_run(&self, run: &str, change: &RunChange) -> Result<(), Fault> {
+        self.write_run_change(run, change).await
+    }
+
+    async fn remove_run_files(&self, row: &RunRow) -> Result<Result<(), Failure>, Fault> {
+        match self.run_files.remove(row).await {
+            Ok(()) => Ok(Ok(())),
+            Err(snapshots::Fault::Wrong(failure)) => Ok(Err(failure)),
+            Err(fault) => Err(Fault::outside("removing the files of a run")(fault.into())),
+        }
+    }
+
+    async fn forget_run(&self, row: &RunRow) -> Result<(), Fault> {
+        self.remove_run(row).await
     }
 
     async fn keep_setup(&self, operation: &str, setup: &Setup) -> Result<(), Fault> {

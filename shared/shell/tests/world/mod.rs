@@ -5,10 +5,11 @@
 //! anything was done or after all was done, as a lost request and a lost reply do.
 
 use contract::{
-    Kind, Millis, Outcome, Phase,
+    Code, Failure, Kind, Millis, Outcome, Phase,
     agent::{AgentCommand, OutputLine},
-    command::Command,
+    command::{Command, RunWish},
     driver::ComputeRequest,
+    http::RunChange,
     instance::InstanceRow,
     network::NetworkRow,
     notice::Notice,
@@ -77,6 +78,10 @@ pub(crate) struct State {
     pub(crate) sessions: BTreeMap<String, (SessionRow, Option<Millis>)>,
     pub(crate) operations: BTreeMap<String, OperationRow>,
     pub(crate) runs: BTreeMap<String, RunRow>,
+    /// The runs that have files beside their rows.
+    pub(crate) run_files: BTreeSet<String>,
+    /// The runs whose files cannot be removed.
+    pub(crate) is_stuck: BTreeSet<String>,
     pub(crate) computes: BTreeMap<String, Compute>,
     pub(crate) slots: BTreeMap<Slot, String>,
     pub(crate) usage: BTreeMap<(String, String), Usage>,
@@ -746,6 +751,37 @@ impl Ports for World {
         self.call(|s| {
             if let Some(row) = s.runs.get_mut(run) {
                 row.started.get_or_insert(at);
+            }
+            Ok(())
+        })
+    }
+
+    async fn change_run(&self, run: &str, change: &RunChange) -> Result<(), Fault> {
+        self.call(|s| {
+            if let Some(row) = s.runs.get_mut(run) {
+                row.display_name = change.display_name.clone().or(row.display_name.take());
+                row.archived = change.archived.unwrap_or(row.archived);
+            }
+            Ok(())
+        })
+    }
+
+    async fn remove_run_files(&self, row: &RunRow) -> Result<Result<(), Failure>, Fault> {
+        self.call(|s| {
+            if s.is_stuck.contains(&row.id) {
+                return Ok(Err(Failure::new(Code::RunNotDeleted, "Their folder stays.")));
+            }
+            s.run_files.remove(&row.id);
+            Ok(Ok(()))
+        })
+    }
+
+    async fn forget_run(&self, row: &RunRow) -> Result<(), Fault> {
+        self.call(|s| {
+            let now = s.now;
+            if let Some(row) = s.runs.get_mut(&row.id) {
+                row.wish = RunWish::default();
+                row.deleted = Some(now);
             }
             Ok(())
         })
