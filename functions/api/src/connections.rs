@@ -9,20 +9,20 @@
 
 use crate::{
     answers::{absent, ok, problem},
+    proof::{self, Claim},
     request::Request,
     vault::{LONGEST_NAME, Vault},
 };
 use aws::Aws;
 use contract::{
     Principal,
-    agent::SignedReport,
     connections::{
-        ConnectionRow, ConnectionRows, ConnectionWish, ConnectionsWanted, GivenConnection, GivenConnections,
-        LONGEST_AGE, MOST, MOST_BYTES,
+        ConnectionRow, ConnectionRows, ConnectionWish, ConnectionsWanted, GivenConnection, GivenConnections, MOST,
+        MOST_BYTES,
     },
 };
 use lifecycle::{
-    Code, Failure, Millis,
+    Code, Failure,
     access::{Action, denied, may},
 };
 use serde_json::Value;
@@ -120,18 +120,15 @@ pub(crate) async fn delete(
 
 /// Gives a session the connections of its user, if the request is signed with that session's key.
 pub(crate) async fn give(aws: &Aws, vault: Option<&Vault>, flow: &str, request: &Request) -> Result<Value, Fault> {
-    let (signed, wanted) = read_wanted(&request.body().unwrap_or_default()).map_err(Fault::Meaningless)?;
-    let session = aws.load_session(flow).await?;
-    let proved = session.filter(|row| {
-        let session = &row.session;
-        wanted.flow == flow
-            && session.generation == wanted.generation
-            && session.phase.is_live()
-            && is_fresh(wanted.at, aws.now())
-            && session.agent_key.as_deref().is_some_and(|key| signed.is_signed_by(key))
-    });
+    let (signed, wanted) = proof::read::<ConnectionsWanted>(request).map_err(Fault::Meaningless)?;
+    let claim = Claim {
+        flow: &wanted.flow,
+        generation: wanted.generation,
+        at: wanted.at,
+    };
+    let proved = proof::session(aws, flow, &signed, &claim).await?;
     let Some((row, vault)) = proved.zip(vault) else {
-        return Ok(problem(403, unproved()));
+        return Ok(problem(403, proof::unproved()));
     };
     let (workspace, owner) = (row.flow.workspace.as_str(), row.flow.owner.as_str());
     let mut given = GivenConnections::default();
@@ -178,10 +175,6 @@ fn vault_for<'a>(
     vault.ok_or_else(|| problem(404, not_kept()))
 }
 
-fn is_fresh(at: Millis, now: Millis) -> bool {
-    now.abs_diff(at) <= LONGEST_AGE
-}
-
 /// Reads a connection that is to be kept. What is wrong with it is said without its text, which has
 /// secrets.
 pub(crate) fn read_wish(body: &str) -> Result<ConnectionWish, Failure> {
@@ -200,15 +193,6 @@ pub(crate) fn read_wish(body: &str) -> Result<ConnectionWish, Failure> {
     Ok(wish)
 }
 
-fn read_wanted(body: &str) -> Result<(SignedReport, ConnectionsWanted), Failure> {
-    let not_read = |cause: serde_json::Error| {
-        Failure::new(Code::ReportMalformed, format!("This is no session's request: {cause}."))
-    };
-    let signed: SignedReport = serde_json::from_str(body).map_err(not_read)?;
-    let wanted = serde_json::from_str(&signed.body).map_err(not_read)?;
-    Ok((signed, wanted))
-}
-
 fn bad(why: &str) -> Failure {
     Failure::new(Code::ConnectionBadFile, format!("The connection is not kept: {why}."))
 }
@@ -218,11 +202,6 @@ fn not_kept() -> Failure {
         Code::HttpNoConnections,
         "This service keeps no connections: those of its machine are in a file there, for its owner alone.",
     )
-}
-
-fn unproved() -> Failure {
-    let message = "Connections are given to a live session that proves with its own key which one it is, and this request does not.";
-    Failure::new(Code::ReportUnproved, message)
 }
 
 #[cfg(test)]
@@ -247,7 +226,6 @@ mod tests {
             read_wish(&wish("a", "serp", json!({}), "hidden-word")).unwrap_err(),
             read_wish(&wish("a", "open_ai", json!({}), &"hidden-word".repeat(10_000))).unwrap_err(),
             not_kept(),
-            unproved(),
         ]
         .map(|failure| failure.to_string())
         .join("\n");
@@ -258,15 +236,8 @@ mod tests {
             Connection.BadFile: The connection is not kept: its type is unknown.
             Connection.BadFile: The connection is not kept: a broker cannot hold the key of its type.
             Connection.BadFile: The connection is not kept: it has more than 60000 bytes.
-            Http.NoConnections: This service keeps no connections: those of its machine are in a file there, for its owner alone.
-            Report.Unproved: Connections are given to a live session that proves with its own key which one it is, and this request does not."#]]
+            Http.NoConnections: This service keeps no connections: those of its machine are in a file there, for its owner alone."#]]
         .assert_eq(&said);
         assert!(read_wish(&wish("a", "open_ai", json!({}), "hidden-word")).is_ok());
-    }
-
-    #[test]
-    fn an_old_request_of_a_session_is_not_answered() {
-        assert!(is_fresh(1_000_000, 1_000_000 + LONGEST_AGE) && is_fresh(1_000_000, 900_000));
-        assert!(!is_fresh(1_000_000, 1_000_001 + LONGEST_AGE) && !is_fresh(1_000_001 + LONGEST_AGE, 1_000_000));
     }
 }

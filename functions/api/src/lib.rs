@@ -9,10 +9,12 @@ mod answers;
 mod commands;
 mod computes;
 mod connections;
+mod earlier;
 #[cfg(test)]
 mod fuzzed;
 mod instances;
 mod operations;
+mod proof;
 mod request;
 mod roles;
 mod runs;
@@ -87,8 +89,12 @@ async fn handle(aws: &Aws, issuer: &Issuers, stores: &Stores, request: &Request)
         return bad_query.map_or_else(healthy, |failure| problem(400, failure));
     }
     // A session has no token: its own key proves it.
-    if let Some(Route::GiveConnections(key)) = route {
-        return to_answer(connections::give(aws, stores.vault.as_ref(), key, request).await);
+    match route {
+        Some(Route::GiveConnections(key)) => {
+            return to_answer(connections::give(aws, stores.vault.as_ref(), key, request).await);
+        }
+        Some(Route::GiveEarlier(key)) => return to_answer(earlier::give(aws, key, request).await),
+        _ => {}
     }
     let caller = match issuer.caller(request.bearer()).await {
         Ok(caller) => caller,
@@ -190,6 +196,7 @@ async fn answer(
         Route::KeepConnection(workspace) => connections::write(aws, vault, caller, workspace, request).await,
         Route::DeleteConnection(workspace) => connections::delete(aws, vault, caller, workspace, request).await,
         Route::GiveConnections(key) => connections::give(aws, vault, key, request).await,
+        Route::GiveEarlier(key) => earlier::give(aws, key, request).await,
     }
 }
 

@@ -23,6 +23,7 @@ mod contained;
 mod container;
 mod data;
 pub mod disk;
+mod earlier;
 pub mod folders;
 mod output;
 mod place;

@@ -1,17 +1,23 @@
-//! The service's HTTP front, where it keeps the connections of a session's user.
+//! The service's HTTP front, where it keeps the connections of a session's user, and knows the
+//! files of their runs.
 //!
 //! A session first learns their names, then gets those that its run names, with their secrets, into
 //! this process's memory. It proves with its own key which session it is.
 
-use crate::connections::{Keeper, Named};
+use crate::{
+    connections::{Keeper, Named},
+    earlier,
+};
 use contract::{
-    Code, Failure,
+    Code, Failure, Millis,
     agent::{SignedReport, sign},
     connections::{ConnectionsWanted, GivenConnections},
     http::Problem,
     route::Route,
+    stored::{EarlierWanted, GivenEarlier},
 };
 use ed25519_dalek::SigningKey;
+use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeSet,
     path::Path,
@@ -54,40 +60,64 @@ impl Keeper for Service {
 }
 
 impl Service {
-    fn ask(&self, names: Option<BTreeSet<String>>) -> Result<GivenConnections, Failure> {
-        let address = self.address()?;
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-        let http: ureq::Agent = config.build().into();
-        let mut pauses = PAUSES.into_iter();
-        loop {
-            let signed = self.sign(names.clone());
-            let failure = match http.post(address.as_str()).send_json(&signed) {
-                Ok(mut answer) if answer.status() == 200 => {
-                    let given = answer.body_mut().read_json::<GivenConnections>();
-                    return given.map_err(|_| unreachable("its answer is not one"));
-                }
-                Ok(mut answer) => {
-                    let status = answer.status().as_u16();
-                    match answer.body_mut().read_json::<Problem>() {
-                        Ok(problem) if status < 500 => return Err(problem.error),
-                        _ => unreachable(&format!("it answered {status}")),
-                    }
-                }
-                Err(error) => unreachable(&flow::redact(&error.to_string())),
+    /// Fetches the files of an earlier run into the folder `to`, which is not there yet.
+    ///
+    /// * `run`: the session's own run, whose wish names the earlier one.
+    ///
+    /// # Errors
+    ///
+    /// `Run.EarlierUnreachable`, worth a retry; the service's own refusals and a full disk: final.
+    pub(crate) fn fetch_run(&self, run: &str, earlier: &str, to: &Path) -> Result<(), Failure> {
+        let of = |why: &str| earlier::unreachable(earlier, why);
+        let given: GivenEarlier = self.post(Route::GiveEarlier(&self.flow), &of, || {
+            let wanted = EarlierWanted {
+                flow: self.flow.clone(),
+                generation: self.generation,
+                at: now(),
+                run: run.to_owned(),
+                earlier: earlier.to_owned(),
             };
-            match pauses.next() {
-                Some(pause) => sleep(pause),
-                None => return Err(failure),
-            }
-        }
+            sign(&self.key, &wanted)
+        })?;
+        earlier::fetch(&given, earlier, to)
     }
 
-    /// The address to ask. Secrets come by TLS, or from this machine.
-    fn address(&self) -> Result<Url, Failure> {
+    fn ask(&self, names: Option<BTreeSet<String>>) -> Result<GivenConnections, Failure> {
+        self.post(Route::GiveConnections(&self.flow), &unreachable, || {
+            self.sign(names.clone())
+        })
+    }
+
+    /// Asks the service, again if it does not answer.
+    ///
+    /// * `failure`: the failure of a service that gives no answer, of the reason.
+    /// * `signed`: the request, which has the time of its try.
+    fn post<T: DeserializeOwned>(
+        &self,
+        route: Route<'_>,
+        failure: &dyn Fn(&str) -> Failure,
+        signed: impl Fn() -> SignedReport,
+    ) -> Result<T, Failure> {
+        let address = self.address(route).map_err(failure)?;
+        let http = http_client(REQUEST_TIMEOUT);
+        try_again(|| match http.post(address.as_str()).send_json(signed()) {
+            Ok(mut answer) if answer.status() == 200 => {
+                let given = answer.body_mut().read_json::<T>();
+                given.map_err(|_| Missed::Final(failure("its answer is not one")))
+            }
+            Ok(mut answer) => {
+                let status = answer.status().as_u16();
+                match answer.body_mut().read_json::<Problem>() {
+                    Ok(problem) if status < 500 => Err(Missed::Final(problem.error)),
+                    _ => Err(Missed::ForNow(failure(&format!("it answered {status}")))),
+                }
+            }
+            Err(error) => Err(Missed::ForNow(failure(&flow::redact(&error.to_string())))),
+        })
+    }
+
+    /// The address to ask, or why there is none. Secrets come by TLS, or from this machine.
+    fn address(&self, route: Route<'_>) -> Result<Url, &'static str> {
         let url = Url::parse(&self.url).ok();
         let is_safe = |url: &Url| match url.host() {
             Some(Host::Ipv4(ip)) if ip.is_loopback() => true,
@@ -95,22 +125,57 @@ impl Service {
         };
         let mut url = url
             .filter(is_safe)
-            .ok_or_else(|| unreachable("its address begins with https:// nowhere but on this machine"))?;
+            .ok_or("its address begins with https:// nowhere but on this machine")?;
         let front = url.path().trim_end_matches('/');
-        url.set_path(&format!("{front}{}", Route::GiveConnections(&self.flow)));
+        url.set_path(&format!("{front}{route}"));
         Ok(url)
     }
 
     fn sign(&self, names: Option<BTreeSet<String>>) -> SignedReport {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let wanted = ConnectionsWanted {
             flow: self.flow.clone(),
             generation: self.generation,
-            at: now.map_or(0, |now| now.as_millis() as u64),
+            at: now(),
             names,
         };
         sign(&self.key, &wanted)
     }
+}
+
+/// A try that did not succeed.
+pub(crate) enum Missed {
+    Final(Failure),
+    /// Worth another try in a moment.
+    ForNow(Failure),
+}
+
+/// Tries until it succeeds, or a failure is final, or the pauses have passed.
+pub(crate) fn try_again<T>(once: impl Fn() -> Result<T, Missed>) -> Result<T, Failure> {
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        match (once(), pauses.next()) {
+            (Ok(done), _) => return Ok(done),
+            (Err(Missed::ForNow(_)), Some(pause)) => sleep(pause),
+            (Err(Missed::ForNow(failure) | Missed::Final(failure)), _) => return Err(failure),
+        }
+    }
+}
+
+/// A client that follows no redirect, and trusts the machine's certificates.
+///
+/// * `timeout`: of a whole request.
+pub(crate) fn http_client(timeout: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_global(Some(timeout))
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+    config.build().into()
+}
+
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as Millis)
 }
 
 /// Reads the connections of an answer, by name.
@@ -156,7 +221,11 @@ mod tests {
 
     #[test]
     fn secrets_come_by_tls_or_from_this_machine_alone() {
-        let asked = |url: &str| service(url).address().map(|url| url.to_string());
+        let asked = |url: &str| {
+            let service = service(url);
+            let address = service.address(Route::GiveConnections(&service.flow));
+            address.map(|url| url.to_string())
+        };
         assert_eq!(
             asked("https://a.example/front/").unwrap(),
             format!("https://a.example/front/v1/sessions/{}/connections", "0f".repeat(16))

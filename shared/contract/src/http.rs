@@ -32,6 +32,7 @@
 //! | `PUT /v1/workspaces/{workspace}/connections` | [`ConnectionWish`](crate::connections::ConnectionWish) | 200 [`ConnectionRow`](crate::connections::ConnectionRow); 400; 403 |
 //! | `DELETE /v1/workspaces/{workspace}/connections` | `name`, `for_workspace=1` | 200 [`ConnectionRow`](crate::connections::ConnectionRow), as it was; 403; 404 |
 //! | `POST /v1/sessions/{flow key}/connections` | [`ConnectionsWanted`](crate::connections::ConnectionsWanted), signed by the session; no token | 200 [`GivenConnections`](crate::connections::GivenConnections); 403 |
+//! | `POST /v1/sessions/{flow key}/earlier` | [`EarlierWanted`](crate::stored::EarlierWanted), signed by the session; no token | 200 [`GivenEarlier`](crate::stored::GivenEarlier); 403; 404 where the store has no files of that run |
 //! | `GET /v1/workspaces/{workspace}/settings` | | 200 [`WorkspaceRow`](crate::workspace::WorkspaceRow), of revision 0 where none is stored; 403 |
 //! | `PUT /v1/workspaces/{workspace}/settings` | [`WorkspaceRow`](crate::workspace::WorkspaceRow), with the revision that was read | 200 the same; 400, 403; 409 if somebody else was faster |
 //! | `GET /v1/workspaces/{workspace}/webhooks` | | 200 [`Webhooks`](crate::webhook::Webhooks) |

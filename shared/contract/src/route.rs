@@ -137,6 +137,7 @@ routes! {
     DeleteConnection(workspace) => "DELETE" ["v1", "workspaces", workspace, "connections"]
         { "name": Text, "for_workspace": Word("1") };
     GiveConnections(key) => "POST" ["v1", "sessions", key, "connections"];
+    GiveEarlier(key) => "POST" ["v1", "sessions", key, "earlier"];
     WorkspaceSettings(workspace) => "GET" ["v1", "workspaces", workspace, "settings"];
     WriteWorkspaceSettings(workspace) => "PUT" ["v1", "workspaces", workspace, "settings"];
     Webhooks(workspace) => "GET" ["v1", "workspaces", workspace, "webhooks"];

@@ -12,6 +12,7 @@
 //!   the credentials that write it; what it could write under another run's name is refused by who
 //!   reads it.
 
+use crate::{Millis, bounds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -121,6 +122,41 @@ pub struct Download {
 impl fmt::Debug for Download {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Download").finish_non_exhaustive()
+    }
+}
+
+/// The signed part of a session's request for the files of an earlier run.
+///
+/// * `run`: the session's own run, whose wish names the earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EarlierWanted {
+    #[serde(deserialize_with = "bounds::key")]
+    pub flow: String,
+    pub generation: u32,
+    /// The time of the request: an old request is not answered.
+    pub at: Millis,
+    #[serde(deserialize_with = "bounds::id")]
+    pub run: String,
+    #[serde(deserialize_with = "bounds::id")]
+    pub earlier: String,
+}
+
+/// The answer to [`EarlierWanted`]: where the earlier run's files are to be read within minutes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GivenEarlier {
+    /// The URL of the [`Index`].
+    pub index: String,
+    /// SHA-256 of the index, in hex.
+    pub digest: String,
+    /// The URL of each part, in order.
+    pub parts: Vec<String>,
+}
+
+/// The URLs are credentials, and are in no log.
+impl fmt::Debug for GivenEarlier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GivenEarlier").finish_non_exhaustive()
     }
 }
 

@@ -245,6 +245,7 @@ codes! {
     RunCrashed = "Run.Crashed", Retry, "The process of the run ended without a result.", "Find what ended it in the run's log, and run again.";
     RunDataTooLarge = "Run.DataTooLarge", Final, "The data is larger than the limit of one run.", "Split the data.";
     RunDiskFull = "Run.DiskFull", Final, "There is no room for the run's files.", "Make room, and run again.";
+    RunEarlierUnreachable = "Run.EarlierUnreachable", Retry, "The store does not give the files of an earlier run.", "Run again in a moment.";
     RunExitCode = "Run.ExitCode", Final, "The command exited with a code that is not zero.", "Read its output.";
     RunFailed = "Run.Failed", Retry, "The run's files cannot be read or written.", "Read the cause in the text, and run again.";
     RunFilesElsewhere = "Run.FilesElsewhere", Final, "The files of the run are on another machine.", "Wait for the run's end, which sends them to the store, or read them there.";

@@ -100,6 +100,21 @@ impl Store {
         Ok(Some((download, offset + after - first)))
     }
 
+    /// The URLs of a run's index and of each part, good for some minutes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::run_index`].
+    pub async fn read_of(&self, place: &StoredObject) -> Result<(String, Vec<String>), Fault> {
+        let index = self.run_index(place).await?;
+        let sign = async |of: &StoredObject| self.sign("GET", &of.bucket, &of.key(), &[], TO_SEND).await;
+        let mut parts = Vec::new();
+        for digest in &index.parts {
+            parts.push(sign(&place.sibling(digest)).await?);
+        }
+        Ok((sign(place).await?, parts))
+    }
+
     /// Deletes all that a run has in the store. What is gone already is no error.
     ///
     /// # Errors

@@ -56,6 +56,10 @@ const AT_ONCE: &[Test<Deployment>] = &[
         what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run,
     ),
     (
+        "a_run_reads_and_resumes_an_earlier_run_whose_machine_is_gone",
+        a_run_reads_and_resumes_an_earlier_run_whose_machine_is_gone,
+    ),
+    (
         "connections_are_in_secrets_manager_and_reach_the_runs_of_their_user_alone",
         connections_are_in_secrets_manager_and_reach_the_runs_of_their_user_alone,
     ),
@@ -393,6 +397,105 @@ fn what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run(deployment:
 }
 
 /// Compares a run of the store with another, and shows its lines and spans.
+fn a_run_reads_and_resumes_an_earlier_run_whose_machine_is_gone(deployment: &Deployment) {
+    let (folder, eval) = (deployment.flow("base"), deployment.flow("eval"));
+    let (path, eval_path) = (folder.to_str().unwrap(), eval.to_str().unwrap());
+    write_flow(
+        &folder,
+        "@tool\ndef one(text: str) -> str:\n    return text + '!'\n",
+        None,
+    );
+    write_flow(&eval, PLAIN, None);
+    let data = deployment.flow("base.jsonl");
+    fs::write(&data, "{\"text\": \"one\"}\n{\"text\": \"two\"}\n").unwrap();
+    let run = [
+        "run",
+        path,
+        "--data",
+        data.to_str().unwrap(),
+        "--name",
+        "base",
+        "--json",
+    ];
+    let row: Value = serde_json::from_str(&done(deployment, &run)).unwrap();
+    // What ran it is gone, as a container is.
+    fs::remove_dir_all(row["result"]["folder"].as_str().unwrap()).unwrap();
+
+    let of = |mapping: &str, name: &str| {
+        let reads = [
+            "run",
+            eval_path,
+            "--run",
+            "base",
+            "--name",
+            name,
+            "--column-mapping",
+            mapping,
+        ];
+        lines(&done(deployment, &reads))
+    };
+    assert_eq!(
+        of("text=${run.outputs.said}", "eval-1"),
+        [json!({ "said": "one!" }), json!({ "said": "two!" })]
+    );
+    assert_eq!(
+        of("text=${run.inputs.text}", "eval-2"),
+        [json!({ "said": "one" }), json!({ "said": "two" })]
+    );
+    // Its completed lines are taken over: what would run now says something else.
+    write_flow(&folder, PLAIN, None);
+    let resume = [
+        "run",
+        path,
+        "--data",
+        data.to_str().unwrap(),
+        "--resume-from",
+        "base",
+        "--name",
+        "resumed",
+    ];
+    assert_eq!(
+        lines(&done(deployment, &resume)),
+        [json!({ "said": "one!" }), json!({ "said": "two!" })]
+    );
+
+    // Who does not sign with the session's key gets none of it.
+    let session = deployment.api().session(&eval).unwrap();
+    let key = deployment.api().flow(&eval).key();
+    let wanted = contract::stored::EarlierWanted {
+        flow: key.clone(),
+        generation: session.generation,
+        at: session.now,
+        run: "eval-1".into(),
+        earlier: "base".into(),
+    };
+    let forged = contract::agent::sign(&ed25519_dalek::SigningKey::from_bytes(&[9; 32]), &wanted);
+    let url = format!("{}/v1/sessions/{key}/earlier", deployment.url);
+    let said = deployment
+        .emulator
+        .python("post.py", &[&url, &json!(forged).to_string()]);
+    assert!(said.starts_with("403 ") && said.contains("Report.Unproved"), "{said}");
+
+    // A message deletes it, with its files.
+    let objects = || {
+        let there = deployment.account();
+        there.iter().filter(|what| what.contains("/base/")).count()
+    };
+    assert_eq!(objects(), 2, "an index and a part");
+    let delete = json!({ "command": "delete-run", "run": "base" });
+    deployment.send(&folder, &[("delete-base", delete.clone()), ("delete-base", delete)]);
+    let row = deployment.api().operation("delete-base", LONG);
+    assert_eq!((row.status, row.failure), (OperationStatus::Succeeded, None));
+    assert_eq!(objects(), 0);
+    let (succeeded, _, said) = deployment.pfsession(&["run", eval_path, "--run", "base", "--name", "eval-3"]);
+    assert!(!succeeded && said.contains("[Run.NoSuchRun]"), "{said}");
+    for place in [path, eval_path] {
+        done(deployment, &["stop", place]);
+    }
+    nothing_is_left(deployment, &folder);
+    nothing_is_left(deployment, &eval);
+}
+
 fn runs_are_compared_and_shown(deployment: &Deployment, path: &str) {
     done(deployment, &["run", path, "--inputs", "text=ac", "--name", "other"]);
     let (is_same, said, _) = deployment.pfsession(&["runs", "diff", "much", "other"]);

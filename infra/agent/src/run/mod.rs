@@ -25,14 +25,15 @@
 mod follow;
 mod project;
 mod results;
+mod sources;
 
 use crate::{
     connections::{Broker, Given, Keeper},
-    data, disk,
+    disk,
     folders::Folders,
     output::Output,
-    records,
     runner::Runner,
+    service::Service,
 };
 use contract::{
     Code, Failure, Outcome,
@@ -89,6 +90,8 @@ pub(crate) struct Work {
     /// The keeper of the connections that it may use, and the broker that holds the keys of some.
     pub(crate) keeper: Option<Box<dyn Keeper>>,
     pub(crate) broker: Broker,
+    /// The service that knows the files of runs elsewhere.
+    pub(crate) service: Option<Service>,
 }
 
 /// Runs a flow in `runner`.
@@ -213,10 +216,10 @@ async fn stage(
     }
     let staging = folders.session.join("staging").join(run);
     let place = folders.work().join(run);
-    let (state, id, wanted) = (folders.state.clone(), run.to_owned(), wish.clone());
+    let (mine, id, wanted) = (folders.clone(), run.to_owned(), wish.clone());
     let definition_file = file.clone();
     let lay_out = move || -> Result<LaidOut, Failure> {
-        let given = Given::to_run(&state, work.keeper.as_deref(), &id, &view, &wanted, &work.broker)?;
+        let given = Given::to_run(&mine.state, work.keeper.as_deref(), &id, &view, &wanted, &work.broker)?;
         let io = |error: io::Error| io_failure(&error);
         remove(&staging).map_err(io)?;
         let root = staging.join("flow");
@@ -225,7 +228,7 @@ async fn stage(
             let message = format!("The flow's folder has no file {name}. Name one that it has");
             return Err(Failure::new(Code::RunBadFlow, message));
         }
-        let sources = stage_sources(&state, &id, work.data.as_ref(), &wanted, &staging, &place)?;
+        let sources = sources::stage(&mine, &work, &id, &wanted, &staging, &place)?;
         let mut before = HashMap::new();
         for file in &view.files {
             before.insert(file.target.clone(), stamp(&root.join(&file.target)).map_err(io)?);
@@ -281,44 +284,6 @@ fn describe_run(run: &str, place: &Path, file: &str, wish: &RunWish, laid_out: &
         // What a run has completed that this one goes on with.
         "earlier": wish.resume_from.as_ref().map(|_| place.join("resumed")),
     })
-}
-
-/// Lays out what a run works on beside the flow: data, and what earlier runs gave. Returns where
-/// the run finds each.
-fn stage_sources(
-    state: &Path,
-    run: &str,
-    data: Option<&OpenedFile>,
-    wish: &RunWish,
-    staging: &Path,
-    place: &Path,
-) -> Result<Map<String, Value>, Failure> {
-    let results = folder(state, run);
-    let mut sources = Map::new();
-    if let Some(data) = data {
-        let name = data_name(data.path());
-        data::stage(data.path(), &staging.join("data"))
-            .and_then(|()| data::stage(data.path(), &results.join("data")))?;
-        sources.insert("data".into(), json!(place.join("data").join(name)));
-    }
-    if let Some(resumed) = wish.resume_from.as_deref().map(|run| folder(state, run)) {
-        let output = results.join("output");
-        records::stage(&resumed, &staging.join("resumed"), &output).map_err(|error| {
-            let shown = resumed.display();
-            let message = format!(
-                "What the earlier run has completed cannot be taken over from {shown}: {error}. Run the flow anew"
-            );
-            Failure::new(Code::RunNoSuchRun, message)
-        })?;
-    }
-    if let Some(earlier) = wish.run.as_deref().map(|run| folder(state, run)) {
-        data::stage_earlier(&earlier, &staging.join("earlier"))?;
-        sources.insert("run.outputs".into(), json!(place.join("earlier/outputs.jsonl")));
-        if earlier.join("data").is_dir() {
-            sources.insert("run.inputs".into(), json!(place.join("earlier/data")));
-        }
-    }
-    Ok(sources)
 }
 
 /// The flow's file in its folder; none for a command or a bare entry.

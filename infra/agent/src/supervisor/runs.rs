@@ -121,15 +121,19 @@ impl Agent {
     /// The keeper of the connections of the session's user: the service, if it is known where it
     /// is, else this machine.
     fn keeper(&self) -> Option<Box<dyn Keeper>> {
-        match &self.spec.service {
-            Some(url) => Some(Box::new(Service {
-                url: url.clone(),
-                flow: self.spec.flow.clone(),
-                generation: self.spec.generation,
-                key: self.key.clone(),
-            })),
+        match self.service() {
+            Some(service) => Some(Box::new(service)),
             None => Some(Box::new(self.spec.holder.clone()?)),
         }
+    }
+
+    fn service(&self) -> Option<Service> {
+        Some(Service {
+            url: self.spec.service.clone()?,
+            flow: self.spec.flow.clone(),
+            generation: self.spec.generation,
+            key: self.key.clone(),
+        })
     }
 
     /// Opens what a run works on: the flow folder, and the data.
@@ -143,6 +147,7 @@ impl Agent {
             flow,
             data,
             keeper: self.keeper(),
+            service: self.service(),
             broker: Broker {
                 providers: Arc::clone(&self.providers),
                 at: runner.finds(self.providers.address()),
