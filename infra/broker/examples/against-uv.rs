@@ -64,6 +64,7 @@ fn start(index: &str, downloads: PathBuf) -> Broker {
             url: Url::parse(index).expect("a URL"),
             credential: None,
             kind: Kind::Index,
+            names: broker::Names::default(),
         }],
         insecure: Vec::new(),
         network: Network {

@@ -38,6 +38,7 @@ const CLIENT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serve::Server;
 use std::{
+    collections::BTreeSet,
     fmt, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
@@ -65,6 +66,44 @@ pub struct Feed {
     pub url: Url,
     pub credential: Option<Credential>,
     pub kind: Kind,
+    pub names: Names,
+}
+
+/// The packages that a feed may serve, by their normalised names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Names {
+    Only(BTreeSet<String>),
+    AllBut(BTreeSet<String>),
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::AllBut(BTreeSet::new())
+    }
+}
+
+impl Names {
+    /// * `package`: any form of its name.
+    fn has(&self, package: &str) -> bool {
+        let name = page::normalize(package);
+        match self {
+            Self::Only(names) => names.contains(&name),
+            Self::AllBut(names) => !names.contains(&name),
+        }
+    }
+
+    /// Whether a file may be served: its name begins with that of its package.
+    pub fn has_file(&self, file: &str) -> bool {
+        let file = page::normalize(file);
+        let is_of = |name: &String| {
+            let version = file.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('-'));
+            version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit() || c == 'v'))
+        };
+        match self {
+            Self::Only(names) => names.iter().any(is_of),
+            Self::AllBut(names) => !names.iter().any(is_of),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

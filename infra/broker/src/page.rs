@@ -39,6 +39,16 @@ pub(crate) fn sha256(hashes: &BTreeMap<String, String>) -> Option<&str> {
     is_hash.then_some(hash.as_str())
 }
 
+/// A name with its separators as indexes have them.
+///
+/// # Source
+///
+/// <https://packaging.python.org/en/latest/specifications/name-normalization/>.
+pub(crate) fn normalize(name: &str) -> String {
+    let parts = name.split(['-', '_', '.']).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-").to_ascii_lowercase()
+}
+
 /// The media types that the broker asks an index for.
 pub(crate) const ACCEPT: &str =
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01";

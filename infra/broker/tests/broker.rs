@@ -1,6 +1,6 @@
 //! A broker between a reader and an index that is as bad as can be, both on loopback.
 
-use broker::{Broker, Config, Credential, Fault, Feed, Kind, Network, Roots};
+use broker::{Broker, Config, Credential, Fault, Feed, Kind, Names, Network, Roots};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -116,6 +116,7 @@ fn feed(index: &Index, secret: Option<&str>) -> Feed {
             secret: secret.into(),
         }),
         kind: Kind::Index,
+        names: Names::default(),
     }
 }
 
@@ -314,6 +315,43 @@ fn a_build_reaches_packages_and_links_and_no_other_path_or_broker() {
     for url in files(&broker, "a") {
         assert_eq!(get(&url, "").unwrap().0, 424, "{url}");
     }
+}
+
+#[test]
+fn a_feed_serves_the_packages_that_it_may_serve_and_no_other() {
+    let downloads = tempfile::tempdir().unwrap();
+    let index = Index::serve();
+    let link = "<a href='/my_pack-1.0-py3-none-any.whl'>x</a>";
+    index.page("/simple/my-pack/", link);
+    index.page("/simple/My__Pack/", link);
+    index.page("/simple/other/", "<a href='/other-1.0.tar.gz'>x</a>");
+    let more = "<a href='/My.Pack-2.tar.gz'>x</a><a href='/my_pack_more-1.0.tar.gz'>x</a>";
+    index.page("/links/", &format!("{link}{more}"));
+    let names = || std::collections::BTreeSet::from(["my-pack".to_owned()]);
+    let links = Feed {
+        url: index.url("/links/"),
+        kind: Kind::Links,
+        ..feed(&index, None)
+    };
+    let of = |feed: &Feed, names| Feed { names, ..feed.clone() };
+    let plain = feed(&index, None);
+    let feeds = vec![
+        of(&plain, Names::Only(names())),
+        of(&plain, Names::AllBut(names())),
+        of(&links, Names::Only(names())),
+        of(&links, Names::AllBut(names())),
+    ];
+    let broker = Broker::start(config(feeds, downloads.path())).unwrap();
+    let status = |feed: usize, package: &str| get(&format!("{}{package}/", broker.address(feed)), "").unwrap().0;
+    for (package, expected) in [("my-pack", [200, 404]), ("My__Pack", [200, 404]), ("other", [404, 200])] {
+        assert_eq!([status(0, package), status(1, package)], expected, "{package}");
+    }
+    let files = |feed: usize| {
+        let page = String::from_utf8(get(&broker.address(feed), "").unwrap().2).unwrap();
+        ["my_pack-1.0", "My.Pack-2", "my_pack_more-1.0"].map(|name| page.contains(name))
+    };
+    assert_eq!(files(2), [true, true, false]);
+    assert_eq!(files(3), [false, false, true]);
 }
 
 #[test]

@@ -135,6 +135,11 @@ fn with_own_project(folder: &Folder, requirements: &mut Requirements) -> Result<
             _ => requirements.lines.push(line),
         }
     }
+    // Each part of a project names its indexes.
+    let mut options = BTreeSet::new();
+    requirements
+        .lines
+        .retain(|line| line.option().is_none() || options.insert((line.file.clone(), line.text.clone())));
     if is_alone {
         requirements.lines.extend(crate::project::read_locks(folder)?);
     }

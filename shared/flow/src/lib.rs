@@ -54,7 +54,7 @@ pub use migrate::{Migration, migrate};
 pub use names::{normalize_name, package_of};
 pub use project::{Described, Installed, OwnProject, PythonConstraint, own_project};
 pub use repository::lineage;
-pub use requirements::{Line, Requirements};
+pub use requirements::{INDEX_OF, Line, Requirements};
 pub use run_yaml::{Identity, OrFile, Place, Resources, RunYaml, run_yaml};
 pub use save::{Saved, save, save_extras, save_groups};
 pub use signature::{Field, Signature, signature};

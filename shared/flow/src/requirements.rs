@@ -175,6 +175,7 @@ impl Reader<'_> {
         match line.option() {
             Some(("-r" | "--requirement", path)) => return self.follow(&line, target, path, line.constraint),
             Some(("-c" | "--constraint", path)) => return self.follow(&line, target, path, true),
+            Some((INDEX_OF, _)) => return Err(bad(&line, &no_option(INDEX_OF))),
             _ => match self.own_extras(&line, target) {
                 Some(_) => {}
                 None => check(&line)?,
@@ -353,12 +354,14 @@ enum Takes {
     Nothing,
     /// One URL.
     Place,
+    /// The name of a package, and one URL.
+    PlaceOfOne,
     Words,
 }
 
 /// The options that a requirements file may have here. pip knows some more: what they would do
 /// would be left undone, so they are refused.
-const OPTIONS: [(&str, Takes); 14] = [
+const OPTIONS: [(&str, Takes); 15] = [
     ("-i", Takes::Place),
     ("--index-url", Takes::Place),
     ("--extra-index-url", Takes::Place),
@@ -373,6 +376,7 @@ const OPTIONS: [(&str, Takes); 14] = [
     ("--trusted-host", Takes::Words),
     // pip takes it in its command alone.
     (GROUP, Takes::Words),
+    (INDEX_OF, Takes::PlaceOfOne),
     // Of pip's own new ways, none of which changes what is installed.
     ("--use-feature", Takes::Words),
 ];
@@ -383,6 +387,10 @@ pub(crate) const OWN: &str = "--own-project";
 
 /// Names a dependency group of the flow folder's own project.
 pub(crate) const GROUP: &str = "--group";
+
+/// Names a package and the URL of the index that it comes from alone. Only project files lead to
+/// such a line: pip has no such option.
+pub const INDEX_OF: &str = "--index-of";
 
 /// Packages of the base image that break when they are pinned to another version.
 const HELD_BY_THE_IMAGE: [&str; 5] = [
@@ -451,6 +459,13 @@ fn check_option(line: &Line, name: &str, value: &str) -> Result<(), Failure> {
         ),
         Some((_, Takes::Words)) if !value.is_empty() => return Ok(()),
         Some((_, Takes::Words)) => format!("{name} needs a value. Write it behind, or take the line out."),
+        Some((_, Takes::PlaceOfOne)) if value.split(' ').count() == 2 => {
+            return match is_remote(value.rsplit(' ').next().unwrap_or_default()) {
+                true => Ok(()),
+                false => Err(local(line)),
+            };
+        }
+        Some((_, Takes::PlaceOfOne)) => format!("{name} takes the name of a package and a URL. Correct both."),
         Some((_, Takes::Place)) if value.is_empty() => {
             format!("{name} needs a URL. Write it behind, or take the line out.")
         }
@@ -459,9 +474,13 @@ fn check_option(line: &Line, name: &str, value: &str) -> Result<(), Failure> {
         }
         Some((_, Takes::Place)) if is_remote(value) => return Ok(()),
         Some((_, Takes::Place)) => return Err(local(line)),
-        None => format!("a requirements file has no option {name}. Correct it, or take the line out."),
+        None => no_option(name),
     };
     Err(bad(line, &what))
+}
+
+fn no_option(name: &str) -> String {
+    format!("a requirements file has no option {name}. Correct it, or take the line out.")
 }
 
 fn check_package(line: &Line) -> Result<(), Failure> {

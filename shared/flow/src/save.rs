@@ -126,10 +126,13 @@ pub fn save_groups(folder: &Path, include_root: &Path, groups: &[String]) -> Res
     for group in groups {
         crate::project::group(&folder, &line(group), group)?;
     }
-    let has_project = source.is_none() && crate::project::requirements(&folder)?.is_some();
+    let stand_in = match source {
+        None => crate::project::stand_in(&folder)?,
+        Some(_) => None,
+    };
     save_files(&folder, source.as_deref(), &target, |text, _| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        lines.extend(has_project.then(|| "-e .".to_owned()));
+        lines.extend(stand_in);
         for group in groups {
             let named = line(group).text;
             if !lines.iter().any(|line| line.trim_end() == named) {

@@ -13,14 +13,19 @@ use url::Url;
 
 impl Server {
     pub(super) fn serve_page(&self, client: &mut Client, feed: usize, package: &str) -> io::Result<()> {
-        let kind = self.config.feeds[feed].kind;
+        let Feed { kind, names, .. } = &self.config.feeds[feed];
+        let kind = *kind;
+        if kind == Kind::Index && !names.has(package) {
+            return client.answer(Answer::new(404), b"");
+        }
         let key = format!("{feed}/{package}");
         let known = lock(&self.pages).get(&key).cloned();
         let page = match known {
             Some(page) => page,
             None => match self.page(&self.config.feeds[feed], package) {
                 Ok(None) => return client.answer(Answer::new(404), b""),
-                Ok(Some(links)) => {
+                Ok(Some(mut links)) => {
+                    links.retain(|link| kind == Kind::Index || names.has_file(&link.filename));
                     let place = |link: &Link| self.place(feed, &id(link), link);
                     let page = Arc::new(match kind {
                         Kind::Index => page::to_json(&links, place),

@@ -27,17 +27,6 @@ struct Package {
     markers: Option<toml::Value>,
 }
 
-#[derive(Deserialize)]
-struct Pipenv {
-    #[serde(default)]
-    default: BTreeMap<String, PipenvPackage>,
-}
-
-#[derive(Deserialize)]
-struct PipenvPackage {
-    version: Option<String>,
-}
-
 /// The packages of the first lock file that exists.
 ///
 /// # Source
@@ -55,33 +44,19 @@ pub(super) fn constraints(folder: &Folder, names: &[&'static str]) -> Result<Vec
 
 fn read(source: &Source) -> Result<Vec<Line>, Failure> {
     let mut lines = Vec::new();
-    let mut hold = |name: &str, specifier: String, marker: &str| {
+    let mut hold = |name: &str, specifier: &str, marker: &str| {
+        let marker = match marker {
+            "" => String::new(),
+            marker => format!(" ; {marker}"),
+        };
         lines.push(Line {
-            file: source.name.to_owned(),
-            number: 1,
-            text: format!(
-                "{name}{specifier}{}",
-                if marker.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ; {marker}")
-                }
-            ),
             constraint: true,
+            ..source.line_of(1, format!("{name}{specifier}{marker}"))
         });
     };
     if source.name == "Pipfile.lock" {
-        let lock: Pipenv = serde_json::from_str(&source.text).map_err(|error| {
-            bad(format!(
-                "{}:{}: it is no lock of pipenv's: {error}. Make it anew.",
-                source.name,
-                error.line()
-            ))
-        })?;
-        for (name, package) in lock.default {
-            if let Some(version) = package.version.filter(|version| version.starts_with("==")) {
-                hold(&name, version, "");
-            }
+        for (name, version) in of_pipenv(source)? {
+            hold(&name, &version, "");
         }
         return Ok(lines);
     }
@@ -98,6 +73,8 @@ fn read(source: &Source) -> Result<Vec<Line>, Failure> {
             continue;
         };
         let of_poetry = package.markers.as_ref().and_then(toml::Value::as_str);
+        // Which extra asks for it, says nothing of its version.
+        let of_poetry = of_poetry.filter(|marker| !marker.contains("extra"));
         let markers = package.resolution_markers.iter().chain(&package.marker);
         let markers: Vec<String> = markers
             .map(String::as_str)
@@ -108,7 +85,23 @@ fn read(source: &Source) -> Result<Vec<Line>, Failure> {
         if markers.is_empty() && versions.get(&*package.name).is_some_and(|count| *count > 1) {
             continue;
         }
-        hold(&package.name, format!("=={version}"), &markers.join(" or "));
+        hold(&package.name, &format!("=={version}"), &markers.join(" or "));
     }
     Ok(lines)
+}
+
+/// The versions that pipenv has locked, of all categories.
+fn of_pipenv(source: &Source) -> Result<BTreeMap<String, String>, Failure> {
+    let lock: BTreeMap<String, serde_json::Value> = serde_json::from_str(&source.text).map_err(|error| {
+        bad(format!(
+            "{}:{}: it is no lock of pipenv's: {error}. Make it anew.",
+            source.name,
+            error.line()
+        ))
+    })?;
+    let categories = lock.iter().filter(|(name, _)| *name != "_meta");
+    let packages = categories.filter_map(|(_, packages)| packages.as_object()).flatten();
+    let versions =
+        packages.filter_map(|(name, package)| Some((name.clone(), package.get("version")?.as_str()?.to_owned())));
+    Ok(versions.filter(|(_, version)| version.starts_with("==")).collect())
 }

@@ -4,7 +4,7 @@
 //! | file | packages | versions held by |
 //! | --- | --- | --- |
 //! | `pyproject.toml` | `[project] dependencies` with `[tool.uv.sources]`, else `[tool.poetry.dependencies]` | `uv.lock`, `pylock.toml` or `poetry.lock` |
-//! | `Pipfile` | `[packages]` | `Pipfile.lock` |
+//! | `Pipfile` | `[packages]`; other categories by name | `Pipfile.lock` |
 //! | `environment.yml` | the `pip` part; a package of its conda part is refused by name | |
 //! | `setup.cfg` | `[options] install_requires` | |
 //! | `setup.py` | `install_requires`, if it is a list of texts | |
@@ -21,6 +21,7 @@ mod descriptions;
 mod locks;
 mod own;
 mod pipfile;
+mod places;
 mod poetry;
 mod pyproject;
 mod python;
@@ -232,7 +233,8 @@ pub(crate) fn own(folder: &Folder, line: &Line, extras: &str) -> Result<Vec<Line
     Ok(lines)
 }
 
-/// The dependencies of one dependency group of the folder's own project, for a line that names it.
+/// The dependencies of one dependency group of the folder's own project, or of one category of its
+/// Pipfile, for a line that names it.
 ///
 /// # Errors
 ///
@@ -242,35 +244,71 @@ pub(crate) fn own(folder: &Folder, line: &Line, extras: &str) -> Result<Vec<Line
 ///
 /// <https://packaging.python.org/en/latest/specifications/dependency-groups/>.
 pub(crate) fn group(folder: &Folder, line: &Line, name: &str) -> Result<Vec<Line>, Failure> {
-    let (source, place) = own_file(folder, line)?;
-    let lines = pyproject::group(&source, &place, name)?;
+    let place = format!("{}:{}", line.file, line.number);
+    let lines = match (
+        Source::find(folder, "pyproject.toml")?,
+        Source::find(folder, "Pipfile")?,
+    ) {
+        (Some(source), None) => pyproject::group(&source, &place, name)?,
+        (Some(source), Some(_)) if pyproject::has_project(folder)? => pyproject::group(&source, &place, name)?,
+        (_, Some(source)) => pipfile::group(&source, &place, name)?,
+        (None, None) => {
+            return Err(bad(format!(
+                "{place}: only a pyproject.toml or a Pipfile has dependency groups, and the folder has neither. Write the packages in place of {name}."
+            )));
+        }
+    };
     for line in &lines {
         requirements::check(line)?;
     }
     Ok(lines)
 }
 
+/// The lines by which a requirements file says what the folder's project file said until then.
+/// `None` if there is no such file.
+pub(crate) fn stand_in(folder: &Folder) -> Result<Option<String>, Failure> {
+    let Some(found) = requirements(folder)? else {
+        return Ok(None);
+    };
+    let name = found.file.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Some(match &*name {
+        "Pipfile" => format!("{} {}", requirements::GROUP, pipfile::DEFAULT),
+        _ => "-e .".to_owned(),
+    }))
+}
+
 /// The project file of the folder, and where a line names it.
 fn own_file(folder: &Folder, line: &Line) -> Result<(Source, String), Failure> {
     let place = format!("{}:{}", line.file, line.number);
-    match Source::find(folder, "pyproject.toml")? {
-        Some(source) => Ok((source, place)),
-        None => {
-            let remedy = "Write them in place of the line: the flow's own modules are found in its folder.";
-            Err(bad(format!(
-                "{place}: the folder has no pyproject.toml, setup.cfg or setup.py that lists its packages. {remedy}"
-            )))
-        }
+    if let Some(source) = Source::find(folder, "pyproject.toml")? {
+        return Ok((source, place));
     }
+    if Source::find(folder, "Pipfile")?.is_some() {
+        return Err(bad(format!(
+            "{place}: a Pipfile has no extras, and is no package. Name one of its categories in its place, as `{} packages`.",
+            requirements::GROUP
+        )));
+    }
+    let remedy = "Write them in place of the line: the flow's own modules are found in its folder.";
+    Err(bad(format!(
+        "{place}: the folder has no pyproject.toml, setup.cfg or setup.py that lists its packages. {remedy}"
+    )))
 }
 
-/// The versions that the lock beside `pyproject.toml` holds.
+/// The versions that the lock beside the project file holds.
 ///
 /// # Errors
 ///
 /// `Flow.BadProject`.
 pub(crate) fn read_locks(folder: &Folder) -> Result<Vec<Line>, Failure> {
-    locks::constraints(folder, &LOCKS)
+    locks::constraints(
+        folder,
+        if pyproject::describes(folder)? {
+            &LOCKS
+        } else {
+            &["Pipfile.lock"]
+        },
+    )
 }
 
 /// The files that describe the project that a folder is itself.

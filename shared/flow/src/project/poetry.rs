@@ -1,7 +1,7 @@
 //! `[tool.poetry]` of `pyproject.toml`.
 
-use super::Source;
-use crate::{Failure, requirements::Line};
+use super::{Source, bad, places::Places, pyproject::list_names};
+use crate::{Failure, normalize_name, requirements::Line};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::Value;
@@ -12,19 +12,32 @@ pub(super) struct Poetry {
     dependencies: BTreeMap<String, Value>,
     #[serde(default)]
     source: Vec<Feed>,
+    /// Names of optional dependencies.
+    #[serde(default)]
+    extras: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    group: BTreeMap<String, Group>,
+    /// The group `dev`, as older versions have it.
+    #[serde(default, rename = "dev-dependencies")]
+    dev: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    #[serde(default)]
+    dependencies: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
 struct Feed {
+    name: Option<String>,
     url: Option<String>,
     priority: Option<String>,
 }
 
 impl Poetry {
-    /// # Source
-    ///
-    /// <https://python-poetry.org/docs/dependency-specification/>.
-    pub(super) fn lines(&self, source: &Source) -> Result<Vec<Line>, Failure> {
+    /// The lines of its indexes.
+    pub(super) fn indexes(&self, source: &Source) -> Vec<Line> {
         let mut lines = Vec::new();
         for feed in &self.source {
             let option = match feed.priority.as_deref() {
@@ -36,31 +49,104 @@ impl Poetry {
                 lines.push(source.line("url", format!("{option} {url}")));
             }
         }
-        for (name, value) in self.dependencies.iter().filter(|(name, _)| *name != "python") {
+        lines
+    }
+
+    /// Adds where it has single packages come from.
+    pub(super) fn add_places<'a>(&'a self, places: &mut Places<'a>) {
+        places.add(&self.dependencies);
+        for feed in &self.source {
+            if let (Some(name), Some(url)) = (&feed.name, &feed.url) {
+                places.add_index(name, url);
+            }
+        }
+    }
+
+    /// * `extras`: the optional dependencies that are wanted too, by their names.
+    ///
+    /// # Source
+    ///
+    /// <https://python-poetry.org/docs/dependency-specification/>.
+    pub(super) fn lines(&self, source: &Source, extras: &[&str]) -> Result<Vec<Line>, Failure> {
+        let mut lines = self.indexes(source);
+        lines.extend(self.table(source, &self.dependencies, extras)?);
+        Ok(lines)
+    }
+
+    fn table(&self, source: &Source, table: &BTreeMap<String, Value>, optional: &[&str]) -> Result<Vec<Line>, Failure> {
+        let mut places = Places::default();
+        self.add_places(&mut places);
+        let mut lines = Vec::new();
+        for (name, value) in table.iter().filter(|(name, _)| *name != "python") {
             let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            let is_wanted = optional
+                .iter()
+                .any(|wanted| normalize_name(wanted) == normalize_name(name));
             for value in several {
-                if let Some(text) = requirement(source, name, value)? {
-                    lines.push(source.line(name, text));
-                }
+                lines.extend(requirement(source, &places, name, value, is_wanted)?);
             }
         }
         Ok(lines)
     }
+
+    /// The requirements with some extras.
+    ///
+    /// * `place`: where they are named.
+    pub(super) fn own(&self, source: &Source, place: &str, extras: &[&str]) -> Result<Vec<Line>, Failure> {
+        let mut optional = Vec::new();
+        for extra in extras {
+            let wanted = normalize_name(extra);
+            let found = self.extras.iter().find(|(name, _)| normalize_name(name) == wanted);
+            let Some((_, names)) = found else {
+                let there = list_names(self.extras.keys().map(String::as_str));
+                return Err(bad(format!(
+                    "{place}: the project has no extra {extra}. {there}. Correct the line, or take the extra out."
+                )));
+            };
+            optional.extend(names.iter().map(String::as_str));
+        }
+        self.lines(source, &optional)
+    }
+
+    /// The requirements of a group. `None` if there is none of that name.
+    pub(super) fn group(&self, source: &Source, name: &str) -> Result<Option<Vec<Line>>, Failure> {
+        let found = self.group.iter().find(|(known, _)| normalize_name(known) == name);
+        let table = match found {
+            Some((_, group)) => &group.dependencies,
+            None if name == "dev" && !self.dev.is_empty() => &self.dev,
+            None => return Ok(None),
+        };
+        self.table(source, table, &[]).map(Some)
+    }
+
+    /// The names of its groups.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
+        let dev = (!self.dev.is_empty()).then_some("dev");
+        self.group.keys().map(String::as_str).chain(dev)
+    }
 }
 
-/// `None` for what is optional, and so belongs to an extra.
-pub(super) fn requirement(source: &Source, name: &str, value: &Value) -> Result<Option<String>, Failure> {
+/// The lines of a requirement; none for what is optional and not wanted.
+pub(super) fn requirement(
+    source: &Source,
+    places: &Places<'_>,
+    name: &str,
+    value: &Value,
+    is_wanted: bool,
+) -> Result<Vec<Line>, Failure> {
     let part = |part: &str| value.get(part).and_then(Value::as_str);
+    if value.get("optional").and_then(Value::as_bool) == Some(true) && !is_wanted {
+        return Ok(Vec::new());
+    }
     if value.get("path").is_some() || value.get("file").is_some() {
         return Err(source.local(name));
     }
-    if value.get("optional").and_then(Value::as_bool) == Some(true) {
-        return Ok(None);
-    }
-    if value.get("source").is_some() || value.get("index").is_some() {
-        let why = "comes from an index of its own. Write a requirements.txt with --extra-index-url.";
-        return Err(source.refuse(name, why));
-    }
+    let index = part("source").or_else(|| part("index"));
+    let mut lines: Vec<Line> = index
+        .map(|index| places.index_line(source, name, index))
+        .transpose()?
+        .into_iter()
+        .collect();
     let extras: Vec<&str> = value
         .get("extras")
         .and_then(Value::as_array)
@@ -79,14 +165,16 @@ pub(super) fn requirement(source: &Source, name: &str, value: &Value) -> Result<
         return Err(source.refuse(name, why));
     }
     if let Some(place) = super::place(part) {
-        return Ok(Some(format!("{name}{extras} @ {place}{marker}")));
+        lines.push(source.line(name, format!("{name}{extras} @ {place}{marker}")));
+        return Ok(lines);
     }
     let version = value.as_str().or(part("version")).unwrap_or("*");
     let version = specifier(version).ok_or_else(|| {
         let why = format!("has the version {version}, which is not supported. Write it as in >=1.2,<2.");
         source.refuse(name, &why)
     })?;
-    Ok(Some(format!("{name}{extras}{version}{marker}")))
+    lines.push(source.line(name, format!("{name}{extras}{version}{marker}")));
+    Ok(lines)
 }
 
 /// A version constraint of Poetry's as PEP 440 has it.

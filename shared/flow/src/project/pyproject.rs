@@ -1,6 +1,10 @@
 //! `pyproject.toml`.
 
-use super::{Source, bad, locks, poetry};
+use super::{
+    Source, bad, locks,
+    places::{Part, Places},
+    poetry,
+};
 use crate::{
     Failure,
     folder::Folder,
@@ -37,6 +41,26 @@ struct Tools {
     #[serde(default)]
     uv: Uv,
     poetry: Option<poetry::Poetry>,
+    #[serde(default)]
+    pdm: Pdm,
+}
+
+#[derive(Default, Deserialize)]
+struct Pdm {
+    #[serde(default)]
+    source: Vec<PdmFeed>,
+    #[serde(default, rename = "dev-dependencies")]
+    groups: BTreeMap<String, Vec<Spanned<Value>>>,
+}
+
+#[derive(Deserialize)]
+struct PdmFeed {
+    url: Spanned<String>,
+    name: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    include_packages: Option<Value>,
+    exclude_packages: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -53,6 +77,9 @@ struct Uv {
     find_links: Vec<Spanned<String>>,
     #[serde(default, rename = "constraint-dependencies")]
     constraints: Vec<Spanned<String>>,
+    /// The dependency group `dev`, as older versions have it.
+    #[serde(default, rename = "dev-dependencies")]
+    dev: Vec<Spanned<Value>>,
     /// Settings that are not followed.
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
@@ -74,7 +101,9 @@ const NOT_FOLLOWED: [&str; 10] = [
 
 #[derive(Deserialize)]
 struct Index {
-    url: String,
+    url: Spanned<String>,
+    name: Option<String>,
+    format: Option<String>,
     #[serde(default)]
     default: bool,
     #[serde(default)]
@@ -91,7 +120,7 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
     let Some(project) = file.project else {
         return match file.tool.poetry {
             Some(poetry) => {
-                let mut lines = poetry.lines(source)?;
+                let mut lines = poetry.lines(source, &[])?;
                 lines.extend(locks::constraints(folder, &["poetry.lock"])?);
                 Ok(Some(lines))
             }
@@ -102,7 +131,7 @@ pub(super) fn lines(folder: &Folder, source: &Source) -> Result<Option<Vec<Line>
         let remedy = "Write its settings below [tool.uv] of pyproject.toml.";
         return Err(bad(format!("{} is not read. {remedy}", uv.name)));
     }
-    let mut lines = wanted_lines(source, project, &file.tool.uv, &[])?;
+    let mut lines = wanted_lines(source, project, &file.tool, &[])?;
     lines.extend(super::read_locks(folder)?);
     Ok(Some(lines))
 }
@@ -114,12 +143,22 @@ pub(super) fn has_project(folder: &Folder) -> Result<bool, Failure> {
     Ok(file.is_some_and(|file| file.project.is_some()))
 }
 
+/// Whether the folder's `pyproject.toml` describes packages: as a project, or by Poetry's table.
+pub(super) fn describes(folder: &Folder) -> Result<bool, Failure> {
+    let source = Source::find(folder, "pyproject.toml")?;
+    let file = source.map(|source| source.toml::<File>()).transpose()?;
+    Ok(file.is_some_and(|file| file.project.is_some() || file.tool.poetry.is_some()))
+}
+
 /// The requirements of a project, with some of its extras.
 ///
 /// * `place`: where they are named.
 pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<Line>, Failure> {
     let file: File = source.toml()?;
     let Some(project) = file.project else {
+        if let Some(poetry) = &file.tool.poetry {
+            return poetry.own(source, place, extras);
+        }
         let remedy = "Take the line out, and list the packages in the requirements file.";
         return Err(bad(format!("{place}: {} has no [project]. {remedy}", source.name)));
     };
@@ -130,7 +169,7 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
     while let Some(extra) = open.pop() {
         let found = project.extras.iter().find(|(name, _)| normalize_name(name) == extra);
         let Some((name, dependencies)) = found else {
-            let there = list_names(project.extras.keys());
+            let there = list_names(project.extras.keys().map(String::as_str));
             return Err(bad(format!(
                 "{place}: the project has no extra {extra}. {there}. Correct the line, or take the extra out."
             )));
@@ -155,12 +194,12 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
             }
         }
     }
-    wanted_lines(source, project, &file.tool.uv, &named)
+    wanted_lines(source, project, &file.tool, &named)
 }
 
 /// Says which names there are.
-fn list_names<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    let names: Vec<&str> = names.map(String::as_str).collect();
+pub(super) fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
     match names.is_empty() {
         true => "It has none".to_owned(),
         false => format!("It has {}", names.join(", ")),
@@ -171,15 +210,30 @@ fn list_names<'a>(names: impl Iterator<Item = &'a String>) -> String {
 ///
 /// * `place`: where it is named.
 pub(super) fn group(source: &Source, place: &str, name: &str) -> Result<Vec<Line>, Failure> {
-    let file: File = source.toml()?;
-    let places = places(&file.tool.uv);
+    let mut file: File = source.toml()?;
+    // Older tables of tools; the standard one counts where both have a name.
+    let (mut groups, dev) = (
+        std::mem::take(&mut file.tool.pdm.groups),
+        std::mem::take(&mut file.tool.uv.dev),
+    );
+    if !dev.is_empty() {
+        groups.insert("dev".into(), dev);
+    }
+    groups.extend(std::mem::take(&mut file.groups));
+    let poetry = file.tool.poetry.as_ref();
+    let places = places(&file.tool);
     let own = file.project.as_ref().and_then(|project| project.name.as_deref());
     let (mut named, mut open) = (Vec::new(), vec![normalize_name(name)]);
-    let mut lines = Vec::new();
+    let mut lines = file.tool.lines(source)?;
     while let Some(group) = open.pop() {
-        let found = file.groups.iter().find(|(name, _)| normalize_name(name) == group);
+        let found = groups.iter().find(|(name, _)| normalize_name(name) == group);
         let Some((name, dependencies)) = found else {
-            let there = list_names(file.groups.keys());
+            if let Some(of_poetry) = poetry.map(|poetry| poetry.group(source, &group)).transpose()?.flatten() {
+                lines.extend(of_poetry);
+                continue;
+            }
+            let of_poetry = poetry.into_iter().flat_map(poetry::Poetry::groups);
+            let there = list_names(groups.keys().map(String::as_str).chain(of_poetry));
             return Err(bad(format!(
                 "{place}: the project has no dependency group {group}. {there}. Correct the name, or take the group out."
             )));
@@ -188,12 +242,16 @@ pub(super) fn group(source: &Source, place: &str, name: &str) -> Result<Vec<Line
             continue;
         }
         named.push(name.clone());
+        let part = Part {
+            group: Some(name),
+            ..Part::default()
+        };
         for dependency in dependencies {
             let number = source.line_at(dependency.span().start);
             let value = dependency.get_ref();
             match (value.as_str(), value.get("include-group").and_then(Value::as_str)) {
                 (Some(text), _) => {
-                    lines.extend(line(source, &places, own, number, text)?);
+                    lines.extend(line(source, &places, own, number, text, part)?);
                 }
                 (None, Some(group)) => open.push(normalize_name(group)),
                 (None, None) => {
@@ -208,7 +266,7 @@ pub(super) fn group(source: &Source, place: &str, name: &str) -> Result<Vec<Line
     Ok(lines)
 }
 
-fn wanted_lines(source: &Source, mut project: Project, uv: &Uv, extras: &[String]) -> Result<Vec<Line>, Failure> {
+fn wanted_lines(source: &Source, mut project: Project, tools: &Tools, extras: &[String]) -> Result<Vec<Line>, Failure> {
     if project.dynamic.iter().any(|key| key == "dependencies") {
         return Err(bad(format!(
             "{}: its dependencies are dynamic, so that only its build system knows them. List them under `dependencies`, or in a \
@@ -216,24 +274,56 @@ fn wanted_lines(source: &Source, mut project: Project, uv: &Uv, extras: &[String
             source.name
         )));
     }
-    let mut lines = uv_lines(source, uv)?;
-    let places = places(uv);
-    let of_extras = extras.iter().filter_map(|extra| project.extras.remove(extra)).flatten();
-    let all: Vec<Spanned<String>> = std::mem::take(&mut project.dependencies)
-        .into_iter()
-        .chain(of_extras)
-        .collect();
-    for dependency in all {
-        let number = source.line_at(dependency.span().start);
-        lines.extend(line(
-            source,
-            &places,
-            project.name.as_deref(),
-            number,
-            dependency.get_ref(),
-        )?);
+    let mut lines = tools.lines(source)?;
+    let places = places(tools);
+    let own = (None, std::mem::take(&mut project.dependencies));
+    let of_extras = extras
+        .iter()
+        .filter_map(|extra| Some((Some(extra), project.extras.remove(extra)?)));
+    let parts: Vec<_> = std::iter::once(own).chain(of_extras).collect();
+    for (extra, dependencies) in parts {
+        let part = Part {
+            extra: extra.map(String::as_str),
+            ..Part::default()
+        };
+        for dependency in dependencies {
+            let number = source.line_at(dependency.span().start);
+            lines.extend(line(
+                source,
+                &places,
+                project.name.as_deref(),
+                number,
+                dependency.get_ref(),
+                part,
+            )?);
+        }
     }
     Ok(lines)
+}
+
+impl Tools {
+    /// The lines of their settings.
+    fn lines(&self, source: &Source) -> Result<Vec<Line>, Failure> {
+        let mut lines = uv_lines(source, &self.uv)?;
+        lines.extend(self.poetry.iter().flat_map(|poetry| poetry.indexes(source)));
+        for feed in &self.pdm.source {
+            let number = source.line_at(feed.url.span().start);
+            if feed.include_packages.is_some() || feed.exclude_packages.is_some() {
+                return Err(bad(format!(
+                    "{}:{number}: a source of [tool.pdm] that is for some packages alone is not supported. Write a requirements.txt that says \
+                     where they come from.",
+                    source.name
+                )));
+            }
+            let option = match (feed.kind.as_deref(), feed.name.as_deref()) {
+                (Some("find_links"), _) => "--find-links",
+                (_, Some("pypi")) => "-i",
+                _ => "--extra-index-url",
+            };
+            lines.push(source.line_of(number, format!("{option} {}", feed.url.get_ref())));
+        }
+        Ok(lines)
+    }
 }
 
 /// The lines of the settings of uv.
@@ -246,13 +336,17 @@ fn uv_lines(source: &Source, uv: &Uv) -> Result<Vec<Line>, Failure> {
     let index_url = uv.index_url.iter().map(|url| ("-i", url));
     let extra = uv.extra_index_url.iter().map(|url| ("--extra-index-url", url));
     let links = uv.find_links.iter().map(|url| ("--find-links", url));
-    for (option, value) in index_url.chain(extra).chain(links) {
+    let indexes = uv.index.iter().filter(|index| !index.explicit).map(|index| {
+        let option = match (index.format.as_deref(), index.default) {
+            (Some("flat"), _) => "--find-links",
+            (_, true) => "-i",
+            (_, false) => "--extra-index-url",
+        };
+        (option, &index.url)
+    });
+    for (option, value) in index_url.chain(extra).chain(links).chain(indexes) {
         let number = source.line_at(value.span().start);
         lines.push(source.line_of(number, format!("{option} {}", value.get_ref())));
-    }
-    for index in uv.index.iter().filter(|index| !index.explicit) {
-        let option = if index.default { "-i" } else { "--extra-index-url" };
-        lines.push(source.line("url", format!("{option} {}", index.url)));
     }
     for constraint in &uv.constraints {
         let number = source.line_at(constraint.span().start);
@@ -264,7 +358,7 @@ fn uv_lines(source: &Source, uv: &Uv) -> Result<Vec<Line>, Failure> {
     Ok(lines)
 }
 
-/// A dependency as a line of requirements; `None` if it is the project itself.
+/// A dependency as lines of requirements; none if it is the project itself.
 ///
 /// * `own`: the project's name.
 fn line(
@@ -273,65 +367,40 @@ fn line(
     own: Option<&str>,
     number: usize,
     text: &str,
-) -> Result<Option<Line>, Failure> {
+    part: Part<'_>,
+) -> Result<Vec<Line>, Failure> {
     let own = own.and_then(requirements::name_of);
-    let text = text.trim().to_owned();
-    if text.is_empty() || own.is_some() && requirements::name_of(&text) == own {
-        return Ok(None);
+    let text = text.trim();
+    if text.is_empty() || own.is_some() && requirements::name_of(text) == own {
+        return Ok(Vec::new());
     }
     // What is an option in a requirements file is nothing here.
     if text.starts_with('-') {
-        let shown = crate::redact(&text);
+        let shown = crate::redact(text);
         return Err(bad(format!(
             "{}:{number}: {shown} is no requirement. Correct it.",
             source.name
         )));
     }
-    Ok(Some(Line {
-        file: source.name.to_owned(),
-        number,
-        text: from(source, places, text)?,
-        constraint: false,
-    }))
+    places.lines(source, source.line_of(number, text), part)
 }
 
-fn places(uv: &Uv) -> Places<'_> {
-    let sources = uv.sources.iter();
-    sources
-        .filter_map(|(key, value)| Some((requirements::name_of(key)?, (key.as_str(), value))))
-        .collect()
-}
-
-/// The entries of `[tool.uv.sources]`, by the name of a package as an index has it; with the name
-/// as it is written.
-type Places<'a> = BTreeMap<String, (&'a str, &'a Value)>;
-
-/// A dependency with the place that `[tool.uv.sources]` names for it: a stranger's package of that
-/// name is never taken for it.
-fn from(source: &Source, places: &Places<'_>, text: String) -> Result<String, Failure> {
-    let named = requirements::name_of(&text).and_then(|name| places.get(&name));
-    let Some((key, value)) = named else { return Ok(text) };
-    if value.get("path").is_some() || value.get("workspace").is_some() {
-        return Err(source.local(key));
+fn places(tools: &Tools) -> Places<'_> {
+    let mut places = Places::default();
+    if let Some(poetry) = &tools.poetry {
+        poetry.add_places(&mut places);
     }
-    let is_archive_in_part = value.get("url").is_some() && value.get("subdirectory").is_some();
-    let place = super::place(|part| value.get(part).and_then(Value::as_str)).filter(|_| !is_archive_in_part);
-    let place = place.ok_or_else(|| {
-        let why = "has a source in [tool.uv.sources] that is not supported: git, url. Write a requirements.txt that says where it comes from.";
-        source.refuse(key, why)
-    })?;
-    let (requirement, marker) = text.split_once(';').unwrap_or((&text, ""));
-    let name = requirement
-        .split(['[', ' ', '<', '>', '=', '!', '~', '@', '('])
-        .next()
-        .unwrap_or_default();
-    let extras = requirement
-        .find('[')
-        .zip(requirement.find(']'))
-        .map_or("", |(from, to)| &requirement[from..=to]);
-    let marker = match marker.trim() {
-        "" => String::new(),
-        marker => format!(" ; {marker}"),
-    };
-    Ok(format!("{name}{extras} @ {place}{marker}"))
+    places.add(&tools.uv.sources);
+    // An index that is a page of links has no page for a package.
+    let indexes = tools
+        .uv
+        .index
+        .iter()
+        .filter(|index| index.format.as_deref() != Some("flat"));
+    for index in indexes {
+        if let Some(name) = &index.name {
+            places.add_index(name, index.url.get_ref());
+        }
+    }
+    places
 }

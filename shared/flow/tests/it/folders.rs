@@ -160,6 +160,7 @@ fn each_kind_of_project_file_says_the_packages_and_its_lock_holds_their_versions
             "Pipfile:2: -i https://pypi.org/simple",
             "Pipfile:4: humanize",
             "Pipfile.lock:1: -c humanize==4.9.0",
+            "Pipfile.lock:1: -c pytest==8",
         ]
     );
     let conda = "name: a\ndependencies:\n- python=3.11\n- pip\n- pip:\n  - humanize>=4\n";
@@ -215,8 +216,25 @@ fn a_project_file_that_names_what_is_not_supported_is_refused_by_name() {
         (
             "pyproject.toml",
             sources("{ index = \"alone\" }"),
-            "Flow.BadProject: pyproject.toml:5: inner has a source in [tool.uv.sources] that is not supported: git, url. Write a requirements.txt \
-             that says where it comes from.",
+            "Flow.BadProject: pyproject.toml:5: inner comes from the index alone, and the file has no index of that name. Add it, or correct the name.",
+        ),
+        (
+            "pyproject.toml",
+            sources("{ svn = \"https://host\" }"),
+            "Flow.BadProject: pyproject.toml:5: inner has a source in [tool.uv.sources] that is not supported: git, url, index. Write a \
+             requirements.txt that says where it comes from.",
+        ),
+        (
+            "pyproject.toml",
+            sources("{ git = \"https://host/inner\", marker = \"python_version == '3.11'\" }"),
+            "Flow.BadProject: pyproject.toml:5: inner has a source for some Pythons or machines alone. Write a requirements.txt that says where it \
+             comes from.",
+        ),
+        (
+            "pyproject.toml",
+            "[project]\nname = \"a\"\ndependencies = [\"b\"]\n[[tool.pdm.source]]\nurl = \"https://c/simple\"\ninclude_packages = [\"b\"]\n".to_owned(),
+            "Flow.BadProject: pyproject.toml:5: a source of [tool.pdm] that is for some packages alone is not supported. Write a requirements.txt \
+             that says where they come from.",
         ),
         (
             "environment.yml",

@@ -26,6 +26,149 @@ const GROUPS: (&str, &str) = (
      [tool.uv.sources]\nmypy = { git = \"https://host/mypy.git\" }\n",
 );
 
+const POETRY: (&str, &str) = (
+    "pyproject.toml",
+    "[tool.poetry]\nname = \"mine\"\n[tool.poetry.dependencies]\nnumpy = \"^2\"\nsphinx = { version = \"^7\", optional = true }\n\
+     inner = { version = \"*\", source = \"ours\" }\n[tool.poetry.extras]\ndocs = [\"Sphinx\"]\n\
+     [tool.poetry.group.lint.dependencies]\nruff = \"*\"\n[tool.poetry.dev-dependencies]\npytest = \"^8\"\n\
+     [[tool.poetry.source]]\nname = \"ours\"\nurl = \"https://ours.example/simple\"\npriority = \"explicit\"\n",
+);
+const PIPFILE: (&str, &str) = (
+    "Pipfile",
+    "[[source]]\nurl = \"https://pypi.org/simple\"\nname = \"pypi\"\n[[source]]\nurl = \"https://ours.example/simple\"\nname = \"ours\"\n\
+     [packages]\nnumpy = \"*\"\ninner = { version = \"==1\", index = \"ours\" }\n[dev-packages]\npytest = \">=8\"\n[docs]\nsphinx = \"*\"\n\
+     [requires]\npython_version = \"3.11\"\n",
+);
+
+#[test]
+fn extras_groups_and_categories_of_poetry_and_pipenv_are_read() {
+    lines(
+        &[POETRY, ("requirements.txt", "-e .[docs]\n--group lint\n--group dev\n")],
+        expect![[r#"
+            pyproject.toml:6: --index-of inner https://ours.example/simple
+            pyproject.toml:6: inner
+            pyproject.toml:4: numpy>=2,<3
+            pyproject.toml:5: sphinx>=7,<8
+            pyproject.toml:10: ruff
+            pyproject.toml:12: pytest>=8,<9
+        "#]],
+    );
+    let lock = r#"{"_meta": {}, "default": {"numpy": {"version": "==2.1"}}, "develop": {"pytest": {"version": "==8.1"}}, "docs": {"sphinx": {"version": "==7"}}}"#;
+    lines(
+        &[
+            PIPFILE,
+            ("Pipfile.lock", lock),
+            ("requirements.txt", "--group packages\n--group dev\n--group docs\n"),
+        ],
+        expect![[r#"
+            Pipfile:2: -i https://pypi.org/simple
+            Pipfile:2: --extra-index-url https://ours.example/simple
+            Pipfile:9: --index-of inner https://ours.example/simple
+            Pipfile:9: inner==1
+            Pipfile:8: numpy
+            Pipfile:11: pytest>=8
+            Pipfile:13: sphinx
+            Pipfile.lock:1: -c numpy==2.1
+            Pipfile.lock:1: -c pytest==8.1
+            Pipfile.lock:1: -c sphinx==7
+        "#]],
+    );
+    let old = "[project]\nname = \"mine\"\ndependencies = []\n[tool.uv]\ndev-dependencies = [\"pytest\"]\n\
+               [tool.pdm.dev-dependencies]\nlint = [\"ruff\"]\n";
+    lines(
+        &[
+            ("pyproject.toml", old),
+            ("requirements.txt", "--group dev\n--group lint\n"),
+        ],
+        expect![[r#"
+            pyproject.toml:5: pytest
+            pyproject.toml:7: ruff
+        "#]],
+    );
+    let lock = "[[package]]\nname = \"sphinx\"\nversion = \"7.1\"\nmarkers = \"extra == \\\"docs\\\"\"\n";
+    lines(
+        &[POETRY, ("poetry.lock", lock), ("requirements.txt", "-e .[docs]\n")],
+        expect![[r#"
+            pyproject.toml:6: --index-of inner https://ours.example/simple
+            pyproject.toml:6: inner
+            pyproject.toml:4: numpy>=2,<3
+            pyproject.toml:5: sphinx>=7,<8
+            poetry.lock:1: -c sphinx==7.1
+        "#]],
+    );
+}
+
+#[test]
+fn a_group_of_a_pipfile_is_saved_beside_its_packages() {
+    let tree = Tree::new(&[PIPFILE]);
+    let (folder, root) = (tree.folder(), flow::include_root(&tree.folder()));
+    let saved = flow::save_groups(&folder, &root, &["dev".into()]).unwrap();
+    assert_eq!(
+        (saved.before, saved.after.as_str()),
+        (None, "--group packages\n--group dev\n")
+    );
+    std::fs::write(&saved.file, &saved.after).unwrap();
+    flow::environment(&folder, &root).unwrap();
+    let failure = flow::save_extras(&folder, &root, &["dev".into()]).unwrap_err();
+    assert!(failure.message.contains("a Pipfile has no extras"), "{failure}");
+}
+
+#[test]
+fn a_package_that_a_project_binds_to_an_index_names_it() {
+    let project = |source: &str| {
+        format!(
+            "[project]\nname = \"mine\"\ndependencies = [\"numpy\", \"My_Torch[x]>=2\"]\n[project.optional-dependencies]\ncpu = [\"inner\"]\n\
+             [tool.uv.sources]\nmy-torch = {source}\ninner = {{ index = \"alone\", extra = \"cpu\" }}\n\
+             [[tool.uv.index]]\nname = \"alone\"\nurl = \"https://alone.example/simple\"\nexplicit = true\n\
+             [[tool.uv.index]]\nname = \"more\"\nurl = \"https://more.example/simple\"\n"
+        )
+    };
+    lines(
+        &[("pyproject.toml", &project("{ index = \"alone\" }"))],
+        expect![[r#"
+            pyproject.toml:15: --extra-index-url https://more.example/simple
+            pyproject.toml:3: numpy
+            pyproject.toml:7: --index-of my-torch https://alone.example/simple
+            pyproject.toml:3: My_Torch[x]>=2
+        "#]],
+    );
+    lines(
+        &[
+            (
+                "pyproject.toml",
+                &project("[{ index = \"alone\", marker = \"sys_platform == 'darwin'\" }, { index = \"more\" }]"),
+            ),
+            ("requirements.txt", "-e .[cpu]\n"),
+        ],
+        expect![[r#"
+            pyproject.toml:15: --extra-index-url https://more.example/simple
+            pyproject.toml:3: numpy
+            pyproject.toml:7: --index-of my-torch https://more.example/simple
+            pyproject.toml:3: My_Torch[x]>=2
+            pyproject.toml:8: --index-of inner https://alone.example/simple
+            pyproject.toml:5: inner
+        "#]],
+    );
+    // Poetry's table beside the standard one.
+    let both = "[project]\nname = \"mine\"\ndependencies = [\"inner\"]\n[tool.poetry.dependencies]\ninner = { source = \"ours\" }\n\
+                [[tool.poetry.source]]\nname = \"ours\"\nurl = \"https://ours.example/simple\"\npriority = \"explicit\"\n";
+    lines(
+        &[("pyproject.toml", both)],
+        expect![[r#"
+        pyproject.toml:5: --index-of inner https://ours.example/simple
+        pyproject.toml:3: inner
+    "#]],
+    );
+    let pdm = "[project]\nname = \"mine\"\ndependencies = [\"inner\"]\n[[tool.pdm.source]]\nname = \"pypi\"\nurl = \"https://ours.example/simple\"\n";
+    lines(
+        &[("pyproject.toml", pdm)],
+        expect![[r#"
+        pyproject.toml:6: -i https://ours.example/simple
+        pyproject.toml:3: inner
+    "#]],
+    );
+}
+
 #[test]
 fn each_remedy_of_a_fault_in_a_flow_folder_leads_to_none() {
     let cases = [
@@ -113,6 +256,54 @@ fn each_remedy_of_a_fault_in_a_flow_folder_leads_to_none() {
             files: &[GROUPS, ("requirements.txt", "--group docs\n")],
             says: "the project has no dependency group docs. It has test, typing. Correct the name, or take the group out.",
             then: &[GROUPS, ("requirements.txt", "--group test\n")],
+        },
+        Case {
+            files: &[POETRY, ("requirements.txt", "-e .[none]\n")],
+            says: "It has docs. Correct the line, or take the extra out.",
+            then: &[POETRY, ("requirements.txt", "-e .[Docs]\n")],
+        },
+        Case {
+            files: &[POETRY, ("requirements.txt", "--group none\n")],
+            says: "It has lint, dev. Correct the name, or take the group out.",
+            then: &[POETRY, ("requirements.txt", "--group lint\n--group dev\n")],
+        },
+        Case {
+            files: &[PIPFILE, ("requirements.txt", "--group none\n")],
+            says: "It has dev-packages, docs, packages. Correct the name, or take it out.",
+            then: &[PIPFILE, ("requirements.txt", "--group packages\n--group dev\n")],
+        },
+        Case {
+            files: &[PIPFILE, ("requirements.txt", "-e .[dev]\n")],
+            says: "Name one of its categories in its place, as `--group packages`.",
+            then: &[PIPFILE, ("requirements.txt", "--group packages\n")],
+        },
+        Case {
+            files: &[
+                ("setup.cfg", "[options]\ninstall_requires = six\n"),
+                ("requirements.txt", "--group dev\n"),
+            ],
+            says: "Write the packages in place of dev.",
+            then: &[
+                ("setup.cfg", "[options]\ninstall_requires = six\n"),
+                ("requirements.txt", "pytest\n"),
+            ],
+        },
+        Case {
+            files: &[DAG, ("requirements.txt", "--index-of six https://host/simple\nsix\n")],
+            says: "Correct it, or take the line out.",
+            then: &[DAG, ("requirements.txt", "six\n")],
+        },
+        Case {
+            files: &[(
+                "pyproject.toml",
+                "[project]\nname = \"mine\"\ndependencies = [\"six\"]\n[tool.uv.sources]\nsix = { index = \"ours\" }\n",
+            )],
+            says: "six comes from the index ours, and the file has no index of that name. Add it, or correct the name.",
+            then: &[(
+                "pyproject.toml",
+                "[project]\nname = \"mine\"\ndependencies = [\"six\"]\n[tool.uv.sources]\nsix = { index = \"ours\" }\n\
+                 [[tool.uv.index]]\nname = \"ours\"\nurl = \"https://host/simple\"\n",
+            )],
         },
         Case {
             files: &[DAG, ("requirements.txt", "./mine-1.0-py3-none-any.whl\n")],

@@ -182,7 +182,18 @@ fn options(row: &PackagesRow) -> Vec<String> {
         "--trusted-host",
     ];
     let is_kept = |line: &&String| KEPT.contains(&line.split(' ').next().unwrap_or_default());
-    row.requirements.iter().filter(is_kept).cloned().collect()
+    let own = |line: &String| match line.split(' ').collect::<Vec<_>>()[..] {
+        // The hashes of the lock hold what comes from there.
+        [flow::INDEX_OF, _, url] => Some(format!("--extra-index-url {url}")),
+        _ => None,
+    };
+    let mut options: Vec<String> = row.requirements.iter().filter(is_kept).cloned().collect();
+    for option in row.requirements.iter().filter_map(own) {
+        if !options.contains(&option) {
+            options.push(option);
+        }
+    }
+    options
 }
 
 /// An option without the account in its URL, and whether it had one.
