@@ -11,6 +11,7 @@ use crate::{
     words,
 };
 use contract::{Failure, agent::LineKind};
+use lifecycle::count;
 use sandbox::{Overlay, Sandbox, files::write_atomically, removal::remove};
 use std::{
     fs, io,
@@ -57,7 +58,10 @@ impl Store {
         }
         let lock = lock.as_str();
         let sandbox = self.whole_sandbox(job, &place, lock, lock_path);
-        (job.say)(LineKind::Stage, format!("installing {} packages", pins(lock).len()));
+        (job.say)(
+            LineKind::Stage,
+            format!("installing {}", count(pins(lock).len(), "package")),
+        );
         self.run(sandbox, job).await?;
         make_read_only(&place, None).await.map_err(bad_build)?;
         add_uv(&place, &job.uv).map_err(bad_build)?;
@@ -131,7 +135,10 @@ impl Store {
         self.index.write_lock(&environment.key, lock)?;
         let sandbox = self.layer_sandbox(job, &layer, lock, added);
         let changed = changes(&self.index.lock_of(&environment.base)?, lock);
-        (job.say)(LineKind::Stage, format!("installing {} packages", changed.len()));
+        (job.say)(
+            LineKind::Stage,
+            format!("installing {}", count(changed.len(), "package")),
+        );
         self.run(sandbox, job).await?;
         let site = self.python.site_packages();
         let (upper, below) = (layer.upper(), &layer.below);

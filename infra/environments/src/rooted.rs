@@ -12,6 +12,7 @@ use crate::{
 };
 use contract::{Code, Failure};
 use images::{Config, Name, Step, accounts::Accounts};
+use lifecycle::count;
 use sandbox::python::Python;
 use std::{
     collections::BTreeMap,
@@ -206,8 +207,8 @@ async fn pull(
                 Step::Layers { missing, present } => {
                     *all = missing.iter().map(|(_, size)| size).sum::<u64>();
                     Some(format!(
-                        "pulling {wanted}: {} layers, {present} of them here",
-                        missing.len() + present
+                        "pulling {wanted}: {}, {present} of them here",
+                        count(missing.len() + present, "layer")
                     ))
                 }
                 Step::Downloaded { layer, bytes: so_far } => {

@@ -63,7 +63,7 @@ def limit_groups(spec, groups):
         cpus, memory = size
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if cpus > os.cpu_count():
-            lacks.append(f"{cpus} processors (the machine has {os.cpu_count()})")
+            lacks.append(f"{cpus} processor{'' if cpus == 1 else 's'} (the machine has {os.cpu_count()})")
         if memory > there:
             lacks.append(f"{memory >> 30} GiB of memory (the machine has {there >> 30})")
     return all(controller in held for controller in wanted), lacks

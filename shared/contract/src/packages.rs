@@ -45,7 +45,10 @@ pub struct LeftOut {
 
 impl std::fmt::Display for LeftOut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} more lines and packages are not listed here", self.count)?;
+        match self.count {
+            1 => write!(f, "1 more line or package is not listed here")?,
+            more => write!(f, "{more} more lines and packages are not listed here")?,
+        }
         match &self.file {
             Some(file) => write!(f, "; all are in {file}"),
             None => Ok(()),

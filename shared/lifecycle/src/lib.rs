@@ -23,6 +23,7 @@
 pub mod access;
 mod code;
 pub mod compute;
+mod count;
 pub mod deadlines;
 pub mod network;
 pub mod quota;
@@ -30,6 +31,7 @@ pub mod session;
 pub mod size;
 
 pub use code::Code;
+pub use count::{count, count_with};
 
 /// Milliseconds since the Unix epoch, by the control plane's clock.
 pub type Millis = u64;

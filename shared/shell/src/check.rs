@@ -171,7 +171,9 @@ async fn quota(
             Whose::User => "",
             Whose::Everybody => ", and of everybody together ",
         };
-        format!("{whose}{} of {most} sessions are in use", counted.usage.sessions.len())
+        let used = counted.usage.sessions.len();
+        let verb = if used == 1 { "is" } else { "are" };
+        format!("{whose}{used} of {most} sessions {verb} in use")
     };
     Ok(of_failure("quota", refused, quotas.iter().map(in_use).collect()))
 }

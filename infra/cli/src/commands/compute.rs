@@ -318,11 +318,10 @@ fn ambiguous(id: &str, many: usize) -> Box<Trouble> {
     Trouble::new(USAGE, Code::ComputeAmbiguous, message).next("type more of the id: pfsession compute list --json")
 }
 
-fn count_of(count: usize, what: &str) -> String {
-    match count {
+fn count_of(number: usize, what: &str) -> String {
+    match number {
         0 => format!("no {what}"),
-        1 => format!("1 {what}"),
-        many => format!("{many} {what}s"),
+        some => lifecycle::count(some, what),
     }
 }
 

@@ -14,6 +14,7 @@ use driver::{
     Platform,
     elsewhere::{self, ControlPlane},
 };
+use lifecycle::count_with;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
@@ -85,8 +86,7 @@ impl Execute for Driver {
             } else {
                 let found = match serving.sessions {
                     0 => String::new(),
-                    1 => " 1 session was found again.".to_owned(),
-                    n => format!(" {n} sessions were found again."),
+                    n => format!(" {} found again.", count_with(n, "session", ["was", "were"])),
                 };
                 note!(
                     "This machine serves {}.{found} Ctrl-C ends the driver.",

@@ -18,6 +18,7 @@ use contract::{
     agent::{LineKind, OutputLine},
     http::Events,
 };
+use lifecycle::count;
 use lifecycle::session::Event;
 use std::{io::Read, time::Duration};
 
@@ -127,7 +128,8 @@ fn print_log(mut log: impl Read, place: &str) -> std::io::Result<bool> {
         match *cut {
             0 => out_as_said(&text),
             more => out_as_said(&format!(
-                "{text}… (cut here, {more} bytes more; the whole line is in {place})"
+                "{text}… (cut here, {} more; the whole line is in {place})",
+                count(more, "byte")
             )),
         }
         line.clear();

@@ -6,6 +6,7 @@ use crate::{
 };
 use comfy_table::{Attribute, Cell};
 use contract::{Outcome, Step, row::LogRow};
+use lifecycle::count;
 use lifecycle::session::Event;
 
 /// A history, oldest first.
@@ -80,7 +81,7 @@ pub(super) fn what_happened(event: &Event) -> String {
             latest: Some(latest), ..
         } => format!("base image is {latest} by now"),
         Event::ImageSeen { digest, .. } => format!("base image is {digest}"),
-        Event::Alive { runs, .. } => format!("agent is alive, {} runs", runs.len()),
+        Event::Alive { runs, .. } => format!("agent is alive, {}", count(runs.len(), "run")),
         Event::RunDone {
             run, outcome, failure, ..
         } => {

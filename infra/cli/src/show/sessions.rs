@@ -6,6 +6,7 @@ use crate::{
 };
 use comfy_table::{Attribute, Cell, Color};
 use contract::{Named, Origin, Phase, Settings, http::SessionView};
+use lifecycle::count;
 use lifecycle::{network::Network, size};
 
 /// The shown length of a key.
@@ -78,7 +79,7 @@ pub(super) fn size(named: &Named<String>) -> String {
         Some((Some(limits), below)) => {
             let memory = limits.memory as f64 / f64::from(1 << 30);
             let below = if below { "; below series D" } else { "" };
-            format!(": {} processors, {memory} GiB{below}", limits.cpus)
+            format!(": {}, {memory} GiB{below}", count(limits.cpus, "processor"))
         }
         Some((None, _)) => ": all of the machine".into(),
         None => String::new(),

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{trouble::Trouble, wish::Flow};
 use contract::command::{Wanted, Wish};
+use lifecycle::count;
 
 impl Bench<'_> {
     /// Starts from an image that is unpacked. The floor is a start from the image that is built in,
@@ -26,7 +27,10 @@ impl Bench<'_> {
         say("the first start on the image, which pulls it and builds on it");
         start(&flow, on_image())?;
         start(&beside, starting())?;
-        say(&format!("{} rounds of starts on the image and beside it", self.rounds));
+        say(&format!(
+            "{} of starts on the image and beside it",
+            count(self.rounds, "round")
+        ));
         let (mut ours, mut built_in) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
             built_in.push(start(&beside, starting())?);

@@ -17,6 +17,7 @@ use contract::{
     route::Route,
     row::{OperationRow, OperationStatus, RunRow, RunStatus},
 };
+use lifecycle::count;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -132,8 +133,8 @@ impl Bench<'_> {
         self.operate(&flow, "stop", Wish::Stop)?;
 
         say(&format!(
-            "{} rounds of start, run, install, packages, reset and stop",
-            self.rounds
+            "{} of start, run, install, packages, reset and stop",
+            count(self.rounds, "round")
         ));
         let ours = self.rounds_of(&flow, packages)?;
         let new = self.new_environments(&flow)?;
@@ -191,7 +192,7 @@ impl Bench<'_> {
 
     /// So many sessions at once: started, run in, stopped, each as if it were alone.
     fn at_once(&self, count: usize) -> Result<Vec<Figure>, Box<Trouble>> {
-        say(&format!("{count} sessions at once"));
+        say(&format!("{} at once", lifecycle::count(count, "session")));
         let flows = (0..count)
             .map(|nth| self.flow(&format!("flow-{nth}")))
             .collect::<Result<Vec<_>, _>>()?;

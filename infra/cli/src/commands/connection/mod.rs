@@ -21,6 +21,7 @@ use contract::Code;
 use document::{fill_in, is_brokered, is_standard_input, missing, name_of, set, text_of};
 use flow::{Connection as Kept, Secret};
 use keeper::Keeper;
+use lifecycle::count_with;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
@@ -387,14 +388,15 @@ impl Here {
                 Err(keys) => left.extend(keys.iter().map(|key| full(&name, key))),
             }
         }
-        let count = kept.len();
+        let number = kept.len();
+        let counted = count_with(number, "connection", ["is", "are"]);
         self.keeper.keep(scope, kept)?;
         if !left.is_empty() {
             return Err(Trouble::new(
                 FAILED,
                 Code::ConnectionNoSecret,
                 format!(
-                    "{count} connections are kept, and others are not, as their secrets are missing: {}",
+                    "{counted} kept, and others are not, as their secrets are missing: {}",
                     left.join(", ")
                 ),
             )
@@ -403,9 +405,9 @@ impl Here {
             )));
         }
         if self.json {
-            out_json(&Imported { kept: count });
+            out_json(&Imported { kept: number });
         } else {
-            note!("{count} connections are kept.");
+            note!("{counted} kept.");
         }
         Ok(0)
     }

@@ -3,6 +3,7 @@
 use crate::terminal::note;
 use images::{How, Step};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lifecycle::count_with;
 use std::{
     collections::HashMap,
     io::{self, IsTerminal},
@@ -24,7 +25,7 @@ impl Shown {
         match step {
             Step::Layers { missing, present } => {
                 if *present > 0 {
-                    note!("{present} layers are here already");
+                    note!("{} here already", count_with(*present, "layer", ["is", "are"]));
                 }
                 for (layer, size) in missing {
                     if is_terminal {

@@ -15,6 +15,7 @@ use contract::{
     agent::RunResult,
     row::{RunRow, RunStatus},
 };
+use lifecycle::count;
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -36,10 +37,8 @@ pub(super) fn end_of_run(client: Option<&Client>, row: &RunRow, flow: &Flow, jso
     }
     let lines = if result.exit_code.is_some() {
         "the command".into()
-    } else if result.lines == 1 {
-        "1 line".into()
     } else {
-        format!("{} lines", result.lines)
+        count(result.lines, "line")
     };
     say_completed(row, &result, &lines);
     if result.failed_lines == 0 {

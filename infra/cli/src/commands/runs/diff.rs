@@ -10,6 +10,7 @@ use crate::{
     trouble::{FAILED, Trouble},
 };
 use clap::Args;
+use lifecycle::{count, count_with};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -91,7 +92,8 @@ impl Execute for Diff {
             if differences.len() > MOST_PRINTED {
                 note!("{} more: --json prints all.", differences.len() - MOST_PRINTED);
             }
-            note!("{same} lines are the same; {} differences.", differences.len());
+            let same = count_with(same, "line", ["is", "are"]);
+            note!("{same} the same; {}.", count(differences.len(), "difference"));
         }
         Ok(if differences.is_empty() { 0 } else { FAILED })
     }

@@ -11,6 +11,7 @@ use crate::{
 };
 use clap::Args;
 use contract::Code;
+use lifecycle::count;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
@@ -93,7 +94,7 @@ impl Execute for Download {
             });
         } else {
             out(&text::folder(&to.display().to_string(), home().as_deref()));
-            note!("{} files, {bytes} bytes.", all.files.len());
+            note!("{}, {}.", count(all.files.len(), "file"), count(bytes, "byte"));
         }
         Ok(0)
     }

@@ -2,6 +2,7 @@
 
 use super::markup::{escape, value_text};
 use crate::{runfiles::unread, trouble::Trouble};
+use lifecycle::count_with;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{
@@ -122,16 +123,20 @@ fn missing(more: usize, left_out: &LeftOut) -> String {
     let mut html = String::new();
     if more > 0 {
         html.push_str(&format!(
-            "<p>{more} more are in spans.jsonl: pfsession runs download</p>"
+            "<p>{} in spans.jsonl: pfsession runs download</p>",
+            count_with(more, "more span", ["is", "are"])
         ));
     }
     if left_out.spans > 0 {
-        html.push_str(&format!("<p>{} spans were not kept</p>", left_out.spans));
+        html.push_str(&format!(
+            "<p>{} not kept</p>",
+            count_with(left_out.spans, "span", ["was", "were"])
+        ));
     }
     if left_out.lines > 0 {
         html.push_str(&format!(
-            "<p>{} lines have no spans, as those of the lines before are as many as are kept</p>",
-            left_out.lines
+            "<p>{} no spans, as those of the lines before are as many as are kept</p>",
+            count_with(left_out.lines, "line", ["has", "have"])
         ));
     }
     html
@@ -217,7 +222,9 @@ mod tests {
             ]
         );
         assert!(
-            html.contains("<td>2.000</td>") && html.contains("1 more are in spans.jsonl") && !html.contains("<script>"),
+            html.contains("<td>2.000</td>")
+                && html.contains("1 more span is in spans.jsonl")
+                && !html.contains("<script>"),
             "{html}"
         );
     }
