@@ -160,6 +160,16 @@ pub(crate) fn with_own_hashes<'a>(lock: &str, lines: &'a [flow::Line]) -> Result
     Ok(out)
 }
 
+/// The first package of a lock, with its version, for which no line promises a hash.
+pub(crate) fn without_promise(lock: &str, lines: &[flow::Line]) -> Option<(String, String)> {
+    let promised = lines
+        .iter()
+        .filter(|line| line.option().is_none() && line.text.contains(" --hash="));
+    let promised: BTreeSet<String> = promised.filter_map(|line| name_of(&line.text)).collect();
+    let mut packages = lock.lines().filter_map(pin);
+    packages.find(|(name, _)| !promised.contains(&normalize_name(name)))
+}
+
 /// The normalised name that a requirement begins with.
 pub(crate) fn name_of(requirement: &str) -> Option<String> {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));

@@ -10,6 +10,7 @@ use crate::{
     words,
 };
 use contract::{Code, Failure, agent::LineKind};
+use lifecycle::count;
 use sandbox::Sandbox;
 use std::fs;
 
@@ -36,10 +37,9 @@ impl Store {
         if wanted.is_empty() {
             return Ok((String::new(), AskedBy::default()));
         }
-        let plural = if wanted.len() == 1 { "" } else { "s" };
         (job.say)(
             LineKind::Stage,
-            format!("resolving {} requirement{plural}", wanted.len()),
+            format!("resolving {}", count(wanted.len(), "requirement")),
         );
         let prepare = || {
             fs::write(&input, wanted.join("\n") + "\n")?;
@@ -77,6 +77,10 @@ impl Store {
                 ),
             )
         })?;
+        if job.sources.requires_hashes() {
+            let (Over::Root(base) | Over::Held(base) | Over::Preferred(base)) = over;
+            require_own_hashes(&lock, base, job.lines)?;
+        }
         Ok((lock, asked_by))
     }
 
@@ -106,5 +110,48 @@ impl Store {
             constraints.extend(pins(base).into_iter().filter(|pin| pin.starts_with(family)));
         }
         Ok((wanted, constraints))
+    }
+}
+
+/// Refuses a lock that adds packages to its base for which no line has a hash.
+///
+/// # Source
+///
+/// pip's *Secure installs*: `--require-hashes` wants them for dependencies too.
+fn require_own_hashes(lock: &str, base: &str, lines: &[flow::Line]) -> Result<(), Failure> {
+    let Some((name, version)) = lock::without_promise(&lock::blocks_not_in(base, lock), lines) else {
+        return Ok(());
+    };
+    let named = |line: &&flow::Line| line.option().is_none() && lock::name_of(&line.text).as_deref() == Some(&*name);
+    let option = |line: &&flow::Line| line.option().is_some_and(|(option, _)| option == "--require-hashes");
+    let line = lines.iter().find(named).or_else(|| lines.iter().find(option));
+    let place = line
+        .map(|line| format!("{}:{}: ", line.file, line.number))
+        .unwrap_or_default();
+    Err(Failure::new(
+        Code::InstallBadRequirement,
+        format!(
+            "{place}--require-hashes wants a hash for each package, and {name} has none. Write `{name}=={version} --hash=sha256:HASH`, as \
+             `uv pip compile --generate-hashes` writes it for all, or take --require-hashes out."
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_require_hashes_each_added_package_has_one_in_a_line() {
+        let line = |number: usize, text: &str| lock::tests::line(number, text, false);
+        let lock = "a==1 \\\n    --hash=sha256:00\nb==2 \\\n    --hash=sha256:11\nc==3\n";
+        let mut lines = vec![line(1, "--require-hashes"), line(2, "a==1 --hash=sha256:00")];
+        expect_test::expect!["Install.BadRequirement: requirements.txt:1: --require-hashes wants a hash for each package, and b has none. Write `b==2 --hash=sha256:HASH`, as `uv pip compile --generate-hashes` writes it for all, or take --require-hashes out."]
+            .assert_eq(&require_own_hashes(lock, "c==3\n", &lines).unwrap_err().to_string());
+        lines.push(line(3, "B"));
+        let failure = require_own_hashes(lock, "c==3\n", &lines).unwrap_err();
+        assert!(failure.message.starts_with("requirements.txt:3: "), "{failure}");
+        lines.push(line(4, "b==2 --hash=sha256:11"));
+        assert_eq!(require_own_hashes(lock, "c==3\n", &lines), Ok(()));
     }
 }

@@ -11,17 +11,20 @@
 //! * Of several indexes the further ones go before the default one. A version that the first index
 //!   with the package lacks comes from the next. But a package on an index with a credential comes
 //!   from that index alone, so that no name on PyPI takes its place.
+//! * A package that a project file binds to an index comes from that index alone: the broker serves
+//!   its name there and nowhere else.
 
 use crate::{
     lock,
     private::{Feeds, PLACEHOLDER},
 };
-use broker::{Broker, Credential, Feed, Host, Kind};
+use broker::{Broker, Credential, Feed, Host, Kind, Names};
 use contract::{Code, Failure};
 use lifecycle::network;
 use percent_encoding::percent_decode_str;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fs,
     path::{Path, PathBuf},
 };
 use url::Url;
@@ -42,6 +45,8 @@ pub(crate) struct Sources {
     index: Option<Place>,
     more: Vec<Place>,
     links: Vec<Place>,
+    /// Indexes that some packages come from alone, with the names of these.
+    own: Vec<(Place, BTreeSet<String>)>,
     insecure: Vec<Host>,
     has_no_index: bool,
     /// Whether the owner says in which of several indexes a version is looked for.
@@ -103,7 +108,7 @@ impl Sources {
         for line in lines {
             let Some((name, value)) = line.option() else { continue };
             let at = format!("{}:{}: {name}", line.file, line.number);
-            let mut remote = || -> Result<Place, Failure> {
+            let mut remote = |value: &str| -> Result<Place, Failure> {
                 if value.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control()) {
                     return Err(bad(&at, "takes one URL, without commas and spaces"));
                 }
@@ -120,31 +125,21 @@ impl Sources {
             };
             match name {
                 // The last one counts, as in pip.
-                "-i" | "--index-url" => self.index = Some(remote()?),
-                "--extra-index-url" => self.more.push(remote()?),
-                "-f" | "--find-links" => self.links.push(remote()?),
+                "-i" | "--index-url" => self.index = Some(remote(value)?),
+                "--extra-index-url" => self.more.push(remote(value)?),
+                "-f" | "--find-links" => self.links.push(remote(value)?),
+                flow::INDEX_OF => {
+                    let (package, url) = value.split_once(' ').unwrap_or((value, ""));
+                    self.bind(&at, package, remote(url)?)?;
+                }
                 "--trusted-host" => {
                     unchecked.push(host(value).ok_or_else(|| bad(&at, "takes one host, or a host and its port"))?)
                 }
                 "--no-index" => self.has_no_index = true,
                 "--require-hashes" => self.requires_hashes = true,
                 "--pre" => self.allows_pre = true,
-                "--no-binary" | "--only-binary" => {
-                    let list = if name == "--no-binary" {
-                        &mut self.no_binary
-                    } else {
-                        &mut self.only_binary
-                    };
-                    for package in value.split(',').map(str::trim).filter(|package| !package.is_empty()) {
-                        if !matches!(package, ":all:" | ":none:") && !lock::is_name(package) {
-                            return Err(bad(
-                                &at,
-                                "takes names of packages, :all: or :none:, with commas between them",
-                            ));
-                        }
-                        list.push(package.to_owned());
-                    }
-                }
+                "--no-binary" => self.no_binary.extend(names(&at, value)?),
+                "--only-binary" => self.only_binary.extend(names(&at, value)?),
                 // uv prefers wheels as it is, and knows no features of pip's.
                 "--prefer-binary" | "--use-feature" => {}
                 _ => return Err(bad(&at, "is no option that a requirements file has here")),
@@ -163,20 +158,54 @@ impl Sources {
         Ok(())
     }
 
+    /// Has a package come from one index alone.
+    fn bind(&mut self, at: &str, package: &str, place: Place) -> Result<(), Failure> {
+        if !lock::is_name(package) {
+            return Err(bad(at, "takes the name of a package and a URL"));
+        }
+        let name = flow::normalize_name(package);
+        // A folder of the machine is not read through the broker.
+        if let Some(local) = self.local().iter().find(|local| may_have(local, &name)) {
+            let local = local.display();
+            return Err(bad(
+                at,
+                &format!(
+                    "has {package} come from one index alone, and {local}, which variables of this machine name, has it too"
+                ),
+            ));
+        }
+        match self.own.iter_mut().find(|(known, _)| *known == place) {
+            Some((_, names)) => drop(names.insert(name)),
+            None => self.own.push((place, BTreeSet::from([name]))),
+        }
+        Ok(())
+    }
+
     /// The feeds that a broker stands in for, in the order of [`Self::tell_uv`].
     pub(crate) fn feeds(&self) -> Vec<Feed> {
         let default = [Place::Remote(default_index(), None)];
         let index = self.index.as_ref().or((!self.has_no_index).then_some(&default[0]));
-        let indexes = index.into_iter().chain(&self.more).map(|place| (place, Kind::Index));
-        let links = self.links.iter().map(|place| (place, Kind::Links));
-        let all = indexes.chain(links).filter_map(|(place, kind)| match place {
-            Place::Remote(url, credential) => Some(Feed {
-                url: url.clone(),
-                credential: credential.clone(),
-                kind,
-            }),
-            Place::Local(_) => None,
-        });
+        let bound: BTreeSet<String> = self.own.iter().flat_map(|(_, names)| names).cloned().collect();
+        let rest = Names::AllBut(bound);
+        let indexes = index.into_iter().chain(&self.more);
+        let indexes = indexes.map(|place| (place, Kind::Index, rest.clone()));
+        let own = self
+            .own
+            .iter()
+            .map(|(place, names)| (place, Kind::Index, Names::Only(names.clone())));
+        let links = self.links.iter().map(|place| (place, Kind::Links, rest.clone()));
+        let all = indexes
+            .chain(own)
+            .chain(links)
+            .filter_map(|(place, kind, names)| match place {
+                Place::Remote(url, credential) => Some(Feed {
+                    url: url.clone(),
+                    credential: credential.clone(),
+                    kind,
+                    names,
+                }),
+                Place::Local(_) => None,
+            });
         all.collect()
     }
 
@@ -198,7 +227,8 @@ impl Sources {
         let default = Place::Remote(default_index(), None);
         let index = self.index.as_ref().or((!self.has_no_index).then_some(&default));
         let index = index.map(&mut told).unwrap_or_default();
-        let more: Vec<String> = self.more.iter().map(&mut told).collect();
+        let own = self.own.iter().map(|(place, _)| place);
+        let more: Vec<String> = self.more.iter().chain(own).map(&mut told).collect();
         let links: Vec<String> = self.links.iter().map(&mut told).collect();
         let hosts: Vec<String> = self.insecure.iter().map(Host::to_string).collect();
         for (name, value) in [
@@ -228,13 +258,15 @@ impl Sources {
     /// The options that count while requirements are resolved.
     pub(crate) fn resolving(&self) -> Vec<String> {
         let mut options = self.installing();
-        if self.requires_hashes {
-            options.push("--require-hashes".into());
-        }
         if self.allows_pre {
             options.push("--prerelease=allow".into());
         }
         options
+    }
+
+    /// Whether each package has to have a hash in the requirements.
+    pub(crate) fn requires_hashes(&self) -> bool {
+        self.requires_hashes
     }
 
     /// The options that count when nothing is resolved any more.
@@ -245,7 +277,13 @@ impl Sources {
             .only_binary
             .iter()
             .map(|package| format!("--only-binary={package}"));
-        let is_private = self.feeds().iter().any(|feed| feed.credential.is_some());
+        // What one index has alone, no other can take the place of.
+        let is_shared = |feed: &&Feed| matches!(feed.names, Names::AllBut(_));
+        let is_private = self
+            .feeds()
+            .iter()
+            .filter(is_shared)
+            .any(|feed| feed.credential.is_some());
         let is_ours = !self.more.is_empty() && !is_private && !self.has_strategy;
         let strategy = is_ours.then(|| "--index-strategy=unsafe-first-match".to_owned());
         let options = no_index.into_iter().chain(strategy);
@@ -263,8 +301,14 @@ impl Sources {
         let index = self.index.as_ref().map_or_else(|| DEFAULT_INDEX.to_owned(), shown);
         let list = |places: &[Place]| places.iter().map(shown).collect::<Vec<_>>();
         let hosts: Vec<String> = self.insecure.iter().map(Host::to_string).collect();
+        let own: Vec<_> = self.own.iter().map(|(place, names)| (shown(place), names)).collect();
+        let own = if own.is_empty() {
+            String::new()
+        } else {
+            format!(" {own:?}")
+        };
         format!(
-            "{index:?} {:?} {:?} {hosts:?} {:?}",
+            "{index:?} {:?} {:?} {hosts:?} {:?}{own}",
             list(&self.more),
             list(&self.links),
             self.installing()
@@ -292,6 +336,20 @@ pub fn index_address() -> Result<Option<String>, Failure> {
     Ok(sources.feeds().first().map(|feed| feed.url.to_string()))
 }
 
+/// Whether a folder of the machine may have files of a package. What is no folder may.
+fn may_have(local: &Path, name: &str) -> bool {
+    let is_it = Names::Only(BTreeSet::from([name.to_owned()]));
+    let Ok(mut entries) = fs::read_dir(local) else {
+        return true;
+    };
+    entries.any(|entry| {
+        entry.is_ok_and(|entry| {
+            let file = entry.file_name().to_string_lossy().into_owned();
+            is_it.has_file(&file) || flow::normalize_name(&file) == name
+        })
+    })
+}
+
 fn default_index() -> Url {
     Url::parse(DEFAULT_INDEX).expect("a constant that a test parses")
 }
@@ -301,6 +359,21 @@ fn bad(what: &str, needs: &str) -> Failure {
         Code::InstallBadOption,
         format!("{what} {needs}. Correct it, and start again."),
     )
+}
+
+/// The packages of an option, or what stands for all or none.
+fn names(at: &str, value: &str) -> Result<Vec<String>, Failure> {
+    let packages = value.split(',').map(str::trim).filter(|package| !package.is_empty());
+    let packages = packages.map(
+        |package| match matches!(package, ":all:" | ":none:") || lock::is_name(package) {
+            true => Ok(package.to_owned()),
+            false => Err(bad(
+                at,
+                "takes names of packages, :all: or :none:, with commas between them",
+            )),
+        },
+    );
+    packages.collect()
 }
 
 /// A place on a network, and the credential in its URL.
@@ -529,7 +602,8 @@ mod tests {
             ]
         );
         assert_eq!(sources.installing(), ["--no-binary=:all:", "--no-binary=Foo.bar"]);
-        assert_eq!(sources.resolving()[2..], ["--require-hashes", "--prerelease=allow"]);
+        assert_eq!(sources.resolving()[2..], ["--prerelease=allow"]);
+        assert!(sources.requires_hashes());
         assert_eq!(sources.local(), Vec::<PathBuf>::new());
         assert!(!sources.identity().contains("s3cret") && sources.secrets().contains(&"s3cret".to_owned()));
     }
@@ -545,6 +619,52 @@ mod tests {
             "-i https://me:s3cret@one.example/simple",
             "--extra-index-url https://two.example/simple/"
         ]));
+    }
+
+    #[test]
+    fn a_package_that_is_bound_to_an_index_is_served_by_that_one_alone() {
+        let lines = [
+            "--extra-index-url https://two.example/simple",
+            "-f https://links.example/",
+        ];
+        let bound = [
+            "--index-of My_Pack https://one.example/simple",
+            "--index-of other https://one.example/simple",
+        ];
+        let sources = sources_of(&[&lines[..], &bound].concat()).unwrap();
+        let names = |feed: &Feed| format!("{} {:?}", feed.url.host_str().unwrap(), feed.names);
+        let rest = "AllBut({\"my-pack\", \"other\"})";
+        assert_eq!(
+            sources.feeds().iter().map(names).collect::<Vec<_>>(),
+            [
+                &format!("pypi.org {rest}"),
+                &format!("two.example {rest}"),
+                "one.example Only({\"my-pack\", \"other\"})",
+                &format!("links.example {rest}"),
+            ]
+        );
+        assert_ne!(sources.identity(), sources_of(&lines).unwrap().identity());
+        // A folder of the machine is not read through the broker.
+        let place = tempfile::tempdir().unwrap();
+        let local = [("PIP_FIND_LINKS".to_owned(), place.path().display().to_string())];
+        let add = || {
+            Sources::of_owner(&local.clone().into())
+                .unwrap()
+                .add(&[line(bound[0])], &Feeds::default())
+        };
+        fs::write(place.path().join("other-1.0.tar.gz"), "").unwrap();
+        add().unwrap();
+        fs::write(place.path().join("my_pack-1.0-py3-none-any.whl"), "").unwrap();
+        let failure = add().unwrap_err();
+        assert_eq!(failure.error, Code::InstallBadOption, "{failure}");
+        for bad in [
+            "--index-of a",
+            "--index-of a b",
+            "--index-of a=1 https://x/",
+            "--index-of a https://x/ https://y/",
+        ] {
+            assert_eq!(sources_of(&[bad]).unwrap_err().error, Code::InstallBadOption, "{bad}");
+        }
     }
 
     #[test]

@@ -158,7 +158,8 @@ impl Said<'_> {
         }
         let asks_for = self
             .word_after("there is no version of")
-            .or_else(|| self.word_after("only the following versions of"));
+            .or_else(|| self.word_after("only the following versions of"))
+            .or_else(|| self.word_after(" is available and you require"));
         let wanted = asks_for.filter(|_| !has("depends on"))?;
         let package = wanted
             .split(['=', '<', '>', '!', '~'])
@@ -271,10 +272,15 @@ fn not_trusted(url: &str, tail: &str) -> Failure {
 }
 
 fn index_refused(url: &str, tail: &str) -> Failure {
+    let host = url::Url::parse(url).ok();
+    let host = host
+        .as_ref()
+        .map_or("HOST", |url| &url[url::Position::BeforeHost..url::Position::AfterPort]);
     Failure::new(
         Code::InstallIndexRefused,
         format!(
-            "The package index {url} refuses the credentials it was given. Correct them in the index's URL, and start again. {tail}"
+            "The package index {url} refuses the credentials it was given. Correct them in the index's URL, or, if that has {{private}}, by \
+             pfsession private {host}. Start again. {tail}"
         ),
     )
 }
@@ -350,6 +356,14 @@ mod tests {
                     https://index.example/simple, but not at the requested version (filelock==3.12.4). A compatible version may be available \
                     on a subsequent index (e.g., https://other.example/simple).\n";
         expect_test::expect!["Install.NoSuchVersion: the index https://index.example/simple has filelock, and not the version filelock==3.12.4. A package that an index before another has comes from it alone where one of them has a credential. Take another version, or have that index bring this one. The whole output is in LOG."].assert_eq(&failure(said, &|_| None, "LOG").to_string());
+    }
+
+    #[test]
+    fn a_package_that_has_one_other_version_is_named_with_its_line() {
+        let said = "error: No solution found when resolving dependencies\n  cause: Because only inner==1.0 is available and you require inner>1, \
+                    we can conclude that your requirements are unsatisfiable.\n";
+        let place = |name: &str| (name == "inner").then(|| "requirements.txt:3".to_owned());
+        expect_test::expect!["Install.NoSuchVersion: requirements.txt:3: there is no version inner>1 of it. Take another one in the requirements. The whole output is in LOG."].assert_eq(&failure(said, &place, "LOG").to_string());
     }
 
     #[test]

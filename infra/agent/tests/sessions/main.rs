@@ -16,6 +16,7 @@ mod isolation;
 mod network;
 mod projects;
 mod providers;
+mod remedies;
 mod runs;
 mod spans;
 mod support;
@@ -38,6 +39,7 @@ use lifecycle::network::Network;
 use network::*;
 use projects::*;
 use providers::*;
+use remedies::*;
 use runs::*;
 use serde_json::{Value, json};
 use spans::*;
@@ -134,6 +136,18 @@ fn main() -> anyhow::Result<()> {
         (
             "a_flows_code_finds_the_metadata_and_commands_of_its_own_project",
             a_flows_code_finds_the_metadata_and_commands_of_its_own_project,
+        ),
+        (
+            "a_package_of_an_index_of_its_own_never_comes_from_another_one",
+            a_package_of_an_index_of_its_own_never_comes_from_another_one,
+        ),
+        (
+            "each_remedy_of_a_requirement_that_cannot_be_had_is_tried",
+            each_remedy_of_a_requirement_that_cannot_be_had_is_tried,
+        ),
+        (
+            "a_lock_that_is_gone_is_made_again_by_what_its_error_says",
+            a_lock_that_is_gone_is_made_again_by_what_its_error_says,
         ),
         (
             "a_folder_has_the_python_that_it_asks_for",

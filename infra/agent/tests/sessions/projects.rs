@@ -101,3 +101,66 @@ pub(crate) fn a_flows_code_finds_the_metadata_and_commands_of_its_own_project() 
     );
     machine.remove(&key, 1);
 }
+
+pub(crate) fn a_package_of_an_index_of_its_own_never_comes_from_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(&state());
+    let (ours, theirs, links) = (Index::serve(), Index::serve(), Index::serve());
+    ours.add("inner", "1.0", &["beta"]);
+    // Strangers' of the same name, and what only they have.
+    theirs.add("inner", "9.0", &[]);
+    theirs.add("beta", "1.0", &["inner>=1"]);
+    theirs.add("gone", "1.0", &[]);
+    links.add("inner", "8.0", &[]);
+    let project = |wanted: &str, source: &str| {
+        format!(
+            "[project]\nname = \"mine\"\ndependencies = {wanted}\n[tool.uv]\nfind-links = [\"{}\"]\n[tool.uv.sources]\n{source}\n\
+             [[tool.uv.index]]\nname = \"ours\"\nurl = \"{}\"\nexplicit = true\n[[tool.uv.index]]\nurl = \"{}\"\n",
+            links.links("inner"),
+            ours.url(),
+            theirs.url()
+        )
+    };
+    let poetry = format!(
+        "[tool.poetry]\nname = \"mine\"\n[tool.poetry.dependencies]\ninner = {{ version = \"*\", source = \"ours\" }}\n[[tool.poetry.source]]\n\
+         name = \"ours\"\nurl = \"{}\"\npriority = \"explicit\"\n[[tool.poetry.source]]\nname = \"more\"\nurl = \"{}\"\npriority = \"supplemental\"\n",
+        ours.url(),
+        theirs.url()
+    );
+    let bound = "inner = { index = \"ours\" }";
+    let key = key(&unique("index"));
+    machine.launch(&key, 1, folder.path());
+    for (text, expected) in [
+        (project("[\"inner\"]", bound), Some("1.0")),
+        (poetry, Some("1.0")),
+        (project("[\"inner>1\"]", bound), None),
+        (project("[\"gone\"]", "gone = { index = \"ours\" }"), None),
+    ] {
+        let it = flow(
+            &folder.path().join(unique("it")),
+            &[("pyproject.toml", &text), ("mine.py", "")],
+        );
+        let failure = machine.install(&key, 1, &unique("index"), &it);
+        let failed = failure.as_ref().map(|failure| failure.error.clone());
+        match expected {
+            Some(version) => {
+                assert_eq!(failed, None, "{failure:?}");
+                let listed = installation(&machine, &key).listed.unwrap().packages;
+                let found: Vec<_> = listed
+                    .iter()
+                    .filter(|package| package.name == "inner")
+                    .map(|package| &package.version)
+                    .collect();
+                assert_eq!(found, [version], "{text}");
+            }
+            None => assert!(
+                matches!(
+                    failed,
+                    Some(contract::Code::InstallNoSuchVersion | contract::Code::InstallNoSuchPackage)
+                ),
+                "{failure:?}"
+            ),
+        }
+    }
+    machine.remove(&key, 1);
+}
