@@ -1,4 +1,5 @@
-"""Times runs of many lines beside `pf run create`, in turn, with the memory of each.
+"""Times runs of many lines beside `pf run create`, in turn, with the memory of each. Then it times
+ours alone over larger and larger results, whose time a line or a megabyte is to stay the same.
 
     venv/bin/python tests/flows/bench.py target/release/pfsession [ROUNDS]
 
@@ -22,7 +23,13 @@ FLOW = (
     "nodes:\n- name: say\n  type: python\n  source:\n    type: code\n    path: say.py\n  inputs:\n    text: ${inputs.text}\n"
 )
 TOOL = "import time\nfrom promptflow.core import tool\n@tool\ndef say(text: str) -> str:\n    time.sleep(%s)\n    return text\n"
-CASES = {"2,000 lines of a one-node flow": (2000, 0), "200 lines that wait 0.5 s each": (200, 0.5)}
+CASES = {
+    "2,000 lines of a one-node flow": (2000, 0),
+    "200 lines that wait 0.5 s each": (200, 0.5),
+    "40 lines that wait 1 s each": (40, 1),
+}
+# Lines, and characters of each line's output.
+GROWING = [(1000, 8), (4000, 8), (16_000, 8), (64, 62_500), (64, 250_000), (64, 1_000_000)]
 
 
 def main():
@@ -35,6 +42,9 @@ def main():
         print("| what | `pf run create` | ours | ratio | memory, `pf run create` | memory, ours |\n| --- | --- | --- | --- | --- | --- |")
         for what, (lines, seconds) in CASES.items():
             measure(program, service, place, what, lines, seconds, rounds)
+        print("\n| lines | output | ours | for each line | for each MB |\n| --- | --- | --- | --- | --- |")
+        for lines, size in GROWING:
+            grow(program, place, lines, size, rounds)
     finally:
         subprocess.run([program, "down"], capture_output=True)
         # Promptflow leaves its own service running.
@@ -58,6 +68,23 @@ def measure(program, service, place, what, lines, seconds, rounds):
     one, other = (statistics.median(each) for each in zip(*times))
     ratio = statistics.median(pair[0] / pair[1] for pair in times)
     print(f"| {what} | {one:.1f} s | {other:.2f} s | {ratio:.1f} | {memory[0]:.0f} MB | {memory[1]:.0f} MB |", flush=True)
+
+
+def grow(program, place, lines, size, rounds):
+    folder, data = place / f"grows-{size}", place / f"grows-{lines}-{size}.jsonl"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "flow.dag.yaml").write_text(FLOW)
+        (folder / "say.py").write_text(TOOL.replace("return text", f"return text[0] * {size}") % 0)
+    data.write_text("".join(f'{{"text": "line {at}"}}\n' for at in range(lines)))
+    command = [program, "run", str(folder), "--data", str(data)]
+    timed(command)
+    took = statistics.median(timed(command) for _ in range(rounds))
+    megabytes = lines * size / 1e6
+    print(
+        f"| {lines} | {megabytes:.2f} MB | {took:.2f} s | {1000 * took / lines:.2f} ms | {1000 * took / megabytes:.0f} ms |",
+        flush=True,
+    )
 
 
 def timed(command):
