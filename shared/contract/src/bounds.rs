@@ -33,6 +33,9 @@ pub(crate) const HOST: &str = r"^[A-Za-z0-9_.*:/\[\]-]+$";
 pub(crate) const MOST_HOSTS: usize = 100;
 pub(crate) const LONGEST_HOST: usize = 300;
 
+/// The most senders of messages that a workspace has users for.
+pub(crate) const MOST_SENDERS: usize = 1000;
+
 /// The most identities that a user may have sessions work with.
 pub(crate) const MOST_IDENTITIES: usize = 100;
 
@@ -136,6 +139,22 @@ fn check_length<E: Error>(text: String, most: usize, hash: bool) -> Result<Strin
     Err(E::custom(format!(
         "it should be one line of 1 to {most} characters{without}"
     )))
+}
+
+/// Users by the ids of senders: at most [`MOST_SENDERS`].
+pub(crate) fn senders<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let senders = BTreeMap::<String, String>::deserialize(from)?;
+    if senders.len() > MOST_SENDERS {
+        return Err(D::Error::custom(format!(
+            "a workspace has users for at most {MOST_SENDERS} senders"
+        )));
+    }
+    match senders.iter().find(|(sender, user)| !is_name(sender) || !is_name(user)) {
+        Some((sender, _)) => Err(D::Error::custom(format!(
+            "the sender {sender:?} and its user should each be one line of 1 to 100 characters, without #"
+        ))),
+        None => Ok(senders),
+    }
 }
 
 const IDLE: RangeInclusive<u64> = 60..=86_400;

@@ -40,6 +40,9 @@ pub struct WorkspaceRow {
 /// * `working_directory`: the folder of flow drafts.
 /// * `primary_user_assigned_identity`: which identity a run has that names none; without it, the
 ///   first.
+/// * `senders`: the user that a sender of messages is, by the sender's id as SQS says it: that of an
+///   IAM user, or of a role with the name of its session or without, for all of them. A sender of
+///   whom it says nothing is a user of that id.
 ///
 /// # Source
 ///
@@ -85,6 +88,13 @@ pub struct WorkspaceSettings {
     )]
     #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub primary_user_assigned_identity: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "bounds::senders"
+    )]
+    #[schemars(extend("maxProperties" = bounds::MOST_SENDERS, "additionalProperties" = { "type": "string", "maxLength": 100, "pattern": bounds::NAME }))]
+    pub senders: BTreeMap<String, String>,
 }
 
 impl WorkspaceSettings {
@@ -93,6 +103,14 @@ impl WorkspaceSettings {
         self.identity
             .as_ref()
             .map_or(&[], |identity| &identity.user_assigned_identities.0)
+    }
+
+    /// The user that a sender of messages is, if it says so.
+    pub fn user_of(&self, sender: &str) -> Option<&str> {
+        let role = sender.split_once(':').map(|(role, _)| role);
+        let role = role.filter(|role| role.starts_with("AROA"));
+        let user = self.senders.get(sender).or_else(|| self.senders.get(role?))?;
+        Some(user)
     }
 
     /// The id of the primary one: that which is named, or else the first.
@@ -170,6 +188,7 @@ pub struct UserAssigned(pub Vec<(String, IdentityDetails)>);
 /// Further names of an identity.
 ///
 /// * `client_id`: another name of it, which run files have.
+/// * `role_arn`: the IAM role that it is on AWS, which is another name of it, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityDetails {
@@ -180,6 +199,13 @@ pub struct IdentityDetails {
     )]
     #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
     pub client_id: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounds::setting"
+    )]
+    #[schemars(length(max = 1000), regex(pattern = bounds::NAME))]
+    pub role_arn: Option<String>,
 }
 
 impl UserAssigned {
@@ -236,5 +262,24 @@ impl JsonSchema for UserAssigned {
             "propertyNames": { "maxLength": 1000, "pattern": bounds::NAME },
             "additionalProperties": details,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_is_the_user_that_the_workspace_says() {
+        let senders = [("AROA1", "ann"), ("AROA1:ci", "robot"), ("AIDA2", "bob")];
+        let of = WorkspaceSettings {
+            senders: senders
+                .map(|(sender, user)| (sender.to_owned(), user.to_owned()))
+                .into(),
+            ..WorkspaceSettings::default()
+        };
+        let users = ["AROA1:laptop", "AROA1:ci", "AIDA2", "AIDA2:x", "AROA3:ci", "AROA", ""];
+        let found = users.map(|sender| of.user_of(sender));
+        assert_eq!(found, [Some("ann"), Some("robot"), Some("bob"), None, None, None, None]);
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 const CODE: Code = Code::WorkspaceBadFile;
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "default_vm_size",
     "default_base_image",
     "largest_idle_seconds",
@@ -15,13 +15,14 @@ const KEYS: [&str; 8] = [
     "quota",
     "identity",
     "primary_user_assigned_identity",
+    "senders",
 ];
 /// Keys of the same file elsewhere, which say nothing here.
 const PASSED: [&str; 2] = ["$schema", "name"];
 const QUOTA: [&str; 5] = ["sessions", "vcpus", "session_seconds_per_day", "users", "total"];
 const USER: [&str; 3] = ["sessions", "vcpus", "session_seconds_per_day"];
 const IDENTITY: [&str; 2] = ["type", "user_assigned_identities"];
-const DETAILS: [&str; 1] = ["client_id"];
+const DETAILS: [&str; 2] = ["client_id", "role_arn"];
 const STORE: [&str; 2] = ["name", "type"];
 
 /// Reads a file of settings: what it names replaces what there is, and what is `null` there is

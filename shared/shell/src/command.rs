@@ -237,11 +237,15 @@ async fn principal_of(ports: &impl Ports, command: &Command, sender: &Sender) ->
             "A command of this system says for whom it is.",
         ))),
         // The right to send to the queue of a workspace is the role there.
-        (_, false) => Ok(Principal::User {
-            name: sender.id.clone(),
-            workspace: command.flow.workspace.clone(),
-            roles: vec![Role::DataScientist],
-        }),
+        (_, false) => {
+            let workspace = &command.flow.workspace;
+            let of = workspace::settings_of(ports, workspace).await?;
+            Ok(Principal::User {
+                name: of.user_of(&sender.id).unwrap_or(&sender.id).to_owned(),
+                workspace: workspace.clone(),
+                roles: vec![Role::DataScientist],
+            })
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A workspace's settings, applied to its sessions.
 
 use crate::{Fault, Ports};
-use contract::workspace::{IdentitySettings, PRIMARY, WorkspaceRow, WorkspaceSettings};
+use contract::workspace::{IdentityDetails, IdentitySettings, PRIMARY, WorkspaceRow, WorkspaceSettings};
 use lifecycle::{
     Code, Failure,
     quota::{Quota, Whose},
@@ -54,8 +54,9 @@ pub fn refuse(settings: &Settings, of: &WorkspaceSettings, workspace: &str) -> O
     Some(Failure::new(Code::SessionIdleTooLong, message))
 }
 
-/// The id of the identity that `named` is a name of: its id, its client id, the last part of its
-/// id, or [`PRIMARY`].
+/// The identity that `named` is a name of, as a session has it: by its role's ARN where it has one,
+/// and else by its id. Its names are these, its client id, the last part of its id, and
+/// [`PRIMARY`].
 ///
 /// # Errors
 ///
@@ -63,7 +64,9 @@ pub fn refuse(settings: &Settings, of: &WorkspaceSettings, workspace: &str) -> O
 /// identities has any.
 pub fn identity(named: &str, of: &WorkspaceSettings, workspace: &str) -> Result<String, Failure> {
     if named == PRIMARY {
-        return of.primary_identity().map(str::to_owned).ok_or_else(|| {
+        let primary = of.primary_identity();
+        let found = of.user_assigned().iter().find(|(id, _)| Some(id.as_str()) == primary);
+        return found.map(as_used).ok_or_else(|| {
             no_identity(format!(
                 "Primary user assigned identity not found: the workspace {workspace} has no user-assigned identity. Name the client_id of \
                  an identity, or have an owner add one to the workspace."
@@ -73,19 +76,25 @@ pub fn identity(named: &str, of: &WorkspaceSettings, workspace: &str) -> Result<
     if of.identity.is_none() {
         return Ok(named.to_owned());
     }
-    let is_meant = |(id, details): &&(String, contract::workspace::IdentityDetails)| {
+    let is_meant = |(id, details): &&(String, IdentityDetails)| {
         let last = id.rsplit('/').next().unwrap_or_default();
-        id.eq_ignore_ascii_case(named) || details.client_id.as_deref() == Some(named) || last == named
+        let further = [&details.client_id, &details.role_arn].into_iter().flatten();
+        id.eq_ignore_ascii_case(named) || last == named || further.into_iter().any(|name| name == named)
     };
     let ids: Vec<&str> = of.user_assigned().iter().map(|(id, _)| id.as_str()).collect();
     let found = of.user_assigned().iter().find(is_meant);
-    found.map(|(id, _)| id.clone()).ok_or_else(|| {
+    found.map(as_used).ok_or_else(|| {
         let there = match ids.is_empty() {
             true => "It has no user-assigned identity".to_owned(),
             false => format!("It has {}", ids.join(", ")),
         };
         no_identity(format!("The workspace {workspace} has no identity {named}. {there}."))
     })
+}
+
+/// On AWS an identity is a role, which compute is started with.
+fn as_used((id, details): &(String, IdentityDetails)) -> String {
+    details.role_arn.clone().unwrap_or_else(|| id.clone())
 }
 
 fn no_identity(message: String) -> Failure {
@@ -312,6 +321,13 @@ mod tests {
             identity(PRIMARY, &primary, "lab"),
             Ok("/subscriptions/1/a-second".to_owned())
         );
+        // On AWS it is a role, which each of its names stands for.
+        let arn = "arn:aws:iam::1:role/reader";
+        let ids = json!({ "/subscriptions/1/reader": { "client_id": "c-1", "role_arn": arn } });
+        let of_aws = settings(json!({ "identity": { "type": "user_assigned", "user_assigned_identities": ids } }));
+        for name in ["/subscriptions/1/reader", "reader", "c-1", arn, PRIMARY] {
+            assert_eq!(identity(name, &of_aws, "lab"), Ok(arn.to_owned()), "{name}");
+        }
         let nothing = WorkspaceSettings::default();
         assert_eq!(identity("any", &nothing, "lab"), Ok("any".to_owned()));
         let none = identity(PRIMARY, &nothing, "lab").unwrap_err().to_string();

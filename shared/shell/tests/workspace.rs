@@ -10,7 +10,7 @@ use lifecycle::{
     size::{Offer, Used},
 };
 use serde_json::{Value, json};
-use shell::{Ports, record_use, sum_usages, sweep};
+use shell::{Ports, Sender, SpeaksFor, accept, record_use, sum_usages, sweep};
 use world::World;
 
 fn world(settings: Value) -> World {
@@ -169,6 +169,26 @@ async fn an_identity_is_kept_by_its_id_and_an_unknown_one_lists_those_there_are(
         unknown,
         "Session.NoIdentity: The workspace local has no identity c-9. It has /ids/first, /ids/second."
     );
+}
+
+#[tokio::test]
+async fn a_sender_of_messages_is_the_user_that_its_workspace_says() {
+    let world = world(json!({ "senders": { "AROA1": "alice" } }));
+    for (id, sender, is_hers) in [("a", "AROA1:session", true), ("b", "AROA2:session", false)] {
+        let mut command = start(None);
+        command["id"] = json!(id);
+        command["flow"] = json!(flow("/f"));
+        // What a stranger says of itself counts for nothing.
+        command["principal"] = json!({ "user": { "name": "alice", "workspace": "local", "roles": ["owner"] } });
+        let sender = Sender {
+            id: sender.to_owned(),
+            speaks_for: SpeaksFor::Itself,
+        };
+        accept(&world, &command.to_string(), &sender).await.unwrap();
+        let row = world.state.lock().unwrap().operations.get(id).cloned();
+        let failure = row.and_then(|row| row.failure).map(|failure| failure.error);
+        assert_eq!(failure.is_none(), is_hers, "{failure:?}");
+    }
 }
 
 #[tokio::test]

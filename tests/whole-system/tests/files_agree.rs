@@ -375,7 +375,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("flow", &["lifecycle"]),
     ("shell", &["lifecycle", "contract"]),
     ("socket", &[]),
-    ("aws", &["lifecycle", "contract", "shell", "socket"]),
+    ("aws", &["lifecycle", "contract", "shell", "snapshots", "socket"]),
     ("accept-command", &["lifecycle", "contract", "shell", "aws"]),
     ("snapshots", &["lifecycle", "contract", "flow"]),
     (

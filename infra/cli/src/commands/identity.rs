@@ -48,10 +48,11 @@ impl Execute for List {
         } else if identities.is_empty() {
             note!("The workspace has none. An owner adds one: pfsession workspace update -f workspace.yml");
         } else {
-            let mut rows = table(&["IDENTITY", "CLIENT ID", ""]);
+            let mut rows = table(&["IDENTITY", "CLIENT ID", "ROLE", ""]);
             for each in identities {
                 let primary = if each.primary { "primary" } else { "" };
-                rows.add_row([each.id, each.client_id.unwrap_or_default(), primary.to_owned()]);
+                let (client, role) = (each.client_id.unwrap_or_default(), each.role_arn.unwrap_or_default());
+                rows.add_row([each.id, client, role, primary.to_owned()]);
             }
             out(&render(rows));
         }
@@ -68,7 +69,7 @@ Examples:
   pfsession identity check
   pfsession identity check flows-reader")]
 pub(crate) struct Check {
-    /// The identity: its id, the last part of it, or its client id; without it, the primary one
+    /// The identity: its id, the last part of it, its client id or its role's ARN; without it, the primary one
     name: Option<String>,
 }
 
@@ -111,6 +112,8 @@ pub(crate) struct IdentityView {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role_arn: Option<String>,
     primary: bool,
 }
 
@@ -149,6 +152,7 @@ fn identities(of: &WorkspaceSettings) -> Vec<IdentityView> {
     let view = |(id, details): &(String, contract::workspace::IdentityDetails)| IdentityView {
         id: id.clone(),
         client_id: details.client_id.clone(),
+        role_arn: details.role_arn.clone(),
         primary: of.primary_identity() == Some(id),
     };
     of.user_assigned().iter().map(view).collect()

@@ -13,7 +13,7 @@ use clap::Args;
 use contract::{
     Code, Failure,
     route::Route,
-    workspace::{QuotaSettings, WorkspaceRow, WorkspaceSettings},
+    workspace::{IdentityDetails, QuotaSettings, WorkspaceRow, WorkspaceSettings},
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -70,8 +70,9 @@ A file may have:
   identity:
     type: system_assigned, user_assigned
     user_assigned_identities:
-      '<resource id or ARN>': { client_id: <another name of it> }
+      '<resource id or ARN>': { client_id: <another name of it>, role_arn: <the IAM role that it is on AWS> }
   primary_user_assigned_identity: '<resource id or ARN>'     without it, the first
+  senders: { AROAEXAMPLE: ann }           the user that an IAM sender of messages is, by its unique id; a role for all its sessions
 
 Examples:
   pfsession workspace update -f workspace.yml")]
@@ -175,6 +176,7 @@ fn details(row: &WorkspaceRow) -> String {
         quota,
         identity,
         primary_user_assigned_identity: _,
+        senders,
     } = &row.settings;
     let or = |text: Option<String>, without: &str| text.unwrap_or_else(|| without.to_owned());
     let mut rows = table(&[]);
@@ -212,19 +214,27 @@ fn details(row: &WorkspaceRow) -> String {
     if let Some(identity) = identity {
         line("identity", identity.r#type.clone());
         for (id, details) in row.settings.user_assigned() {
-            let client = details
-                .client_id
-                .as_ref()
-                .map_or_else(String::new, |client| format!(" (client id {client})"));
             let is_primary = row.settings.primary_identity() == Some(id);
-            let primary = if is_primary { "; primary" } else { "" };
-            line("", format!("{id}{client}{primary}"));
+            line("", identity_line(id, details, is_primary));
         }
+    }
+    for (sender, user) in senders {
+        line("sender", format!("{sender} is {user}"));
     }
     if row.revision > 0 {
         line("changed", format!("{} by {}", clock(row.at), row.by));
     }
     render(rows)
+}
+
+fn identity_line(id: &str, details: &IdentityDetails, is_primary: bool) -> String {
+    let also = |what: &str, name: &Option<String>| {
+        let name = name.as_ref();
+        name.map_or_else(String::new, |name| format!(" ({what} {name})"))
+    };
+    let names = also("client id", &details.client_id) + &also("role", &details.role_arn);
+    let primary = if is_primary { "; primary" } else { "" };
+    format!("{id}{names}{primary}")
 }
 
 fn quota_of(quota: &QuotaSettings) -> String {
