@@ -7,17 +7,20 @@
 //! An account that is read here goes to its registry, and to the service that this names for
 //! tokens. It is in no row, log, argument or error.
 
-use crate::failure;
+use crate::{
+    failure,
+    program::{self, Fault},
+};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use contract::{Code, Failure};
 use sandbox::owner_only;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    fmt, fs,
-    io::{self, Write},
+    fmt, fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
+    time::Duration,
 };
 
 /// The files in which accounts are looked for.
@@ -53,6 +56,9 @@ impl Account {
 
 /// The user that credential helpers name where the secret is a refresh token.
 const TOKEN_USER: &str = "<token>";
+
+/// The longest time that a credential helper may take. It may ask a key store that is locked.
+const HELPER_ANSWER: Duration = Duration::from_secs(30);
 
 /// Docker's name of its own registry in `config.json`.
 const DOCKER_KEY: &str = "https://index.docker.io/v1/";
@@ -186,22 +192,22 @@ fn ask(helper: &str, registry: &str) -> Result<Option<Account>, Failure> {
     if !is_good {
         return Err(cannot("has a name that no helper has".into()));
     }
-    let run = || {
-        let mut child = Command::new(&program)
-            .arg("get")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that has answered already need not read.
-            let _ = stdin.write_all(registry.as_bytes());
-        }
-        child.wait_with_output()
-    };
-    let answer = run().map_err(|error| cannot(format!("does not start: {error}")))?;
+    let mut output = Vec::new();
+    let ran = program::run(
+        Command::new(&program).arg("get"),
+        registry.as_bytes(),
+        HELPER_ANSWER,
+        &mut output,
+    );
+    let answer = ran.map_err(|fault| {
+        cannot(match fault {
+            Fault::Program(error) => format!("does not start: {error}"),
+            Fault::Sink(error) => format!("cannot be read: {error}"),
+            Fault::Silent => format!("said nothing for {} s, and was ended", HELPER_ANSWER.as_secs()),
+        })
+    })?;
     if !answer.status.success() {
-        let is_none = String::from_utf8_lossy(&answer.stdout).contains("credentials not found");
+        let is_none = String::from_utf8_lossy(&output).contains("credentials not found");
         return if is_none {
             Ok(None)
         } else {
@@ -209,7 +215,7 @@ fn ask(helper: &str, registry: &str) -> Result<Option<Account>, Failure> {
         };
     }
     let answer: Answer =
-        serde_json::from_slice(&answer.stdout).map_err(|_| cannot("answers what no helper answers".into()))?;
+        serde_json::from_slice(&output).map_err(|_| cannot("answers what no helper answers".into()))?;
     Ok(Some(Account {
         user: answer.username,
         secret: answer.secret,
@@ -255,10 +261,11 @@ pub fn keep(state: &Path, registry: &str, account: Option<(&str, &str)>) -> Resu
     let mut all = read(&path)?;
     let before = match account {
         Some((user, secret)) => {
-            if registry.is_empty() || registry.contains([' ', '/', '@']) || user.contains([':', ' ']) || user.is_empty()
-            {
+            let is_odd = |c: char| c.is_whitespace() || c.is_control();
+            let is_host = !registry.is_empty() && !registry.contains(['/', '@']) && !registry.contains(is_odd);
+            if !is_host || user.is_empty() || user.contains(':') || user.contains(is_odd) {
                 return Err(wrong(format!(
-                    "{registry:?} is no registry's host, or the user has a colon or a space. Correct it."
+                    "{registry:?} is no registry's host, or the user has a colon, a space or a control character. Correct it."
                 )));
             }
             if secret.is_empty() || secret.contains(char::is_control) {
@@ -327,7 +334,19 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert!(keep(place.path(), "ex.org:5000", None).unwrap());
         assert_eq!(at("ex.org:5000"), pair("ann", "word"));
-        assert!(keep(place.path(), "ex.org", Some(("a", "b\nc"))).is_err());
+        for (registry, user, secret) in [
+            ("ex.org", "a", "b\nc"),
+            ("ex.org", "a\nevil.org b", "c"),
+            ("ex.org a:b\nevil.org", "a", "c"),
+            ("ex.org\nevil.org", "a", "c"),
+            ("", "a", "c"),
+        ] {
+            assert!(
+                keep(place.path(), registry, Some((user, secret))).is_err(),
+                "{registry:?}"
+            );
+        }
+        assert_eq!(registries(place.path()).unwrap(), Vec::<String>::new());
     }
 
     #[test]

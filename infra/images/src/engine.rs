@@ -1,11 +1,18 @@
 //! Images of the Docker or podman of this machine, had by its own program.
 
-use crate::{digest::is_digest, failure, io as wrong};
-use contract::{Code, Failure};
-use std::{
-    path::Path,
-    process::{Command, Stdio},
+use crate::{
+    digest::is_digest,
+    failure, io as wrong,
+    program::{self, Ended, Fault},
 };
+use contract::{Code, Failure};
+use std::{fs::File, io::Write, path::Path, process::Command, time::Duration};
+
+/// The longest time that an engine may take to say which image it has.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest time that an engine may write nothing of an image. Docker has each layer in a
+/// folder of its own before its first byte.
+const NEXT_BYTES: Duration = Duration::from_secs(300);
 
 /// The environment variables that say where Docker and podman have their settings and images.
 pub const VARIABLES: [&str; 11] = [
@@ -57,7 +64,10 @@ impl Engine {
     ///
     /// `Image.NotFound` (final), `Image.Unreachable` (retry) if the engine does not answer.
     pub(crate) fn id(self, image: &str) -> Result<String, Failure> {
-        let answer = self.run(image, &["image", "inspect", "--format", "{{.Id}}", image])?;
+        let mut answer = Vec::new();
+        let arguments = ["image", "inspect", "--format", "{{.Id}}", image];
+        self.run(image, &arguments, ANSWER, (&mut answer, Path::new("")))?;
+        let answer = String::from_utf8_lossy(&answer);
         let id = answer.trim();
         let digest = match id.starts_with("sha256:") {
             true => id.to_owned(),
@@ -70,24 +80,31 @@ impl Engine {
     }
 
     /// Writes the image of an id to an archive, alone: by a name without a tag, Docker writes all
-    /// images of that name.
+    /// images of that name. The engine's own `--output` would not tell how far it is.
     ///
     /// # Errors
     ///
-    /// As [`Engine::id`].
+    /// As [`Engine::id`]; `Image.DiskFull`.
     pub(crate) fn save(self, image: &str, id: &str, archive: &Path) -> Result<(), Failure> {
-        let file = archive.to_string_lossy();
+        let mut file = File::create(archive).map_err(|error| wrong(archive, error))?;
         let id = id.trim_start_matches("sha256:");
-        self.run(image, &["image", "save", "--output", &file, id]).map(drop)
+        self.run(image, &["image", "save", id], NEXT_BYTES, (&mut file, archive))
     }
 
-    fn run(self, image: &str, arguments: &[&str]) -> Result<String, Failure> {
-        let run = Command::new(self.program())
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output();
-        let output = run.map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => failure(
+    fn run(
+        self,
+        image: &str,
+        arguments: &[&str],
+        silence: Duration,
+        (sink, place): (&mut dyn Write, &Path),
+    ) -> Result<(), Failure> {
+        let mut command = Command::new(self.program());
+        match program::run(command.args(arguments), b"", silence, sink) {
+            Ok(ended) if ended.status.success() => Ok(()),
+            Ok(ended) => Err(self.refused(image, &ended)),
+            Err(Fault::Sink(error)) => Err(wrong(place, error)),
+            Err(Fault::Silent) => Err(self.silent(image, silence)),
+            Err(Fault::Program(error)) if error.kind() == std::io::ErrorKind::NotFound => Err(failure(
                 Code::ImageUnreachable,
                 format!(
                     "The image {}:{image} cannot be had: there is no program {} on the PATH of the service. Install it, or name the image \
@@ -95,33 +112,40 @@ impl Engine {
                     self.transport(),
                     self.program()
                 ),
-            ),
-            _ => wrong(Path::new(self.program()), error),
-        })?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            )),
+            Err(Fault::Program(error)) => Err(wrong(Path::new(self.program()), error)),
         }
-        let said = String::from_utf8_lossy(&output.stderr);
+    }
+
+    fn silent(self, image: &str, silence: Duration) -> Failure {
+        let program = self.program();
+        failure(
+            Code::ImageUnreachable,
+            format!(
+                "{program} does not give the image {image}: it wrote nothing for {} s, and was ended. See by `{program} info` that it \
+                 answers, and pull again, or write an archive: {program} image save --output FILE {image}",
+                silence.as_secs()
+            ),
+        )
+    }
+
+    fn refused(self, image: &str, ended: &Ended) -> Failure {
+        let said = &ended.error;
         let last = said
             .lines()
             .rfind(|line| !line.trim().is_empty())
             .unwrap_or_default()
             .trim();
         let lower = said.to_lowercase();
-        if ["no such image", "image not known"]
+        let is_unknown = ["no such image", "image not known"]
             .iter()
-            .any(|known| lower.contains(known))
-        {
-            return Err(failure(
-                Code::ImageNotFound,
-                format!(
-                    "{} has no image {image}. See which there are: {} image ls.",
-                    self.program(),
-                    self.program()
-                ),
-            ));
+            .any(|known| lower.contains(known));
+        if is_unknown {
+            let program = self.program();
+            let message = format!("{program} has no image {image}. See which there are: {program} image ls.");
+            return failure(Code::ImageNotFound, message);
         }
-        Err(self.failed(image, last))
+        self.failed(image, last)
     }
 
     pub(crate) fn failed(self, image: &str, why: &str) -> Failure {
@@ -133,5 +157,17 @@ impl Engine {
                 self.program()
             ),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn an_engine_that_is_silent_says_so_and_what_to_do() {
+        expect!["Image.Unreachable: docker does not give the image a:1: it wrote nothing for 300 s, and was ended. See by `docker info` that it answers, and pull again, or write an archive: docker image save --output FILE a:1"]
+            .assert_eq(&Engine::Docker.silent("a:1", NEXT_BYTES).to_string());
     }
 }

@@ -26,6 +26,7 @@ mod engine;
 mod layer;
 mod manifest;
 mod name;
+mod program;
 mod progress;
 mod registry;
 mod source;
