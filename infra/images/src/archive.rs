@@ -46,6 +46,11 @@ pub(crate) struct DockerImage {
 
 impl Archive {
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        // A pipe would never open, and a device never end.
+        let is_file = std::fs::metadata(path).map(|about| about.is_file());
+        if !is_file.map_err(|error| bad(path, &error.to_string()))? {
+            return Err(bad(path, "it is no file"));
+        }
         let file = File::open(path).map_err(|error| bad(path, &error.to_string()))?;
         let mut archive = tar::Archive::new(file);
         let mut files = HashMap::new();

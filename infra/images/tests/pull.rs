@@ -544,6 +544,13 @@ fn archives_of_docker_and_of_oci_are_images_too() {
         .pull(&format!("docker-archive:{}", write("none.tar", gzip(b"x"))))
         .unwrap_err();
     assert_eq!(none.error, Code::ImageBadArchive);
+    // One of these never opens, and the other never ends.
+    let pipe = place.folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    for path in [&*pipe, Path::new("/dev/zero"), place.folder.path()] {
+        let refused = place.pull(&format!("oci-archive:{}", path.display())).unwrap_err();
+        assert!(refused.to_string().contains("it is no file"), "{refused}");
+    }
 }
 
 #[test]
@@ -575,6 +582,59 @@ fn an_image_in_use_is_not_removed_and_one_that_nobody_uses_is_after_a_time() {
         failure,
         format!("Image.NotHere: No image {name} is here. See which there are: pfsession image list")
     );
+}
+
+#[test]
+fn what_begins_every_digest_removes_nothing() {
+    let (place, registry) = (Place::new(), Registry::start());
+    let image = two_layers();
+    place.pull(&registry.push("a", "1", &image)).unwrap();
+    for text in ["sha256:", "sha256", "", "sha256:12", "sha2"] {
+        let refused = place.store.remove(text).unwrap_err();
+        assert_eq!(refused.error, Code::ImageNotHere, "{text}");
+    }
+    let hex = image.digest()["sha256:".len()..].to_owned();
+    assert_eq!(place.store.remove(&hex[..6]).unwrap().digests, [image.digest()]);
+}
+
+#[test]
+fn an_image_that_is_held_is_there_whoever_removes_images_meanwhile() {
+    let (place, registry) = (Place::new(), Registry::start());
+    let name: Name = registry.push("a", "1", &two_layers()).parse().unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(relaxed) {
+                // One in use and one that is not here are refused.
+                let _ = place.store.remove(&name.to_string());
+            }
+        });
+        let holders: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for round in 0..40 {
+                        let pulled = place.store.pull_and_hold(&name, &Accounts::default(), &silent);
+                        // Not `unwrap`: the other thread would go on for ever.
+                        let Ok((image, _held)) = pulled else {
+                            return Err(format!("{round}: {pulled:?}"));
+                        };
+                        for _ in 0..20 {
+                            if fs::read_to_string(image.tree.join("etc/changed")).ok().as_deref() != Some("after") {
+                                return Err(format!("{round}: its files are gone"));
+                            }
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        let ended: Vec<_> = holders.into_iter().map(|holder| holder.join()).collect();
+        is_over.store(true, relaxed);
+        for each in ended {
+            assert_eq!(each.unwrap(), Ok(()));
+        }
+    });
 }
 
 #[test]

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -213,20 +214,56 @@ impl Store {
         self.finish(&wanted, progress)
     }
 
-    /// Holds an image, so that nobody removes it.
+    /// Has an image as [`Store::pull`] does, and holds it: one that is removed in between is pulled
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::pull`].
+    pub fn pull_and_hold(
+        &self,
+        name: &Name,
+        accounts: &Accounts,
+        progress: Progress<'_>,
+    ) -> Result<(Image, Held), Failure> {
+        loop {
+            let digest = self.pull(name, accounts, progress)?.record.digest;
+            let held = self.hold(&digest).map_err(|error| wrong(&self.root, error))?;
+            if let Some(image) = self.find(&digest) {
+                return Ok((image, held));
+            }
+        }
+    }
+
+    /// Holds an image, so that nobody removes it. It may have been removed before: look for it
+    /// afterwards.
     ///
     /// # Errors
     ///
     /// When the store cannot be written.
     pub fn hold(&self, digest: &str) -> io::Result<Held> {
-        let file = self.open_mark(digest)?;
-        file.lock_shared()?;
-        file.set_modified(SystemTime::now())?;
-        Ok(Held(file))
+        loop {
+            let file = self.open_mark(digest)?;
+            file.lock_shared()?;
+            file.set_modified(SystemTime::now())?;
+            // A removal takes the file away, and a lock on that holds nothing.
+            let about = |about: fs::Metadata| (about.dev(), about.ino());
+            let is_there = fs::metadata(self.mark(digest)).is_ok_and(|there| {
+                let own = file.metadata();
+                own.is_ok_and(|own| about(own) == about(there))
+            });
+            if is_there {
+                return Ok(Held(file));
+            }
+        }
+    }
+
+    fn mark(&self, digest: &str) -> PathBuf {
+        self.root.join(format!("{}.used", file_name(digest)))
     }
 
     fn open_mark(&self, digest: &str) -> io::Result<File> {
-        let path = self.root.join(format!("{}.used", file_name(digest)));
+        let path = self.mark(digest);
         File::options().create(true).truncate(false).write(true).open(path)
     }
 

@@ -21,10 +21,10 @@ impl Store {
         let named = text.parse::<Name>().ok();
         let name = named.as_ref().map(Name::to_string);
         let pinned = named.as_ref().and_then(Name::digest);
-        let begins = |digest: &str| {
-            let hex = digest.trim_start_matches("sha256:");
-            text.len() >= 6 && (digest.starts_with(text) || hex.starts_with(text))
-        };
+        // `sha256:` alone begins all of them.
+        let beginning = text.strip_prefix("sha256:").unwrap_or(text);
+        let is_hex = beginning.len() >= 6 && beginning.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let begins = |digest: &str| is_hex && digest.trim_start_matches("sha256:").starts_with(beginning);
         let found: Vec<Listed> = self
             .list()
             .into_iter()
@@ -66,16 +66,18 @@ impl Store {
         self.collect();
     }
 
-    /// Takes away an image's record, if nobody holds it. Whether it did.
+    /// Takes away an image's record, if nobody holds it. Whether it did. Who wants to hold it
+    /// meanwhile waits, and finds it gone.
     pub(super) fn forget(&self, digest: &str) -> io::Result<bool> {
-        if self.open_mark(digest)?.try_lock().is_err() {
+        let mark = self.open_mark(digest)?;
+        if mark.try_lock().is_err() {
             return Ok(false);
         }
         fs::remove_file(self.root.join("records").join(format!("{}.json", file_name(digest))))?;
         for tag in self.tags().into_iter().filter(|tag| tag.digest == digest) {
             let _ = fs::remove_file(self.tag_file(&tag.name));
         }
-        let _ = fs::remove_file(self.root.join(format!("{}.used", file_name(digest))));
+        let _ = fs::remove_file(self.mark(digest));
         Ok(true)
     }
 
