@@ -77,6 +77,7 @@ pub fn supervise_container() -> anyhow::Result<()> {
         flow: told.flow,
         service: env::var(names::SERVICE).ok().filter(|url| !url.is_empty()),
         holder: None,
+        image: told.image,
         generation: told.generation,
         settings: told.settings,
         state,

@@ -29,6 +29,9 @@ pub struct AgentSpec {
     /// Whose session it is; none in a container, whose service knows it.
     #[serde(default)]
     pub holder: Option<Holder>,
+    /// The image of its own container by digest, if it has one and its maker said it.
+    #[serde(default)]
+    pub image: Option<String>,
     /// The generation of the session.
     pub generation: u32,
     /// The settings of its start.

@@ -30,7 +30,7 @@ pub enum Kind<'a> {
 impl<'a> Kind<'a> {
     /// The kind for a session's environment.
     pub fn of(store: &Store, environment: &'a Environment) -> Self {
-        match &store.root {
+        match store.sandbox_root() {
             Some(root) => Self::Fresh(root.uid()),
             None if environment.pure && store.base.runs_flows => Self::Loaded(&environment.base),
             None => Self::Fresh(sandbox::UID),

@@ -46,7 +46,7 @@ impl Store {
     pub(crate) fn sandbox(&self, job: &Job<'_>) -> Sandbox {
         let mut read = vec![job.uv.clone(), self.python.prefix.clone()];
         read.extend(job.sources.local());
-        match self.root {
+        match self.sandbox_root() {
             Some(_) => read.retain(|path| *path != self.python.prefix),
             None => read.retain(|path| !path.starts_with("/usr")),
         }
@@ -144,8 +144,8 @@ impl Store {
         for (folder, _) in &sandbox.write {
             fs::create_dir_all(folder)?;
         }
-        if let Some(root) = &self.root {
-            sandbox.image = Some(root.under(&scratch.0.join("root"))?);
+        if let Some(root) = self.sandbox_root() {
+            sandbox.image = root.under(&scratch.0.join("root"))?;
             sandbox.variables.insert("PATH".into(), root.path().to_owned());
         }
         if !sandbox.namespaces {
@@ -165,7 +165,7 @@ impl Store {
     /// When there is no doing without it.
     fn do_without(&self, why: NotBegun, sandbox: &mut Sandbox) -> Result<(), Failure> {
         match why {
-            NotBegun::Namespaces(why) if self.root.is_some() => return Err(no_sandbox(&why)),
+            NotBegun::Namespaces(why) if self.sandbox_root().is_some() => return Err(no_sandbox(&why)),
             NotBegun::Namespaces(why) => {
                 self.namespaces.set(false);
                 tracing::warn!(why, "no sandbox can be made here: packages are built without one");

@@ -116,6 +116,24 @@ pub(crate) async fn facts(
     Ok(facts)
 }
 
+/// The facts about the Python of the container that this process runs in: it is the image's, and
+/// the container is the sandbox.
+pub(crate) async fn facts_of_container(name: &str, python: &Python) -> Result<Facts, Failure> {
+    let asked = async {
+        let mut command = tokio::process::Command::new(&python.executable);
+        command.args(["-I", "-c", ASK]).stdin(Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&output.stdout).map_err(|_| last_line(&output.stderr))
+    };
+    let asked = tokio::time::timeout(FACTS_TIMEOUT, asked).await;
+    asked.unwrap_or_else(|_| Err("it takes too long".into())).map_err(|why| {
+        Failure::new(
+            Code::ImageBadPython,
+            format!("The Python of the image {name} does not run in its container: {why}. Name an image whose python3 runs."),
+        )
+    })
+}
+
 /// The failure of a session whose image has no Python, and that needs one.
 pub(crate) fn no_python(name: &str) -> Failure {
     let message = format!(

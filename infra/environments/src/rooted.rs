@@ -26,16 +26,22 @@ use std::{
 pub struct Root {
     /// The name that the settings have for it.
     pub name: String,
-    /// The digest that the name was resolved to.
+    /// The digest that the name was resolved to; empty where the maker of a container does not say
+    /// it.
     pub digest: String,
     config: Config,
-    tree: PathBuf,
+    /// Its files, for a sandbox; `None` of a container of it, whose root it is.
+    tree: Option<Tree>,
     pub(crate) facts: Facts,
     /// Its interpreter, as environments are built on it; `None` if it has none, and runs nothing
     /// but commands.
     pub(crate) python: Option<Python>,
     uid: u32,
     user: String,
+}
+
+struct Tree {
+    folder: PathBuf,
     _held: images::Held,
 }
 
@@ -97,8 +103,7 @@ impl Root {
     pub(crate) async fn have(place: &Place<'_>, name: &Name, say: &dyn Fn(String)) -> Result<Self, Failure> {
         let wrong = |error: io::Error| unusable(place.store, &error);
         let images = images::Store::open(place.store).map_err(wrong)?;
-        let image = pull(&images, name, Accounts::of(place.state), say).await?;
-        let held = images.hold(&image.record.digest).map_err(wrong)?;
+        let (image, held) = pull(&images, name, Accounts::of(place.state), say).await?;
         let shown = name.pinned(&image.record.digest);
         let facts = facts::facts(place, &shown, &image, say).await?;
         let python = usable(&shown, &facts)?;
@@ -107,13 +112,42 @@ impl Root {
             name: name.to_string(),
             digest: image.record.digest,
             config: image.record.config,
-            tree: image.tree,
+            tree: Some(Tree {
+                folder: image.tree,
+                _held: held,
+            }),
             facts,
             python,
             uid,
             user,
-            _held: held,
         })
+    }
+
+    /// The image of the container that this process runs in, asked what its Python has.
+    ///
+    /// * `machine`: the container's Python, which is the image's.
+    ///
+    /// # Errors
+    ///
+    /// `Image.*`, each of which says what to do.
+    pub(crate) async fn of_container(machine: &Python, name: String, digest: String) -> Result<Self, Failure> {
+        let facts = facts::facts_of_container(&name, machine).await?;
+        let python = usable(&name, &facts)?;
+        Ok(Self {
+            name,
+            digest,
+            config: Config::default(),
+            tree: None,
+            facts,
+            python,
+            uid: sandbox::UID,
+            user: String::new(),
+        })
+    }
+
+    /// Whether sandboxes have it as their root. In a container of it, it is the root already.
+    pub fn is_for_sandboxes(&self) -> bool {
+        self.tree.is_some()
     }
 
     /// Whether it has a Python.
@@ -128,14 +162,24 @@ impl Root {
 
     /// Which image it is, for all time.
     pub(crate) fn key(&self) -> String {
-        self.tree.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        match &self.tree {
+            Some(tree) => tree
+                .folder
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            None => crate::digest(&["container", &self.digest, &self.lock()]),
+        }
     }
 
-    /// Its part of a sandbox.
+    /// Its part of a sandbox; `None` in a container of it.
     ///
     /// * `layer`: a folder for what the sandbox writes over it; made here.
-    pub fn under(&self, layer: &Path) -> io::Result<sandbox::Image> {
-        under(&self.tree, layer, self.uid, &self.user, &self.config.workdir)
+    pub fn under(&self, layer: &Path) -> io::Result<Option<sandbox::Image>> {
+        let tree = self.tree.as_ref();
+        tree.map(|tree| under(&tree.folder, layer, self.uid, &self.user, &self.config.workdir))
+            .transpose()
     }
 
     /// Puts the image's variables below those of a block, and its PATH behind the first folder of
@@ -195,12 +239,12 @@ async fn pull(
     name: &Name,
     accounts: Accounts,
     say: &dyn Fn(String),
-) -> Result<images::Image, Failure> {
+) -> Result<(images::Image, images::Held), Failure> {
     let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (images, wanted) = (images.clone(), name.clone());
     let pulling = tokio::task::spawn_blocking(move || {
         let counted = Mutex::new((BTreeMap::new(), 0, Instant::now()));
-        images.pull(&wanted, &accounts, &|step| {
+        images.pull_and_hold(&wanted, &accounts, &|step| {
             let Ok(mut counted) = counted.lock() else { return };
             let (bytes, all, said) = &mut *counted;
             let text = match step {

@@ -130,6 +130,25 @@ impl Store {
         Ok(())
     }
 
+    /// Counts what the image of this container has, as [`Store::root_in`] does elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// `Image.*`, each of which says what to do.
+    pub async fn root_of_container(&mut self, name: String, digest: String) -> Result<(), Failure> {
+        let root = Root::of_container(&self.machine, name, digest).await?;
+        if let Some(python) = &root.python {
+            self.python = python.clone();
+        }
+        self.root = Some(root);
+        Ok(())
+    }
+
+    /// The image that sandboxes have as their root.
+    pub fn sandbox_root(&self) -> Option<&Root> {
+        self.root.as_ref().filter(|root| root.is_for_sandboxes())
+    }
+
     /// The packages of the base image that its root does not have.
     pub(crate) fn base_packages(&self) -> Vec<String> {
         let Some(root) = &self.root else {

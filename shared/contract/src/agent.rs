@@ -76,6 +76,9 @@ pub struct AgentSettings {
     pub flow: String,
     pub generation: u32,
     pub settings: Settings,
+    /// The image of the container, by digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// An agent that comes up later than this ends itself at once.
     pub until: crate::Millis,
     pub queue_url: String,

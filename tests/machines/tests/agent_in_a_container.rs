@@ -15,6 +15,7 @@ use contract::{
     command::RunWish,
     driver::{ComputeRequest, DriverReport},
     names,
+    packages::PackageOrigin,
     snapshot::Address,
 };
 use machines::World;
@@ -125,6 +126,8 @@ fn up(world: &World) {
 }
 
 /// Asks for a session, and starts what ECS was told to start.
+///
+/// * `state`: a folder for the container's files.
 fn launch(world: &World, until: u64, state: &Path) -> Agent {
     let request = ComputeRequest::LaunchSession {
         flow: world.flow.clone(),
@@ -145,7 +148,7 @@ fn launch(world: &World, until: u64, state: &Path) -> Agent {
     let own = std::env::current_exe().expect("a process has a binary");
     let store = own.ancestors().nth(2).expect("a profile").join("test-store");
     std::fs::create_dir_all(&store).expect("the store is made");
-    let kept = ["PATH", "HOME", "PFSESSION_PYTHON"];
+    let kept = ["PATH", "HOME"];
     let kept = kept
         .into_iter()
         .filter_map(|name| Some((name, std::env::var_os(name)?)));
@@ -159,11 +162,34 @@ fn launch(world: &World, until: u64, state: &Path) -> Agent {
         .env("AWS_ACCESS_KEY_ID", "task")
         .env("AWS_SECRET_ACCESS_KEY", "task")
         .env("PFSESSION_STATE", state)
+        .env("PFSESSION_PYTHON", python_of_an_image(&state.join("image")))
         .env("PFSESSION_STORE", store)
         .stdin(Stdio::null())
         .spawn()
         .expect("the agent starts");
     Agent { child }
+}
+
+/// A Python as an image has it, with a package that nothing else has.
+fn python_of_an_image(place: &Path) -> PathBuf {
+    // Debian's own needs no library that lies elsewhere, which a container would have in its place.
+    let debians = "/usr/bin/python3";
+    let from = if Path::new(debians).exists() {
+        debians
+    } else {
+        "python3"
+    };
+    tools::roots::python_root_of(place, "opt/python", from);
+    let python = place.join("opt/python");
+    let ask = "import site; print(site.getsitepackages()[-1])";
+    let executable = python.join("bin/python3").display().to_string();
+    let site = PathBuf::from(tools::roots::execute(&executable, &["-I", "-c", ask]).trim());
+    std::fs::create_dir_all(site.join("imagepkg")).expect("a folder");
+    std::fs::create_dir_all(site.join("imagepkg-1.5.dist-info")).expect("a folder");
+    std::fs::write(site.join("imagepkg/__init__.py"), "WORD = ' of the image'\n").expect("written");
+    let metadata = "Metadata-Version: 2.1\nName: imagepkg\nVersion: 1.5\n";
+    std::fs::write(site.join("imagepkg-1.5.dist-info/METADATA"), metadata).expect("written");
+    python.join("bin/python3")
 }
 
 struct Agent {
@@ -216,11 +242,26 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
             resolve: false,
         },
     );
-    let installed = says(world, &key, true);
-    assert!(
-        matches!(&installed, AgentReport::Installed { operation, .. } if operation == "install-1"),
-        "{installed:?}"
-    );
+    // The image is named by its digest, which is what ECS pulls.
+    let digest = machines::DEFAULT_IMAGE.rsplit_once('@').expect("a digest").1.to_owned();
+    assert_eq!(says(world, &key, true), AgentReport::Image { digest, latest: None });
+    let AgentReport::Installed {
+        operation,
+        installation: Some(installation),
+        ..
+    } = says(world, &key, true)
+    else {
+        panic!("nothing is installed");
+    };
+    assert_eq!(operation, "install-1");
+    let listed = installation.listed.expect("a list");
+    let of = |name: &str| {
+        let package = listed.packages.iter().find(|package| package.name == name);
+        package.map(|package| package.origin)
+    };
+    // What the image has is there, and what flows need is added to it.
+    assert_eq!(of("imagepkg"), Some(PackageOrigin::BaseImage));
+    assert!(of("promptflow").is_some());
     let session = state.path().join("sessions").join(&world.flow).join("1/isolation.json");
     let isolation = std::fs::read_to_string(session).expect("isolation.json");
     assert!(isolation.contains("\"container\""), "{isolation}");
@@ -250,7 +291,11 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
     assert_eq!(result.outputs, expected);
     // An edit is another snapshot, and counts in the next run.
     let edited = Settings {
-        folder: sent_folder(world, ("return text", "return text.upper()")).into(),
+        folder: sent_folder(
+            world,
+            ("return text", "return text.upper() + __import__('imagepkg').WORD"),
+        )
+        .into(),
         ..settings.clone()
     };
     assert_ne!(edited.folder, settings.folder);
@@ -268,7 +313,7 @@ fn an_agent_in_a_container_answers_the_driver_installs_runs_and_ends_when_its_le
     let AgentReport::RunDone { result, .. } = says(world, &key, true) else {
         panic!("the run has not ended");
     };
-    assert_eq!(result.outputs, [json!({ "text": "LOUDER" })], "{result:?}");
+    assert_eq!(result.outputs, [json!({ "text": "LOUDER of the image" })], "{result:?}");
     // What is not there, and what is not its flow's, is refused by name.
     let missing = format!(
         "{}/{}",

@@ -3,6 +3,8 @@
 //! They are those of `tests/on-aws/python/tools.txt`, and are fetched from PyPI into
 //! `target/ci-tools` when a test first asks for one, which takes a minute.
 
+pub mod roots;
+
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},

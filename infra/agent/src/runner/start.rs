@@ -135,11 +135,11 @@ impl Start<'_> {
         let mut block = variables(&home, &packages);
         let mut read = vec![self.store.runner.clone()];
         let mut image = None;
-        match &self.store.root {
+        match self.store.sandbox_root() {
             None => read.push(self.store.python.prefix.clone()),
             Some(root) if self.store.namespaces.get() => {
                 root.add_variables(&mut block);
-                image = Some(root.under(&layer.join("root")).map_err(text)?);
+                image = root.under(&layer.join("root")).map_err(text)?;
             }
             Some(_) => {
                 return Err(
@@ -165,7 +165,7 @@ impl Start<'_> {
                 work: layer.join("work"),
                 at: vec![packages.clone()],
             }),
-            python: match &self.store.root {
+            python: match self.store.sandbox_root() {
                 // The process that closes the sandbox goes on as its runner.
                 Some(root) if !root.has_python() => PathBuf::new(),
                 _ => packages.join("bin/python"),

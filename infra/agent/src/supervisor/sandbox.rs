@@ -58,7 +58,7 @@ impl Agent {
         if let Some(known) = self.store.borrow().as_ref() {
             return Ok(Rc::clone(known));
         }
-        if let Some(root) = &store.root {
+        if let Some(root) = store.root.as_ref().filter(|root| !root.digest.is_empty()) {
             self.say(AgentReport::Image {
                 digest: root.digest.clone(),
                 latest: None,
@@ -103,7 +103,10 @@ impl Agent {
         store.namespaces.set(!self.place.is_container());
         *store.reach.borrow_mut() = self.reach.borrow().clone();
         store.counts = self.counts.clone();
-        if let Some(name) = image {
+        if self.place.is_container() {
+            let (name, digest) = self.image_of_container();
+            store.root_of_container(name, digest).await?;
+        } else if let Some(name) = image {
             let here = rooted::is_here(&store_folder(&self.spec.state), &name);
             let Some(say) = say.or(here.then_some(&|_, _| {})) else {
                 return Err(Failure::new(Code::ImageNotHere, "the image is not here yet"));
@@ -116,12 +119,24 @@ impl Agent {
         Ok(store)
     }
 
+    /// The name of this container's image, and its digest if its maker told it.
+    fn image_of_container(&self) -> (String, String) {
+        let told = self.spec.image.clone().unwrap_or_default();
+        let digest = told.rsplit_once('@').map(|(_, digest)| digest.to_owned());
+        let name = match told.is_empty() {
+            true => "of this container".to_owned(),
+            false => told,
+        };
+        (name, digest.unwrap_or_default())
+    }
+
     /// Looks beside a run whether the base image's name stands for another image by now, at most
     /// once in [`BETWEEN_LOOKS`].
     pub(super) fn look_for_newer_image(self: &Rc<Self>) {
         let store = self.store.borrow().clone();
         let is_due = self.looked.get().is_none_or(|at| boot_time() >= at + BETWEEN_LOOKS);
-        let Some(root) = store.as_ref().and_then(|store| store.root.as_ref()).filter(|_| is_due) else {
+        let root = store.as_ref().and_then(|store| store.sandbox_root());
+        let Some(root) = root.filter(|_| is_due) else {
             return;
         };
         self.looked.set(Some(boot_time()));
@@ -177,7 +192,7 @@ impl Agent {
         let mut runner = start.start().await?;
         if let Some(runner) = Rc::get_mut(&mut runner) {
             let closed = runner.isolation.clone();
-            runner.isolation = self.place.isolation(closed, &reach, store.root.is_some());
+            runner.isolation = self.place.isolation(closed, &reach, store.sandbox_root().is_some());
         }
         self.ensure_warm(store, environment);
         tracing::info!(isolation = %runner.isolation, from_warm = runner.from_warm, environment = environment.key, "the sandbox is closed");

@@ -197,6 +197,7 @@ impl Machine {
                 workspace: launch.workspace.clone(),
                 user: launch.owner.clone(),
             }),
+            image: None,
             generation,
             settings: launch.settings.clone(),
             state: config.state.clone(),
