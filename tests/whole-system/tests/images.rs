@@ -11,114 +11,14 @@ use contract::{
 };
 use serde_json::json;
 use std::{
-    collections::BTreeSet,
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     time::Duration,
 };
-use whole_system::{Machine, wait_for};
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-fn execute(program: &str, arguments: &[&str]) -> String {
-    let ended = Command::new(program).args(arguments).output().unwrap();
-    assert!(ended.status.success(), "{program} {arguments:?}: {}", said(&ended));
-    String::from_utf8(ended.stdout).unwrap()
-}
-
-/// Copies a file of this machine to the same path, with what links stand before it.
-fn take(root: &Path, path: &Path) {
-    let target = root.join(path.strip_prefix("/").unwrap());
-    if target.symlink_metadata().is_ok() {
-        return;
-    }
-    fs::create_dir_all(target.parent().unwrap()).unwrap();
-    fs::copy(path, target).unwrap();
-}
-
-/// The libraries that programs and libraries need.
-fn libraries(files: &[PathBuf]) -> BTreeSet<PathBuf> {
-    let mut all = BTreeSet::new();
-    for file in files {
-        let listed = Command::new("ldd").arg(file).output().unwrap();
-        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let paths = text
-            .split_whitespace()
-            .filter(|word| word.starts_with('/') && !word.ends_with(':'));
-        all.extend(paths.map(PathBuf::from));
-    }
-    all
-}
-
-/// A root folder with this machine's Python at `/opt/python`, and `/bin/sh`.
-fn python_root(root: &Path) -> String {
-    python_root_at(root, "opt/python")
-}
-
-/// The same with Python at another place.
-fn python_root_at(root: &Path, prefix: &str) -> String {
-    let place = root.join(prefix);
-    let about = "import os, sys; print(os.path.realpath(sys._base_executable), sys.base_prefix, '%d.%d' % sys.version_info[:2])";
-    let about = execute("python3", &["-I", "-S", "-c", about]);
-    let [executable, from, minor] = about.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
-    let library = place.join(format!("lib/python{minor}"));
-    fs::create_dir_all(&library).unwrap();
-    let from = format!("{from}/lib/python{minor}");
-    execute(
-        "sh",
-        &[
-            "-c",
-            r#"tar -C "$1" --exclude=test --exclude=site-packages --exclude=dist-packages --exclude=__pycache__ --exclude='config-*' --exclude=idlelib -chf - . | tar -C "$2" -xf -"#,
-            "sh",
-            &from,
-            &library.display().to_string(),
-        ],
-    );
-    let bin = place.join("bin");
-    fs::create_dir_all(&bin).unwrap();
-    fs::copy(executable, bin.join(format!("python{minor}"))).unwrap();
-    std::os::unix::fs::symlink(format!("python{minor}"), bin.join("python3")).unwrap();
-    let dynload = fs::read_dir(library.join("lib-dynload"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = dynload.collect();
-    // uv needs a library that no Python does, as Rust's programs do.
-    let own = std::env::current_exe().unwrap();
-    files.extend([PathBuf::from(executable), own]);
-    shell_root(root, &files);
-    minor.to_owned()
-}
-
-/// A root folder with `/bin/sh` and `/bin/cat`, and the libraries of these programs and of more.
-fn shell_root(root: &Path, more: &[PathBuf]) {
-    let mut files = vec!["/bin/sh".into(), "/bin/cat".into()];
-    files.extend_from_slice(more);
-    for library in libraries(&files) {
-        take(root, &library);
-        // Parts of glibc that uv names as well.
-        for part in
-            ["librt.so.1", "libdl.so.2", "libpthread.so.0", "libm.so.6"].map(|part| library.with_file_name(part))
-        {
-            if part.exists() {
-                take(root, &part);
-            }
-        }
-    }
-    for program in ["/bin/sh", "/bin/cat"] {
-        take(root, Path::new(program));
-    }
-    for folder in ["etc", "tmp"] {
-        fs::create_dir_all(root.join(folder)).unwrap();
-    }
-    fs::write(
-        root.join("etc/passwd"),
-        "root:x:0:0::/root:/bin/sh\napp:x:4321:4321::/app:/bin/sh\n",
-    )
-    .unwrap();
-}
+use tools::roots::{execute, python_root, python_root_at, python_root_of, shell_root};
+use whole_system::{Machine, said, wait_for};
 
 /// An image with Python, a package of its own, and a text.
 fn image(root: &Path, minor: &str, text: &str) -> Image {
@@ -249,15 +149,53 @@ fn an_image_that_no_session_can_have_says_why() {
         let names = logs.map(|entry| entry.file_name().into_string().unwrap());
         names.filter(|name| name.starts_with("agent-")).count()
     };
+    let computes = || fs::read_dir(machine.state().join("computes")).map_or(0, Iterator::count);
     for (image, code) in [
         (&*format!("{}/none:1", registry.address), "[Image.NotFound]"),
         ("127.0.0.1:1/a:1", "[Image.Unreachable]"),
         ("Bad/Name", "[Image.BadName]"),
     ] {
+        // By the command line nothing is made, and no command is sent.
         let text = refused(image);
         assert!(text.contains(code), "{image}: {text}");
+        let run = machine.run(&["run", folder.to_str().unwrap(), "--image", image, "--", "true"]);
+        assert!(!run.status.success() && said(&run).contains(code), "{}", said(&run));
+        let shown = machine.run(&["show", folder.to_str().unwrap()]);
+        assert_eq!(shown.status.code(), Some(4), "{image}: {}", said(&shown));
         assert_eq!(agents(), 0, "{image}: no agent was started for it");
+        assert_eq!(computes(), 0, "{image}");
     }
+    // So it is with one that the flow or the workspace names.
+    fs::write(
+        folder.join("flow.dag.yaml"),
+        "environment: {image: 127.0.0.1:1/a:1}\nnodes: []\n",
+    )
+    .unwrap();
+    let text = said(&machine.run(&["start", folder.to_str().unwrap()]));
+    assert!(text.contains("[Image.Unreachable]"), "{text}");
+    assert_eq!(machine.run(&["show", folder.to_str().unwrap()]).status.code(), Some(4));
+    fs::remove_file(folder.join("flow.dag.yaml")).unwrap();
+    let settings = machine.state().join("workspace.yml");
+    fs::write(&settings, "default_base_image: 127.0.0.1:1/b:1\n").unwrap();
+    machine.succeed(&["workspace", "update", "-f", settings.to_str().unwrap()]);
+    let text = said(&machine.run(&["start", folder.to_str().unwrap()]));
+    assert!(
+        text.contains("127.0.0.1:1/b:1") && text.contains("[Image.Unreachable]"),
+        "{text}"
+    );
+    assert_eq!(machine.run(&["show", folder.to_str().unwrap()]).status.code(), Some(4));
+    // A client of the HTTP front has asked nobody: the start fails, and leaves no compute resource
+    // and no session that is on its way.
+    let api = machine.api();
+    let accepted = api.start("over-http", &folder).unwrap();
+    assert!(!accepted.again);
+    let ended = api.operation("over-http", Duration::from_secs(60));
+    assert_eq!(ended.failure.unwrap().error.as_str(), "Image.Unreachable");
+    assert_eq!(api.phase(&folder), Some(contract::Phase::Failed));
+    wait_for("the compute resource's end", Duration::from_secs(30), || {
+        (computes() == 0).then_some(())
+    });
+    assert_eq!(agents(), 0);
     fs::write(folder.join("requirements.txt"), "humanize\n").unwrap();
     let text = refused(&name);
     assert!(text.contains("[Image.NoPython]"), "{text}");
@@ -338,6 +276,58 @@ fn the_python_of_a_conda_image_is_found_with_its_packages() {
     let of_image = packages.iter().find(|package| package.name == "imagepkg").unwrap();
     assert_eq!(of_image.origin, PackageOrigin::BaseImage);
     machine.succeed(&["stop", it]);
+    a_flow_imports_from_the_image(&machine, &name, "of conda", "/opt/conda");
+}
+
+/// Runs a prompt flow whose node imports a package that the image alone has. promptflow is
+/// installed over it.
+fn a_flow_imports_from_the_image(machine: &Machine, image: &str, word: &str, prefix: &str) {
+    let folder = machine.state().join("flows/of-the-image");
+    fs::create_dir_all(&folder).unwrap();
+    let flow = whole_system::flow("one-node");
+    fs::copy(flow.join("flow.dag.yaml"), folder.join("flow.dag.yaml")).unwrap();
+    let tool = "import sys\nimport imagepkg\nfrom promptflow.core import tool\n\n\n@tool\ndef echo(text: str) -> str:\n    \
+                return ' '.join([text, imagepkg.WORD, sys.base_prefix])\n";
+    fs::write(folder.join("echo.py"), tool).unwrap();
+    let it = folder.to_str().unwrap();
+    let lines = machine.succeed(&["run", it, "--image", image, "--inputs", "text=hi"]);
+    assert!(lines.contains(&format!("hi {word} {prefix}")), "{lines}");
+    let listed: PackagesRow = serde_json::from_str(&machine.succeed(&["packages", it, "--json"])).unwrap();
+    let of = |name: &str| {
+        listed
+            .packages
+            .iter()
+            .find(|package| package.name == name)
+            .unwrap()
+            .origin
+    };
+    // Both are there before any requirement: the image's own, and what flows need over it.
+    assert_eq!(of("imagepkg"), PackageOrigin::BaseImage);
+    assert!(listed.packages.iter().any(|package| package.name == "promptflow"));
+    machine.succeed(&["stop", it]);
+}
+
+#[test]
+fn a_prompt_flow_runs_on_the_python_of_debian_with_the_packages_of_debian() {
+    let python = "/usr/bin/python3";
+    if !Path::new("/etc/debian_version").exists() || !Path::new(python).exists() {
+        println!("not run: this machine has no Python of Debian's");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    python_root_of(place.path(), "usr", python);
+    // As `apt-get install python3-imagepkg` has it.
+    let site = "usr/lib/python3/dist-packages";
+    let own = Layer::new()
+        .file(&format!("{site}/imagepkg/__init__.py"), "WORD = 'of Debian'\n")
+        .file(
+            &format!("{site}/imagepkg-1.5.egg-info/PKG-INFO"),
+            "Metadata-Version: 2.1\nName: imagepkg\nVersion: 1.5\n",
+        );
+    let registry = Registry::start();
+    let image = Image::gzipped(json!({}), vec![Layer::new().tree(place.path()), own]);
+    let name = registry.push("own/debian", "12", &image);
+    a_flow_imports_from_the_image(&Machine::new(), &name, "of Debian", "/usr");
 }
 
 #[test]
@@ -634,4 +624,82 @@ fn a_session_runs_on_an_image_of_podman_and_a_newer_one_makes_it_stale() {
             "there is no program docker",
         );
     }
+}
+
+/// The command line as another user of this machine, who has nothing but a state folder.
+fn as_somebody(state: &Path, arguments: &[&str]) -> std::process::Output {
+    const USER: u32 = 54_321;
+    Command::new(state.join("pfsession"))
+        .args(arguments)
+        .env_clear()
+        .envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")])
+        .envs([("HOME", state), ("PFSESSION_STATE", &state.join("state"))])
+        .current_dir(state)
+        .stdin(std::process::Stdio::null())
+        .uid(USER)
+        .gid(USER)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_session_of_an_ordinary_user_runs_on_an_image_and_says_whose_its_files_are() {
+    if !is_root() {
+        println!("not run: every other test here is an ordinary user's");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("root");
+    let minor = python_root(&root);
+    let registry = Registry::start();
+    let name = registry.push("own/python", "1", &image(&root, &minor, "theirs"));
+    let home = tempfile::tempdir().unwrap();
+    let state = home.path();
+    fs::copy(whole_system::pfsession(), state.join("pfsession")).unwrap();
+    let folder = state.join("flow");
+    fs::create_dir_all(&folder).unwrap();
+    let look = "import json, os, sys, imagepkg
+about = [os.stat(path).st_uid for path in ('/srv/text', '/opt/python/bin/python3', '/')]
+print(json.dumps([imagepkg.WORD, open('/srv/text').read(), os.getuid(), about, sys.base_prefix]))
+";
+    fs::write(folder.join("look.py"), look).unwrap();
+    execute("chown", &["-R", "54321:54321", state.to_str().unwrap()]);
+    let succeed = |arguments: &[&str]| {
+        let ended = as_somebody(state, arguments);
+        assert!(ended.status.success(), "{arguments:?}: {}", said(&ended));
+        String::from_utf8(ended.stdout).unwrap()
+    };
+    let it = folder.to_str().unwrap();
+    let ran = succeed(&["run", it, "--image", &name, "--", "python", "look.py"]);
+    let seen: serde_json::Value = serde_json::from_str(ran.trim()).unwrap_or_else(|_| panic!("{ran}"));
+    // The image's user, and every file is that user's: the machine lets this one map no other.
+    assert_eq!(
+        seen,
+        json!(["from the image", "theirs", 4321, [4321, 4321, 4321], "/opt/python"])
+    );
+    let shown = succeed(&["show", it]);
+    assert!(
+        shown.contains("owners of the image's files, which are all the session's"),
+        "{shown}"
+    );
+    let view: serde_json::Value = serde_json::from_str(&succeed(&["show", it, "--json"])).unwrap();
+    assert!(view.to_string().contains("owners of the image's files"), "{view}");
+    let listed: PackagesRow = serde_json::from_str(&succeed(&["packages", it, "--json"])).unwrap();
+    let own = listed
+        .packages
+        .iter()
+        .find(|package| package.name == "imagepkg")
+        .unwrap();
+    assert_eq!(own.origin, PackageOrigin::BaseImage);
+    // Nothing that was unpacked is anybody else's.
+    let layers = state.join("state/images/layers");
+    assert!(layers.is_dir(), "the store is this user's own");
+    let strange = execute("find", &[state.to_str().unwrap(), "!", "-uid", "54321"]);
+    assert_eq!(strange, "");
+    succeed(&["stop", it]);
+    succeed(&["down"]);
+}
+
+fn is_root() -> bool {
+    execute("id", &["-u"]).trim() == "0"
 }

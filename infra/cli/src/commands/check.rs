@@ -15,7 +15,7 @@ use clap::Args;
 use contract::{
     Code, Failure, Settings,
     command::{Command, Wanted, Wish},
-    http::{Check as Checked, CheckResult, Checks},
+    http::{Check as Checked, CheckResult, Checks, SessionView},
     route::Route,
     workspace::{WorkspaceRow, WorkspaceSettings},
 };
@@ -37,7 +37,7 @@ const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 Each prerequisite is held, lacking, or not checkable here: role, vm-size, idle-time, identity (there, and yours to assign), data-store, \
 working-directory, quota, requirements, base-image (built in, or its registry knows it), network (the package index answers).
 
-A start checks all but the network before it makes anything, and ends with the same error. The registry is asked when the base image is pulled.
+A start checks all but the network before it makes anything, and ends with the same error.
 
 Examples:
   pfsession check ./my-flow
@@ -141,6 +141,60 @@ pub(super) fn image(name: Option<&String>, state: Option<&Path>) -> Checked {
         Ok(None) => Checked::held("base-image", format!("{name} is built in")),
         Ok(Some(digest)) => Checked::held("base-image", format!("{name} is {digest}")),
         Err(failure) => Checked::lacking("base-image", failure),
+    }
+}
+
+/// Refuses a start whose base image cannot be had, before a command is sent and anything is made
+/// for it. A session that is there keeps its image, and nothing is asked.
+///
+/// A service elsewhere pulls the image where the session will be.
+///
+/// # Errors
+///
+/// Why the image cannot be had.
+pub(crate) fn base_image(
+    service: &Service<'_>,
+    client: &Client,
+    flow: &Flow,
+    wanted: &Wanted,
+) -> Result<(), Box<Trouble>> {
+    let is_built_in = |name: &str| environments::image::is_built_in(name);
+    if !client.is_here() || wanted.image.as_deref().is_some_and(is_built_in) {
+        return Ok(());
+    }
+    let session: Option<SessionView> = client.find(Route::Session(&flow.key()))?;
+    if session.is_some_and(|session| session.phase.is_live()) {
+        return Ok(());
+    }
+    let named = match &wanted.image {
+        Some(image) => image.clone(),
+        None => {
+            let of: WorkspaceRow = client.get(Route::WorkspaceSettings(&client.user.workspace))?;
+            let folder = flow.folder(&client.user);
+            // What the flow folder says that cannot be read is said by the start.
+            let Ok(environment) = flow::environment(&folder, &flow::include_root(&folder)) else {
+                return Ok(());
+            };
+            let settings = wanted.over(Settings::new(folder.display().to_string()));
+            let of_flow = || Ok::<_, Infallible>(environment.image);
+            let Ok(named) = settings.base_image(of.settings.default_base_image.as_ref(), of_flow);
+            named.value
+        }
+    };
+    if is_built_in(&named) {
+        return Ok(());
+    }
+    look(&named, &service.local()?.state).map_err(super::image::trouble)
+}
+
+/// Asks for an image by a request that Docker's registry does not count. A container engine is not
+/// asked: the service may have another one than who types this.
+fn look(name: &str, state: &Path) -> Result<(), Failure> {
+    match environments::image_of(name)? {
+        Some(Name::Engine(..)) => Ok(()),
+        Some(name @ Name::Registry(_)) if name.digest().is_none() => Store::look(&name, &Accounts::of(state)).map(drop),
+        Some(name) => digest(&name, state).map(drop),
+        None => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     command::{AwaitedOperation, Execute},
+    commands::check,
     global::{Done, Service},
     operate::operate,
     options::{Wants, settings_help},
@@ -35,6 +36,7 @@ impl Execute for Start {
         let client = service.client()?;
         let flow = wish::flow_at(&self.flow, &client.user)?;
         let mut settings = self.wants.to_wanted();
+        check::base_image(service, &client, &flow, &settings)?;
         snapshot::send_all(&client, &flow, &mut settings, None)?;
         let wish = Wish::Start { settings };
         operate(&client, &flow, Kind::Start, wish, self.no_wait, service.global.json)

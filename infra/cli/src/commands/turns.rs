@@ -1,9 +1,12 @@
 //! A flow that is asked again and again: each time is a run of its own, in the session that the
 //! flow has.
 
-use super::run::{
-    Run,
-    order::{RunOrder, run_order},
+use super::{
+    check,
+    run::{
+        Run,
+        order::{RunOrder, run_order},
+    },
 };
 use crate::{
     client::Client,
@@ -109,6 +112,7 @@ impl Turns {
             mut wish,
             ..
         } = run_order(&asked.as_run(), &client.user)?;
+        check::base_image(service, &client, &flow, &wanted)?;
         snapshot::send_all(&client, &flow, &mut wanted, Some(&mut wish))?;
         let id = flow.new_id(Some("start"));
         let accepted = client.send(&Command {

@@ -4,7 +4,7 @@ mod end;
 pub(crate) mod order;
 mod secrets;
 
-use super::{packages, runs};
+use super::{check, packages, runs};
 use crate::{
     client::Client,
     command::{AwaitedRun, Execute},
@@ -149,6 +149,7 @@ impl Execute for Run {
         }
         let lines = lines_to_print(&wish, service.global.json);
         warn_of_size(&wanted);
+        check::base_image(service, &client, &flow, &wanted)?;
         let wish = Wish::Run {
             settings: wanted,
             run: wish,
