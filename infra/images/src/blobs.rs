@@ -47,6 +47,12 @@ pub(crate) fn download(
     } else {
         file.set_len(0).map_err(io_failure)?;
     }
+    // What ends at the last byte of the disk would be a loss for all else on it.
+    crate::layer::check_room(&file, blob.size.saturating_sub(size)).map_err(|error| {
+        // It is in no list, so nobody else would take it away.
+        let _ = std::fs::remove_file(path);
+        io_failure(error)
+    })?;
     let mut tries = 0;
     while size < blob.size {
         let before = size;
@@ -57,7 +63,12 @@ pub(crate) fn download(
             Ok(()) if tries < TRIES => {}
             Ok(()) => return Err(registry.unreachable("it ends a download before its end")),
             Err(failure) if failure.error == Code::ImageUnreachable && tries < TRIES => {}
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                if failure.error == Code::ImageDiskFull {
+                    let _ = std::fs::remove_file(path);
+                }
+                return Err(failure);
+            }
         }
         std::thread::sleep(Duration::from_millis(100 << tries.min(5)));
     }

@@ -22,7 +22,7 @@ use std::{
     ffi::CString,
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 use tar::{Archive, Entry, EntryType, PaxExtensions};
@@ -58,6 +58,19 @@ const MOST_PAX: u64 = 1 << 20;
 /// The room to leave on the disk, whatever a layer has.
 const KEEP_FREE: u64 = 1 << 30;
 const BLOCK: usize = 64 << 10;
+
+/// Checks that a disk has room for so many bytes more, and keeps [`KEEP_FREE`].
+///
+/// # Errors
+///
+/// `ENOSPC` if it does not.
+pub(crate) fn check_room(place: impl AsFd, bytes: u64) -> io::Result<()> {
+    let about = rustix::fs::fstatvfs(place).or_else(|_| statvfs("/"))?;
+    match about.f_bavail.saturating_mul(about.f_frsize) < KEEP_FREE.saturating_add(bytes) {
+        true => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        false => Ok(()),
+    }
+}
 
 /// The metadata of a layer, beside its files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -476,11 +489,7 @@ impl Writer {
     }
 
     fn see_to_room(&self) -> Result<(), Fault> {
-        let about = rustix::fs::fstatvfs(&self.root).or_else(|_| statvfs("/"))?;
-        match about.f_bavail.saturating_mul(about.f_frsize) < KEEP_FREE {
-            true => Err(Fault::Io(io::Error::from_raw_os_error(libc::ENOSPC))),
-            false => Ok(()),
-        }
+        Ok(check_room(&self.root, 0)?)
     }
 
     fn hard_link(&mut self, above: &[&[u8]], name: &CString, target: &[u8]) -> Result<(), Fault> {

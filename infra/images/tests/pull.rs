@@ -584,6 +584,69 @@ fn an_image_in_use_is_not_removed_and_one_that_nobody_uses_is_after_a_time() {
     );
 }
 
+/// A file system of its own, if this machine lets one be mounted.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount(mebibytes: u32) -> Option<Self> {
+        let small = Self(tempfile::tempdir().unwrap());
+        small.resize("size", mebibytes).then_some(small)
+    }
+
+    fn resize(&self, how: &str, mebibytes: u32) -> bool {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("{how}={mebibytes}m"), "none"]);
+        mount
+            .arg(self.0.path())
+            .output()
+            .is_ok_and(|ended| ended.status.success())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn a_pull_without_room_says_so_downloads_nothing_and_leaves_nothing() {
+    // 1 GiB is kept free.
+    let Some(small) = Small::mount(1030) else {
+        println!("not run: no file system can be mounted here");
+        return;
+    };
+    let registry = Registry::start();
+    let store = Store::open(small.0.path()).unwrap();
+    let pull = |name: &str| store.pull(&name.parse().unwrap(), &Accounts::default(), &silent);
+    let large = || Layer::new().file("large", &"0123456789abcdef".repeat(500_000)).tar();
+    // One is too large to download. There is no room to unpack the other.
+    let whole = Image::of(json!({}), vec![(large(), large())]);
+    let packed = Image::of(json!({}), vec![(large(), gzip(&large()))]);
+    let (whole_name, packed_name) = (
+        registry.push("whole", "1", &whole),
+        registry.push("packed", "1", &packed),
+    );
+    let is_refused = |name: &str| {
+        let failure = pull(name).unwrap_err();
+        assert_eq!(failure.error, Code::ImageDiskFull, "{name}: {failure}");
+        for folder in ["layers", "trees", "records", "blobs"] {
+            let place = small.0.path().join("images").join(folder);
+            assert_eq!(fs::read_dir(&place).unwrap().count(), 0, "{name}: {folder}");
+        }
+    };
+    is_refused(&whole_name);
+    assert_eq!(registry.count(&whole.layers[0]), 0, "no byte of it was fetched");
+    assert!(small.resize("remount,size", 1000));
+    is_refused(&packed_name);
+    // With room both are pulled.
+    assert!(small.resize("remount,size", 1100));
+    for name in [whole_name, packed_name] {
+        let image = pull(&name).unwrap();
+        assert_eq!(fs::metadata(image.tree.join("large")).unwrap().len(), 8_000_000);
+    }
+}
+
 #[test]
 fn what_begins_every_digest_removes_nothing() {
     let (place, registry) = (Place::new(), Registry::start());
