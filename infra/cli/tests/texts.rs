@@ -349,7 +349,7 @@ fn a_connection_that_cannot_be_kept_says_why_and_no_secret() {
         exit 2
         error: nowhere.yml cannot be read: No such file or directory (os error 2). Name a file with a connection. [Connection.BadFile]
         exit 2
-        error: 1 connections are kept, and others are not, as their secrets are missing: b.x [Connection.NoSecret]
+        error: 1 connection is kept, and others are not, as their secrets are missing: b.x [Connection.NoSecret]
           next: give each as a line NAME.KEY=SECRET: pfsession connection import list.json < secrets.txt
         exit 1
         error: There is no connection nothing [Connection.None]

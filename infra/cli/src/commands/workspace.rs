@@ -15,6 +15,7 @@ use contract::{
     route::Route,
     workspace::{IdentityDetails, QuotaSettings, WorkspaceRow, WorkspaceSettings},
 };
+use lifecycle::count;
 use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeMap,
@@ -242,10 +243,10 @@ fn quota_of(quota: &QuotaSettings) -> String {
 }
 
 fn quota_line(sessions: Option<u32>, vcpus: &BTreeMap<String, u32>, daily: Option<u32>) -> String {
-    let sessions = sessions.map(|count| format!("{count} sessions"));
+    let sessions = sessions.map(|number| count(number, "session"));
     let vcpus = vcpus
         .iter()
-        .map(|(family, count)| format!("{count} vCPUs of family {family}"));
+        .map(|(family, number)| format!("{} of family {family}", count(*number, "vCPU")));
     let daily = daily.map(|seconds| format!("{} of sessions a day", took(u64::from(seconds) * 1000)));
     let all: Vec<String> = sessions.into_iter().chain(vcpus).chain(daily).collect();
     if all.is_empty() {
