@@ -96,6 +96,18 @@ impl Source {
         self.naming.get(word(name)).copied().unwrap_or(1)
     }
 
+    /// The same, or else the first line that has the name. Reads all of the text.
+    fn find_line(&self, name: &str) -> usize {
+        let wanted = word(name);
+        let has_it = |line: &str| {
+            let mut names = line.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
+            names.any(|name| name == wanted)
+        };
+        let known = self.naming.get(wanted).copied();
+        let found = || self.text.lines().position(has_it).map(|at| at + 1);
+        known.or_else(found).unwrap_or(1)
+    }
+
     fn toml<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
         toml::from_str(&self.text).map_err(|error| {
             let line = error
@@ -127,7 +139,7 @@ impl Source {
         bad(format!(
             "{}:{}: {} {why}",
             self.name,
-            self.line_naming(name),
+            self.find_line(name),
             crate::redact(name)
         ))
     }

@@ -243,6 +243,11 @@ fn a_project_file_that_names_what_is_not_supported_is_refused_by_name() {
              PyPI has for it.",
         ),
         (
+            "environment.yml",
+            "name: a\ndependencies: [python=3.11, numpy, pip]\n".to_owned(),
+            "Flow.BadProject: environment.yml:2: numpy comes by conda, which is not here.",
+        ),
+        (
             "Pipfile",
             "[packages]\nmine = { path = \".\", editable = true }\n".to_owned(),
             "Flow.LocalPackage: Pipfile:2: mine is a local folder",
