@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit,
         Err(trouble) => {
             if json {
-                text::out_json(&trouble.failure);
+                text::out_json(&trouble.to_json());
             }
             note!("{trouble}");
             trouble.exit

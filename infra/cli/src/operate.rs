@@ -145,6 +145,7 @@ pub(crate) fn end_of_operation(row: &OperationRow, flow: &Flow, json: bool) -> D
     };
     Err(trouble
         .what(not_done(row.kind, flow))
+        .also(row.also.clone())
         .output(format!("pfsession logs {}", row.joined.as_ref().unwrap_or(&row.id))))
 }
 

@@ -1,6 +1,8 @@
 //! The failure of a command, for the person who typed it.
 
 use contract::{Code, Failure};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::fmt;
 
 /// The operation or the run failed.
@@ -18,6 +20,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 ///
 /// * `exit`: the exit code.
 /// * `what`: what did not happen, and to which flow.
+/// * `also`: what else stands in the way of a start that was refused.
 /// * `next`: what to do, where the failure's own sentence does not say it.
 /// * `output`: the command that shows the whole output.
 #[derive(Debug)]
@@ -25,11 +28,30 @@ pub(crate) struct Trouble {
     pub(crate) exit: u8,
     pub(crate) what: Option<String>,
     pub(crate) failure: Failure,
+    pub(crate) also: Vec<Failure>,
     pub(crate) next: Option<String>,
     pub(crate) output: Option<String>,
 }
 
+/// A failure as programs get it.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Failed {
+    #[serde(flatten)]
+    failure: Failure,
+    /// What else stands in the way of a start that was refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Failure>,
+}
+
 impl Trouble {
+    /// The failure for programs.
+    pub(crate) fn to_json(&self) -> Failed {
+        Failed {
+            failure: self.failure.clone(),
+            also: self.also.clone(),
+        }
+    }
+
     pub(crate) fn new(exit: u8, error: Code, message: impl Into<String>) -> Box<Self> {
         Self::of(exit, Failure::new(error, message))
     }
@@ -39,6 +61,7 @@ impl Trouble {
             exit,
             what: None,
             failure,
+            also: Vec::new(),
             next: None,
             output: None,
         })
@@ -46,6 +69,11 @@ impl Trouble {
 
     pub(crate) fn what(mut self: Box<Self>, what: impl Into<String>) -> Box<Self> {
         self.what = Some(what.into());
+        self
+    }
+
+    pub(crate) fn also(mut self: Box<Self>, also: Vec<Failure>) -> Box<Self> {
+        self.also = also;
         self
     }
 
@@ -67,6 +95,9 @@ impl fmt::Display for Trouble {
             Some(what) => write!(f, "error: {what}: {message} [{error}]")?,
             None => write!(f, "error: {message} [{error}]")?,
         }
+        for Failure { error, message } in &self.also {
+            write!(f, "\n  also: {message} [{error}]")?;
+        }
         if let Some(next) = &self.next {
             write!(f, "\n  next: {next}")?;
         }
@@ -74,5 +105,32 @@ impl fmt::Display for Trouble {
             write!(f, "\n  whole output: {output}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_stands_in_the_way_of_a_start_is_printed_each_with_its_code() {
+        let quota = Failure::new(
+            Code::SessionQuotaExceeded,
+            "The quota of sessions is 1. Stop one, or ask for more.",
+        );
+        let trouble = Trouble::new(FAILED, Code::SessionNoIdentity, "The workspace lab has no identity x.")
+            .what("the session of joke did not start")
+            .also(vec![quota])
+            .output("pfsession logs start-1");
+        expect_test::expect![[r#"
+            error: the session of joke did not start: The workspace lab has no identity x. [Session.NoIdentity]
+              also: The quota of sessions is 1. Stop one, or ask for more. [Session.QuotaExceeded]
+              whole output: pfsession logs start-1"#]]
+        .assert_eq(&trouble.to_string());
+        let json = serde_json::to_value(trouble.to_json()).unwrap();
+        assert_eq!(
+            (&json["error"], &json["also"][0]["error"]),
+            (&"Session.NoIdentity".into(), &"Session.QuotaExceeded".into())
+        );
     }
 }

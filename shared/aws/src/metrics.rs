@@ -171,6 +171,7 @@ mod tests {
             status: OperationStatus::Failed,
             ended: Some(1_250),
             failure: Some(Failure::new(Code::InstallConflict, "They do not fit.")),
+            also: Vec::new(),
             setup: None,
             warning: None,
             joined: None,

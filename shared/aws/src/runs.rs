@@ -110,6 +110,7 @@ impl Aws {
         let bare = RunRow {
             wish: Default::default(),
             failure: None,
+            also: Vec::new(),
             result: None,
             folder: None,
             warning: None,

@@ -110,6 +110,9 @@ pub struct OperationRow {
     pub ended: Option<Millis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What else stands in its way, if it was refused: each with its own code and remedy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Failure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
     /// The end of its install's own program, if one had to be run.
@@ -197,6 +200,9 @@ pub struct RunRow {
     pub ended: Option<Millis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What else stands in its way, if it was refused: each with its own code and remedy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Failure>,
     /// The settings that its command named, and that its session has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,

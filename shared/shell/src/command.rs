@@ -3,6 +3,7 @@
 use crate::{
     Fault, Known,
     actions::action_of,
+    check::check,
     compute, instances,
     placement::place,
     ports::{Ports, Save, Write},
@@ -11,14 +12,14 @@ use crate::{
     workspace,
 };
 use contract::{
-    Principal, Role,
+    FlowRef, Principal, Role,
     command::{Command, RunWish, Wanted, Wish},
-    row::NAME_KEPT,
+    row::{NAME_KEPT, OperationRow, RunRow},
     webhook,
 };
 use lifecycle::{
     Code, Failure,
-    access::Action,
+    access::{Action, may},
     session::{Event, Kind, Operation, Packages, Settings},
 };
 
@@ -105,15 +106,15 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         return Ok(());
     }
     if let Some(failure) = known.refuse(ports, &command).await? {
-        return refuse(ports, &command, &happened, failure).await;
+        return refuse(ports, &command, &known, &happened, failure).await;
     }
     if let Some(failure) = barred.or_else(|| sizes::refuse_size(ports, &settings.size.value)) {
-        return refuse(ports, &command, &happened, failure).await;
+        return refuse(ports, &command, &known, &happened, failure).await;
     }
     let read = run.map(|run| [run.run.as_deref(), run.resume_from.as_deref()]);
     for earlier in read.into_iter().flatten().flatten() {
         if let Some(failure) = not_to_be_read(ports, earlier, principal.name()).await? {
-            return refuse(ports, &command, &happened, failure).await;
+            return refuse(ports, &command, &known, &happened, failure).await;
         }
     }
     match happen(ports, &happened).await {
@@ -121,7 +122,7 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         Err(Fault::Conflict) if is_name_taken(ports, &command, run).await? => Ok(()),
         Err(fault) => Err(fault),
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(refusal)) => refuse(ports, &command, &happened, refusal.into()).await,
+        Ok(Err(refusal)) => refuse(ports, &command, &known, &happened, refusal.into()).await,
     }
 }
 
@@ -345,8 +346,36 @@ async fn already_decided(ports: &impl Ports, command: &Command) -> Result<bool, 
     })
 }
 
-async fn refuse(ports: &impl Ports, command: &Command, happened: &Happened<'_>, failure: Failure) -> Result<(), Fault> {
+/// What else stands in the way of a start that is refused, so that all of it can be put right at
+/// once. Who may not start it learns nothing of that.
+async fn find_further(
+    ports: &impl Ports,
+    command: &Command,
+    known: &Known,
+    first: &Failure,
+) -> Result<Vec<Failure>, Fault> {
+    let FlowRef { workspace, owner, .. } = &command.flow;
+    let starts = matches!(command.wish, Wish::Start { .. } | Wish::Run { .. });
+    if !starts || !may(&known.principal, Action::Use, workspace, owner) {
+        return Ok(Vec::new());
+    }
+    // A folder is looked at by who sees it, once the start is admitted.
+    let checks = check(ports, known, command, |_| None).await?;
+    let lacking = checks
+        .into_iter()
+        .filter_map(|check| Some(Failure::new(check.error?, check.what)));
+    Ok(lacking.filter(|failure| failure != first).collect())
+}
+
+async fn refuse(
+    ports: &impl Ports,
+    command: &Command,
+    known: &Known,
+    happened: &Happened<'_>,
+    failure: Failure,
+) -> Result<(), Fault> {
     let now = ports.now();
+    let also = find_further(ports, command, known, &failure).await?;
     tracing::warn!(
         flow = happened.flow,
         command = command.id,
@@ -355,10 +384,14 @@ async fn refuse(ports: &impl Ports, command: &Command, happened: &Happened<'_>, 
         "refused"
     );
     let write = match &happened.event {
-        Event::RunWanted { run, .. } => Write::NewRun(refused_run(run, happened, failure, now)),
-        Event::Wanted { operation } => {
-            Write::NewOperation(refused_operation(&command.id, operation.kind, happened, failure, now))
-        }
+        Event::RunWanted { run, .. } => Write::NewRun(RunRow {
+            also,
+            ..refused_run(run, happened, failure, now)
+        }),
+        Event::Wanted { operation } => Write::NewOperation(OperationRow {
+            also,
+            ..refused_operation(&command.id, operation.kind, happened, failure, now)
+        }),
         // Nobody waits for what a sweep wanted; the run itself says whether it was canceled.
         _ => return Ok(()),
     };

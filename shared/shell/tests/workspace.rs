@@ -5,7 +5,7 @@ mod world;
 
 use contract::{FlowRef, Origin, Phase, people::RoleRow, workspace::WorkspaceRow};
 use lifecycle::{
-    Code,
+    Code, Failure,
     quota::Usage,
     size::{Offer, Used},
 };
@@ -169,6 +169,53 @@ async fn an_identity_is_kept_by_its_id_and_an_unknown_one_lists_those_there_are(
         unknown,
         "Session.NoIdentity: The workspace local has no identity c-9. It has /ids/first, /ids/second."
     );
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_says_all_that_stands_in_its_way_at_once() {
+    let ids = json!({ "/ids/first": {} });
+    let world = world(json!({
+        "largest_idle_seconds": 60,
+        "quota": { "sessions": 0 },
+        "identity": { "type": "user_assigned", "user_assigned_identities": ids },
+    }));
+    let settings = json!({ "size": "Standard_Dx", "idle_seconds": 600, "identity": "second" });
+    let codes = |first: &Option<Failure>, also: &[Failure]| -> Vec<String> {
+        let all = first.iter().chain(also);
+        all.map(|failure| failure.error.as_str().to_owned()).collect()
+    };
+    let expected = [
+        "Session.NoIdentity",
+        "Session.NoSuchSize",
+        "Session.IdleTooLong",
+        "Session.QuotaExceeded",
+    ];
+    give(
+        &world,
+        "/f",
+        "start",
+        json!({ "command": "start", "settings": settings }),
+    )
+    .await;
+    let mut run = json!({ "command": "run", "settings": settings, "run": {} });
+    run["id"] = json!("run");
+    run["flow"] = json!(flow("/f"));
+    world.send(&run);
+    world.settle().await;
+    let row = world.load_operation("start").await.unwrap().unwrap();
+    assert_eq!(codes(&row.failure, &row.also), expected);
+    let row = world.load_run("run").await.unwrap().unwrap();
+    assert_eq!(codes(&row.failure, &row.also), expected);
+    // Who may not start it learns that, and nothing of what is there.
+    let mut stranger = json!({ "id": "other", "command": "start", "settings": settings });
+    stranger["flow"] = json!(flow("/f"));
+    let sender = Sender {
+        id: "bob".to_owned(),
+        speaks_for: SpeaksFor::Itself,
+    };
+    accept(&world, &stranger.to_string(), &sender).await.unwrap();
+    let row = world.load_operation("other").await.unwrap().unwrap();
+    assert_eq!(codes(&row.failure, &row.also), ["Access.Denied"]);
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use crate::{
     command::{Execute, schema_of},
     global::{Done, MakeSchema, Schemas, Service},
     text::{out, out_json},
-    trouble::{Trouble, USAGE},
+    trouble::{Failed, Trouble, USAGE},
 };
 use clap::Args;
-use contract::{Code, Failure};
+use contract::Code;
 use serde_json::Value;
 
 /// Print the JSON schema of a command's output with --json
@@ -30,7 +30,7 @@ impl Execute for Schema {
         for (name, schema) in find_schemas(&(service.command_line)(), &(service.schemas)(), &[]) {
             known.extend(schema().map(|schema| (name, schema)));
         }
-        known.push(("failure".to_owned(), schema_of::<Failure>()));
+        known.push(("failure".to_owned(), schema_of::<Failed>()));
         let name = self.command.join(" ");
         if name.is_empty() {
             known.iter().for_each(|(name, _)| out(name));

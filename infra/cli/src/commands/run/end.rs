@@ -73,7 +73,9 @@ fn failure_of(row: &RunRow, result: RunResult, flow: &Flow) -> Box<Trouble> {
     };
     let is_missing = failure.error == Code::ConnectionNone;
     let package = missing_package(&failure).map(str::to_owned);
-    let mut trouble = Trouble::of(exit, failure).what(format!("the run of {} did not succeed", flow.typed));
+    let mut trouble = Trouble::of(exit, failure)
+        .what(format!("the run of {} did not succeed", flow.typed))
+        .also(row.also.clone());
     if is_missing {
         trouble = trouble.next("make it: pfsession connection create -f connection.yml");
     }
