@@ -27,6 +27,7 @@ const CONDA_BUILT_IN: [&str; 4] = ["python", "pip", "setuptools", "wheel"];
 mod connection;
 mod environment;
 mod folder;
+mod forms;
 mod migrate;
 mod names;
 mod project;

@@ -189,9 +189,9 @@ struct LaidOut {
     given: Given,
     /// The text of the flow's file.
     definition: Option<String>,
-    /// Where the processes of the run find the flow folder's own project.
+    /// The places in which the processes of the run find the flow folder's own project.
     own: Value,
-    /// What is wrong with that project.
+    /// The fault of that project.
     warning: Option<String>,
 }
 

@@ -13,7 +13,7 @@ pub struct Described {
     pub passed_over: Vec<String>,
     /// The commands of the folder's own project, which a session has.
     pub commands: Vec<String>,
-    /// What of that project it does not have, and why.
+    /// The parts of that project that it does not have, and why.
     pub lacks: Vec<String>,
 }
 

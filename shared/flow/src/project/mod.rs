@@ -156,6 +156,15 @@ impl Source {
     }
 }
 
+/// Says which names there are.
+fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match names.is_empty() {
+        true => "It has none".to_owned(),
+        false => format!("It has {}", names.join(", ")),
+    }
+}
+
 fn bad(message: String) -> Failure {
     Failure::new(Code::FlowBadProject, message)
 }

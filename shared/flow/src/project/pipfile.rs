@@ -1,6 +1,6 @@
 //! `Pipfile`.
 
-use super::{Source, bad, locks, places::Places, poetry, pyproject::list_names};
+use super::{Source, bad, list_names, locks, places::Places, poetry};
 use crate::{Failure, folder::Folder, normalize_name, requirements::Line};
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Where a project has single packages come from: `[tool.uv.sources]`, and the sources of Poetry
-//! and Pipenv.
+//! The places that single packages of a project come from: `[tool.uv.sources]`, and the sources of
+//! Poetry and Pipenv.
 
 use super::Source;
 use crate::{

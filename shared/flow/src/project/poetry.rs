@@ -1,6 +1,6 @@
 //! `[tool.poetry]` of `pyproject.toml`.
 
-use super::{Source, bad, places::Places, pyproject::list_names};
+use super::{Source, bad, list_names, places::Places};
 use crate::{Failure, normalize_name, requirements::Line};
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! `pyproject.toml`.
 
 use super::{
-    Source, bad, locks,
+    Source, bad, list_names, locks,
     places::{Part, Places},
     poetry,
 };
@@ -195,15 +195,6 @@ pub(super) fn own(source: &Source, place: &str, extras: &[&str]) -> Result<Vec<L
         }
     }
     wanted_lines(source, project, &file.tool, &named)
-}
-
-/// Says which names there are.
-pub(super) fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    match names.is_empty() {
-        true => "It has none".to_owned(),
-        false => format!("It has {}", names.join(", ")),
-    }
 }
 
 /// The requirements of one dependency group, with those of the groups that it includes.

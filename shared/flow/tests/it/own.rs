@@ -5,7 +5,7 @@ use expect_test::{Expect, expect};
 use flow::Installed;
 use std::{fmt::Write, path::Path};
 
-/// What an install lays out: programs by the object that they call, links, and texts.
+/// The files that an install lays out: programs by the object that they call, links, and texts.
 fn check(files: &[(&str, &str)], expected: Expect) {
     let tree = Tree::new(files);
     let project = flow::own_project(&tree.folder()).unwrap().expect("a project");

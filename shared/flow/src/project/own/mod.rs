@@ -37,7 +37,7 @@ pub struct OwnProject {
     pub modules: BTreeSet<String>,
     /// The entry points by their group and their name.
     pub entry_points: BTreeMap<String, BTreeMap<String, String>>,
-    /// What of it a session does not have, and why.
+    /// The parts of it that a session does not have, and why.
     pub lacks: Vec<String>,
     /// Whether its description leaves its version to code or to another file.
     computes_version: bool,
@@ -155,7 +155,7 @@ impl OwnProject {
         programs.flat_map(BTreeMap::keys).map(String::as_str).collect()
     }
 
-    /// What an install lays out: programs below `bin`, modules and metadata below `lib`.
+    /// The files that an install lays out: programs below `bin`, modules and metadata below `lib`.
     ///
     /// * `flow`: where the flow folder is for them; `lib`: where `lib` is.
     pub fn files(&self, flow: &Path, lib: &Path) -> BTreeMap<PathBuf, Installed> {
