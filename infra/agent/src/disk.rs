@@ -162,6 +162,18 @@ pub fn failure_of_full(state: &Path) -> Option<Failure> {
     Some(full(state, room))
 }
 
+/// The failure of a run whose folder cannot be written.
+pub(crate) fn io_failure(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::StorageFull {
+        let message = format!("There is no room for the run's folder ({error}). Make room, and run again.");
+        return Failure::new(Code::RunDiskFull, message);
+    }
+    Failure::new(
+        Code::RunFailed,
+        format!("The run's folder cannot be written: {error}. Put that right, and run again."),
+    )
+}
+
 /// A run's failure, with how full the disk is and whose it is, if it is for want of room.
 pub(crate) fn name_full_disk(state: &Path, failure: Failure) -> Failure {
     let is_bare = failure.error == Code::RunDiskFull && failure.message.starts_with("There is no room");

@@ -1,8 +1,8 @@
 //! The files of an earlier run that ran in another container or on another machine.
 
 use crate::{
-    run::io_failure,
-    service::{Missed, http_client, try_again},
+    disk::io_failure,
+    http::{Missed, http_client, try_again},
 };
 use contract::{
     Code, Failure,

@@ -25,6 +25,7 @@ mod data;
 pub mod disk;
 mod earlier;
 pub mod folders;
+mod http;
 mod output;
 mod place;
 mod prune;

@@ -38,7 +38,7 @@ pub(crate) struct Trouble {
 pub(crate) struct Failed {
     #[serde(flatten)]
     failure: Failure,
-    /// What else stands in the way of a start that was refused.
+    /// The further reasons of a start that was refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     also: Vec<Failure>,
 }

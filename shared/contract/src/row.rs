@@ -110,7 +110,7 @@ pub struct OperationRow {
     pub ended: Option<Millis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// What else stands in its way, if it was refused: each with its own code and remedy.
+    /// The further reasons of a refusal, each with its own code and remedy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Failure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,7 +200,7 @@ pub struct RunRow {
     pub ended: Option<Millis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// What else stands in its way, if it was refused: each with its own code and remedy.
+    /// The further reasons of a refusal, each with its own code and remedy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Failure>,
     /// The settings that its command named, and that its session has not.

@@ -40,9 +40,9 @@ pub struct WorkspaceRow {
 /// * `working_directory`: the folder of flow drafts.
 /// * `primary_user_assigned_identity`: which identity a run has that names none; without it, the
 ///   first.
-/// * `senders`: the user that a sender of messages is, by the sender's id as SQS says it: that of an
-///   IAM user, or of a role with the name of its session or without, for all of them. A sender of
-///   whom it says nothing is a user of that id.
+/// * `senders`: the user of each sender of messages, by the sender's id in SQS: that of a user of
+///   IAM, or of a role, with the name of its session or without. Any other sender is a user of its
+///   own id.
 ///
 /// # Source
 ///

@@ -4,9 +4,10 @@ use crate::{
     Fault, Known, Ports,
     actions::action_of,
     admission::{self, Counted},
-    command::settings_of_wish,
     placement::{not_running, place},
-    sizes, workspace,
+    sizes,
+    wish::settings_of_wish,
+    workspace,
 };
 use contract::{FlowRef, command::Command, http::Check, workspace::WorkspaceSettings};
 use lifecycle::{

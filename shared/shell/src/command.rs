@@ -9,11 +9,12 @@ use crate::{
     ports::{Ports, Save, Write},
     runs, sizes,
     turn::{Happened, happen, refused_operation, refused_run},
+    wish::settings_of_wish,
     workspace,
 };
 use contract::{
     FlowRef, Principal, Role,
-    command::{Command, RunWish, Wanted, Wish},
+    command::{Command, RunWish, Wish},
     row::{NAME_KEPT, OperationRow, RunRow},
     webhook,
 };
@@ -39,22 +40,6 @@ pub enum SpeaksFor {
     MakersOfRules,
     /// For anybody: this system's own roles.
     Anybody,
-}
-
-/// The settings that a command asks for, with the default for each that it leaves out, and where
-/// each comes from.
-///
-/// The command itself counts first, then the run's own file, then the flow's (which names a base
-/// image alone, and is read by who claims a compute resource), then the workspace
-/// ([`workspace::fill`]), then the default.
-///
-/// # Source
-///
-/// "The idle shutdown is one hour if you are using CLI/SDK to submit a flow run" (the
-/// specification); "It runs on the virtual machine (VM) size of serverless compute" (the
-/// specification, *Start a compute session on a flow page*): `local` is the size of one machine.
-pub fn defaults(wanted: &Wanted, lineage: &str) -> Settings {
-    wanted.over(Settings::new(lineage))
 }
 
 /// Takes a command in: admits it, or refuses it in the row of its operation or run, where its
@@ -123,33 +108,6 @@ pub async fn accept(ports: &impl Ports, body: &str, sender: &Sender) -> Result<(
         Err(fault) => Err(fault),
         Ok(Ok(_)) => Ok(()),
         Ok(Err(refusal)) => refuse(ports, &command, &known, &happened, refusal.into()).await,
-    }
-}
-
-/// The settings that a wish asks for, and what a run of it runs over.
-pub(crate) fn settings_of_wish<'a>(wish: &'a Wish, lineage: &str) -> (Settings, Option<&'a RunWish>) {
-    match wish {
-        Wish::Start { settings } | Wish::Update { settings } => (defaults(settings, lineage), None),
-        Wish::Run { settings, run } => (defaults(settings, lineage), Some(run)),
-        Wish::Install { settings, .. } | Wish::Reset { settings, .. } => {
-            (defaults(&settings.clone().unwrap_or_default(), lineage), None)
-        }
-        Wish::Stop
-        | Wish::Cancel { .. }
-        | Wish::ChangeRun { .. }
-        | Wish::DeleteRun { .. }
-        | Wish::DeleteCompute { .. }
-        | Wish::CreateInstance { .. }
-        | Wish::UpdateInstance { .. }
-        | Wish::StartInstance { .. }
-        | Wish::StopInstance { .. }
-        | Wish::DeleteInstance { .. }
-        | Wish::StopOnCompute { .. }
-        | Wish::StopIfIdle { .. }
-        | Wish::WarnIfIdle { .. }
-        | Wish::WarnOfDailyTime { .. }
-        | Wish::StopForTheDay { .. }
-        | Wish::Check => (defaults(&Wanted::default(), lineage), None),
     }
 }
 
@@ -346,8 +304,8 @@ async fn already_decided(ports: &impl Ports, command: &Command) -> Result<bool, 
     })
 }
 
-/// What else stands in the way of a start that is refused, so that all of it can be put right at
-/// once. Who may not start it learns nothing of that.
+/// Finds the further reasons why a start is refused, so that all of them can be put right at once.
+/// Who may not start it learns nothing of them.
 async fn find_further(
     ports: &impl Ports,
     command: &Command,

@@ -27,12 +27,13 @@ mod sizes;
 mod sweep;
 mod turn;
 mod why;
+mod wish;
 pub mod workspace;
 
 pub use actions::action_of;
 pub use admission::{EVERYBODY, sum_usages};
 pub use check::check;
-pub use command::{Sender, SpeaksFor, accept, defaults};
+pub use command::{Sender, SpeaksFor, accept};
 pub use daily::{daily_due, watch_anew};
 pub use packages::record_packages;
 pub use people::Known;
@@ -43,6 +44,7 @@ pub use sizes::record_use;
 pub use sweep::{Swept, sweep};
 pub use turn::{Happened, enter_step, happen, observe_compute};
 pub use why::why;
+pub use wish::defaults;
 
 use lifecycle::{Code, Failure};
 

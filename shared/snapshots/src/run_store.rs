@@ -11,7 +11,7 @@ use std::{
 /// The longest time for one request to the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the files of runs are, by the environment of a function.
+/// The place of the files of runs, by the environment of a function.
 #[derive(Default)]
 pub struct RunStore {
     /// The folder of the runs' folders, on one machine.

@@ -1,11 +1,9 @@
 //! A run, followed to its end.
 
-use super::{
-    io_failure,
-    results::{Results, exact},
-};
+use super::results::{Results, exact};
 use crate::{
     connections::Given,
+    disk::io_failure,
     output::Output,
     runner::{Piece, Runner, What},
     secrets::Parts,

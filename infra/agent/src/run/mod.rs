@@ -29,7 +29,7 @@ mod sources;
 
 use crate::{
     connections::{Broker, Given, Keeper},
-    disk,
+    disk::{self, io_failure},
     folders::Folders,
     output::Output,
     runner::Runner,
@@ -162,17 +162,6 @@ pub(crate) fn with_log(failure: Failure, log: &Path) -> Failure {
         message: format!("{message}. The run's output is in {}.", log.display()),
         ..failure
     }
-}
-
-pub(crate) fn io_failure(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::StorageFull {
-        let message = format!("There is no room for the run's folder ({error}). Make room, and run again.");
-        return Failure::new(Code::RunDiskFull, message);
-    }
-    Failure::new(
-        Code::RunFailed,
-        format!("The run's folder cannot be written: {error}. Put that right, and run again."),
-    )
 }
 
 /// A run that is laid out.

@@ -93,7 +93,7 @@ impl Agent {
         let output = match Output::begin(&run, path, self.reports.clone()) {
             Ok(output) => output,
             Err(error) => {
-                let failure = disk::name_full_disk(&self.spec.state, run::io_failure(&error));
+                let failure = disk::name_full_disk(&self.spec.state, disk::io_failure(&error));
                 return run::fail(&self.spec.state, &run, failure);
             }
         };

@@ -69,7 +69,8 @@ Examples:
   pfsession identity check
   pfsession identity check flows-reader")]
 pub(crate) struct Check {
-    /// The identity: its id, the last part of it, its client id or its role's ARN; without it, the primary one
+    /// The identity: its id, the id's last part, its client id or its role's ARN [default: the
+    /// primary one]
     name: Option<String>,
 }
 
