@@ -298,9 +298,9 @@ fn an_index_that_is_bad_in_any_way_gives_an_error_of_its_own() {
             it never answers
               Install.IndexUnreachable: The package index cannot be reached: INDEX/slow/pfsone/: operation timed out. See that there is a network and that the index's URL is right, and start again. The whole output is in LOG.
             it asks for credentials
-              Install.IndexRefused: The package index INDEX/401 refuses the credentials it was given. Correct them in the index's URL, and start again. The whole output is in LOG.
+              Install.IndexRefused: The package index INDEX/401 refuses the credentials it was given. Correct them in the index's URL, or, if that has {private}, by pfsession private INDEX. Start again. The whole output is in LOG.
             it refuses the credentials
-              Install.IndexRefused: The package index INDEX/403 refuses the credentials it was given. Correct them in the index's URL, and start again. The whole output is in LOG.
+              Install.IndexRefused: The package index INDEX/403 refuses the credentials it was given. Correct them in the index's URL, or, if that has {private}, by pfsession private INDEX. Start again. The whole output is in LOG.
             a file is not what was promised
               Install.HashMismatch: requirements.txt:2: pfsone==2.0 is not the file that its hash promises. Do not trust it; see where the index has it from. The whole output is in LOG.
             no such package

@@ -41,8 +41,9 @@ pub(crate) fn a_folder_has_the_python_that_it_asks_for() {
     fs::create_dir_all(&it).unwrap();
     let key = key(&unique("python"));
     for (generation, python) in (1..).zip(sandbox::python::Python::all()) {
-        machine.launch(&key, generation, &it);
+        // A session chooses its Python as soon as it is launched.
         fs::write(it.join(".python-version"), "2.7.18\n").unwrap();
+        machine.launch(&key, generation, &it);
         let failure = machine.install(&key, generation, &unique("none"), &it).unwrap();
         assert_eq!(failure.error, Code::InstallOtherPython, "{failure}");
         // The remedy that it names.
