@@ -183,6 +183,6 @@ mod tests {
             Workspace.Changed: The settings of lab were changed meanwhile. Read them again, and change those.
             Workspace.Malformed: These are no settings of a workspace: EOF while parsing an object at line 1 column 1.
             Workspace.Malformed: These are settings of the workspace x, and the address names lab.
-            Workspace.Malformed: These are no settings of a workspace: unknown field `size`, expected one of `default_vm_size`, `default_base_image`, `largest_idle_seconds`, `default_data_store`, `working_directory`, `quota`, `identity`, `primary_user_assigned_identity` at line 1 column 57."#]].assert_eq(&texts.map(|failure| failure.to_string()).join("\n"));
+            Workspace.Malformed: These are no settings of a workspace: unknown field `size`, expected one of `default_vm_size`, `default_base_image`, `largest_idle_seconds`, `default_data_store`, `working_directory`, `quota`, `identity`, `primary_user_assigned_identity`, `senders` at line 1 column 57."#]].assert_eq(&texts.map(|failure| failure.to_string()).join("\n"));
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Failed {
     #[serde(flatten)]
     failure: Failure,
     /// The further reasons of a start that was refused.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     also: Vec<Failure>,
 }
 

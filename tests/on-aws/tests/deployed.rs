@@ -400,23 +400,18 @@ fn what_a_run_made_is_in_the_store_of_any_size_and_goes_with_the_run(deployment:
 fn a_run_reads_and_resumes_an_earlier_run_whose_machine_is_gone(deployment: &Deployment) {
     let (folder, eval) = (deployment.flow("base"), deployment.flow("eval"));
     let (path, eval_path) = (folder.to_str().unwrap(), eval.to_str().unwrap());
-    write_flow(
-        &folder,
-        "@tool\ndef one(text: str) -> str:\n    return text + '!'\n",
-        None,
-    );
+    let source = "import os\n@tool\ndef one(text: str) -> str:\n    return text + os.environ.get('MARK', '!')\n";
+    write_flow(&folder, source, None);
     write_flow(&eval, PLAIN, None);
     let data = deployment.flow("base.jsonl");
     fs::write(&data, "{\"text\": \"one\"}\n{\"text\": \"two\"}\n").unwrap();
-    let run = [
-        "run",
-        path,
+    let data = [
         "--data",
         data.to_str().unwrap(),
-        "--name",
-        "base",
-        "--json",
+        "--column-mapping",
+        "text=${data.text}",
     ];
+    let run = [&["run", path, "--name", "base", "--json"], &data[..]].concat();
     let row: Value = serde_json::from_str(&done(deployment, &run)).unwrap();
     // What ran it is gone, as a container is.
     fs::remove_dir_all(row["result"]["folder"].as_str().unwrap()).unwrap();
@@ -443,17 +438,7 @@ fn a_run_reads_and_resumes_an_earlier_run_whose_machine_is_gone(deployment: &Dep
         [json!({ "said": "one" }), json!({ "said": "two" })]
     );
     // Its completed lines are taken over: what would run now says something else.
-    write_flow(&folder, PLAIN, None);
-    let resume = [
-        "run",
-        path,
-        "--data",
-        data.to_str().unwrap(),
-        "--resume-from",
-        "base",
-        "--name",
-        "resumed",
-    ];
+    let resume = ["run", "--resume-from", "base", "--name", "resumed", "--env", "MARK=?"];
     assert_eq!(
         lines(&done(deployment, &resume)),
         [json!({ "said": "one!" }), json!({ "said": "two!" })]
