@@ -8,14 +8,13 @@ use crate::{
     Fault, Known, SAVE_TRIES,
     claim::write_changed,
     ports::{Ports, Save, Write},
-    turn::{Happened, happen, refused_operation},
+    turn::{Happened, decided_operation, happen},
 };
 use contract::{
     Kind, Principal,
     command::{Command, Wish},
     driver::ComputeRequest,
     notice::Notice,
-    row::OperationStatus,
 };
 use lifecycle::{
     Code, Failure, Millis,
@@ -51,19 +50,7 @@ pub(crate) async fn delete(ports: &impl Ports, command: &Command, known: &Known,
             ),
             (None, _) => (Some(no_such_compute(id, &command.flow.owner)), None),
         };
-        if let Some(failure) = &failure {
-            tracing::warn!(
-                command = command.id,
-                fault = failure.error.as_str(),
-                cause = failure.message,
-                "refused"
-            );
-        }
-        let mut row = refused_operation(&command.id, Kind::Stop, &happened, compute_deleted(id, by), now);
-        if failure.is_none() {
-            row.status = OperationStatus::Succeeded;
-        }
-        row.failure = failure;
+        let row = decided_operation(&command.id, Kind::Stop, &happened, failure, now);
         let writes = [Write::NewOperation(row)].into_iter();
         let writes = writes
             .chain(next.clone().map(|(next, held)| write_changed(next, held)))

@@ -10,7 +10,7 @@ use crate::{
     placement::{none, slot_of},
     ports::{Ports, Save, Write},
     sizes::refuse_size,
-    turn::{Happened, refused_operation},
+    turn::{Happened, decided_operation},
     workspace,
 };
 use contract::{
@@ -18,7 +18,6 @@ use contract::{
     command::{Command, SERVERLESS, Wish},
     driver::ComputeRequest,
     instance::InstanceRow,
-    row::OperationStatus,
 };
 use lifecycle::{
     Code, Failure,
@@ -70,19 +69,8 @@ async fn once(ports: &impl Ports, command: &Command, known: &Known, name: &str) 
     };
     let (kind, flow) = (kind(&command.wish), command.flow.key());
     let happened = Happened::new(&flow, Event::Tick, by);
-    let mut row = refused_operation(&command.id, kind, &happened, none(name, owner), ports.now());
-    row.failure = decided.as_ref().err().cloned();
-    match &row.failure {
-        None => row.status = OperationStatus::Succeeded,
-        Some(failure) => {
-            tracing::warn!(
-                command = command.id,
-                fault = failure.error.as_str(),
-                cause = failure.message,
-                "refused"
-            );
-        }
-    }
+    let failure = decided.as_ref().err().cloned();
+    let row = decided_operation(&command.id, kind, &happened, failure, ports.now());
     let mut next = decided.unwrap_or_default();
     next.writes.push(Write::NewOperation(row));
     ports.save(Save { writes: next.writes }).await?;

@@ -3,13 +3,13 @@
 use crate::{
     Fault, Known,
     ports::{Ports, Save, Write},
-    turn::{Happened, refused_operation},
+    turn::{Happened, decided_operation},
 };
 use contract::{
     FlowRef, Kind, Principal,
     command::{Command, Wish},
     http::RunChange,
-    row::{OperationStatus, RunRow},
+    row::RunRow,
 };
 use lifecycle::{
     Code, Failure,
@@ -121,19 +121,7 @@ pub(crate) async fn change(ports: &impl Ports, command: &Command, known: &Known,
     };
     let flow = command.flow.key();
     let happened = Happened::new(&flow, Event::Tick, principal.name());
-    let mut row = refused_operation(&command.id, kind, &happened, none(id), ports.now());
-    row.failure = done.err();
-    match &row.failure {
-        None => row.status = OperationStatus::Succeeded,
-        Some(failure) => {
-            tracing::warn!(
-                command = command.id,
-                fault = failure.error.as_str(),
-                cause = failure.message,
-                "refused"
-            );
-        }
-    }
+    let row = decided_operation(&command.id, kind, &happened, done.err(), ports.now());
     let writes = vec![Write::NewOperation(row)];
     match ports.save(Save { writes }).await {
         // It has its row: it came twice.

@@ -478,6 +478,32 @@ pub(crate) fn refused_run(run: &str, happened: &Happened<'_>, failure: Failure, 
     }
 }
 
+/// The row of an operation that was decided at once, and needs no session; a refusal is logged.
+pub(crate) fn decided_operation(
+    operation: &str,
+    kind: Kind,
+    happened: &Happened<'_>,
+    failure: Option<Failure>,
+    now: Millis,
+) -> OperationRow {
+    match failure {
+        Some(failure) => {
+            tracing::warn!(
+                command = operation,
+                fault = failure.error.as_str(),
+                cause = failure.message,
+                "refused"
+            );
+            refused_operation(operation, kind, happened, failure, now)
+        }
+        None => OperationRow {
+            status: OperationStatus::Succeeded,
+            ended: Some(now),
+            ..new_operation(operation, kind, happened, now)
+        },
+    }
+}
+
 /// The row of a refused operation, likewise.
 pub(crate) fn refused_operation(
     operation: &str,
