@@ -20,8 +20,6 @@ use std::{
 const READ: [&str; 4] = ["data", "flow_artifacts", "node_artifacts", "output"];
 /// The longest time of one request, which brings an index or a part of a file.
 const PART_TIMEOUT: Duration = Duration::from_secs(600);
-/// The most bytes of an index: that of 50,000 files of long names.
-const MOST_INDEX: u64 = 64 << 20;
 
 /// Fetches what a later run reads of a run's files into the folder `to`, in one step.
 ///
@@ -69,7 +67,7 @@ impl Store<'_> {
     fn index(&self) -> Result<Index, Failure> {
         let text = try_again(|| {
             let mut text = Vec::new();
-            self.get(&self.given.index, None, MOST_INDEX, &mut text)?;
+            self.get(&self.given.index, None, snapshots::MOST_INDEX, &mut text)?;
             Ok(text)
         })?;
         let is_whole = snapshots::digest(&text) == self.given.digest;

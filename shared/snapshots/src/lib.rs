@@ -23,6 +23,7 @@ pub use folders::{Folders, Laid, Opened, OpenedFile, short_text};
 pub use lifecycle::Failure;
 pub use run_store::RunStore;
 pub use store::{FRESH, Store};
+pub use stored::MOST_INDEX;
 
 /// The fault of a read or a write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

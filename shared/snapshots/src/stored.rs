@@ -17,7 +17,7 @@ use std::{
 };
 
 /// The most bytes of an index: that of 50,000 files of long names.
-const MOST_INDEX: u64 = 64 << 20;
+pub const MOST_INDEX: u64 = 64 << 20;
 
 impl Store {
     /// Sends all files of a run's folder, and gives back their index's address. Links are no files.

@@ -6,11 +6,11 @@ use std::{
     fs,
     io::Write,
     os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
-use whole_system::{Machine, wait_for};
+use whole_system::{Machine, files, wait_for};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -47,21 +47,6 @@ fn holds(bytes: &[u8], text: &[u8]) -> bool {
         rest = &rest[at + 1..];
     }
     false
-}
-
-/// The regular files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                Ok(kind) if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    found
 }
 
 /// Whatever is written: the state folder with its tables, queues, logs, snapshots and runs, the
